@@ -1,0 +1,1 @@
+//! The converge loop on a host.

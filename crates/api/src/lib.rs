@@ -1,0 +1,1 @@
+//! REST, sessions, query language.

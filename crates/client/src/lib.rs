@@ -1,0 +1,1 @@
+//! REST client: log in, call a message, wait for its job.

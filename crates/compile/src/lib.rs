@@ -1,0 +1,1 @@
+//! Change set in, wire objects per host out: pure and incremental.

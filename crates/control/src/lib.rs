@@ -1,0 +1,1 @@
+//! Handlers: one per message, over one transaction.

@@ -1,0 +1,1 @@
+//! eBPF loader, map writers and their read-back.

@@ -1,0 +1,1 @@
+//! Declarations become static tables.

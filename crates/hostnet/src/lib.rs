@@ -1,0 +1,1 @@
+//! Links, addresses and network namespaces of a Linux host.

@@ -1,0 +1,1 @@
+//! Hosts, networks and VMs on one machine.

@@ -1,0 +1,1 @@
+//! Resources, ids, states, error codes and their declarations.

@@ -1,0 +1,2 @@
+//! The binary: parses, wires up, runs.
+fn main() {}
