@@ -1,0 +1,65 @@
+//! Cluster: hosts of one kind that see the same networks.
+
+use derive::{Message, Resource};
+use serde::{Deserialize, Serialize};
+
+use super::zone::{EnableState, Zone};
+use crate::{Id, Timestamp, words};
+
+words! {
+    /// What runs the instances of a cluster.
+    HypervisorType {
+        /// ZStack's word for Linux hosts; netloom's drivers run here.
+        Kvm = "KVM",
+    }
+}
+
+/// Hosts of one kind that see the same L2 networks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource(path = "/clusters", name_scope = "zoneUuid")]
+pub struct Cluster {
+    /// A name, unique in its zone.
+    pub name: String,
+    /// Its id.
+    pub uuid: Id<Cluster>,
+    /// Free text.
+    pub description: Option<String>,
+    /// Whether it takes new instances.
+    pub state: EnableState,
+    /// What runs its instances.
+    pub hypervisor_type: HypervisorType,
+    /// When it was made.
+    pub create_date: Timestamp,
+    /// When it last changed.
+    pub last_op_date: Timestamp,
+    /// Its zone.
+    pub zone_uuid: Id<Zone>,
+    /// Always `zstack`.
+    #[serde(rename = "type")]
+    pub cluster_type: String,
+}
+
+/// Makes a cluster.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/clusters", creates = "Cluster")]
+pub struct CreateCluster {
+    /// Its zone.
+    pub zone_uuid: Id<Zone>,
+    /// A name, unique in its zone.
+    pub name: String,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// What runs its instances.
+    pub hypervisor_type: HypervisorType,
+}
+
+/// Deletes a cluster without hosts.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/clusters/{uuid}")]
+pub struct DeleteCluster {
+    /// The cluster.
+    pub uuid: Id<Cluster>,
+}

@@ -1,0 +1,114 @@
+//! IP range: addresses of an L3 network that may be given out.
+
+use std::net::IpAddr;
+
+use derive::{Message, Resource};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::l3_network::L3Network;
+use crate::{Id, Timestamp, words};
+
+words! {
+    /// How IPv6 instances learn their addresses. Kept for clients; netloom configures by DHCP.
+    AddressMode {
+        /// Stateless autoconfiguration.
+        Slaac = "SLAAC",
+        /// Addresses from DHCPv6.
+        Stateful = "Stateful-DHCP",
+        /// Options from DHCPv6.
+        Stateless = "Stateless-DHCP",
+    }
+}
+
+/// Addresses of an L3 network that may be given out, both ends included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource(path = "/l3-networks/ip-ranges", name_scope = "l3NetworkUuid")]
+pub struct IpRange {
+    /// Its id.
+    pub uuid: Id<IpRange>,
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// A name, unique in its L3 network.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// The first address.
+    pub start_ip: IpAddr,
+    /// The last address.
+    pub end_ip: IpAddr,
+    /// The subnet's mask, IPv4 only.
+    pub netmask: Option<IpAddr>,
+    /// The subnet's gateway.
+    pub gateway: IpAddr,
+    /// The subnet.
+    pub network_cidr: IpNet,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Length of the subnet's prefix, in bits.
+    pub prefix_len: u8,
+    /// How IPv6 instances learn their addresses.
+    pub address_mode: Option<AddressMode>,
+    /// Always `Normal`.
+    pub ip_range_type: String,
+    /// When it was made.
+    pub create_date: Timestamp,
+    /// When it last changed.
+    pub last_op_date: Timestamp,
+}
+
+/// Adds IPv4 addresses to an L3 network.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/l3-networks/{l3NetworkUuid}/ip-ranges", creates = "IpRange")]
+pub struct AddIpRange {
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// A name, unique in its L3 network.
+    pub name: String,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The first address.
+    pub start_ip: IpAddr,
+    /// The last address.
+    pub end_ip: IpAddr,
+    /// The subnet's mask.
+    pub netmask: IpAddr,
+    /// The subnet's gateway; the lowest address of the subnet if absent.
+    pub gateway: Option<IpAddr>,
+}
+
+/// Adds IPv6 addresses to an L3 network.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/l3-networks/{l3NetworkUuid}/ipv6-ranges", creates = "IpRange")]
+pub struct AddIpv6Range {
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// A name, unique in its L3 network.
+    pub name: String,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The first address.
+    pub start_ip: IpAddr,
+    /// The last address.
+    pub end_ip: IpAddr,
+    /// The subnet's gateway.
+    pub gateway: IpAddr,
+    /// Length of the subnet's prefix, in bits.
+    #[field(range = "8..=126")]
+    pub prefix_len: u8,
+    /// How instances learn their addresses.
+    pub address_mode: AddressMode,
+}
+
+/// Deletes a range none of whose addresses is in use.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/l3-networks/ip-ranges/{uuid}")]
+pub struct DeleteIpRange {
+    /// The range.
+    pub uuid: Id<IpRange>,
+}

@@ -1,0 +1,88 @@
+//! L3 network: a subnet on an L2 network.
+
+use derive::{Message, Resource};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    l2_vxlan_network::L2VxlanNetwork,
+    zone::{EnableState, Zone},
+};
+use crate::{Id, Timestamp, words};
+
+words! {
+    /// What an L3 network is for.
+    L3Category {
+        /// Reachable from outside.
+        Public = "Public",
+        /// A tenant's own.
+        Private = "Private",
+        /// The platform's own.
+        System = "System",
+    }
+}
+
+/// A subnet on an L2 network: at most one prefix per address family, in one or more ranges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource(path = "/l3-networks", name_scope = "zoneUuid")]
+pub struct L3Network {
+    /// Its id.
+    pub uuid: Id<L3Network>,
+    /// A name, unique in its zone.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// Always `L3BasicNetwork`.
+    #[serde(rename = "type")]
+    pub network_type: String,
+    /// Its zone.
+    pub zone_uuid: Id<Zone>,
+    /// The L2 network that carries it.
+    pub l2_network_uuid: Id<L2VxlanNetwork>,
+    /// Whether it takes new NICs.
+    pub state: EnableState,
+    /// Domain name for its instances.
+    pub dns_domain: Option<String>,
+    /// The platform's own.
+    pub system: bool,
+    /// What it is for.
+    pub category: L3Category,
+    /// 4 or 6: the family of its first address on a NIC.
+    pub ip_version: u8,
+    /// netloom hands out its addresses.
+    #[serde(rename = "enableIPAM")]
+    pub enable_ipam: bool,
+    /// When it was made.
+    pub create_date: Timestamp,
+    /// When it last changed.
+    pub last_op_date: Timestamp,
+}
+
+/// Makes an L3 network. It has no addresses until ranges are added.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/l3-networks", creates = "L3Network")]
+pub struct CreateL3Network {
+    /// A name, unique in its zone.
+    pub name: String,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The L2 network that carries it.
+    pub l2_network_uuid: Id<L2VxlanNetwork>,
+    /// What it is for.
+    pub category: Option<L3Category>,
+    /// 4 or 6.
+    #[field(range = "4..=6")]
+    pub ip_version: Option<u8>,
+    /// Domain name for its instances.
+    pub dns_domain: Option<String>,
+}
+
+/// Deletes an L3 network without NICs, with its ranges.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/l3-networks/{uuid}")]
+pub struct DeleteL3Network {
+    /// The L3 network.
+    pub uuid: Id<L3Network>,
+}

@@ -1,0 +1,26 @@
+//! Release: what may not be given out again yet.
+
+use derive::Resource;
+use serde::{Deserialize, Serialize};
+
+use crate::{Id, Timestamp};
+
+/// Claims of a deleted resource that some host may still hold in its data plane. They are given up
+/// when each of these hosts has acknowledged the revision, or is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource(path = "")]
+pub struct Release {
+    /// Its id.
+    pub uuid: Id<Release>,
+    /// The claim keys.
+    #[field(hidden)]
+    pub claims: Vec<String>,
+    /// Hosts that have not acknowledged yet, as 32 hex digits.
+    #[field(hidden)]
+    pub hosts: Vec<String>,
+    /// The revision that removed the resource.
+    pub revision: u64,
+    /// When that was.
+    pub create_date: Timestamp,
+}
