@@ -20,7 +20,9 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     /// Gson's default form, which ZStack's clients parse: `Nov 14, 2017 10:20:57 PM`, in UTC.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(at) = jiff::Timestamp::from_millisecond(self.0) else { return write!(f, "{}", self.0) };
+        let Ok(at) = jiff::Timestamp::from_millisecond(self.0) else {
+            return write!(f, "{}", self.0);
+        };
         write!(f, "{}", at.to_zoned(jiff::tz::TimeZone::UTC).strftime("%b %-d, %Y %-I:%M:%S %p"))
     }
 }

@@ -3,6 +3,7 @@
 use derive::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::host::Host;
 use crate::{Id, Timestamp};
 
 /// What became of a message. *Done* when every host in `hosts` has acknowledged `revision`.
@@ -16,9 +17,9 @@ pub struct Job {
     pub message: String,
     /// The answer once it is done.
     pub result: serde_json::Value,
-    /// Hosts whose acknowledgement makes it a success, as 32 hex digits.
+    /// Hosts whose acknowledgement makes it a success.
     #[field(hidden)]
-    pub hosts: Vec<String>,
+    pub hosts: Vec<Id<Host>>,
     /// The revision that they must have acknowledged.
     pub revision: u64,
     /// When it was made.

@@ -3,6 +3,7 @@
 use derive::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::host::Host;
 use crate::{Id, Timestamp};
 
 /// Claims of a deleted resource that some host may still hold in its data plane. They are given up
@@ -16,9 +17,9 @@ pub struct Release {
     /// The claim keys.
     #[field(hidden)]
     pub claims: Vec<String>,
-    /// Hosts that have not acknowledged yet, as 32 hex digits.
+    /// Hosts that have not acknowledged yet.
     #[field(hidden)]
-    pub hosts: Vec<String>,
+    pub hosts: Vec<Id<Host>>,
     /// The revision that removed the resource.
     pub revision: u64,
     /// When that was.
