@@ -1,0 +1,100 @@
+//! What can go wrong with the data plane, each with what to do about it.
+
+use std::path::PathBuf;
+
+/// A failure of the data plane. What was done before it stays; call again to go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The object does not have a part that this version needs: the build is broken.
+    #[error("the eBPF object lacks {0}; rebuild it with `make ebpf`")]
+    Incomplete(&'static str),
+    /// The kernel refused the object or one of its programs.
+    #[error("cannot load the eBPF program {program}: {cause}")]
+    Load {
+        /// Which program, or `maps`.
+        program: String,
+        /// The kernel's or the loader's words, with the verifier's log.
+        cause: String,
+    },
+    /// A map cannot be opened, read or written.
+    #[error("eBPF map {map}: cannot {action}: {cause}")]
+    Map {
+        /// Which map.
+        map: &'static str,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's words.
+        cause: String,
+    },
+    /// A table has more entries than the map was made for.
+    #[error(
+        "eBPF map {map} is full: {wanted} entries wanted, room for {limit}; \
+         nothing was written to it"
+    )]
+    MapFull {
+        /// Which map.
+        map: &'static str,
+        /// Entries wanted.
+        wanted: usize,
+        /// Entries that it holds at most.
+        limit: usize,
+    },
+    /// Two entries of the tables contradict each other.
+    #[error("bad table: {0}")]
+    BadTable(String),
+    /// There is no such interface, or it went away meanwhile.
+    #[error("no interface with index {ifindex} in this network namespace")]
+    NoInterface {
+        /// The index.
+        ifindex: u32,
+    },
+    /// A program cannot be attached, replaced or detached.
+    #[error("interface {ifindex}: cannot {action} {hook}: {cause}")]
+    Attach {
+        /// The interface.
+        ifindex: u32,
+        /// Which hook.
+        hook: &'static str,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's words.
+        cause: String,
+    },
+    /// The bpf file system cannot be used.
+    #[error("bpf file system at {path}: cannot {action}: {cause}")]
+    Bpffs {
+        /// The mount point or a path below it.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's words.
+        cause: std::io::Error,
+    },
+}
+
+/// Why this host cannot run the data plane.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PreflightError {
+    /// The kernel is too old.
+    #[error(
+        "Linux {found} is too old, netloom needs 6.6 or later (TCX); on Debian 12 install \
+         linux-image-amd64 from bookworm-backports and reboot"
+    )]
+    Kernel {
+        /// The release that runs.
+        found: String,
+    },
+    /// Missing privileges.
+    #[error("missing {0}: run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    Privilege(&'static str),
+    /// The kernel was built without something.
+    #[error("this kernel lacks {what}: {hint}")]
+    Feature {
+        /// What is missing.
+        what: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+}

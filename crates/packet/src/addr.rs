@@ -1,0 +1,145 @@
+//! Link and network addresses as the data plane holds them: bytes in network order.
+//!
+//! An IPv4 address is an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), so that every map and
+//! every stage knows one kind of address. Nothing here parses or prints for people beyond what
+//! `core::net` does.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An Ethernet address.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The address of every station (IEEE 802.3).
+    pub const BROADCAST: Mac = Mac([0xff; 6]);
+
+    /// Whether the group bit is set: multicast or broadcast.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether both are the same address, without a call to `memcmp`, which BPF lacks.
+    #[inline(always)]
+    #[must_use]
+    pub fn same(self, other: Mac) -> bool {
+        let (a, b) = (self.0, other.0);
+        let mut diff = 0;
+        let mut i = 0;
+        while i < 6 {
+            diff |= a[i] ^ b[i];
+            i += 1;
+        }
+        diff == 0
+    }
+}
+
+/// An IPv4 (mapped) or IPv6 address.
+///
+/// Aligned to 4 so that the keys which contain it are read in words by the BPF verifier's rules.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    /// `::`, the IPv6 unspecified address.
+    pub const UNSPECIFIED_V6: Addr = Addr([0; 16]);
+
+    /// The mapped form of an IPv4 address given as its four octets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(octets: [u8; 4]) -> Addr {
+        let [a, b, c, d] = octets;
+        Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// An IPv6 address given as its sixteen octets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(octets: [u8; 16]) -> Addr {
+        Addr(octets)
+    }
+
+    /// The octets of an IPv4 address, `None` for IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_v4(&self) -> Option<[u8; 4]> {
+        let [w0, w1, w2, w3] = self.words();
+        if w0 == 0 && w1 == 0 && w2 == 0xffff_u32.to_be() { Some(w3.to_ne_bytes()) } else { None }
+    }
+
+    /// Whether both are the same address.
+    #[inline(always)]
+    #[must_use]
+    pub fn same(&self, other: &Addr) -> bool {
+        let (a, b) = (self.words(), other.words());
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+
+    /// Whether this is `0.0.0.0` or `::`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_unspecified(&self) -> bool {
+        self.same(&Addr::UNSPECIFIED_V6) || self.same(&Addr::v4([0; 4]))
+    }
+
+    /// The IPv6 link-local address that RFC 4291, appendix A (modified EUI-64) derives from a MAC.
+    #[inline(always)]
+    #[must_use]
+    pub fn link_local(mac: Mac) -> Addr {
+        let [a, b, c, d, e, f] = mac.0;
+        Addr([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The address as four words in memory order.
+    #[inline(always)]
+    fn words(&self) -> [u32; 4] {
+        let b = &self.0;
+        [
+            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
+            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
+        ]
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(address: IpAddr) -> Addr {
+        match address {
+            IpAddr::V4(v4) => Addr::v4(v4.octets()),
+            IpAddr::V6(v6) => Addr::v6(v6.octets()),
+        }
+    }
+}
+
+impl From<Addr> for IpAddr {
+    fn from(address: Addr) -> IpAddr {
+        match address.as_v4() {
+            Some(octets) => IpAddr::V4(Ipv4Addr::from(octets)),
+            None => IpAddr::V6(Ipv6Addr::from(address.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_turn_back_into_ipv4() {
+        for text in ["10.1.2.3", "0.0.0.0", "2001:db8::1", "::", "fe80::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(IpAddr::from(Addr::from(address)), address);
+        }
+    }
+
+    #[test]
+    fn link_local_is_the_modified_eui_64() {
+        let derived = Addr::link_local(Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]));
+        assert_eq!(IpAddr::from(derived).to_string(), "fe80::11:22ff:fe33:4455");
+    }
+}

@@ -1,0 +1,176 @@
+//! The edge of the crate: what a stage may ask of its surroundings, what a program knows about a
+//! frame before it looks inside, and what it may do with it in the end.
+
+use crate::addr::Addr;
+use crate::layout::plain;
+use crate::maps::{
+    AddrKey, Config, CtKey, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+};
+use crate::reason::DropReason;
+
+/// Access to the frame and the maps. Implemented by the eBPF shims and by the in-memory twin of
+/// the tests.
+///
+/// Lookups copy: a value may change under the program at any time, and a copy is decided upon as
+/// one. Only a conntrack slot is changed in place, see `conntrack`.
+pub trait Kernel {
+    /// `N` bytes of the frame at `offset`; `None` if the frame ends before.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// Overwrites bytes of the frame; whether it worked.
+    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool;
+
+    /// The configuration.
+    fn config(&self) -> Option<Config>;
+    /// A port.
+    fn port(&self, key: &PortKey) -> Option<Port>;
+    /// Whether the port may use the address.
+    fn addr_allowed(&self, key: &AddrKey) -> bool;
+    /// A station.
+    fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
+    /// The MAC of an address.
+    fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
+    /// A VTEP that may send to us.
+    fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
+
+    /// The slot of a connection.
+    fn ct_find(&self, key: &CtKey) -> Option<u32>;
+    /// A slot.
+    fn ct_slot(&mut self, slot: u32) -> Option<&mut CtSlot>;
+    /// Lets the key lead to the slot; `false` if the index is full.
+    fn ct_link(&mut self, key: &CtKey, slot: u32) -> bool;
+    /// Forgets the key.
+    fn ct_unlink(&mut self, key: &CtKey);
+    /// Moves the clock hand of all CPUs on by `steps`, atomically; where it stood before.
+    fn ct_hand(&mut self, steps: u32) -> u32;
+    /// Connections of a port; `None` if there is no such port.
+    fn ct_used(&self, port: u32) -> Option<i64>;
+    /// Adds to the connections of a port, atomically.
+    fn ct_use(&mut self, port: u32, change: i64);
+
+    /// Counts a packet of a port.
+    fn count(&mut self, port: u32, direction: Direction, bytes: u32);
+    /// Counts a drop, and tells whoever listens, without ever waiting.
+    fn count_drop(&mut self, meta: &Meta, drop: &Drop);
+}
+
+/// Which way a packet goes, seen from a port.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the port's VM.
+    FromPort = 1,
+    /// To the port's VM.
+    ToPort = 2,
+}
+
+/// The hook at which a frame was seen.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// [`crate::from_port`].
+    FromPort = 1,
+    /// [`crate::from_tunnel`].
+    FromTunnel = 2,
+    /// [`crate::to_port`].
+    ToPort = 3,
+}
+
+/// A drop, as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drop {
+    /// Why.
+    pub reason: DropReason,
+    /// At which hook.
+    pub entry: Entry,
+    /// Number of the port concerned, 0 if none was found.
+    pub port: u32,
+}
+
+plain! {
+    /// What a program knows about a frame without looking inside.
+    pub struct Meta[48] {
+        /// Time of arrival, nanoseconds of the coarse monotonic clock.
+        pub now_ns: u64,
+        /// Interface index of the hook.
+        pub ifindex: u32,
+        /// Bytes of the frame. With GSO this is far above the MTU.
+        pub length: u32,
+        /// The mark of the frame.
+        pub mark: u32,
+        /// 1 if the frame has a VLAN tag that the kernel took out of the header.
+        pub vlan_present: u32,
+        /// 1 if the frame came out of a tunnel.
+        pub tunnelled: u32,
+        /// VXLAN network identifier, if tunnelled.
+        pub vni: u32,
+        /// The sending VTEP, if tunnelled.
+        pub vtep: Addr,
+    }
+
+    /// A [`Verdict`] as bytes, for tests of the programs.
+    pub struct VerdictRecord[32] {
+        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass.
+        pub kind: u32,
+        /// Number of the drop reason, or interface index, or VNI.
+        pub value: u32,
+        /// 1 if delivered to the peer.
+        pub peer: u32,
+        /// Zero.
+        pub pad: u32,
+        /// The VTEP.
+        pub vtep: Addr,
+    }
+}
+
+/// How a frame reaches a local port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Straight to the other end of a veth in another network namespace.
+    Peer,
+    /// Out of the interface.
+    Interface,
+}
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Drop it; it has been counted.
+    Drop(DropReason),
+    /// Give it to a local port.
+    DeliverLocal {
+        /// Interface of the port's host side.
+        ifindex: u32,
+        /// How.
+        via: Via,
+    },
+    /// Send it through the tunnel device.
+    Tunnel {
+        /// VXLAN network identifier.
+        vni: u32,
+        /// Where to.
+        vtep: Addr,
+    },
+    /// Send it, rewritten as a reply, out of the port it came from.
+    Reflect,
+    /// Let it go on.
+    Pass,
+}
+
+impl Verdict {
+    /// The verdict as bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn record(&self) -> VerdictRecord {
+        let none = Addr::UNSPECIFIED_V6;
+        let (kind, value, peer, vtep) = match *self {
+            Verdict::Drop(reason) => (1, reason.number(), 0, none),
+            Verdict::DeliverLocal { ifindex, via } => {
+                (2, ifindex, u32::from(matches!(via, Via::Peer)), none)
+            }
+            Verdict::Tunnel { vni, vtep } => (3, vni, 0, vtep),
+            Verdict::Reflect => (4, 0, 0, none),
+            Verdict::Pass => (5, 0, 0, none),
+        };
+        VerdictRecord { kind, value, peer, pad: 0, vtep }
+    }
+}

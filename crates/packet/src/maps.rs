@@ -1,0 +1,308 @@
+//! Keys and values of the eBPF maps.
+//!
+//! Who writes: the agent writes all of them except the conntrack table, the traffic counters and
+//! the events, which only the programs write. Addresses are network byte order; numbers are in
+//! the host's order. Nothing is keyed by an IP address alone: tenants overlap.
+
+use crate::addr::{Addr, Mac};
+use crate::layout::{Zero, plain};
+use crate::sizes::EVENT_HEADER_BYTES;
+
+plain! {
+    /// Key of `ports`: where a port's frames enter the host.
+    pub struct PortKey[8] {
+        /// Interface index of the host side.
+        pub ifindex: u32,
+        /// VLAN id of a trunk's sub-port, 0 for untagged. Only 0 is in use.
+        pub vlan: u16,
+        /// Zero.
+        pub pad: [u8; 2],
+    }
+
+    /// Value of `ports`.
+    pub struct Port[24] {
+        /// Number of the port on this host, its conntrack zone. Never 0.
+        pub number: u32,
+        /// Number of its network on this host. Never 0.
+        pub net: u32,
+        /// Generation of its policy: another number re-evaluates every cached verdict.
+        pub generation: u32,
+        /// Most connections that it may hold at once.
+        pub conntrack_budget: u32,
+        /// Its MAC, the only source MAC that it may use.
+        pub mac: Mac,
+        /// [`Port::PEER`] or 0.
+        pub flags: u16,
+    }
+
+    /// Key of `addrs`: an address that a port may use as its source. The value is 1.
+    pub struct AddrKey[20] {
+        /// Number of the port.
+        pub port: u32,
+        /// The address.
+        pub addr: Addr,
+    }
+
+    /// Key of `fdb`: a station of a network.
+    pub struct FdbKey[12] {
+        /// Number of the network.
+        pub net: u32,
+        /// MAC of the station.
+        pub mac: Mac,
+        /// Zero.
+        pub pad: [u8; 2],
+    }
+
+    /// Value of `fdb`: where a station is. Made by [`Fdb::local`] and [`Fdb::remote`].
+    pub struct Fdb[32] {
+        /// 1 local, 2 remote.
+        kind: u32,
+        /// The port, if local.
+        port: PortKey,
+        /// VXLAN network identifier, if remote.
+        vni: u32,
+        /// The VTEP, if remote.
+        vtep: Addr,
+    }
+
+    /// Key of `neigh`: an address of a network that ARP and ND are answered for.
+    pub struct NeighKey[20] {
+        /// Number of the network.
+        pub net: u32,
+        /// The address.
+        pub addr: Addr,
+    }
+
+    /// Value of `neigh`.
+    pub struct Neigh[8] {
+        /// MAC that has the address.
+        pub mac: Mac,
+        /// Zero.
+        pub pad: [u8; 2],
+    }
+
+    /// Key of `vteps`: a VTEP that may send frames of a VNI to this host.
+    pub struct VtepKey[20] {
+        /// VXLAN network identifier.
+        pub vni: u32,
+        /// Address of the sending VTEP.
+        pub addr: Addr,
+    }
+
+    /// Value of `vteps`.
+    pub struct Vtep[4] {
+        /// Number of the network that the VNI is on this host.
+        pub net: u32,
+    }
+
+    /// The one value of `config`.
+    pub struct Config[8] {
+        /// Interface index of the VXLAN device, 0 while there is none.
+        pub tunnel_ifindex: u32,
+        /// Slots of the conntrack table, set when it is made.
+        pub conntrack_slots: u32,
+    }
+
+    /// Key of `ct`: a connection as one port sees it; both of its directions have this key.
+    pub struct CtKey[44] {
+        /// Number of the port.
+        pub port: u32,
+        /// The port's own address.
+        pub local: Addr,
+        /// The other end's address.
+        pub remote: Addr,
+        /// L4 port, or ICMP identifier, of the own end; 0 where the protocol has none.
+        pub local_port: u16,
+        /// L4 port, or ICMP identifier, of the other end.
+        pub remote_port: u16,
+        /// IP protocol number.
+        pub protocol: u8,
+        /// Zero.
+        pub pad: [u8; 3],
+    }
+
+    /// Value of `ct_slots`: one connection, 64 bytes, a cache line.
+    pub struct CtSlot[64] {
+        /// Time of its last packet, nanoseconds of the coarse monotonic clock.
+        pub last_seen_ns: u64,
+        /// The connection. A reader that followed `ct` here compares it: the slot may be reused.
+        pub key: CtKey,
+        /// A `conntrack::State` number; 0 is a free slot.
+        pub state: u8,
+        /// A [`crate::Direction`] number: which end opened it.
+        pub initiator: u8,
+        /// 1 if the policy allowed it.
+        pub allowed: u8,
+        /// Zero.
+        pub pad: u8,
+        /// Policy generation under which it was decided.
+        pub generation: u32,
+        /// Number of the network that the opening packet came from.
+        pub source_net: u32,
+    }
+
+    /// Value of `traffic`, per CPU, by port number. A GSO frame counts as one packet.
+    pub struct Traffic[40] {
+        /// Packets accepted from the port.
+        pub from_port_packets: u64,
+        /// Bytes of those, Ethernet header included.
+        pub from_port_bytes: u64,
+        /// Packets delivered to the port.
+        pub to_port_packets: u64,
+        /// Bytes of those.
+        pub to_port_bytes: u64,
+        /// Packets dropped that came from the port or were for it.
+        pub dropped_packets: u64,
+    }
+
+    /// A record of the ring buffer `events`: one dropped frame.
+    pub struct DropEvent[96] {
+        /// Time, nanoseconds of the coarse monotonic clock.
+        pub time_ns: u64,
+        /// Interface index of the hook.
+        pub ifindex: u32,
+        /// Number of the port, 0 if none was found.
+        pub port: u32,
+        /// A [`crate::DropReason`] number.
+        pub reason: u32,
+        /// A [`crate::Entry`] number.
+        pub entry: u32,
+        /// Bytes of the frame.
+        pub length: u32,
+        /// Bytes of `header` that are from the frame.
+        pub header_length: u32,
+        /// Start of the frame.
+        pub header: [u8; EVENT_HEADER_BYTES],
+    }
+}
+
+impl Zero for PortKey {
+    const ZERO: PortKey = PortKey { ifindex: 0, vlan: 0, pad: [0; 2] };
+}
+impl Zero for CtKey {
+    const ZERO: CtKey = CtKey {
+        port: 0,
+        local: Addr([0; 16]),
+        remote: Addr([0; 16]),
+        local_port: 0,
+        remote_port: 0,
+        protocol: 0,
+        pad: [0; 3],
+    };
+}
+
+impl PortKey {
+    /// The untagged port of an interface.
+    #[inline(always)]
+    #[must_use]
+    pub const fn untagged(ifindex: u32) -> PortKey {
+        PortKey { ifindex, vlan: 0, pad: [0; 2] }
+    }
+}
+
+impl Port {
+    /// Flag: the port is a veth whose other end is in another network namespace, so frames go
+    /// there directly (`bpf_redirect_peer`). Without it (tap, veth within one namespace) they
+    /// leave through the interface.
+    pub const PEER: u16 = 1;
+}
+
+impl FdbKey {
+    /// The station with this MAC in this network.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(net: u32, mac: Mac) -> FdbKey {
+        FdbKey { net, mac, pad: [0; 2] }
+    }
+}
+
+/// What an [`Fdb`] value says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdbTarget {
+    /// A port of this host.
+    Local(PortKey),
+    /// A port of another host.
+    Remote {
+        /// VXLAN network identifier to send with.
+        vni: u32,
+        /// Where to send it.
+        vtep: Addr,
+    },
+}
+
+impl Fdb {
+    /// A station on this host.
+    #[must_use]
+    pub const fn local(port: PortKey) -> Fdb {
+        Fdb { kind: 1, port, vni: 0, vtep: Addr([0; 16]) }
+    }
+
+    /// A station on another host.
+    #[must_use]
+    pub const fn remote(vni: u32, vtep: Addr) -> Fdb {
+        Fdb { kind: 2, port: PortKey::untagged(0), vni, vtep }
+    }
+
+    /// What it says; `None` for a kind that this version does not know.
+    #[inline(always)]
+    #[must_use]
+    pub fn target(&self) -> Option<FdbTarget> {
+        match self.kind {
+            1 => Some(FdbTarget::Local(self.port)),
+            2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep }),
+            _ => None,
+        }
+    }
+}
+
+impl Neigh {
+    /// The station with this MAC.
+    #[must_use]
+    pub const fn new(mac: Mac) -> Neigh {
+        Neigh { mac, pad: [0; 2] }
+    }
+}
+
+impl CtKey {
+    /// Whether both are the same connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn same(&self, other: &CtKey) -> bool {
+        self.port == other.port
+            && self.local_port == other.local_port
+            && self.remote_port == other.remote_port
+            && self.protocol == other.protocol
+            && self.local.same(&other.local)
+            && self.remote.same(&other.remote)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Plain;
+
+    #[test]
+    fn bytes_turn_back_into_the_struct() {
+        let key = CtKey {
+            port: 7,
+            local: Addr::v4([10, 0, 0, 1]),
+            remote: Addr::v4([10, 0, 0, 2]),
+            local_port: 1,
+            remote_port: 2,
+            protocol: 6,
+            pad: [0; 3],
+        };
+        let slot = CtSlot { last_seen_ns: 9, key, state: 2, generation: 4, ..CtSlot::default() };
+        assert_eq!(CtSlot::from_bytes(&slot.to_bytes()), slot);
+        let fdb = Fdb::remote(5, Addr::v4([192, 0, 2, 1]));
+        assert_eq!(Fdb::from_bytes(&fdb.to_bytes()), fdb);
+    }
+
+    #[test]
+    fn offsets_are_those_of_the_struct() {
+        let bytes = CtSlot { generation: 0x0102_0304, ..CtSlot::default() }.to_bytes();
+        let at = core::mem::offset_of!(CtSlot, generation);
+        assert_eq!(bytes[at..at + 4], 0x0102_0304_u32.to_ne_bytes());
+    }
+}

@@ -1,0 +1,167 @@
+//! Why a packet was dropped: the one list of names, numbers and meanings.
+//!
+//! A number is never given to another reason: metrics and stored events refer to it. A reason
+//! that goes away leaves its number in [`DropReason::RETIRED`].
+
+/// A drop reason with the words that metrics and documentation use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonInfo {
+    /// The reason.
+    pub reason: DropReason,
+    /// Its name in metrics, `snake_case`.
+    pub name: &'static str,
+    /// One sentence for the operator.
+    pub doc: &'static str,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal $name:literal,)*) => {
+        /// Why a packet was dropped. Numbers start at 1; 0 means "not dropped".
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant = $number,)* }
+
+        impl DropReason {
+            /// Every reason, by number.
+            pub const ALL: &'static [ReasonInfo] = &[$(ReasonInfo {
+                reason: DropReason::$variant,
+                name: $name,
+                doc: concat!($($doc),+),
+            },)*];
+
+            /// The reason with this number.
+            #[must_use]
+            pub fn from_number(number: u32) -> Option<DropReason> {
+                match number { $($number => Some(DropReason::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No port is configured for the interface on which the frame came.
+    UnknownPort = 1 "unknown_port",
+    /// A header is cut short or contradicts itself.
+    Malformed = 2 "malformed",
+    /// The frame carries a VLAN tag, which this port does not take.
+    VlanTagged = 3 "vlan_tagged",
+    /// Neither ARP, IPv4 nor IPv6.
+    UnknownEthertype = 4 "unknown_ethertype",
+    /// The source MAC is not the port's.
+    SpoofedMac = 5 "spoofed_mac",
+    /// The source address does not belong to the port.
+    SpoofedAddress = 6 "spoofed_address",
+    /// The sender MAC inside an ARP packet is not the port's.
+    SpoofedArpMac = 7 "spoofed_arp_mac",
+    /// The sender address inside an ARP packet does not belong to the port.
+    SpoofedArpAddress = 8 "spoofed_arp_address",
+    /// An ARP probe (RFC 5227), never answered so that the prober may keep its address.
+    ArpProbe = 9 "arp_probe",
+    /// A port announced its own address; harmless, peers know it already.
+    GratuitousArp = 10 "gratuitous_arp",
+    /// An ARP reply from a port; only netloom answers in a closed network.
+    UnsolicitedArpReply = 11 "unsolicited_arp_reply",
+    /// ARP or ND asked for an address that the network does not have.
+    UnknownNeighbour = 12 "unknown_neighbour",
+    /// An IPv6 duplicate address detection probe (RFC 4862), never answered.
+    NdProbe = 13 "nd_probe",
+    /// A neighbour advertisement from a port; only netloom answers in a closed network.
+    UnsolicitedNeighbourAdvertisement = 14 "unsolicited_neighbour_advertisement",
+    /// A router solicitation; this network has no router that netloom answers for.
+    RouterSolicitation = 15 "router_solicitation",
+    /// A router advertisement or redirect from a port.
+    RogueRouter = 16 "rogue_router",
+    /// A multicast listener report or query; a closed network does not flood.
+    MulticastListener = 17 "multicast_listener",
+    /// A DHCP request; nothing serves DHCP on this network.
+    Dhcp = 18 "dhcp",
+    /// A broadcast that is neither ARP nor DHCP; a closed network does not flood.
+    Broadcast = 19 "broadcast",
+    /// A multicast that is not ND; a closed network does not flood.
+    Multicast = 20 "multicast",
+    /// IPv6 traffic other than ND from the port's own link-local address, which is not routed.
+    LinkLocal = 21 "link_local",
+    /// The destination MAC is not in the network.
+    UnknownDestination = 22 "unknown_destination",
+    /// The destination is the port that the frame came from.
+    Hairpin = 23 "hairpin",
+    /// The network knows the destination as a local port, which has no configuration.
+    MissingLocalPort = 24 "missing_local_port",
+    /// The destination is behind a tunnel and the host has no tunnel device.
+    NoTunnelDevice = 25 "no_tunnel_device",
+    /// The kernel refused the tunnel key.
+    TunnelKeyRefused = 26 "tunnel_key_refused",
+    /// A frame on the tunnel device without tunnel metadata.
+    NotTunnelled = 27 "not_tunnelled",
+    /// The sending VTEP is not known for the VNI.
+    UnknownVtep = 28 "unknown_vtep",
+    /// A tunnelled frame for a MAC that is not local; a frame never goes back into a tunnel.
+    TunnelToTunnel = 29 "tunnel_to_tunnel",
+    /// ARP or ND out of a tunnel; each host answers its own ports.
+    NeighbourFromTunnel = 30 "neighbour_from_tunnel",
+    /// Broadcast or multicast out of a tunnel; a closed network does not flood.
+    FloodFromTunnel = 31 "flood_from_tunnel",
+    /// The policy of the port does not allow the connection.
+    PolicyDenied = 32 "policy_denied",
+    /// The packet cannot open a connection and belongs to none.
+    NoConnection = 33 "no_connection",
+    /// An ICMP error about a connection that the port does not have.
+    UnrelatedIcmpError = 34 "unrelated_icmp_error",
+    /// An ICMP message that is neither echo nor an error.
+    UnsupportedIcmp = 35 "unsupported_icmp",
+    /// A TCP fragment that would overwrite the header of the first (RFC 1858).
+    FragmentOverlap = 36 "fragment_overlap",
+    /// More IPv6 extension headers than are looked at.
+    TooManyHeaders = 37 "too_many_headers",
+    /// No slot for a new connection was found in the host's table.
+    ConntrackFull = 38 "conntrack_full",
+    /// The port has as many connections as it may.
+    ConntrackPortBudget = 39 "conntrack_port_budget",
+    /// A frame of the host's own stack towards a port.
+    HostToPort = 40 "host_to_port",
+}
+
+impl DropReason {
+    /// Numbers that were in use once and stay reserved.
+    pub const RETIRED: &'static [u32] = &[];
+
+    /// The number in counters and events.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|info| info.reason == self).map_or("unknown", |info| info.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MAX_REASONS;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_fit_the_counter_array() {
+        let numbers: BTreeSet<u32> =
+            DropReason::ALL.iter().map(|info| info.reason.number()).collect();
+        let names: BTreeSet<&str> = DropReason::ALL.iter().map(|info| info.name).collect();
+        assert_eq!(numbers.len(), DropReason::ALL.len());
+        assert_eq!(names.len(), DropReason::ALL.len());
+        assert!(numbers.iter().all(|number| (1..MAX_REASONS).contains(number)));
+        assert!(DropReason::RETIRED.iter().all(|number| !numbers.contains(number)));
+    }
+
+    #[test]
+    fn a_number_turns_back_into_its_reason() {
+        for info in DropReason::ALL {
+            assert_eq!(DropReason::from_number(info.reason.number()), Some(info.reason));
+            assert_eq!(info.reason.name(), info.name);
+        }
+        assert_eq!(DropReason::from_number(0), None);
+    }
+}

@@ -1,0 +1,39 @@
+//! Names, default sizes and limits of the eBPF maps: the one place for them.
+//!
+//! Sizes are fixed when a map is created; the loader may be told others. What happens when a map
+//! is full is said at each.
+
+/// Version of every layout in this crate. A change of a key, a value or a map's kind raises it,
+/// and with it the directory in which the maps are pinned.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Ports of one host. Full: the agent reports the port as failed, it stays closed.
+pub const MAX_PORTS: u32 = 4_096;
+/// Addresses of all ports of one host.
+pub const MAX_ADDRS: u32 = 16_384;
+/// MACs of all networks that are present on one host.
+pub const MAX_FDB: u32 = 65_536;
+/// Addresses that ARP and ND are answered for, over all networks present on one host.
+pub const MAX_NEIGH: u32 = 65_536;
+/// Pairs of VNI and remote VTEP that may send to this host.
+pub const MAX_VTEPS: u32 = 16_384;
+/// Connections of all ports of one host. Full: a new connection is dropped as `ConntrackFull`.
+pub const DEFAULT_CONNTRACK_ENTRIES: u32 = 65_536;
+/// Connections of one port. Full: a new connection is dropped as `ConntrackPortBudget`.
+pub const DEFAULT_CONNTRACK_BUDGET: u32 = 16_384;
+/// Bytes of the ring buffer of drop events. Full: the event is lost and counted.
+pub const EVENTS_BYTES: u32 = 256 * 1_024;
+/// Bytes of a dropped frame that an event carries.
+pub const EVENT_HEADER_BYTES: usize = 64;
+/// Slots of the array of drop counters, one per reason number.
+pub const MAX_REASONS: u32 = 64;
+
+/// Mark on a frame that netloom delivers to a port by way of the port's own egress hook.
+///
+/// The programs set it right before a plain redirect; [`crate::to_port`] lets only marked frames
+/// pass and clears it. A tenant cannot set it: a frame from a port never leaves unmodified, and
+/// the kernel clears the mark of a frame that crosses network namespaces.
+pub const DELIVERED_MARK: u32 = 0x6e65_744c;
+
+/// Hop limit of the outer header of tunnelled frames.
+pub const TUNNEL_TTL: u8 = 64;
