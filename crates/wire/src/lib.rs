@@ -1,7 +1,44 @@
 //! The protocol between the server and its agents: what a host must hold, and what it reports.
 //!
-//! [`object`] has the typed objects that `compile` produces and the agent applies; [`digest`] the
-//! digests by which both ends prove that they agree. The protobuf encoding (`proto/link.proto`)
-//! stays inside [`codec`]: it is parsed at the door, and nothing else sees it.
+//! [`object`] has the typed objects that `compile` produces and the agent applies, [`message`] what
+//! carries them, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
+//! they agree. The protobuf encoding (`proto/link.proto`) is parsed at the door by [`codec`];
+//! [`gen`](mod@r#gen) is what the door itself is made of, and nothing behind it is used elsewhere.
 
+pub mod codec;
+pub mod digest;
+pub mod fact;
+#[path = "gen/mod.rs"]
+pub mod r#gen;
+pub mod holding;
+pub mod message;
 pub mod object;
+pub mod parts;
+#[cfg(test)]
+mod testing;
+
+use std::time::Duration;
+
+/// Version of the protocol. Both ends must have the same: a digest covers what it covers.
+pub const PROTOCOL: u32 = 1;
+
+/// The name in the server's certificate, which agents check whatever address they dial.
+pub const SERVER_NAME: &str = "netloom-server";
+
+/// Encoded bytes of objects after which a part of a snapshot or a delta is closed.
+pub const PART_BYTES: usize = 512 * 1024;
+
+/// Longest message that either end accepts, in bytes; gRPC's own default.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How often an agent says something when it has nothing to say.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long an agent may be silent before the server takes it for dead: three heartbeats.
+pub const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// Most failures in one report; the rest is reported when these are gone.
+pub const FAILURES_MAX: usize = 1024;
+
+/// Longest reason of a failure, in bytes.
+pub const REASON_BYTES_MAX: usize = 512;

@@ -1,0 +1,220 @@
+//! Digests by which both ends prove that they hold the same things.
+//!
+//! A [`SetDigest`] is the sum modulo 2^256 of the SHA-256 of its members: it does not depend on
+//! their order, and a member is added or taken out in constant time. A sum can be forged by someone
+//! who may choose very many members; that is no loss here, because a digest finds mistakes between
+//! two ends that are authenticated by TLS, it does not authenticate.
+//!
+//! Members are hashed in a form of our own (big endian, lengths first, one tag for each kind):
+//! protobuf promises no single encoding, and a form that changes raises [`crate::PROTOCOL`].
+
+use std::{fmt, net::IpAddr};
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::object::{Driver, Object, Table};
+
+/// Bytes of a digest.
+pub const DIGEST_BYTES: usize = 32;
+
+/// The digest of a set.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct SetDigest([u8; DIGEST_BYTES]);
+
+impl SetDigest {
+    /// Puts a member in. The caller knows that it was not in.
+    pub fn add(&mut self, member: MemberHash) {
+        let mut carry = 0_u16;
+        for (sum, byte) in self.0.iter_mut().zip(member.0).rev() {
+            let [high, low] = (u16::from(*sum) + u16::from(byte) + carry).to_be_bytes();
+            (*sum, carry) = (low, u16::from(high));
+        }
+    }
+
+    /// Takes a member out. The caller knows that it was in.
+    pub fn take(&mut self, member: MemberHash) {
+        let mut borrow = false;
+        for (sum, byte) in self.0.iter_mut().zip(member.0).rev() {
+            let (once, first) = sum.overflowing_sub(byte);
+            let (twice, second) = once.overflowing_sub(u8::from(borrow));
+            (*sum, borrow) = (twice, first || second);
+        }
+    }
+
+    /// Its bytes, as they go over the wire.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; DIGEST_BYTES] {
+        self.0
+    }
+
+    /// The digest with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for SetDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SetDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The hash of one member of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberHash([u8; DIGEST_BYTES]);
+
+/// The digests of a host's objects, one for each table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TableDigests {
+    /// Of the networks.
+    pub network: SetDigest,
+    /// Of the peers.
+    pub peer: SetDigest,
+    /// Of the instances.
+    pub instance: SetDigest,
+    /// Of the ports.
+    pub port: SetDigest,
+}
+
+impl TableDigests {
+    /// The digest of a table.
+    pub fn table_mut(&mut self, table: Table) -> &mut SetDigest {
+        match table {
+            Table::Network => &mut self.network,
+            Table::Peer => &mut self.peer,
+            Table::Instance => &mut self.instance,
+            Table::Port => &mut self.port,
+        }
+    }
+}
+
+/// Hashes an object.
+#[must_use]
+pub fn hash_object(object: &Object) -> MemberHash {
+    let mut form = Form::default();
+    match object {
+        Object::Network(o) => {
+            form.tag(1).uuid(o.uuid).number(o.number).number(o.vni).ip(o.local_vtep);
+        }
+        Object::Peer(o) => {
+            form.tag(2).uuid(o.uuid).uuid(o.network).bytes(&o.mac).length(o.addresses.len());
+            o.addresses.iter().for_each(|ip| _ = form.ip(*ip));
+            form.ip(o.vtep);
+        }
+        Object::Instance(o) => {
+            let driver = match o.driver {
+                Driver::Netns => 1,
+            };
+            form.tag(3).uuid(o.uuid).bytes(o.name.as_bytes()).tag(driver);
+        }
+        Object::Port(o) => {
+            form.tag(4).uuid(o.uuid).number(o.number).uuid(o.network).uuid(o.instance);
+            form.number(o.device_id).bytes(&o.mac).number(o.mtu_bytes).length(o.addresses.len());
+            for address in &o.addresses {
+                form.ip(address.ip).tag(address.prefix_bits).length(address.gateway.iter().len());
+                address.gateway.iter().for_each(|ip| _ = form.ip(*ip));
+            }
+        }
+    }
+    form.finish()
+}
+
+/// The bytes of a member, in the one form that is hashed.
+#[derive(Default)]
+pub(crate) struct Form(Vec<u8>);
+
+impl Form {
+    pub(crate) fn tag(&mut self, tag: u8) -> &mut Self {
+        self.0.push(tag);
+        self
+    }
+
+    pub(crate) fn number(&mut self, number: u32) -> &mut Self {
+        self.0.extend(number.to_be_bytes());
+        self
+    }
+
+    pub(crate) fn length(&mut self, length: usize) -> &mut Self {
+        self.0.extend((length as u64).to_be_bytes());
+        self
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.length(bytes.len()).0.extend(bytes);
+        self
+    }
+
+    pub(crate) fn uuid(&mut self, uuid: Uuid) -> &mut Self {
+        self.0.extend(uuid.as_bytes());
+        self
+    }
+
+    /// IPv4 addresses and their mapped form are one address, as in the data plane.
+    pub(crate) fn ip(&mut self, ip: IpAddr) -> &mut Self {
+        let mapped = match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        self.0.extend(mapped.octets());
+        self
+    }
+
+    pub(crate) fn finish(&self) -> MemberHash {
+        MemberHash(Sha256::digest(&self.0).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hash(bytes: &[u8]) -> MemberHash {
+        Form::default().bytes(bytes).finish()
+    }
+
+    #[test]
+    fn sums_carry_through_all_bytes() {
+        let (one, all) = (MemberHash(std::array::from_fn(|at| u8::from(at == 31))), [0xff; 32]);
+        let mut sum = SetDigest(all);
+        sum.add(one);
+        assert_eq!(sum, SetDigest::default());
+        sum.take(one);
+        assert_eq!(sum, SetDigest(all));
+    }
+
+    proptest! {
+        #[test]
+        fn order_does_not_matter(
+            members in proptest::collection::vec(any::<[u8; 4]>(), 0..20),
+            turn in 0_usize..20,
+        ) {
+            let sum = |members: &[[u8; 4]]| {
+                let mut digest = SetDigest::default();
+                members.iter().for_each(|member| digest.add(hash(member)));
+                digest
+            };
+            let mut turned = members.clone();
+            turned.rotate_left(turn.min(members.len()));
+            prop_assert_eq!(sum(&members), sum(&turned));
+        }
+
+        #[test]
+        fn taking_undoes_adding(start: [u8; 32], member: [u8; 8]) {
+            let mut digest = SetDigest(start);
+            digest.add(hash(&member));
+            prop_assert_ne!(digest, SetDigest(start));
+            digest.take(hash(&member));
+            prop_assert_eq!(digest, SetDigest(start));
+        }
+    }
+}

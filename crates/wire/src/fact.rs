@@ -1,0 +1,206 @@
+//! What the data plane of a host must hold, said without anything that only the host knows (an
+//! interface index): the server computes these facts from objects, the agent from what it read
+//! back from the kernel's maps, and the two digests must be equal.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    digest::{Form, MemberHash, SetDigest},
+    object::{Network, Object, Peer, Port},
+};
+
+/// One thing that the data plane knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fact {
+    /// A port of this host.
+    Port {
+        /// Its number.
+        number: u32,
+        /// The number of its network.
+        net: u32,
+        /// The only MAC that it may send from.
+        mac: [u8; 6],
+    },
+    /// An address that a port may send from.
+    Address {
+        /// The port's number.
+        port: u32,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// Where a station of a network is.
+    Fdb {
+        /// The network's number.
+        net: u32,
+        /// The station.
+        mac: [u8; 6],
+        /// Where it is.
+        at: Station,
+    },
+    /// Who has an address of a network.
+    Neighbour {
+        /// The network's number.
+        net: u32,
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        mac: [u8; 6],
+    },
+    /// A VTEP that may send frames of a network.
+    Vtep {
+        /// The VXLAN network identifier in its frames.
+        vni: u32,
+        /// Its address.
+        ip: IpAddr,
+        /// The number of the network that they belong to.
+        net: u32,
+    },
+}
+
+/// Where a station of a network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Station {
+    /// On this host.
+    Local {
+        /// The port's number.
+        port: u32,
+    },
+    /// On another host.
+    Remote {
+        /// The VXLAN network identifier to send with.
+        vni: u32,
+        /// The other host's VTEP.
+        vtep: IpAddr,
+    },
+}
+
+/// The facts that a port gives. None of them names an interface.
+#[must_use]
+pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
+    let (number, net, mac) = (port.number, network.number, port.mac);
+    let mut facts = vec![
+        Fact::Port { number, net, mac },
+        Fact::Fdb { net, mac, at: Station::Local { port: number } },
+    ];
+    for address in &port.addresses {
+        facts.push(Fact::Address { port: number, ip: address.ip });
+        facts.push(Fact::Neighbour { net, ip: address.ip, mac });
+    }
+    facts
+}
+
+/// The facts that a peer gives. Peers behind one VTEP give its fact more than once.
+#[must_use]
+pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
+    let (net, vni, mac) = (network.number, network.vni, peer.mac);
+    let mut facts = vec![
+        Fact::Fdb { net, mac, at: Station::Remote { vni, vtep: peer.vtep } },
+        Fact::Vtep { vni, ip: peer.vtep, net },
+    ];
+    facts.extend(peer.addresses.iter().map(|ip| Fact::Neighbour { net, ip: *ip, mac }));
+    facts
+}
+
+/// All facts that objects give.
+pub fn facts<'a>(objects: impl IntoIterator<Item = &'a Object> + Clone) -> BTreeSet<Fact> {
+    let mut networks = BTreeMap::new();
+    for object in objects.clone() {
+        if let Object::Network(network) = object {
+            networks.insert(network.uuid, network);
+        }
+    }
+    let of = |object: &Object| {
+        network_of(object).and_then(|uuid| networks.get(&uuid)).map(|net| member_facts(object, net))
+    };
+    objects.into_iter().filter_map(of).flatten().collect()
+}
+
+/// The digest of a set of facts.
+#[must_use]
+pub fn digest(facts: &BTreeSet<Fact>) -> SetDigest {
+    let mut digest = SetDigest::default();
+    facts.iter().for_each(|fact| digest.add(hash(fact)));
+    digest
+}
+
+/// The digest of the facts of a changing set of objects; a change costs what the object gives.
+///
+/// Only the facts about VTEPs may come from several objects, and only those are counted: claims
+/// make ports, MACs and addresses unique in their network. Objects that break this rule give a
+/// digest that no host can reach, which is the alarm that they deserve.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FactDigest {
+    digest: SetDigest,
+    vteps: BTreeMap<Fact, u32>,
+}
+
+impl FactDigest {
+    pub(crate) fn digest(&self) -> SetDigest {
+        self.digest
+    }
+
+    pub(crate) fn add(&mut self, member: &Object, network: &Network) {
+        for fact in member_facts(member, network) {
+            if matches!(fact, Fact::Vtep { .. }) {
+                let count = self.vteps.entry(fact).or_default();
+                *count += 1;
+                if *count > 1 {
+                    continue;
+                }
+            }
+            self.digest.add(hash(&fact));
+        }
+    }
+
+    pub(crate) fn take(&mut self, member: &Object, network: &Network) {
+        for fact in member_facts(member, network) {
+            if let Some(count) = self.vteps.get_mut(&fact) {
+                *count -= 1;
+                if *count > 0 {
+                    continue;
+                }
+                self.vteps.remove(&fact);
+            }
+            self.digest.take(hash(&fact));
+        }
+    }
+}
+
+/// The network that an object belongs to.
+pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
+    match object {
+        Object::Peer(peer) => Some(peer.network),
+        Object::Port(port) => Some(port.network),
+        Object::Network(_) | Object::Instance(_) => None,
+    }
+}
+
+fn member_facts(object: &Object, network: &Network) -> Vec<Fact> {
+    match object {
+        Object::Peer(peer) => peer_facts(peer, network),
+        Object::Port(port) => port_facts(port, network),
+        Object::Network(_) | Object::Instance(_) => Vec::new(),
+    }
+}
+
+fn hash(fact: &Fact) -> MemberHash {
+    let mut form = Form::default();
+    match fact {
+        Fact::Port { number, net, mac } => form.tag(1).number(*number).number(*net).bytes(mac),
+        Fact::Address { port, ip } => form.tag(2).number(*port).ip(*ip),
+        Fact::Fdb { net, mac, at: Station::Local { port } } => {
+            form.tag(3).number(*net).bytes(mac).number(*port)
+        }
+        Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
+            form.tag(4).number(*net).bytes(mac).number(*vni).ip(*vtep)
+        }
+        Fact::Neighbour { net, ip, mac } => form.tag(5).number(*net).ip(*ip).bytes(mac),
+        Fact::Vtep { vni, ip, net } => form.tag(6).number(*vni).ip(*ip).number(*net),
+    };
+    form.finish()
+}

@@ -1,0 +1,96 @@
+//! What goes over the stream, after parsing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use crate::{
+    digest::{SetDigest, TableDigests},
+    object::{Object, ObjectKey},
+};
+
+/// What an agent asks for once in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrolRequest {
+    /// The host that it says it is.
+    pub host: Uuid,
+    /// The one-time token that proves it.
+    pub token: String,
+    /// PKCS #10 certificate signing request, DER.
+    pub csr: Vec<u8>,
+}
+
+/// What an agent says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentMessage {
+    /// First, and once.
+    Hello(Hello),
+    /// What it has applied.
+    Report(Report),
+    /// It lives.
+    Heartbeat,
+}
+
+/// Who the agent is and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// [`crate::PROTOCOL`] of the agent.
+    pub protocol: u32,
+    /// The agent's release, for people.
+    pub agent_version: String,
+    /// The host that it says it is; the certificate proves it.
+    pub host: Uuid,
+    /// The revision that it holds on disk, 0 if none.
+    pub revision: u64,
+    /// The digests of what it holds.
+    pub digests: TableDigests,
+}
+
+/// What an agent has applied. Level-triggered: the newest one says all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Everything up to here is durable and applied, or is listed in `failed`.
+    pub revision: u64,
+    /// The digests of the objects that were applied.
+    pub digests: TableDigests,
+    /// The digest of the facts that were read back from the kernel.
+    pub kernel: SetDigest,
+    /// Instances that run and ports that are up.
+    pub up: BTreeSet<Uuid>,
+    /// Objects that could not be applied, with the reason; under the host's own uuid what
+    /// concerns the host as a whole.
+    pub failed: BTreeMap<Uuid, String>,
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerMessage {
+    /// A part of everything that the host must hold.
+    Snapshot(Snapshot),
+    /// A part of a change.
+    Delta(Delta),
+}
+
+/// A part of everything that a host must hold. Takes effect as a whole with the last part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The store's revision.
+    pub revision: u64,
+    /// The objects of this part.
+    pub objects: Vec<Object>,
+    /// With the last part: the digests after it. `None`: more parts follow.
+    pub last: Option<TableDigests>,
+}
+
+/// A part of a change. Takes effect as a whole with the last part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The store's revision.
+    pub revision: u64,
+    /// Objects to put in, in the place of those with their keys.
+    pub upserts: Vec<Object>,
+    /// Objects to take out.
+    pub removes: Vec<ObjectKey>,
+    /// With the last part: the digests after it. `None`: more parts follow.
+    pub last: Option<TableDigests>,
+}

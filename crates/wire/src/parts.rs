@@ -1,0 +1,212 @@
+//! Cuts snapshots and deltas into parts that fit a message, and puts parts together again.
+
+use prost::Message as _;
+use thiserror::Error;
+
+use crate::{
+    PART_BYTES,
+    digest::TableDigests,
+    r#gen as pb,
+    holding::Holding,
+    message::{Delta, ServerMessage, Snapshot},
+    object::{Object, ObjectKey},
+};
+
+/// The parts of a snapshot; at least one.
+pub fn snapshot(
+    revision: u64,
+    objects: impl IntoIterator<Item = Object>,
+    digests: TableDigests,
+) -> Vec<ServerMessage> {
+    let mut parts: Vec<_> = cut(objects)
+        .into_iter()
+        .map(|objects| Snapshot { revision, objects, last: None })
+        .collect();
+    if let Some(part) = parts.last_mut() {
+        part.last = Some(digests);
+    }
+    parts.into_iter().map(ServerMessage::Snapshot).collect()
+}
+
+/// The parts of a delta; at least one. Removals go with the first part.
+pub fn delta(
+    revision: u64,
+    upserts: impl IntoIterator<Item = Object>,
+    removes: Vec<ObjectKey>,
+    digests: TableDigests,
+) -> Vec<ServerMessage> {
+    let mut parts: Vec<_> = cut(upserts)
+        .into_iter()
+        .map(|upserts| Delta { revision, upserts, removes: Vec::new(), last: None })
+        .collect();
+    if let Some(part) = parts.first_mut() {
+        part.removes = removes;
+    }
+    if let Some(part) = parts.last_mut() {
+        part.last = Some(digests);
+    }
+    parts.into_iter().map(ServerMessage::Delta).collect()
+}
+
+/// Groups of at most [`PART_BYTES`] and one object; at least one group.
+fn cut(objects: impl IntoIterator<Item = Object>) -> Vec<Vec<Object>> {
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for object in objects {
+        bytes += pb::Object::from(&object).encoded_len();
+        part.push(object);
+        if bytes >= PART_BYTES {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+    }
+    if !part.is_empty() || parts.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+/// Why parts do not go together.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum AssemblyError {
+    /// A part of something else came in between.
+    #[error("parts of different snapshots or deltas are mixed")]
+    Mixed,
+    /// What the host would hold is not what the server says it should.
+    #[error("the digests at revision {0} are not those that the server expects")]
+    Digests(u64),
+}
+
+/// Puts parts together. Nothing takes effect before the last part.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    parts: Option<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    revision: u64,
+    /// A snapshot starts from nothing, a delta from what is held.
+    whole: bool,
+    upserts: Vec<Object>,
+    removes: Vec<ObjectKey>,
+}
+
+impl Assembly {
+    /// Takes a part. With the last one, gives the revision and what to hold from now on.
+    ///
+    /// # Errors
+    /// [`AssemblyError`]; the caller starts over with a new stream and a fresh `Hello`.
+    pub fn take(
+        &mut self,
+        held: &Holding,
+        message: ServerMessage,
+    ) -> Result<Option<(u64, Holding)>, AssemblyError> {
+        let (revision, whole, upserts, removes, last) = match message {
+            ServerMessage::Snapshot(part) => {
+                (part.revision, true, part.objects, Vec::new(), part.last)
+            }
+            ServerMessage::Delta(part) => {
+                (part.revision, false, part.upserts, part.removes, part.last)
+            }
+        };
+        let none = Parts { revision, whole, upserts: Vec::new(), removes: Vec::new() };
+        let mut parts = self.parts.take().unwrap_or(none);
+        if (parts.revision, parts.whole) != (revision, whole) {
+            return Err(AssemblyError::Mixed);
+        }
+        parts.upserts.extend(upserts);
+        parts.removes.extend(removes);
+        let Some(digests) = last else {
+            self.parts = Some(parts);
+            return Ok(None);
+        };
+        let mut next = if whole { Holding::default() } else { held.clone() };
+        parts.removes.iter().for_each(|key| next.remove(key));
+        parts.upserts.into_iter().for_each(|object| next.upsert(object));
+        if next.digests() == digests {
+            Ok(Some((revision, next)))
+        } else {
+            Err(AssemblyError::Digests(revision))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        MESSAGE_BYTES_MAX,
+        object::{Driver, Instance},
+        testing::objects,
+    };
+
+    fn assemble(held: &Holding, parts: Vec<ServerMessage>) -> Option<(u64, Holding)> {
+        let mut assembly = Assembly::default();
+        parts.into_iter().find_map(|part| assembly.take(held, part).unwrap())
+    }
+
+    fn instances(count: u128) -> Vec<Object> {
+        let name = "n".repeat(250);
+        let instance =
+            |at| Instance { uuid: Uuid::from_u128(at), name: name.clone(), driver: Driver::Netns };
+        (0..count).map(|at| Object::Instance(instance(at))).collect()
+    }
+
+    #[test]
+    fn a_large_snapshot_goes_in_parts_that_fit() {
+        let all: Holding = instances(10_000).into_iter().collect();
+        let parts = snapshot(5, instances(10_000), all.digests());
+        assert!(parts.len() > 1);
+        let fits = |part| pb::ServerMessage::from(part).encoded_len() < MESSAGE_BYTES_MAX / 4;
+        assert!(parts.iter().all(fits));
+        let (last, first) = parts.split_last().unwrap();
+        let mut assembly = Assembly::default();
+        for part in first {
+            assert_eq!(assembly.take(&Holding::default(), part.clone()), Ok(None));
+        }
+        let done = assembly.take(&Holding::default(), last.clone());
+        assert_eq!(done, Ok(Some((5, all))));
+    }
+
+    #[test]
+    fn a_snapshot_of_nothing_is_one_part() {
+        let nothing = snapshot(9, [], TableDigests::default());
+        assert_eq!(nothing.len(), 1);
+        let held: Holding = instances(3).into_iter().collect();
+        assert_eq!(assemble(&held, nothing), Some((9, Holding::default())));
+    }
+
+    #[test]
+    fn mixed_parts_are_refused() {
+        let objects = instances(10_000);
+        let mut parts = snapshot(1, objects.clone(), TableDigests::default());
+        parts.truncate(1);
+        parts.extend(delta(2, objects, Vec::new(), TableDigests::default()));
+        let mut assembly = Assembly::default();
+        let results: Vec<_> =
+            parts.into_iter().take(2).map(|p| assembly.take(&Holding::default(), p)).collect();
+        assert_eq!(results, [Ok(None), Err(AssemblyError::Mixed)]);
+    }
+
+    #[test]
+    fn wrong_digests_change_nothing() {
+        let part = delta(2, instances(1), Vec::new(), TableDigests::default()).remove(0);
+        let refused = Assembly::default().take(&Holding::default(), part);
+        assert_eq!(refused, Err(AssemblyError::Digests(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_leads_from_one_holding_to_the_next(before in objects(), after in objects()) {
+            let (before, after): (Holding, Holding) =
+                (before.into_iter().collect(), after.into_iter().collect());
+            let gone = |key: &&ObjectKey| !after.objects().contains_key(key);
+            let removes = before.objects().keys().filter(gone).copied().collect();
+            let parts = delta(3, after.objects().values().cloned(), removes, after.digests());
+            prop_assert_eq!(assemble(&before, parts), Some((3, after)));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Random objects for property tests.
+
+use std::net::IpAddr;
+
+use proptest::{collection::vec, prelude::*};
+use uuid::Uuid;
+
+use crate::object::{Driver, Instance, Network, Object, Peer, Port, PortAddress};
+
+const NETWORKS: u128 = 3;
+
+/// Up to 40 objects with distinct keys, in three networks that are mostly among them. MACs,
+/// addresses and numbers are distinct, as the store's claims make them.
+pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
+    let one = (0..4_u8, 0..NETWORKS, any::<IpAddr>(), any::<bool>());
+    vec(one, 0..40).prop_map(|rows| {
+        let distinct = |(at, row): (usize, _)| object(at, row);
+        let mut objects: Vec<_> = rows.into_iter().enumerate().map(distinct).collect();
+        objects.sort_by_key(Object::key);
+        objects.dedup_by_key(|object| object.key());
+        objects
+    })
+}
+
+fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
+    let (kind, network, ip, flag) = row;
+    let number = u32::try_from(at).unwrap() + 1;
+    let uuid = Uuid::from_u128(1000 + u128::from(number));
+    let [_, a, b, c] = number.to_be_bytes();
+    let (mac, network) = ([2, 0, 0, a, b, c], Uuid::from_u128(network));
+    // The low bits are the object's own: no two objects have the same address.
+    let own = IpAddr::from((u128::from(number) << 64 | 1).to_be_bytes());
+    match kind {
+        0 => Object::Network(Network { uuid: network, number, vni: number, local_vtep: ip }),
+        1 => Object::Instance(Instance { uuid, name: format!("vm {at}"), driver: Driver::Netns }),
+        2 => {
+            let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
+            Object::Peer(Peer { uuid, network, mac, addresses: vec![own], vtep })
+        }
+        _ => {
+            let address = PortAddress { ip: own, prefix_bits: 24, gateway: flag.then_some(ip) };
+            let addresses = vec![address];
+            let (instance, device_id, mtu_bytes) = (Uuid::from_u128(7), number, 1450);
+            Object::Port(Port {
+                uuid,
+                number,
+                network,
+                instance,
+                device_id,
+                mac,
+                addresses,
+                mtu_bytes,
+            })
+        }
+    }
+}
