@@ -1,1 +1,298 @@
-//! REST client: log in, call a message, wait for its job.
+//! A client of the native REST API: logs in, calls messages, waits for their jobs, queries.
+//!
+//! It knows messages by their declarations only, so it can call each one. Blocking on purpose: the
+//! CLI, the lab and the tests are sequential.
+
+use std::time::{Duration, Instant};
+
+use model::{
+    MessageDef,
+    declare::{Body, Method},
+    resource::MESSAGES,
+};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
+use ureq::{Agent, http};
+
+/// How long one request may take, in seconds; a job is waited for with several.
+const REQUEST_SECONDS: u64 = 60;
+/// How long the server is asked to hold a request until the job is decided, in seconds.
+const HOLD_SECONDS: u64 = 30;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer.
+    #[error("{url} does not answer: {cause}; is `netloom server` running there?")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The server did not understand the request.
+    #[error("the server refused the request ({status}): {text}")]
+    Protocol {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        text: String,
+    },
+    /// The call failed; nothing changed.
+    #[error("{details} [{code}]{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
+    Refused {
+        /// The stable code.
+        code: String,
+        /// What happened.
+        details: String,
+        /// The field that breaks a rule.
+        field: Option<String>,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The job was not decided in time.
+    #[error("{message} is not done after {seconds} s; its job goes on: {location}")]
+    Timeout {
+        /// The message.
+        message: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// Where the job can be asked for.
+        location: String,
+    },
+    /// No such message.
+    #[error("there is no message {0}; `netloom messages` lists them")]
+    UnknownMessage(String),
+}
+
+/// A connection to one server.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: String,
+    session: Option<String>,
+    agent: Agent,
+}
+
+/// The declaration of a message, by its name.
+///
+/// # Errors
+/// [`Error::UnknownMessage`].
+pub fn message(name: &str) -> Result<&'static MessageDef, Error> {
+    let found = MESSAGES.iter().find(|def| def.name == name);
+    found.copied().ok_or_else(|| Error::UnknownMessage(name.to_owned()))
+}
+
+impl Client {
+    /// A client of the server at `base`, such as `http://127.0.0.1:7480`.
+    #[must_use]
+    pub fn new(base: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(REQUEST_SECONDS)))
+            .build();
+        Self { base: base.trim_end_matches('/').to_owned(), session: None, agent: config.into() }
+    }
+
+    /// The same, with a session that is open already.
+    #[must_use]
+    pub fn with_session(base: &str, session: String) -> Self {
+        Self { session: Some(session), ..Self::new(base) }
+    }
+
+    /// The open session.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// A wrong name or password, or no answer.
+    pub fn log_in(&mut self, account: &str, password: &str) -> Result<(), Error> {
+        let digest = Sha512::digest(password.as_bytes());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let params = object(json!({"accountName": account, "password": digest}));
+        let answer = self.call("LogInByAccount", params, &[])?;
+        self.session = answer["inventory"]["uuid"].as_str().map(str::to_owned);
+        Ok(())
+    }
+
+    /// Calls a message and waits until its job is decided, half an hour at most.
+    ///
+    /// # Errors
+    /// The call's own, or no answer.
+    pub fn call(
+        &self,
+        name: &str,
+        params: Map<String, Value>,
+        system_tags: &[String],
+    ) -> Result<Value, Error> {
+        let def = message(name)?;
+        let (path, body) = shape(def, params, system_tags);
+        let (status, answer) = self.send(def.method, &path, body.as_ref())?;
+        let location = answer["location"].as_str().unwrap_or_default();
+        if status != http::StatusCode::ACCEPTED || location.is_empty() {
+            return Ok(answer);
+        }
+        let at = location.find("/zstack/v1/api-jobs").unwrap_or_default();
+        self.wait(name, &location[at..])
+    }
+
+    fn wait(&self, name: &str, job: &str) -> Result<Value, Error> {
+        let (start, patience) = (Instant::now(), Duration::from_secs(1800));
+        while start.elapsed() < patience {
+            let (status, answer) = self.send(Method::Get, job, None)?;
+            if status != http::StatusCode::ACCEPTED {
+                return Ok(answer);
+            }
+        }
+        let (message, location) = (name.to_owned(), format!("{}{job}", self.base));
+        Err(Error::Timeout { message, seconds: patience.as_secs(), location })
+    }
+
+    /// Resources of a kind, by conditions such as `name=web`.
+    ///
+    /// # Errors
+    /// A condition that is not understood, or no answer.
+    pub fn query(&self, path: &str, conditions: &[String]) -> Result<Vec<Value>, Error> {
+        let pairs: Vec<_> = conditions.iter().map(|c| ("q".to_owned(), c.clone())).collect();
+        let mut answer = self.query_pairs(path, &pairs)?;
+        match answer["inventories"].take() {
+            Value::Array(found) => Ok(found),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The whole answer to a query with these pairs in its query string.
+    ///
+    /// # Errors
+    /// A pair that is not understood, or no answer.
+    pub fn query_pairs(&self, path: &str, pairs: &[(String, String)]) -> Result<Value, Error> {
+        let encoded: Vec<String> =
+            pairs.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect();
+        let path = format!("/zstack/v1{path}?{}", encoded.join("&"));
+        self.send(Method::Get, &path, None).map(|(_, answer)| answer)
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(http::StatusCode, Value), Error> {
+        let url = format!("{}{path}", self.base);
+        let verb = match method {
+            Method::Get => http::Method::GET,
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Delete => http::Method::DELETE,
+        };
+        let unreachable = |cause: String| Error::Unreachable { url: url.clone(), cause };
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let mut request = http::Request::builder()
+            .method(verb)
+            .uri(&url)
+            .header("content-type", "application/json")
+            .header("prefer", format!("wait={HOLD_SECONDS}"));
+        if let Some(session) = &self.session {
+            request = request.header("authorization", format!("OAuth {session}"));
+        }
+        let request = request.body(text).map_err(|cause| unreachable(cause.to_string()))?;
+        let answer = self.agent.run(request).map_err(|cause| unreachable(cause.to_string()))?;
+        let status = answer.status();
+        let text = answer.into_body().read_to_string();
+        let text = text.map_err(|cause| unreachable(cause.to_string()))?;
+        read(status, text)
+    }
+}
+
+/// Tells results from errors.
+fn read(status: http::StatusCode, text: String) -> Result<(http::StatusCode, Value), Error> {
+    let answer: Option<Value> = serde_json::from_str(&text).ok();
+    match answer {
+        Some(answer) if status.is_success() => Ok((status, answer)),
+        Some(answer) if answer["error"].is_object() => {
+            let error = &answer["error"];
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            Err(Error::Refused {
+                code: text(&error["code"]).unwrap_or_default(),
+                details: text(&error["details"]).unwrap_or_default(),
+                field: text(&error["opaque"]["field"]),
+                hint: text(&error["elaboration"]),
+            })
+        }
+        _ => Err(Error::Protocol { status: status.as_u16(), text }),
+    }
+}
+
+/// Path and body of a call: placeholders are filled in, the rest goes where the message wants it.
+fn shape(
+    def: &MessageDef,
+    mut params: Map<String, Value>,
+    system_tags: &[String],
+) -> (String, Option<Value>) {
+    let mut path = format!("/zstack/v1{}", def.path);
+    for field in def.fields {
+        let placeholder = format!("{{{}}}", field.name);
+        if path.contains(&placeholder)
+            && let Some(value) = params.remove(field.name)
+        {
+            path = path.replace(&placeholder, &encode(&plain(&value)));
+        }
+    }
+    let mut body = Map::new();
+    match def.body {
+        Body::Below(key) => drop(body.insert(key.to_owned(), Value::Object(params))),
+        Body::Path | Body::Query => {
+            let pairs =
+                params.iter().map(|(key, value)| format!("{key}={}", encode(&plain(value))));
+            let pairs: Vec<String> = pairs.collect();
+            if !pairs.is_empty() {
+                path = format!("{path}?{}", pairs.join("&"));
+            }
+        }
+    }
+    if !system_tags.is_empty() {
+        body.insert("systemTags".into(), json!(system_tags));
+    }
+    (path, (!body.is_empty()).then_some(Value::Object(body)))
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters.
+fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_variables_leave_the_body() {
+        let params = object(json!({"l3NetworkUuid": "ab", "name": "r"}));
+        let (path, body) = shape(message("AddIpRange").unwrap(), params, &[]);
+        assert_eq!(path, "/zstack/v1/l3-networks/ab/ip-ranges");
+        assert_eq!(body, Some(json!({"params": {"name": "r"}})));
+        let params = object(json!({"uuid": "a/b", "deleteMode": "Permissive"}));
+        let (path, body) = shape(message("DeleteZone").unwrap(), params, &[]);
+        assert_eq!((path.as_str(), body), ("/zstack/v1/zones/a%2Fb?deleteMode=Permissive", None));
+    }
+}
