@@ -1,1 +1,23 @@
 //! Links, addresses and network namespaces of a Linux host.
+//!
+//! The only crate that speaks rtnetlink and that enters namespaces. It says what is there and makes
+//! one thing at a time; it never decides what should be there, never attaches programs to a
+//! device, and never starts a process or a private mount namespace.
+//!
+//! Source: rtnetlink(7), setns(2), and iproute2's `ip/ipnetns.c` for the files in `/run/netns`.
+
+mod address;
+mod create;
+mod error;
+mod link;
+mod namespace;
+mod netlink;
+pub mod scratch;
+mod sysctl;
+
+pub use address::{Address, DefaultRoute, Origin};
+pub use create::{VethSpec, VxlanSpec};
+pub use error::Error;
+pub use link::{Arp, Kind, LinkInfo, Promiscuity};
+pub use namespace::Namespace;
+pub use netlink::Netlink;

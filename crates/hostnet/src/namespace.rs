@@ -1,0 +1,247 @@
+//! Named network namespaces, kept as iproute2 keeps them.
+//!
+//! A namespace is a file in `/run/netns` onto which the kernel's handle is mounted; it lives on
+//! without any process. What must happen inside runs on a thread of its own, so the caller's
+//! threads never change their namespace. Never `ip netns exec`, which would bring a private mount
+//! namespace in which such mounts are invisible to everybody else.
+//!
+//! Source: iproute2 `ip/ipnetns.c` (`netns_add`, `netns_delete`).
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    panic,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+    sys::statfs::{NSFS_MAGIC, fstatfs},
+};
+
+use crate::{Error, Netlink};
+
+const DIRECTORY: &str = "/run/netns";
+/// The calling thread's own namespace.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// How many mounts `remove` takes off one file; more than one comes only from a race of others.
+const STACKED_MOUNTS_MAX: usize = 16;
+
+/// An open network namespace. It stays usable, even when its name is removed, until dropped.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    pub(crate) name: Arc<str>,
+    pub(crate) file: Arc<File>,
+}
+
+impl Namespace {
+    /// Opens the namespace `name`, after making it where it does not exist.
+    ///
+    /// A leftover file onto which nothing is mounted, from a crash between two steps, is reused.
+    /// Blocks for about a millisecond.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], or what the kernel says.
+    pub fn create(name: &str) -> Result<Self, Error> {
+        match Self::open(name) {
+            Err(Error::NoNamespace { .. }) => {}
+            done => return done,
+        }
+        let path = path_of(name)?;
+        // The thread's end lets go of the namespace when another caller was faster.
+        on_own_thread(name, || publish(&path))?
+            .map_err(|source| Error::kernel(name, "create the namespace", source))?;
+        Self::open(name)
+    }
+
+    /// Opens the namespace `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoNamespace`] when there is none, or only a leftover file.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let path = path_of(name)?;
+        let none = || Error::NoNamespace { name: name.to_owned() };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
+            Err(error) => return Err(Error::kernel(name, "open the namespace", error)),
+        };
+        if !is_live(&file).map_err(|error| Error::kernel(name, "open the namespace", error))? {
+            return Err(none());
+        }
+        Ok(Self { name: name.into(), file: Arc::new(file) })
+    }
+
+    /// Opens the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// What the kernel says when `/proc` is not mounted.
+    pub fn current() -> Result<Self, Error> {
+        let name = "(current)";
+        let file = File::open(OWN).map_err(|error| Error::kernel(name, "open it", error))?;
+        Ok(Self { name: name.into(), file: Arc::new(file) })
+    }
+
+    /// Whether there is a live namespace of this name.
+    pub fn exists(name: &str) -> bool {
+        Self::open(name).is_ok()
+    }
+
+    /// The names of all live namespaces that start with `prefix`, sorted.
+    ///
+    /// # Errors
+    /// What the kernel says when `/run/netns` cannot be read; its absence is an empty list.
+    pub fn list(prefix: &str) -> Result<Vec<String>, Error> {
+        let failed = |error| Error::kernel(prefix, format_args!("read {DIRECTORY}"), error);
+        let entries = match fs::read_dir(DIRECTORY) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+            if name.starts_with(prefix) && Self::exists(&name) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes the name; the kernel takes the namespace and its devices down once nobody uses it,
+    /// which may be after this returns. No such namespace is success. Blocks shortly.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], or what the kernel says.
+    pub fn remove(name: &str) -> Result<(), Error> {
+        let path = path_of(name)?;
+        unpublish(&path).map_err(|error| Error::kernel(name, "remove the namespace", error))
+    }
+
+    /// The name in `/run/netns`, or `(current)`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether both are the same namespace, under whatever name.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_same(&self, other: &Self) -> Result<bool, Error> {
+        let failed = |error| Error::kernel(&self.name, "identify the namespace", error);
+        let ours = self.file.metadata().map_err(failed)?;
+        let theirs = other.file.metadata().map_err(failed)?;
+        Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+    }
+
+    /// Runs `work` inside the namespace, on a thread of its own, and waits for it.
+    ///
+    /// What `work` opens (sockets above all) stays in the namespace. A panic of `work` is passed
+    /// on. Blocks: from async code wrap it in `spawn_blocking` if `work` does more than open.
+    ///
+    /// # Errors
+    /// What the kernel says when it refuses a thread or the change of namespace.
+    pub fn run_in<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        on_own_thread(&self.name, || {
+            setns(&*self.file, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| Error::kernel(&self.name, "enter the namespace", errno))?;
+            Ok(work())
+        })?
+    }
+
+    /// Opens a netlink socket in this namespace; requests then need no change of namespace.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn netlink(&self) -> Result<Netlink, Error> {
+        Netlink::open(self).await
+    }
+}
+
+fn path_of(name: &str) -> Result<PathBuf, Error> {
+    if name.is_empty()
+        || name.len() > 255
+        || name == "."
+        || name == ".."
+        || name.contains(['/', '\0'])
+    {
+        let rule = "a namespace is a file name of 1 to 255 bytes, without '/'";
+        return Err(Error::InvalidName { name: name.to_owned(), rule });
+    }
+    Ok(Path::new(DIRECTORY).join(name))
+}
+
+fn is_live(file: &File) -> nix::Result<bool> {
+    Ok(fstatfs(file)?.filesystem_type() == NSFS_MAGIC)
+}
+
+fn on_own_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, work)
+            .map_err(|error| Error::kernel(name, "start a thread", error))?;
+        Ok(thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause)))
+    })
+}
+
+/// Gives the calling thread a new namespace and mounts it onto `path`, unless one is there.
+fn publish(path: &Path) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let _lock = lock_directory()?;
+    if File::open(path).is_ok_and(|file| is_live(&file) == Ok(true)) {
+        return Ok(());
+    }
+    File::options().append(true).create(true).mode(0o600).open(path)?;
+    mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
+}
+
+fn unpublish(path: &Path) -> io::Result<()> {
+    if !path.try_exists()? {
+        return Ok(());
+    }
+    let _lock = lock_directory()?;
+    for _ in 0..STACKED_MOUNTS_MAX {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) => {}
+            // EINVAL: no mount here (any more).
+            Err(Errno::EINVAL | Errno::ENOENT) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the directory a shared mount, so that mounts in it reach every mount namespace, and
+/// holds the lock that iproute2 takes for the same purpose.
+fn lock_directory() -> io::Result<Flock<File>> {
+    fs::create_dir_all(DIRECTORY)?;
+    let lock = Flock::lock(File::open(DIRECTORY)?, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| io::Error::from(errno))?;
+    let share = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        mount(None::<&str>, DIRECTORY, None::<&str>, flags, None::<&str>)
+    };
+    match share() {
+        Ok(()) => {}
+        // EINVAL: not a mount point yet.
+        Err(Errno::EINVAL) => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(DIRECTORY), DIRECTORY, None::<&str>, flags, None::<&str>)?;
+            share()?;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(lock)
+}
