@@ -178,6 +178,7 @@ macro_rules! plain {
 plain! {
     String => Text, bool => Bool, u8 => Integer, u16 => Integer, u32 => Integer, u64 => Integer,
     IpAddr => Ip, IpNet => Cidr, MacAddr6 => Mac, Timestamp => Time, serde_json::Value => Object,
+    Uuid => Uuid, Kind => Text,
 }
 
 impl<R: Resource> FieldValue for Id<R> {

@@ -2,11 +2,14 @@
 
 use derive::Resource;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::host::Host;
-use crate::{Id, Timestamp};
+use crate::{Id, Kind, Timestamp};
 
-/// What became of a message. *Done* when every host in `hosts` has acknowledged `revision`.
+/// What became of a message. It is in the store once its work is; a *success* once every host in
+/// `hosts` has acknowledged that revision too. A message that was refused changed nothing and has
+/// no job here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
 #[resource(path = "")]
@@ -15,15 +18,15 @@ pub struct Job {
     pub uuid: Id<Job>,
     /// The message's name.
     pub message: String,
-    /// The answer once it is done.
-    pub result: serde_json::Value,
+    /// The kind of the resource that the answer shows.
+    pub subject_kind: Option<Kind>,
+    /// The resource that the answer shows.
+    pub subject_uuid: Option<Uuid>,
     /// Hosts whose acknowledgement makes it a success.
     #[field(hidden)]
     pub hosts: Vec<Id<Host>>,
-    /// The revision that they must have acknowledged.
-    pub revision: u64,
     /// When it was made.
     pub create_date: Timestamp,
-    /// When it stops waiting.
+    /// When it stops waiting for hosts.
     pub deadline: Timestamp,
 }

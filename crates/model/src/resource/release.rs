@@ -20,8 +20,6 @@ pub struct Release {
     /// Hosts that have not acknowledged yet.
     #[field(hidden)]
     pub hosts: Vec<Id<Host>>,
-    /// The revision that removed the resource.
-    pub revision: u64,
     /// When that was.
     pub create_date: Timestamp,
 }
