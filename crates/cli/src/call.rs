@@ -1,0 +1,108 @@
+//! `netloom CreateZone name=z1` and `netloom QueryZone name=z1 limit=5`.
+
+use client::Error::UnknownMessage;
+use model::{FieldDef, FieldType, Kind, MessageDef, ResourceDef, declare::Answer};
+use serde_json::{Map, Value};
+
+use crate::{Connection, Error, describe};
+
+/// Keys of a query that are not conditions.
+const QUERY_OPTIONS: [&str; 6] = ["limit", "start", "count", "replyWithCount", "sort", "fields"];
+
+pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error> {
+    let Some((name, arguments)) = words.split_first() else {
+        return Err(Error::Usage("name a message; `netloom messages` lists them".into()));
+    };
+    if arguments.iter().any(|word| word == "--help" || word == "-h") {
+        print!("{}", describe::one(name)?);
+        return Ok(());
+    }
+    let result = match queried(name) {
+        Some(resource) => {
+            let pairs: Vec<_> = arguments.iter().map(|word| query_pair(word)).collect();
+            connection.open()?.query_pairs(resource.path, &pairs)?
+        }
+        None => {
+            let def = client::message(name)?;
+            if def.answer == Answer::Now && def.name != "CreateHostEnrolment" {
+                return Err(Error::Usage(format!("{name} is what `netloom login` is for")));
+            }
+            let (params, tags) = params(def, arguments)?;
+            connection.open()?.call(name, params, &tags)?
+        }
+    };
+    println!("{result:#}");
+    Ok(())
+}
+
+/// The resource that `Query<Name>` asks for.
+pub(crate) fn queried(name: &str) -> Option<&'static ResourceDef> {
+    let wanted = name.strip_prefix("Query")?;
+    let mut defs = Kind::ALL.iter().map(|kind| kind.def());
+    defs.find(|def| def.name == wanted && !def.path.is_empty())
+}
+
+fn query_pair(word: &str) -> (String, String) {
+    match word.split_once('=') {
+        Some((key, value)) if QUERY_OPTIONS.contains(&key) => (key.to_owned(), value.to_owned()),
+        _ => ("q".to_owned(), word.to_owned()),
+    }
+}
+
+/// The fields of a call, and its system tags.
+fn params(def: &MessageDef, words: &[String]) -> Result<(Map<String, Value>, Vec<String>), Error> {
+    let (mut params, mut tags) = (Map::new(), Vec::new());
+    for word in words {
+        let Some((key, value)) = word.split_once('=') else {
+            return Err(Error::Usage(format!("\"{word}\" is not of the form field=value")));
+        };
+        if key == "systemTags" {
+            tags.extend(value.split(',').map(str::to_owned));
+            continue;
+        }
+        let field = def.fields.iter().find(|field| field.name == key);
+        // The server knows best what is wrong with an unknown field, and says so with a hint.
+        params.insert(key.to_owned(), field.map_or_else(|| value.into(), |f| typed(f, value)));
+    }
+    Ok((params, tags))
+}
+
+/// A word as the field's JSON type; what does not fit stays text, for the server to refuse.
+fn typed(field: &FieldDef, text: &str) -> Value {
+    match field.kind {
+        FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
+        FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+        FieldType::List(_) => text.split(',').map(str::trim).collect(),
+        _ => text.into(),
+    }
+}
+
+/// The error for a name that is neither message nor query.
+pub(crate) fn unknown(name: &str) -> Error {
+    UnknownMessage(name.to_owned()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn words_become_what_the_field_is() {
+        let def = client::message("CreateVmInstance").unwrap();
+        let words = ["name=a=b", "l3NetworkUuids=x, y", "systemTags=p::q,r::s", "odd=1"];
+        let (params, tags) = params(def, &words.map(str::to_owned)).unwrap();
+        let expected = json!({"name": "a=b", "l3NetworkUuids": ["x", "y"], "odd": "1"});
+        assert_eq!(Value::Object(params), expected);
+        assert_eq!(tags, ["p::q", "r::s"]);
+        assert!(super::params(def, &["name".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn options_of_a_query_are_not_conditions() {
+        assert_eq!(query_pair("limit=5"), ("limit".into(), "5".into()));
+        assert_eq!(query_pair("name!=a"), ("q".into(), "name!=a".into()));
+        assert!(queried("QueryL3Network").is_some() && queried("QueryJob").is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Which server, and as whom.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use client::Client;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Which server, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct Connection {
+    /// The server's REST address. By default that of the last login.
+    #[arg(long, global = true, env = "NETLOOM_SERVER")]
+    pub server: Option<String>,
+    /// Log in as admin with the password in this file instead of using the last login.
+    #[arg(long, global = true, env = "NETLOOM_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Where the server listens if nothing else is said.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7480";
+
+/// The last login, as it is remembered.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    server: String,
+    session: String,
+}
+
+impl Connection {
+    /// A client with an open session.
+    ///
+    /// # Errors
+    /// When there is neither a password nor a remembered session.
+    pub fn open(&self) -> Result<Client, Error> {
+        if let Some(file) = &self.password_file {
+            let server = self.server.as_deref().unwrap_or(DEFAULT_SERVER);
+            let mut client = Client::new(server);
+            client.log_in("admin", &password(file)?)?;
+            return Ok(client);
+        }
+        let path = remembered_at();
+        let login = "log in first: netloom login --password-file DIR/admin-password";
+        let text = fs::read_to_string(&path)
+            .map_err(|_| Error::Usage(format!("no session in {}; {login}", path.display())))?;
+        let remembered: Remembered = serde_json::from_str(&text)
+            .map_err(|_| Error::Usage(format!("{} is damaged; {login}", path.display())))?;
+        let server = self.server.as_deref().unwrap_or(&remembered.server);
+        Ok(Client::with_session(server, remembered.session))
+    }
+}
+
+/// Opens a session and remembers it, readable by the user alone.
+pub(crate) fn log_in(connection: &Connection, account: &str, file: &Path) -> Result<(), Error> {
+    let server = connection.server.as_deref().unwrap_or(DEFAULT_SERVER);
+    let mut client = Client::new(server);
+    client.log_in(account, &password(file)?)?;
+    let session = client.session().unwrap_or_default().to_owned();
+    let path = remembered_at();
+    let failed = |cause| Error::File { path: path.clone(), cause };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let remembered = Remembered { server: server.to_owned(), session };
+    let text = serde_json::to_string(&remembered).map_err(|e| failed(e.into()))?;
+    let mut out = fs::OpenOptions::new();
+    let out = out.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    out.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)?;
+    println!("logged in to {server} as {account}");
+    Ok(())
+}
+
+fn password(file: &Path) -> Result<String, Error> {
+    let text = fs::read_to_string(file);
+    let text = text.map_err(|cause| Error::File { path: file.to_owned(), cause })?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+fn remembered_at() -> PathBuf {
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    home.join(".netloom").join("session")
+}
