@@ -1,0 +1,74 @@
+# netloom. `make help` lists what there is; CI runs `make ci`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+NETLOOM := $(TARGET)/release/netloom
+CARGO := cargo
+# The demo and the end-to-end tests run what users run.
+export NETLOOM_BIN := $(abspath $(NETLOOM))
+
+.PHONY: help setup build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what is missing: Debian packages, a Rust toolchain, cargo-nextest
+	@scripts/setup
+
+build: setup ## target/release/netloom
+	$(CARGO) build --release --locked -p netloom
+
+demo: build ## two hosts, two tenants with the same addresses, four VMs; stays up
+	$(NETLOOM) lab up examples/two-tenants.yaml --name demo
+	$(NETLOOM) lab check --name demo
+
+demo-down: ## remove every trace of the demo
+	$(NETLOOM) lab down --name demo
+
+test: unit e2e ## all tests; needs root
+
+check: setup ## does it compile?
+	$(CARGO) check --locked --all-targets
+
+fmt: setup ## is it formatted?
+	$(CARGO) fmt --check
+	cd ebpf && $(CARGO) fmt --check
+
+lint: setup ## clippy, warnings denied
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+unit: setup ## unit, property, kernel and contract tests, tidy
+	$(CARGO) nextest run --locked --workspace --exclude netloom-tests
+
+e2e: build ## end to end: real processes, real packets in network namespaces
+	$(CARGO) nextest run --locked -p netloom-tests --test-threads 1
+
+ebpf: setup ## rebuild the eBPF object that is committed
+	scripts/build-ebpf
+
+ebpf-check: setup ## is the committed eBPF object what its sources give?
+	scripts/build-ebpf --check
+
+gen: ## regenerate committed code
+	$(CARGO) run --locked -p xtask --features gen -- gen
+
+gen-check: ## is the committed generated code current?
+	$(CARGO) run --locked -p xtask --features gen -- gen --check
+
+deny: ## licences, duplicates and advisories of dependencies (slow to build the first time)
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --all-features check bans licenses sources
+
+bench: build ## measure side by side; writes bench/results and docs/benchmarks.md
+	$(CARGO) run --release --locked -p netloom-bench -- --netloom $(NETLOOM)
+
+doc: setup ## API documentation
+	$(CARGO) doc --locked --no-deps --workspace
+
+ci: fmt lint ebpf-check test ## exactly what CI runs
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf ebpf/target

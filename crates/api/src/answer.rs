@@ -1,0 +1,61 @@
+//! Answers as ZStack gives them: results, jobs, errors.
+
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use model::{Error, Id, resource::job::Job};
+use serde_json::{Map, Value, json};
+
+/// `200` with the result.
+pub(crate) fn ok(result: Value) -> Response {
+    Json(result).into_response()
+}
+
+/// `202` with the job's place. Clients cut it at the literal `/zstack/v1/api-jobs`.
+pub(crate) fn accepted(host: &str, job: Id<Job>, timeout_seconds: i64) -> Response {
+    let location = format!("http://{host}/zstack/v1/api-jobs/{job}");
+    let body = json!({"location": location, "apiTimeout": timeout_seconds.saturating_mul(1000)});
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response()
+}
+
+/// `202 {}`: the job is not decided yet.
+pub(crate) fn processing() -> Response {
+    (StatusCode::ACCEPTED, Json(json!({}))).into_response()
+}
+
+/// `503` with ZStack's error structure: how it reports every business error.
+pub(crate) fn failed(error: &Error) -> Response {
+    if let Some(cause) = &error.cause {
+        tracing::warn!(%error, cause, "call failed");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": describe(error)}))).into_response()
+}
+
+/// A protocol error: plain text, as ZStack gives it.
+pub(crate) fn protocol(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, text.into()).into_response()
+}
+
+/// `description` says what kind of error it is, `details` what happened, `elaboration` what to do;
+/// `opaque` has the same for programs.
+fn describe(error: &Error) -> Value {
+    let mut opaque = Map::new();
+    opaque.insert("rule".into(), error.message.clone().into());
+    for (key, value) in [("field", &error.field), ("hint", &error.hint)] {
+        if let Some(text) = value {
+            opaque.insert(key.into(), text.clone().into());
+        }
+    }
+    let mut body = json!({
+        "code": error.code.as_str(),
+        "description": format!("{:?}", error.code),
+        "details": error.message,
+        "opaque": opaque,
+    });
+    if let Some(hint) = &error.hint {
+        body["elaboration"] = hint.clone().into();
+    }
+    body
+}

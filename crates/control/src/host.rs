@@ -1,0 +1,93 @@
+//! Hosts, and the tokens with which their agents enrol.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use model::{
+    Error, Id, Kind, Result, Timestamp,
+    resource::{
+        host::{AddKVMHost, DeleteHost, Host, HostCredential},
+        l2_vxlan_pool::L2NetworkClusterRef,
+        vtep::Vtep,
+        zone::EnableState,
+    },
+};
+use sha2::{Digest, Sha256};
+
+use crate::{Reply, Txn, vtep};
+
+/// How long a one-time enrolment token works, in seconds: long enough to carry it to the host.
+pub const TOKEN_SECONDS: i64 = 3600;
+
+pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
+    if message.management_ip.is_unspecified() || message.management_ip.is_multicast() {
+        let error = Error::field("managementIp", format!("{} is no host's", message.management_ip));
+        return Err(error.hint("give the host's own address on the management network"));
+    }
+    let cluster = txn.get(message.cluster_uuid)?;
+    let host = Host {
+        zone_uuid: cluster.zone_uuid,
+        name: message.name,
+        uuid: txn.new_id(),
+        cluster_uuid: cluster.uuid,
+        description: message.description,
+        management_ip: message.management_ip,
+        hypervisor_type: cluster.hypervisor_type,
+        state: EnableState::Enabled,
+        create_date: txn.now(),
+        last_op_date: txn.now(),
+    };
+    let id = txn.insert(host.clone())?;
+    for attached in txn.children::<L2NetworkClusterRef>("clusterUuid", cluster.uuid.uuid()) {
+        vtep::create_from_cidr(txn, &host, &attached)?;
+    }
+    Ok(Reply::shows(id))
+}
+
+/// Forgets a host without instances: its certificate stops working, and nothing waits for its
+/// acknowledgement any more. So only delete a host that is off or clean.
+pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteHost) -> Result<Reply> {
+    txn.must_be_unused(message.uuid, &[Kind::Vtep])?;
+    for vtep in txn.children::<Vtep>("hostUuid", message.uuid.uuid()) {
+        txn.remove(vtep.uuid);
+    }
+    txn.remove(Id::<HostCredential>::new(message.uuid.uuid()));
+    txn.remove(message.uuid);
+    Ok(Reply::nothing())
+}
+
+/// Opens the way for one enrolment; an older open token stops working.
+///
+/// # Errors
+/// [`model::Code::NotFound`] when there is no such host.
+pub fn open_enrolment(
+    txn: &mut Txn<'_>,
+    host: Id<Host>,
+    token_sha256: String,
+) -> Result<Timestamp> {
+    txn.get(host)?;
+    let id = Id::<HostCredential>::new(host.uuid());
+    let expires = txn.now().plus_seconds(TOKEN_SECONDS);
+    let mut credential = txn.find(id).unwrap_or(HostCredential {
+        uuid: id,
+        certificate_sha256: None,
+        token_sha256: None,
+        token_expires: expires,
+    });
+    credential.token_sha256 = Some(token_sha256);
+    credential.token_expires = expires;
+    txn.update(credential);
+    Ok(expires)
+}
+
+/// A new one-time token, and the SHA-256 in hex by which it is known later.
+///
+/// # Errors
+/// [`model::Code::Internal`] if the system gives no randomness.
+pub fn new_token() -> Result<(String, String)> {
+    let mut secret = [0u8; 32];
+    getrandom::fill(&mut secret).map_err(|cause| {
+        Error::new(model::Code::Internal, "the system gives no randomness").cause(cause)
+    })?;
+    let token = URL_SAFE_NO_PAD.encode(secret);
+    let hash = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((token, hash))
+}

@@ -1,0 +1,48 @@
+//! L3 networks.
+
+use model::{
+    Error, Kind, Result,
+    resource::{
+        ip_range::IpRange,
+        l3_network::{CreateL3Network, DeleteL3Network, L3Category, L3Network},
+        zone::EnableState,
+    },
+};
+
+use crate::{Reply, Txn};
+
+pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Reply> {
+    let l2 = txn.get(message.l2_network_uuid)?;
+    let ip_version = message.ip_version.unwrap_or(4);
+    if ip_version == 5 {
+        return Err(Error::field("ipVersion", "5 is no family").hint("give 4 or 6"));
+    }
+    let category = message.category.unwrap_or(L3Category::Private);
+    let network = L3Network {
+        uuid: txn.new_id(),
+        name: message.name,
+        description: message.description,
+        network_type: "L3BasicNetwork".into(),
+        zone_uuid: l2.zone_uuid,
+        l2_network_uuid: l2.uuid,
+        state: EnableState::Enabled,
+        dns_domain: message.dns_domain,
+        system: category == L3Category::System,
+        category,
+        ip_version,
+        enable_ipam: true,
+        create_date: txn.now(),
+        last_op_date: txn.now(),
+    };
+    txn.insert(network).map(Reply::shows)
+}
+
+/// An L3 network without NICs takes its ranges with it.
+pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteL3Network) -> Result<Reply> {
+    txn.must_be_unused(message.uuid, &[Kind::IpRange])?;
+    for range in txn.children::<IpRange>("l3NetworkUuid", message.uuid.uuid()) {
+        txn.remove(range.uuid);
+    }
+    txn.remove(message.uuid);
+    Ok(Reply::nothing())
+}

@@ -1,0 +1,203 @@
+//! A transaction, with the rules that hold for every resource: names, ids, references, fences.
+
+use std::{cell::Cell, sync::Arc};
+
+use model::{
+    Code, Error, Id, Kind, Record, Resource, Result, Timestamp, resource::host::Host,
+    status::HostStatus,
+};
+use serde_json::Value;
+use store::{Read, Tx};
+use uuid::Uuid;
+
+use crate::Call;
+
+/// A store transaction on behalf of a call.
+pub struct Txn<'a> {
+    tx: &'a mut Tx<Record>,
+    call: &'a Call,
+    drawn: Cell<u64>,
+}
+
+impl<'a> Txn<'a> {
+    /// Runs `call` over `tx`.
+    pub fn new(tx: &'a mut Tx<Record>, call: &'a Call) -> Self {
+        Self { tx, call, drawn: Cell::new(0) }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.call.now
+    }
+
+    /// What `host` has reported.
+    #[must_use]
+    pub fn status(&self, host: Id<Host>) -> HostStatus {
+        self.call.board.host(host)
+    }
+
+    /// The call's system tags that start with `<name>::`, without that start.
+    pub fn tags(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let start = format!("{name}::");
+        self.call.system_tags.iter().filter_map(move |tag| tag.strip_prefix(&start))
+    }
+
+    /// The id for what the call creates: the caller's choice, else a new one.
+    #[must_use]
+    pub fn new_id<R: Resource>(&self) -> Id<R> {
+        Id::new(self.call.resource_uuid.unwrap_or_else(|| self.random_uuid()))
+    }
+
+    /// A uuid that nobody else has: derived from the call's seed, so that a repeat draws the same.
+    #[must_use]
+    pub fn random_uuid(&self) -> Uuid {
+        self.drawn.set(self.drawn.get() + 1);
+        Uuid::new_v5(&self.call.seed, &self.drawn.get().to_be_bytes())
+    }
+
+    /// The resource, or [`Code::NotFound`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get<R: Resource>(&self, id: Id<R>) -> Result<R> {
+        self.find(id).ok_or_else(|| Error::not_found(R::DEF.name, id))
+    }
+
+    /// The resource, if there is one.
+    #[must_use]
+    pub fn find<R: Resource>(&self, id: Id<R>) -> Option<R> {
+        self.record(R::KIND, id.uuid()).and_then(|record| R::from_record(&record).cloned())
+    }
+
+    /// The record of any kind, if there is one.
+    #[must_use]
+    pub fn record(&self, kind: Kind, uuid: Uuid) -> Option<Arc<Record>> {
+        self.tx.get(kind, uuid)
+    }
+
+    /// Every resource of this kind whose `field` points at `parent`, by uuid.
+    #[must_use]
+    pub fn children<R: Resource>(&self, field: &str, parent: Uuid) -> Vec<R> {
+        let ids: Vec<Uuid> = self.tx.referrers(R::KIND, field, parent).collect();
+        ids.into_iter().filter_map(|uuid| self.find(Id::new(uuid))).collect()
+    }
+
+    /// How many resources of `kind` point at `parent` with `field`.
+    #[must_use]
+    pub fn count(&self, kind: Kind, field: &str, parent: Uuid) -> usize {
+        self.tx.referrers(kind, field, parent).count()
+    }
+
+    /// Adds a resource: its uuid and its name must be free; its parents' fences move.
+    ///
+    /// # Errors
+    /// [`Code::UuidTaken`], [`Code::Duplicate`].
+    pub fn insert<R: Resource>(&mut self, resource: R) -> Result<Id<R>> {
+        let id = resource.id();
+        if self.tx.get(R::KIND, id.uuid()).is_some() {
+            let error = Error::new(Code::UuidTaken, format!("a {} {id} exists", R::DEF.name));
+            return Err(error
+                .on_field("resourceUuid")
+                .hint("choose another uuid, or leave it out"));
+        }
+        for (_, parent) in resource.references() {
+            self.tx.fence(&parent.simple().to_string());
+        }
+        let record = resource.into_record();
+        if let Some((claim, name)) = name_claim(&record) {
+            self.tx.claim(&claim, id.uuid()).map_err(|taken| {
+                let kind = R::DEF.name;
+                let other = taken.owner.simple();
+                let error = Error::new(
+                    Code::Duplicate,
+                    format!("the name \"{name}\" belongs to the {kind} {other} already"),
+                );
+                error.on_field("name").hint("choose another name, or delete the other one first")
+            })?;
+        }
+        self.tx.put(record);
+        Ok(id)
+    }
+
+    /// Changes a resource that exists. Its name stays.
+    pub fn update<R: Resource>(&mut self, resource: R) {
+        self.tx.put(resource.into_record());
+    }
+
+    /// Removes a resource and gives up its name.
+    pub fn remove<R: Resource>(&mut self, id: Id<R>) {
+        let Some(record) = self.tx.get(R::KIND, id.uuid()) else { return };
+        self.tx.fence(&id.uuid().simple().to_string());
+        if let Some((claim, _)) = name_claim(&record) {
+            self.tx.release_claim(&claim);
+        }
+        self.tx.delete(R::KIND, id.uuid());
+    }
+
+    /// Refuses when any resource still points at this one, `owned` kinds aside.
+    ///
+    /// # Errors
+    /// [`Code::InUse`], naming what and how many.
+    pub fn must_be_unused<R: Resource>(&self, id: Id<R>, owned: &[Kind]) -> Result<()> {
+        for kind in Kind::ALL.iter().filter(|kind| !owned.contains(kind)) {
+            let pointing = kind.def().fields.iter().filter(|field| field.refs == Some(R::KIND));
+            for field in pointing.filter(|field| field.name != "uuid") {
+                let count = self.count(*kind, field.name, id.uuid());
+                if count > 0 {
+                    let (this, other) = (R::DEF.name, kind.def().name);
+                    let message = format!("{this} {id} is used by {count} {other}");
+                    let hint =
+                        format!("delete them first: Query{other} {}={id} lists them", field.name);
+                    return Err(Error::new(Code::InUse, message).hint(hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a claim key; a claim has at most one owner.
+    ///
+    /// # Errors
+    /// Its present owner.
+    pub fn claim(&mut self, key: &str, owner: Uuid) -> std::result::Result<(), Uuid> {
+        self.tx.claim(key, owner).map_err(|taken| taken.owner)
+    }
+
+    /// Who owns a claim key.
+    #[must_use]
+    pub fn claim_owner(&self, key: &str) -> Option<Uuid> {
+        self.tx.claim_owner(key)
+    }
+
+    /// Every claim key with this start, in order.
+    pub fn claims_with_prefix(&self, prefix: &str) -> impl Iterator<Item = String> {
+        let keys: Vec<String> = self.tx.claims_with_prefix(prefix).map(|(key, _)| key).collect();
+        keys.into_iter()
+    }
+
+    /// Gives up a claim key.
+    pub fn release_claim(&mut self, key: &str) {
+        self.tx.release_claim(key);
+    }
+
+    /// The next number of a sequence that starts at 1 and never repeats.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] after 2^32 numbers.
+    pub fn number(&mut self, sequence: &str) -> Result<u32> {
+        let next = self.tx.counter(sequence);
+        let spent = || Error::new(Code::Internal, format!("all numbers of {sequence} are spent"));
+        u32::try_from(next).map_err(|_| spent())
+    }
+}
+
+/// The claim that keeps a record's name unique, and the name; `None` where names may repeat.
+fn name_claim(record: &Record) -> Option<(String, String)> {
+    let def = record.kind().def();
+    let scope = def.name_scope?;
+    let json = record.to_json().ok()?;
+    let name = json.get("name").and_then(Value::as_str)?;
+    let within = json.get(scope).and_then(Value::as_str).unwrap_or_default();
+    Some((format!("name/{}/{within}/{name}", def.name), name.to_owned()))
+}

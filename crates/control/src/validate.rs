@@ -1,0 +1,194 @@
+//! Checks a call's fields against the message's declaration, before any transaction.
+//!
+//! Stricter than ZStack on purpose: a field that does not exist is refused, not ignored, because a
+//! typing error must not silently build another network than the one that was asked for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use macaddr::MacAddr6;
+use model::{Code, Error, FieldDef, FieldType, MessageDef, Result};
+use serde_json::{Map, Value};
+
+/// Checks every field of `params`: known, present if required, of its type, within its limits.
+///
+/// # Errors
+/// [`Code::InvalidArgument`] naming the field, the rule and what to do.
+pub fn check(def: &MessageDef, params: &Map<String, Value>) -> Result<()> {
+    for (name, value) in params {
+        let Some(field) = def.fields.iter().find(|field| field.name == name) else {
+            let error = Error::field(name, format!("{} has no such field", def.name));
+            return Err(error.hint(usage(def)));
+        };
+        if !value.is_null() {
+            check_field(field, value).map_err(|error| error.hint(describe(field)))?;
+        }
+    }
+    let missing = |field: &&FieldDef| {
+        field.required && params.get(field.name).is_none_or(serde_json::Value::is_null)
+    };
+    match def.fields.iter().find(missing) {
+        Some(field) => Err(Error::field(field.name, "is required").hint(describe(field))),
+        None => Ok(()),
+    }
+}
+
+/// Turns text from a path or a query string into the JSON type that the field has.
+#[must_use]
+pub fn from_text(field: &FieldDef, text: &str) -> Value {
+    match field.kind {
+        FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
+        FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+        FieldType::List(_) => text.split(',').map(str::trim).collect(),
+        _ => text.into(),
+    }
+}
+
+/// The fields of a message, for a hint.
+#[must_use]
+pub fn usage(def: &MessageDef) -> String {
+    let names = def.fields.iter().map(|field| match field.required {
+        true => format!("{} (required)", field.name),
+        false => field.name.to_owned(),
+    });
+    format!("{} takes: {}", def.name, names.collect::<Vec<_>>().join(", "))
+}
+
+/// A field's type and limits, for a hint.
+#[must_use]
+pub fn describe(field: &FieldDef) -> String {
+    let mut text = format!("{} is {}", field.name, type_name(field.kind));
+    if !field.one_of.is_empty() {
+        text += &format!(", one of {}", field.one_of.join(", "));
+    }
+    if let Some((low, high)) = field.range {
+        text += &format!(" from {low} to {high}");
+    }
+    format!("{text}: {}", field.doc)
+}
+
+fn type_name(kind: FieldType) -> String {
+    match kind {
+        FieldType::Text => "text".into(),
+        FieldType::Bool => "true or false".into(),
+        FieldType::Integer => "a whole number".into(),
+        FieldType::Uuid => "a uuid (32 lower-case hex digits, no dashes)".into(),
+        FieldType::Ip => "an IPv4 or IPv6 address".into(),
+        FieldType::Cidr => "a network such as 192.168.100.0/24".into(),
+        FieldType::Mac => "a MAC address such as fa:16:3e:00:00:01".into(),
+        FieldType::Time => "a point in time".into(),
+        FieldType::Object => "a structure".into(),
+        FieldType::List(item) => format!("a list; each item is {}", type_name(*item)),
+    }
+}
+
+fn check_field(field: &FieldDef, value: &Value) -> Result<()> {
+    if let (FieldType::List(item), Value::Array(items)) = (field.kind, value) {
+        if items.len() > field.max_len {
+            return Err(Error::field(field.name, format!("has over {} items", field.max_len)));
+        }
+        if field.required && items.is_empty() {
+            return Err(Error::field(field.name, "is required and may not be empty"));
+        }
+        return items.iter().try_for_each(|value| check_type(field, *item, value));
+    }
+    check_type(field, field.kind, value)
+}
+
+fn check_type(field: &FieldDef, kind: FieldType, value: &Value) -> Result<()> {
+    let text = value.as_str().unwrap_or_default();
+    let fits = match kind {
+        FieldType::Text => return check_text(field, value),
+        FieldType::Integer => return check_integer(field, value),
+        FieldType::Bool => value.is_boolean(),
+        FieldType::Uuid => model::id::parse_uuid(text).is_some(),
+        FieldType::Ip => text.parse::<IpAddr>().is_ok(),
+        FieldType::Cidr => text.parse::<IpNet>().is_ok(),
+        FieldType::Mac => text.parse::<MacAddr6>().is_ok(),
+        FieldType::Time | FieldType::Object => true,
+        FieldType::List(_) => value.is_array(),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(wrong_type(field, kind, value)),
+    }
+}
+
+fn check_text(field: &FieldDef, value: &Value) -> Result<()> {
+    let Value::String(text) = value else { return Err(wrong_type(field, FieldType::Text, value)) };
+    if field.required && text.trim().is_empty() {
+        return Err(Error::field(field.name, "is required and may not be blank"));
+    }
+    if text.chars().count() > field.max_len {
+        return Err(Error::field(field.name, format!("is over {} characters long", field.max_len)));
+    }
+    if text.chars().any(char::is_control) && field.name != "description" {
+        return Err(Error::field(field.name, "has a control character in it"));
+    }
+    if !field.one_of.is_empty() && !field.one_of.contains(&text.as_str()) {
+        let words = field.one_of.join(", ");
+        return Err(Error::field(field.name, format!("\"{text}\" is not one of {words}")));
+    }
+    Ok(())
+}
+
+fn check_integer(field: &FieldDef, value: &Value) -> Result<()> {
+    let Some(number) = value.as_i64() else {
+        return Err(wrong_type(field, FieldType::Integer, value));
+    };
+    match field.range {
+        Some((low, high)) if number < low || number > high => {
+            Err(Error::field(field.name, format!("{number} is outside {low} to {high}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn wrong_type(field: &FieldDef, kind: FieldType, value: &Value) -> Error {
+    let shown: String = value.to_string().chars().take(80).collect();
+    let error = Error::field(field.name, format!("{shown} is not {}", type_name(kind)));
+    debug_assert_eq!(error.code, Code::InvalidArgument);
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Message, resource::l2_vxlan_network::CreateL2VxlanNetwork};
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(params: Value) -> Option<(String, String)> {
+        let Value::Object(params) = params else { panic!("an object") };
+        let error = super::check(&CreateL2VxlanNetwork::DEF, &params).err()?;
+        Some((error.field.unwrap_or_default(), error.message))
+    }
+
+    #[test]
+    fn each_rule_names_the_field_and_what_is_wrong() {
+        let pool = "00000000000000000000000000000001";
+        let cases = [
+            (json!({"name": "n", "poolUuid": pool, "vni": 1}), None),
+            (json!({"name": "n", "poolUuid": pool, "vni": null}), None),
+            (json!({"name": "n"}), Some(("poolUuid", "is required"))),
+            (json!({"name": " ", "poolUuid": pool}), Some(("name", "blank"))),
+            (json!({"name": 5, "poolUuid": pool}), Some(("name", "5 is not text"))),
+            (json!({"name": "n", "poolUuid": "x"}), Some(("poolUuid", "is not a uuid"))),
+            (json!({"name": "n", "poolUuid": pool, "vni": 0}), Some(("vni", "outside 1 to"))),
+            (json!({"name": "n", "poolUuid": pool, "vni": "1"}), Some(("vni", "whole number"))),
+            (json!({"name": "n", "poolUuid": pool, "vnii": 1}), Some(("vnii", "no such field"))),
+            (json!({"name": "n".repeat(256), "poolUuid": pool}), Some(("name", "over 255"))),
+        ];
+        for (params, expected) in cases {
+            let seen = check(params.clone());
+            let fits = match (&seen, expected) {
+                (None, None) => true,
+                (Some((field, message)), Some((name, part))) => {
+                    field == name && message.contains(part)
+                }
+                _ => false,
+            };
+            assert!(fits, "{params}: {seen:?}, expected {expected:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! VM NICs: made, bound to a host, released.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use macaddr::MacAddr6;
+use model::{
+    Code, Error, Id, Result,
+    resource::{
+        host::Host,
+        l2_vxlan_network::L2VxlanNetwork,
+        l3_network::L3Network,
+        release::Release,
+        vm_instance::VmInstance,
+        vm_nic::{CreateVmNic, DeleteVmNic, VXLAN_MTU_BYTES, VmNic},
+        zone::EnableState,
+    },
+};
+
+use crate::{Reply, Txn, ip_range};
+
+/// What a new NIC shall be like.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) mac: Option<MacAddr6>,
+    pub(crate) plug: Option<Plug>,
+}
+
+/// Where a new NIC is plugged in.
+#[derive(Clone, Copy)]
+pub(crate) struct Plug {
+    pub(crate) instance: Id<VmInstance>,
+    pub(crate) host: Id<Host>,
+    pub(crate) device_id: u32,
+}
+
+pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmNic) -> Result<Reply> {
+    let l3 = txn.get(message.l3_network_uuid)?;
+    let id = txn.new_id();
+    let wanted = Wanted { addresses: message.ip.into_iter().collect(), ..Wanted::default() };
+    insert(txn, id, &l3, wanted).map(Reply::shows)
+}
+
+pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteVmNic) -> Result<Reply> {
+    let nic = txn.get(message.uuid)?;
+    if let Some(instance) = nic.vm_instance_uuid {
+        let text = format!("NIC {} is plugged into instance {instance}", nic.uuid);
+        let hint = "destroy the instance; it takes its NICs with it";
+        return Err(Error::new(Code::InUse, text).hint(hint));
+    }
+    remove(txn, &nic)?;
+    Ok(Reply::nothing())
+}
+
+/// Makes a NIC with a MAC and addresses of its own.
+pub(crate) fn insert(
+    txn: &mut Txn<'_>,
+    id: Id<VmNic>,
+    l3: &L3Network,
+    wanted: Wanted,
+) -> Result<Id<VmNic>> {
+    if l3.state == EnableState::Disabled {
+        let text = format!("L3 network {} is disabled", l3.uuid);
+        return Err(Error::new(Code::OperationFailed, text).on_field("l3NetworkUuid"));
+    }
+    let number = txn.number("nic")?;
+    let mac = wanted.mac.unwrap_or_else(|| mac_of(number));
+    claim_mac(txn, l3.l2_network_uuid, mac, id)?;
+    let used_ips = ip_range::give(txn, l3, id, &wanted.addresses)?;
+    txn.insert(VmNic {
+        uuid: id,
+        vm_instance_uuid: wanted.plug.map(|plug| plug.instance),
+        l3_network_uuid: l3.uuid,
+        l2_network_uuid: l3.l2_network_uuid,
+        host_uuid: wanted.plug.map(|plug| plug.host),
+        number,
+        mac,
+        used_ips,
+        mtu: VXLAN_MTU_BYTES,
+        device_id: wanted.plug.map_or(0, |plug| plug.device_id),
+        state: EnableState::Enabled,
+        create_date: txn.now(),
+        last_op_date: txn.now(),
+    })
+}
+
+/// Removes a NIC. Its addresses and MAC can be given out again once every host that knows it has
+/// acknowledged the removal: no packet for the new owner may reach the old one, or come from it.
+pub(crate) fn remove(txn: &mut Txn<'_>, nic: &VmNic) -> Result<()> {
+    let l2 = nic.l2_network_uuid;
+    let mut claims = vec![mac_claim(l2, nic.mac)];
+    claims.extend(nic.used_ips.iter().map(|used| ip_range::claim_key(l2, used.ip)));
+    let hosts = match nic.host_uuid {
+        Some(_) => span(txn, l2),
+        None => BTreeSet::new(),
+    };
+    txn.remove(nic.uuid);
+    if hosts.is_empty() {
+        claims.iter().for_each(|claim| txn.release_claim(claim));
+        return Ok(());
+    }
+    let release = Release {
+        uuid: Id::new(txn.random_uuid()),
+        claims,
+        hosts: hosts.into_iter().collect(),
+        create_date: txn.now(),
+    };
+    txn.insert(release).map(|_| ())
+}
+
+/// The hosts that hold a network: those on which it has NICs.
+fn span(txn: &Txn<'_>, l2: Id<L2VxlanNetwork>) -> BTreeSet<Id<Host>> {
+    let nics = txn.children::<VmNic>("l2NetworkUuid", l2.uuid());
+    nics.into_iter().filter_map(|nic| nic.host_uuid).collect()
+}
+
+/// A MAC of netloom's own: locally administered (second bit of the first byte), with ZStack's
+/// first byte, then the NIC's number, which never repeats.
+fn mac_of(number: u32) -> MacAddr6 {
+    let [a, b, c, d] = number.to_be_bytes();
+    MacAddr6::new(0xfa, 0x4c, a, b, c, d)
+}
+
+fn mac_claim(l2: Id<L2VxlanNetwork>, mac: MacAddr6) -> String {
+    format!("mac/{l2}/{mac}")
+}
+
+fn claim_mac(
+    txn: &mut Txn<'_>,
+    l2: Id<L2VxlanNetwork>,
+    mac: MacAddr6,
+    owner: Id<VmNic>,
+) -> Result<()> {
+    if mac.is_multicast() || mac.is_nil() {
+        let error = Error::field("customMac", format!("{mac} is no machine's address"));
+        return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));
+    }
+    txn.claim(&mac_claim(l2, mac), owner.uuid()).map_err(|other| {
+        let text = format!("{mac} belongs to NIC {}", other.simple());
+        Error::field("customMac", text).hint("a MAC is unique on its L2 network: choose another")
+    })
+}
