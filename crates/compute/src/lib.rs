@@ -1,1 +1,47 @@
-//! Drivers that run instances: netns.
+//! Drivers that run instances and plug their NICs into the host.
+//!
+//! A driver makes what an instance needs and a device on the host's side of each NIC. It never
+//! decides about packets: it knows neither networks nor policy, and leaves the host's side down
+//! until the data plane guards it ([`Driver::activate`]).
+//!
+//! Source: `ARCHITECTURE.md`, "Order" of port bring-up.
+
+mod error;
+mod netns;
+mod spec;
+
+use std::future::Future;
+
+use uuid::Uuid;
+
+pub use error::Error;
+pub use netns::{Netns, host_device_name};
+pub use spec::{Found, FoundNic, InstanceSpec, NicSpec, Prepared};
+
+/// Runs instances of one kind on this host.
+///
+/// Every call may be repeated, also after a crash in the middle of an earlier one, and then ends
+/// in the same state. Calls for one instance must not overlap; for different ones they may.
+pub trait Driver: Send + Sync {
+    /// Makes the instance and its NICs exactly as `spec` says, and reports the host's devices in
+    /// the order of `spec.nics`.
+    ///
+    /// New devices are down on the host's side. What is right already is not touched; a NIC that
+    /// `spec` lacks is deleted; MTU, addresses and gateways are changed in place.
+    fn prepare(
+        &self,
+        spec: &InstanceSpec,
+    ) -> impl Future<Output = Result<Vec<Prepared>, Error>> + Send;
+
+    /// Puts the host's side of a NIC up: from here on its packets meet the data plane's programs.
+    fn activate(&self, nic: Uuid) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Puts the host's side of a NIC down. No such NIC is success.
+    fn deactivate(&self, nic: Uuid) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Removes the instance and all its NICs. No such instance is success.
+    fn remove(&self, instance: Uuid) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// What runs now, as the kernel says, sorted by instance. Needs no memory of earlier calls.
+    fn list(&self) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
+}

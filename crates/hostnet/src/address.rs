@@ -60,7 +60,7 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub async fn addresses(&self, index: u32) -> Result<Vec<Address>, Error> {
-        let action = format_args!("list the addresses of device {index}");
+        let action = format!("list the addresses of device {index}");
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let messages = self.dump(action, request).await?;
         Ok(messages.iter().filter_map(|message| parse_address(message, index)).collect())
@@ -82,7 +82,7 @@ impl Netlink {
             }
             IpAddr::V6(_) => message.header.flags |= AddressHeaderFlags::Nodad,
         }
-        let action = format_args!("add address {ip}/{prefix_len} to device {index}");
+        let action = format!("add address {ip}/{prefix_len} to device {index}");
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         match self.change(action, RouteNetlinkMessage::NewAddress(message), flags).await {
             Err(error) if error.is_exists() => Ok(()),
@@ -101,7 +101,7 @@ impl Netlink {
         prefix_len: u8,
     ) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, ip, prefix_len));
-        let action = format_args!("remove address {ip}/{prefix_len} from device {index}");
+        let action = format!("remove address {ip}/{prefix_len} from device {index}");
         match self.change(action, message, 0).await {
             Err(error) if error.is_not_found() => Ok(()),
             done => done,
@@ -136,7 +136,7 @@ impl Netlink {
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
         message.header.flags = RouteFlags::Onlink;
-        let action = format_args!("add the default route by {gateway} through device {index}");
+        let action = format!("add the default route by {gateway} through device {index}");
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.change(action, RouteNetlinkMessage::NewRoute(message), flags).await
     }
@@ -153,7 +153,7 @@ impl Netlink {
     ) -> Result<(), Error> {
         let mut message = default_message(index, gateway, metric);
         message.header.scope = RouteScope::NoWhere;
-        let action = format_args!("remove the default route by {gateway} through device {index}");
+        let action = format!("remove the default route by {gateway} through device {index}");
         match self.change(action, RouteNetlinkMessage::DelRoute(message), 0).await {
             Err(error) if error.is_not_found() => Ok(()),
             done => done,

@@ -1,7 +1,7 @@
 //! Making devices. A device that is there and right is left untouched; one that is there and
 //! something else is an error, never replaced: only the caller knows whether it may go.
 
-use std::{fmt::Display, os::fd::AsRawFd};
+use std::os::fd::AsRawFd;
 
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
@@ -61,7 +61,7 @@ impl Netlink {
     /// the other namespace has a device of the peer's name.
     pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<LinkInfo, Error> {
         let Some(found) = self.link_by_name(spec.name).await? else {
-            let action = format_args!(
+            let action = format!(
                 "create veth {} with its peer {} in namespace {}",
                 spec.name,
                 spec.peer_name,
@@ -157,7 +157,7 @@ impl Netlink {
             RawInfo::Kind(InfoKind::Vxlan),
             RawInfo::Data(InfoData::Vxlan(settings)),
         ]));
-        self.create(format_args!("create vxlan {}", spec.name), message).await?;
+        self.create(format!("create vxlan {}", spec.name), message).await?;
         self.existing(spec.name).await
     }
 
@@ -172,11 +172,11 @@ impl Netlink {
         }
         let mut message = device_message(name, None);
         message.attributes.push(LinkAttribute::LinkInfo(vec![RawInfo::Kind(InfoKind::Bridge)]));
-        self.create(format_args!("create bridge {name}"), message).await?;
+        self.create(format!("create bridge {name}"), message).await?;
         self.existing(name).await
     }
 
-    async fn create(&self, action: impl Display, message: LinkMessage) -> Result<(), Error> {
+    async fn create(&self, action: impl Into<String>, message: LinkMessage) -> Result<(), Error> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         self.change(action, RouteNetlinkMessage::NewLink(message), flags).await
     }

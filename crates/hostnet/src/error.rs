@@ -77,12 +77,12 @@ pub enum Error {
 impl Error {
     pub(crate) fn kernel(
         namespace: &str,
-        action: impl ToString,
+        action: impl Into<String>,
         source: impl Into<io::Error>,
     ) -> Self {
         Self::Kernel {
             namespace: namespace.to_owned(),
-            action: action.to_string(),
+            action: action.into(),
             source: source.into(),
         }
     }

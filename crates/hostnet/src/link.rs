@@ -121,7 +121,7 @@ impl Netlink {
     pub async fn link_by_name(&self, name: &str) -> Result<Option<LinkInfo>, Error> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.find(format_args!("look up device {name}"), request).await
+        self.find(format!("look up device {name}"), request).await
     }
 
     /// The link of that index, if there is one.
@@ -131,7 +131,7 @@ impl Netlink {
     pub async fn link_by_index(&self, index: u32) -> Result<Option<LinkInfo>, Error> {
         let mut request = LinkMessage::default();
         request.header.index = index;
-        self.find(format_args!("look up device {index}"), request).await
+        self.find(format!("look up device {index}"), request).await
     }
 
     /// The link of that name.
@@ -155,7 +155,7 @@ impl Netlink {
         let mut request = NsidMessage::default();
         let fd = other.file.as_raw_fd().unsigned_abs();
         request.attributes.push(NsidAttribute::Fd(fd));
-        let action = format_args!("look up the id of namespace {}", other.name());
+        let action = format!("look up the id of namespace {}", other.name());
         let reply = self.get(action, RouteNetlinkMessage::GetNsId(request)).await?;
         let Some(RouteNetlinkMessage::NewNsId(reply)) = reply else { return Ok(None) };
         Ok(reply.attributes.iter().find_map(|attribute| match attribute {
@@ -170,7 +170,7 @@ impl Netlink {
     /// What the kernel says; [`Error::is_not_found`] when there is no such link.
     pub async fn set_up(&self, index: u32) -> Result<(), Error> {
         let message = with_flag(index, LinkFlags::Up, LinkFlags::Up);
-        self.set(format_args!("put device {index} up"), message).await
+        self.set(format!("put device {index} up"), message).await
     }
 
     /// Puts a link administratively down.
@@ -179,7 +179,7 @@ impl Netlink {
     /// As [`Netlink::set_up`].
     pub async fn set_down(&self, index: u32) -> Result<(), Error> {
         let message = with_flag(index, LinkFlags::Up, LinkFlags::empty());
-        self.set(format_args!("put device {index} down"), message).await
+        self.set(format!("put device {index} down"), message).await
     }
 
     /// Makes a link hear all frames, or not. This is the operator's switch, not counted by user.
@@ -192,7 +192,7 @@ impl Netlink {
             Promiscuity::Off => LinkFlags::empty(),
         };
         let message = with_flag(index, LinkFlags::Promisc, value);
-        self.set(format_args!("make device {index} promiscuous: {wanted:?}"), message).await
+        self.set(format!("make device {index} promiscuous: {wanted:?}"), message).await
     }
 
     /// Makes the host talk ARP on a link, or not.
@@ -205,7 +205,7 @@ impl Netlink {
             Arp::Off => LinkFlags::Noarp,
         };
         let message = with_flag(index, LinkFlags::Noarp, value);
-        self.set(format_args!("set ARP on device {index}: {wanted:?}"), message).await
+        self.set(format!("set ARP on device {index}: {wanted:?}"), message).await
     }
 
     /// Gives a link its MTU, in bytes without the Ethernet header.
@@ -213,7 +213,7 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::set_up`]; the kernel names no limits, see `ip -d link`.
     pub async fn set_mtu(&self, index: u32, mtu_bytes: u32) -> Result<(), Error> {
-        let action = format_args!("set the MTU of device {index} to {mtu_bytes}");
+        let action = format!("set the MTU of device {index} to {mtu_bytes}");
         self.set(action, with_attribute(index, LinkAttribute::Mtu(mtu_bytes))).await
     }
 
@@ -222,7 +222,7 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::set_up`].
     pub async fn set_controller(&self, index: u32, controller: u32) -> Result<(), Error> {
-        let action = format_args!("put device {index} under device {controller}");
+        let action = format!("put device {index} under device {controller}");
         self.set(action, with_attribute(index, LinkAttribute::Controller(controller))).await
     }
 
@@ -231,7 +231,7 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::set_up`].
     pub async fn set_alias(&self, index: u32, alias: &str) -> Result<(), Error> {
-        let action = format_args!("set the alias of device {index} to {alias}");
+        let action = format!("set the alias of device {index} to {alias}");
         self.set(action, with_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))).await
     }
 
@@ -242,7 +242,7 @@ impl Netlink {
     pub async fn set_addr_gen_mode_none(&self, index: u32) -> Result<(), Error> {
         let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let message = with_attribute(index, LinkAttribute::AfSpecUnspec(vec![mode]));
-        let action = format_args!("turn off IPv6 link-local addresses of device {index}");
+        let action = format!("turn off IPv6 link-local addresses of device {index}");
         match self.set(action, message).await {
             Err(Error::Kernel { source, .. }) if is_without_ipv6(&source) => Ok(()),
             done => done,
@@ -256,7 +256,7 @@ impl Netlink {
     pub async fn delete_link(&self, index: u32) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        let action = format_args!("delete device {index}");
+        let action = format!("delete device {index}");
         match self.change(action, RouteNetlinkMessage::DelLink(message), 0).await {
             Err(error) if error.is_not_found() => Ok(()),
             done => done,
@@ -265,7 +265,7 @@ impl Netlink {
 
     async fn find(
         &self,
-        action: impl Display,
+        action: impl Into<String>,
         request: LinkMessage,
     ) -> Result<Option<LinkInfo>, Error> {
         match self.get(action, RouteNetlinkMessage::GetLink(request)).await {
@@ -275,7 +275,7 @@ impl Netlink {
         }
     }
 
-    async fn set(&self, action: impl Display, message: LinkMessage) -> Result<(), Error> {
+    async fn set(&self, action: impl Into<String>, message: LinkMessage) -> Result<(), Error> {
         self.change(action, RouteNetlinkMessage::SetLink(message), 0).await
     }
 }

@@ -98,7 +98,7 @@ impl Namespace {
     /// # Errors
     /// What the kernel says when `/run/netns` cannot be read; its absence is an empty list.
     pub fn list(prefix: &str) -> Result<Vec<String>, Error> {
-        let failed = |error| Error::kernel(prefix, format_args!("read {DIRECTORY}"), error);
+        let failed = |error| Error::kernel(prefix, format!("read {DIRECTORY}"), error);
         let entries = match fs::read_dir(DIRECTORY) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

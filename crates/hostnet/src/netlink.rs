@@ -3,7 +3,7 @@
 //! A socket belongs for good to the namespace of the thread that opened it. So only the opening
 //! happens on a thread inside the namespace; the socket is then served by the caller's runtime.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use nix::errno::Errno;
@@ -69,32 +69,33 @@ impl Netlink {
     /// Asks for a change and waits for the kernel's word that it is made.
     pub(crate) async fn change(
         &self,
-        action: impl Display,
+        action: impl Into<String>,
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(), Error> {
-        self.exchange(&action, message, NLM_F_ACK | flags).await.map(drop)
+        self.exchange(action, message, NLM_F_ACK | flags).await.map(drop)
     }
 
     /// Asks for one object.
     pub(crate) async fn get(
         &self,
-        action: impl Display,
+        action: impl Into<String>,
         message: RouteNetlinkMessage,
     ) -> Result<Option<RouteNetlinkMessage>, Error> {
-        Ok(self.exchange(&action, message, 0).await?.messages.pop())
+        Ok(self.exchange(action, message, 0).await?.messages.pop())
     }
 
     /// Asks for a whole list. It is one consistent list, or after [`DUMP_TRIES_MAX`] tries, in a
     /// namespace that never rests, a list in which what came or went meanwhile may lack.
     pub(crate) async fn dump(
         &self,
-        action: impl Display,
+        action: impl Into<String>,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let action = action.into();
         let mut answer = Answer::default();
         for _ in 0..DUMP_TRIES_MAX {
-            answer = self.exchange(&action, message.clone(), NLM_F_DUMP).await?;
+            answer = self.exchange(action.clone(), message.clone(), NLM_F_DUMP).await?;
             if !answer.was_interrupted {
                 break;
             }
@@ -104,7 +105,7 @@ impl Netlink {
 
     async fn exchange(
         &self,
-        action: &impl Display,
+        action: impl Into<String>,
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Answer, Error> {
@@ -114,15 +115,15 @@ impl Netlink {
         match timeout(Duration::from_secs(seconds), self.collect(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Refusal::Errno(errno))) => {
-                Err(Error::kernel(self.namespace.name(), action, errno))
+                Err(Error::kernel(self.namespace.name(), action.into(), errno))
             }
             Ok(Err(Refusal::Closed)) => Err(Error::Closed {
                 namespace: self.namespace.name().to_owned(),
-                action: action.to_string(),
+                action: action.into(),
             }),
             Err(_) => Err(Error::Timeout {
                 namespace: self.namespace.name().to_owned(),
-                action: action.to_string(),
+                action: action.into(),
                 seconds,
             }),
         }

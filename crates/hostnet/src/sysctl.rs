@@ -29,7 +29,7 @@ impl Namespace {
             settings.iter().try_for_each(|(path, value)| {
                 let path = path.as_ref();
                 set(path, value).map_err(|error| {
-                    Error::kernel(self.name(), format_args!("set {path} to {value}"), error)
+                    Error::kernel(self.name(), format!("set {path} to {value}"), error)
                 })
             })
         })?

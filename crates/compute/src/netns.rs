@@ -1,0 +1,185 @@
+//! Instances that are nothing but a network namespace.
+//!
+//! The namespace is named `<prefix>-<instance>`, the host's end of a NIC `nl` and the last twelve
+//! digits of the NIC, and carries the whole NIC in its alias: what runs can be told from the
+//! kernel alone. No process belongs to an instance, so a restart of the agent ends nothing; and
+//! processes that somebody started inside are never ended here, they only lose their NICs.
+
+mod cable;
+mod inside;
+
+use std::sync::Arc;
+
+use hostnet::{Kind, LinkInfo, Namespace, Netlink};
+use tokio::task;
+use uuid::Uuid;
+
+use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared};
+
+/// The metric of the first NIC's default routes; each further NIC has the next one. Above zero, so
+/// that a route that a guest adds by hand wins.
+const METRIC_FIRST: u32 = 100;
+
+/// Runs instances as network namespaces.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    prefix: Arc<str>,
+    /// Where the host's ends live; `None`: in the namespace of the calling process.
+    host: Option<Namespace>,
+}
+
+impl Netns {
+    /// A driver whose host is the namespace of this process. Drivers with one prefix on one
+    /// machine share their instances.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into().into(), host: None }
+    }
+
+    /// A driver whose host is another namespace: one of several hosts of a lab.
+    pub fn on(prefix: impl Into<String>, host: Namespace) -> Self {
+        Self { prefix: prefix.into().into(), host: Some(host) }
+    }
+
+    /// The name of the namespace of an instance, as `ip netns` shows it.
+    pub fn namespace_name(&self, instance: Uuid) -> String {
+        format!("{}-{}", self.prefix, instance.simple())
+    }
+
+    async fn host(&self) -> Result<Netlink, Error> {
+        Ok(match &self.host {
+            Some(namespace) => namespace.netlink().await?,
+            None => Netlink::current().await?,
+        })
+    }
+
+    /// The host's device of a NIC, if the device is there and complete.
+    async fn host_link(&self, host: &Netlink, nic: Uuid) -> Result<Option<LinkInfo>, Error> {
+        let found = host.link_by_name(&host_device_name(nic)).await?;
+        Ok(found.filter(|link| nic_of(link) == Some(nic)))
+    }
+
+    fn instance_of(&self, namespace: &str) -> Option<Uuid> {
+        let digits = namespace.strip_prefix(&*self.prefix)?.strip_prefix('-')?;
+        // Only the form that we write; `parse_str` also takes others.
+        Uuid::try_parse(digits).ok().filter(|instance| instance.simple().to_string() == digits)
+    }
+}
+
+impl Driver for Netns {
+    async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
+        spec.check()?;
+        let host = self.host().await?;
+        let name = self.namespace_name(spec.uuid);
+        let namespace = blocking(move || Namespace::create(&name)).await?;
+        let inside = namespace.netlink().await?;
+        inside::start(&inside).await?;
+        cable::remove_unwanted(&host, &inside, &spec.nics).await?;
+        let mut prepared = Vec::with_capacity(spec.nics.len());
+        for (nic, metric) in spec.nics.iter().zip(METRIC_FIRST..) {
+            let link = cable::ensure(&host, &inside, nic).await?;
+            inside::configure(&inside, nic, metric).await?;
+            prepared.push(Prepared {
+                nic: nic.uuid,
+                host_ifindex: link.index,
+                host_device: link.name,
+            });
+        }
+        Ok(prepared)
+    }
+
+    async fn activate(&self, nic: Uuid) -> Result<(), Error> {
+        let host = self.host().await?;
+        match self.host_link(&host, nic).await? {
+            Some(link) if link.is_up => Ok(()),
+            Some(link) => Ok(host.set_up(link.index).await?),
+            None => Err(Error::NoNic { nic }),
+        }
+    }
+
+    async fn deactivate(&self, nic: Uuid) -> Result<(), Error> {
+        let host = self.host().await?;
+        let Some(link) = self.host_link(&host, nic).await? else { return Ok(()) };
+        match host.set_down(link.index).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove(&self, instance: Uuid) -> Result<(), Error> {
+        let name = self.namespace_name(instance);
+        match Namespace::open(&name) {
+            Ok(namespace) => {
+                // The kernel takes a namespace down later, or not at all while a process is in it.
+                let (host, inside) = (self.host().await?, namespace.netlink().await?);
+                cable::remove_unwanted(&host, &inside, &[]).await?;
+            }
+            Err(hostnet::Error::NoNamespace { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        blocking(move || Namespace::remove(&name)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, Error> {
+        let host = self.host().await?;
+        let prefix = format!("{}-", self.prefix);
+        let names = blocking(move || Namespace::list(&prefix)).await?;
+        let links = host.links().await?;
+        let mut found = Vec::new();
+        for name in names {
+            let Some(instance) = self.instance_of(&name) else { continue };
+            let namespace = match Namespace::open(&name) {
+                Ok(namespace) => namespace,
+                Err(hostnet::Error::NoNamespace { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let id = host.namespace_id(&namespace).await?;
+            let mut nics: Vec<_> = links
+                .iter()
+                .filter(|link| id.is_some() && link.peer_namespace_id == id)
+                .filter_map(|link| {
+                    let nic = nic_of(link)?;
+                    Some(FoundNic { nic, host_ifindex: link.index, up: link.is_up })
+                })
+                .collect();
+            nics.sort_unstable();
+            found.push(Found { instance, nics });
+        }
+        Ok(found)
+    }
+}
+
+/// The name of the host's device of a NIC: `nl` and the last 12 hexadecimal digits of its uuid,
+/// which are random in every version of uuid that is in use. 14 of 15 possible bytes.
+pub fn host_device_name(nic: Uuid) -> String {
+    let digits = nic.simple().to_string();
+    format!("nl{}", &digits[digits.len() - 12..])
+}
+
+/// The NIC to which a complete host's device belongs.
+fn nic_of(link: &LinkInfo) -> Option<Uuid> {
+    let nic = Uuid::try_parse(link.alias.as_deref()?).ok()?;
+    (link.kind == Kind::Veth && link.name == host_device_name(nic)).then_some(nic)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, hostnet::Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = task::spawn_blocking(work).await.map_err(|_| Error::Cancelled)?;
+    Ok(done?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_and_lead_back_to_the_uuid() {
+        let uuid = Uuid::parse_str("00112233-4455-4677-8899-aabbccddeeff").unwrap();
+        assert_eq!(host_device_name(uuid), "nlaabbccddeeff");
+        let driver = Netns::new("lab-7");
+        let name = driver.namespace_name(uuid);
+        assert_eq!(name, "lab-7-00112233445546778899aabbccddeeff");
+        assert_eq!(driver.instance_of(&name), Some(uuid));
+        assert_eq!(Netns::new("lab").instance_of(&name), None);
+    }
+}
