@@ -1,0 +1,173 @@
+//! Running transactions: one closure on one state, and a batch that must move to another state.
+//!
+//! Pure: no engine, no thread.
+
+use std::{
+    any::Any,
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use model::{Code, Error, Result};
+
+use crate::{
+    Change, Committed, LogRecord, Row, Tx,
+    log::{Key, Writes},
+    state::State,
+};
+
+/// Most keys that one transaction may write.
+pub(crate) const MAX_WRITES: usize = 10_000;
+
+/// A caller's closure with whatever it returns, so that a queue can hold them all.
+pub(crate) trait Work<R: Row>: Send {
+    /// Runs the closure; says whether what it did counts.
+    fn run(&mut self, tx: &mut Tx<R>) -> bool;
+    /// Whatever it returned, this is its answer.
+    fn fail(&mut self, error: Error);
+    /// Tells the caller.
+    fn answer(self: Box<Self>, revision: u64);
+}
+
+/// The one [`Work`]: a closure, its last result and the way back to its caller.
+pub(crate) struct Call<T, F, A> {
+    pub(crate) work: F,
+    pub(crate) result: Option<Result<T>>,
+    pub(crate) reply: A,
+}
+
+impl<R, T, F, A> Work<R> for Call<T, F, A>
+where
+    R: Row,
+    T: Send,
+    F: FnMut(&mut Tx<R>) -> Result<T> + Send,
+    A: FnOnce(Result<Committed<T>>) + Send,
+{
+    fn run(&mut self, tx: &mut Tx<R>) -> bool {
+        // A panic drops `tx`, so the store sees none of it; the closure's own state is its affair.
+        let result = catch_unwind(AssertUnwindSafe(|| (self.work)(tx)))
+            .unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        self.result.insert(result).is_ok()
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.result = Some(Err(error));
+    }
+
+    fn answer(self: Box<Self>, revision: u64) {
+        let lost = || Err(Error::new(Code::Internal, "the transaction was never run"));
+        let result = self.result.unwrap_or_else(lost);
+        (self.reply)(result.map(|value| Committed { value, revision }));
+    }
+}
+
+/// A transaction that has run and is not durable yet.
+pub(crate) struct Slot<R: Row> {
+    pub(crate) work: Box<dyn Work<R>>,
+    touched: BTreeSet<Key<R::Kind>>,
+    writes: Writes<R>,
+    /// `None`: it wrote nothing, and makes no revision.
+    pub(crate) record: Option<LogRecord>,
+    pub(crate) changes: Arc<[Change<R>]>,
+    /// The state that it leaves.
+    pub(crate) after: State<R>,
+}
+
+impl<R: Row> Slot<R> {
+    /// Runs `work` on `base`.
+    pub(crate) fn run(mut work: Box<dyn Work<R>>, base: &State<R>) -> Self {
+        let mut tx = Tx::new(base);
+        let keep = work.run(&mut tx);
+        let (touched, mut writes) = tx.finish(base);
+        let record = if keep { encode(&writes, base.revision + 1) } else { Ok(None) };
+        let record = record.unwrap_or_else(|error| {
+            work.fail(error);
+            None
+        });
+        if record.is_none() {
+            writes = Writes::new();
+        }
+        let none = Arc::from(Vec::new());
+        let mut slot = Self { work, touched, writes, record, changes: none, after: base.clone() };
+        slot.reapply(base);
+        slot
+    }
+
+    /// The same writes on another state, in which nothing that it touched has changed.
+    fn reapply(&mut self, base: &State<R>) {
+        self.after = base.clone();
+        if let Some(record) = &mut self.record {
+            self.changes = self.after.apply(&self.writes);
+            record.revision = self.after.revision;
+        }
+    }
+}
+
+/// Nothing to write: `None`.
+fn encode<R: Row>(writes: &Writes<R>, revision: u64) -> Result<Option<LogRecord>> {
+    if writes.len() > MAX_WRITES {
+        let message = format!("one step would write {} keys, {MAX_WRITES} at most", writes.len());
+        return Err(Error::new(Code::OperationFailed, message).hint("do it in smaller steps"));
+    }
+    if writes.len() == 0 {
+        return Ok(None);
+    }
+    let broken = |e| Error::new(Code::Internal, "a row cannot be written as JSON").cause(e);
+    writes.encode(revision).map(Some).map_err(broken)
+}
+
+/// The keys that other servers have written since a batch ran.
+#[derive(Debug)]
+pub(crate) enum Dirty<K> {
+    Keys(BTreeSet<Key<K>>),
+    /// The log was too short to tell.
+    Everything,
+}
+
+impl<K: Ord> Dirty<K> {
+    pub(crate) fn add(&mut self, keys: impl Iterator<Item = Key<K>>) {
+        if let Dirty::Keys(dirty) = self {
+            dirty.extend(keys);
+        }
+    }
+
+    fn meets(&self, touched: &BTreeSet<Key<K>>) -> bool {
+        match self {
+            Dirty::Keys(dirty) => !dirty.is_disjoint(touched),
+            Dirty::Everything => true,
+        }
+    }
+}
+
+/// Moves a batch onto `base`, which others have changed by `dirty`: what touched none of it keeps
+/// its result, the rest runs again. What a repeated transaction wrote, before and now, is dirty for
+/// the ones behind it.
+pub(crate) fn rebase<R: Row>(
+    batch: Vec<Slot<R>>,
+    base: &State<R>,
+    mut dirty: Dirty<R::Kind>,
+) -> Vec<Slot<R>> {
+    let mut head = base.clone();
+    let mut moved = Vec::with_capacity(batch.len());
+    for mut slot in batch {
+        if dirty.meets(&slot.touched) {
+            dirty.add(slot.writes.keys());
+            slot = Slot::run(slot.work, &head);
+            dirty.add(slot.writes.keys());
+        } else {
+            slot.reapply(&head);
+        }
+        head = slot.after.clone();
+        moved.push(slot);
+    }
+    moved
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Error::new(Code::Internal, "netloom met a defect of its own; nothing was changed")
+        .hint("report it, with the server's log")
+        .cause(text.unwrap_or("a panic without a message"))
+}

@@ -1,0 +1,180 @@
+//! The handle: snapshots, transactions and watches for any number of threads and tasks.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, SyncSender, TrySendError},
+    },
+    thread::{self, JoinHandle},
+};
+
+use model::{Code, Error, Result};
+use tokio::sync::oneshot;
+
+use crate::{
+    Engine, Memory, Row, Snapshot, Tx, Watch,
+    batch::{Call, Work},
+    state::State,
+    watch::Shared,
+    writer::{Job, Writer, undecodable},
+};
+
+/// How many transactions may wait for the writer thread. When there are more, new ones are refused
+/// at once: a caller that is told to come back is better off than one in an endless queue.
+pub const QUEUE_CAPACITY: usize = 4096;
+
+/// A handle on a store; a clone is another one. When the last handle is dropped, the transactions
+/// that still wait are finished and the writer thread ends.
+#[derive(Clone)]
+pub struct Store<R: Row> {
+    inner: Arc<Inner<R>>,
+}
+
+/// What a transaction has led to; it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<T> {
+    /// What the closure has returned.
+    pub value: T,
+    /// The revision that it made; if it wrote nothing, the one that it saw.
+    pub revision: u64,
+}
+
+struct Inner<R: Row> {
+    shared: Arc<Shared<R>>,
+    /// `None` only while it is dropped.
+    jobs: Option<SyncSender<Job<R>>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl<R: Row> Store<R> {
+    /// Loads the state and starts the writer thread.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`], when the engine cannot be read, or holds rows that this version
+    /// does not understand.
+    pub fn open(mut engine: Box<dyn Engine>) -> Result<Self> {
+        let state = State::decode(engine.load()?).map_err(|error| undecodable(&error))?;
+        let snapshot = Snapshot(Arc::new(state));
+        let shared = Arc::new(Shared::new(snapshot.clone()));
+        let (jobs, waiting) = mpsc::sync_channel(QUEUE_CAPACITY);
+        let writer = Writer::new(engine, snapshot, Arc::clone(&shared), waiting);
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|e| unavailable("the writer thread cannot be started").cause(e))?;
+        Ok(Self { inner: Arc::new(Inner { shared, jobs: Some(jobs), writer: Some(writer) }) })
+    }
+
+    /// An empty store of its own in memory, for tests.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn in_memory() -> Result<Self> {
+        Self::open(Box::new(Memory::new()))
+    }
+
+    /// The state as of the last durable transaction. Never waits for a writer.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot<R> {
+        self.inner.shared.snapshot()
+    }
+
+    /// Every transaction from now on, beginning with a snapshot.
+    #[must_use]
+    pub fn watch(&self) -> Watch<R> {
+        Watch::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Runs `work` and returns when it is durable, and this store's snapshots and watchers show it.
+    /// Blocks the thread: async code uses [`transact_async`](Self::transact_async).
+    ///
+    /// `work` runs on the writer thread, so it must be quick and must not call this store. It may
+    /// run several times (another server was faster); only its last run counts. An `Err` or a
+    /// panic changes nothing.
+    ///
+    /// # Errors
+    /// Those of `work`. [`Code::Internal`], when it has panicked. [`Code::OperationFailed`], when
+    /// it writes more than 10,000 keys. [`Code::StoreUnavailable`], when the engine or the queue
+    /// fails; only if the message says so may it have happened nevertheless.
+    pub fn transact<T, F>(&self, work: F) -> Result<Committed<T>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<R>) -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.submit(work, move |result| {
+            // The caller is there: it waits below.
+            let _ = answer.send(result);
+        })?;
+        answered.recv().unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    /// [`transact`](Self::transact) without blocking. Once called and polled, the transaction runs
+    /// to its end even if the future is dropped.
+    ///
+    /// # Errors
+    /// As [`transact`](Self::transact).
+    pub async fn transact_async<T, F>(&self, work: F) -> Result<Committed<T>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<R>) -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.submit(work, move |result| {
+            // An error says that the caller no longer wants to know.
+            let _ = answer.send(result);
+        })?;
+        answered.await.unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    /// Catches up with other servers on the same engine now; gives the revision that is reached.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`], when the engine cannot be read.
+    pub fn follow(&self) -> Result<u64> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.send(Job::Follow(answer))?;
+        answered.recv().unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    fn submit<T, F, A>(&self, work: F, reply: A) -> Result<()>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<R>) -> Result<T> + Send + 'static,
+        A: FnOnce(Result<Committed<T>>) + Send + 'static,
+    {
+        let work: Box<dyn Work<R>> = Box::new(Call { work, result: None, reply });
+        self.send(Job::Transact(work))
+    }
+
+    fn send(&self, job: Job<R>) -> Result<()> {
+        let jobs = self.inner.jobs.as_ref().ok_or_else(writer_gone)?;
+        jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                let busy = format!("{QUEUE_CAPACITY} changes wait for the store already");
+                unavailable(&busy).hint("try again in a few seconds")
+            }
+            TrySendError::Disconnected(_) => writer_gone(),
+        })
+    }
+}
+
+impl<R: Row> Drop for Inner<R> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let Some(writer) = self.writer.take() else { return };
+        // The last handle may have been inside a closure: the thread cannot wait for itself.
+        if writer.thread().id() != thread::current().id() && writer.join().is_err() {
+            tracing::error!("the store's writer thread has panicked");
+        }
+    }
+}
+
+fn unavailable(message: &str) -> Error {
+    Error::new(Code::StoreUnavailable, message)
+}
+
+fn writer_gone() -> Error {
+    unavailable("the store's writer has ended; whether the change happened is unknown")
+        .hint("restart the server")
+}

@@ -1,0 +1,154 @@
+//! Watching: every committed transaction, in order, once.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
+
+use crate::{Change, Row, Snapshot};
+
+/// How many transactions a watcher may be behind before it has lagged.
+pub const WATCH_CAPACITY: usize = 1024;
+
+/// What a watcher is told.
+#[derive(Clone, Debug)]
+pub enum Event<R: Row> {
+    /// Where it starts, or starts again: forget everything older.
+    Snapshot(Snapshot<R>),
+    /// The next transaction.
+    Commit(Commit<R>),
+    /// It was too slow, or the store had to load its state anew. A [`Event::Snapshot`] follows.
+    Lagged,
+}
+
+/// A committed transaction.
+#[derive(Clone, Debug)]
+pub struct Commit<R: Row> {
+    /// The revision that it made.
+    pub revision: u64,
+    /// The rows that it changed; none, when it only wrote claims, counters or fences.
+    pub changes: Arc<[Change<R>]>,
+    /// The state after it.
+    pub after: Snapshot<R>,
+}
+
+/// A bounded stream of [`Event`]s, beginning with a snapshot. Ends when the store is dropped.
+pub struct Watch<R: Row> {
+    shared: Arc<Shared<R>>,
+    feed: Option<broadcast::Receiver<Notice<R>>>,
+    start: Option<Snapshot<R>>,
+}
+
+/// What the writer thread shows to everybody else.
+pub(crate) struct Shared<R: Row> {
+    published: RwLock<Published<R>>,
+}
+
+struct Published<R: Row> {
+    snapshot: Snapshot<R>,
+    /// `None` once the writer has ended.
+    feed: Option<broadcast::Sender<Notice<R>>>,
+}
+
+#[derive(Clone)]
+enum Notice<R: Row> {
+    Commit(Commit<R>),
+    Reset,
+}
+
+impl<R: Row> Watch<R> {
+    pub(crate) fn new(shared: Arc<Shared<R>>) -> Self {
+        let mut watch = Self { shared, feed: None, start: None };
+        watch.begin();
+        watch
+    }
+
+    /// The next event; `None` once the store is gone. Cancel safe: dropping the future loses
+    /// nothing.
+    pub async fn next(&mut self) -> Option<Event<R>> {
+        if let Some(snapshot) = self.start.take() {
+            return Some(Event::Snapshot(snapshot));
+        }
+        let received = self.feed.as_mut()?.recv().await;
+        self.event(received)
+    }
+
+    /// The next event, for threads outside of an async runtime, where it blocks.
+    pub fn next_blocking(&mut self) -> Option<Event<R>> {
+        if let Some(snapshot) = self.start.take() {
+            return Some(Event::Snapshot(snapshot));
+        }
+        let received = self.feed.as_mut()?.blocking_recv();
+        self.event(received)
+    }
+
+    /// The next event if it is there already; `None` also once the store is gone.
+    pub fn try_next(&mut self) -> Option<Event<R>> {
+        if let Some(snapshot) = self.start.take() {
+            return Some(Event::Snapshot(snapshot));
+        }
+        let received = match self.feed.as_mut()?.try_recv() {
+            Ok(notice) => Ok(notice),
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Closed) => Err(RecvError::Closed),
+            Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+        };
+        self.event(received)
+    }
+
+    fn event(&mut self, received: Result<Notice<R>, RecvError>) -> Option<Event<R>> {
+        match received {
+            Ok(Notice::Commit(commit)) => Some(Event::Commit(commit)),
+            Ok(Notice::Reset) | Err(RecvError::Lagged(_)) => {
+                self.begin();
+                Some(Event::Lagged)
+            }
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// Snapshot and subscription are taken under one lock: no transaction is lost between them,
+    /// none comes twice.
+    fn begin(&mut self) {
+        let published = self.shared.published.read().unwrap_or_else(PoisonError::into_inner);
+        self.feed = published.feed.as_ref().map(broadcast::Sender::subscribe);
+        self.start = Some(published.snapshot.clone());
+    }
+}
+
+impl<R: Row> Shared<R> {
+    pub(crate) fn new(snapshot: Snapshot<R>) -> Self {
+        let feed = Some(broadcast::Sender::new(WATCH_CAPACITY));
+        Self { published: RwLock::new(Published { snapshot, feed }) }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot<R> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).snapshot.clone()
+    }
+
+    /// The next transaction is durable.
+    pub(crate) fn publish(&self, commit: Commit<R>) {
+        self.show(commit.after.clone(), Notice::Commit(commit));
+    }
+
+    /// The state has jumped: watchers start again.
+    pub(crate) fn reset(&self, snapshot: Snapshot<R>) {
+        self.show(snapshot, Notice::Reset);
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn end(&self) {
+        self.published.write().unwrap_or_else(PoisonError::into_inner).feed = None;
+    }
+
+    fn show(&self, snapshot: Snapshot<R>, notice: Notice<R>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        published.snapshot = snapshot;
+        if let Some(feed) = &published.feed {
+            // An error says that nobody watches.
+            let _ = feed.send(notice);
+        }
+    }
+}
