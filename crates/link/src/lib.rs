@@ -1,1 +1,150 @@
 //! The server's end of the agent stream.
+//!
+//! [`pki`] vouches for both ends, [`enrol`] gives agents their certificates, [`service`] is the
+//! gRPC door, [`session`] one host's open stream, [`follow`] turns commits into changes for hosts,
+//! and [`feed`], the core without I/O, knows what every host must hold and has acknowledged.
+//!
+//! It never decides what a host must hold (`compile` does), and never waits for a host: a slow one
+//! gets a snapshot later.
+
+mod enrol;
+mod feed;
+mod follow;
+mod pki;
+mod service;
+mod session;
+mod stub;
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use model::{Record, Timestamp, status::Board};
+use store::Store;
+use thiserror::Error;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use wire::{HEARTBEAT, MESSAGE_BYTES_MAX, r#gen::link_server::LinkServer};
+
+pub use pki::Pki;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a peer may leave an HTTP/2 ping unanswered.
+const PING_WAIT: Duration = Duration::from_secs(10);
+
+/// How long open connections may take to end when the server stops.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Calls that one connection may have open at once; an agent needs one.
+const CALLS_MAX: u32 = 4;
+
+/// What the server's end needs.
+pub struct Config {
+    /// Where it listens. Bound by the caller, who may have done so in another network namespace.
+    pub listener: TcpListener,
+    /// Who vouches for both ends.
+    pub pki: Pki,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// Why the server's end cannot start or go on.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The certificate authority's file cannot be used.
+    #[error(
+        "certificate authority {path}: {cause}; restore this file from a backup. Only if there is \
+         none: move it away, start again, and enrol every host again"
+    )]
+    Pki {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A certificate cannot be made.
+    #[error("cannot make the server's certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The listening socket cannot be used.
+    #[error("cannot use the agents' listening socket: {0}")]
+    Listen(#[from] std::io::Error),
+    /// gRPC over TLS cannot be served.
+    #[error("cannot serve agents: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The store has ended.
+    #[error("the store has ended, agents get no more changes")]
+    StoreEnded,
+}
+
+/// What all parts share.
+pub(crate) struct Link {
+    pub(crate) feed: Mutex<feed::Feed>,
+    pub(crate) board: watch::Sender<Board>,
+    pub(crate) store: Store<Record>,
+    pub(crate) pki: Pki,
+    pub(crate) clock: fn() -> Timestamp,
+    pub(crate) sessions: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Serves agents until `stop` is cancelled, and writes to `board` what they report.
+///
+/// # Errors
+/// [`Error::Certificate`], [`Error::Listen`], [`Error::Serve`]; [`Error::StoreEnded`] when the store
+/// is dropped meanwhile.
+pub async fn serve(
+    config: Config,
+    store: Store<Record>,
+    board: watch::Sender<Board>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Config { listener, pki, clock } = config;
+    let server = pki.server()?;
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(server.certificate, server.key))
+        .client_ca_root(Certificate::from_pem(pki.certificate()))
+        // An agent that enrols has none yet.
+        .client_auth_optional(true)
+        .timeout(HANDSHAKE_WAIT);
+    listener.set_nonblocking(true)?;
+    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
+
+    let stop = stop.child_token();
+    let (feed, sessions) = (Mutex::default(), TaskTracker::new());
+    let link = Arc::new(Link { feed, board, store, pki, clock, sessions, stop: stop.clone() });
+    let service = LinkServer::new(service::Service(Arc::clone(&link)))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let serving = Server::builder()
+        .tls_config(tls)?
+        .http2_keepalive_interval(Some(HEARTBEAT))
+        .http2_keepalive_timeout(Some(PING_WAIT))
+        .max_concurrent_streams(CALLS_MAX)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), stop.cancelled());
+
+    let following = follow::follow(&link);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        served = &mut serving => served.map_err(Error::from),
+        // Polled to its end only once it is told to stop.
+        followed = following => {
+            stop.cancel();
+            let _ = timeout(SHUTDOWN_WAIT, &mut serving).await;
+            followed
+        }
+    };
+    stop.cancel();
+    link.sessions.close();
+    if timeout(SHUTDOWN_WAIT, link.sessions.wait()).await.is_err() {
+        tracing::warn!("agent streams did not end in time");
+    }
+    ended
+}

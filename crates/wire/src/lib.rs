@@ -4,9 +4,11 @@
 //! carries them, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
 //! they agree. The protobuf encoding (`proto/link.proto`) is parsed at the door by [`codec`];
 //! [`gen`](mod@r#gen) is what the door itself is made of, and nothing behind it is used elsewhere.
+//! [`durable`] is how both ends put a file on disk.
 
 pub mod codec;
 pub mod digest;
+pub mod durable;
 pub mod fact;
 #[path = "gen/mod.rs"]
 pub mod r#gen;

@@ -11,9 +11,9 @@ pub struct EnrolRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnrolResponse {
-    /// The signed client certificate, DER.
-    #[prost(bytes = "vec", tag = "1")]
-    pub certificate: ::prost::alloc::vec::Vec<u8>,
+    /// The signed client certificate, PEM.
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {

@@ -1,0 +1,98 @@
+//! Enrolment: trades a host's one-time token for a client certificate, once.
+//!
+//! The token is used up and the certificate recorded in one transaction. If the answer is lost on
+//! the way, the token is gone all the same: the operator makes another one, and the next enrolment
+//! replaces the certificate that nobody received. Why a token is refused is not told apart.
+
+use model::{Code, Error, Id, Kind, Record, Result, Timestamp, resource::host::HostCredential};
+use store::{Read, Tx};
+use uuid::Uuid;
+use wire::message::EnrolRequest;
+
+use crate::{
+    Link,
+    pki::{AgentCertificate, sha256_hex},
+};
+
+/// Longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 256;
+
+/// Checks the token, signs the request and records the certificate. Gives the certificate, PEM.
+///
+/// # Errors
+/// [`Code::EnrolmentRefused`] for a token that is unknown, used or expired;
+/// [`Code::InvalidArgument`] for a request that cannot be signed; the store's.
+pub(crate) async fn enrol(link: &Link, request: EnrolRequest) -> Result<String> {
+    let EnrolRequest { host, token, csr } = request;
+    let now = (link.clock)();
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(refused(host));
+    }
+    let token = sha256_hex(token.as_bytes());
+    // Nobody without a token makes the server sign anything.
+    open_credential(&link.store.snapshot(), host, &token, now)?;
+    let AgentCertificate { pem, sha256 } =
+        link.pki.agent(host, &csr, now).map_err(|error| unsignable(host, &error))?;
+    let record = move |tx: &mut Tx<Record>| {
+        let credential = open_credential(tx, host, &token, now)?;
+        tx.put(Record::HostCredential(HostCredential {
+            certificate_sha256: Some(sha256.clone()),
+            token_sha256: None,
+            ..credential
+        }));
+        Ok(())
+    };
+    link.store.transact_async(record).await?;
+    tracing::info!(host = %host.simple(), "host enrolled");
+    Ok(pem)
+}
+
+/// The host's credential, if this token opens it.
+fn open_credential(
+    read: &impl Read<Record>,
+    host: Uuid,
+    token_sha256: &str,
+    now: Timestamp,
+) -> Result<HostCredential> {
+    let credential = read.get(Kind::Host, host).and(read.get(Kind::HostCredential, host));
+    let Some(Record::HostCredential(credential)) = credential.as_deref() else {
+        return Err(refused(host));
+    };
+    let known = credential.token_sha256.as_deref().is_some_and(|open| same(open, token_sha256));
+    if known && now < credential.token_expires {
+        Ok(credential.clone())
+    } else {
+        Err(refused(host))
+    }
+}
+
+/// Compares in a time that does not tell where the difference is.
+fn same(left: &str, right: &str) -> bool {
+    let differences = left.bytes().zip(right.bytes()).fold(0, |all, (l, r)| all | (l ^ r));
+    left.len() == right.len() && differences == 0
+}
+
+fn refused(host: Uuid) -> Error {
+    let host: Id<model::resource::host::Host> = Id::new(host);
+    let text = format!("the enrolment token for host {host} is unknown, used or expired");
+    let hint = "make a new one with CreateHostEnrolment and start the agent with its bundle";
+    Error::new(Code::EnrolmentRefused, text).hint(hint)
+}
+
+fn unsignable(host: Uuid, error: &rcgen::Error) -> Error {
+    let text = format!("host {}: cannot sign the certificate request: {error}", host.simple());
+    Error::new(Code::InvalidArgument, text).on_field("csr")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_the_same_only_if_every_byte_is() {
+        assert!(same("ab12", "ab12"));
+        for other in ["ab13", "bb12", "ab1", "ab123", ""] {
+            assert!(!same("ab12", other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The feed as tables: what a host is sent, and what is known of it then.
+
+use uuid::Uuid;
+use wire::{
+    PROTOCOL,
+    object::{Driver, Instance},
+    parts::Assembly,
+};
+
+use super::*;
+
+fn host(number: u128) -> Id<Host> {
+    Id::new(Uuid::from_u128(number))
+}
+
+fn instance(number: u128, name: &str) -> Object {
+    let (uuid, name) = (Uuid::from_u128(number), name.to_owned());
+    Object::Instance(Instance { uuid, name, driver: Driver::Netns })
+}
+
+fn upsert(objects: impl IntoIterator<Item = Object>) -> HostChange {
+    HostChange { upserts: objects.into_iter().collect(), removes: Vec::new() }
+}
+
+fn remove(number: u128) -> HostChange {
+    HostChange { upserts: Vec::new(), removes: vec![instance(number, "").key()] }
+}
+
+/// A host that applies what it is sent.
+#[derive(Default)]
+struct Agent {
+    revision: u64,
+    holding: Holding,
+}
+
+impl Agent {
+    fn connect(&self, feed: &mut Feed, number: u128) -> Ticket {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            agent_version: String::new(),
+            host: Uuid::from_u128(number),
+            revision: self.revision,
+            digests: self.holding.digests(),
+        };
+        feed.connect(&hello, "certificate".to_owned(), CancellationToken::new())
+    }
+
+    /// Takes all messages; says how many objects and keys were in them.
+    fn take(&mut self, messages: Vec<ServerMessage>) -> usize {
+        let (mut assembly, mut count) = (Assembly::default(), 0);
+        for message in messages {
+            count += match &message {
+                ServerMessage::Snapshot(part) => part.objects.len(),
+                ServerMessage::Delta(part) => part.upserts.len() + part.removes.len(),
+            };
+            if let Some(next) = assembly.take(&self.holding, message).unwrap() {
+                (self.revision, self.holding) = next;
+            }
+        }
+        count
+    }
+
+    fn report(&self) -> Report {
+        let (revision, digests) = (self.revision, self.holding.digests());
+        let kernel = self.holding.kernel_digest();
+        Report { revision, digests, kernel, ..Report::default() }
+    }
+}
+
+fn status(feed: &mut Feed, number: u128) -> HostStatus {
+    let mut board = Board::default();
+    feed.hosts.values_mut().for_each(|feed| feed.dirty = true);
+    feed.publish(&mut board);
+    board.host(host(number))
+}
+
+fn is_snapshot(messages: &[ServerMessage]) -> bool {
+    matches!(messages, [ServerMessage::Snapshot(_), ..])
+}
+
+#[test]
+fn a_new_host_gets_a_snapshot_and_then_deltas() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a"), instance(11, "b")]))]));
+    agent.holding.upsert(instance(99, "stray"));
+    let ticket = agent.connect(&mut feed, 1);
+    let messages = feed.pull(&ticket);
+    assert!(is_snapshot(&messages));
+    assert_eq!((agent.take(messages), agent.revision), (2, 5));
+    assert_eq!(feed.pull(&ticket), []);
+
+    feed.apply(6, BTreeMap::from([(host(1), remove(10))]));
+    feed.apply(7, BTreeMap::from([(host(1), upsert([instance(10, "again")]))]));
+    let messages = feed.pull(&ticket);
+    assert!(!is_snapshot(&messages), "what waits is one delta");
+    assert_eq!((agent.take(messages), agent.revision), (1, 7));
+    assert_eq!(agent.holding.objects().len(), 2);
+}
+
+#[test]
+fn a_host_with_the_same_digests_gets_no_objects() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    agent.holding.upsert(instance(10, "a"));
+    let ticket = agent.connect(&mut feed, 1);
+    let messages = feed.pull(&ticket);
+    assert_eq!((agent.take(messages), agent.revision), (0, 5));
+}
+
+#[test]
+fn a_host_that_was_away_gets_only_what_changed() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert((10..30).map(|at| instance(at, "a"))))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    feed.disconnect(&ticket);
+    feed.apply(6, BTreeMap::from([(host(1), remove(10))]));
+    let ticket = agent.connect(&mut feed, 1);
+    assert_eq!(agent.take(feed.pull(&ticket)), 1);
+}
+
+#[test]
+fn a_host_that_lags_behind_the_history_gets_a_snapshot() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    for at in 0..=HISTORY_CHANGES_MAX as u64 {
+        let change = upsert([instance(1000 + u128::from(at), "a")]);
+        feed.apply(at + 1, BTreeMap::from([(host(1), change)]));
+    }
+    let messages = feed.pull(&ticket);
+    assert!(is_snapshot(&messages));
+    assert_eq!(agent.take(messages), HISTORY_CHANGES_MAX + 1);
+}
+
+#[test]
+fn a_change_larger_than_the_history_becomes_a_snapshot() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    let many = (0..=HISTORY_OBJECTS_MAX as u128).map(|at| instance(at, "a"));
+    feed.apply(1, BTreeMap::from([(host(1), upsert(many))]));
+    assert!(is_snapshot(&feed.pull(&ticket)));
+    assert_eq!(feed.hosts[&host(1)].history.objects, 0);
+}
+
+#[test]
+fn a_second_session_replaces_the_first() {
+    let (mut feed, agent) = (Feed::default(), Agent::default());
+    let first = agent.connect(&mut feed, 1);
+    let second = agent.connect(&mut feed, 1);
+    assert!(first.over.is_cancelled() && !second.over.is_cancelled());
+    assert_eq!(feed.pull(&first), []);
+    feed.disconnect(&first);
+    assert!(status(&mut feed, 1).connected, "the late end of the first changes nothing");
+    assert_eq!(feed.pull(&second).len(), 1);
+}
+
+#[test]
+fn the_watermark_passes_revisions_that_do_not_concern_the_host() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    assert_eq!(status(&mut feed, 1).acked_revision, 0, "sent is not acknowledged");
+    feed.apply(6, BTreeMap::new());
+    feed.report(&ticket, agent.report());
+    assert_eq!(status(&mut feed, 1).acked_revision, 6);
+    feed.apply(9, BTreeMap::from([(host(2), upsert([instance(20, "b")]))]));
+    assert_eq!(status(&mut feed, 1).acked_revision, 9);
+    assert_eq!(feed.pull(&ticket), [], "and costs no message");
+
+    feed.apply(10, BTreeMap::from([(host(1), remove(10))]));
+    feed.apply(11, BTreeMap::new());
+    assert_eq!(status(&mut feed, 1).acked_revision, 9, "not before the host acknowledges 10");
+    agent.take(feed.pull(&ticket));
+    feed.report(&ticket, agent.report());
+    assert_eq!(status(&mut feed, 1).acked_revision, 11);
+    feed.disconnect(&ticket);
+    feed.apply(12, BTreeMap::new());
+    let gone = status(&mut feed, 1);
+    assert_eq!((gone.connected, gone.acked_revision), (false, 12));
+}
+
+#[test]
+fn agreement_needs_the_objects_and_the_kernel() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    feed.report(&ticket, agent.report());
+    assert!(status(&mut feed, 1).agrees);
+
+    let kernel = SetDigest::from_bytes([1; 32]);
+    feed.report(&ticket, Report { kernel, ..agent.report() });
+    let other = status(&mut feed, 1);
+    assert_eq!((other.agrees, other.acked_revision), (false, 5));
+
+    let digests = TableDigests { port: kernel, ..TableDigests::default() };
+    feed.report(&ticket, Report { digests, ..agent.report() });
+    assert!(!status(&mut feed, 1).agrees);
+    assert!(is_snapshot(&feed.pull(&ticket)), "other objects are replaced");
+}
+
+#[test]
+fn a_report_about_a_state_that_was_never_sent_counts_for_nothing() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    agent.revision = 900;
+    feed.report(&ticket, agent.report());
+    assert_eq!(status(&mut feed, 1).acked_revision, 0);
+}
+
+#[test]
+fn a_host_speaks_for_its_own_objects_only() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    let up = [10, 66].map(Uuid::from_u128).into();
+    feed.report(&ticket, Report { up, ..agent.report() });
+    assert_eq!(status(&mut feed, 1).up, [Uuid::from_u128(10)].into());
+}
+
+#[test]
+fn starting_over_sends_the_difference() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a"), instance(11, "b")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    feed.replace(8, BTreeMap::from([(host(1), vec![instance(11, "b"), instance(12, "c")])]));
+    assert_eq!(agent.take(feed.pull(&ticket)), 2);
+    assert_eq!(agent.revision, 8);
+}
+
+#[test]
+fn another_certificate_or_a_deletion_ends_the_session() {
+    let (mut feed, agent) = (Feed::default(), Agent::default());
+    let ticket = agent.connect(&mut feed, 1);
+    feed.recertify(host(1), Some("certificate"));
+    assert!(!ticket.over.is_cancelled());
+    feed.recertify(host(1), Some("other"));
+    assert!(ticket.over.is_cancelled());
+    let ticket = agent.connect(&mut feed, 2);
+    feed.forget(host(2));
+    assert!(ticket.over.is_cancelled());
+    assert_eq!(status(&mut feed, 2), HostStatus::default());
+}

@@ -1,0 +1,119 @@
+//! The gRPC door: parses what comes in, checks who it is, answers errors with their code.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use model::{Code, Id};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use wire::{
+    PROTOCOL, r#gen as pb,
+    message::{AgentMessage, EnrolRequest, Hello},
+};
+
+use crate::{
+    Link, enrol,
+    feed::{Feed, Ticket},
+    follow::certificate,
+    pki::sha256_hex,
+    session::{self, HELLO_WAIT},
+};
+
+/// The door.
+pub(crate) struct Service(pub(crate) Arc<Link>);
+
+#[tonic::async_trait]
+impl pb::link_server::Link for Service {
+    type SyncStream = ReceiverStream<Result<pb::ServerMessage, Status>>;
+
+    async fn enrol(
+        &self,
+        request: Request<pb::EnrolRequest>,
+    ) -> Result<Response<pb::EnrolResponse>, Status> {
+        let request = EnrolRequest::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match enrol::enrol(&self.0, request).await {
+            Ok(certificate) => Ok(Response::new(pb::EnrolResponse { certificate })),
+            Err(error) => {
+                tracing::warn!(?error, "enrolment refused");
+                Err(status(&error))
+            }
+        }
+    }
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<pb::AgentMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let certificates = request.peer_certs();
+        let certificate = certificates
+            .as_ref()
+            .and_then(|chain| chain.first())
+            .map(|certificate| sha256_hex(certificate))
+            .ok_or_else(|| {
+                Status::unauthenticated("a client certificate is needed; enrol first")
+            })?;
+        let mut inbound = request.into_inner();
+        let first = timeout(HELLO_WAIT, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+        let Some(AgentMessage::Hello(hello)) = first.map(parse).transpose()? else {
+            return Err(Status::invalid_argument("the first message must be Hello"));
+        };
+        let ticket = self.0.admit(&hello, certificate)?;
+        let outbound = session::start(&self.0, ticket, inbound);
+        Ok(Response::new(outbound))
+    }
+}
+
+impl Link {
+    pub(crate) fn feed(&self) -> MutexGuard<'_, Feed> {
+        // Every change is a few calls that cannot panic in between.
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a session for the host that `hello` names, if the certificate is that host's.
+    fn admit(&self, hello: &Hello, presented: String) -> Result<Ticket, Status> {
+        let host = Id::new(hello.host);
+        if hello.protocol != PROTOCOL {
+            let text = format!(
+                "host {host}: the agent speaks protocol {}, the server {PROTOCOL}; install the same \
+                 release on both",
+                hello.protocol
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        // Under the feed's lock: what is committed after this snapshot comes to the feed later.
+        let mut feed = self.feed();
+        if certificate(&self.store.snapshot(), host).as_deref() != Some(presented.as_str()) {
+            drop(feed);
+            tracing::warn!(%host, certificate = presented, "stream refused: not the host's certificate");
+            let text = format!(
+                "this certificate is not that of host {host}: the host was deleted or has enrolled \
+                 again elsewhere"
+            );
+            return Err(Status::permission_denied(text));
+        }
+        let ticket = feed.connect(hello, presented, self.stop.child_token());
+        self.board.send_modify(|board| feed.publish_host(host, board));
+        drop(feed);
+        tracing::info!(%host, version = hello.agent_version, revision = hello.revision, "agent connected");
+        Ok(ticket)
+    }
+}
+
+pub(crate) fn parse(message: pb::AgentMessage) -> Result<AgentMessage, Status> {
+    message.try_into().map_err(|error: wire::codec::ParseError| {
+        Status::invalid_argument(format!("agent message: {error}"))
+    })
+}
+
+fn status(error: &model::Error) -> Status {
+    let code = match error.code {
+        Code::EnrolmentRefused => tonic::Code::PermissionDenied,
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::StoreUnavailable => tonic::Code::Unavailable,
+        _ => tonic::Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,87 @@
+//! One host's open stream: reads its reports, sends it what it lacks, ends when either side does,
+//! when the host is silent, or when another stream takes its place.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc::{self, Sender},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use wire::{SILENCE_MAX, r#gen as pb, message::AgentMessage};
+
+use crate::{Link, feed::Ticket, service::parse};
+
+/// How long a new stream may take to say who it is.
+pub(crate) const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a host may take to make room for the next message.
+const SEND_WAIT: Duration = Duration::from_secs(30);
+
+/// Messages on their way to the HTTP/2 connection; when full, the session waits, and what changes
+/// meanwhile becomes one delta.
+const OUTBOUND_MESSAGES: usize = 4;
+
+type Outbound = Sender<Result<pb::ServerMessage, Status>>;
+
+/// Starts the session's task; the stream is what it sends.
+pub(crate) fn start(
+    link: &Arc<Link>,
+    ticket: Ticket,
+    inbound: Streaming<pb::AgentMessage>,
+) -> ReceiverStream<Result<pb::ServerMessage, Status>> {
+    let (outbound, stream) = mpsc::channel(OUTBOUND_MESSAGES);
+    let own = Arc::clone(link);
+    link.sessions.spawn(async move {
+        // All three end for good; dropping the others loses nothing that the feed does not know.
+        let why = tokio::select! {
+            why = read(&own, &ticket, inbound) => why,
+            why = write(&own, &ticket, &outbound) => why,
+            () = ticket.over.cancelled() => Status::aborted("the server ends this stream"),
+        };
+        tracing::info!(host = %ticket.host, why = why.message(), "agent disconnected");
+        // Best effort: the host notices the end of the stream anyway.
+        let _ = outbound.try_send(Err(why));
+        let mut feed = own.feed();
+        feed.disconnect(&ticket);
+        own.board.send_modify(|board| feed.publish_host(ticket.host, board));
+    });
+    ReceiverStream::new(stream)
+}
+
+async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMessage>) -> Status {
+    loop {
+        let message = match timeout(SILENCE_MAX, inbound.message()).await {
+            Err(_) => return Status::deadline_exceeded("the agent is silent"),
+            Ok(Err(error)) => return error,
+            Ok(Ok(None)) => return Status::ok("the agent ended the stream"),
+            Ok(Ok(Some(message))) => message,
+        };
+        match parse(message) {
+            Err(error) => return error,
+            Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),
+            Ok(AgentMessage::Heartbeat) => {}
+            Ok(AgentMessage::Report(report)) => {
+                let mut feed = link.feed();
+                feed.report(ticket, report);
+                link.board.send_modify(|board| feed.publish_host(ticket.host, board));
+            }
+        }
+    }
+}
+
+async fn write(link: &Link, ticket: &Ticket, outbound: &Outbound) -> Status {
+    loop {
+        let messages = link.feed().pull(ticket);
+        for message in &messages {
+            let message = pb::ServerMessage::from(message);
+            match timeout(SEND_WAIT, outbound.send(Ok(message))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Status::ok("the stream is gone"),
+                Err(_) => return Status::deadline_exceeded("the agent does not read"),
+            }
+        }
+        ticket.wake.notified().await;
+    }
+}
