@@ -16,7 +16,7 @@ use model::{
     declare::{Answer, Method},
     resource::{MESSAGES, job::Job},
 };
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

@@ -134,9 +134,6 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
         let hint = format!("the subnet is {cidr}; leave out its first and last address");
         Err(Error::field(field, rule).hint(hint))
     };
-    if start > end {
-        return fail("endIp", format!("{end} is below startIp {start}"));
-    }
     for (field, ip) in [("startIp", start), ("endIp", end), ("gateway", gateway)] {
         let special = match ip {
             IpAddr::V4(v4) => {
@@ -154,6 +151,9 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
         if edge {
             return fail(field, format!("{ip} is the subnet's network or broadcast address"));
         }
+    }
+    if start > end {
+        return fail("endIp", format!("{end} is below startIp {start}"));
     }
     if (start..=end).contains(&gateway) {
         return fail("gateway", format!("{gateway} is inside the range"));

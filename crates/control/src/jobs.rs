@@ -251,7 +251,7 @@ impl Jobs {
         };
         self.store.transact_async(forget).await?;
         let mut memory = self.lock();
-        gone.iter().for_each(|uuid| drop(memory.revisions.remove(uuid)));
+        memory.revisions.retain(|job, _| !gone.contains(job));
         Ok(gone.len())
     }
 

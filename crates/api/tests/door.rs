@@ -1,0 +1,283 @@
+//! The native door over real HTTP: sessions, jobs, errors, queries.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use client::{Client, Error};
+use model::{Record, Timestamp, status::Board};
+use netloom_api::{Door, Enrolment, serve};
+use serde_json::{Map, Value, json};
+use store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const PASSWORD: &str = "correct horse";
+
+/// A running door, with an admin.
+struct Running {
+    address: SocketAddr,
+    board: watch::Sender<Board>,
+    stop: CancellationToken,
+    server: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let store: Store<Record> = Store::in_memory().unwrap();
+        let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
+        control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
+        let (board, reports) = watch::channel(Board::default());
+        let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
+        let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };
+        let door = Arc::new(Door::new(jobs, enrolment));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let ended = stop.clone();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(serve(listener, door, ended)).unwrap();
+        });
+        Self { address, board, stop, server: Some(server) }
+    }
+
+    fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn client(&self) -> Client {
+        let mut client = Client::new(&self.base());
+        client.log_in("admin", PASSWORD).unwrap();
+        client
+    }
+
+    /// A request as it is, without the client's help: status and body.
+    fn raw(&self, request: ureq::http::Request<String>) -> (u16, String) {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent: ureq::Agent =
+            config.timeout_global(Some(Duration::from_secs(30))).build().into();
+        let answer = agent.run(request).unwrap();
+        (answer.status().as_u16(), answer.into_body().read_to_string().unwrap())
+    }
+
+    fn post(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        let session = self.client().session().unwrap().to_owned();
+        let mut request = ureq::http::Request::builder()
+            .method("POST")
+            .uri(format!("{}{path}", self.base()))
+            .header("authorization", format!("OAuth {session}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.raw(request.body(body.to_owned()).unwrap())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let request = ureq::http::Request::get(format!("{}{path}", self.base()));
+        self.raw(request.body(String::new()).unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.server.take().unwrap().join().unwrap();
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn made(client: &Client, message: &str, params: Value) -> String {
+    let answer = client.call(message, object(params), &[]).unwrap();
+    answer["inventory"]["uuid"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_zone_is_made_shown_and_deleted() {
+    let running = Running::start();
+    let client = running.client();
+    let answer = client.call("CreateZone", object(json!({"name": "z"})), &[]).unwrap();
+    let zone = &answer["inventory"];
+    assert_eq!(zone["name"], "z");
+    assert_eq!(zone["createDate"], "Nov 14, 2017 10:20:57 PM");
+    assert!(zone.get("description").is_none(), "empty fields are left out");
+    let uuid = zone["uuid"].as_str().unwrap();
+    assert_eq!(client.query("/zones", &["name~=%z%".into()]).unwrap().len(), 1);
+    assert_eq!(client.query("/zones", &[format!("uuid={uuid}")]).unwrap().len(), 1);
+    client.call("DeleteZone", object(json!({"uuid": uuid})), &[]).unwrap();
+    assert!(client.query("/zones", &[]).unwrap().is_empty());
+}
+
+#[test]
+fn a_post_is_answered_by_a_job_that_anyone_with_its_uuid_can_poll() {
+    let running = Running::start();
+    let job = "0123456789abcdef0123456789abcdef";
+    let body = r#"{"params": {"name": "z"}, "userTags": ["mine"]}"#;
+    let (status, text) = running.post("/v1/zones", body, &[("X-Job-UUID", job)]);
+    assert_eq!(status, 202, "{text}");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let location = answer["location"].as_str().unwrap();
+    assert!(location.ends_with(&format!("/zstack/v1/api-jobs/{job}")), "{location}");
+    assert_eq!(answer["apiTimeout"], 1_800_000);
+    let (status, text) = running.get(&format!("/zstack/v1/api-jobs/{job}"));
+    assert!(status == 200 && text.contains("\"inventory\""), "{status} {text}");
+    let (status, text) = running.post("/v1/zones", body, &[("X-Job-UUID", job)]);
+    assert_eq!(status, 400, "the same job again: {text}");
+    assert_eq!(running.get("/v1/api-jobs/ffffffffffffffffffffffffffffffff").0, 404);
+}
+
+#[test]
+fn a_refusal_shows_on_the_job_with_field_rule_and_hint() {
+    let running = Running::start();
+    let cases = [
+        (r#"{"params": {"name": 7}}"#, "SYS.1007", "name"),
+        (r#"{"params": {"name": "z", "colour": "red"}}"#, "SYS.1007", "colour"),
+        (r#"{"params": {"name": "z"}, "colour": "red"}"#, "SYS.1007", "colour"),
+        (r#"{"params": {}}"#, "SYS.1007", "name"),
+        (r#"{"params": {"name": "z", "resourceUuid": "x"}}"#, "SYS.1007", "resourceUuid"),
+    ];
+    for (body, code, field) in cases {
+        let (status, text) = running.post("/v1/zones", body, &[]);
+        assert_eq!(status, 202, "{text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let location = answer["location"].as_str().unwrap();
+        let (status, text) = running.get(&location[location.find("/zstack").unwrap()..]);
+        assert_eq!(status, 503, "{text}");
+        let error: Value = serde_json::from_str(&text).unwrap();
+        let error = &error["error"];
+        assert_eq!((&error["code"], &error["opaque"]["field"]), (&json!(code), &json!(field)));
+        assert!(error["details"].is_string() && error["opaque"]["rule"].is_string(), "{text}");
+    }
+    assert!(running.client().query("/zones", &[]).unwrap().is_empty());
+}
+
+#[test]
+fn broken_requests_are_told_in_plain_text() {
+    let running = Running::start();
+    assert_eq!(running.post("/v1/zones", "{", &[]).0, 400);
+    assert_eq!(running.post("/v1/zones", r#"{"createZone": {}}"#, &[]).0, 400);
+    assert_eq!(running.post("/v1/zones", r#"{"params": {}}"#, &[("X-Job-UUID", "short")]).0, 400);
+    assert_eq!(running.post("/v1/nothing", "{}", &[]).0, 404);
+    let (status, text) = running.get("/v1/zones");
+    assert_eq!(status, 400, "no Authorization: {text}");
+}
+
+#[test]
+fn sessions_are_needed_checked_and_closed() {
+    let running = Running::start();
+    let mut stranger = Client::new(&running.base());
+    let refused = stranger.log_in("admin", "wrong").unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
+    let refused = stranger.log_in("nobody", "wrong").unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
+    let client = running.client();
+    let session = client.session().unwrap().to_owned();
+    let valid = |session: &str| {
+        let params = object(json!({"sessionUuid": session}));
+        client.call("ValidateSession", params, &[]).unwrap()["valid"].clone()
+    };
+    assert_eq!(valid(&session), json!(true));
+    client.call("LogOut", object(json!({"sessionUuid": session})), &[]).unwrap();
+    assert_eq!(valid(&session), json!(false));
+    let refused = client.query("/zones", &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1001"), "{refused}");
+}
+
+#[test]
+fn queries_filter_sort_page_and_count() {
+    let running = Running::start();
+    let client = running.client();
+    for name in ["b", "a", "c"] {
+        made(&client, "CreateZone", json!({"name": name, "description": format!("zone {name}")}));
+    }
+    let query = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        client.query_pairs("/zones", &pairs)
+    };
+    let names = |answer: &Value| -> Vec<String> {
+        let found = answer["inventories"].as_array().unwrap().iter();
+        found.map(|zone| zone["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&query(&[("sort", "+name")]).unwrap()), ["a", "b", "c"]);
+    assert_eq!(names(&query(&[("sort", "-name"), ("limit", "1"), ("start", "1")]).unwrap()), ["b"]);
+    assert_eq!(names(&query(&[("q", "name?=a,c"), ("q", "name!=a")]).unwrap()), ["c"]);
+    let counted = query(&[("count", "true"), ("q", "name>a")]).unwrap();
+    assert_eq!(counted, json!({"total": 2}));
+    let some = query(&[("fields", "name"), ("q", "name=a"), ("replyWithCount", "true")]).unwrap();
+    assert_eq!(some, json!({"inventories": [{"name": "a"}], "total": 1}));
+    for bad in [("q", "colour=red"), ("q", "name"), ("limit", "x"), ("filter", "x")] {
+        let refused = query(&[bad]).unwrap_err();
+        assert!(
+            matches!(refused, Error::Refused { ref code, .. } if code == "SYS.1007"),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn a_caller_chosen_uuid_is_taken_once() {
+    let running = Running::start();
+    let client = running.client();
+    let uuid = "0123456789abcdef0123456789abcdef";
+    let params = |name: &str| json!({"name": name, "resourceUuid": uuid});
+    assert_eq!(made(&client, "CreateZone", params("a")), uuid);
+    let refused = client.call("CreateZone", object(params("b")), &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "NL.1002"), "{refused}");
+}
+
+#[test]
+fn an_instance_is_a_success_only_once_its_host_has_acknowledged() {
+    let running = Running::start();
+    let client = running.client();
+    let ids = two_hosts(&client);
+    let job = "0123456789abcdef0123456789abcdef";
+    let body = json!({"params": {"name": "vm", "l3NetworkUuids": [ids["l3"]]}}).to_string();
+    let (status, _) = running.post("/v1/vm-instances", &body, &[("X-Job-UUID", job)]);
+    assert_eq!(status, 202);
+    let poll = || running.get(&format!("/v1/api-jobs/{job}"));
+    assert_eq!(poll().0, 202, "durable, not in effect");
+    let host = client.query("/vm-instances", &[]).unwrap()[0]["hostUuid"].clone();
+    running.board.send_modify(|board| {
+        let status = board.hosts.entry(host.as_str().unwrap().parse().unwrap()).or_default();
+        status.connected = true;
+        status.acked_revision = u64::MAX;
+    });
+    let (status, text) = poll();
+    assert_eq!(status, 200, "{text}");
+    let enrolment = client.call("CreateHostEnrolment", object(json!({"uuid": host})), &[]).unwrap();
+    assert_eq!(enrolment["inventory"]["ca"], "PEM");
+    assert!(enrolment["inventory"]["token"].as_str().unwrap().len() >= 43, "256 bits");
+}
+
+/// A cloud in which an instance can be made: uuids by name.
+fn two_hosts(client: &Client) -> BTreeMap<&'static str, String> {
+    let mut ids = BTreeMap::new();
+    let zone = made(client, "CreateZone", json!({"name": "z"}));
+    let cluster = json!({"name": "c", "zoneUuid": zone, "hypervisorType": "KVM"});
+    let cluster = made(client, "CreateCluster", cluster);
+    for (name, ip) in [("h1", "172.30.0.1"), ("h2", "172.30.0.2")] {
+        let host = json!({"name": name, "managementIp": ip, "clusterUuid": cluster});
+        made(client, "AddKVMHost", host);
+    }
+    let pool = made(client, "CreateL2VxlanNetworkPool", json!({"name": "p", "zoneUuid": zone}));
+    let range = json!({"name": "r", "startVni": 1, "endVni": 9, "l2NetworkUuid": pool});
+    made(client, "CreateVniRange", range);
+    let tag = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::{{172.30.0.0/24}}");
+    let attach = object(json!({"l2NetworkUuid": pool, "clusterUuid": cluster}));
+    client.call("AttachL2NetworkToCluster", attach, &[tag]).unwrap();
+    let l2 = made(client, "CreateL2VxlanNetwork", json!({"name": "l2", "poolUuid": pool}));
+    let l3 = made(client, "CreateL3Network", json!({"name": "l3", "l2NetworkUuid": l2}));
+    let range = json!({
+        "l3NetworkUuid": l3, "name": "r", "startIp": "10.0.0.10", "endIp": "10.0.0.20",
+        "netmask": "255.255.255.0",
+    });
+    made(client, "AddIpRange", range);
+    ids.insert("l3", l3);
+    ids
+}

@@ -1,0 +1,161 @@
+//! Calls messages on an in-memory store, as a door would.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use model::{
+    Code, Error, Id, Kind, Record, Timestamp,
+    resource::{host::Host, vm_nic::VmNic},
+    status::{Board, HostStatus},
+};
+use netloom_control::{self as control, Call, Reply, operation::Operation};
+use serde_json::{Value, json};
+use store::{Read, Snapshot, Store};
+use uuid::Uuid;
+
+/// A store with the operations over it.
+pub struct Cloud {
+    /// The store.
+    pub store: Store<Record>,
+    /// What hosts report.
+    pub board: Board,
+    operations: BTreeMap<&'static str, std::sync::Arc<Operation>>,
+}
+
+impl Cloud {
+    /// An empty one.
+    pub fn empty() -> Self {
+        let operations = control::operation::all().into_iter().map(|o| (o.def.name, o.into()));
+        let (store, board) = (Store::in_memory().unwrap(), Board::default());
+        Self { store, board, operations: operations.collect() }
+    }
+
+    /// A zone with one cluster of two hosts, a pool of the VNIs 100 to 103 attached to it.
+    pub fn with_two_hosts() -> (Self, Fixture) {
+        let cloud = Self::empty();
+        let zone = cloud.made("CreateZone", json!({"name": "z"}));
+        let cluster = cloud
+            .made("CreateCluster", json!({"name": "c", "zoneUuid": zone, "hypervisorType": "KVM"}));
+        let host = |name: &str, ip: &str| {
+            cloud.made(
+                "AddKVMHost",
+                json!({"name": name, "managementIp": ip, "clusterUuid": cluster}),
+            )
+        };
+        let hosts = [host("h1", "172.30.0.1"), host("h2", "172.30.0.2")];
+        let pool = cloud.made("CreateL2VxlanNetworkPool", json!({"name": "p", "zoneUuid": zone}));
+        let range = json!({"name": "r", "startVni": 100, "endVni": 103, "l2NetworkUuid": pool});
+        cloud.made("CreateVniRange", range);
+        let tag = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::{{172.30.0.0/24}}");
+        let attach = json!({"l2NetworkUuid": pool, "clusterUuid": cluster});
+        cloud.call_tagged("AttachL2NetworkToCluster", attach, &[tag]).unwrap();
+        (cloud, Fixture { zone, cluster, hosts, pool })
+    }
+
+    /// An L3 network of its own L2 network, with the addresses `.10` to `.13` of 10.0.0.0/24.
+    pub fn l3(&self, fixture: &Fixture, name: &str) -> String {
+        let l2 = json!({"name": format!("{name}-l2"), "poolUuid": fixture.pool});
+        let l2 = self.made("CreateL2VxlanNetwork", l2);
+        let l3 = self.made("CreateL3Network", json!({"name": name, "l2NetworkUuid": l2}));
+        self.made("AddIpRange", range(&l3, "10.0.0.10", "10.0.0.13"));
+        l3
+    }
+
+    /// Calls a message.
+    pub fn call(&self, name: &str, params: Value) -> Result<Reply, Error> {
+        self.call_tagged(name, params, &[])
+    }
+
+    /// Calls a message with system tags.
+    pub fn call_tagged(&self, name: &str, params: Value, tags: &[String]) -> Result<Reply, Error> {
+        let Value::Object(params) = params else { panic!("params are an object") };
+        let operation = self.operations[name].clone();
+        control::validate::check(operation.def, &params)?;
+        let call = Call {
+            params,
+            system_tags: tags.to_vec(),
+            resource_uuid: None,
+            now: Timestamp(1_000),
+            seed: Uuid::new_v4(),
+            board: self.board.clone().into(),
+        };
+        let before = self.contents();
+        let result = self.store.transact(move |tx| operation.run(tx, &call));
+        if result.is_err() {
+            assert_eq!(before, self.contents(), "a refused call changed something");
+        }
+        result.map(|committed| committed.value)
+    }
+
+    /// The uuid of what a message made.
+    pub fn made(&self, name: &str, params: Value) -> String {
+        let reply = self.call(name, params).unwrap_or_else(|error| panic!("{name}: {error}"));
+        reply.subject.unwrap().1.simple().to_string()
+    }
+
+    /// The code, field and whole text of a refusal.
+    pub fn refusal(&self, name: &str, params: Value) -> (Code, Option<String>, String) {
+        let error = self.call(name, params).expect_err("should be refused");
+        (error.code, error.field.clone(), error.to_string())
+    }
+
+    /// Everything that is in the store, claims too.
+    pub fn contents(&self) -> (Vec<Record>, Vec<(String, Uuid)>) {
+        let snapshot = self.store.snapshot();
+        let records = |kind: &Kind| snapshot.list(*kind).map(|r| (*r).clone()).collect::<Vec<_>>();
+        let records = Kind::ALL.iter().flat_map(records).collect();
+        (records, snapshot.claims_with_prefix("").collect())
+    }
+
+    /// The state now.
+    pub fn snapshot(&self) -> Snapshot<Record> {
+        self.store.snapshot()
+    }
+
+    /// The NICs of an instance.
+    pub fn nics(&self, instance: &str) -> Vec<VmNic> {
+        let instance = model::id::parse_uuid(instance).unwrap();
+        let snapshot = self.snapshot();
+        let ids: Vec<Uuid> = snapshot.referrers(Kind::VmNic, "vmInstanceUuid", instance).collect();
+        let nic = |id| match &*snapshot.get(Kind::VmNic, id).unwrap() {
+            Record::VmNic(nic) => nic.clone(),
+            other => panic!("{other:?}"),
+        };
+        ids.into_iter().map(nic).collect()
+    }
+
+    /// The only address of a NIC.
+    pub fn ip(&self, nic: &str) -> IpAddr {
+        let nic = model::id::parse_uuid(nic).unwrap();
+        match &*self.snapshot().get(Kind::VmNic, nic).unwrap() {
+            Record::VmNic(nic) => nic.used_ips[0].ip,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reports that a host is connected and has applied everything up to `revision`.
+    pub fn acked(&mut self, host: &str, revision: u64) {
+        let host: Id<Host> = host.parse().unwrap();
+        let status = HostStatus { connected: true, acked_revision: revision, ..Default::default() };
+        self.board.hosts.insert(host, status);
+    }
+}
+
+/// What `with_two_hosts` made.
+pub struct Fixture {
+    /// The zone.
+    pub zone: String,
+    /// The cluster.
+    pub cluster: String,
+    /// Its hosts.
+    pub hosts: [String; 2],
+    /// The pool.
+    pub pool: String,
+}
+
+/// The fields of an `AddIpRange` in 10.0.0.0/24.
+pub fn range(l3: &str, start: &str, end: &str) -> Value {
+    json!({
+        "l3NetworkUuid": l3, "name": format!("{start}-{end}"), "startIp": start, "endIp": end,
+        "netmask": "255.255.255.0", "gateway": "10.0.0.1",
+    })
+}

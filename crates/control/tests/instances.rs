@@ -1,0 +1,132 @@
+//! Instances and NICs: what they get, where they run, what rests after them.
+
+mod harness;
+
+use std::{net::IpAddr, time::Duration};
+
+use harness::Cloud;
+use model::{Code, Kind};
+use netloom_control as control;
+use serde_json::{Value, json};
+use store::Read;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+#[test]
+fn tenants_may_use_the_same_addresses() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (red, blue) = (cloud.l3(&fixture, "red"), cloud.l3(&fixture, "blue"));
+    for (name, l3) in [("red-1", &red), ("blue-1", &blue)] {
+        let tags =
+            [format!("staticIp::{l3}::10.0.0.11"), format!("customMac::{l3}::fa:00:00:00:00:01")];
+        let params = json!({"name": name, "l3NetworkUuids": [l3]});
+        let reply = cloud.call_tagged("CreateVmInstance", params, &tags).unwrap();
+        let nics = cloud.nics(&reply.subject.unwrap().1.simple().to_string());
+        assert_eq!(nics[0].used_ips[0].ip, "10.0.0.11".parse::<IpAddr>().unwrap());
+        assert_eq!(nics[0].mac.to_string().to_lowercase(), "fa:00:00:00:00:01");
+    }
+}
+
+#[test]
+fn a_nic_gets_an_address_of_each_family() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let v6 = json!({
+        "l3NetworkUuid": l3, "name": "six", "startIp": "fd00::10", "endIp": "fd00::1f",
+        "gateway": "fd00::1", "prefixLen": 64, "addressMode": "Stateful-DHCP",
+    });
+    cloud.call("AddIpv6Range", v6).unwrap();
+    let vm = cloud.made("CreateVmInstance", json!({"name": "a", "l3NetworkUuids": [l3]}));
+    let versions: Vec<u8> = cloud.nics(&vm)[0].used_ips.iter().map(|ip| ip.ip_version).collect();
+    assert_eq!(versions, [4, 6]);
+}
+
+#[test]
+fn placement_spreads_and_says_what_is_missing() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let on = |cloud: &Cloud, name: &str| {
+        let params = json!({"name": name, "l3NetworkUuids": [l3]});
+        let reply = cloud.call("CreateVmInstance", params).unwrap();
+        reply.hosts.into_iter().next().unwrap().to_string()
+    };
+    let (first, second) = (on(&cloud, "a"), on(&cloud, "b"));
+    assert_ne!(first, second, "the host with fewer instances is chosen");
+    cloud.acked(&fixture.hosts[1], 0);
+    assert_eq!(on(&cloud, "c"), fixture.hosts[1], "connected hosts come first");
+    let outside = json!({
+        "name": "h3", "managementIp": "172.31.0.1", "clusterUuid": fixture.cluster,
+    });
+    let outside = cloud.made("AddKVMHost", outside);
+    let params = json!({"name": "d", "l3NetworkUuids": [l3], "hostUuid": outside});
+    let (code, _, text) = cloud.refusal("CreateVmInstance", params);
+    assert_eq!(code, Code::NoHost);
+    assert!(text.contains("h3: has no VTEP in pool") && text.contains("172.31.0.1"), "{text}");
+}
+
+#[test]
+fn wrong_tags_and_networks_are_refused() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (l3, other) = (cloud.l3(&fixture, "red"), cloud.l3(&fixture, "blue"));
+    let refused = |params: Value, tags: &[String]| {
+        cloud.call_tagged("CreateVmInstance", params, tags).unwrap_err().field
+    };
+    let params = json!({"name": "a", "l3NetworkUuids": [l3]});
+    for tag in ["staticIp::L::x", "customMac::L::x"] {
+        let field = refused(params.clone(), &[tag.replace('L', &l3)]);
+        assert_eq!(field.as_deref(), Some("systemTags"), "{tag}");
+    }
+    let group = [format!("customMac::{l3}::01:00:00:00:00:01")];
+    assert_eq!(refused(params, &group).as_deref(), Some("customMac"));
+    let twice = json!({"name": "a", "l3NetworkUuids": [l3, l3]});
+    assert_eq!(refused(twice, &[]).as_deref(), Some("l3NetworkUuids"));
+    let two = json!({"name": "a", "l3NetworkUuids": [l3, other]});
+    assert_eq!(refused(two, &[]).as_deref(), Some("defaultL3NetworkUuid"));
+    assert_eq!(
+        refused(json!({"name": "a", "l3NetworkUuids": []}), &[]).as_deref(),
+        Some("l3NetworkUuids")
+    );
+}
+
+#[tokio::test]
+async fn an_address_rests_until_every_host_has_let_go_of_it() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let create = |name: &str, host: &str| {
+        let tags = [format!("staticIp::{l3}::10.0.0.11")];
+        let params = json!({"name": name, "l3NetworkUuids": [l3], "hostUuid": host});
+        (params, tags)
+    };
+    let (params, tags) = create("a", &fixture.hosts[0]);
+    let vm = cloud.call_tagged("CreateVmInstance", params, &tags).unwrap().subject.unwrap().1;
+    let elsewhere = json!({"name": "b", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[1]});
+    cloud.call("CreateVmInstance", elsewhere).unwrap();
+    cloud.call("DestroyVmInstance", json!({"uuid": vm.simple().to_string()})).unwrap();
+
+    let (params, tags) = create("c", &fixture.hosts[1]);
+    let error = cloud.call_tagged("CreateVmInstance", params.clone(), &tags).unwrap_err();
+    assert_eq!(error.code, Code::IpExhausted);
+    assert!(error.message.contains("still being released"), "{error}");
+
+    let (board, reports) = watch::channel(cloud.board.clone());
+    let stop = CancellationToken::new();
+    let releaser = control::releaser::run(cloud.store.clone(), reports, stop.clone());
+    let head = cloud.snapshot().revision();
+    cloud.acked(&fixture.hosts[0], head);
+    let drive = async {
+        board.send_replace(cloud.board.clone());
+        tokio::task::yield_now().await;
+        assert_eq!(cloud.snapshot().list(Kind::Release).count(), 1, "one host is still missing");
+        cloud.acked(&fixture.hosts[1], head);
+        board.send_replace(cloud.board.clone());
+        let gone = async {
+            while cloud.snapshot().list(Kind::Release).count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("released");
+        stop.cancel();
+    };
+    tokio::join!(releaser, drive);
+    cloud.call_tagged("CreateVmInstance", params, &tags).unwrap();
+}
