@@ -7,6 +7,7 @@
 //! Source: `ARCHITECTURE.md`, "Order" of port bring-up.
 
 mod error;
+mod fake;
 mod netns;
 mod spec;
 
@@ -15,6 +16,7 @@ use std::future::Future;
 use uuid::Uuid;
 
 pub use error::Error;
+pub use fake::{Call, Fake};
 pub use netns::{Netns, host_device_name};
 pub use spec::{Found, FoundNic, InstanceSpec, NicSpec, Prepared};
 

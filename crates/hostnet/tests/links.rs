@@ -1,5 +1,7 @@
 //! Links, addresses and routes in namespaces of their own. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use std::net::IpAddr;
 
 use netloom_hostnet::{

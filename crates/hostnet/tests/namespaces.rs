@@ -1,5 +1,7 @@
 //! Namespaces and their settings. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use std::{fs, path::Path, thread};
 
 use netloom_hostnet::{

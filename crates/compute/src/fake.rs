@@ -1,0 +1,136 @@
+//! A driver that only remembers: for tests of what uses drivers, and for the simulator.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use uuid::Uuid;
+
+use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared, host_device_name};
+
+/// Keeps instances in memory, with the same rules as a real driver.
+#[derive(Debug, Default)]
+pub struct Fake(Mutex<State>);
+
+/// A call of the driver that was made, in order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Call {
+    /// [`Driver::prepare`] of an instance.
+    Prepare(Uuid),
+    /// [`Driver::activate`] of a NIC.
+    Activate(Uuid),
+    /// [`Driver::deactivate`] of a NIC.
+    Deactivate(Uuid),
+    /// [`Driver::remove`] of an instance.
+    Remove(Uuid),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    instances: BTreeMap<Uuid, Instance>,
+    calls: Vec<Call>,
+    /// How many calls from now on fail.
+    failures: usize,
+    last_ifindex: u32,
+}
+
+#[derive(Debug)]
+struct Instance {
+    spec: InstanceSpec,
+    nics: BTreeMap<Uuid, FoundNic>,
+}
+
+impl Fake {
+    /// The calls so far, except `list`; those that failed too. Forgets them.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    /// Lets the next `count` calls fail, except `list`, and change nothing.
+    pub fn fail_next(&self, count: usize) {
+        self.state().failures = count;
+    }
+
+    /// The spec that is in force, if the instance runs.
+    pub fn spec(&self, instance: Uuid) -> Option<InstanceSpec> {
+        self.state().instances.get(&instance).map(|it| it.spec.clone())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self, call: Call) -> Result<MutexGuard<'_, State>, Error> {
+        let mut state = self.state();
+        state.calls.push(call);
+        if state.failures > 0 {
+            state.failures -= 1;
+            return Err(Error::Cancelled);
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    fn nic(&mut self, nic: Uuid) -> Option<&mut FoundNic> {
+        self.instances.values_mut().find_map(|instance| instance.nics.get_mut(&nic))
+    }
+
+    fn next_ifindex(&mut self) -> u32 {
+        self.last_ifindex += 1;
+        self.last_ifindex
+    }
+}
+
+impl Driver for Fake {
+    async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
+        let mut state = self.call(Call::Prepare(spec.uuid))?;
+        spec.check()?;
+        let mut before =
+            state.instances.remove(&spec.uuid).map(|instance| instance.nics).unwrap_or_default();
+        let mut nics = BTreeMap::new();
+        let mut prepared = Vec::new();
+        for wanted in &spec.nics {
+            let nic = wanted.uuid;
+            let found = before.remove(&nic).unwrap_or_else(|| FoundNic {
+                nic,
+                host_ifindex: state.next_ifindex(),
+                up: false,
+            });
+            let (host_ifindex, host_device) = (found.host_ifindex, host_device_name(nic));
+            prepared.push(Prepared { nic, host_ifindex, host_device });
+            nics.insert(nic, found);
+        }
+        state.instances.insert(spec.uuid, Instance { spec: spec.clone(), nics });
+        Ok(prepared)
+    }
+
+    async fn activate(&self, nic: Uuid) -> Result<(), Error> {
+        let mut state = self.call(Call::Activate(nic))?;
+        state.nic(nic).ok_or(Error::NoNic { nic })?.up = true;
+        Ok(())
+    }
+
+    async fn deactivate(&self, nic: Uuid) -> Result<(), Error> {
+        let mut state = self.call(Call::Deactivate(nic))?;
+        if let Some(nic) = state.nic(nic) {
+            nic.up = false;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, instance: Uuid) -> Result<(), Error> {
+        self.call(Call::Remove(instance))?.instances.remove(&instance);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, Error> {
+        let state = self.state();
+        let found = state.instances.iter().map(|(instance, it)| Found {
+            instance: *instance,
+            nics: it.nics.values().cloned().collect(),
+        });
+        Ok(found.collect())
+    }
+}
