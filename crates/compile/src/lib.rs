@@ -1,1 +1,56 @@
 //! Change set in, wire objects per host out: pure and incremental.
+//!
+//! Rules, for a host H. A NIC counts when it is enabled, bound to a host and plugged into an
+//! instance, its L2 network exists, and its host has a VTEP in the network's pool. H holds:
+//!
+//! | object | for each |
+//! |---|---|
+//! | `Network` | network of which a NIC that counts lives on H |
+//! | `Port` | NIC that counts, on H |
+//! | `Peer` | NIC that counts, on another host, of a network that H holds |
+//! | `Instance` | VM instance that is meant to run on H |
+//!
+//! A host without a VTEP in a pool gets nothing of that pool's networks and is nobody's peer
+//! there: a port whose tunnels end nowhere would look right and reach no one. [`MissingVtep`]
+//! says so. A host that has several VTEPs in a pool uses the one with the lowest uuid.
+//!
+//! [`Compiler`] does this for a change set with a few operators ([`operators`]), at a cost that
+//! grows with the change; [`compile_all`] does it plainly for everything, and is the reference in
+//! tests. Nothing here does I/O, reads a clock or knows an engine.
+
+mod compiler;
+mod full;
+mod objects;
+mod operators;
+mod output;
+
+use imbl::OrdMap;
+use model::{
+    Id,
+    resource::{host::Host, l2_vxlan_pool::L2VxlanNetworkPool},
+};
+use wire::object::{Object, ObjectKey};
+
+pub use compiler::{Compiler, Work};
+pub use full::{compile_all, missing_vteps};
+
+/// What one host must hold. A clone is free.
+pub type HostObjects = OrdMap<ObjectKey, Object>;
+
+/// How what one host must hold has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostDelta {
+    /// New objects and objects with another content, in the order in which to apply them.
+    pub upserts: Vec<Object>,
+    /// Objects that are gone, in the order in which to apply them: after the upserts.
+    pub removes: Vec<ObjectKey>,
+}
+
+/// A host that ought to carry networks of a pool, but has no VTEP in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MissingVtep {
+    /// The host.
+    pub host: Id<Host>,
+    /// The pool.
+    pub pool: Id<L2VxlanNetworkPool>,
+}

@@ -1,0 +1,352 @@
+//! The incremental compiler against the plain one, over random histories, and how much it works.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use model::{
+    Id, Kind, Record, Resource, Timestamp,
+    resource::{
+        cluster::HypervisorType,
+        host::Host,
+        l2_vxlan_network::L2VxlanNetwork,
+        vm_instance::{InstanceDriver, VmInstance},
+        vm_nic::{UsedIp, VmNic},
+        vtep::Vtep,
+        zone::EnableState,
+    },
+};
+use netloom_compile::{Compiler, HostDelta, HostObjects, MissingVtep, compile_all, missing_vteps};
+use proptest::prelude::*;
+use store::{Event, Store, Watch};
+use uuid::Uuid;
+use wire::object::{Object, ObjectKey, Table};
+
+type Hosts = BTreeMap<Id<Host>, HostObjects>;
+
+fn id<R>(kind: u8, n: u32) -> Id<R> {
+    Id::new(Uuid::from_u128((u128::from(kind) << 64) | u128::from(n)))
+}
+
+fn ip(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n))
+}
+
+const NOW: Timestamp = Timestamp(0);
+
+fn network(n: u32, pool: u32, vni: u32) -> L2VxlanNetwork {
+    L2VxlanNetwork {
+        uuid: id(1, n),
+        name: format!("net{n}"),
+        description: None,
+        zone_uuid: id(9, 0),
+        network_type: "VxlanNetwork".to_owned(),
+        vni,
+        pool_uuid: id(2, pool),
+        number: n,
+        create_date: NOW,
+        last_op_date: NOW,
+    }
+}
+
+fn vtep(n: u32, host: u32, pool: u32, address: u32) -> Vtep {
+    Vtep {
+        uuid: id(3, n),
+        host_uuid: id(4, host),
+        vtep_ip: ip(address),
+        port: 8472,
+        vtep_type: "KVM_HOST_VXLAN".to_owned(),
+        create_date: NOW,
+        last_op_date: NOW,
+        pool_uuid: id(2, pool),
+    }
+}
+
+fn instance(n: u32, host: u32, name: &str) -> VmInstance {
+    VmInstance {
+        uuid: id(5, n),
+        name: name.to_owned(),
+        description: None,
+        zone_uuid: id(9, 0),
+        cluster_uuid: id(9, 1),
+        host_uuid: id(4, host),
+        default_l3_network_uuid: id(9, 2),
+        instance_type: "UserVm".to_owned(),
+        hypervisor_type: HypervisorType::Kvm,
+        driver: InstanceDriver::Netns,
+        create_date: NOW,
+        last_op_date: NOW,
+    }
+}
+
+fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
+    let used = |last: u32| UsedIp {
+        ip_range_uuid: id(9, 3),
+        l3_network_uuid: id(9, 2),
+        ip_version: 4,
+        ip: ip(last),
+        netmask: None,
+        prefix_len: 24,
+        gateway: ip(1),
+    };
+    VmNic {
+        uuid: id(6, n),
+        vm_instance_uuid: host.map(|_| id(5, n)),
+        l3_network_uuid: id(9, 2),
+        l2_network_uuid: id(1, network),
+        host_uuid: host.map(|host| id(4, host)),
+        number: n,
+        mac: macaddr_of(n),
+        used_ips: vec![used(n + 20), used(n + 10)],
+        mtu: 1450,
+        device_id: 0,
+        state: EnableState::Enabled,
+        create_date: NOW,
+        last_op_date: NOW,
+    }
+}
+
+fn macaddr_of(n: u32) -> macaddr::MacAddr6 {
+    let [a, b, c, d] = n.to_be_bytes();
+    [0xfa, 0x16, a, b, c, d].into()
+}
+
+/// One transaction of a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(Vec<Record>),
+    Delete(Kind, Uuid),
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let network = (0..3u32, 0..2u32, 1..3u32).prop_map(|(n, pool, vni)| network(n, pool, vni));
+    let vtep = (0..6u32, 0..4u32, 0..2u32, 0..8u32)
+        .prop_map(|(n, host, pool, ip)| vtep(n, host, pool, ip));
+    let instance = (0..4u32, 0..4u32, "[ab]").prop_map(|(n, host, name)| instance(n, host, &name));
+    let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..6u32, 0..5i64).prop_map(
+        |(n, net, host, twist, time)| {
+            let mut nic = nic(n, net, host);
+            nic.last_op_date = Timestamp(time);
+            match twist {
+                0 => nic.state = EnableState::Disabled,
+                1 => nic.used_ips.clear(),
+                2 => nic.vm_instance_uuid = None,
+                _ => {}
+            }
+            nic
+        },
+    );
+    prop_oneof![
+        2 => network.prop_map(Resource::into_record),
+        3 => vtep.prop_map(Resource::into_record),
+        1 => instance.prop_map(Resource::into_record),
+        6 => nic.prop_map(Resource::into_record),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => prop::collection::vec(record(), 1..4).prop_map(Step::Put),
+        1 => record().prop_map(|record| Step::Delete(record.kind(), record.uuid())),
+    ]
+}
+
+fn commit(store: &Store<Record>, step: Step) {
+    let work = move |tx: &mut store::Tx<Record>| {
+        match step.clone() {
+            Step::Put(records) => records.into_iter().for_each(|record| tx.put(record)),
+            Step::Delete(kind, uuid) => tx.delete(kind, uuid),
+        }
+        Ok(())
+    };
+    store.transact(work).unwrap();
+}
+
+fn follow(hosts: &mut Hosts, deltas: BTreeMap<Id<Host>, HostDelta>) {
+    for (host, delta) in deltas {
+        assert_ne!(delta, HostDelta::default(), "a host without a change must be absent");
+        let tables: Vec<Table> = delta.upserts.iter().map(|object| object.key().table).collect();
+        assert!(tables.is_sorted(), "additions come in the order of their tables");
+        assert!(delta.removes.iter().rev().is_sorted(), "removals come in reverse");
+        let objects = hosts.entry(host).or_default();
+        for object in delta.upserts {
+            assert_ne!(objects.get(&object.key()), Some(&object), "an upsert changes something");
+            objects.insert(object.key(), object);
+        }
+        for key in delta.removes {
+            assert!(objects.remove(&key).is_some(), "what is removed was there");
+        }
+        if objects.is_empty() {
+            hosts.remove(&host);
+        }
+    }
+}
+
+fn all(compiler: &Compiler) -> Hosts {
+    compiler.hosts().map(|(host, objects)| (*host, objects.clone())).collect()
+}
+
+/// A store, its watch and a compiler that has the snapshot.
+fn start() -> (Store<Record>, Watch<Record>, Compiler) {
+    let store = Store::in_memory().unwrap();
+    let mut watch = store.watch();
+    let Some(Event::Snapshot(snapshot)) = watch.try_next() else { panic!("a snapshot is first") };
+    let mut compiler = Compiler::new();
+    compiler.load(&snapshot);
+    (store, watch, compiler)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn after_every_step_the_compiler_has_what_a_full_compile_gives(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let (store, mut watch, mut compiler) = start();
+        let mut copies = Hosts::new();
+        for step in steps {
+            commit(&store, step);
+            let Some(Event::Commit(commit)) = watch.try_next() else { continue };
+            follow(&mut copies, compiler.apply(&commit.changes));
+            let expected = compile_all(&commit.after);
+            prop_assert_eq!(&all(&compiler), &expected);
+            prop_assert_eq!(&copies, &expected);
+            prop_assert_eq!(compiler.missing(), &missing_vteps(&commit.after));
+        }
+    }
+
+    #[test]
+    fn changes_of_many_transactions_may_be_taken_in_at_once(
+        before in prop::collection::vec(step(), 1..20),
+        after in prop::collection::vec(step(), 1..20),
+    ) {
+        let (store, mut watch, mut compiler) = start();
+        before.into_iter().for_each(|step| commit(&store, step));
+        compiler.load(&store.snapshot());
+        let mut copies = all(&compiler);
+        let old = store.snapshot();
+        let mut stale = Compiler::new();
+        stale.load(&old);
+        after.into_iter().for_each(|step| commit(&store, step));
+        let mut changes = Vec::new();
+        while let Some(event) = watch.try_next() {
+            if let Event::Commit(commit) = event && commit.revision > old.revision() {
+                changes.extend(commit.changes.iter().cloned());
+            }
+        }
+        let expected = compile_all(&store.snapshot());
+        follow(&mut copies, compiler.apply(&changes));
+        prop_assert_eq!(&copies, &expected);
+        // A watcher that has lagged loads a snapshot instead, and is told the same difference.
+        let mut others = all(&stale);
+        follow(&mut others, stale.load(&store.snapshot()));
+        prop_assert_eq!(&others, &expected);
+    }
+}
+
+/// `hosts` hosts with a VTEP each; `networks` networks with `members` NICs each, spread over the
+/// first `spread` hosts.
+fn lay_out(store: &Store<Record>, hosts: u32, networks: u32, (members, spread): (u32, u32)) {
+    let vteps = (0..hosts).map(|h| vtep(h, h, 0, h).into_record());
+    let nets = (0..networks).map(|n| network(n, 0, n).into_record());
+    let nics = (0..networks)
+        .flat_map(move |n| (0..members).map(move |m| (n, m)))
+        .map(|(n, m)| nic(n * members + m, n, Some(m % spread)).into_record());
+    commit(store, Step::Put(vteps.chain(nets).chain(nics).collect()));
+}
+
+/// The work of adding NIC 99,999 to network 0 on host `host`.
+fn work_of_one_nic(store: &Store<Record>, host: u32) -> (u64, usize) {
+    let mut compiler = Compiler::new();
+    compiler.load(&store.snapshot());
+    let before = compiler.work().total();
+    let mut watch = store.watch();
+    commit(store, Step::Put(vec![nic(99_999, 0, Some(host)).into_record()]));
+    let found = std::iter::from_fn(|| watch.try_next());
+    let changes = found
+        .filter_map(|event| match event {
+            Event::Commit(commit) => Some(commit.changes),
+            _ => None,
+        })
+        .next();
+    let deltas = compiler.apply(&changes.unwrap());
+    (compiler.work().total() - before, deltas.values().map(|delta| delta.upserts.len()).sum())
+}
+
+#[test]
+fn one_nic_costs_its_networks_hosts_whatever_else_there_is() {
+    let cost = |networks, members, spread| {
+        let store = Store::in_memory().unwrap();
+        lay_out(&store, 20, networks, (members, spread));
+        work_of_one_nic(&store, 0)
+    };
+    let (small, objects) = cost(1, 10, 10);
+    assert_eq!(objects, 10, "a port, and a peer on each of nine other hosts");
+    let (crowded, _) = cost(200, 10, 10);
+    assert_eq!(small, crowded, "other networks cost nothing");
+    let (big, _) = cost(1, 100, 10);
+    assert_eq!(small, big, "members cost nothing when their hosts are the same");
+    assert!(small <= 4 * 10 + 20, "{small} entries for ten hosts");
+}
+
+#[test]
+fn the_first_nic_on_a_host_costs_the_networks_members_and_hosts() {
+    let store = Store::in_memory().unwrap();
+    lay_out(&store, 20, 50, (40, 10));
+    let (work, objects) = work_of_one_nic(&store, 15);
+    assert_eq!(objects, 1 + 1 + 40 + 10, "network, port, its peers, and it as a peer");
+    assert!(work <= 4 * (40 + 10) + 20, "{work} entries for {objects} objects");
+}
+
+#[test]
+fn a_host_without_a_vtep_holds_nothing_of_the_network_and_is_named() {
+    let (store, _, mut compiler) = start();
+    let records = [
+        network(0, 0, 7).into_record(),
+        vtep(0, 0, 0, 1).into_record(),
+        nic(0, 0, Some(0)).into_record(),
+        nic(1, 0, Some(1)).into_record(),
+    ];
+    commit(&store, Step::Put(records.to_vec()));
+    compiler.load(&store.snapshot());
+    let missing = MissingVtep { host: id(4, 1), pool: id(2, 0) };
+    assert_eq!(compiler.missing().iter().collect::<Vec<_>>(), [&missing]);
+    assert!(compiler.host(&id(4, 1)).is_empty());
+    let tables: Vec<Table> = compiler.host(&id(4, 0)).keys().map(|key| key.table).collect();
+    assert_eq!(tables, [Table::Network, Table::Port], "and it is nobody's peer");
+}
+
+#[test]
+fn addresses_are_sorted_and_carry_their_subnet() {
+    let (store, _, mut compiler) = start();
+    let records = [
+        network(0, 0, 7).into_record(),
+        vtep(0, 0, 0, 1).into_record(),
+        nic(0, 0, Some(0)).into_record(),
+    ];
+    commit(&store, Step::Put(records.to_vec()));
+    compiler.load(&store.snapshot());
+    let key = ObjectKey { table: Table::Port, uuid: id::<VmNic>(6, 0).uuid() };
+    let Some(Object::Port(port)) = compiler.host(&id(4, 0)).get(&key) else { panic!("no port") };
+    let ips: Vec<IpAddr> = port.addresses.iter().map(|address| address.ip).collect();
+    assert_eq!(ips, [ip(10), ip(20)]);
+    assert!(port.addresses.iter().all(|a| a.prefix_bits == 24 && a.gateway == Some(ip(1))));
+}
+
+#[test]
+fn a_change_that_no_host_can_see_costs_no_object() {
+    let (store, mut watch, mut compiler) = start();
+    lay_out(&store, 3, 1, (3, 3));
+    compiler.load(&store.snapshot());
+    let before = compiler.work();
+    let mut renamed = nic(0, 0, Some(0));
+    renamed.last_op_date = Timestamp(5);
+    commit(&store, Step::Put(vec![renamed.into_record()]));
+    let last = std::iter::from_fn(|| watch.try_next()).last();
+    let Some(Event::Commit(commit)) = last else { panic!("no commit") };
+    assert_eq!(commit.changes.len(), 1);
+    assert!(compiler.apply(&commit.changes).is_empty());
+    assert_eq!(compiler.work(), before);
+}
