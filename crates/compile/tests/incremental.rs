@@ -97,7 +97,7 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         l2_network_uuid: id(1, network),
         host_uuid: host.map(|host| id(4, host)),
         number: n,
-        mac: macaddr_of(n),
+        mac: mac_of(n),
         used_ips: vec![used(n + 20), used(n + 10)],
         mtu: 1450,
         device_id: 0,
@@ -107,7 +107,7 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
     }
 }
 
-fn macaddr_of(n: u32) -> macaddr::MacAddr6 {
+fn mac_of(n: u32) -> macaddr::MacAddr6 {
     let [a, b, c, d] = n.to_be_bytes();
     [0xfa, 0x16, a, b, c, d].into()
 }
@@ -160,7 +160,7 @@ fn commit(store: &Store<Record>, step: Step) {
         }
         Ok(())
     };
-    store.transact(work).unwrap();
+    store.transact(work).expect("the store in memory commits");
 }
 
 fn follow(hosts: &mut Hosts, deltas: BTreeMap<Id<Host>, HostDelta>) {
@@ -189,7 +189,7 @@ fn all(compiler: &Compiler) -> Hosts {
 
 /// A store, its watch and a compiler that has the snapshot.
 fn start() -> (Store<Record>, Watch<Record>, Compiler) {
-    let store = Store::in_memory().unwrap();
+    let store = Store::in_memory().expect("memory opens");
     let mut watch = store.watch();
     let Some(Event::Snapshot(snapshot)) = watch.try_next() else { panic!("a snapshot is first") };
     let mut compiler = Compiler::new();
@@ -271,7 +271,7 @@ fn work_of_one_nic(store: &Store<Record>, host: u32) -> (u64, usize) {
             _ => None,
         })
         .next();
-    let deltas = compiler.apply(&changes.unwrap());
+    let deltas = compiler.apply(&changes.expect("one transaction"));
     (compiler.work().total() - before, deltas.values().map(|delta| delta.upserts.len()).sum())
 }
 
