@@ -295,7 +295,7 @@ impl HostFeed {
             self.dirty = true;
             return;
         }
-        let agrees = sent.kernel == report.kernel;
+        let agrees = report.complete && sent.kernel == report.kernel;
         if !agrees && report.failed.is_empty() {
             tracing::warn!(%host, revision = report.revision, "data plane holds other facts");
         }
@@ -305,7 +305,8 @@ impl HostFeed {
             [Table::Instance, Table::Port].map(key).iter().any(|key| self.holds(key))
         };
         let up = report.up.into_iter().filter(|uuid| own(*uuid)).collect();
-        let acked_revision = report.revision.max(self.status.acked_revision);
+        let applied = if report.complete { report.revision } else { 0 };
+        let acked_revision = applied.max(self.status.acked_revision);
         let failed = report.failed;
         let status = HostStatus { connected: true, acked_revision, agrees, up, failed };
         self.dirty |= self.status != status;

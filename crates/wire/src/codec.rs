@@ -89,6 +89,7 @@ impl From<&AgentMessage> for pb::AgentMessage {
             }),
             AgentMessage::Report(report) => pb::agent_message::Kind::Report(pb::Report {
                 revision: report.revision,
+                complete: report.complete,
                 digests: Some(report.digests.into()),
                 kernel: report.kernel.to_bytes().into(),
                 up: report.up.iter().map(|uuid| bytes_of(*uuid)).collect(),
@@ -118,6 +119,7 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
                 let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, f.reason));
                 Ok(Self::Report(Report {
                     revision: report.revision,
+                    complete: report.complete,
                     digests: digests(report.digests)?,
                     kernel: SetDigest::from_bytes(fixed("kernel", &report.kernel)?),
                     up: report.up.iter().map(|up| uuid("up", up)).collect::<Result<_, _>>()?,
@@ -257,12 +259,15 @@ mod tests {
         }
 
         #[test]
-        fn agent_messages_survive_the_wire(revision: u64, digest: [u8; 32], ids: Vec<u128>) {
+        fn agent_messages_survive_the_wire(
+            revision: u64, complete: bool, digest: [u8; 32], ids: Vec<u128>,
+        ) {
             let kernel = SetDigest::from_bytes(digest);
             let digests = TableDigests { port: kernel, ..TableDigests::default() };
             let ids = || ids.iter().copied().map(Uuid::from_u128);
             let failed = ids().map(|id| (id, format!("{id} is broken"))).collect();
-            let report = Report { revision, digests, kernel, up: ids().collect(), failed };
+            let up = ids().collect();
+            let report = Report { revision, complete, digests, kernel, up, failed };
             let hello = Hello {
                 protocol: 1, agent_version: "1".into(), host: Uuid::max(), revision, digests,
             };

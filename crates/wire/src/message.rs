@@ -49,9 +49,12 @@ pub struct Hello {
 /// What an agent has applied. Level-triggered: the newest one says all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Everything up to here is durable and applied, or is listed in `failed`.
+    /// The objects that were applied last are those of this revision.
     pub revision: u64,
-    /// The digests of the objects that were applied.
+    /// All of it is durable, what must be gone is gone, and what must be there is there or is
+    /// listed in `failed`: only then does the host acknowledge the revision.
+    pub complete: bool,
+    /// The digests of these objects.
     pub digests: TableDigests,
     /// The digest of the facts that were read back from the kernel.
     pub kernel: SetDigest,

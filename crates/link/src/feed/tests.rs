@@ -63,7 +63,7 @@ impl Agent {
     fn report(&self) -> Report {
         let (revision, digests) = (self.revision, self.holding.digests());
         let kernel = self.holding.kernel_digest();
-        Report { revision, digests, kernel, ..Report::default() }
+        Report { revision, complete: true, digests, kernel, ..Report::default() }
     }
 }
 
@@ -211,6 +211,18 @@ fn a_report_about_a_state_that_was_never_sent_counts_for_nothing() {
     agent.revision = 900;
     feed.report(&ticket, agent.report());
     assert_eq!(status(&mut feed, 1).acked_revision, 0);
+}
+
+#[test]
+fn an_incomplete_report_acknowledges_nothing_but_tells_why() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    let failed = BTreeMap::from([(Uuid::from_u128(9), "busy".to_owned())]);
+    feed.report(&ticket, Report { complete: false, failed: failed.clone(), ..agent.report() });
+    let seen = status(&mut feed, 1);
+    assert_eq!((seen.acked_revision, seen.agrees, seen.failed), (0, false, failed));
 }
 
 #[test]

@@ -50,10 +50,10 @@ pub struct Hello {
 /// Level-triggered: the newest one says all.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Report {
-    /// Everything up to here is durable and applied, or is listed in `failed`.
+    /// The objects that were applied last are those of this revision.
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    /// Of the objects that were applied.
+    /// Of these objects.
     #[prost(message, optional, tag = "2")]
     pub digests: ::core::option::Option<Digests>,
     /// Of the facts that were read back from the kernel.
@@ -63,6 +63,10 @@ pub struct Report {
     pub up: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, repeated, tag = "5")]
     pub failed: ::prost::alloc::vec::Vec<Failure>,
+    /// All of it is durable, what must be gone is gone, and what must be there is there or is listed
+    /// in `failed`.
+    #[prost(bool, tag = "6")]
+    pub complete: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
