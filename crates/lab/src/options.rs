@@ -9,8 +9,7 @@ use std::{
 pub const STATE_ROOT: &str = "/run/netloom/lab";
 
 /// Where the server of a lab answers REST, if nobody says otherwise.
-pub const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7480);
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7480);
 
 /// What a lab is to be like.
 #[derive(Clone, Debug)]

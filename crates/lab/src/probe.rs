@@ -1,0 +1,186 @@
+//! Probes between VMs: real UDP packets over sockets inside the VMs' namespaces.
+//!
+//! Every VM answers with its name on the same port, so an answer proves who gave it, also where
+//! VMs share addresses. The sockets are opened inside, and used from here: nothing runs in a VM.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    os::fd::AsRawFd,
+};
+
+use hostnet::Namespace;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn6, bind, setsockopt, socket, sockopt::Ipv6V6Only,
+};
+use uuid::Uuid;
+
+use crate::{Error, underlay};
+
+/// Where VMs answer during a check.
+const PORT: u16 = 7489;
+/// Packets taken from one socket at a time.
+const BATCH: usize = 256;
+
+/// A VM with open sockets.
+pub(crate) struct Vm {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    v4: UdpSocket,
+    v6: UdpSocket,
+}
+
+/// A VM towards an address of another one, by their places in the list of VMs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) address: IpAddr,
+    pub(crate) expected: bool,
+}
+
+/// What became of the probes of a case: VMs by their places in the list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Who got one.
+    pub(crate) arrived: BTreeSet<usize>,
+    /// Whose answer came back.
+    pub(crate) answered: BTreeSet<usize>,
+}
+
+/// All probes of a check.
+pub(crate) struct Probes {
+    vms: Vec<Vm>,
+    cases: Vec<Case>,
+    pub(crate) seen: Vec<Seen>,
+    /// The case that each nonce was sent for.
+    sent: HashMap<u64, usize>,
+    answered: BTreeSet<u64>,
+}
+
+impl Vm {
+    /// Opens the sockets of a VM.
+    pub(crate) fn open(name: &str, namespace: &Namespace) -> Result<Self, Error> {
+        let failed = |error| Error::io(format_args!("open a socket in VM {name}"), error);
+        let (v4, v6) = namespace.run_in(|| (open_v4(), open_v6()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            addresses: underlay::vm_addresses(namespace)?,
+            v4: v4.map_err(failed)?,
+            v6: v6.map_err(failed)?,
+        })
+    }
+
+    fn send(&self, to: SocketAddr, text: &str) {
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        // No route, no neighbour: then the probe does not arrive, which is what is measured.
+        socket.send_to(text.as_bytes(), to).ok();
+    }
+}
+
+impl Probes {
+    /// Nothing is sent yet.
+    pub(crate) fn new(vms: Vec<Vm>, cases: Vec<Case>) -> Self {
+        let seen = vec![Seen::default(); cases.len()];
+        Self { vms, cases, seen, sent: HashMap::new(), answered: BTreeSet::new() }
+    }
+
+    /// Sends a probe for each case that `wanted` picks by its place, and returns their nonces.
+    pub(crate) fn send(&mut self, wanted: impl Fn(&Self, usize) -> bool) -> Vec<u64> {
+        let picked: Vec<usize> = (0..self.cases.len()).filter(|at| wanted(self, *at)).collect();
+        let mut nonces = Vec::with_capacity(picked.len());
+        for at in picked {
+            let case = self.cases[at];
+            let (nonce, _) = Uuid::new_v4().as_u64_pair();
+            self.sent.insert(nonce, at);
+            let to = SocketAddr::new(case.address, PORT);
+            self.vms[case.from].send(to, &format!("probe {nonce:x}"));
+            nonces.push(nonce);
+        }
+        nonces
+    }
+
+    /// Whether the answer to each of these probes has come back.
+    pub(crate) fn are_answered(&self, nonces: &[u64]) -> bool {
+        nonces.iter().all(|nonce| self.answered.contains(nonce))
+    }
+
+    /// Whether a case's probes arrived where they should, and the answer came back.
+    pub(crate) fn is_reached(&self, at: usize) -> bool {
+        let (to, seen) = (self.cases[at].to, &self.seen[at]);
+        seen.arrived.contains(&to) && seen.answered.contains(&to)
+    }
+
+    /// Takes what has come in at every VM, and answers probes.
+    pub(crate) fn receive(&mut self) -> Result<(), Error> {
+        for at in 0..self.vms.len() {
+            let mut packets = Vec::new();
+            let vm = &self.vms[at];
+            for socket in [&vm.v4, &vm.v6] {
+                let taken = take(socket, &mut packets);
+                taken
+                    .map_err(|error| Error::io(format_args!("receive in VM {}", vm.name), error))?;
+            }
+            for (text, source) in packets {
+                self.understand(at, &text, source);
+            }
+        }
+        Ok(())
+    }
+
+    /// Packets that are none of ours, or of another check, say nothing.
+    fn understand(&mut self, at: usize, text: &str, source: SocketAddr) {
+        let mut words = text.split(' ');
+        let kind = words.next().unwrap_or_default();
+        let nonce = words.next().and_then(|word| u64::from_str_radix(word, 16).ok());
+        let Some((nonce, case)) = nonce.and_then(|n| Some((n, *self.sent.get(&n)?))) else {
+            return;
+        };
+        match (kind, words.next()) {
+            ("probe", None) => {
+                self.seen[case].arrived.insert(at);
+                let vm = &self.vms[at];
+                vm.send(source, &format!("answer {nonce:x} {}", vm.name));
+            }
+            ("answer", Some(name)) if self.cases[case].from == at => {
+                let who = self.vms.iter().position(|vm| vm.name == name);
+                self.seen[case].answered.extend(who);
+                self.answered.insert(nonce);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn open_v4() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Apart from the IPv4 socket, which has the same port.
+fn open_v6() -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;
+    setsockopt(&socket, Ipv6V6Only, &true)?;
+    let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0);
+    bind(socket.as_raw_fd(), &SockaddrIn6::from(address))?;
+    Ok(UdpSocket::from(socket))
+}
+
+fn take(socket: &UdpSocket, packets: &mut Vec<(String, SocketAddr)>) -> io::Result<()> {
+    let mut buffer = [0; 256];
+    for _ in 0..BATCH {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, source)) => {
+                packets.push((String::from_utf8_lossy(&buffer[..length]).into_owned(), source));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // What an ICMP error of an earlier packet left behind.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

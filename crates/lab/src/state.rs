@@ -1,0 +1,146 @@
+//! What a lab keeps on disk: enough to take it down after a crash at any point.
+//!
+//! `<root>/<lab>/` holds `lab.json` (written before anything else is made), the topology as it was
+//! applied, and for each process `<name>/` (its data), `<name>.pid` and `<name>.log`.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, names};
+
+/// A lab's place on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) lab: String,
+    pub(crate) root: PathBuf,
+}
+
+/// What must be known of a lab to go on with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) binary: PathBuf,
+    pub(crate) topology: PathBuf,
+    pub(crate) hosts: Vec<String>,
+}
+
+impl Place {
+    /// The place of the lab of this name; nothing is made.
+    pub(crate) fn new(lab: &str, root: &Path) -> Result<Self, Error> {
+        names::check_lab(lab)?;
+        let root = std::path::absolute(root)
+            .map_err(|error| Error::io(format_args!("use {}", root.display()), error))?;
+        Ok(Self { lab: lab.to_owned(), root })
+    }
+
+    /// The directory of the lab.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.root.join(&self.lab)
+    }
+
+    /// A file or directory of the lab.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// Makes the directory, readable by its owner alone.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        make_directory(&self.dir())
+    }
+
+    /// Keeps others from making or removing labs here until the result is dropped.
+    pub(crate) fn lock(&self) -> Result<Flock<File>, Error> {
+        let failed = |error| Error::io(format_args!("lock {}", self.root.display()), error);
+        loop {
+            make_directory(&self.root)?;
+            let root = File::open(&self.root).map_err(failed)?;
+            let root = Flock::lock(root, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| failed(errno.into()))?;
+            // Whoever held the lock before may have removed the directory.
+            let ours = root.metadata().map_err(failed)?;
+            if fs::metadata(&self.root).is_ok_and(|now| now.ino() == ours.ino()) {
+                return Ok(root);
+            }
+        }
+    }
+
+    /// The settings; `None`: there is no such lab, or not yet.
+    pub(crate) fn settings(&self) -> Result<Option<Settings>, Error> {
+        let path = self.path("lab.json");
+        let failed = |error| Error::io(format_args!("read {}", path.display()), error);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The settings of a lab that must be there.
+    pub(crate) fn existing(&self) -> Result<Settings, Error> {
+        self.settings()?
+            .ok_or_else(|| Error::NoLab { name: self.lab.clone(), state_root: self.root.clone() })
+    }
+
+    /// Keeps the settings.
+    pub(crate) fn keep(&self, settings: &Settings) -> Result<(), Error> {
+        let text = serde_json::to_vec_pretty(settings);
+        let text = text.map_err(|error| Error::io("write lab.json", error))?;
+        self.write("lab.json", &text)
+    }
+
+    /// Removes a file of the lab; no such file is success.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format_args!("remove {}", path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a file of the lab: the old one is there, or the new one, never half of it.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let (path, draft) = (self.path(name), self.path(&format!("{name}.new")));
+        let write = || {
+            let mut file =
+                File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            file.write_all(content)?;
+            fs::rename(&draft, &path)
+        };
+        write().map_err(|error| Error::io(format_args!("write {}", path.display()), error))
+    }
+}
+
+/// The names of all labs below `root`.
+pub(crate) fn labs(root: &Path) -> Result<Vec<String>, Error> {
+    let failed = |error| Error::io(format_args!("read {}", root.display()), error);
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+        if names::check_lab(&name).is_ok() {
+            found.push(name);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Makes a directory and those above it; success when it is there.
+pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Error::io(format_args!("make {}", path.display()), error))
+}
