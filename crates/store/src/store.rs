@@ -88,8 +88,8 @@ impl<R: Row> Store<R> {
     /// Runs `work` and returns when it is durable, and this store's snapshots and watchers show it.
     /// Blocks the thread: async code uses [`transact_async`](Self::transact_async).
     ///
-    /// `work` runs on the writer thread, so it must be quick and must not call this store. It may
-    /// run several times (another server was faster); only its last run counts. An `Err` or a
+    /// `work` runs on the writer thread, so it must be quick. It cannot start another transaction
+    /// (that is refused with [`Code::Internal`]). It may run several times (another server was faster); only its last run counts. An `Err` or a
     /// panic changes nothing.
     ///
     /// # Errors
@@ -148,6 +148,9 @@ impl<R: Row> Store<R> {
     }
 
     fn send(&self, job: Job<R>) -> Result<()> {
+        if self.inner.on_writer_thread() {
+            return Err(Error::new(Code::Internal, "a transaction tried to start another one"));
+        }
         let jobs = self.inner.jobs.as_ref().ok_or_else(writer_gone)?;
         jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => {
@@ -159,12 +162,22 @@ impl<R: Row> Store<R> {
     }
 }
 
+impl<R: Row> Inner<R> {
+    /// There one must not wait for the writer thread.
+    fn on_writer_thread(&self) -> bool {
+        let current = thread::current().id();
+        self.writer.as_ref().is_some_and(|writer| writer.thread().id() == current)
+    }
+}
+
 impl<R: Row> Drop for Inner<R> {
     fn drop(&mut self) {
         self.jobs = None;
-        let Some(writer) = self.writer.take() else { return };
-        // The last handle may have been inside a closure: the thread cannot wait for itself.
-        if writer.thread().id() != thread::current().id() && writer.join().is_err() {
+        // The last handle may have been inside a closure.
+        if self.on_writer_thread() {
+            return;
+        }
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the store's writer thread has panicked");
         }
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use model::{Code, Error};
@@ -19,6 +20,7 @@ pub struct Memory {
     disk: Arc<Mutex<Disk>>,
     /// This server's log shows at least up to here.
     shown: u64,
+    period: Option<Duration>,
 }
 
 /// What happens to a later commit.
@@ -50,6 +52,13 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A server on this engine looks for other servers' revisions so often, even when idle.
+    #[must_use]
+    pub fn following_every(mut self, period: Duration) -> Self {
+        self.period = Some(period);
+        self
     }
 
     /// Adds a fault; each one befalls one commit, in this order.
@@ -123,6 +132,10 @@ impl Engine for Memory {
     fn compact(&mut self, revision: u64) -> Result<(), Error> {
         self.reach()?.log.retain(|record| record.revision > revision);
         Ok(())
+    }
+
+    fn follow_every(&self) -> Option<Duration> {
+        self.period
     }
 }
 

@@ -274,3 +274,22 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
     };
     refused(path, what, hint).cause(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_synced_and_the_file_is_ours_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(dir.path().join("store.db")).unwrap();
+        let pragma = |name: &str| {
+            store
+                .connection
+                .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        };
+        assert_eq!(pragma("synchronous").unwrap(), 2.into(), "FULL");
+        assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
+        assert_eq!(pragma("locking_mode").unwrap(), "exclusive".to_owned().into());
+    }
+}

@@ -1,0 +1,134 @@
+//! Engines by themselves: compare-and-set, log, lock, refusals.
+
+use std::{fs, path::Path};
+
+use model::Code;
+use netloom_store::{CommitError, Engine, LogError, LogRecord, Sqlite};
+
+use crate::toy::{Disk, put, thing};
+
+fn record(revision: u64) -> LogRecord {
+    let json = format!(
+        r#"{{"revision": {revision}, "counters": [["n", {revision}]], "fences": ["f"],
+            "claims": [["k{revision}", "00000000-0000-0000-0000-000000000001"]]}}"#
+    );
+    serde_json::from_str(&json).expect("a record")
+}
+
+fn on_both(test: impl Fn(&mut dyn Engine)) {
+    for disk in [Disk::sqlite(), Disk::memory()] {
+        let mut engine = disk.engine();
+        engine.load().expect("it loads");
+        test(engine.as_mut());
+    }
+}
+
+fn revisions(engine: &mut dyn Engine, after: u64, limit: usize) -> Vec<u64> {
+    let records = engine.read_log(after, limit).expect("the log reaches back");
+    records.into_iter().map(|record| record.revision).collect()
+}
+
+#[test]
+fn a_commit_on_an_old_head_writes_nothing() {
+    on_both(|engine| {
+        engine.commit(0, &[record(1), record(2)]).expect("the head is 0");
+        let late = engine.commit(1, &[record(2)]);
+        assert!(matches!(late, Err(CommitError::Conflict { head: 2 })));
+        let loaded = engine.load().expect("it loads");
+        assert_eq!((loaded.head, loaded.claims.len()), (2, 2));
+        assert_eq!(loaded.counters, [("n".to_owned(), 2)]);
+    });
+}
+
+#[test]
+fn the_log_is_read_in_pages_and_may_be_cut() {
+    on_both(|engine| {
+        engine.commit(0, &(1..=9).map(record).collect::<Vec<_>>()).expect("the head is 0");
+        assert_eq!(revisions(engine, 0, 4), [1, 2, 3, 4]);
+        assert_eq!(revisions(engine, 4, 100), [5, 6, 7, 8, 9]);
+        assert!(revisions(engine, 9, 100).is_empty());
+        engine.compact(6).expect("it is cut");
+        assert!(matches!(engine.read_log(5, 9), Err(LogError::Compacted)));
+        assert_eq!(revisions(engine, 6, 100), [7, 8, 9]);
+        engine.compact(9).expect("it is cut");
+        assert!(matches!(engine.read_log(8, 9), Err(LogError::Compacted)));
+        assert!(revisions(engine, 9, 100).is_empty());
+        assert_eq!(engine.load().expect("it loads").head, 9);
+    });
+}
+
+#[test]
+fn a_record_larger_than_a_piece_comes_back_whole() {
+    on_both(|engine| {
+        let mut big = record(1);
+        big.fences = vec!["x".repeat(1_000_000), "y".to_owned()];
+        engine.commit(0, &[big.clone(), record(2)]).expect("the head is 0");
+        let read = engine.read_log(0, 10).expect("the log is there");
+        assert_eq!((&read[0].fences, read.len()), (&big.fences, 2));
+    });
+}
+
+/// Opens a file that must be refused; gives what the user is told.
+fn refusal(path: &Path) -> String {
+    let error = Sqlite::open(path).expect_err("it must be refused");
+    assert_eq!(error.code, Code::StoreUnavailable);
+    error.to_string()
+}
+
+#[test]
+fn a_file_that_another_server_has_open_is_refused_until_that_one_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("store.db");
+    let first = Sqlite::open(&path).expect("it opens");
+    let told = refusal(&path);
+    assert!(told.contains("open in another process") && told.contains("stop that one"), "{told}");
+    drop(first);
+    Sqlite::open(&path).expect("it is free again");
+}
+
+#[test]
+fn a_file_that_is_no_sound_store_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = dir.path().join("text");
+    fs::write(&text, "not a database at all, but long enough to be read as one".repeat(50))
+        .expect("it is written");
+    assert!(refusal(&text).contains("is not a netloom store"));
+
+    let other = dir.path().join("other.db");
+    let tables = rusqlite::Connection::open(&other).expect("it opens");
+    tables.execute_batch("CREATE TABLE t (x)").expect("a table");
+    drop(tables);
+    assert!(refusal(&other).contains("is not a netloom store"));
+    let missing = dir.path().join("no/such/dir/store.db");
+    assert!(refusal(&missing).contains("cannot be read or written"));
+}
+
+#[test]
+fn a_store_of_a_later_version_is_refused() {
+    let disk = Disk::sqlite();
+    put(&disk.open(), thing(1, 1));
+    let Disk::Sqlite(dir) = &disk else { panic!("it is SQLite") };
+    let path = dir.path().join("store.db");
+    let raw = rusqlite::Connection::open(&path).expect("it opens");
+    raw.pragma_update(None, "user_version", 99).expect("it is changed");
+    drop(raw);
+    let told = refusal(&path);
+    assert!(told.contains("version 99") && told.contains("start the netloom"), "{told}");
+}
+
+#[test]
+fn a_damaged_store_is_refused() {
+    let disk = Disk::sqlite();
+    let store = disk.open();
+    for n in 0..200 {
+        put(&store, thing(n, n));
+    }
+    drop(store);
+    let Disk::Sqlite(dir) = &disk else { panic!("it is SQLite") };
+    let path = dir.path().join("store.db");
+    let mut bytes = fs::read(&path).expect("it is read");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 3000].fill(0xa5);
+    fs::write(&path, bytes).expect("it is written");
+    assert!(refusal(&path).contains("is damaged"));
+}

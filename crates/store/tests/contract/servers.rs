@@ -1,0 +1,280 @@
+//! Several servers on one engine, with everything that may go wrong between them.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use model::Code;
+use netloom_store::{Engine, Event, Memory, Read, Store, Tx, engine::memory::Fault};
+
+use crate::toy::{
+    Kind, Toy, changed, commit, everything, id, next_commit, next_snapshot, put, server, thing,
+    value,
+};
+
+/// Two servers; neither sees what the other does from now on, until it meets a conflict.
+fn apart() -> (Memory, Store<Toy>, Store<Toy>) {
+    let memory = Memory::new();
+    let (a, b) = (server(&memory), server(&memory));
+    memory.delay_log();
+    (memory, a, b)
+}
+
+/// Puts row `n` with the value of row `of` plus one; counts its runs.
+fn increment(n: u64, of: u64) -> (Arc<AtomicU32>, impl FnMut(&mut Tx<Toy>) -> u64 + Send) {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let work = move |tx: &mut Tx<Toy>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let next = value(tx, of).unwrap_or(0) + 1;
+        tx.put(thing(n, next));
+        next
+    };
+    (runs, work)
+}
+
+#[test]
+fn what_others_have_not_touched_is_kept_and_moved() {
+    let (_, a, b) = apart();
+    put(&a, thing(1, 1));
+    let (runs, work) = increment(2, 3);
+    assert_eq!(commit(&b, work), (1, 2));
+    assert_eq!(runs.load(Ordering::Relaxed), 1, "it need not run again");
+    assert_eq!(value(&b.snapshot(), 1), Some(1));
+}
+
+#[test]
+fn what_others_have_touched_runs_again_on_the_new_state() {
+    let (_, a, b) = apart();
+    put(&a, thing(1, 10));
+    let (runs, work) = increment(2, 1);
+    assert_eq!(commit(&b, work), (11, 2));
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_repeated_transaction_repeats_those_that_rest_on_it() {
+    let (_, a, b) = apart();
+    put(&a, thing(1, 10));
+    let (open, gate) = mpsc::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (first, work_first) = increment(1, 1);
+    let (second, work_second) = increment(2, 1);
+    let (other, work_other) = increment(3, 3);
+    runtime.block_on(async {
+        let mut works = [
+            Box::new(work_first) as Box<dyn FnMut(&mut Tx<Toy>) -> u64 + Send>,
+            Box::new(work_second),
+            Box::new(work_other),
+        ]
+        .map(|mut work| Box::pin(b.transact_async(move |tx| Ok(work(tx)))));
+        let closed = b.transact_async(move |_| {
+            gate.recv().expect("the gate opens");
+            Ok(())
+        });
+        let mut closed = Box::pin(closed);
+        // Queued in this order while the first one holds the writer: one batch of three.
+        std::future::poll_fn(|ctx| {
+            assert!(closed.as_mut().poll(ctx).is_pending());
+            works.iter_mut().for_each(|work| assert!(work.as_mut().poll(ctx).is_pending()));
+            std::task::Poll::Ready(())
+        })
+        .await;
+        open.send(()).expect("the transaction waits");
+        closed.await.expect("it commits");
+        let [one, two, three] = works;
+        let value = |done: model::Result<netloom_store::Committed<u64>>| {
+            done.map(|done| (done.value, done.revision)).expect("it commits")
+        };
+        assert_eq!(
+            (value(one.await), value(two.await), value(three.await)),
+            ((11, 2), (12, 3), (1, 4))
+        );
+    });
+    let runs = [first, second, other].map(|runs| runs.load(Ordering::Relaxed));
+    assert_eq!(runs, [2, 2, 1], "only the third one could be kept");
+}
+
+/// Adds a child to box 9 unless it has one; gives whether it did.
+fn only_child(n: u64, fenced: bool) -> impl FnMut(&mut Tx<Toy>) -> bool + Send {
+    move |tx| {
+        if fenced {
+            tx.fence("box 9");
+        }
+        let empty = tx.referrers(Kind::Thing, "inside", id(9)).next().is_none();
+        if empty {
+            tx.put(Toy { inside: Some(id(9)), ..thing(n, 0) });
+        }
+        empty
+    }
+}
+
+#[test]
+fn a_fence_protects_what_two_transactions_could_both_think_true() {
+    let (_, a, b) = apart();
+    assert!(commit(&a, only_child(1, true)).0);
+    assert!(!commit(&b, only_child(2, true)).0);
+}
+
+#[test]
+fn without_a_fence_sets_are_not_protected() {
+    let (_, a, b) = apart();
+    assert!(commit(&a, only_child(1, false)).0);
+    assert!(commit(&b, only_child(2, false)).0, "the suite does see a forgotten fence");
+}
+
+#[test]
+fn claims_are_exclusive_and_counters_unique_between_servers() {
+    let (_, a, b) = apart();
+    assert!(commit(&a, |tx| tx.claim("k", id(1)).is_ok()).0);
+    assert!(!commit(&b, |tx| tx.claim("k", id(2)).is_ok()).0);
+    let (_, a, b) = apart();
+    assert_eq!(commit(&a, |tx| tx.counter("n")).0, 1);
+    assert_eq!(commit(&b, |tx| tx.counter("n")).0, 2);
+}
+
+#[test]
+fn servers_with_interleaved_writes_converge() {
+    let memory = Memory::new();
+    let servers: Vec<_> = (0..3).map(|_| server(&memory)).collect();
+    let write = |(n, store): (u64, &Store<Toy>)| {
+        let store = store.clone();
+        let once = move |i: u64| {
+            let work = move |tx: &mut Tx<Toy>| {
+                let number = tx.counter("n");
+                tx.put(thing(i, number));
+                tx.put(thing(1000 + number, n));
+                let _ = tx.claim(&format!("k{i}"), id(n));
+                number
+            };
+            commit(&store, work).0
+        };
+        thread::spawn(move || (0..60).map(once).collect::<Vec<u64>>())
+    };
+    let threads: Vec<_> = (1..).zip(servers.iter()).map(write).collect();
+    let numbers: Vec<u64> = threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect();
+    assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), 180, "no number came twice");
+    let states = servers.iter().map(|store| {
+        assert_eq!(store.follow(), Ok(180));
+        everything(&store.snapshot())
+    });
+    let states: Vec<_> = states.collect();
+    assert!(states.iter().all(|state| *state == states[0]));
+    assert_eq!(everything(&server(&memory).snapshot()), states[0]);
+}
+
+#[test]
+fn a_watch_tells_other_servers_transactions_late_but_once_and_in_order() {
+    let (memory, a, b) = apart();
+    let mut watch = b.watch();
+    assert_eq!(next_snapshot(&mut watch), 0);
+    put(&a, thing(1, 1));
+    put(&a, thing(2, 2));
+    assert_eq!(b.follow(), Ok(0));
+    assert!(watch.try_next().is_none());
+    memory.show_log();
+    put(&b, thing(3, 3));
+    let told: Vec<_> = (0..3).map(|_| next_commit(&mut watch)).collect();
+    assert!(told.iter().map(|commit| commit.revision).eq(1..=3));
+    assert!(told.iter().map(|commit| changed(&commit.changes)).eq((1..=3).map(|n| vec![id(n)])));
+    assert!(watch.try_next().is_none());
+}
+
+#[test]
+fn an_idle_server_follows_by_itself() {
+    let memory = Memory::new();
+    let idle = server(&memory.clone().following_every(Duration::from_millis(1)));
+    let mut watch = idle.watch();
+    assert_eq!(next_snapshot(&mut watch), 0);
+    put(&server(&memory), thing(1, 1));
+    assert_eq!(next_commit(&mut watch).revision, 1);
+}
+
+#[test]
+fn a_server_for_which_the_log_is_too_short_loads_the_state_anew() {
+    let (memory, a, b) = apart();
+    let mut watch = b.watch();
+    assert_eq!(next_snapshot(&mut watch), 0);
+    for n in 1..=5 {
+        put(&a, thing(1, n));
+    }
+    memory.clone().compact(3).expect("it is cut");
+    let (runs, work) = increment(2, 1);
+    assert_eq!(commit(&b, work), (6, 6));
+    assert_eq!(runs.load(Ordering::Relaxed), 1, "the gap shows before anything runs");
+    assert!(matches!(watch.next_blocking(), Some(Event::Lagged)));
+    assert_eq!(next_snapshot(&mut watch), 6);
+}
+
+fn failing_put(store: &Store<Toy>) -> model::Result<netloom_store::Committed<()>> {
+    store.transact(|tx| {
+        tx.put(thing(1, 1));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_commit_that_fails_before_it_is_applied_leaves_nothing() {
+    let memory = Memory::new();
+    let store = server(&memory);
+    memory.inject(Fault::FailBefore);
+    let failed = failing_put(&store).expect_err("the fault");
+    assert_eq!(failed.code, Code::StoreUnavailable);
+    assert_eq!(everything(&store.snapshot()), (vec![], vec![]));
+    let (_, work) = increment(1, 1);
+    assert_eq!(commit(&store, work), (1, 1));
+}
+
+#[test]
+fn a_commit_that_fails_after_it_is_applied_is_found_out() {
+    let memory = Memory::new();
+    let store = server(&memory);
+    let mut watch = store.watch();
+    assert_eq!(next_snapshot(&mut watch), 0);
+    memory.inject(Fault::FailAfter);
+    let failed = store.transact(|tx| {
+        let number = tx.counter("n");
+        tx.put(thing(1, number));
+        Ok(())
+    });
+    let failed = failed.expect_err("the fault");
+    assert_eq!(failed.code, Code::StoreUnavailable);
+    assert!(failed.message.contains("may have happened"), "{failed}");
+    assert_eq!(value(&store.snapshot(), 1), Some(1), "whoever looks sees it");
+    assert_eq!(commit(&store, |tx| tx.counter("n")), (2, 2));
+    assert_eq!(next_commit(&mut watch).revision, 1);
+    assert_eq!(next_commit(&mut watch).revision, 2);
+    assert!(watch.try_next().is_none(), "watchers are told once");
+}
+
+#[test]
+fn a_store_that_is_cut_off_refuses_and_recovers() {
+    let memory = Memory::new();
+    let (store, other) = (server(&memory), server(&memory));
+    memory.cut();
+    let failed = failing_put(&store).expect_err("cut off");
+    assert_eq!(failed.code, Code::StoreUnavailable);
+    assert!(store.follow().is_err());
+    memory.mend();
+    put(&other, thing(1, 5));
+    let (_, work) = increment(1, 1);
+    assert_eq!(commit(&store, work), (6, 2));
+}
+
+#[test]
+fn a_batch_that_always_loses_is_given_up() {
+    let memory = Memory::new();
+    let store = server(&memory);
+    (0..100).for_each(|_| memory.inject(Fault::Conflict));
+    let failed = failing_put(&store).expect_err("only conflicts");
+    assert_eq!(failed.code, Code::StoreUnavailable);
+    assert!(failed.message.contains("nothing was changed"), "{failed}");
+    assert_eq!(put(&store, thing(1, 1)), 1);
+}

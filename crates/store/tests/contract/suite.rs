@@ -1,0 +1,280 @@
+//! What holds on every engine, for one server.
+
+use std::{collections::BTreeSet, thread};
+
+use model::Code;
+use netloom_store::{Event, Read, Taken, Tx, WATCH_CAPACITY};
+
+use crate::toy::{
+    Disk, Kind, Toy, changed, commit, everything, id, next_commit, next_snapshot, put, refused,
+    thing, value,
+};
+
+macro_rules! on_every_engine {
+    ($($test:ident,)*) => {
+        mod sqlite { $(#[test] fn $test() { super::$test(&super::Disk::sqlite()); })* }
+        mod memory { $(#[test] fn $test() { super::$test(&super::Disk::memory()); })* }
+    };
+}
+
+on_every_engine! {
+    a_transaction_sees_its_own_writes_and_nobody_else_does,
+    a_snapshot_never_changes,
+    an_error_leaves_nothing,
+    a_panic_leaves_the_store_alive,
+    a_claim_has_one_owner_whoever_tries_at_once,
+    a_counter_never_repeats_across_threads_and_restarts,
+    a_watch_tells_each_transaction_once_and_in_order,
+    a_watcher_that_lags_starts_again_from_a_snapshot,
+    a_watch_ends_with_the_store,
+    a_reopened_store_has_the_same_state,
+    what_changes_nothing_makes_no_revision,
+    ten_thousand_rows_fit_in_a_transaction_and_no_more,
+    a_transaction_whose_caller_has_left_is_finished,
+    a_handle_dropped_inside_a_transaction_harms_nobody,
+    a_transaction_inside_a_transaction_is_refused,
+}
+
+fn a_transaction_sees_its_own_writes_and_nobody_else_does(disk: &Disk) {
+    let store = disk.open();
+    let outside = store.clone();
+    let ((inside, seen), _) = commit(&store, move |tx| {
+        let child = Toy { inside: Some(id(9)), ..thing(1, 7) };
+        tx.put(child);
+        assert_eq!(tx.claim("name", id(1)), Ok(()));
+        assert_eq!(tx.claim("name", id(2)), Err(Taken { owner: id(1) }));
+        let children: Vec<_> = tx.referrers(Kind::Thing, "inside", id(9)).collect();
+        assert_eq!(children, [id(1)]);
+        assert_eq!((tx.counter("n"), tx.counter("n")), (1, 2));
+        (value(tx, 1), value(&outside.snapshot(), 1))
+    });
+    assert_eq!((inside, seen), (Some(7), None));
+    assert_eq!(value(&store.snapshot(), 1), Some(7));
+}
+
+fn a_snapshot_never_changes(disk: &Disk) {
+    let store = disk.open();
+    put(&store, thing(1, 1));
+    let old = store.snapshot();
+    put(&store, thing(1, 2));
+    commit(&store, |tx| {
+        tx.delete(Kind::Thing, id(1));
+        tx.claim("k", id(1)).expect("nobody has it");
+    });
+    assert_eq!((value(&old, 1), old.claim_owner("k"), old.revision()), (Some(1), None, 1));
+    let new = store.snapshot();
+    assert_eq!((value(&new, 1), new.claim_owner("k"), new.revision()), (None, Some(id(1)), 3));
+}
+
+fn an_error_leaves_nothing(disk: &Disk) {
+    let store = disk.open();
+    let failed = store.transact(|tx: &mut Tx<Toy>| {
+        tx.put(thing(1, 1));
+        tx.claim("k", id(1)).expect("nobody has it");
+        tx.counter("n");
+        Err::<(), _>(refused())
+    });
+    assert_eq!(failed, Err(refused()));
+    assert_eq!(everything(&store.snapshot()), (vec![], vec![]));
+    assert_eq!(store.snapshot().revision(), 0);
+    assert_eq!(commit(&store, |tx| tx.counter("n")).0, 1);
+}
+
+fn a_panic_leaves_the_store_alive(disk: &Disk) {
+    let store = disk.open();
+    let failed = store.transact(|tx: &mut Tx<Toy>| -> model::Result<()> {
+        tx.put(thing(1, 1));
+        panic!("on purpose");
+    });
+    assert_eq!(failed.map_err(|error| (error.code, error.cause)).err(), {
+        Some((Code::Internal, Some("on purpose".to_owned())))
+    });
+    put(&store, thing(2, 2));
+    assert_eq!((value(&store.snapshot(), 1), value(&store.snapshot(), 2)), (None, Some(2)));
+}
+
+fn a_claim_has_one_owner_whoever_tries_at_once(disk: &Disk) {
+    let store = disk.open();
+    let claim_all = |me: u64| {
+        let store = store.clone();
+        let claim = move |key: u64| {
+            let work = move |tx: &mut Tx<Toy>| tx.claim(&format!("k{key}"), id(me)).is_ok();
+            commit(&store, work).0
+        };
+        thread::spawn(move || (0..20).filter(|key| claim(*key)).collect::<Vec<u64>>())
+    };
+    let threads: Vec<_> = (1..=8).map(claim_all).collect();
+    let won: Vec<u64> = threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect();
+    assert_eq!(won.len(), 20, "each key was won once");
+    assert_eq!(won.into_iter().collect::<BTreeSet<_>>().len(), 20);
+    assert_eq!(store.snapshot().claims_with_prefix("k").count(), 20);
+}
+
+fn a_counter_never_repeats_across_threads_and_restarts(disk: &Disk) {
+    let mut drawn = BTreeSet::new();
+    for _ in 0..3 {
+        let store = disk.open();
+        let draw = |_| {
+            let store = store.clone();
+            let draw = move || commit(&store, |tx| tx.counter("n")).0;
+            thread::spawn(move || (0..10).map(|_| draw()).collect::<Vec<u64>>())
+        };
+        let threads: Vec<_> = (0..4).map(draw).collect();
+        for number in threads.into_iter().flat_map(|t| t.join().expect("no panic")) {
+            assert!(drawn.insert(number), "{number} came twice");
+        }
+    }
+    assert_eq!(drawn, (1..=120).collect());
+}
+
+fn a_watch_tells_each_transaction_once_and_in_order(disk: &Disk) {
+    let store = disk.open();
+    put(&store, thing(1, 1));
+    let mut watch = store.watch();
+    assert_eq!(next_snapshot(&mut watch), 1);
+    put(&store, thing(2, 2));
+    commit(&store, |tx| tx.claim("k", id(1)).is_ok());
+    commit(&store, |tx| {
+        tx.put(thing(1, 3));
+        tx.delete(Kind::Thing, id(2));
+    });
+    let (first, second, third) =
+        (next_commit(&mut watch), next_commit(&mut watch), next_commit(&mut watch));
+    assert_eq!((first.revision, changed(&first.changes)), (2, vec![id(2)]));
+    assert_eq!((second.revision, changed(&second.changes)), (3, vec![]));
+    assert_eq!((third.revision, changed(&third.changes)), (4, vec![id(1), id(2)]));
+    let values = |row: &Option<std::sync::Arc<Toy>>| row.as_ref().map(|row| row.value);
+    let told: Vec<_> =
+        third.changes.iter().map(|c| (values(&c.before), values(&c.after))).collect();
+    assert_eq!(told, [(Some(1), Some(3)), (Some(2), None)]);
+    assert_eq!((value(&first.after, 2), value(&third.after, 2)), (Some(2), None));
+    assert!(watch.try_next().is_none());
+}
+
+fn a_watcher_that_lags_starts_again_from_a_snapshot(disk: &Disk) {
+    let store = disk.open();
+    let mut watch = store.watch();
+    let each = WATCH_CAPACITY as u64 / 32 + 1;
+    let write = |n: u64| {
+        let store = store.clone();
+        thread::spawn(move || {
+            for i in 1..=each {
+                put(&store, thing(n, i));
+            }
+        })
+    };
+    let threads: Vec<_> = (0..32).map(write).collect();
+    threads.into_iter().for_each(|t| t.join().expect("no panic"));
+    assert_eq!(next_snapshot(&mut watch), 0);
+    assert!(matches!(watch.next_blocking(), Some(Event::Lagged)));
+    assert_eq!(next_snapshot(&mut watch), 32 * each);
+    let last = put(&store, thing(1, 999));
+    assert_eq!(next_commit(&mut watch).revision, last);
+    assert!(watch.try_next().is_none());
+}
+
+fn a_watch_ends_with_the_store(disk: &Disk) {
+    let store = disk.open();
+    let mut watch = store.watch();
+    put(&store, thing(1, 1));
+    drop(store);
+    assert_eq!(next_snapshot(&mut watch), 0);
+    assert_eq!(next_commit(&mut watch).revision, 1);
+    assert!(watch.next_blocking().is_none());
+}
+
+fn a_reopened_store_has_the_same_state(disk: &Disk) {
+    let store = disk.open();
+    commit(&store, |tx| {
+        (1..5).for_each(|n| tx.put(Toy { inside: Some(id(9)), ..thing(n, n) }));
+        tx.claim("a/1", id(1)).expect("nobody has it");
+        tx.claim("a/2", id(2)).expect("nobody has it");
+    });
+    commit(&store, |tx| {
+        tx.delete(Kind::Thing, id(2));
+        tx.put(Toy { beside: Some(id(9)), ..thing(3, 33) });
+        tx.release_claim("a/1");
+    });
+    let before = (store.snapshot().revision(), everything(&store.snapshot()));
+    drop(store);
+    let again = disk.open().snapshot();
+    assert_eq!((again.revision(), everything(&again)), before);
+    assert_eq!(again.referrers(Kind::Thing, "inside", id(9)).collect::<Vec<_>>(), [id(1), id(4)]);
+    assert_eq!(again.referrers(Kind::Thing, "beside", id(9)).collect::<Vec<_>>(), [id(3)]);
+}
+
+fn what_changes_nothing_makes_no_revision(disk: &Disk) {
+    let store = disk.open();
+    put(&store, thing(1, 1));
+    let same = commit(&store, |tx| {
+        tx.put(thing(1, 1));
+        tx.delete(Kind::Thing, id(2));
+        tx.release_claim("k");
+        value(tx, 1)
+    });
+    assert_eq!(same, (Some(1), 1));
+    assert_eq!(commit(&store, |tx| tx.fence("f")).1, 2, "a fence is a write");
+}
+
+fn ten_thousand_rows_fit_in_a_transaction_and_no_more(disk: &Disk) {
+    let store = disk.open();
+    let fill = |rows: u64| {
+        move |tx: &mut Tx<Toy>| {
+            (0..rows).for_each(|n| tx.put(thing(n, rows)));
+            Ok(())
+        }
+    };
+    let refused = store.transact(fill(10_001)).expect_err("too much at once");
+    assert_eq!(refused.code, Code::OperationFailed);
+    assert_eq!(store.snapshot().list(Kind::Thing).count(), 0);
+    store.transact(fill(10_000)).expect("it fits");
+    drop(store);
+    assert_eq!(disk.open().snapshot().list(Kind::Thing).count(), 10_000);
+}
+
+fn a_transaction_whose_caller_has_left_is_finished(disk: &Disk) {
+    let store = disk.open();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let add = |n| {
+            move |tx: &mut Tx<Toy>| {
+                tx.put(thing(n, n));
+                Ok(())
+            }
+        };
+        let done = store.transact_async(add(1)).await;
+        assert_eq!(done.map(|done| done.revision), Ok(1));
+        let mut leaving = Box::pin(store.transact_async(add(2)));
+        let polled = std::future::poll_fn(|ctx| {
+            std::task::Poll::Ready(leaving.as_mut().poll(ctx).is_ready())
+        });
+        // Whether it is done already is a race; that it gets done is not.
+        let _ = polled.await;
+    });
+    drop(store);
+    assert_eq!(value(&disk.open().snapshot(), 2), Some(2));
+}
+
+fn a_handle_dropped_inside_a_transaction_harms_nobody(disk: &Disk) {
+    let store = disk.open();
+    let mut watch = store.watch();
+    let mut inner = Some(store.clone());
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let last = thread::spawn(move || {
+        commit(&store, move |tx| {
+            gate.recv().expect("the gate opens");
+            drop(inner.take());
+            tx.put(thing(1, 1));
+        })
+    });
+    open.send(()).expect("the transaction waits");
+    assert_eq!(last.join().expect("no panic").1, 1);
+    while watch.next_blocking().is_some() {}
+}
+
+fn a_transaction_inside_a_transaction_is_refused(disk: &Disk) {
+    let store = disk.open();
+    let inner = store.clone();
+    let (refused, _) = commit(&store, move |_| inner.transact(|_| Ok(())).err());
+    assert_eq!(refused.map(|error| error.code), Some(Code::Internal));
+}

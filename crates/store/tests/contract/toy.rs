@@ -1,0 +1,129 @@
+//! A row without meaning, engines to try it on, and short words for what the suite does often.
+
+use model::{Code, Error};
+use netloom_store::{Change, Commit, Engine, Event, Memory, Read, Row, Sqlite, Store, Tx, Watch};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Box,
+    Thing,
+}
+
+/// A row that may point at two others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Toy {
+    pub(crate) kind: Kind,
+    pub(crate) id: Uuid,
+    pub(crate) inside: Option<Uuid>,
+    pub(crate) beside: Option<Uuid>,
+    pub(crate) value: u64,
+}
+
+impl Row for Toy {
+    type Kind = Kind;
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+    fn id(&self) -> Uuid {
+        self.id
+    }
+    fn references(&self) -> Vec<(&'static str, Uuid)> {
+        let fields = [("inside", self.inside), ("beside", self.beside)];
+        fields.into_iter().filter_map(|(field, id)| Some((field, id?))).collect()
+    }
+}
+
+pub(crate) fn id(n: u64) -> Uuid {
+    Uuid::from_u128(n.into())
+}
+
+pub(crate) fn thing(n: u64, value: u64) -> Toy {
+    Toy { kind: Kind::Thing, id: id(n), inside: None, beside: None, value }
+}
+
+/// What survives a restart: a file, or the memory twin's state.
+pub(crate) enum Disk {
+    Sqlite(TempDir),
+    Memory(Memory),
+}
+
+impl Disk {
+    pub(crate) fn sqlite() -> Self {
+        Disk::Sqlite(tempfile::tempdir().expect("a directory for the test"))
+    }
+
+    pub(crate) fn memory() -> Self {
+        Disk::Memory(Memory::new())
+    }
+
+    pub(crate) fn engine(&self) -> Box<dyn Engine> {
+        match self {
+            Disk::Sqlite(dir) => {
+                Box::new(Sqlite::open(dir.path().join("store.db")).expect("the file opens"))
+            }
+            Disk::Memory(memory) => Box::new(memory.clone()),
+        }
+    }
+
+    pub(crate) fn open(&self) -> Store<Toy> {
+        Store::open(self.engine()).expect("the store opens")
+    }
+}
+
+/// A server on the memory twin.
+pub(crate) fn server(memory: &Memory) -> Store<Toy> {
+    Store::open(Box::new(memory.clone())).expect("the store opens")
+}
+
+/// Commits one row; gives the revision.
+pub(crate) fn put(store: &Store<Toy>, row: Toy) -> u64 {
+    commit(store, move |tx| tx.put(row.clone())).1
+}
+
+/// Commits what cannot be refused; gives the value and the revision.
+pub(crate) fn commit<T: Send + 'static>(
+    store: &Store<Toy>,
+    mut work: impl FnMut(&mut Tx<Toy>) -> T + Send + 'static,
+) -> (T, u64) {
+    let done = store.transact(move |tx| Ok(work(tx))).expect("it commits");
+    (done.value, done.revision)
+}
+
+pub(crate) fn value(read: &impl Read<Toy>, n: u64) -> Option<u64> {
+    read.get(Kind::Thing, id(n)).map(|row| row.value)
+}
+
+pub(crate) fn refused() -> Error {
+    Error::new(Code::InvalidArgument, "no")
+}
+
+/// The next event, which must be a commit.
+pub(crate) fn next_commit(watch: &mut Watch<Toy>) -> Commit<Toy> {
+    match watch.next_blocking() {
+        Some(Event::Commit(commit)) => commit,
+        other => panic!("not a commit: {other:?}"),
+    }
+}
+
+/// The next event, which must be a snapshot; gives its revision.
+pub(crate) fn next_snapshot(watch: &mut Watch<Toy>) -> u64 {
+    match watch.next_blocking() {
+        Some(Event::Snapshot(snapshot)) => snapshot.revision(),
+        other => panic!("not a snapshot: {other:?}"),
+    }
+}
+
+/// The ids of changed rows.
+pub(crate) fn changed(changes: &[Change<Toy>]) -> Vec<Uuid> {
+    changes.iter().map(|change| change.id).collect()
+}
+
+/// Every row of the toy's tables, and every claim.
+pub(crate) fn everything(read: &impl Read<Toy>) -> (Vec<Toy>, Vec<(String, Uuid)>) {
+    let rows = [Kind::Box, Kind::Thing].into_iter().flat_map(|kind| read.list(kind));
+    (rows.map(|row| (*row).clone()).collect(), read.claims_with_prefix("").collect())
+}
