@@ -68,7 +68,9 @@ fn crates_import_only_what_is_below_them() {
         MAY_IMPORT.iter().map(|(name, below)| (*name, below.iter().copied().collect())).collect();
     let mut wrong = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
-        let Some(name) = package["name"].as_str().unwrap().strip_prefix("netloom-") else { continue };
+        let Some(name) = package["name"].as_str().unwrap().strip_prefix("netloom-") else {
+            continue;
+        };
         if matches!(name, "tests" | "bench") {
             continue;
         }
@@ -124,7 +126,9 @@ fn unsafe_is_only_where_the_architecture_says() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-        let uses = |line: &str| line.contains(&format!("{word} {{")) || line.contains(&format!("{word} impl"));
+        let uses = |line: &str| {
+            line.contains(&format!("{word} {{")) || line.contains(&format!("{word} impl"))
+        };
         let folder = path.parent().unwrap().display().to_string();
         let listed = [path.display().to_string(), format!("{folder}/")];
         if code.into_iter().any(uses)
@@ -142,7 +146,8 @@ fn paths_in_documents_exist() {
     for path in files(&[".md"]) {
         let text = fs::read_to_string(root().join(&path)).unwrap();
         for (number, line) in (1..).zip(text.lines()) {
-            for word in line.split('`').skip(1).step_by(2).filter(|word| looks_like_our_path(word)) {
+            for word in line.split('`').skip(1).step_by(2).filter(|word| looks_like_our_path(word))
+            {
                 if !root().join(word).exists() {
                     wrong.push(format!("{}:{number}: {word}", path.display()));
                 }

@@ -1,6 +1,5 @@
 //! Hosts, and the tokens with which their agents enrol.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use model::{
     Error, Id, Kind, Result, Timestamp,
     resource::{
@@ -10,7 +9,6 @@ use model::{
         zone::EnableState,
     },
 };
-use sha2::{Digest, Sha256};
 
 use crate::{Reply, Txn, vtep};
 
@@ -76,18 +74,4 @@ pub fn open_enrolment(
     credential.token_expires = expires;
     txn.update(credential);
     Ok(expires)
-}
-
-/// A new one-time token, and the SHA-256 in hex by which it is known later.
-///
-/// # Errors
-/// [`model::Code::Internal`] if the system gives no randomness.
-pub fn new_token() -> Result<(String, String)> {
-    let mut secret = [0u8; 32];
-    getrandom::fill(&mut secret).map_err(|cause| {
-        Error::new(model::Code::Internal, "the system gives no randomness").cause(cause)
-    })?;
-    let token = URL_SAFE_NO_PAD.encode(secret);
-    let hash = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((token, hash))
 }

@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod jobs;
 pub mod operation;
 pub mod releaser;
+pub mod secret;
 pub mod sessions;
 pub mod txn;
 pub mod validate;
