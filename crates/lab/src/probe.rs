@@ -184,3 +184,46 @@ fn take(socket: &UdpSocket, packets: &mut Vec<(String, SocketAddr)>) -> io::Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{names, wait};
+
+    /// Two hosts of a bare underlay stand in for VMs.
+    #[test]
+    fn a_probe_arrives_over_real_links_and_the_answer_names_who_gave_it() {
+        if !hostnet::scratch::root_or_skip() {
+            return;
+        }
+        let lab = format!("p{}", std::process::id() % 1_000_000);
+        let hosts = ["a".to_owned(), "b".to_owned()];
+        for _ in 0..2 {
+            underlay::ensure(&lab, &hosts).unwrap();
+        }
+        let open = |host: &String| {
+            Vm::open(host, &Namespace::open(&names::namespace(&lab, host)).unwrap()).unwrap()
+        };
+        let vms: Vec<Vm> = hosts.iter().map(open).collect();
+        assert_eq!(vms[1].addresses, [underlay::host_ip(1)]);
+        let case = |address: &str| {
+            let address = address.parse().unwrap();
+            Case { from: 0, to: 1, address, expected: true }
+        };
+        let cases = vec![case("172.31.255.12"), case("172.31.255.99"), case("172.31.255.11")];
+        let mut probes = Probes::new(vms, cases);
+        let nonces = probes.send(|_, _| true);
+        let all_are_answered = wait::holds(Duration::from_millis(300), || {
+            probes.receive().unwrap();
+            probes.are_answered(&nonces)
+        });
+        assert!(!all_are_answered, "nobody has .99");
+        assert!(probes.is_reached(0));
+        assert_eq!(probes.seen[1].arrived, [].into());
+        assert_eq!(probes.seen[2].answered, [0].into(), "its own address");
+        crate::down(&lab, &std::env::temp_dir().join(&lab)).unwrap();
+        assert_eq!(Namespace::list(&names::prefix(&lab)).unwrap(), Vec::<String>::new());
+    }
+}

@@ -1,8 +1,8 @@
 //! The processes of a lab: started detached, known by pid and start time, ended by that pid only.
 //!
-//! A process is ours when its command line names our data directory; its pid file also tells its
-//! start time, so that a pid that was given out again is never taken for it. When `up` was killed
-//! before it could write the pid file, the command line alone tells.
+//! Pid, start time and boot tell a process from every other one, also from one that was given its
+//! pid later; the pid file holds all three. When `up` was killed before it could write that file,
+//! the command line tells, since nobody else's names our data directory.
 
 use std::{
     fs::{self, File},
@@ -46,12 +46,14 @@ pub(crate) struct Process {
     pub(crate) name: String,
 }
 
-/// What tells a process from all others until the machine boots anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What tells a process from all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     pid: i32,
     /// Since boot, in clock ticks: field 22 of /proc/<pid>/stat (proc_pid_stat(5)).
     start_ticks: u64,
+    /// The uuid of that boot (random(4)).
+    boot: String,
 }
 
 impl Process {
@@ -117,7 +119,8 @@ impl Process {
         };
         let pid = child.map_err(failed)?.id().cast_signed();
         // One that ended at once is remembered too, as one that should run.
-        let identity = identify(pid).unwrap_or(Identity { pid, start_ticks: 0 });
+        let identity =
+            identify(pid).unwrap_or(Identity { pid, start_ticks: 0, boot: String::new() });
         let text = serde_json::to_vec(&identity).map_err(|error| failed(error.into()))?;
         self.place.write(&self.pid_file(), &text)?;
         Ok(pid)
@@ -211,10 +214,7 @@ impl Process {
             Err(error) => return Err(Error::io(format_args!("read {}", self.pid_file()), error)),
         };
         match recorded {
-            Some(recorded) => {
-                let same = identify(recorded.pid).filter(|identity| *identity == recorded);
-                Ok(same.filter(|identity| self.is_ours(identity.pid)))
-            }
+            Some(recorded) => Ok(identify(recorded.pid).filter(|found| *found == recorded)),
             None => self.find(),
         }
     }
@@ -248,7 +248,8 @@ fn identify(pid: i32) -> Option<Identity> {
         waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
         return None;
     }
-    Some(Identity { pid, start_ticks })
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(Identity { pid, start_ticks, boot: boot.trim_end().to_owned() })
 }
 
 /// State and start time. The second field is a command's name, which may hold anything.
@@ -284,7 +285,9 @@ mod tests {
         let mut other = run(place.path("h11"));
         assert_eq!(agent.pid().unwrap(), None, "another host's data");
         let mut own = run(agent.data());
-        assert_eq!(agent.pid().unwrap(), Some(own.id().cast_signed()));
+        // For a moment after its start, a process has no command line yet.
+        let is_found = || agent.pid().unwrap() == Some(own.id().cast_signed());
+        assert!(wait::holds(KILL_LIMIT, is_found));
         agent.stop().unwrap();
         assert!(own.try_wait().is_err() || !own.wait().unwrap().success(), "it was ended");
         assert_eq!(other.try_wait().unwrap(), None, "the other one goes on");

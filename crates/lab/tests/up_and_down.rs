@@ -1,0 +1,94 @@
+//! What a lab makes on the machine, and that it goes again. Needs root.
+//!
+//! The server stands in: these tests are about what happens around it. With the real one, see the
+//! package `netloom-tests`.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process};
+
+use hostnet::{Namespace, scratch::root_or_skip};
+use lab::{Error, UpOptions};
+use netloom_lab as lab;
+
+/// A lab of this test alone, with a "server" that does what `script` says.
+fn options(name: &str, script: &str) -> UpOptions {
+    let root = std::env::temp_dir().join(format!("netloom-lab-{name}-{}", process::id()));
+    fs::create_dir_all(&root).unwrap();
+    let binary = root.join("netloom");
+    fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    let topology =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/two-tenants.yaml");
+    UpOptions {
+        topology,
+        name: format!("{name}{}", process::id() % 100_000),
+        state_root: root.join("labs"),
+        binary,
+        listen: "127.0.0.1:0".parse().unwrap(),
+    }
+}
+
+fn leftovers(name: &str) -> Vec<String> {
+    Namespace::list(&format!("nl-{name}-")).unwrap()
+}
+
+#[test]
+fn a_lab_whose_server_ends_says_why_and_leaves_nothing() {
+    if !root_or_skip() {
+        return;
+    }
+    let options = options("ends", "echo no space left on disk; exit 3");
+    let error = lab::up(&options).unwrap_err();
+    assert!(matches!(error, Error::Ended { .. }), "{error}");
+    assert!(error.to_string().contains("no space left on disk"), "{error}");
+    assert_eq!(leftovers(&options.name), Vec::<String>::new());
+    assert!(!options.state_root.join(&options.name).exists());
+    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn down_removes_what_a_killed_up_has_left_and_may_be_repeated() {
+    if !root_or_skip() {
+        return;
+    }
+    let options = options("killed", "exit 0");
+    let dir = options.state_root.join(&options.name);
+    // As far as `up` may have come: some namespaces, one of them half made, a mount, no settings.
+    fs::create_dir_all(dir.join("h1/bpf")).unwrap();
+    Namespace::create(&format!("nl-{}-fabric", options.name)).unwrap();
+    let vm = format!("nl-{}-h1-0123456789abcdef0123456789abcdef", options.name);
+    fs::write(format!("/run/netns/{vm}"), "").unwrap();
+    let bpf = dir.join("h1/bpf");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), &bpf, Some("bpf"), flags, None::<&str>).unwrap();
+    for _ in 0..2 {
+        lab::down(&options.name, &options.state_root).unwrap();
+        assert_eq!(leftovers(&options.name), Vec::<String>::new());
+        assert!(!PathBuf::from(format!("/run/netns/{vm}")).exists());
+        assert!(!dir.exists());
+    }
+    assert!(lab::status(&options.state_root).unwrap().is_empty());
+    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_lab_needs_loopback_a_free_port_and_a_plain_name() {
+    if !root_or_skip() {
+        return;
+    }
+    let good = options("refused", "exit 0");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cases = [
+        (UpOptions { name: "a-b".into(), ..good.clone() }, "lower-case letters and digits"),
+        (UpOptions { listen: "0.0.0.0:0".parse().unwrap(), ..good.clone() }, "not on loopback"),
+        (UpOptions { listen: taken.local_addr().unwrap(), ..good.clone() }, "choose another"),
+        (UpOptions { topology: "/nowhere.yaml".into(), ..good.clone() }, "/nowhere.yaml"),
+    ];
+    for (options, part) in cases {
+        let error = lab::up(&options).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        assert_eq!(leftovers(&options.name), Vec::<String>::new());
+    }
+    fs::remove_dir_all(good.state_root.parent().unwrap()).unwrap();
+}
