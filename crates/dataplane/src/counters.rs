@@ -1,6 +1,10 @@
 //! Reading side: counters, connections and drop events, as plain values.
 
-use packet::{CtKey, Direction, DropReason, Entry, Traffic};
+use crate::error::Error;
+use crate::pinned::{Maps, failed};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use packet::{CtKey, Direction, DropEvent, DropReason, Entry, Plain, Traffic};
 use std::collections::BTreeMap;
 
 /// Counters since the maps were made, summed over all CPUs.
@@ -46,4 +50,99 @@ pub struct DroppedFrame {
     pub length: u32,
     /// Its first bytes.
     pub header: Vec<u8>,
+}
+
+/// Sums all counters.
+pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
+    let mut counters = Counters::default();
+    for info in DropReason::ALL {
+        let per_cpu = maps.drops.get(&info.reason.number(), 0).map_err(failed("drops", "read"))?;
+        let sum: u64 = per_cpu.iter().sum();
+        if sum > 0 {
+            counters.drops.insert(info.name, sum);
+        }
+    }
+    for entry in maps.traffic.iter() {
+        let (number, per_cpu) = entry.map_err(failed("traffic", "read"))?;
+        let mut sum = Traffic::default();
+        for one in per_cpu.iter().map(Traffic::from_bytes) {
+            sum.from_port_packets += one.from_port_packets;
+            sum.from_port_bytes += one.from_port_bytes;
+            sum.to_port_packets += one.to_port_packets;
+            sum.to_port_bytes += one.to_port_bytes;
+            sum.dropped_packets += one.dropped_packets;
+        }
+        counters.traffic.insert(number, sum);
+    }
+    let lost = maps.events_lost.get(&0, 0).map_err(failed("events_lost", "read"))?;
+    counters.events_lost = lost.iter().sum();
+    Ok(counters)
+}
+
+/// Every connection that still has its slot.
+pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
+    let mut connections = Vec::new();
+    for (key, number) in maps.ct.read()? {
+        // The slot may be of another connection by now, or the size of the table another one.
+        let slot = maps.ct_slots.get(number)?;
+        if slot.key != key {
+            continue;
+        }
+        let initiator = match slot.initiator {
+            initiator if initiator == Direction::ToPort as u8 => Direction::ToPort,
+            _ => Direction::FromPort,
+        };
+        connections.push(Connection {
+            key,
+            initiator,
+            state: state_name(slot.state),
+            allowed: slot.allowed != 0,
+            last_seen_ns: slot.last_seen_ns,
+        });
+    }
+    Ok(connections)
+}
+
+fn state_name(state: u8) -> &'static str {
+    match state {
+        0 => "free",
+        1 => "opening",
+        2 => "established",
+        3 => "closing",
+        _ => "unknown",
+    }
+}
+
+/// Opens the ring buffer of events.
+pub(crate) fn take_events(object: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
+    let map = object.take_map("events").ok_or(Error::Incomplete("events"))?;
+    RingBuf::try_from(map).map_err(failed("events", "open"))
+}
+
+/// Takes what waits in the ring buffer.
+pub(crate) fn events(ring: &mut RingBuf<MapData>) -> Vec<DroppedFrame> {
+    let mut frames = Vec::new();
+    while let Some(record) = ring.next() {
+        let Ok(bytes) = <<DropEvent as Plain>::Bytes>::try_from(&*record) else { continue };
+        frames.push(dropped_frame(&DropEvent::from_bytes(&bytes)));
+    }
+    frames
+}
+
+fn dropped_frame(event: &DropEvent) -> DroppedFrame {
+    let length = usize::try_from(event.header_length).unwrap_or(0).min(event.header.len());
+    DroppedFrame {
+        time_ns: event.time_ns,
+        entry: match event.entry {
+            1 => Some(Entry::FromPort),
+            2 => Some(Entry::FromTunnel),
+            3 => Some(Entry::ToPort),
+            _ => None,
+        },
+        ifindex: event.ifindex,
+        port: event.port,
+        reason: DropReason::from_number(event.reason),
+        length: event.length,
+        header: event.header[..length].to_vec(),
+    }
 }

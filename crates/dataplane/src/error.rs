@@ -98,3 +98,26 @@ pub enum PreflightError {
         hint: &'static str,
     },
 }
+
+/// Longest cause that an error carries.
+const MAX_CAUSE_CHARS: usize = 3_000;
+
+/// An error with all its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some errors repeat their source in their own words.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    // The verifier's log is long, and its end says what is wrong.
+    match text.char_indices().rev().nth(MAX_CAUSE_CHARS) {
+        Some((at, _)) => format!("... {}", &text[at..]),
+        None => text,
+    }
+}

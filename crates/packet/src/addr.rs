@@ -39,71 +39,104 @@ impl Mac {
 
 /// An IPv4 (mapped) or IPv6 address.
 ///
-/// Aligned to 4 so that the keys which contain it are read in words by the BPF verifier's rules.
-#[repr(C, align(4))]
+/// Held as four words whose memory is the address in network order: the BPF compiler moves words
+/// where it would move sixteen single bytes.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Addr(pub [u8; 16]);
+pub struct Addr([u32; 4]);
 
 impl Addr {
     /// `::`, the IPv6 unspecified address.
-    pub const UNSPECIFIED_V6: Addr = Addr([0; 16]);
+    pub const UNSPECIFIED_V6: Addr = Addr([0; 4]);
 
     /// The mapped form of an IPv4 address given as its four octets.
     #[inline(always)]
     #[must_use]
     pub const fn v4(octets: [u8; 4]) -> Addr {
-        let [a, b, c, d] = octets;
-        Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Addr::v4_word(u32::from_ne_bytes(octets))
+    }
+
+    /// The mapped form of an IPv4 address given as a word in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(word: u32) -> Addr {
+        Addr([0, 0, 0xffff_u32.to_be(), word])
     }
 
     /// An IPv6 address given as its sixteen octets.
     #[inline(always)]
     #[must_use]
     pub const fn v6(octets: [u8; 16]) -> Addr {
-        Addr(octets)
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = octets;
+        Addr([
+            u32::from_ne_bytes([a0, a1, a2, a3]),
+            u32::from_ne_bytes([b0, b1, b2, b3]),
+            u32::from_ne_bytes([c0, c1, c2, c3]),
+            u32::from_ne_bytes([d0, d1, d2, d3]),
+        ])
+    }
+
+    /// The address as sixteen octets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(&self) -> [u8; 16] {
+        let [a, b, c, d] = self.0;
+        let [a0, a1, a2, a3] = a.to_ne_bytes();
+        let [b0, b1, b2, b3] = b.to_ne_bytes();
+        let [c0, c1, c2, c3] = c.to_ne_bytes();
+        let [d0, d1, d2, d3] = d.to_ne_bytes();
+        [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
+    }
+
+    /// The address that these words are, in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Addr {
+        Addr(words)
+    }
+
+    /// The address as four words in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u32; 4] {
+        self.0
     }
 
     /// The octets of an IPv4 address, `None` for IPv6.
     #[inline(always)]
     #[must_use]
-    pub fn as_v4(&self) -> Option<[u8; 4]> {
-        let [w0, w1, w2, w3] = self.words();
-        if w0 == 0 && w1 == 0 && w2 == 0xffff_u32.to_be() { Some(w3.to_ne_bytes()) } else { None }
+    pub const fn as_v4(&self) -> Option<[u8; 4]> {
+        if self.is_v4() { Some(self.0[3].to_ne_bytes()) } else { None }
+    }
+
+    /// Whether it is an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] | self.0[1] | (self.0[2] ^ 0xffff_u32.to_be()) == 0
     }
 
     /// Whether both are the same address.
     #[inline(always)]
     #[must_use]
-    pub fn same(&self, other: &Addr) -> bool {
-        let (a, b) = (self.words(), other.words());
+    pub const fn same(&self, other: &Addr) -> bool {
+        let (a, b) = (self.0, other.0);
         (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
     }
 
     /// Whether this is `0.0.0.0` or `::`.
     #[inline(always)]
     #[must_use]
-    pub fn is_unspecified(&self) -> bool {
+    pub const fn is_unspecified(&self) -> bool {
         self.same(&Addr::UNSPECIFIED_V6) || self.same(&Addr::v4([0; 4]))
     }
 
     /// The IPv6 link-local address that RFC 4291, appendix A (modified EUI-64) derives from a MAC.
     #[inline(always)]
     #[must_use]
-    pub fn link_local(mac: Mac) -> Addr {
+    pub const fn link_local(mac: Mac) -> Addr {
         let [a, b, c, d, e, f] = mac.0;
-        Addr([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
-    }
-
-    /// The address as four words in memory order.
-    #[inline(always)]
-    fn words(&self) -> [u32; 4] {
-        let b = &self.0;
-        [
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-        ]
+        Addr::v6([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 }
 
@@ -120,7 +153,7 @@ impl From<Addr> for IpAddr {
     fn from(address: Addr) -> IpAddr {
         match address.as_v4() {
             Some(octets) => IpAddr::V4(Ipv4Addr::from(octets)),
-            None => IpAddr::V6(Ipv6Addr::from(address.0)),
+            None => IpAddr::V6(Ipv6Addr::from(address.octets())),
         }
     }
 }

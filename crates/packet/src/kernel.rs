@@ -16,8 +16,12 @@ use crate::reason::DropReason;
 pub trait Kernel {
     /// `N` bytes of the frame at `offset`; `None` if the frame ends before.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// `N` words of the frame at `offset`, in memory order: what a BPF program handles best.
+    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
     /// Overwrites bytes of the frame; whether it worked.
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool;
+    /// Overwrites words of the frame; whether it worked.
+    fn store_words<const N: usize>(&mut self, offset: u32, words: &[u32; N]) -> bool;
 
     /// The configuration.
     fn config(&self) -> Option<Config>;

@@ -16,6 +16,22 @@ pub trait Plain: Sized {
     fn from_bytes(bytes: &Self::Bytes) -> Self;
 }
 
+/// Numbers are values of some maps by themselves.
+macro_rules! plain_numbers {
+    ($($number:ty),*) => {$(
+        impl Plain for $number {
+            type Bytes = [u8; size_of::<$number>()];
+            fn to_bytes(&self) -> Self::Bytes {
+                self.to_ne_bytes()
+            }
+            fn from_bytes(bytes: &Self::Bytes) -> Self {
+                Self::from_ne_bytes(*bytes)
+            }
+        }
+    )*};
+}
+plain_numbers!(u32, u64, i64);
+
 /// A field of a [`Plain`] struct.
 pub(crate) trait Field: Sized {
     /// Bytes it takes.
@@ -68,10 +84,10 @@ impl Field for Mac {
 impl Field for Addr {
     const SIZE: usize = 16;
     fn put(&self, out: &mut [u8]) {
-        self.0.put(out);
+        self.octets().put(out);
     }
     fn get(bytes: &[u8]) -> Self {
-        Addr(Field::get(bytes))
+        Addr::v6(Field::get(bytes))
     }
 }
 
@@ -152,7 +168,7 @@ impl Zero for Mac {
     const ZERO: Mac = Mac([0; 6]);
 }
 impl Zero for Addr {
-    const ZERO: Addr = Addr([0; 16]);
+    const ZERO: Addr = Addr::UNSPECIFIED_V6;
 }
 
 /// See [`Zero`].

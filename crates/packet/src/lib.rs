@@ -13,18 +13,39 @@
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]
 
 mod addr;
+mod arp;
+mod checksum;
+mod conntrack;
+mod entry;
+mod forward;
+mod guard;
+mod icmp_error;
+mod ipv4;
+mod ipv6;
 mod kernel;
 mod layout;
 mod maps;
+mod nd;
+mod parse;
+mod policy;
 mod reason;
 mod sizes;
+mod slots;
+mod transport;
 
 pub use addr::{Addr, Mac};
+pub use conntrack::{
+    ICMP_NS, OTHER_NS, State, TCP_CLOSING_NS, TCP_ESTABLISHED_NS, TCP_OPENING_NS,
+    UDP_ESTABLISHED_NS, UDP_OPENING_NS,
+};
+pub use entry::{from_port, from_tunnel, to_port};
 pub use kernel::{Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
 pub use layout::Plain;
 pub use maps::{
     AddrKey, Config, CtKey, CtSlot, DropEvent, Fdb, FdbKey, FdbTarget, Neigh, NeighKey, Port,
     PortKey, Traffic, Vtep, VtepKey,
 };
+pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;
+pub use slots::{SWEEP, TRIES};

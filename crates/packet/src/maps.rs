@@ -182,8 +182,8 @@ impl Zero for PortKey {
 impl Zero for CtKey {
     const ZERO: CtKey = CtKey {
         port: 0,
-        local: Addr([0; 16]),
-        remote: Addr([0; 16]),
+        local: Addr::UNSPECIFIED_V6,
+        remote: Addr::UNSPECIFIED_V6,
         local_port: 0,
         remote_port: 0,
         protocol: 0,
@@ -234,7 +234,7 @@ impl Fdb {
     /// A station on this host.
     #[must_use]
     pub const fn local(port: PortKey) -> Fdb {
-        Fdb { kind: 1, port, vni: 0, vtep: Addr([0; 16]) }
+        Fdb { kind: 1, port, vni: 0, vtep: Addr::UNSPECIFIED_V6 }
     }
 
     /// A station on another host.
@@ -244,7 +244,6 @@ impl Fdb {
     }
 
     /// What it says; `None` for a kind that this version does not know.
-    #[inline(always)]
     #[must_use]
     pub fn target(&self) -> Option<FdbTarget> {
         match self.kind {
@@ -252,6 +251,24 @@ impl Fdb {
             2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep }),
             _ => None,
         }
+    }
+
+    /// The port, if the station is on this host.
+    #[inline(always)]
+    pub(crate) fn as_local(&self) -> Option<PortKey> {
+        if self.kind == 1 { Some(self.port) } else { None }
+    }
+
+    /// Where the station is otherwise.
+    #[inline(always)]
+    pub(crate) fn remote_end(&self) -> (u32, Addr) {
+        (self.vni, self.vtep)
+    }
+
+    /// Whether this version knows the kind.
+    #[inline(always)]
+    pub(crate) fn is_known(&self) -> bool {
+        self.kind == 1 || self.kind == 2
     }
 }
 

@@ -1,0 +1,143 @@
+//! The bpf file system of a host: where it is mounted and what lies where in it.
+//!
+//! ```text
+//! links/<ifindex>-<hook>       one per attached program; kept over upgrades, replaced in place
+//! maps-<layout version>/<map>  another layout gets other maps
+//! programs-<hash>/<hook>       the programs of the object with this hash
+//! ```
+//! bpffs allows no dots in names.
+
+use crate::error::Error;
+use nix::mount::{MntFlags, MsFlags};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use packet::LAYOUT_VERSION;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Paths below the mount point.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    root: PathBuf,
+    program_set: String,
+}
+
+impl Paths {
+    /// The paths for the object with this hash.
+    pub(crate) fn new(root: &Path, object_hash: &str) -> Paths {
+        let short = object_hash.get(..16).unwrap_or(object_hash);
+        Paths { root: root.to_owned(), program_set: format!("programs-{short}") }
+    }
+
+    /// Where the maps are.
+    pub(crate) fn maps(&self) -> PathBuf {
+        self.root.join(format!("maps-{LAYOUT_VERSION}"))
+    }
+
+    /// Where our programs are.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.root.join(&self.program_set)
+    }
+
+    /// Where the links are.
+    pub(crate) fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// Mounts the file system if it is not, and makes the directories.
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        fs::create_dir_all(&self.root).map_err(failed(&self.root, "create"))?;
+        if !is_bpffs(&self.root)? {
+            nix::mount::mount(
+                Some("netloom"),
+                &self.root,
+                Some("bpf"),
+                MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+                Some("mode=0700"),
+            )
+            .map_err(|errno| failed(&self.root, "mount")(errno.into()))?;
+        }
+        for directory in [self.maps(), self.programs(), self.links()] {
+            fs::create_dir_all(&directory).map_err(failed(&directory, "create"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the programs of other objects; the links no longer use them.
+    pub(crate) fn remove_other_programs(&self) -> Result<(), Error> {
+        for entry in entries(&self.root)? {
+            let other = entry.file_name().is_some_and(|name| {
+                let name = name.to_string_lossy();
+                name.starts_with("programs-") && name != self.program_set
+            });
+            if other {
+                fs::remove_dir_all(&entry).map_err(failed(&entry, "remove"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The paths in a directory; none if it does not exist.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = match fs::read_dir(directory) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(directory, "list")(error)),
+    };
+    let paths: io::Result<Vec<PathBuf>> = listed.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(failed(directory, "list"))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a pin; one that is gone already is fine.
+pub(crate) fn remove_pin(pin: &Path) -> Result<(), Error> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(pin, "remove")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes every pin and unmounts. Links go first: nothing is forwarded by half a data plane.
+pub(crate) fn unload(root: &Path) -> Result<(), Error> {
+    if !root.exists() {
+        return Ok(());
+    }
+    if is_bpffs(root)? {
+        let mut failure = None;
+        let directories = entries(root)?;
+        let is_links = |path: &&PathBuf| path.ends_with("links");
+        let first = directories.iter().filter(is_links);
+        for directory in first.chain(directories.iter().filter(|path| !is_links(path))) {
+            if let Err(error) = fs::remove_dir_all(directory) {
+                failure.get_or_insert(failed(directory, "remove")(error));
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        match nix::mount::umount2(root, MntFlags::MNT_DETACH) {
+            // Not a mount point: a directory in a file system that somebody else mounted.
+            Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+            Err(errno) => return Err(failed(root, "unmount")(errno.into())),
+        }
+    }
+    match fs::remove_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // The directory may have been there before, with other things in it.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) => Err(failed(root, "remove")(error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn is_bpffs(path: &Path) -> Result<bool, Error> {
+    let found = statfs(path).map_err(|errno| failed(path, "inspect")(errno.into()))?;
+    Ok(found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn failed(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Error {
+    let path = path.to_owned();
+    move |cause| Error::Bpffs { path: path.clone(), action, cause }
+}

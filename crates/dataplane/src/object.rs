@@ -1,0 +1,84 @@
+//! The committed eBPF object, and loading it.
+//!
+//! The object is built by `scripts/build-ebpf` and committed under `gen/`, so that an ordinary
+//! build needs no BPF compiler. It carries no BTF and is loaded without any.
+
+use crate::bpffs::Paths;
+use crate::error::{Error, chain};
+use aya::maps::MapInfo;
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// The object.
+pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../gen/netloom.bpf.o");
+
+/// The SHA-256 of the object, in hexadecimal.
+pub(crate) fn hash() -> String {
+    Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes the maps, or opens the pinned ones, and prepares the programs. None is loaded yet.
+///
+/// The conntrack table keeps the size that it was made with: another size would mean another
+/// map, and with it the loss of every connection.
+pub(crate) fn open(paths: &Paths, conntrack_entries: u32) -> Result<Ebpf, Error> {
+    let maps = paths.maps();
+    let slots = match pinned_size(&maps.join("ct_slots")) {
+        Some(size) if size != conntrack_entries => {
+            tracing::warn!(
+                size,
+                wanted = conntrack_entries,
+                "the conntrack table keeps its size until the data plane is unloaded"
+            );
+            size
+        }
+        _ => conntrack_entries,
+    };
+    EbpfLoader::new()
+        .btf(None)
+        .map_max_entries("ct", slots)
+        .map_max_entries("ct_slots", slots)
+        .default_map_pin_directory(&maps)
+        .load(OBJECT)
+        .map_err(|cause| Error::Load { program: "maps".to_owned(), cause: chain(&cause) })
+}
+
+fn pinned_size(pin: &Path) -> Option<u32> {
+    MapInfo::from_pin(pin).ok().map(|info| info.max_entries())
+}
+
+/// A program that is in the kernel: the pinned one if there is, else loaded and pinned now.
+///
+/// Programs are pinned under the hash of their object, so a start with the same object loads,
+/// verifies and replaces nothing.
+pub(crate) fn program(
+    object: &mut Ebpf,
+    name: &'static str,
+    pin: &Path,
+) -> Result<SchedClassifier, Error> {
+    if let Ok(program) = SchedClassifier::from_pin(pin) {
+        return Ok(program);
+    }
+    let failed = |cause: &dyn std::error::Error| Error::Load {
+        program: name.to_owned(),
+        cause: chain(cause),
+    };
+    let program = load(object, name)?;
+    program.pin(pin).map_err(|cause| failed(&cause))?;
+    SchedClassifier::from_pin(pin).map_err(|cause| failed(&cause))
+}
+
+/// Loads a program of the object into the kernel.
+pub(crate) fn load<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, Error> {
+    let program = object.program_mut(name).ok_or(Error::Incomplete(name))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(|_| Error::Incomplete(name))?;
+    program
+        .load()
+        .map_err(|cause| Error::Load { program: name.to_owned(), cause: chain(&cause) })?;
+    Ok(program)
+}

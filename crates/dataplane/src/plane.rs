@@ -1,0 +1,260 @@
+//! The data plane of one host: opening it, attaching it, filling it.
+
+use crate::bpffs::{self, Paths, remove_pin};
+use crate::counters::{self, Connection, Counters, DroppedFrame};
+use crate::error::Error;
+use crate::links::{self, Hook};
+use crate::pinned::Maps;
+use crate::tables::{Changes, Tables};
+use crate::{object, reconcile};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use aya::programs::SchedClassifier;
+use packet::Config;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// How to open a data plane.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Mount point of the host's own bpf file system; mounted if it is not.
+    pub bpffs: PathBuf,
+    /// Connections of all ports. Takes effect when the maps are made, not later.
+    pub conntrack_entries: u32,
+}
+
+impl Options {
+    /// The defaults, with this mount point.
+    #[must_use]
+    pub fn new(bpffs: impl Into<PathBuf>) -> Options {
+        Options { bpffs: bpffs.into(), conntrack_entries: packet::DEFAULT_CONNTRACK_ENTRIES }
+    }
+}
+
+/// Removes every pin, which stops the data plane, and unmounts the bpf file system.
+///
+/// # Errors
+/// [`Error::Bpffs`] for the first pin that stays; the others are gone then.
+pub fn unload(bpffs: &Path) -> Result<(), Error> {
+    bpffs::unload(bpffs)
+}
+
+/// The data plane of one host. Dropping it leaves everything pinned and forwarding.
+///
+/// It works in the network namespace of the calling thread, which must be the same at each call.
+pub struct DataPlane {
+    paths: Paths,
+    programs: Programs,
+    pub(crate) maps: Maps,
+    events: RingBuf<MapData>,
+}
+
+impl DataPlane {
+    /// Opens or makes it: mounts the bpf file system, reuses maps, programs and links that are
+    /// pinned there, and replaces programs of another version in place.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] or [`Error::Load`].
+    pub fn open(options: &Options) -> Result<DataPlane, Error> {
+        Ok(Self::open_with_object(options)?.0)
+    }
+
+    /// As [`DataPlane::open`], with the object, for what is not the product's in it.
+    pub(crate) fn open_with_object(options: &Options) -> Result<(DataPlane, Ebpf), Error> {
+        let paths = Paths::new(&options.bpffs, &object::hash());
+        paths.prepare()?;
+        let mut object = object::open(&paths, options.conntrack_entries)?;
+        let programs = Programs::open(&mut object, &paths.programs())?;
+        let mut maps = Maps::take(&mut object)?;
+        let events = counters::take_events(&mut object)?;
+        let conntrack_slots = maps.ct_slots.limit();
+        let config = Config { conntrack_slots, ..maps.config()? };
+        maps.set_config(config)?;
+        let mut plane = DataPlane { paths, programs, maps, events };
+        plane.refresh_links()?;
+        plane.paths.remove_other_programs()?;
+        Ok((plane, object))
+    }
+
+    /// Makes every link run our programs, and removes those whose interface is gone.
+    fn refresh_links(&mut self) -> Result<(), Error> {
+        for pin in links::pins(&self.paths.links())? {
+            let failed = |action, cause| Error::Attach {
+                ifindex: pin.ifindex,
+                hook: pin.hook.name(),
+                action,
+                cause,
+            };
+            match links::inspect(&pin.path).map_err(|cause| failed("inspect", cause))? {
+                Some(found) if found.ifindex == pin.ifindex => {
+                    let program = self.programs.of(pin.hook);
+                    links::replace(program, found).map_err(|cause| failed("replace", cause))?;
+                }
+                _ => remove_pin(&pin.path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes this VXLAN device (`external`, learning off) the tunnel. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`], [`Error::Attach`] or [`Error::Map`].
+    pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
+        let directory = self.paths.links();
+        links::attach(self.programs.of(Hook::FromTunnel), Hook::FromTunnel, &directory, ifindex)?;
+        self.maps.set_config(Config { tunnel_ifindex: ifindex, ..self.maps.config()? })?;
+        for pin in links::pins(&directory)? {
+            if pin.hook == Hook::FromTunnel && pin.ifindex != ifindex {
+                remove_pin(&pin.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches both hooks of a port's host side. Idempotent. Until `ports` has the interface,
+    /// every frame from and to it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`] or [`Error::Attach`].
+    pub fn attach_port(&mut self, ifindex: u32) -> Result<(), Error> {
+        let directory = self.paths.links();
+        // Egress first: from then on the host's stack is shut out, and nothing comes in unseen
+        // because the device is not up yet.
+        links::attach(self.programs.of(Hook::ToPort), Hook::ToPort, &directory, ifindex)?;
+        links::attach(self.programs.of(Hook::FromPort), Hook::FromPort, &directory, ifindex)
+    }
+
+    /// Detaches both hooks. An interface that is gone or was never attached is no error.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] if a pin cannot be removed.
+    pub fn detach_port(&mut self, ifindex: u32) -> Result<(), Error> {
+        let directory = self.paths.links();
+        remove_pin(&Hook::FromPort.pin(&directory, ifindex))?;
+        remove_pin(&Hook::ToPort.pin(&directory, ifindex))
+    }
+
+    /// Interfaces on which both hooks of a port are attached. Pins of interfaces that are gone
+    /// are removed.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] or [`Error::Attach`].
+    pub fn attached_ports(&self) -> Result<BTreeSet<u32>, Error> {
+        let mut found = [BTreeSet::new(), BTreeSet::new()];
+        for pin in links::pins(&self.paths.links())? {
+            let link = links::inspect(&pin.path).map_err(|cause| Error::Attach {
+                ifindex: pin.ifindex,
+                hook: pin.hook.name(),
+                action: "inspect",
+                cause,
+            })?;
+            if link.is_none_or(|link| link.ifindex != pin.ifindex) {
+                remove_pin(&pin.path)?;
+                continue;
+            }
+            match pin.hook {
+                Hook::FromPort => found[0].insert(pin.ifindex),
+                Hook::ToPort => found[1].insert(pin.ifindex),
+                Hook::FromTunnel => false,
+            };
+        }
+        Ok(found[0].intersection(&found[1]).copied().collect())
+    }
+
+    /// Makes the maps equal to `desired`, writing only what differs; the order is such that
+    /// nothing is allowed in between that neither state allows.
+    ///
+    /// # Errors
+    /// [`Error::MapFull`] or [`Error::BadTable`] before anything is written, [`Error::Map`] in
+    /// the midst: call again.
+    pub fn reconcile(&mut self, desired: &Tables) -> Result<Changes, Error> {
+        reconcile::reconcile(&mut self.maps, desired)
+    }
+
+    /// What the maps hold now.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn read_back(&self) -> Result<Tables, Error> {
+        reconcile::read_back(&self.maps)
+    }
+
+    /// Drops by reason and traffic by port.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn counters(&self) -> Result<Counters, Error> {
+        counters::counters(&self.maps)
+    }
+
+    /// The connections of all ports; those that have expired and are not reclaimed yet too.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn conntrack(&self) -> Result<Vec<Connection>, Error> {
+        counters::conntrack(&self.maps)
+    }
+
+    /// Takes the drop events that wait, oldest first. There is one reader at a time.
+    #[must_use]
+    pub fn events(&mut self) -> Vec<DroppedFrame> {
+        counters::events(&mut self.events)
+    }
+
+    /// Most instructions that the verifier walked, by program; for the test that guards them.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel does not tell about a program.
+    pub fn verified_instructions(&self) -> Result<Vec<(&'static str, Option<u32>)>, Error> {
+        let count = |hook: Hook| {
+            let info = self.programs.get(hook).info().map_err(|cause| Error::Load {
+                program: hook.name().to_owned(),
+                cause: crate::error::chain(&cause),
+            })?;
+            Ok((hook.name(), info.verified_instruction_count()))
+        };
+        Hook::ALL.into_iter().map(count).collect()
+    }
+}
+
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+/// The programs, in the kernel and pinned.
+struct Programs {
+    from_port: SchedClassifier,
+    from_tunnel: SchedClassifier,
+    to_port: SchedClassifier,
+}
+
+impl Programs {
+    fn open(object: &mut Ebpf, directory: &Path) -> Result<Programs, Error> {
+        let mut open =
+            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()));
+        Ok(Programs {
+            from_port: open(Hook::FromPort)?,
+            from_tunnel: open(Hook::FromTunnel)?,
+            to_port: open(Hook::ToPort)?,
+        })
+    }
+
+    fn get(&self, hook: Hook) -> &SchedClassifier {
+        match hook {
+            Hook::FromPort => &self.from_port,
+            Hook::FromTunnel => &self.from_tunnel,
+            Hook::ToPort => &self.to_port,
+        }
+    }
+
+    fn of(&mut self, hook: Hook) -> &mut SchedClassifier {
+        match hook {
+            Hook::FromPort => &mut self.from_port,
+            Hook::FromTunnel => &mut self.from_tunnel,
+            Hook::ToPort => &mut self.to_port,
+        }
+    }
+}

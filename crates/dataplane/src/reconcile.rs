@@ -1,0 +1,214 @@
+//! Making the maps equal to the desired tables, by reading back and writing the difference.
+//!
+//! Removes go first, from the near end to the far (ports, addresses, stations, VTEPs), then adds
+//! from the far end to the near. Nothing that stays is removed, so removing first costs nothing;
+//! and at no moment may two ports use an address, or a packet reach a port whose peers are not
+//! there yet. A port that keeps its key but becomes another port (number, network or MAC) is
+//! removed and added: its old connections must not outlive it.
+
+use crate::error::Error;
+use crate::pinned::{Maps, Table, failed, is_absent};
+use crate::tables::{Change, Changes, Tables};
+use aya::Pod;
+use aya::maps::PerCpuValues;
+use packet::{Plain, Port, PortKey, Traffic};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reads the tables back.
+pub(crate) fn read_back(maps: &Maps) -> Result<Tables, Error> {
+    Ok(Tables {
+        ports: maps.ports.read()?,
+        addrs: maps.addrs.read()?.into_keys().collect(),
+        fdb: maps.fdb.read()?,
+        neigh: maps.neigh.read()?,
+        vteps: maps.vteps.read()?,
+    })
+}
+
+/// Makes the maps hold `desired`.
+pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Error> {
+    check(maps, desired)?;
+    let actual = read_back(maps)?;
+    let mut changes = Changes::default();
+    let addrs_desired = with_ones(&desired.addrs);
+    let addrs_actual = with_ones(&actual.addrs);
+
+    let kept = |key: &PortKey, port: &Port| {
+        desired.ports.get(key).is_some_and(|wanted| is_same_port(wanted, port))
+    };
+    for (key, _) in actual.ports.iter().filter(|(key, port)| !kept(key, port)) {
+        maps.ports.remove(key)?;
+        changes.ports.removed += 1;
+    }
+    changes.connections_purged = forget_ports(maps, &actual, desired)?;
+    changes.addrs.removed = remove_rest(&mut maps.addrs, &addrs_actual, &addrs_desired)?;
+    changes.neigh.removed = remove_rest(&mut maps.neigh, &actual.neigh, &desired.neigh)?;
+    changes.fdb.removed = remove_rest(&mut maps.fdb, &actual.fdb, &desired.fdb)?;
+    changes.vteps.removed = remove_rest(&mut maps.vteps, &actual.vteps, &desired.vteps)?;
+
+    changes.vteps.written = write(&mut maps.vteps, &actual.vteps, &desired.vteps)?;
+    changes.fdb.written = write(&mut maps.fdb, &actual.fdb, &desired.fdb)?;
+    changes.neigh.written = write(&mut maps.neigh, &actual.neigh, &desired.neigh)?;
+    changes.addrs.written = write(&mut maps.addrs, &addrs_actual, &addrs_desired)?;
+    for port in desired.ports.values() {
+        prepare_port(maps, port.number)?;
+    }
+    let left = actual.ports.iter().filter(|(key, port)| kept(key, port));
+    let left: BTreeMap<PortKey, Port> = left.map(|(key, port)| (*key, *port)).collect();
+    changes.ports.written = write(&mut maps.ports, &left, &desired.ports)?;
+    log(&changes);
+    Ok(changes)
+}
+
+/// Refuses tables that do not fit or that no packet could be decided by.
+fn check(maps: &Maps, desired: &Tables) -> Result<(), Error> {
+    fits(&maps.ports, desired.ports.len())?;
+    fits(&maps.addrs, desired.addrs.len())?;
+    fits(&maps.fdb, desired.fdb.len())?;
+    fits(&maps.neigh, desired.neigh.len())?;
+    fits(&maps.vteps, desired.vteps.len())?;
+    let mut numbers = BTreeSet::new();
+    for (key, port) in &desired.ports {
+        if key.ifindex == 0 || port.number == 0 || port.net == 0 {
+            return Err(Error::BadTable(format!(
+                "port {} on interface {} in network {}: none of these may be 0",
+                port.number, key.ifindex, port.net
+            )));
+        }
+        if !numbers.insert(port.number) {
+            return Err(Error::BadTable(format!("two ports have the number {}", port.number)));
+        }
+    }
+    if let Some((key, _)) = desired.vteps.iter().find(|(_, vtep)| vtep.net == 0) {
+        return Err(Error::BadTable(format!("VNI {} leads to network 0", key.vni)));
+    }
+    Ok(())
+}
+
+fn fits<K, V>(table: &Table<K, V>, wanted: usize) -> Result<(), Error>
+where
+    K: Plain + Ord,
+    V: Plain,
+    K::Bytes: Pod,
+    V::Bytes: Pod,
+{
+    if wanted <= table.limit() {
+        return Ok(());
+    }
+    Err(Error::MapFull { map: table.name(), wanted, limit: table.limit() })
+}
+
+/// Whether it is the same port with perhaps another policy.
+fn is_same_port(a: &Port, b: &Port) -> bool {
+    a.number == b.number && a.net == b.net && a.mac == b.mac
+}
+
+/// Drops the connections and counters of ports that are gone or became other ports.
+fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<usize, Error> {
+    let stays: BTreeSet<u32> = actual
+        .ports
+        .iter()
+        .filter(|(key, port)| desired.ports.get(*key).is_some_and(|want| is_same_port(want, port)))
+        .map(|(_, port)| port.number)
+        .collect();
+    // By the counters, not by `actual`: they also tell of a reconcile that was cut short here.
+    let gone: BTreeSet<u32> =
+        maps.ct_used.keys()?.into_iter().filter(|number| !stays.contains(number)).collect();
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let mut purged = 0;
+    for key in maps.ct.keys()?.iter().filter(|key| gone.contains(&key.port)) {
+        maps.ct.remove(key)?;
+        purged += 1;
+    }
+    for number in &gone {
+        match maps.traffic.remove(number) {
+            Ok(()) => {}
+            Err(cause) if is_absent(&cause) => {}
+            Err(cause) => return Err(failed("traffic", "remove from")(cause)),
+        }
+        maps.ct_used.remove(number)?;
+    }
+    Ok(purged)
+}
+
+/// Makes the counters of a port, unless they are there. Its connections need them.
+fn prepare_port(maps: &mut Maps, number: u32) -> Result<(), Error> {
+    if maps.ct_used.get(&number)?.is_some() {
+        return Ok(());
+    }
+    let cpus = aya::util::nr_cpus().map_err(|(_, cause)| Error::Map {
+        map: "traffic",
+        action: "write",
+        cause: cause.to_string(),
+    })?;
+    let zeroes = PerCpuValues::try_from(vec![Traffic::default().to_bytes(); cpus]);
+    let zeroes = zeroes.map_err(|cause| Error::Map {
+        map: "traffic",
+        action: "write",
+        cause: cause.to_string(),
+    })?;
+    maps.traffic.insert(number, zeroes, 0).map_err(failed("traffic", "write"))?;
+    maps.ct_used.insert(&number, &0)
+}
+
+fn with_ones<K: Ord + Copy>(keys: &BTreeSet<K>) -> BTreeMap<K, u32> {
+    keys.iter().map(|key| (*key, 1)).collect()
+}
+
+/// Removes what is not desired under its key.
+fn remove_rest<K, V>(
+    table: &mut Table<K, V>,
+    actual: &BTreeMap<K, V>,
+    desired: &BTreeMap<K, V>,
+) -> Result<usize, Error>
+where
+    K: Plain + Ord,
+    V: Plain,
+    K::Bytes: Pod,
+    V::Bytes: Pod,
+{
+    let mut removed = 0;
+    for key in actual.keys().filter(|key| !desired.contains_key(*key)) {
+        table.remove(key)?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// Writes what is missing or different.
+fn write<K, V>(
+    table: &mut Table<K, V>,
+    actual: &BTreeMap<K, V>,
+    desired: &BTreeMap<K, V>,
+) -> Result<usize, Error>
+where
+    K: Plain + Ord,
+    V: Plain + PartialEq,
+    K::Bytes: Pod,
+    V::Bytes: Pod,
+{
+    let mut written = 0;
+    for (key, value) in desired.iter().filter(|(key, value)| actual.get(*key) != Some(*value)) {
+        table.insert(key, value)?;
+        written += 1;
+    }
+    Ok(written)
+}
+
+fn log(changes: &Changes) {
+    if changes.is_empty() {
+        return;
+    }
+    let sum = |get: fn(&Change) -> usize| {
+        let all = [changes.ports, changes.addrs, changes.fdb, changes.neigh, changes.vteps];
+        all.iter().map(get).sum::<usize>()
+    };
+    tracing::debug!(
+        written = sum(|change| change.written),
+        removed = sum(|change| change.removed),
+        connections_purged = changes.connections_purged,
+        "maps changed"
+    );
+}

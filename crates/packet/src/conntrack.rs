@@ -1,0 +1,215 @@
+//! Connection tracking, zoned by port: a connection is what one port sees of it.
+//!
+//! Two ports of one host that talk hold an entry each, so overlapping addresses and a neighbour's
+//! table never matter. An entry caches the policy's verdict and the generation that gave it; a
+//! new generation asks the policy again, from the view of whoever opened the connection.
+//! Expiry is checked when an entry is touched; `slots` finds room for new ones. Nothing here
+//! depends on the agent, and TCP sequence numbers are not checked.
+//!
+//! Several CPUs may work on one slot at once. Fields are words that are written whole, and every
+//! mix of two writers' states is a state that either could have left: at worst a connection gets
+//! the shorter timeout. The generation is written after the verdict, so a mix is re-evaluated.
+
+use crate::kernel::{Direction, Kernel};
+use crate::maps::{CtKey, CtSlot};
+use crate::parse::{ICMP, ICMPV6, Packet, Role, TCP};
+use crate::policy::{self, Question};
+use crate::reason::DropReason;
+use crate::transport::{ACK, FIN, RST, SYN};
+use crate::{icmp_error, slots};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Opened, no answer yet. Linux: `nf_conntrack_tcp_timeout_syn_sent`.
+pub const TCP_OPENING_NS: u64 = 120 * SECOND;
+/// Idle. RFC 5382, REQ-5: not less than 2 hours 4 minutes.
+pub const TCP_ESTABLISHED_NS: u64 = 7_440 * SECOND;
+/// Being closed. RFC 5382, REQ-5: transitory, not less than 4 minutes.
+pub const TCP_CLOSING_NS: u64 = 240 * SECOND;
+/// UDP without an answer. Linux: `nf_conntrack_udp_timeout`.
+pub const UDP_OPENING_NS: u64 = 30 * SECOND;
+/// UDP with answers. RFC 4787, REQ-5: not less than 2 minutes.
+pub const UDP_ESTABLISHED_NS: u64 = 120 * SECOND;
+/// ICMP echo. Linux: `nf_conntrack_icmp_timeout`.
+pub const ICMP_NS: u64 = 30 * SECOND;
+/// Any other protocol. Linux: `nf_conntrack_generic_timeout`.
+pub const OTHER_NS: u64 = 600 * SECOND;
+
+/// State of a connection. `Opening` -> `Established` at the first answer; TCP `Closing` at the
+/// first FIN or RST; `Closing` -> `Opening` at a new SYN; any -> free when it expires.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The slot is not in use.
+    Free = 0,
+    /// Seen from one end only.
+    Opening = 1,
+    /// Seen from both ends.
+    Established = 2,
+    /// TCP only: one end is done.
+    Closing = 3,
+}
+
+/// The side of a port on which a packet is decided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Zone {
+    /// Time of the packet.
+    pub(crate) now_ns: u64,
+    /// Number of the port.
+    pub(crate) port: u32,
+    /// Network of the port.
+    pub(crate) net: u32,
+    /// Network that the packet came from.
+    pub(crate) source_net: u32,
+    /// Generation of the port's policy.
+    pub(crate) generation: u32,
+    /// Most connections of the port.
+    pub(crate) budget: u32,
+    /// Which way the packet goes.
+    pub(crate) direction: Direction,
+}
+
+/// Decides about a packet on one side of a port.
+#[inline(always)]
+pub(crate) fn decide<K: Kernel>(
+    kernel: &mut K,
+    packet: &Packet,
+    zone: &Zone,
+) -> Result<(), DropReason> {
+    match packet.role {
+        Role::Opens | Role::Continues => track(kernel, packet, zone),
+        Role::Error => icmp_error::related(kernel, packet, zone),
+        Role::Unsupported => Err(DropReason::UnsupportedIcmp),
+    }
+}
+
+/// Decides about a packet of a connection, and remembers it.
+#[inline(never)]
+fn track<K: Kernel>(kernel: &mut K, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
+    let key = key_of(packet, zone);
+    if let Some(number) = kernel.ct_find(&key)
+        && let Some(slot) = kernel.ct_slot(number)
+        && is_live(slot, &key, zone.now_ns)
+    {
+        return established(slot, packet, zone);
+    }
+    if packet.role != Role::Opens {
+        return Err(DropReason::NoConnection);
+    }
+    if !policy::allows(question(zone.direction, zone.source_net, zone)) {
+        return Err(DropReason::PolicyDenied);
+    }
+    slots::open(kernel, &key, zone)
+}
+
+/// The connection as the port sees it.
+#[inline(always)]
+fn key_of(packet: &Packet, zone: &Zone) -> CtKey {
+    let mut key = CtKey { port: zone.port, protocol: packet.protocol, ..CtKey::default() };
+    match zone.direction {
+        Direction::FromPort => {
+            key.local = packet.source;
+            key.local_port = packet.source_port;
+            key.remote = packet.destination;
+            key.remote_port = packet.destination_port;
+        }
+        Direction::ToPort => {
+            key.local = packet.destination;
+            key.local_port = packet.destination_port;
+            key.remote = packet.source;
+            key.remote_port = packet.source_port;
+        }
+    }
+    key
+}
+
+/// Whether the slot holds this connection and it has not expired.
+#[inline(always)]
+pub(crate) fn is_live(slot: &CtSlot, key: &CtKey, now_ns: u64) -> bool {
+    slot.key.same(key) && !is_expired(slot, now_ns)
+}
+
+/// Whether the slot is free or its connection has been idle for too long.
+///
+/// The clocks of two CPUs may differ by a tick: a packet "from the future" is not idle.
+#[inline(always)]
+pub(crate) fn is_expired(slot: &CtSlot, now_ns: u64) -> bool {
+    if slot.state == State::Free as u8 {
+        return true;
+    }
+    let deadline = slot.last_seen_ns.wrapping_add(timeout_ns(slot.key.protocol, slot.state));
+    now_ns > deadline
+}
+
+/// How long a connection may be idle.
+#[inline(always)]
+fn timeout_ns(protocol: u8, state: u8) -> u64 {
+    let opening = state == State::Opening as u8;
+    match protocol {
+        TCP if opening => TCP_OPENING_NS,
+        TCP if state == State::Closing as u8 => TCP_CLOSING_NS,
+        TCP => TCP_ESTABLISHED_NS,
+        crate::parse::UDP if opening => UDP_OPENING_NS,
+        crate::parse::UDP => UDP_ESTABLISHED_NS,
+        ICMP | ICMPV6 => ICMP_NS,
+        _ => OTHER_NS,
+    }
+}
+
+/// A packet of a connection that has an entry.
+#[inline(always)]
+fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
+    let reopened = slot.state == State::Closing as u8
+        && packet.flags & (SYN | ACK | FIN | RST) == SYN
+        && packet.protocol == TCP;
+    if reopened {
+        // The same ports again: a new connection, maybe opened by the other end.
+        slot.initiator = zone.direction as u8;
+        slot.source_net = zone.source_net;
+        slot.state = State::Opening as u8;
+    }
+    let by_initiator = slot.initiator == zone.direction as u8;
+    if reopened || slot.generation != zone.generation {
+        let opened = if by_initiator { zone.direction } else { opposite(zone.direction) };
+        let allowed = policy::allows(question(opened, slot.source_net, zone));
+        slot.allowed = u8::from(allowed);
+        slot.generation = zone.generation;
+    }
+    if slot.allowed == 0 {
+        return Err(DropReason::PolicyDenied);
+    }
+    // The clock is coarse: most packets find their own time here, and leave the line clean.
+    if slot.last_seen_ns != zone.now_ns {
+        slot.last_seen_ns = zone.now_ns;
+    }
+    let next = next_state(slot.state, packet, by_initiator);
+    if slot.state != next {
+        slot.state = next;
+    }
+    Ok(())
+}
+
+/// The state after a packet.
+#[inline(always)]
+fn next_state(state: u8, packet: &Packet, by_initiator: bool) -> u8 {
+    if packet.protocol == TCP && packet.flags & (FIN | RST) != 0 {
+        return State::Closing as u8;
+    }
+    if state == State::Opening as u8 && !by_initiator {
+        return State::Established as u8;
+    }
+    state
+}
+
+#[inline(always)]
+fn question(direction: Direction, source_net: u32, zone: &Zone) -> Question {
+    Question { direction, net: zone.net, source_net }
+}
+
+#[inline(always)]
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::FromPort => Direction::ToPort,
+        Direction::ToPort => Direction::FromPort,
+    }
+}

@@ -1,0 +1,119 @@
+//! IPv6 neighbour discovery from a port (RFC 4861): answered here, in the frame itself.
+//!
+//! A duplicate address detection probe (source `::`, RFC 4862) is never answered. Router
+//! discovery and multicast listener reports end here, each with its own reason: nothing in a
+//! closed network listens for them yet.
+
+use crate::addr::{Addr, Mac};
+use crate::checksum::Checksum;
+use crate::guard;
+use crate::kernel::Kernel;
+use crate::maps::{NeighKey, Port};
+use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV6, Fragment, ICMPV6, Packet};
+use crate::reason::DropReason;
+
+const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+
+/// Bytes of a neighbour advertisement, with and without the link-layer address option.
+const WITH_OPTION: u16 = 32;
+const WITHOUT_OPTION: u16 = 24;
+/// Offset of the ICMPv6 message; extension headers are refused.
+const MESSAGE: u32 = ETHERNET_BYTES + 40;
+/// Solicited and override (RFC 4861, 4.4).
+const FLAGS: u8 = 0x60;
+
+/// Whether the packet is link-scope signalling, which is never forwarded.
+#[inline(always)]
+pub(crate) fn is_signalling(packet: &Packet) -> bool {
+    packet.protocol == ICMPV6
+        && packet.ethertype == ETHERTYPE_IPV6
+        && packet.fragment != Fragment::Later
+        && matches!(packet.flags, ROUTER_SOLICITATION..=REDIRECT | 130..=132 | 143)
+}
+
+/// Answers a neighbour solicitation by turning the frame into the advertisement.
+#[inline(never)]
+pub(crate) fn answer<K: Kernel>(
+    kernel: &mut K,
+    port: &Port,
+    packet: &Packet,
+) -> Result<(), DropReason> {
+    match packet.flags {
+        NEIGHBOUR_SOLICITATION => {}
+        NEIGHBOUR_ADVERTISEMENT => return Err(DropReason::UnsolicitedNeighbourAdvertisement),
+        ROUTER_SOLICITATION => return Err(DropReason::RouterSolicitation),
+        ROUTER_ADVERTISEMENT | REDIRECT => return Err(DropReason::RogueRouter),
+        _ => return Err(DropReason::MulticastListener),
+    }
+    // RFC 6980 forbids fragmented ND; extension headers have no use here either.
+    let plain = packet.l4 == MESSAGE && packet.fragment == Fragment::Whole;
+    if !plain || packet.hop_limit != 255 {
+        return Err(DropReason::Malformed);
+    }
+    if packet.source.is_unspecified() {
+        return Err(DropReason::NdProbe);
+    }
+    if !guard::allowed(kernel, port, &packet.source)
+        && !packet.source.same(&Addr::link_local(port.mac))
+    {
+        return Err(DropReason::SpoofedAddress);
+    }
+    let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
+    let target = Addr::from_words(target);
+    let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: target }) else {
+        return Err(DropReason::UnknownNeighbour);
+    };
+    let length = reply_length(packet)?;
+    if write_reply(kernel, packet, &target, (neigh.mac, length)) {
+        Ok(())
+    } else {
+        Err(DropReason::Malformed)
+    }
+}
+
+/// Bytes of the reply: a frame cannot grow here, so the option is left out where RFC 4861, 7.2.4
+/// allows it, in answer to a unicast solicitation.
+#[inline(always)]
+fn reply_length(packet: &Packet) -> Result<u16, DropReason> {
+    if packet.end >= MESSAGE + u32::from(WITH_OPTION) {
+        return Ok(WITH_OPTION);
+    }
+    if packet.end < MESSAGE + u32::from(WITHOUT_OPTION) || packet.destination_mac.is_group() {
+        return Err(DropReason::Malformed);
+    }
+    Ok(WITHOUT_OPTION)
+}
+
+#[inline(always)]
+fn write_reply<K: Kernel>(
+    kernel: &mut K,
+    packet: &Packet,
+    target: &Addr,
+    (mac, length): (Mac, u16),
+) -> bool {
+    let [m0, m1, m2, m3, m4, m5] = mac.0;
+    let [l0, l1] = length.to_be_bytes();
+    let option = [u32::from_ne_bytes([2, 1, m0, m1]), u32::from_ne_bytes([m2, m3, m4, m5])];
+    let mut sum = Checksum::new();
+    sum.add(&target.words()); // source of the reply: the address that was asked for
+    sum.add(&packet.source.words());
+    sum.add(&[u32::from_ne_bytes([l0, l1, 0, ICMPV6])]);
+    sum.add(&[u32::from_ne_bytes([NEIGHBOUR_ADVERTISEMENT, 0, FLAGS, 0])]);
+    sum.add(&target.words());
+    if length == WITH_OPTION {
+        sum.add(&option);
+    }
+    let [c0, c1] = sum.finish();
+    kernel.store(0, &packet.source_mac.0)
+        && kernel.store(6, &mac.0)
+        && kernel.store(ETHERNET_BYTES, &[0x60, 0, 0, 0, l0, l1, ICMPV6, 255])
+        && kernel.store_words(ETHERNET_BYTES + 8, &target.words())
+        && kernel.store_words(ETHERNET_BYTES + 24, &packet.source.words())
+        && kernel.store(MESSAGE, &[NEIGHBOUR_ADVERTISEMENT, 0, c0, c1, FLAGS, 0, 0, 0])
+        && kernel.store_words(MESSAGE + 8, &target.words())
+        && (length == WITHOUT_OPTION || kernel.store_words(MESSAGE + 24, &option))
+}

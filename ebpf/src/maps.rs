@@ -1,0 +1,82 @@
+//! The maps. Keys, values, sizes: `netloom_packet`. The loader pins them by these names.
+//!
+//! All hash maps are preallocated: an insert under memory pressure must not fail, and a value
+//! that is removed stays readable memory for a program that still holds it.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use packet::{
+    AddrKey, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb, FdbKey,
+    MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh, NeighKey, Packet, Port,
+    PortKey, Traffic, VerdictRecord, Vtep, VtepKey,
+};
+
+/// Written by the agent. A race with a program: it sees the old value or the new one, copied.
+#[map(name = "ports")]
+pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(MAX_PORTS, 0);
+
+/// Written by the agent.
+#[map(name = "addrs")]
+pub(crate) static ADDRS: HashMap<AddrKey, u32> = HashMap::pinned(MAX_ADDRS, 0);
+
+/// Written by the agent.
+#[map(name = "fdb")]
+pub(crate) static FDB: HashMap<FdbKey, Fdb> = HashMap::pinned(MAX_FDB, 0);
+
+/// Written by the agent.
+#[map(name = "neigh")]
+pub(crate) static NEIGH: HashMap<NeighKey, Neigh> = HashMap::pinned(MAX_NEIGH, 0);
+
+/// Written by the agent.
+#[map(name = "vteps")]
+pub(crate) static VTEPS: HashMap<VtepKey, Vtep> = HashMap::pinned(MAX_VTEPS, 0);
+
+/// Written by the loader, once per tunnel device.
+#[map(name = "config")]
+pub(crate) static CONFIG: Array<Config> = Array::pinned(1, 0);
+
+/// Index of the connections. Written by the programs on all CPUs; races: `packet::slots`.
+/// As many entries as `ct_slots`, both set by the loader.
+#[map(name = "ct")]
+pub(crate) static CT: HashMap<CtKey, u32> = HashMap::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
+
+/// The connections. Written by the programs on all CPUs; races: `packet::conntrack`.
+#[map(name = "ct_slots")]
+pub(crate) static CT_SLOTS: Array<CtSlot> = Array::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
+
+/// The clock hand over `ct_slots`. Moved by atomic adds only.
+#[map(name = "ct_hand")]
+pub(crate) static CT_HAND: Array<u32> = Array::pinned(1, 0);
+
+/// Connections by port number. Entries made and removed by the agent, together with the port;
+/// changed by the programs, by atomic adds only.
+#[map(name = "ct_used")]
+pub(crate) static CT_USED: HashMap<u32, i64> = HashMap::pinned(MAX_PORTS, 0);
+
+/// Traffic by port number. Entries made and removed by the agent; per CPU, so there is no race.
+#[map(name = "traffic")]
+pub(crate) static TRAFFIC: PerCpuHashMap<u32, Traffic> = PerCpuHashMap::pinned(MAX_PORTS, 0);
+
+/// Drops by reason number, per CPU.
+#[map(name = "drops")]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(MAX_REASONS, 0);
+
+/// Drop events. A full buffer loses the event, never the program's time.
+#[map(name = "events")]
+pub(crate) static EVENTS: RingBuf = RingBuf::pinned(EVENTS_BYTES, 0);
+
+/// Events that found the buffer full, per CPU.
+#[map(name = "events_lost")]
+pub(crate) static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+
+/// Room for the parsed headers, per CPU. Programs do not interrupt each other on a CPU.
+#[map(name = "packet")]
+pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the test programs take for the frame's metadata. Not pinned: a test's own.
+#[map(name = "test_meta")]
+pub(crate) static TEST_META: Array<Meta> = Array::with_max_entries(1, 0);
+
+/// What the test programs decided. Not pinned.
+#[map(name = "test_verdict")]
+pub(crate) static TEST_VERDICT: Array<VerdictRecord> = Array::with_max_entries(1, 0);

@@ -1,0 +1,265 @@
+//! [`packet::Kernel`] over a socket buffer and the maps.
+//!
+//! Frames are read with `bpf_skb_load_bytes`, which also reads what is not in the linear part.
+
+use crate::maps::{
+    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, FDB, NEIGH,
+    PACKET, PORTS, TRAFFIC, VTEPS,
+};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::mem::MaybeUninit;
+use packet::{
+    Addr, AddrKey, Config, CtKey, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
+    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Traffic, Vtep, VtepKey,
+};
+
+/// The frame that a program runs on.
+pub(crate) struct Skb(pub(crate) *mut __sk_buff);
+
+impl Skb {
+    /// What the kernel knows about the frame, without its tunnel.
+    #[inline(always)]
+    pub(crate) fn meta(&self) -> Meta {
+        // SAFETY: the context pointer that the kernel gave the program; it lives as long as that.
+        let skb = unsafe { &*self.0 };
+        Meta {
+            // SAFETY: a helper without arguments.
+            now_ns: unsafe { bpf_ktime_get_coarse_ns() },
+            ifindex: skb.ifindex,
+            length: skb.len,
+            mark: skb.mark,
+            vlan_present: skb.vlan_present,
+            ..Meta::default()
+        }
+    }
+
+    /// Adds the tunnel that the frame came out of, if it did.
+    #[inline(always)]
+    pub(crate) fn add_tunnel(&self, meta: &mut Meta) {
+        let mut key = MaybeUninit::<bpf_tunnel_key>::zeroed();
+        let size = size_of::<bpf_tunnel_key>() as u32;
+        // SAFETY: the helper writes at most `size` bytes to a buffer of that size.
+        if unsafe { bpf_skb_get_tunnel_key(self.0, key.as_mut_ptr(), size, 0) } == 0 {
+            // SAFETY: all bytes were zero before, any bytes are a valid value.
+            let key = unsafe { key.assume_init_ref() };
+            // SAFETY: without the IPv6 flag the helper filled this member, in host order.
+            let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+            meta.vtep = Addr::v4(remote.to_be_bytes());
+            meta.vni = key.tunnel_id;
+            meta.tunnelled = 1;
+            return;
+        }
+        let flags = u64::from(BPF_F_TUNINFO_IPV6);
+        // SAFETY: as above.
+        if unsafe { bpf_skb_get_tunnel_key(self.0, key.as_mut_ptr(), size, flags) } == 0 {
+            // SAFETY: as above.
+            let key = unsafe { key.assume_init_ref() };
+            // SAFETY: with the IPv6 flag the helper filled this member, in network order.
+            let words = unsafe { key.__bindgen_anon_1.remote_ipv6 };
+            meta.vtep = Addr::from_words(words);
+            meta.vni = key.tunnel_id;
+            meta.tunnelled = 1;
+        }
+    }
+}
+
+/// Room for the parsed headers.
+#[inline(always)]
+pub(crate) fn packet() -> Option<&'static mut Packet> {
+    // SAFETY: per-CPU memory that lives as long as the map; a program is not interrupted by
+    // another one on its CPU, and asks once.
+    PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+}
+
+/// A copy of a map's value.
+macro_rules! lookup {
+    ($map:ident, $key:expr) => {
+        // SAFETY: the maps are preallocated, so the memory stays; a value that the agent replaces
+        // meanwhile is read word by word, and every word of it is valid on its own.
+        unsafe { $map.get($key) }.copied()
+    };
+}
+
+impl Kernel for Skb {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes exactly `N` bytes or fails.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        // SAFETY: written, as the helper did not fail.
+        if failed == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let size = (N * size_of::<u32>()) as u32;
+        // SAFETY: the helper writes exactly `size` bytes, those of `N` words, or fails.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset, words.as_mut_ptr().cast(), size)
+        };
+        // SAFETY: written, as the helper did not fail.
+        if failed == 0 { Some(unsafe { words.assume_init() }) } else { None }
+    }
+
+    #[inline(always)]
+    fn store_words<const N: usize>(&mut self, offset: u32, words: &[u32; N]) -> bool {
+        let size = (N * size_of::<u32>()) as u32;
+        // SAFETY: the helper reads exactly `size` bytes, those of `N` words.
+        unsafe { bpf_skb_store_bytes(self.0, offset, words.as_ptr().cast(), size, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool {
+        // SAFETY: the helper reads exactly `N` bytes.
+        unsafe { bpf_skb_store_bytes(self.0, offset, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<Config> {
+        CONFIG.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn port(&self, key: &PortKey) -> Option<Port> {
+        lookup!(PORTS, key)
+    }
+
+    #[inline(always)]
+    fn addr_allowed(&self, key: &AddrKey) -> bool {
+        ADDRS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
+        lookup!(FDB, key)
+    }
+
+    #[inline(always)]
+    fn neigh(&self, key: &NeighKey) -> Option<Neigh> {
+        lookup!(NEIGH, key)
+    }
+
+    #[inline(always)]
+    fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
+        lookup!(VTEPS, key)
+    }
+
+    #[inline(always)]
+    fn ct_find(&self, key: &CtKey) -> Option<u32> {
+        lookup!(CT, key)
+    }
+
+    #[inline(always)]
+    fn ct_slot(&mut self, slot: u32) -> Option<&mut CtSlot> {
+        // SAFETY: array memory lives as long as the map. Other CPUs may write the same slot; each
+        // field is an aligned word or byte, so no read is torn, and `packet::conntrack` says why
+        // every mix of two writers is harmless.
+        CT_SLOTS.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
+    }
+
+    #[inline(always)]
+    fn ct_link(&mut self, key: &CtKey, slot: u32) -> bool {
+        CT.insert(key, slot, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn ct_unlink(&mut self, key: &CtKey) {
+        // Absent already is as good.
+        let _ = CT.remove(key);
+    }
+
+    #[inline(always)]
+    fn ct_hand(&mut self, steps: u32) -> u32 {
+        match CT_HAND.get_ptr_mut(0) {
+            // SAFETY: an aligned word of map memory, only ever changed atomically.
+            Some(hand) => unsafe {
+                atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(hand, steps)
+            },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn ct_used(&self, port: u32) -> Option<i64> {
+        lookup!(CT_USED, port)
+    }
+
+    #[inline(always)]
+    fn ct_use(&mut self, port: u32, change: i64) {
+        if let Some(used) = CT_USED.get_ptr_mut(port) {
+            // SAFETY: an aligned word of map memory, only ever changed atomically.
+            unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::SeqCst }>(used, change) };
+        }
+    }
+
+    #[inline(always)]
+    fn count(&mut self, port: u32, direction: Direction, bytes: u32) {
+        let Some(traffic) = TRAFFIC.get_ptr_mut(port) else { return };
+        // SAFETY: per-CPU memory; a program is not interrupted by another one on its CPU.
+        let traffic: &mut Traffic = unsafe { &mut *traffic };
+        match direction {
+            Direction::FromPort => {
+                traffic.from_port_packets += 1;
+                traffic.from_port_bytes += u64::from(bytes);
+            }
+            Direction::ToPort => {
+                traffic.to_port_packets += 1;
+                traffic.to_port_bytes += u64::from(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_drop(&mut self, meta: &Meta, drop: &Drop) {
+        report(self, meta, drop);
+    }
+}
+
+/// Counts a drop and writes the event.
+#[inline(never)]
+fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
+    if let Some(count) = DROPS.get_ptr_mut(drop.reason.number()) {
+        // SAFETY: per-CPU memory; a program is not interrupted by another one on its CPU.
+        unsafe { *count += 1 };
+    }
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(drop.port) {
+        // SAFETY: as above.
+        unsafe { (*traffic).dropped_packets += 1 };
+    }
+    let Some(mut event) = EVENTS.reserve::<DropEvent>(0) else {
+        if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { *lost += 1 };
+        }
+        return;
+    };
+    let record = event.write(DropEvent {
+        time_ns: meta.now_ns,
+        ifindex: meta.ifindex,
+        port: drop.port,
+        reason: drop.reason.number(),
+        entry: drop.entry as u32,
+        length: meta.length,
+        header_length: 0,
+        header: [0; EVENT_HEADER_BYTES],
+    });
+    // A constant size would fail on a frame that is shorter, so the size has steps.
+    for size in [64, 42, 14] {
+        // SAFETY: at most `EVENT_HEADER_BYTES` bytes are written to an array of that size.
+        let failed = unsafe {
+            bpf_skb_load_bytes(skb.0.cast(), 0, record.header.as_mut_ptr().cast(), size)
+        };
+        if failed == 0 {
+            record.header_length = size;
+            break;
+        }
+    }
+    event.submit(0);
+}

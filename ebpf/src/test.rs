@@ -1,0 +1,42 @@
+//! Test doors to the same core: `BPF_PROG_TEST_RUN` cannot set tunnel or VLAN metadata, so these
+//! take the metadata from a map, record the verdict in another and execute nothing.
+//!
+//! The loader of the product never loads these programs.
+
+use crate::maps::{TEST_META, TEST_VERDICT};
+use crate::skb::{self, Skb};
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use packet::{Meta, Packet, Verdict};
+
+/// Runs one entry of the core on the frame and the metadata of the test.
+#[inline(always)]
+fn run(ctx: &TcContext, entry: impl FnOnce(&mut Skb, &Meta, &mut Packet) -> Verdict) -> i32 {
+    let mut skb = Skb(ctx.skb.skb);
+    let Some(meta) = TEST_META.get(0).copied() else { return TC_ACT_SHOT };
+    let Some(packet) = skb::packet() else { return TC_ACT_SHOT };
+    let record = entry(&mut skb, &meta, packet).record();
+    match TEST_VERDICT.set(0, record, 0) {
+        Ok(()) => TC_ACT_OK,
+        Err(_) => TC_ACT_SHOT,
+    }
+}
+
+/// [`packet::from_port`] with given metadata.
+#[classifier]
+pub fn test_from_port(ctx: TcContext) -> i32 {
+    run(&ctx, packet::from_port)
+}
+
+/// [`packet::from_tunnel`] with given metadata.
+#[classifier]
+pub fn test_from_tunnel(ctx: TcContext) -> i32 {
+    run(&ctx, packet::from_tunnel)
+}
+
+/// [`packet::to_port`] with given metadata.
+#[classifier]
+pub fn test_to_port(ctx: TcContext) -> i32 {
+    run(&ctx, |skb, meta, _| packet::to_port(skb, meta))
+}

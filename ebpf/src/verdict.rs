@@ -1,0 +1,74 @@
+//! Doing what the core decided.
+
+use crate::maps::CONFIG;
+use crate::skb::Skb;
+use aya_ebpf::bindings::{
+    BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
+};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key};
+use core::mem::MaybeUninit;
+use packet::{
+    Addr, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict, Via,
+};
+
+/// Executes a verdict; the program's return value.
+#[inline(always)]
+pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Drop(_) => TC_ACT_SHOT,
+        Verdict::DeliverLocal { ifindex, via: Via::Peer } => {
+            // SAFETY: a helper with numbers as arguments.
+            unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+        }
+        Verdict::DeliverLocal { ifindex, via: Via::Interface } => deliver(skb, ifindex),
+        Verdict::Reflect => deliver(skb, meta.ifindex),
+        Verdict::Tunnel { vni, vtep } => {
+            if !set_tunnel_key(skb, vni, &vtep) {
+                let drop = Drop { reason: DropReason::TunnelKeyRefused, entry, port: 0 };
+                skb.count_drop(meta, &drop);
+                return TC_ACT_SHOT;
+            }
+            let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
+            // SAFETY: a helper with numbers as arguments.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
+        Verdict::Pass => {
+            // SAFETY: the context pointer; a program may write this field.
+            unsafe { (*skb.0).mark = 0 };
+            TC_ACT_OK
+        }
+    }
+}
+
+/// Sends the frame out of a port's interface, with the mark that its egress hook asks for.
+#[inline(always)]
+fn deliver(skb: &mut Skb, ifindex: u32) -> i32 {
+    // SAFETY: the context pointer; a program may write this field.
+    unsafe { (*skb.0).mark = DELIVERED_MARK };
+    // SAFETY: a helper with numbers as arguments.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// Tells the tunnel device where the frame goes.
+#[inline(always)]
+fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr) -> bool {
+    let mut key = MaybeUninit::<bpf_tunnel_key>::zeroed();
+    // SAFETY: zero bytes are a valid value.
+    let key = unsafe { key.assume_init_mut() };
+    key.tunnel_id = vni;
+    key.tunnel_ttl = TUNNEL_TTL;
+    let flags = match vtep.as_v4() {
+        Some(octets) => {
+            // The helper takes IPv4 in host order. RFC 7348, 5: the outer checksum should be 0.
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(octets);
+            BPF_F_ZERO_CSUM_TX
+        }
+        None => {
+            key.__bindgen_anon_1.remote_ipv6 = vtep.words();
+            BPF_F_TUNINFO_IPV6
+        }
+    };
+    let size = size_of::<bpf_tunnel_key>() as u32;
+    // SAFETY: the helper reads `size` bytes of a value of that size.
+    unsafe { bpf_skb_set_tunnel_key(skb.0, key, size, u64::from(flags)) == 0 }
+}
