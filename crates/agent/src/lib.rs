@@ -1,1 +1,146 @@
-//! The converge loop on a host.
+//! The agent: makes its host what the server wants it to be, and keeps it so without the server.
+//!
+//! The core is pure: [`plan`] says what has to be done, [`render`] what the maps must hold. Around
+//! it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
+//! last desired objects on disk, [`connection`] talks to the server, [`identity`] and [`enrol`]
+//! make it trusted.
+//!
+//! A pass never waits for the server, and a connection never for the kernel. Nothing is taken down
+//! because the agent does not know: without a known desired state it does not touch the host. When
+//! it ends, for whatever reason, all that it made stays and forwards.
+
+mod backoff;
+mod connection;
+pub mod converge;
+mod enrol;
+mod host;
+mod identity;
+pub mod kernel;
+pub mod memory;
+pub mod plan;
+pub mod render;
+#[cfg(test)]
+mod sample;
+mod state;
+mod worker;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{converge::Converger, host::Host, kernel::Kernel, state::StateFile};
+
+/// What an agent needs to know about its host.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it keeps its identity and the last desired state; made if missing.
+    pub data: PathBuf,
+    /// Where eBPF programs and maps are pinned; a bpffs is mounted there if none is.
+    pub bpffs: PathBuf,
+    /// What the names of its instances' namespaces start with.
+    pub prefix: String,
+    /// The enrolment that `CreateHostEnrolment` gave, as a file. Needed once; a file with another
+    /// token makes the agent enrol again.
+    pub enrol: Option<PathBuf>,
+}
+
+/// Why an agent cannot start or go on. What it had made before stays and forwards.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The host cannot run the data plane.
+    #[error("this host cannot run netloom: {0}")]
+    Preflight(#[from] dataplane::PreflightError),
+    /// The data plane cannot be opened.
+    #[error("data plane: {0}")]
+    DataPlane(#[from] dataplane::Error),
+    /// A file of its own cannot be used.
+    #[error("{path}: cannot {action}: {cause}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// It does not know who it is, and has nothing to enrol with.
+    #[error(
+        "no identity in {0}: make an enrolment with CreateHostEnrolment, save it as a file and \
+         start the agent with --enrol FILE"
+    )]
+    NotEnrolled(PathBuf),
+    /// The server does not let it in.
+    #[error(
+        "enrolment refused: {0}. If an earlier answer of the server was lost, its token is used \
+         up: make a new enrolment"
+    )]
+    Refused(String),
+    /// A key or a request for a certificate cannot be made.
+    #[error("cannot make a key: {0}")]
+    Key(#[from] rcgen::Error),
+    /// A part of the agent has died.
+    #[error("a part of the agent has died: {0}")]
+    Died(#[from] JoinError),
+}
+
+impl Error {
+    /// For `map_err`: `action` failed on this file.
+    fn file(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Self {
+        move |cause| Self::File { path: path.to_owned(), action, cause }
+    }
+}
+
+/// Runs the agent of the host in whose network namespace the process is, until `stop`.
+///
+/// # Errors
+/// [`Error::Preflight`] and [`Error::DataPlane`]; otherwise as [`run_on`].
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let (bpffs, prefix) = (config.bpffs.clone(), config.prefix.clone());
+    let open = move || {
+        dataplane::preflight()?;
+        Host::open(&bpffs, prefix)
+    };
+    let kernel = tokio::task::spawn_blocking(open).await??;
+    run_on(kernel, config, stop).await
+}
+
+/// Runs the agent on a given kernel.
+///
+/// # Errors
+/// [`Error::File`] when the data directory cannot be used, [`Error::NotEnrolled`] and
+/// [`Error::Refused`] when it has no identity and gets none.
+pub async fn run_on<K: Kernel>(
+    kernel: K,
+    config: Config,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let (file, saved) = StateFile::open(&config.data)?;
+    let (desired, wanted) = watch::channel(saved);
+    let (achieved, results) = watch::channel(None);
+    let stop = stop.child_token();
+    let mut parts = JoinSet::new();
+    let own = stop.clone();
+    // First of all, and whether or not there is a server.
+    parts.spawn(async move {
+        worker::work(Converger::new(kernel), file, wanted, achieved, own).await;
+        Ok(())
+    });
+    parts.spawn(connection::keep(config, desired, results, stop.clone()));
+
+    // Whatever ends first ends all; each of them is told, and ends within one step.
+    let mut result = Ok(());
+    while let Some(part) = parts.join_next().await {
+        stop.cancel();
+        result = result.and(part.map_err(Error::from).flatten());
+    }
+    result
+}

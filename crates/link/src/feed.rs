@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use compile::HostDelta;
 use model::{
     Id,
     resource::host::Host,
@@ -35,13 +36,6 @@ pub(crate) const HISTORY_OBJECTS_MAX: usize = 4096;
 /// States that a host was sent and has not acknowledged; beyond that the oldest are forgotten, and
 /// an acknowledgement of one of those is not counted.
 const SENT_MAX: usize = 256;
-
-/// A change to what one host must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HostChange {
-    pub(crate) upserts: Vec<Object>,
-    pub(crate) removes: Vec<ObjectKey>,
-}
 
 /// The state of all hosts.
 #[derive(Default)]
@@ -76,7 +70,7 @@ struct History {
 struct Entry {
     /// The digests that the change starts from.
     before: TableDigests,
-    change: Arc<HostChange>,
+    delta: HostDelta,
 }
 
 /// A host's open stream. At most one for each host.
@@ -113,23 +107,9 @@ pub(crate) struct Ticket {
 
 impl Feed {
     /// Takes a commit's effect: changes by host, only for hosts that they concern.
-    pub(crate) fn apply(&mut self, revision: u64, changes: BTreeMap<Id<Host>, HostChange>) {
-        for (host, change) in changes {
-            self.hosts.entry(host).or_default().change(self.revision, revision, change);
-        }
-        self.revision = revision;
-    }
-
-    /// Makes the hosts hold exactly this, where only the whole is known.
-    pub(crate) fn replace(&mut self, revision: u64, all: BTreeMap<Id<Host>, Vec<Object>>) {
-        let mut all: BTreeMap<_, Holding> =
-            all.into_iter().map(|(host, objects)| (host, objects.into_iter().collect())).collect();
-        for host in self.hosts.keys() {
-            all.entry(*host).or_default();
-        }
-        for (host, wanted) in all {
-            let feed = self.hosts.entry(host).or_default();
-            feed.change(self.revision, revision, difference(&feed.holding, &wanted));
+    pub(crate) fn apply(&mut self, revision: u64, deltas: BTreeMap<Id<Host>, HostDelta>) {
+        for (host, delta) in deltas {
+            self.hosts.entry(host).or_default().change(self.revision, revision, delta);
         }
         self.revision = revision;
     }
@@ -229,16 +209,16 @@ impl Feed {
 
 impl HostFeed {
     /// Takes a change that `revision` makes; nothing up to `before` concerned the host any more.
-    fn change(&mut self, before: u64, revision: u64, change: HostChange) {
-        if change == HostChange::default() {
+    fn change(&mut self, before: u64, revision: u64, delta: HostDelta) {
+        if delta == HostDelta::default() {
             return;
         }
         self.status.acked_revision = self.watermark(before);
         self.concern = revision;
         let before = self.holding.digests();
-        change.removes.iter().for_each(|key| self.holding.remove(key));
-        change.upserts.iter().for_each(|object| self.holding.upsert(object.clone()));
-        self.history.push(Entry { before, change: Arc::new(change) });
+        delta.removes.iter().for_each(|key| self.holding.remove(key));
+        delta.upserts.iter().for_each(|object| self.holding.upsert(object.clone()));
+        self.history.push(Entry { before, delta });
         if let Some(session) = &self.session {
             session.wake.notify_one();
         }
@@ -260,7 +240,7 @@ impl HostFeed {
             return Vec::new();
         }
         let messages = match session.next.and_then(|next| self.history.since(next)) {
-            Some(HostChange { upserts, removes }) => {
+            Some(HostDelta { upserts, removes }) => {
                 parts::delta(revision, upserts, removes, digests)
             }
             None => {
@@ -341,24 +321,24 @@ impl History {
     }
 
     fn push(&mut self, entry: Entry) {
-        self.objects += entry.change.len();
+        self.objects += len(&entry.delta);
         self.end += 1;
         self.changes.push_back(entry);
         while self.changes.len() > HISTORY_CHANGES_MAX || self.objects > HISTORY_OBJECTS_MAX {
             let Some(oldest) = self.changes.pop_front() else { break };
-            self.objects -= oldest.change.len();
+            self.objects -= len(&oldest.delta);
         }
     }
 
     /// All changes from this one on as one. `None` if it is not kept any more.
-    fn since(&self, first: u64) -> Option<HostChange> {
+    fn since(&self, first: u64) -> Option<HostDelta> {
         let skip = usize::try_from(first.checked_sub(self.start())?).ok()?;
         let mut last: BTreeMap<ObjectKey, Option<&Object>> = BTreeMap::new();
-        for Entry { change, .. } in self.changes.iter().skip(skip) {
-            last.extend(change.removes.iter().map(|key| (*key, None)));
-            last.extend(change.upserts.iter().map(|object| (object.key(), Some(object))));
+        for Entry { delta, .. } in self.changes.iter().skip(skip) {
+            last.extend(delta.removes.iter().map(|key| (*key, None)));
+            last.extend(delta.upserts.iter().map(|object| (object.key(), Some(object))));
         }
-        let mut whole = HostChange::default();
+        let mut whole = HostDelta::default();
         for (key, object) in last {
             match object {
                 Some(object) => whole.upserts.push(object.clone()),
@@ -369,18 +349,8 @@ impl History {
     }
 }
 
-impl HostChange {
-    fn len(&self) -> usize {
-        self.upserts.len() + self.removes.len()
-    }
-}
-
-fn difference(held: &Holding, wanted: &Holding) -> HostChange {
-    let (held, wanted) = (held.objects(), wanted.objects());
-    let changed = |(key, object): &(&ObjectKey, &Object)| held.get(key) != Some(object);
-    let upserts = wanted.iter().filter(changed).map(|(_, object)| object.clone()).collect();
-    let removes = held.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-    HostChange { upserts, removes }
+fn len(delta: &HostDelta) -> usize {
+    delta.upserts.len() + delta.removes.len()
 }
 
 #[cfg(test)]

@@ -2,15 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::stub::{Compiler, HostDelta};
+use compile::{Compiler, HostDelta};
 use model::{Id, Kind, Record, resource::host::Host};
 use store::{Change, Event, Read, Snapshot};
-use wire::object::Object;
 
-use crate::{
-    Error, Link,
-    feed::{Feed, HostChange},
-};
+use crate::{Error, Link, feed::Feed};
 
 /// Follows the store until told to stop.
 pub(crate) async fn follow(link: &Link) -> Result<(), Error> {
@@ -21,16 +17,13 @@ pub(crate) async fn follow(link: &Link) -> Result<(), Error> {
         let Some(event) = link.stop.run_until_cancelled(watch.next()).await else { return Ok(()) };
         match event.ok_or(Error::StoreEnded)? {
             Event::Snapshot(snapshot) => {
-                compiler = Compiler::new();
-                compiler.load(&snapshot);
-                link.update(|feed| start_over(feed, &compiler, &snapshot));
+                let deltas = compiler.load(&snapshot);
+                link.update(|feed| start_over(feed, &snapshot, deltas));
             }
             Event::Commit(commit) => {
-                let changes = compiler.apply(&commit.after, &commit.changes);
-                let changes = changes.into_iter().map(|(host, delta)| (host, delta.into()));
-                let changes = changes.collect();
+                let deltas = compiler.apply(&commit.changes);
                 link.update(|feed| {
-                    feed.apply(commit.revision, changes);
+                    feed.apply(commit.revision, deltas);
                     commit.changes.iter().for_each(|change| admit(feed, change));
                 });
             }
@@ -48,26 +41,13 @@ impl Link {
     }
 }
 
-impl From<HostDelta> for HostChange {
-    fn from(delta: HostDelta) -> Self {
-        Self {
-            upserts: delta.upserts.into_iter().collect(),
-            removes: delta.removes.into_iter().collect(),
-        }
-    }
-}
-
-/// Everything anew: what hosts must hold, which ones exist and how they prove who they are.
-fn start_over(feed: &mut Feed, compiler: &Compiler, snapshot: &Snapshot<Record>) {
-    let hosts: Vec<Id<Host>> =
-        snapshot.list(Kind::Host).map(|record| Id::new(record.uuid())).collect();
-    let objects = |host: &Id<Host>| compiler.host(host).values().cloned().collect::<Vec<Object>>();
-    let all: BTreeMap<_, _> = hosts.iter().map(|host| (*host, objects(host))).collect();
-    feed.retain(|host| all.contains_key(&host));
-    feed.replace(snapshot.revision(), all);
-    for host in hosts {
-        let certificate = certificate(snapshot, host);
-        feed.recertify(host, certificate.as_deref());
+/// Everything anew: what changed for hosts, which ones exist and how they prove who they are.
+fn start_over(feed: &mut Feed, snapshot: &Snapshot<Record>, deltas: BTreeMap<Id<Host>, HostDelta>) {
+    feed.apply(snapshot.revision(), deltas);
+    feed.retain(|host| snapshot.get(Kind::Host, host.uuid()).is_some());
+    for record in snapshot.list(Kind::Host) {
+        let host = Id::new(record.uuid());
+        feed.recertify(host, certificate(snapshot, host).as_deref());
     }
 }
 

@@ -13,7 +13,6 @@ mod follow;
 mod pki;
 mod service;
 mod session;
-mod stub;
 
 use std::{
     net::TcpListener,

@@ -1,0 +1,194 @@
+//! The stream to the server: takes what is wanted, reports what was achieved, comes back after
+//! every loss. It knows nothing of the host.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Identity as TlsIdentity};
+use wire::{
+    HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL,
+    r#gen::{self as pb, link_client::LinkClient},
+    holding::Holding,
+    message::{AgentMessage, Hello, Report, ServerMessage},
+    parts::Assembly,
+};
+
+use crate::{
+    Config, Error,
+    backoff::Backoff,
+    enrol,
+    identity::{Identity, endpoint},
+    state::Desired,
+    worker::Achieved,
+};
+
+/// How long connecting, and the answer to Hello, may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the server may leave an HTTP/2 ping unanswered.
+const PING_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the connection may take to make room for a message.
+const SEND_WAIT: Duration = Duration::from_secs(10);
+
+/// Messages on their way to the connection; when full, the session waits.
+const OUTBOUND_MESSAGES: usize = 4;
+
+/// Why a session ended, for the log.
+type Ending = String;
+
+/// Keeps a stream to the server open until told to stop.
+pub(crate) async fn keep(
+    config: Config,
+    desired: watch::Sender<Option<Desired>>,
+    achieved: watch::Receiver<Option<Achieved>>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
+    let mut session = Session { identity, desired, achieved, greeted: false };
+    let mut backoff = Backoff::default();
+    loop {
+        session.greeted = false;
+        let Some(ending) = stop.run_until_cancelled(session.run()).await else { return Ok(()) };
+        if session.greeted {
+            backoff.reset();
+        }
+        let wait = backoff.next();
+        let server = &session.identity.server;
+        tracing::warn!(server, ending, retry_ms = wait.as_millis(), "no stream to the server");
+        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+struct Session {
+    identity: Identity,
+    desired: watch::Sender<Option<Desired>>,
+    achieved: watch::Receiver<Option<Achieved>>,
+    /// The server has said at which revision the host is: reports mean something to it.
+    greeted: bool,
+}
+
+impl Session {
+    /// One stream, from the connection to its end.
+    async fn run(&mut self) -> Ending {
+        let opened = timeout(CONNECT_WAIT, self.open()).await;
+        match opened {
+            Err(_) => format!("no answer within {} s", CONNECT_WAIT.as_secs()),
+            Ok(Err(ending)) => ending,
+            Ok(Ok((outbound, inbound))) => self.talk(outbound, inbound).await,
+        }
+    }
+
+    async fn open(
+        &self,
+    ) -> Result<(mpsc::Sender<pb::AgentMessage>, Streaming<pb::ServerMessage>), Ending> {
+        let Identity { server, ca, certificate, key, .. } = &self.identity;
+        let connected = async {
+            let (endpoint, tls) = endpoint(server, ca)?;
+            let endpoint = endpoint
+                .tls_config(tls.identity(TlsIdentity::from_pem(certificate, key)))?
+                .http2_keep_alive_interval(HEARTBEAT)
+                .keep_alive_timeout(PING_WAIT)
+                .keep_alive_while_idle(true)
+                .tcp_nodelay(true);
+            endpoint.connect().await
+        };
+        let channel = connected.await.map_err(|error| enrol::chain(&error))?;
+        let mut client = LinkClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (outbound, messages) = mpsc::channel(OUTBOUND_MESSAGES);
+        let hello = AgentMessage::Hello(self.hello());
+        outbound.try_send((&hello).into()).map_err(|error| error.to_string())?;
+        let answer = client.sync(ReceiverStream::new(messages)).await;
+        let inbound = answer.map_err(|status| refused(&status))?.into_inner();
+        tracing::info!(server, "stream to the server is open");
+        Ok((outbound, inbound))
+    }
+
+    fn hello(&self) -> Hello {
+        let desired = self.desired.borrow();
+        let desired = desired.as_ref();
+        Hello {
+            protocol: PROTOCOL,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.identity.host,
+            revision: desired.map_or(0, |desired| desired.revision),
+            digests: desired.map(|desired| desired.holding.digests()).unwrap_or_default(),
+        }
+    }
+
+    async fn talk(
+        &mut self,
+        outbound: mpsc::Sender<pb::AgentMessage>,
+        mut inbound: Streaming<pb::ServerMessage>,
+    ) -> Ending {
+        let mut assembly = Assembly::default();
+        let mut heartbeat = interval(HEARTBEAT);
+        loop {
+            // Each branch is cancel safe: a stream keeps what it has read so far in itself, a
+            // watch and an interval lose nothing.
+            let message = tokio::select! {
+                message = inbound.message() => {
+                    let taken = match message {
+                        Ok(Some(message)) => self.take(&mut assembly, message),
+                        Ok(None) => Err("the server ended the stream".to_owned()),
+                        Err(status) => Err(refused(&status)),
+                    };
+                    match taken {
+                        Ok(()) => continue,
+                        Err(ending) => return ending,
+                    }
+                }
+                changed = self.achieved.changed() => match (changed, self.report()) {
+                    (Err(_), _) => return "the agent ends".to_owned(),
+                    (Ok(()), None) => continue,
+                    (Ok(()), Some(report)) => AgentMessage::Report(report),
+                },
+                _ = heartbeat.tick() => AgentMessage::Heartbeat,
+            };
+            match timeout(SEND_WAIT, outbound.send((&message).into())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return "the stream is gone".to_owned(),
+                Err(_) => return "the server does not read".to_owned(),
+            }
+        }
+    }
+
+    /// Takes a part; with the last one, what is wanted changes.
+    fn take(&mut self, assembly: &mut Assembly, message: pb::ServerMessage) -> Result<(), Ending> {
+        let message = ServerMessage::try_from(message).map_err(|error| error.to_string())?;
+        let held = self.desired.borrow().as_ref().map(|desired| Arc::clone(&desired.holding));
+        let held = held.unwrap_or_else(|| Arc::new(Holding::default()));
+        let done = assembly.take(&held, message).map_err(|error| error.to_string())?;
+        if let Some((revision, holding)) = done {
+            tracing::debug!(revision, objects = holding.objects().len(), "new desired state");
+            self.greeted = true;
+            self.desired.send_replace(Some(Desired { revision, holding: Arc::new(holding) }));
+        }
+        Ok(())
+    }
+
+    /// What was achieved, in words for the server; not before it can make sense of it.
+    fn report(&mut self) -> Option<Report> {
+        let achieved = self.achieved.borrow_and_update().clone().filter(|_| self.greeted)?;
+        let Achieved { revision, digests, outcome } = achieved;
+        let mut failed = outcome.failed;
+        if !outcome.trouble.is_empty() {
+            failed.insert(self.identity.host, outcome.trouble.join("; "));
+        }
+        let (complete, kernel, up) = (outcome.complete, outcome.kernel, outcome.up);
+        Some(Report { revision, complete, digests, kernel, up, failed })
+    }
+}
+
+fn refused(status: &tonic::Status) -> Ending {
+    format!("{:?}: {}", status.code(), status.message())
+}

@@ -1,0 +1,334 @@
+//! One pass over the host: brings it from what is there to what is desired, as far as it lets us.
+//!
+//! Level-triggered: a pass knows nothing of the one before, except which instances it need not ask
+//! the driver about again. One object that fails does not stop the others; it is tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use compute::InstanceSpec;
+use dataplane::Tables;
+use uuid::Uuid;
+use wire::{digest::SetDigest, fact, holding::Holding};
+
+use crate::{
+    kernel::{Kernel, Observed, Refusal},
+    plan::{self, Steps, Wanted},
+    render::{facts, render},
+};
+
+/// What became of a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What must be gone is gone, and what must be there is there or in `failed`.
+    pub complete: bool,
+    /// The digest of the facts that the maps hold.
+    pub kernel: SetDigest,
+    /// Instances that run and ports that are up and guarded.
+    pub up: BTreeSet<Uuid>,
+    /// Objects that could not be applied, with the reason.
+    pub failed: BTreeMap<Uuid, String>,
+    /// What concerns the host as a whole.
+    pub trouble: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether there is something to try again soon.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.complete && self.failed.is_empty() && self.trouble.is_empty()
+    }
+}
+
+/// Brings one host to what is desired.
+pub struct Converger<K> {
+    kernel: K,
+    prepared: BTreeMap<Uuid, InstanceSpec>,
+}
+
+/// A pass under way.
+struct Pass<'a> {
+    desired: &'a Holding,
+    wanted: Wanted,
+    observed: Observed,
+    /// What the maps hold now.
+    tables: Tables,
+    /// The interfaces of the guarded ports.
+    guarded: BTreeMap<Uuid, u32>,
+    changed: bool,
+    outcome: Outcome,
+}
+
+impl<K: Kernel> Converger<K> {
+    /// For this kernel.
+    pub fn new(kernel: K) -> Self {
+        Self { kernel, prepared: BTreeMap::new() }
+    }
+
+    /// Does one pass.
+    pub async fn pass(&mut self, desired: &Holding) -> Outcome {
+        let wanted = plan::wanted(desired);
+        self.prepared.retain(|uuid, _| wanted.instances.contains_key(uuid));
+        let mut outcome =
+            Outcome { complete: true, failed: wanted.unusable.clone(), ..Outcome::default() };
+        if let Err(refusal) = self.kernel.tunnel().await {
+            outcome.trouble.push(format!("tunnel device: {refusal}"));
+        }
+        let observed = match self.kernel.observe().await {
+            Ok(observed) => observed,
+            Err(refusal) => return outcome.blind(&refusal),
+        };
+        let steps = plan::steps(&wanted, &observed, &self.prepared);
+        let (tables, guarded) = (observed.tables.clone(), plan::guarded(&wanted, &observed));
+        let mut pass = Pass { desired, wanted, observed, tables, guarded, changed: false, outcome };
+        self.clear(&steps, &mut pass).await;
+        let mut filled = self.fill(&mut pass).await;
+        let interfaces = self.prepare(steps.prepare, &mut pass).await;
+        self.guard(&interfaces, &mut pass).await;
+        filled &= self.fill(&mut pass).await;
+        if filled {
+            self.raise(&mut pass).await;
+        }
+        self.conclude(pass).await
+    }
+
+    /// Takes away what must not be there: devices down, instances, programs.
+    async fn clear(&mut self, steps: &Steps, pass: &mut Pass<'_>) {
+        for nic in &steps.deactivate {
+            let done = self.kernel.deactivate(*nic).await;
+            pass.must(*nic, "cannot be put down", done);
+        }
+        let mut detach = steps.detach.clone();
+        for (instance, interfaces) in &steps.remove {
+            let done = self.kernel.remove(*instance).await;
+            if pass.must(*instance, "cannot be removed", done) {
+                detach.extend(interfaces.intersection(&pass.observed.attached));
+            }
+        }
+        for ifindex in detach {
+            pass.changed = true;
+            if let Err(refusal) = self.kernel.detach(ifindex).await {
+                pass.outcome.complete = false;
+                pass.outcome.trouble.push(format!("interface {ifindex}: cannot detach: {refusal}"));
+            }
+        }
+    }
+
+    /// Makes the maps hold what is desired, with the ports that are guarded by now.
+    async fn fill(&mut self, pass: &mut Pass<'_>) -> bool {
+        let tables = render(pass.desired, &pass.guarded);
+        if tables == pass.tables {
+            return true;
+        }
+        pass.changed = true;
+        match self.kernel.reconcile(&tables).await {
+            Ok(()) => {
+                pass.tables = tables;
+                true
+            }
+            Err(refusal) => {
+                pass.outcome.complete = false;
+                pass.outcome.trouble.push(format!("data plane: {refusal}"));
+                false
+            }
+        }
+    }
+
+    /// Makes instances; gives the interfaces of the wanted ports that are there then.
+    async fn prepare(
+        &mut self,
+        specs: Vec<InstanceSpec>,
+        pass: &mut Pass<'_>,
+    ) -> BTreeMap<Uuid, u32> {
+        let mut interfaces = BTreeMap::new();
+        for (instance, spec) in &pass.wanted.instances {
+            let Some(nics) = pass.observed.instances.get(instance) else { continue };
+            let there = spec.nics.iter().filter_map(|nic| nics.get_key_value(&nic.uuid));
+            interfaces.extend(there.map(|(nic, seen)| (*nic, seen.ifindex)));
+        }
+        for spec in specs {
+            pass.changed = true;
+            match self.kernel.prepare(&spec).await {
+                Ok(prepared) => {
+                    interfaces.extend(prepared.iter().map(|nic| (nic.nic, nic.host_ifindex)));
+                    self.prepared.insert(spec.uuid, spec);
+                }
+                Err(refusal) => {
+                    self.prepared.remove(&spec.uuid);
+                    pass.outcome.failed.insert(spec.uuid, format!("cannot be made: {refusal}"));
+                }
+            }
+        }
+        interfaces
+    }
+
+    /// Attaches programs to the ports that lack them.
+    async fn guard(&mut self, interfaces: &BTreeMap<Uuid, u32>, pass: &mut Pass<'_>) {
+        pass.guarded.clear();
+        for (nic, ifindex) in interfaces {
+            if !pass.observed.attached.contains(ifindex) {
+                pass.changed = true;
+                if let Err(refusal) = self.kernel.attach(*ifindex).await {
+                    pass.outcome.failed.insert(*nic, format!("cannot be guarded: {refusal}"));
+                    continue;
+                }
+            }
+            pass.guarded.insert(*nic, *ifindex);
+        }
+    }
+
+    /// Puts up what is guarded and known to the maps.
+    async fn raise(&mut self, pass: &mut Pass<'_>) {
+        let seen: BTreeMap<_, _> = pass.observed.instances.values().flatten().collect();
+        for (nic, ifindex) in &pass.guarded {
+            if seen.get(nic).is_some_and(|seen| seen.up && seen.ifindex == *ifindex) {
+                continue;
+            }
+            pass.changed = true;
+            if let Err(refusal) = self.kernel.activate(*nic).await {
+                pass.outcome.failed.insert(*nic, format!("cannot be put up: {refusal}"));
+            }
+        }
+    }
+
+    /// Looks at what is there now, and only then says what was achieved.
+    async fn conclude(&mut self, mut pass: Pass<'_>) -> Outcome {
+        if pass.changed {
+            match self.kernel.observe().await {
+                Ok(observed) => pass.observed = observed,
+                Err(refusal) => return pass.outcome.blind(&refusal),
+            }
+        }
+        let mut outcome = pass.outcome;
+        outcome.kernel = fact::digest(&facts(&pass.observed.tables));
+        outcome.up = plan::up(&pass.wanted, &pass.observed);
+        for (uuid, reason) in &outcome.failed {
+            tracing::warn!(uuid = %uuid.simple(), reason, "not applied; trying again");
+        }
+        for trouble in &outcome.trouble {
+            tracing::warn!(trouble, "the host is in trouble; trying again");
+        }
+        outcome
+    }
+}
+
+impl Pass<'_> {
+    /// Notes the end of something that must not be there.
+    fn must(&mut self, uuid: Uuid, what: &str, done: Result<(), Refusal>) -> bool {
+        self.changed = true;
+        if let Err(refusal) = &done {
+            self.outcome.complete = false;
+            self.outcome.failed.insert(uuid, format!("{what}: {refusal}"));
+        }
+        done.is_ok()
+    }
+}
+
+impl Outcome {
+    /// Nothing can be seen, so nothing can be said.
+    fn blind(mut self, refusal: &Refusal) -> Self {
+        tracing::warn!(%refusal, "cannot see what is on the host");
+        self.complete = false;
+        self.trouble.push(format!("cannot see what is there: {refusal}"));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::Memory,
+        sample::{self, uuid},
+    };
+
+    async fn pass(memory: &Memory, desired: &Holding) -> Outcome {
+        Converger::new(memory.clone()).pass(desired).await
+    }
+
+    fn writes(memory: &Memory) -> usize {
+        memory.state().writes
+    }
+
+    #[tokio::test]
+    async fn an_empty_host_gets_everything_and_agrees() {
+        let (memory, desired) = (Memory::default(), sample::two_networks());
+        let outcome = pass(&memory, &desired).await;
+        assert!(outcome.is_clean(), "{outcome:?}");
+        assert_eq!(outcome.kernel, desired.kernel_digest());
+        assert_eq!(outcome.up.len(), 3);
+        assert_eq!(memory.state().violations, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_restarted_agent_writes_nothing() {
+        let (memory, desired) = (Memory::default(), sample::two_networks());
+        let first = pass(&memory, &desired).await;
+        let before = writes(&memory);
+        assert_eq!(pass(&memory, &desired).await, first);
+        assert_eq!(writes(&memory), before);
+    }
+
+    #[tokio::test]
+    async fn removal_leaves_nothing_behind() {
+        let memory = Memory::default();
+        pass(&memory, &sample::two_networks()).await;
+        let outcome = pass(&memory, &Holding::default()).await;
+        assert!(outcome.is_clean());
+        let state = memory.state();
+        assert!(state.instances.is_empty() && state.nics.is_empty() && state.attached.is_empty());
+        assert_eq!(state.tables, Tables::default());
+        assert_eq!(state.violations, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn one_broken_instance_does_not_stop_the_others() {
+        let memory = Memory::default();
+        let mut desired = sample::two_networks();
+        desired.upsert(sample::instance(40));
+        desired.upsert(sample::port(41, 40, sample::NETWORK_A, 7));
+        memory.state().broken.insert(uuid(sample::INSTANCE));
+        let mut converger = Converger::new(memory.clone());
+        let outcome = converger.pass(&desired).await;
+        assert!(outcome.complete && !outcome.is_clean());
+        assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(sample::INSTANCE)]);
+        assert_eq!(outcome.up, [40, 41].map(uuid).into());
+
+        memory.state().broken.clear();
+        let outcome = converger.pass(&desired).await;
+        assert!(outcome.is_clean());
+        assert_eq!(outcome.kernel, desired.kernel_digest());
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_not_acknowledged() {
+        let memory = Memory::default();
+        pass(&memory, &sample::two_networks()).await;
+        memory.state().broken.insert(uuid(sample::INSTANCE));
+        let outcome = pass(&memory, &Holding::default()).await;
+        assert!(!outcome.complete);
+        assert!(outcome.failed[&uuid(sample::INSTANCE)].starts_with("cannot be removed"));
+        let state = memory.state();
+        assert_eq!(state.attached.len(), 2);
+        assert_eq!(state.tables, Tables::default(), "the guard lets nothing pass");
+    }
+
+    #[tokio::test]
+    async fn death_at_every_step_converges_and_opens_nothing() {
+        let (mut some, all) = (sample::two_networks(), sample::two_networks());
+        some.upsert(sample::instance(40));
+        some.upsert(sample::port(41, 40, sample::NETWORK_B, 7));
+        some.remove(&sample::port(sample::PORT_B, 0, 0, 0).key());
+        for limit in 0..40 {
+            let memory = Memory::default();
+            pass(&memory, &some).await;
+            let before = writes(&memory);
+            memory.state().dies_after = Some(before + limit);
+            pass(&memory, &all).await;
+            memory.state().dies_after = None;
+            let outcome = pass(&memory, &all).await;
+            assert!(outcome.is_clean(), "dead after {limit} writes: {outcome:?}");
+            assert_eq!(outcome.kernel, all.kernel_digest());
+            assert_eq!(memory.state().violations, Vec::<String>::new());
+        }
+    }
+}

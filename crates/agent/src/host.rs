@@ -1,0 +1,122 @@
+//! The real kernel of the host in whose network namespace the process is: rtnetlink, namespaces
+//! and eBPF, through `hostnet`, `compute` and `dataplane`.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use compute::{Driver, InstanceSpec, Netns, Prepared};
+use dataplane::{DataPlane, Options, Tables};
+use hostnet::{Netlink, VxlanSpec};
+use model::resource::{vm_nic::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
+use uuid::Uuid;
+
+use crate::{
+    Error,
+    kernel::{Kernel, Observed, ObservedNic, Refusal},
+};
+
+/// The host's one VXLAN device.
+const TUNNEL_DEVICE: &str = "nlvx";
+
+/// The real kernel.
+pub(crate) struct Host {
+    driver: Netns,
+    plane: Arc<Mutex<DataPlane>>,
+    /// The tunnel device that the data plane was told of since the start.
+    tunnel: Option<u32>,
+}
+
+impl Host {
+    /// Opens the data plane, or makes it. Blocks.
+    pub(crate) fn open(bpffs: &Path, prefix: String) -> Result<Self, Error> {
+        let plane = DataPlane::open(&Options::new(bpffs))?;
+        let plane = Arc::new(Mutex::new(plane));
+        Ok(Self { driver: Netns::new(prefix), plane, tunnel: None })
+    }
+
+    /// Works on the data plane in a thread that may block.
+    async fn plane<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut DataPlane) -> Result<T, dataplane::Error> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let plane = Arc::clone(&self.plane);
+        let done = tokio::task::spawn_blocking(move || {
+            // Whatever panicked in between: the maps are read before they are written.
+            work(&mut plane.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        done.await.map_err(Refusal::new)?.map_err(Refusal::new)
+    }
+}
+
+impl Kernel for Host {
+    async fn tunnel(&mut self) -> Result<(), Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        let spec = VxlanSpec {
+            name: TUNNEL_DEVICE,
+            port: VXLAN_PORT,
+            mtu_bytes: VXLAN_MTU_BYTES,
+            // Not in use yet, but a device cannot be given it later.
+            has_policy_tag: true,
+        };
+        let link = netlink.create_vxlan_collect_md(&spec).await.map_err(Refusal::new)?;
+        if !link.is_addr_gen_none {
+            netlink.set_addr_gen_mode_none(link.index).await.map_err(Refusal::new)?;
+        }
+        let ifindex = link.index;
+        if self.tunnel != Some(ifindex) {
+            self.plane(move |plane| plane.set_tunnel_device(ifindex)).await?;
+            self.tunnel = Some(ifindex);
+        }
+        // Guarded first.
+        if !link.is_up {
+            netlink.set_up(ifindex).await.map_err(Refusal::new)?;
+        }
+        Ok(())
+    }
+
+    async fn observe(&mut self) -> Result<Observed, Refusal> {
+        let found = self.driver.list().await.map_err(Refusal::new)?;
+        let instances = found.into_iter().map(|found| {
+            let nics = found.nics.into_iter();
+            let nics = nics.map(|n| (n.nic, ObservedNic { ifindex: n.host_ifindex, up: n.up }));
+            (found.instance, nics.collect())
+        });
+        let instances = instances.collect();
+        let look = |plane: &mut DataPlane| Ok((plane.attached_ports()?, plane.read_back()?));
+        let (attached, tables) = self.plane(look).await?;
+        Ok(Observed { instances, attached, tables })
+    }
+
+    async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
+        self.driver.prepare(spec).await.map_err(Refusal::new)
+    }
+
+    async fn activate(&mut self, nic: Uuid) -> Result<(), Refusal> {
+        self.driver.activate(nic).await.map_err(Refusal::new)
+    }
+
+    async fn deactivate(&mut self, nic: Uuid) -> Result<(), Refusal> {
+        self.driver.deactivate(nic).await.map_err(Refusal::new)
+    }
+
+    async fn remove(&mut self, instance: Uuid) -> Result<(), Refusal> {
+        self.driver.remove(instance).await.map_err(Refusal::new)
+    }
+
+    async fn attach(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        self.plane(move |plane| plane.attach_port(ifindex)).await
+    }
+
+    async fn detach(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        self.plane(move |plane| plane.detach_port(ifindex)).await
+    }
+
+    async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
+        let tables = tables.clone();
+        let changes = self.plane(move |plane| plane.reconcile(&tables)).await?;
+        tracing::debug!(?changes, "maps reconciled");
+        Ok(())
+    }
+}

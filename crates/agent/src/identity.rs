@@ -1,0 +1,171 @@
+//! Who the agent is: its key and certificate, the server it belongs to, on disk in one file.
+
+use std::{fs, io, path::Path};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use uuid::Uuid;
+use wire::{SERVER_NAME, durable};
+
+use crate::{Config, Error};
+
+/// The file's name in the data directory.
+const FILE: &str = "identity.json";
+
+/// What `CreateHostEnrolment` gives to the operator, who carries it to the host.
+#[derive(Deserialize)]
+pub(crate) struct Bundle {
+    /// Where the server listens for agents: address and port.
+    pub(crate) server: String,
+    /// The host.
+    pub(crate) host: Uuid,
+    /// The one-time token.
+    pub(crate) token: String,
+    /// The certificate authority, PEM.
+    pub(crate) ca: String,
+}
+
+/// Who the agent is.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Where the server listens for agents: address and port.
+    pub(crate) server: String,
+    /// The host.
+    pub(crate) host: Uuid,
+    /// The certificate authority, PEM.
+    pub(crate) ca: String,
+    /// The client certificate, PEM.
+    pub(crate) certificate: String,
+    /// Its key, PEM. Never leaves the host.
+    pub(crate) key: String,
+    /// SHA-256 of the token that it was enrolled with, hex.
+    pub(crate) token_sha256: String,
+}
+
+/// What is there at the start.
+pub(crate) struct Known {
+    pub(crate) identity: Option<Identity>,
+    /// An enrolment that has not been used for this identity.
+    pub(crate) bundle: Option<Bundle>,
+}
+
+impl Known {
+    /// Reads the identity and the enrolment. Blocks.
+    pub(crate) fn read(config: &Config) -> Result<Self, Error> {
+        let identity: Option<Identity> = read(&config.data.join(FILE))?;
+        let bundle: Option<Bundle> = match &config.enrol {
+            None => None,
+            Some(path) => match read(path) {
+                Ok(Some(bundle)) => Some(bundle),
+                // It may well be gone once it was used.
+                _ if identity.is_some() => None,
+                Ok(None) => {
+                    return Err(Error::file(path, "read")(io::ErrorKind::NotFound.into()));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let used = |bundle: &Bundle| {
+            identity.as_ref().is_some_and(|known| known.token_sha256 == bundle.token_sha256())
+        };
+        let bundle = bundle.filter(|bundle| !used(bundle));
+        if identity.is_none() && bundle.is_none() {
+            return Err(Error::NotEnrolled(config.data.clone()));
+        }
+        Ok(Self { identity, bundle })
+    }
+}
+
+impl Bundle {
+    pub(crate) fn token_sha256(&self) -> String {
+        Sha256::digest(self.token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl Identity {
+    /// Makes it durable. Blocks.
+    pub(crate) fn save(&self, directory: &Path) -> Result<(), Error> {
+        let path = directory.join(FILE);
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from);
+        let saved = text.and_then(|text| durable::replace(&path, &text));
+        saved.map_err(Error::file(&path, "write"))
+    }
+}
+
+/// Where and how to connect: the server must have the name that the authority gave it, whatever
+/// its address is.
+pub(crate) fn endpoint(
+    server: &str,
+    ca: &str,
+) -> Result<(Endpoint, ClientTlsConfig), tonic::transport::Error> {
+    let tls =
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(SERVER_NAME);
+    Ok((Endpoint::from_shared(format!("https://{server}"))?, tls))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let failed = |action| Error::file(path, action);
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read")(error)),
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| failed("understand")(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn config(directory: &Path, enrol: Option<&str>) -> Config {
+        Config {
+            data: directory.to_owned(),
+            bpffs: PathBuf::new(),
+            prefix: String::new(),
+            enrol: enrol.map(|name| directory.join(name)),
+        }
+    }
+
+    fn write_bundle(directory: &Path, token: &str) {
+        let host = Uuid::from_u128(5).simple().to_string();
+        let bundle = serde_json::json!(
+            {"server": "127.0.0.1:1", "host": host, "token": token, "ca": "pem"}
+        );
+        fs::write(directory.join("bundle"), bundle.to_string()).unwrap();
+    }
+
+    #[test]
+    fn without_identity_and_enrolment_there_is_a_clear_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Known::read(&config(directory.path(), None)).err().unwrap().to_string();
+        assert!(error.contains("CreateHostEnrolment"), "{error}");
+        let error = Known::read(&config(directory.path(), Some("none"))).err().unwrap().to_string();
+        assert!(error.contains("none"), "{error}");
+    }
+
+    #[test]
+    fn an_enrolment_counts_once_and_a_new_token_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path(), Some("bundle"));
+        write_bundle(directory.path(), "one");
+        let bundle = Known::read(&config).unwrap().bundle.unwrap();
+        let identity = Identity {
+            token_sha256: bundle.token_sha256(),
+            server: bundle.server,
+            host: bundle.host,
+            ca: bundle.ca,
+            certificate: String::new(),
+            key: String::new(),
+        };
+        identity.save(directory.path()).unwrap();
+        assert!(Known::read(&config).unwrap().bundle.is_none());
+        write_bundle(directory.path(), "two");
+        assert!(Known::read(&config).unwrap().bundle.is_some());
+        fs::remove_file(directory.path().join("bundle")).unwrap();
+        assert!(Known::read(&config).unwrap().identity.is_some());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the converge loop needs of the host: devices, instances, attached programs, maps. Two
+//! implementors: [`crate::host`] with the real kernel, [`crate::memory`] for tests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+};
+
+use compute::{InstanceSpec, Prepared};
+use dataplane::Tables;
+use uuid::Uuid;
+
+/// Why the host refused something, in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+impl Refusal {
+    pub(crate) fn new(error: impl fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is there on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Instances, and their NICs.
+    pub instances: BTreeMap<Uuid, BTreeMap<Uuid, ObservedNic>>,
+    /// Interfaces that have a port's programs.
+    pub attached: BTreeSet<u32>,
+    /// What the maps hold.
+    pub tables: Tables,
+}
+
+/// The host's side of a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedNic {
+    /// The index of its interface.
+    pub ifindex: u32,
+    /// Whether it is up.
+    pub up: bool,
+}
+
+/// The host. Every call may be repeated, also after a crash, and then ends in the same state; a
+/// call that finds all right writes nothing.
+pub trait Kernel: Send + 'static {
+    /// Makes the tunnel device, with its program.
+    fn tunnel(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Says what is there.
+    fn observe(&mut self) -> impl Future<Output = Result<Observed, Refusal>> + Send;
+
+    /// Makes an instance with its NICs as the spec says; new ones have their host's side down.
+    fn prepare(
+        &mut self,
+        spec: &InstanceSpec,
+    ) -> impl Future<Output = Result<Vec<Prepared>, Refusal>> + Send;
+
+    /// Puts the host's side of a NIC up.
+    fn activate(&mut self, nic: Uuid) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Puts the host's side of a NIC down.
+    fn deactivate(&mut self, nic: Uuid) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Removes an instance with its NICs.
+    fn remove(&mut self, instance: Uuid) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Attaches a port's programs. They drop everything until the maps know the port.
+    fn attach(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Detaches a port's programs.
+    fn detach(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Makes the maps hold exactly this.
+    fn reconcile(&mut self, tables: &Tables) -> impl Future<Output = Result<(), Refusal>> + Send;
+}

@@ -1,0 +1,196 @@
+//! The host's kernel as a data structure, for tests and simulation: it counts what is really
+//! written, fails or dies on demand, and notes every instant at which a port was open unguarded.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use compute::{InstanceSpec, Prepared};
+use dataplane::Tables;
+use packet::PortKey;
+use uuid::Uuid;
+
+use crate::kernel::{Kernel, Observed, ObservedNic, Refusal};
+
+/// A kernel in memory. Clones share it: it outlives the agent that works on it.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<State>>);
+
+/// What is in it.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Instances as they were made, by uuid.
+    pub instances: BTreeMap<Uuid, InstanceSpec>,
+    /// The host's side of each NIC.
+    pub nics: BTreeMap<Uuid, ObservedNic>,
+    /// Interfaces with a port's programs.
+    pub attached: BTreeSet<u32>,
+    /// The maps.
+    pub tables: Tables,
+    /// The tunnel device is there.
+    pub tunnel: bool,
+    /// Changes made so far.
+    pub writes: usize,
+    /// Calls about these objects are refused.
+    pub broken: BTreeSet<Uuid>,
+    /// After so many changes every call is refused, as if the agent had died.
+    pub dies_after: Option<usize>,
+    /// What must never happen and did.
+    pub violations: Vec<String>,
+    interfaces: u32,
+}
+
+impl Memory {
+    /// The state, to look at or to meddle with.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn write(&mut self) -> Result<(), Refusal> {
+        if self.dies_after.is_some_and(|limit| self.writes >= limit) {
+            return Err(Refusal::new("dead"));
+        }
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn check(&self, uuid: Uuid) -> Result<(), Refusal> {
+        match self.broken.contains(&uuid) {
+            true => Err(Refusal::new("broken on purpose")),
+            false => Ok(()),
+        }
+    }
+
+    fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
+        self.check(spec.uuid)?;
+        if self.instances.get(&spec.uuid) != Some(spec) {
+            self.write()?;
+            if let Some(before) = self.instances.insert(spec.uuid, spec.clone()) {
+                let gone = before.nics.iter().filter(|nic| !spec.nics.contains(nic));
+                gone.for_each(|nic| _ = self.nics.remove(&nic.uuid));
+            }
+        }
+        let mut prepared = Vec::new();
+        for nic in &spec.nics {
+            if !self.nics.contains_key(&nic.uuid) {
+                self.write()?;
+                self.interfaces += 1;
+                let fresh = ObservedNic { ifindex: self.interfaces, up: false };
+                self.nics.insert(nic.uuid, fresh);
+            }
+            let host_ifindex = self.nics.get(&nic.uuid).map_or(0, |seen| seen.ifindex);
+            prepared.push(Prepared { nic: nic.uuid, host_ifindex, host_device: String::new() });
+        }
+        Ok(prepared)
+    }
+
+    fn set_up(&mut self, nic: Uuid, up: bool) -> Result<(), Refusal> {
+        self.check(nic)?;
+        let Some(seen) = self.nics.get(&nic).copied() else {
+            return if up { Err(Refusal::new("no such nic")) } else { Ok(()) };
+        };
+        if seen.up == up {
+            return Ok(());
+        }
+        self.write()?;
+        if up && !self.tables.ports.contains_key(&PortKey::untagged(seen.ifindex)) {
+            self.violations.push(format!("nic {nic} went up before the maps knew it"));
+        }
+        self.nics.insert(nic, ObservedNic { up, ..seen });
+        self.check_guards();
+        Ok(())
+    }
+
+    fn remove(&mut self, instance: Uuid) -> Result<(), Refusal> {
+        self.check(instance)?;
+        if let Some(spec) = self.instances.get(&instance).cloned() {
+            self.write()?;
+            for nic in &spec.nics {
+                if self.nics.remove(&nic.uuid).is_some_and(|nic| nic.up) {
+                    self.violations.push(format!("nic {} was up when removed", nic.uuid));
+                }
+            }
+            self.instances.remove(&instance);
+        }
+        Ok(())
+    }
+
+    fn check_guards(&mut self) {
+        for (nic, seen) in &self.nics {
+            if seen.up && !self.attached.contains(&seen.ifindex) {
+                self.violations.push(format!("nic {nic} is up without programs"));
+            }
+        }
+    }
+}
+
+impl Kernel for Memory {
+    async fn tunnel(&mut self) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if !state.tunnel {
+            state.write()?;
+            state.tunnel = true;
+        }
+        Ok(())
+    }
+
+    async fn observe(&mut self) -> Result<Observed, Refusal> {
+        let state = self.state();
+        let nics = |spec: &InstanceSpec| {
+            let seen = |uuid| state.nics.get(&uuid).map(|nic| (uuid, *nic));
+            spec.nics.iter().filter_map(|nic| seen(nic.uuid)).collect()
+        };
+        Ok(Observed {
+            instances: state.instances.iter().map(|(uuid, spec)| (*uuid, nics(spec))).collect(),
+            attached: state.attached.clone(),
+            tables: state.tables.clone(),
+        })
+    }
+
+    async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
+        self.state().prepare(spec)
+    }
+
+    async fn activate(&mut self, nic: Uuid) -> Result<(), Refusal> {
+        self.state().set_up(nic, true)
+    }
+
+    async fn deactivate(&mut self, nic: Uuid) -> Result<(), Refusal> {
+        self.state().set_up(nic, false)
+    }
+
+    async fn remove(&mut self, instance: Uuid) -> Result<(), Refusal> {
+        self.state().remove(instance)
+    }
+
+    async fn attach(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if !state.attached.contains(&ifindex) {
+            state.write()?;
+            state.attached.insert(ifindex);
+        }
+        Ok(())
+    }
+
+    async fn detach(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.attached.contains(&ifindex) {
+            state.write()?;
+            state.attached.remove(&ifindex);
+            state.check_guards();
+        }
+        Ok(())
+    }
+
+    async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.tables != *tables {
+            state.write()?;
+            state.tables = tables.clone();
+        }
+        Ok(())
+    }
+}

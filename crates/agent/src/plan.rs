@@ -1,0 +1,253 @@
+//! What to do on the host: desired objects against what is there. Pure.
+//!
+//! The order (ARCHITECTURE.md, "Order"): what must go goes first, device down before anything
+//! else; then peers, instances, programs, port maps, and at last a device goes up. A program is
+//! taken off a device only when the device is gone: one that cannot be removed stays guarded, and
+//! without its port in the maps the guard lets nothing pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use compute::{InstanceSpec, NicSpec};
+use uuid::Uuid;
+use wire::{
+    holding::Holding,
+    object::{Object, Port},
+};
+
+use crate::kernel::Observed;
+
+/// What is wrong with the objects themselves, by uuid, and what can be worked with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The instances, with the ports that can be plugged in.
+    pub instances: BTreeMap<Uuid, InstanceSpec>,
+    /// Objects that cannot be applied, with the reason.
+    pub unusable: BTreeMap<Uuid, String>,
+}
+
+/// What must be there.
+#[must_use]
+pub fn wanted(desired: &Holding) -> Wanted {
+    let mut wanted = Wanted::default();
+    let mut ports = Vec::new();
+    for object in desired.objects().values() {
+        match object {
+            Object::Instance(instance) => {
+                let (uuid, name) = (instance.uuid, instance.name.clone());
+                wanted.instances.insert(uuid, InstanceSpec { uuid, name, nics: Vec::new() });
+            }
+            Object::Port(port) => ports.push(port),
+            Object::Peer(peer) if desired.network(peer.network).is_none() => {
+                wanted.unusable.insert(peer.uuid, lacking("network", peer.network));
+            }
+            Object::Peer(_) | Object::Network(_) => {}
+        }
+    }
+    ports.sort_by_key(|port| (port.device_id, port.uuid));
+    for port in ports {
+        let known = desired.network(port.network).is_some();
+        match wanted.instances.get_mut(&port.instance) {
+            Some(instance) if known => instance.nics.push(nic(port)),
+            Some(_) => drop(wanted.unusable.insert(port.uuid, lacking("network", port.network))),
+            None => drop(wanted.unusable.insert(port.uuid, lacking("instance", port.instance))),
+        }
+    }
+    wanted
+}
+
+fn lacking(what: &str, uuid: Uuid) -> String {
+    format!("its {what} {} is not on this host", uuid.simple())
+}
+
+fn nic(port: &Port) -> NicSpec {
+    let gateways: BTreeSet<_> = port.addresses.iter().filter_map(|a| a.gateway).collect();
+    NicSpec {
+        uuid: port.uuid,
+        device: format!("eth{}", port.device_id),
+        mac: port.mac,
+        mtu_bytes: port.mtu_bytes,
+        addresses: port.addresses.iter().map(|a| (a.ip, a.prefix_bits)).collect(),
+        gateways: gateways.into_iter().collect(),
+    }
+}
+
+/// What has to be done about instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// NICs whose device goes down, because they must go.
+    pub deactivate: Vec<Uuid>,
+    /// Instances to remove, each with the interfaces of its NICs.
+    pub remove: BTreeMap<Uuid, BTreeSet<u32>>,
+    /// Interfaces that no instance has any more, to take the programs from.
+    pub detach: BTreeSet<u32>,
+    /// Instances to make or to change.
+    pub prepare: Vec<InstanceSpec>,
+}
+
+/// What has to be done about instances. `prepared` are those that were made like this already,
+/// since the start of the agent; the driver leaves alone what is right in the others.
+#[must_use]
+pub fn steps(
+    wanted: &Wanted,
+    observed: &Observed,
+    prepared: &BTreeMap<Uuid, InstanceSpec>,
+) -> Steps {
+    let mut steps = Steps::default();
+    let mut known = BTreeSet::new();
+    for (instance, nics) in &observed.instances {
+        known.extend(nics.values().map(|nic| nic.ifindex));
+        let spec = wanted.instances.get(instance);
+        let stays = |nic: &Uuid| spec.is_some_and(|s| s.nics.iter().any(|n| n.uuid == *nic));
+        let goes = nics.iter().filter(|(nic, seen)| !stays(nic) && seen.up);
+        steps.deactivate.extend(goes.map(|(nic, _)| *nic));
+        if spec.is_none() {
+            let interfaces = nics.values().map(|nic| nic.ifindex).collect();
+            steps.remove.insert(*instance, interfaces);
+        }
+    }
+    steps.detach = observed.attached.difference(&known).copied().collect();
+    let none = BTreeMap::new();
+    for (uuid, spec) in &wanted.instances {
+        let nics = observed.instances.get(uuid);
+        let there: BTreeSet<_> = nics.unwrap_or(&none).keys().copied().collect();
+        let complete = nics.is_some() && there == spec.nics.iter().map(|nic| nic.uuid).collect();
+        if !complete || prepared.get(uuid) != Some(spec) {
+            steps.prepare.push(spec.clone());
+        }
+    }
+    steps
+}
+
+/// The interfaces of wanted ports that are there and guarded.
+#[must_use]
+pub fn guarded(wanted: &Wanted, observed: &Observed) -> BTreeMap<Uuid, u32> {
+    let mut guarded = BTreeMap::new();
+    for (instance, spec) in &wanted.instances {
+        let Some(nics) = observed.instances.get(instance) else { continue };
+        for nic in &spec.nics {
+            if let Some(seen) = nics.get(&nic.uuid)
+                && observed.attached.contains(&seen.ifindex)
+            {
+                guarded.insert(nic.uuid, seen.ifindex);
+            }
+        }
+    }
+    guarded
+}
+
+/// The instances that run and the ports that are up and guarded, of those that are wanted.
+#[must_use]
+pub fn up(wanted: &Wanted, observed: &Observed) -> BTreeSet<Uuid> {
+    let mut up = BTreeSet::new();
+    for (instance, spec) in &wanted.instances {
+        let Some(nics) = observed.instances.get(instance) else { continue };
+        up.insert(*instance);
+        for nic in &spec.nics {
+            if nics.get(&nic.uuid).is_some_and(|n| n.up && observed.attached.contains(&n.ifindex)) {
+                up.insert(nic.uuid);
+            }
+        }
+    }
+    up
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernel::ObservedNic,
+        sample::{self, uuid},
+    };
+
+    /// NICs of an instance: uuid, interface, whether it is up.
+    type Nics<'a> = &'a [(u128, u32, bool)];
+
+    fn observed(instances: &[(u128, Nics<'_>)], attached: &[u32]) -> Observed {
+        let nic = |(nic, ifindex, up): &(u128, u32, bool)| {
+            (uuid(*nic), ObservedNic { ifindex: *ifindex, up: *up })
+        };
+        let instances = instances.iter();
+        let instances = instances.map(|(at, nics)| (uuid(*at), nics.iter().map(nic).collect()));
+        let attached = attached.iter().copied().collect();
+        Observed { instances: instances.collect(), attached, ..Observed::default() }
+    }
+
+    fn prepared(wanted: &Wanted) -> BTreeMap<Uuid, InstanceSpec> {
+        wanted.instances.clone()
+    }
+
+    #[test]
+    fn nothing_is_to_be_done_when_all_is_right() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
+        assert_eq!(steps(&wanted, &observed, &prepared(&wanted)), Steps::default());
+        let all = [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid);
+        assert_eq!(up(&wanted, &observed), all.into());
+    }
+
+    #[test]
+    fn an_empty_host_prepares_everything() {
+        let wanted = wanted(&sample::two_networks());
+        let steps = steps(&wanted, &Observed::default(), &BTreeMap::new());
+        assert_eq!(steps.prepare, [wanted.instances[&uuid(sample::INSTANCE)].clone()]);
+        let names: Vec<_> = steps.prepare[0].nics.iter().map(|nic| nic.device.as_str()).collect();
+        assert_eq!(names, ["eth0", "eth1"]);
+        assert_eq!(Steps { prepare: Vec::new(), ..steps }, Steps::default());
+    }
+
+    #[test]
+    fn a_restarted_agent_asks_the_driver_once_more() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
+        assert_eq!(steps(&wanted, &observed, &BTreeMap::new()).prepare.len(), 1);
+    }
+
+    #[test]
+    fn a_stray_instance_goes_down_before_it_is_removed() {
+        let observed = observed(&[(50, &[(51, 3, true), (52, 4, false)])], &[3, 4]);
+        let steps = steps(&Wanted::default(), &observed, &BTreeMap::new());
+        assert_eq!(steps.deactivate, [uuid(51)]);
+        assert_eq!(steps.remove, BTreeMap::from([(uuid(50), [3, 4].into())]));
+        assert_eq!(steps.detach, BTreeSet::new(), "not before the devices are gone");
+    }
+
+    #[test]
+    fn a_surplus_nic_goes_down_and_the_driver_removes_it() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true), (77, 8, true)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[7, 8, 9]);
+        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        assert_eq!((steps.deactivate, steps.prepare.len()), (vec![uuid(77)], 1));
+    }
+
+    #[test]
+    fn programs_of_vanished_devices_are_taken_off() {
+        let observed = observed(&[], &[12]);
+        let steps = steps(&Wanted::default(), &observed, &BTreeMap::new());
+        assert_eq!(steps.detach, [12].into());
+    }
+
+    #[test]
+    fn an_unguarded_port_is_neither_rendered_nor_up() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[9]);
+        assert_eq!(guarded(&wanted, &observed), BTreeMap::from([(uuid(sample::PORT_B), 9)]));
+        assert!(!up(&wanted, &observed).contains(&uuid(sample::PORT_A)));
+    }
+
+    #[test]
+    fn ports_and_peers_without_their_network_or_instance_are_told_apart() {
+        let mut desired = sample::two_networks();
+        let keys: Vec<_> = desired.objects().keys().copied().collect();
+        keys.iter()
+            .filter(|key| key.uuid == uuid(sample::NETWORK_A))
+            .for_each(|k| desired.remove(k));
+        let reasons = wanted(&desired).unusable;
+        let keys: Vec<_> = reasons.keys().copied().collect();
+        assert_eq!(keys, [sample::PEER_A, sample::PORT_A].map(uuid));
+        assert!(reasons.values().all(|reason| reason.starts_with("its network")));
+    }
+}

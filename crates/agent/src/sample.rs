@@ -1,0 +1,75 @@
+//! Objects that tests share: one instance with a port in each of two networks, and a peer in each.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+use wire::{
+    holding::Holding,
+    object::{Driver, Instance, Network, Object, Peer, Port, PortAddress},
+};
+
+pub(crate) const NETWORK_A: u128 = 1;
+pub(crate) const NETWORK_B: u128 = 2;
+pub(crate) const PEER_A: u128 = 11;
+pub(crate) const PEER_B: u128 = 12;
+pub(crate) const INSTANCE: u128 = 20;
+pub(crate) const PORT_A: u128 = 31;
+pub(crate) const PORT_B: u128 = 32;
+
+pub(crate) const fn uuid(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+fn network(number: u32) -> Object {
+    let local_vtep = IpAddr::from([192, 0, 2, 1]);
+    let (uuid, vni) = (uuid(number.into()), number + 100);
+    Object::Network(Network { uuid, number, vni, local_vtep })
+}
+
+fn peer(at: u128, network: u128, last: u8) -> Object {
+    Object::Peer(Peer {
+        uuid: uuid(at),
+        network: uuid(network),
+        mac: [2, 0, 0, 0, 1, last],
+        addresses: vec![IpAddr::from([10, 0, 0, last])],
+        vtep: IpAddr::from([192, 0, 2, 2]),
+    })
+}
+
+pub(crate) fn instance(at: u128) -> Object {
+    let name = format!("vm {at}");
+    Object::Instance(Instance { uuid: uuid(at), name, driver: Driver::Netns })
+}
+
+pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object {
+    let address = PortAddress {
+        ip: IpAddr::from([10, 0, 0, last]),
+        prefix_bits: 24,
+        gateway: (network == NETWORK_A).then_some(IpAddr::from([10, 0, 0, 1])),
+    };
+    let v6 = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]);
+    let v6 = PortAddress { ip: v6, prefix_bits: 64, gateway: None };
+    Object::Port(Port {
+        uuid: uuid(at),
+        number: u32::from(last),
+        network: uuid(network),
+        instance: uuid(instance),
+        device_id: u32::from(network == NETWORK_B),
+        mac: [2, 0, 0, 0, 0, last],
+        addresses: vec![address, v6],
+        mtu_bytes: 1450,
+    })
+}
+
+pub(crate) fn two_networks() -> Holding {
+    let objects = [
+        network(1),
+        network(2),
+        peer(PEER_A, NETWORK_A, 91),
+        peer(PEER_B, NETWORK_B, 92),
+        instance(INSTANCE),
+        port(PORT_A, INSTANCE, NETWORK_A, 5),
+        port(PORT_B, INSTANCE, NETWORK_B, 6),
+    ];
+    objects.into_iter().collect()
+}

@@ -1,0 +1,145 @@
+//! The last desired state on disk: what the agent applies before it has ever talked to a server.
+//!
+//! It is written before it is applied, so a crash in between is finished at the next start. A file
+//! that is damaged is moved aside, and nothing is taken down until the server has said what is
+//! wanted.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::{Digest as _, Sha256};
+use wire::{codec, digest::TableDigests, durable, holding::Holding};
+
+use crate::Error;
+
+/// The file's name in the data directory.
+const FILE: &str = "state";
+
+/// How a file begins; then comes the SHA-256 of the rest.
+const MAGIC: &[u8] = b"netloom state 1\n";
+
+/// Bytes of a SHA-256.
+const CHECKSUM_BYTES: usize = 32;
+
+/// What the host must hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Desired {
+    /// The store's revision.
+    pub(crate) revision: u64,
+    pub(crate) holding: Arc<Holding>,
+}
+
+/// The file, and what is in it.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    saved: Option<TableDigests>,
+}
+
+impl StateFile {
+    /// Reads what was saved last; `None` when that is not known. Blocks, before all else.
+    pub(crate) fn open(directory: &Path) -> Result<(Self, Option<Desired>), Error> {
+        let path = directory.join(FILE);
+        let failed = |action| Error::file(&path, action);
+        fs::create_dir_all(directory).map_err(failed("make its directory"))?;
+        let desired = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("read")(error)),
+            Ok(bytes) => match parse(&bytes) {
+                Ok(desired) => Some(desired),
+                Err(reason) => {
+                    let aside = path.with_extension("damaged");
+                    fs::rename(&path, &aside).map_err(failed("move the damaged file aside"))?;
+                    tracing::error!(
+                        file = %aside.display(), reason,
+                        "the saved state is damaged and was moved aside; everything that runs \
+                         stays as it is until the server says what is wanted"
+                    );
+                    None
+                }
+            },
+        };
+        let saved = desired.as_ref().map(|desired| desired.holding.digests());
+        Ok((Self { path, saved }, desired))
+    }
+
+    /// Makes this state durable, unless its objects are saved already. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's; the old state is then still there.
+    pub(crate) fn save(&mut self, desired: &Desired) -> io::Result<()> {
+        let digests = desired.holding.digests();
+        if self.saved == Some(digests) {
+            return Ok(());
+        }
+        durable::replace(&self.path, &render(desired))?;
+        self.saved = Some(digests);
+        Ok(())
+    }
+}
+
+fn render(desired: &Desired) -> Vec<u8> {
+    let body = codec::encode_state(desired.revision, desired.holding.objects().values());
+    [MAGIC, Sha256::digest(&body).as_slice(), &body].concat()
+}
+
+fn parse(bytes: &[u8]) -> Result<Desired, String> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or("not a state of this version")?;
+    let (checksum, body) = rest.split_at_checked(CHECKSUM_BYTES).ok_or("too short")?;
+    if Sha256::digest(body).as_slice() != checksum {
+        return Err("wrong checksum".to_owned());
+    }
+    let (revision, objects) = codec::decode_state(body).map_err(|error| error.to_string())?;
+    Ok(Desired { revision, holding: Arc::new(objects.into_iter().collect()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn desired() -> Desired {
+        Desired { revision: 7, holding: Arc::new(sample::two_networks()) }
+    }
+
+    #[test]
+    fn what_was_saved_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, nothing) = StateFile::open(directory.path()).unwrap();
+        assert!(nothing.is_none());
+        file.save(&desired()).unwrap();
+        let (_, read) = StateFile::open(directory.path()).unwrap();
+        let read = read.unwrap();
+        assert_eq!((read.revision, &*read.holding), (7, &sample::two_networks()));
+    }
+
+    #[test]
+    fn any_damage_is_noticed_and_the_file_moved_aside() {
+        let bytes = render(&desired());
+        for at in [0, MAGIC.len(), MAGIC.len() + CHECKSUM_BYTES, bytes.len() - 1] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(directory.path().join(FILE), &damaged).unwrap();
+            assert!(StateFile::open(directory.path()).unwrap().1.is_none(), "byte {at}");
+            assert_eq!(fs::read(directory.path().join("state.damaged")).unwrap(), damaged);
+            assert!(!directory.path().join(FILE).exists());
+        }
+        for length in 0..MAGIC.len() + CHECKSUM_BYTES {
+            assert!(parse(&bytes[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_same_objects_are_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, _) = StateFile::open(directory.path()).unwrap();
+        file.save(&desired()).unwrap();
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        file.save(&Desired { revision: 8, ..desired() }).unwrap();
+        assert!(!directory.path().join(FILE).exists());
+    }
+}
