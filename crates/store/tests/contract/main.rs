@@ -3,6 +3,7 @@
 
 mod engine;
 mod naive;
+mod serial;
 mod servers;
 mod suite;
 mod toy;

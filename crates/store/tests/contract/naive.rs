@@ -2,31 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_store::{Event, Read, Tx};
+use netloom_store::{Event, Read, Row, Tx};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::toy::{Disk, Kind, Toy, commit, everything, id};
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Put(Toy),
     Delete(Kind, Uuid),
     Claim(String, Uuid),
     Release(String),
     Count(String),
+    /// How many rows point at this one. Fenced, as every change of a row is.
+    Children(Kind, Uuid),
+    Get(Kind, Uuid),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Naive {
-    rows: BTreeMap<(Kind, Uuid), Toy>,
-    claims: BTreeMap<String, Uuid>,
+pub(crate) struct Naive {
+    pub(crate) rows: BTreeMap<(Kind, Uuid), Toy>,
+    pub(crate) claims: BTreeMap<String, Uuid>,
     counters: BTreeMap<String, u64>,
 }
 
 impl Naive {
     /// What the operation answers: the number of a counter, whether a claim was free.
-    fn run(&mut self, op: &Op) -> u64 {
+    pub(crate) fn run(&mut self, op: &Op) -> u64 {
         match op {
             Op::Put(row) => drop(self.rows.insert((row.kind, row.id), row.clone())),
             Op::Delete(kind, id) => drop(self.rows.remove(&(*kind, *id))),
@@ -39,6 +42,12 @@ impl Naive {
                 *last += 1;
                 return *last;
             }
+            Op::Children(kind, parent) => {
+                return self.children(*kind, "inside", *parent).len() as u64;
+            }
+            Op::Get(kind, id) => {
+                return self.rows.get(&(*kind, *id)).map_or(0, |row| row.value + 1);
+            }
         }
         0
     }
@@ -50,13 +59,33 @@ impl Naive {
     }
 }
 
-fn run(tx: &mut Tx<Toy>, op: &Op) -> u64 {
+/// Moves the fence of every row that this one points at.
+fn fence_parents(tx: &mut Tx<Toy>, row: &Toy) {
+    for (_, parent) in row.references() {
+        tx.fence(&parent.to_string());
+    }
+}
+
+pub(crate) fn run(tx: &mut Tx<Toy>, op: &Op) -> u64 {
+    if let Op::Put(Toy { kind, id, .. }) | Op::Delete(kind, id) = op
+        && let Some(old) = tx.get(*kind, *id)
+    {
+        fence_parents(tx, &old);
+    }
     match op {
-        Op::Put(row) => tx.put(row.clone()),
+        Op::Put(row) => {
+            fence_parents(tx, row);
+            tx.put(row.clone());
+        }
         Op::Delete(kind, id) => tx.delete(*kind, *id),
         Op::Claim(key, owner) => return u64::from(tx.claim(key, *owner).is_ok()),
         Op::Release(key) => tx.release_claim(key),
         Op::Count(name) => return tx.counter(name),
+        Op::Children(kind, parent) => {
+            tx.fence(&parent.to_string());
+            return tx.referrers(*kind, "inside", *parent).count() as u64;
+        }
+        Op::Get(kind, id) => return tx.get(*kind, *id).map_or(0, |row| row.value + 1),
     }
     0
 }
@@ -69,7 +98,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![Just(Kind::Box), Just(Kind::Thing)]
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let row =
         (kind(), small_id(), prop::option::of(small_id()), prop::option::of(small_id()), 0..3u64)
             .prop_map(|(kind, id, inside, beside, value)| Toy { kind, id, inside, beside, value });
@@ -79,10 +108,12 @@ fn op() -> impl Strategy<Value = Op> {
         2 => ("[ab][12]?", small_id()).prop_map(|(key, owner)| Op::Claim(key, owner)),
         1 => "[ab][12]?".prop_map(Op::Release),
         1 => "[nm]".prop_map(Op::Count),
+        1 => (kind(), small_id()).prop_map(|(kind, id)| Op::Children(kind, id)),
+        2 => (kind(), small_id()).prop_map(|(kind, id)| Op::Get(kind, id)),
     ]
 }
 
-fn assert_same(read: &impl Read<Toy>, naive: &Naive) {
+pub(crate) fn assert_same(read: &impl Read<Toy>, naive: &Naive) {
     let (rows, claims) = everything(read);
     assert_eq!(rows, naive.rows.values().cloned().collect::<Vec<_>>());
     assert_eq!(claims, naive.claims.clone().into_iter().collect::<Vec<_>>());

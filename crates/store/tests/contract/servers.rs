@@ -5,7 +5,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
-        mpsc,
     },
     thread,
     time::Duration,
@@ -15,8 +14,8 @@ use model::Code;
 use netloom_store::{Engine, Event, Memory, Read, Store, Tx, engine::memory::Fault};
 
 use crate::toy::{
-    Kind, Toy, changed, commit, everything, id, next_commit, next_snapshot, put, server, thing,
-    value,
+    Kind, Toy, batch, changed, commit, everything, id, next_commit, next_snapshot, put, server,
+    thing, value,
 };
 
 /// Two servers; neither sees what the other does from now on, until it meets a conflict.
@@ -63,43 +62,46 @@ fn what_others_have_touched_runs_again_on_the_new_state() {
 fn a_repeated_transaction_repeats_those_that_rest_on_it() {
     let (_, a, b) = apart();
     put(&a, thing(1, 10));
-    let (open, gate) = mpsc::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (first, work_first) = increment(1, 1);
     let (second, work_second) = increment(2, 1);
     let (other, work_other) = increment(3, 3);
-    runtime.block_on(async {
-        let mut works = [
-            Box::new(work_first) as Box<dyn FnMut(&mut Tx<Toy>) -> u64 + Send>,
-            Box::new(work_second),
-            Box::new(work_other),
-        ]
-        .map(|mut work| Box::pin(b.transact_async(move |tx| Ok(work(tx)))));
-        let closed = b.transact_async(move |_| {
-            gate.recv().expect("the gate opens");
-            Ok(())
-        });
-        let mut closed = Box::pin(closed);
-        // Queued in this order while the first one holds the writer: one batch of three.
-        std::future::poll_fn(|ctx| {
-            assert!(closed.as_mut().poll(ctx).is_pending());
-            works.iter_mut().for_each(|work| assert!(work.as_mut().poll(ctx).is_pending()));
-            std::task::Poll::Ready(())
-        })
-        .await;
-        open.send(()).expect("the transaction waits");
-        closed.await.expect("it commits");
-        let [one, two, three] = works;
-        let value = |done: model::Result<netloom_store::Committed<u64>>| {
-            done.map(|done| (done.value, done.revision)).expect("it commits")
-        };
-        assert_eq!(
-            (value(one.await), value(two.await), value(three.await)),
-            ((11, 2), (12, 3), (1, 4))
-        );
-    });
+    let done = batch(&b, vec![Box::new(work_first), Box::new(work_second), Box::new(work_other)]);
+    assert_eq!(done, [(11, 2), (12, 3), (1, 4)]);
     let runs = [first, second, other].map(|runs| runs.load(Ordering::Relaxed));
     assert_eq!(runs, [2, 2, 1], "only the third one could be kept");
+}
+
+#[test]
+fn what_a_repeated_transaction_no_longer_writes_repeats_those_that_saw_it() {
+    let (_, a, b) = apart();
+    put(&a, thing(1, 10));
+    let first = |tx: &mut Tx<Toy>| {
+        if value(tx, 1).is_none() {
+            tx.put(thing(2, 5));
+        }
+        0
+    };
+    let (_, second) = increment(3, 2);
+    let done = batch(&b, vec![Box::new(first), Box::new(second)]);
+    assert_eq!(done, [(0, 1), (1, 2)], "row 2 was never there");
+    assert_eq!(value(&b.snapshot(), 2), None);
+}
+
+#[test]
+fn a_server_that_finds_the_log_cut_while_it_commits_repeats_everything() {
+    let memory = Memory::new();
+    let (a, b) = (server(&memory), server(&memory));
+    let (_, mut work) = increment(2, 1);
+    let mut before_commit = Some(move || {
+        put(&a, thing(1, 10));
+        memory.clone().compact(1).expect("it is cut");
+    });
+    let slow = move |tx: &mut Tx<Toy>| {
+        let number = work(tx);
+        before_commit.take().into_iter().for_each(|meanwhile| meanwhile());
+        number
+    };
+    assert_eq!(commit(&b, slow), (11, 2));
 }
 
 /// Adds a child to box 9 unless it has one; gives whether it did.

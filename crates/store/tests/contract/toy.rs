@@ -1,5 +1,7 @@
 //! A row without meaning, engines to try it on, and short words for what the suite does often.
 
+use std::{sync::mpsc, task::Poll, thread};
+
 use model::{Code, Error};
 use netloom_store::{Change, Commit, Engine, Event, Memory, Read, Row, Sqlite, Store, Tx, Watch};
 use serde::{Deserialize, Serialize};
@@ -91,6 +93,41 @@ pub(crate) fn commit<T: Send + 'static>(
 ) -> (T, u64) {
     let done = store.transact(move |tx| Ok(work(tx))).expect("it commits");
     (done.value, done.revision)
+}
+
+/// A transaction for [`batch`].
+pub(crate) type Work<T> = Box<dyn FnMut(&mut Tx<Toy>) -> T + Send>;
+
+/// Commits these as one batch: they are queued while another transaction holds the writer.
+pub(crate) fn batch<T: Send + 'static>(store: &Store<Toy>, works: Vec<Work<T>>) -> Vec<(T, u64)> {
+    let (started, start) = mpsc::channel();
+    let (open, gate) = mpsc::channel::<()>();
+    let holder = store.clone();
+    let holder = thread::spawn(move || {
+        commit(&holder, move |_| {
+            started.send(()).expect("the test waits");
+            gate.recv().expect("the gate opens");
+        })
+    });
+    start.recv().expect("the writer is held");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let waiting =
+            works.into_iter().map(|mut work| store.transact_async(move |tx| Ok(work(tx))));
+        let mut waiting: Vec<_> = waiting.map(Box::pin).collect();
+        std::future::poll_fn(|ctx| {
+            waiting.iter_mut().for_each(|one| assert!(one.as_mut().poll(ctx).is_pending()));
+            Poll::Ready(())
+        })
+        .await;
+        open.send(()).expect("the writer is held");
+        let mut done = Vec::new();
+        for one in waiting {
+            done.push(one.await.map(|done| (done.value, done.revision)).expect("it commits"));
+        }
+        holder.join().expect("no panic");
+        done
+    })
 }
 
 pub(crate) fn value(read: &impl Read<Toy>, n: u64) -> Option<u64> {
