@@ -128,6 +128,23 @@ impl TestHarness {
         Ok((slots, links, used))
     }
 
+    /// Makes the counters of a port, as a reconcile does for a port that it adds.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn ensure_counters(&mut self, number: u32) -> Result<(), Error> {
+        self.plane.maps.ct_used.remove(&number)?;
+        crate::reconcile::prepare_port(&mut self.plane.maps, number)
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn config(&self) -> Result<Config, Error> {
+        self.plane.maps.config()
+    }
+
     /// Overwrites the configuration.
     ///
     /// # Errors

@@ -134,7 +134,7 @@ fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<us
 }
 
 /// Makes the counters of a port, unless they are there. Its connections need them.
-fn prepare_port(maps: &mut Maps, number: u32) -> Result<(), Error> {
+pub(crate) fn prepare_port(maps: &mut Maps, number: u32) -> Result<(), Error> {
     if maps.ct_used.get(&number)?.is_some() {
         return Ok(());
     }

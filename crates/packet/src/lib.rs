@@ -32,6 +32,8 @@ mod reason;
 mod sizes;
 mod slots;
 mod transport;
+#[cfg(any(test, feature = "vectors"))]
+pub mod vectors;
 
 pub use addr::{Addr, Mac};
 pub use conntrack::{

@@ -1,0 +1,204 @@
+//! What stays over restarts, upgrades and vanished interfaces. Needs root.
+
+mod support;
+
+use netloom_dataplane::packet::{
+    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+};
+use netloom_dataplane::{Changes, DataPlane, Error, Options, Tables, preflight, unload};
+use std::collections::BTreeSet;
+use std::path::Path;
+use support::{Host, ifindex, ip, may_run};
+
+/// Ids of links and of the programs that they run, by pin.
+fn links(bpffs: &Path) -> Vec<(String, u32, u32)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(bpffs.join("links")).unwrap() {
+        let path = entry.unwrap().path();
+        let link = aya::programs::links::PinnedLink::from_pin(&path).unwrap();
+        let link = aya::programs::links::FdLink::from(link);
+        let info = link.info().unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        found.push((name, info.id(), info.program_id()));
+    }
+    found.sort();
+    found
+}
+
+fn port(number: u32) -> Port {
+    Port {
+        number,
+        net: 1,
+        generation: 1,
+        conntrack_budget: 100,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        flags: Port::PEER,
+    }
+}
+
+fn tables() -> Tables {
+    let mut tables = Tables::default();
+    let key = PortKey::untagged(40);
+    let addr = Addr::v4([10, 0, 0, 1]);
+    tables.ports.insert(key, port(1));
+    tables.addrs.insert(AddrKey { port: 1, addr });
+    tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 1])), Fdb::local(key));
+    let vtep = Addr::v6([0x20; 16]);
+    tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 2])), Fdb::remote(7, vtep));
+    tables.neigh.insert(NeighKey { net: 1, addr }, Neigh::new(Mac([2, 0, 0, 0, 0, 1])));
+    tables.vteps.insert(VtepKey { vni: 7, addr: vtep }, Vtep { net: 1 });
+    tables
+}
+
+#[test]
+fn this_host_passes_the_preflight() {
+    if !may_run("this_host_passes_the_preflight") {
+        return;
+    }
+    preflight().unwrap();
+}
+
+#[test]
+fn reopening_touches_no_link() {
+    if !may_run("reopening_touches_no_link") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options::new(host.bpffs());
+    ip("link add port1 type veth peer name inside1");
+    ip("link add vx0 type vxlan dstport 4789 external");
+    let mut plane = DataPlane::open(&options).unwrap();
+    plane.attach_port(ifindex("port1")).unwrap();
+    plane.set_tunnel_device(ifindex("vx0")).unwrap();
+    let before = links(&host.bpffs());
+    assert_eq!(before.len(), 3);
+    plane.attach_port(ifindex("port1")).unwrap();
+    plane.set_tunnel_device(ifindex("vx0")).unwrap();
+    assert_eq!(links(&host.bpffs()), before, "attaching twice changes nothing");
+    drop(plane);
+    let plane = DataPlane::open(&options).unwrap();
+    assert_eq!(links(&host.bpffs()), before, "links and programs are those of before");
+    assert_eq!(plane.attached_ports().unwrap(), BTreeSet::from([ifindex("port1")]));
+}
+
+#[test]
+fn another_program_is_replaced_in_place() {
+    if !may_run("another_program_is_replaced_in_place") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options::new(host.bpffs());
+    ip("link add port1 type veth peer name inside1");
+    let mut plane = DataPlane::open(&options).unwrap();
+    plane.attach_port(ifindex("port1")).unwrap();
+    drop(plane);
+    let before = links(&host.bpffs());
+    // As after an upgrade: the links run programs that are not the pinned ones of this object.
+    for entry in std::fs::read_dir(host.bpffs()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("programs-") {
+            std::fs::rename(&path, path.with_file_name("programs-0123456789abcdef")).unwrap();
+        }
+    }
+    drop(DataPlane::open(&options).unwrap());
+    let after = links(&host.bpffs());
+    let ids = |links: &[(String, u32, u32)]| -> Vec<(String, u32)> {
+        links.iter().map(|(name, id, _)| (name.clone(), *id)).collect()
+    };
+    assert_eq!(ids(&after), ids(&before), "the links are the same");
+    for (old, new) in before.iter().zip(&after) {
+        assert_ne!(old.2, new.2, "{}: the program is another", old.0);
+    }
+    assert!(!host.bpffs().join("programs-0123456789abcdef").exists());
+}
+
+#[test]
+fn links_of_vanished_interfaces_are_noticed() {
+    if !may_run("links_of_vanished_interfaces_are_noticed") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options::new(host.bpffs());
+    ip("link add port1 index 77 type veth peer name inside1");
+    let mut plane = DataPlane::open(&options).unwrap();
+    plane.attach_port(77).unwrap();
+    assert_eq!(plane.attached_ports().unwrap(), BTreeSet::from([77]));
+    ip("link del port1");
+    ip("link add port2 index 77 type veth peer name inside2");
+    // The pin is there and its index is in use again: the link is dead all the same.
+    assert_eq!(links(&host.bpffs()).len(), 2);
+    plane.attach_port(77).unwrap();
+    assert_eq!(plane.attached_ports().unwrap(), BTreeSet::from([77]));
+    ip("link del port2");
+    assert_eq!(plane.attached_ports().unwrap(), BTreeSet::new());
+    assert_eq!(links(&host.bpffs()).len(), 0, "dead pins are removed");
+    plane.detach_port(77).unwrap();
+    assert!(matches!(plane.attach_port(77), Err(Error::NoInterface { ifindex: 77 })));
+}
+
+#[test]
+fn reconcile_writes_only_differences() {
+    if !may_run("reconcile_writes_only_differences") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options::new(host.bpffs());
+    let mut plane = DataPlane::open(&options).unwrap();
+    let mut desired = tables();
+    let first = plane.reconcile(&desired).unwrap();
+    assert_eq!(first.fdb.written, 2);
+    assert_eq!(plane.read_back().unwrap(), desired);
+    assert_eq!(plane.reconcile(&desired).unwrap(), Changes::default());
+    drop(plane);
+    let mut plane = DataPlane::open(&options).unwrap();
+    assert_eq!(plane.reconcile(&desired).unwrap(), Changes::default(), "the maps survived");
+
+    let key = PortKey::untagged(40);
+    desired.ports.insert(key, Port { generation: 2, ..port(1) });
+    let changes = plane.reconcile(&desired).unwrap();
+    assert_eq!((changes.ports.written, changes.ports.removed), (1, 0), "a policy is no new port");
+    desired.ports.insert(key, port(2));
+    let changes = plane.reconcile(&desired).unwrap();
+    assert_eq!((changes.ports.written, changes.ports.removed), (1, 1), "another number is");
+    plane.reconcile(&Tables::default()).unwrap();
+    assert_eq!(plane.read_back().unwrap(), Tables::default());
+    assert!(plane.counters().unwrap().traffic.is_empty(), "counters go with their ports");
+}
+
+#[test]
+fn bad_tables_change_nothing() {
+    if !may_run("bad_tables_change_nothing") {
+        return;
+    }
+    let host = Host::enter();
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    let mut desired = tables();
+    for ifindex in 100..100 + 5_000 {
+        desired.ports.insert(PortKey::untagged(ifindex), port(ifindex));
+    }
+    let full = plane.reconcile(&desired).unwrap_err();
+    assert!(matches!(full, Error::MapFull { map: "ports", wanted: 5_001, limit: 4_096 }));
+    let mut desired = tables();
+    desired.ports.insert(PortKey::untagged(41), port(1));
+    assert!(matches!(plane.reconcile(&desired).unwrap_err(), Error::BadTable(_)));
+    assert_eq!(plane.read_back().unwrap(), Tables::default());
+}
+
+#[test]
+fn unload_leaves_nothing() {
+    if !may_run("unload_leaves_nothing") {
+        return;
+    }
+    let host = Host::enter();
+    ip("link add port1 type veth peer name inside1");
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    plane.attach_port(ifindex("port1")).unwrap();
+    drop(plane);
+    unload(&host.bpffs()).unwrap();
+    assert!(!host.bpffs().exists());
+    unload(&host.bpffs()).unwrap();
+    let (_, programs) =
+        aya::programs::SchedClassifier::query_tcx("port1", aya::programs::TcAttachType::Ingress)
+            .unwrap();
+    assert!(programs.is_empty());
+}

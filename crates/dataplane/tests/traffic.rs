@@ -1,0 +1,250 @@
+//! Real traffic between network namespaces, through real links. Needs root.
+
+mod support;
+
+use netloom_dataplane::packet::{
+    Addr, AddrKey, DEFAULT_CONNTRACK_BUDGET, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey,
+    Vtep, VtepKey,
+};
+use netloom_dataplane::{DataPlane, Options, Tables};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+use support::{Host, Namespace, ifindex, ip, may_run};
+
+const LIMIT: Duration = Duration::from_secs(5);
+const VNI: u32 = 4_242;
+
+/// A VM behind a veth: the host side is `port<n>`, the inside is `eth0` with 10.0.0.<n>.
+struct Vm {
+    number: u32,
+    inside: Namespace,
+}
+
+impl Vm {
+    fn new(number: u32) -> Vm {
+        let inside = Namespace::new();
+        let mac = mac(number);
+        let [a, b, c, d, e, f] = mac.0;
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let tid = inside.tid;
+        ip(&format!("link add port{number} type veth peer name eth0 address {mac} netns {tid}"));
+        ip(&format!("link set port{number} up"));
+        inside.ip("link set eth0 up");
+        inside.ip(&format!("addr add 10.0.0.{number}/24 dev eth0"));
+        Vm { number, inside }
+    }
+
+    fn ifindex(&self) -> u32 {
+        ifindex(&format!("port{}", self.number))
+    }
+}
+
+fn mac(number: u32) -> Mac {
+    Mac([2, 0, 0, 0, 0, u8::try_from(number).unwrap()])
+}
+
+fn v4(number: u32) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, u8::try_from(number).unwrap())
+}
+
+/// Adds a local VM to network 1.
+fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
+    let key = PortKey::untagged(ifindex);
+    let port = Port {
+        number,
+        net: 1,
+        generation: 1,
+        conntrack_budget: DEFAULT_CONNTRACK_BUDGET,
+        mac: mac(number),
+        flags,
+    };
+    tables.ports.insert(key, port);
+    tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) });
+    add_station(tables, number, Fdb::local(key));
+}
+
+fn add_station(tables: &mut Tables, number: u32, place: Fdb) {
+    tables.fdb.insert(FdbKey::new(1, mac(number)), place);
+    let key = NeighKey { net: 1, addr: Addr::v4(v4(number).octets()) };
+    tables.neigh.insert(key, Neigh::new(mac(number)));
+}
+
+/// Sends an echo request inside the namespace; whether the reply came in time.
+fn ping(from: &Namespace, to: Ipv4Addr, limit: Duration) -> bool {
+    from.run(move || {
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
+        let family = AddressFamily::Inet;
+        let socket =
+            socket(family, SockType::Datagram, SockFlag::empty(), SockProtocol::Icmp).unwrap();
+        let timeout = nix::sys::time::TimeVal::new(
+            i64::try_from(limit.as_secs()).unwrap(),
+            i64::from(limit.subsec_micros()),
+        );
+        let option = nix::sys::socket::sockopt::ReceiveTimeout;
+        nix::sys::socket::setsockopt(&socket, option, &timeout).unwrap();
+        let target = SockaddrIn::from(SocketAddrV4::new(to, 0));
+        let request = [8, 0, 0, 0, 0, 0, 0, 1, b'n', b'l'];
+        let flags = nix::sys::socket::MsgFlags::empty();
+        nix::sys::socket::sendto(socket.as_raw_fd(), &request, &target, flags).unwrap();
+        let mut reply = [0; 64];
+        match nix::sys::socket::recv(socket.as_raw_fd(), &mut reply, flags) {
+            Ok(length) => length == request.len() && reply[0] == 0,
+            Err(_) => false,
+        }
+    })
+}
+
+/// Moves a megabyte over TCP, which is mostly GSO frames without checksums.
+fn transfer(from: &Namespace, to: &Namespace, address: Ipv4Addr) {
+    let listener = to.run(move || TcpListener::bind((address, 7_000)).unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        stream.write_all(b"done").unwrap();
+        bytes.len()
+    });
+    let answer = from.run(move || {
+        let mut stream = TcpStream::connect_timeout(&(address, 7_000).into(), LIMIT).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(&vec![7; 1 << 20]).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert_eq!(answer, "done");
+    assert_eq!(server.join().unwrap(), 1 << 20);
+}
+
+#[test]
+fn local_ports_talk_and_the_host_cannot_join_in() {
+    if !may_run("local_ports_talk_and_the_host_cannot_join_in") {
+        return;
+    }
+    let host = Host::enter();
+    let (a, b) = (Vm::new(1), Vm::new(2));
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    plane.attach_port(a.ifindex()).unwrap();
+    plane.attach_port(b.ifindex()).unwrap();
+    assert!(!ping(&a.inside, v4(2), Duration::from_millis(300)), "closed without tables");
+
+    let mut tables = Tables::default();
+    // A straight into its namespace, B through its interface, as a tap would be.
+    add_local(&mut tables, 1, a.ifindex(), Port::PEER);
+    add_local(&mut tables, 2, b.ifindex(), 0);
+    plane.reconcile(&tables).unwrap();
+    assert!(ping(&a.inside, v4(2), LIMIT));
+    assert!(ping(&b.inside, v4(1), LIMIT));
+    transfer(&a.inside, &b.inside, v4(2));
+    transfer(&b.inside, &a.inside, v4(1));
+
+    ip("addr add 10.0.0.9/24 dev port1");
+    let socket = UdpSocket::bind("10.0.0.9:0").unwrap();
+    // The host's ARP request for A is what must not get through.
+    let _ = socket.send_to(b"hello", (v4(1), 9));
+    let counters = plane.counters().unwrap();
+    assert!(counters.drops.get("host_to_port").is_some_and(|count| *count > 0));
+    assert!(counters.traffic[&1].from_port_packets > 0);
+    assert!(counters.traffic[&1].to_port_bytes > 1 << 20);
+    assert!(plane.conntrack().unwrap().iter().any(|entry| entry.key.protocol == 6));
+
+    drop(plane);
+    assert!(ping(&a.inside, v4(2), LIMIT), "forwarding goes on without the process");
+}
+
+#[test]
+fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
+    if !may_run("hosts_talk_through_the_tunnel_and_only_to_known_vteps") {
+        return;
+    }
+    // Two hosts in one thread each would need two data planes in two namespaces: the second
+    // host's plane lives in a namespace thread of its own.
+    let host = Host::enter();
+    let far = Namespace::new();
+    ip(&format!("link add under0 mtu 1600 type veth peer name under0 mtu 1600 netns {}", far.tid));
+    tunnel("192.0.2.1");
+    far.run(|| tunnel("192.0.2.2"));
+
+    let a = Vm::new(1);
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    plane.set_tunnel_device(ifindex("vx0")).unwrap();
+    plane.attach_port(a.ifindex()).unwrap();
+    let mut tables = Tables::default();
+    add_local(&mut tables, 1, a.ifindex(), Port::PEER);
+    add_station(&mut tables, 2, Fdb::remote(VNI, Addr::v4([192, 0, 2, 2])));
+    tables.vteps.insert(VtepKey { vni: VNI, addr: Addr::v4([192, 0, 2, 2]) }, Vtep { net: 1 });
+    plane.reconcile(&tables).unwrap();
+
+    let far_bpffs = host.bpffs().with_file_name("far");
+    let (b, far_plane) = far.run(move || {
+        let b = Vm::new(2);
+        let mut plane = DataPlane::open(&Options::new(far_bpffs)).unwrap();
+        plane.set_tunnel_device(ifindex("vx0")).unwrap();
+        plane.attach_port(b.ifindex()).unwrap();
+        let mut tables = Tables::default();
+        add_local(&mut tables, 2, b.ifindex(), Port::PEER);
+        add_station(&mut tables, 1, Fdb::remote(VNI, Addr::v4([192, 0, 2, 1])));
+        let key = VtepKey { vni: VNI, addr: Addr::v4([192, 0, 2, 1]) };
+        tables.vteps.insert(key, Vtep { net: 1 });
+        plane.reconcile(&tables).unwrap();
+        (b, plane)
+    });
+    assert!(ping(&a.inside, v4(2), LIMIT));
+    transfer(&a.inside, &b.inside, v4(2));
+    transfer(&b.inside, &a.inside, v4(1));
+
+    tables.vteps.clear();
+    plane.reconcile(&tables).unwrap();
+    assert!(!ping(&a.inside, v4(2), Duration::from_millis(300)), "the VTEP is no longer known");
+    assert!(plane.counters().unwrap().drops.contains_key("unknown_vtep"));
+    drop(far_plane);
+    netloom_dataplane::unload(&host.bpffs().with_file_name("far")).unwrap();
+}
+
+/// The underlay address and the one VXLAN device.
+fn tunnel(address: &str) {
+    ip(&format!("addr add {address}/24 dev under0"));
+    ip("link set under0 up");
+    ip("link add vx0 mtu 1500 type vxlan dstport 4789 external nolearning");
+    ip("link set vx0 up");
+}
+
+#[test]
+fn a_spoofed_address_never_arrives() {
+    if !may_run("a_spoofed_address_never_arrives") {
+        return;
+    }
+    let host = Host::enter();
+    let (a, b) = (Vm::new(1), Vm::new(2));
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    let mut tables = Tables::default();
+    add_local(&mut tables, 1, a.ifindex(), Port::PEER);
+    add_local(&mut tables, 2, b.ifindex(), Port::PEER);
+    plane.reconcile(&tables).unwrap();
+    plane.attach_port(a.ifindex()).unwrap();
+    plane.attach_port(b.ifindex()).unwrap();
+    let inbox = b.inside.run(|| UdpSocket::bind((v4(2), 7_001)).unwrap());
+    inbox.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    a.inside.ip("addr add 10.0.0.77/24 dev eth0");
+    let send = |from: &'static str| {
+        a.inside.run(move || {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            socket.send_to(from.as_bytes(), (v4(2), 7_001)).unwrap();
+        });
+    };
+    send("10.0.0.1");
+    let mut bytes = [0; 64];
+    let (_, from) = inbox.recv_from(&mut bytes).unwrap();
+    assert_eq!(from.ip(), v4(1));
+    send("10.0.0.77");
+    let refused = inbox.recv_from(&mut bytes).unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+    let events = plane.events();
+    assert!(events.iter().any(|event| {
+        event.reason.is_some_and(|reason| reason.name() == "spoofed_address") && event.port == 1
+    }));
+}

@@ -1,0 +1,144 @@
+//! Every shared vector through `BPF_PROG_TEST_RUN`: the kernel must give what the host gives, in
+//! verdict, frame, counters and the whole conntrack table. Needs root.
+
+mod support;
+
+use netloom_dataplane::packet::vectors::{CONNTRACK_SLOTS, Memory, Vector, all};
+use netloom_dataplane::packet::{Config, CtSlot, Traffic, VerdictRecord};
+use netloom_dataplane::{Counters, DataPlane, Options, Tables, TestHarness};
+use std::collections::BTreeMap;
+use support::{Host, may_run};
+
+#[test]
+fn every_vector_gives_in_the_kernel_what_it_gives_on_the_host() {
+    if !may_run("every_vector_gives_in_the_kernel_what_it_gives_on_the_host") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
+    let mut harness = TestHarness::open(&options).unwrap();
+    let mut failures = Vec::new();
+    for vector in all() {
+        if !vector.fits_test_run() {
+            println!("HOST ONLY {}: the kernel does not run so short a frame", vector.name);
+            continue;
+        }
+        if let Err(difference) = check(&mut harness, &vector) {
+            failures.push(format!("{}: {difference}", vector.name));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Runs a vector; what differs from the host's run.
+fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
+    let (verdict, after) = vector.run();
+    fill(harness, &vector.before);
+    let before = harness.plane.counters().unwrap();
+    let _ = harness.plane.events();
+    let outcome = harness
+        .run(vector.entry, &vector.meta, &vector.before.frame, 1)
+        .map_err(|error| error.to_string())?;
+    same("verdict", &outcome.verdict, &verdict.record())?;
+    same("frame", &outcome.frame.as_slice(), &vector.expected_frame())?;
+    counted(&before, &harness.plane.counters().unwrap(), vector)?;
+    told(harness, vector, verdict.record())?;
+    let (slots, links, used) = harness.conntrack_table().unwrap();
+    same("slots", &slots, &numbered(&after))?;
+    same("links", &links, &after.ct.into_iter().collect())?;
+    same("uses", &used, &after.ct_used.into_iter().collect())
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what} is\n  {found:02x?}, not\n  {expected:02x?}"))
+}
+
+/// Fills the kernel's maps with the vector's.
+fn fill(harness: &mut TestHarness, memory: &Memory) {
+    let tables = Tables {
+        ports: memory.ports.clone(),
+        addrs: memory.addrs.clone(),
+        fdb: memory.fdb.clone(),
+        neigh: memory.neigh.clone(),
+        vteps: memory.vteps.clone(),
+    };
+    // A vector may have the counters of a port that it took the configuration from.
+    for number in memory.traffic.keys() {
+        harness.ensure_counters(*number).unwrap();
+    }
+    harness.plane.reconcile(&tables).unwrap();
+    for number in memory.traffic.keys() {
+        harness.ensure_counters(*number).unwrap();
+    }
+    let slots = numbered(memory);
+    let used: Vec<(u32, i64)> = memory.ct_used.iter().map(|(port, used)| (*port, *used)).collect();
+    harness.set_conntrack(&slots, &used, memory.ct_hand).unwrap();
+    let Config { tunnel_ifindex, .. } = memory.config;
+    harness.set_config(Config { tunnel_ifindex, conntrack_slots: CONNTRACK_SLOTS }).unwrap();
+}
+
+/// The slots that are not empty.
+fn numbered(memory: &Memory) -> Vec<(u32, CtSlot)> {
+    let slots = (0..).zip(memory.ct_slots.iter().copied());
+    slots.filter(|(_, slot)| *slot != CtSlot::default()).collect()
+}
+
+/// The counters changed by what the vector says, and by nothing else.
+fn counted(before: &Counters, after: &Counters, vector: &Vector) -> Result<(), String> {
+    let drops = after
+        .drops
+        .iter()
+        .map(|(name, count)| (*name, count - before.drops.get(name).copied().unwrap_or_default()));
+    let drops: BTreeMap<&str, u64> = drops.filter(|(_, count)| *count > 0).collect();
+    let expected = vector.expected_drops();
+    let expected = expected.iter().map(|(reason, count)| (reason.name(), *count)).collect();
+    same("drops", &drops, &expected)?;
+    let traffic = after.traffic.iter().map(|(port, now)| {
+        let was = before.traffic.get(port).copied().unwrap_or_default();
+        let difference = Traffic {
+            from_port_packets: now.from_port_packets - was.from_port_packets,
+            from_port_bytes: now.from_port_bytes - was.from_port_bytes,
+            to_port_packets: now.to_port_packets - was.to_port_packets,
+            to_port_bytes: now.to_port_bytes - was.to_port_bytes,
+            dropped_packets: now.dropped_packets - was.dropped_packets,
+        };
+        (*port, difference)
+    });
+    let traffic: BTreeMap<u32, Traffic> =
+        traffic.filter(|(_, difference)| *difference != Traffic::default()).collect();
+    same("traffic", &traffic, &vector.traffic)
+}
+
+/// A drop has one event, with the start of the frame.
+fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> Result<(), String> {
+    let events = harness.plane.events();
+    if verdict.kind != 1 {
+        return same("events", &events.len(), &0);
+    }
+    same("events", &events.len(), &1)?;
+    let event = &events[0];
+    same("reason", &event.reason.map(|reason| reason.number()), &Some(verdict.value))?;
+    same("interface", &event.ifindex, &vector.meta.ifindex)?;
+    let length = event.header.len();
+    let frame = &vector.before.frame;
+    let whole = frame.len().min(64);
+    if length < 14 || length + 28 < whole {
+        return Err(format!("the event has only {length} of {whole} bytes"));
+    }
+    same("header", &event.header.as_slice(), &&frame[..length])
+}
+
+#[test]
+fn an_open_plane_has_the_conntrack_table_that_it_was_made_with() {
+    if !may_run("an_open_plane_has_the_conntrack_table_that_it_was_made_with") {
+        return;
+    }
+    let host = Host::enter();
+    let small = Options { conntrack_entries: 512, ..Options::new(host.bpffs()) };
+    drop(DataPlane::open(&small).unwrap());
+    let harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
+    assert_eq!(harness.config().unwrap().conntrack_slots, 512);
+}

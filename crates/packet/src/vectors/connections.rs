@@ -1,0 +1,287 @@
+//! Connection tracking: established packets, expiry, budgets, the table, ICMP errors, policy.
+
+use super::frame::{Ip, icmp, tcp, udp};
+use super::world::{
+    A, A_NUMBER, B_NUMBER, GENERATION, NOW, R, SECOND, a_to, connection, from_a, from_r,
+};
+use super::{CONNTRACK_SLOTS, Memory, Vector};
+use crate::{
+    CtSlot, DropReason, PortKey, TCP_ESTABLISHED_NS, TRIES, UDP_ESTABLISHED_NS, UDP_OPENING_NS,
+};
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+const SYN_ACK: u8 = 0x12;
+
+pub(super) fn vectors() -> Vec<Vector> {
+    let mut vectors = lifecycle_vectors();
+    vectors.extend(expiry_vectors());
+    vectors.extend(table_vectors());
+    vectors.extend(policy_vectors());
+    vectors.extend(error_vectors());
+    vectors
+}
+
+/// TCP from R's port 80 to A's port 1000.
+fn tcp_to_a(name: &'static str, flags: u8) -> Vector {
+    from_r(name, Ip::new(R.v4, A.v4, 6, tcp(80, 1000, flags)).frame(A.mac, R.mac))
+}
+
+/// TCP from A's port 1000 to R's port 80.
+fn tcp_from_a(name: &'static str, flags: u8) -> Vector {
+    from_a(name, a_to(R, &Ip::new(A.v4, R.v4, 6, tcp(1000, 80, flags))))
+}
+
+/// UDP from R's port 53 to A's port 1000.
+fn udp_to_a(name: &'static str) -> Vector {
+    from_r(name, Ip::new(R.v4, A.v4, 17, udp(53, 1000)).frame(A.mac, R.mac))
+}
+
+fn tcp_slot() -> CtSlot {
+    connection((A.v4, 1000), (R.v4, 80), 6)
+}
+
+fn udp_slot() -> CtSlot {
+    connection((A.v4, 1000), (R.v4, 53), 17)
+}
+
+/// Lets port A be in a network that the packets out of the tunnel do not come from: then only
+/// answers get through, and what is let through shows what conntrack knew.
+fn closed(memory: &mut Memory) {
+    if let Some(port) = memory.ports.get_mut(&PortKey::untagged(1)) {
+        port.net = 2;
+    }
+}
+
+fn lifecycle_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let opening = CtSlot { state: 1, ..tcp_slot() };
+    let closing = CtSlot { state: 3, ..tcp_slot() };
+    let echo = connection((A.v4, 7), (R.v4, 7), 1);
+    let reply = Ip::new(R.v4, A.v4, 1, icmp(0, 0, [0, 7, 0, 1], &[0; 8]));
+    vec![
+        tcp_to_a("syn ack answers an opening connection", SYN_ACK)
+            .with(|memory| memory.put_connection(0, opening))
+            .with(closed)
+            .reaches_a(),
+        tcp_to_a("packet of an established connection", ACK)
+            .with(|memory| memory.put_connection(3, tcp_slot()))
+            .with(closed)
+            .reaches_a(),
+        tcp_from_a("packet of an established connection, outwards", ACK)
+            .with(|memory| memory.put_connection(3, tcp_slot()))
+            .a_reaches_r(),
+        tcp_to_a("rst ends an established connection", RST)
+            .with(|memory| memory.put_connection(3, tcp_slot()))
+            .with(closed)
+            .reaches_a(),
+        tcp_from_a("syn reopens a closing connection", SYN)
+            .with(|memory| memory.put_connection(3, closing))
+            .a_reaches_r(),
+        tcp_to_a("syn from elsewhere does not reopen a closing connection", SYN)
+            .with(|memory| memory.put_connection(3, closing))
+            .with(closed)
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        tcp_from_a("ack opens a connection that the table lost", ACK).a_reaches_r(),
+        tcp_from_a("rst belongs to no connection", RST).dropped(A_NUMBER, Why::NoConnection),
+        tcp_to_a("syn ack belongs to no connection", SYN_ACK).dropped(A_NUMBER, Why::NoConnection),
+        from_r("echo reply answers a request", reply.frame(A.mac, R.mac))
+            .with(|memory| memory.put_connection(0, echo))
+            .with(closed)
+            .reaches_a(),
+        from_r("echo reply nobody asked for", reply.frame(A.mac, R.mac))
+            .dropped(A_NUMBER, Why::NoConnection),
+        udp_to_a("udp reply answers a query")
+            .with(|memory| memory.put_connection(0, CtSlot { state: 1, ..udp_slot() }))
+            .with(closed)
+            .reaches_a(),
+    ]
+}
+
+fn expiry_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let idle = |slot: CtSlot, ns: u64| CtSlot { last_seen_ns: NOW - ns, ..slot };
+    let single = CtSlot { state: 1, ..udp_slot() };
+    vec![
+        udp_to_a("udp reply at the last moment")
+            .with(|memory| memory.put_connection(0, idle(udp_slot(), UDP_ESTABLISHED_NS)))
+            .with(closed)
+            .reaches_a(),
+        udp_to_a("udp reply too late")
+            .with(|memory| memory.put_connection(0, idle(udp_slot(), UDP_ESTABLISHED_NS + 1)))
+            .with(closed)
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        udp_to_a("first udp reply has less time")
+            .with(|memory| memory.put_connection(0, idle(single, UDP_OPENING_NS + 1)))
+            .with(closed)
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        tcp_to_a("tcp connection idle for two hours", ACK)
+            .with(|memory| memory.put_connection(0, idle(tcp_slot(), TCP_ESTABLISHED_NS)))
+            .with(closed)
+            .reaches_a(),
+        tcp_to_a("tcp connection idle for longer", ACK)
+            .with(|memory| memory.put_connection(0, idle(tcp_slot(), TCP_ESTABLISHED_NS + 1)))
+            .with(closed)
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        tcp_from_a("an expired connection opens again", SYN)
+            .with(|memory| memory.put_connection(0, idle(tcp_slot(), TCP_ESTABLISHED_NS + 1)))
+            .a_reaches_r(),
+        tcp_to_a("a packet from the clock of another cpu", ACK)
+            .with(|memory| {
+                let slot = CtSlot { last_seen_ns: NOW + 4_000_000, ..tcp_slot() };
+                memory.put_connection(0, slot);
+            })
+            .with(closed)
+            .reaches_a(),
+    ]
+}
+
+/// Live UDP connections of a port in the slots from `first` on.
+fn fill(memory: &mut Memory, port: u32, first: u32, count: u32) {
+    for number in first..first + count {
+        let mut slot = udp_slot();
+        slot.key.port = port;
+        slot.key.local_port = 20_000 + u16::try_from(number).expect("a small table");
+        memory.put_connection(number, slot);
+    }
+}
+
+fn expire(memory: &mut Memory, number: usize) {
+    memory.ct_slots[number].last_seen_ns = NOW - 1_000 * SECOND;
+}
+
+fn table_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let open = |name| tcp_from_a(name, SYN);
+    vec![
+        open("a full table refuses, and evicts nobody")
+            .with(|memory| fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS))
+            .dropped(A_NUMBER, Why::ConntrackFull),
+        open("an expired slot in reach of the hand is reclaimed")
+            .with(|memory| {
+                fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
+                expire(memory, usize::try_from(TRIES - 1).expect("small"));
+            })
+            .a_reaches_r(),
+        open("an expired slot out of reach is not")
+            .with(|memory| {
+                fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
+                expire(memory, usize::try_from(TRIES).expect("small"));
+            })
+            .dropped(A_NUMBER, Why::ConntrackFull),
+        open("the hand goes around the table")
+            .with(|memory| {
+                fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
+                expire(memory, 2);
+                memory.ct_hand = CONNTRACK_SLOTS - 1;
+            })
+            .a_reaches_r(),
+        open("a slot of a port that is gone is reclaimed")
+            .with(|memory| {
+                fill(memory, 99, 0, CONNTRACK_SLOTS);
+                memory.ct_used.remove(&99);
+            })
+            .a_reaches_r(),
+        open("a port at its budget is refused")
+            .with(|memory| fill(memory, A_NUMBER, 0, 64))
+            .dropped(A_NUMBER, Why::ConntrackPortBudget),
+        open("a port at its budget reclaims its own expired connection")
+            .with(|memory| {
+                fill(memory, A_NUMBER, 0, 64);
+                expire(memory, 60);
+            })
+            .a_reaches_r(),
+        open("a port at its budget does not profit from another's expired connection")
+            .with(|memory| {
+                fill(memory, A_NUMBER, 0, 64);
+                fill(memory, B_NUMBER, 64, 8);
+                expire(memory, 66);
+            })
+            .dropped(A_NUMBER, Why::ConntrackPortBudget),
+        open("a port without a count is closed")
+            .with(|memory| {
+                memory.ct_used.remove(&A_NUMBER);
+            })
+            .dropped(A_NUMBER, Why::ConntrackPortBudget),
+    ]
+}
+
+fn policy_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let old = GENERATION - 1;
+    let by_remote = CtSlot { initiator: 2, generation: old, ..tcp_slot() };
+    let denied = CtSlot { allowed: 0, ..tcp_slot() };
+    vec![
+        tcp_to_a("a new generation asks again, and allows what the port opened", ACK)
+            .with(|memory| {
+                memory.put_connection(0, CtSlot { generation: old, ..tcp_slot() });
+            })
+            .with(closed)
+            .reaches_a(),
+        tcp_to_a("a new generation asks again, and denies what the other end opened", ACK)
+            .with(|memory| memory.put_connection(0, by_remote))
+            .with(closed)
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        tcp_from_a("which holds for both directions", ACK)
+            .with(|memory| {
+                memory.put_connection(0, by_remote);
+                memory.ct_slots[0].source_net = 7;
+            })
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        tcp_to_a("a denied connection stays denied", ACK)
+            .with(|memory| memory.put_connection(0, denied))
+            .dropped(A_NUMBER, Why::PolicyDenied),
+    ]
+}
+
+/// An ICMP error from R to A that quotes a packet.
+fn error_v4(name: &'static str, kind: (u8, u8), quoted: &Ip) -> Vector {
+    let message = icmp(kind.0, kind.1, [0, 0, 5, 0x14], &quoted.bytes());
+    from_r(name, Ip::new("10.0.0.254", A.v4, 1, message).frame(A.mac, R.mac))
+}
+
+fn error_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let quoted = Ip::new(A.v4, R.v4, 17, udp(1000, 53));
+    let quoted_v6 = Ip::new(A.v6, R.v6, 6, tcp(1000, 80, ACK));
+    let slot_v6 = connection((A.v6, 1000), (R.v6, 80), 6);
+    let too_big = icmp(2, 0, [0, 0, 5, 0], &quoted_v6.bytes());
+    let received = Ip::new(R.v4, A.v4, 17, udp(53, 1000));
+    let unreachable = icmp(3, 3, [0; 4], &received.bytes());
+    let quoted_echo = Ip::new(A.v4, R.v4, 1, icmp(8, 0, [0, 7, 0, 1], &[]));
+    let mut short = error_v4("an error that quotes too little", (3, 4), &quoted);
+    short.before.frame.truncate(14 + 20 + 8 + 20 + 2);
+    short.meta.length = 14 + 20 + 8 + 20 + 2;
+    short.before.frame[17] = 20 + 8 + 20 + 2;
+    vec![
+        error_v4("fragmentation needed reaches the sender", (3, 4), &quoted)
+            .with(|memory| memory.put_connection(0, udp_slot()))
+            .with(closed)
+            .reaches_a(),
+        error_v4("time exceeded about an echo reaches the sender", (11, 0), &quoted_echo)
+            .with(|memory| memory.put_connection(0, connection((A.v4, 7), (R.v4, 7), 1)))
+            .with(closed)
+            .reaches_a(),
+        from_r("packet too big reaches the sender", {
+            Ip::new("fd00::fe", A.v6, 58, too_big).frame(A.mac, R.mac)
+        })
+        .with(|memory| memory.put_connection(0, slot_v6))
+        .with(closed)
+        .reaches_a(),
+        from_a("port unreachable leaves a port", a_to(R, &Ip::new(A.v4, R.v4, 1, unreachable)))
+            .with(|memory| {
+                memory.put_connection(0, CtSlot { initiator: 2, state: 1, ..udp_slot() });
+            })
+            .a_reaches_r(),
+        error_v4("an error about no connection", (3, 4), &quoted)
+            .dropped(A_NUMBER, Why::UnrelatedIcmpError),
+        error_v4("an error about an expired connection", (3, 4), &quoted)
+            .with(|memory| {
+                memory.put_connection(0, udp_slot());
+                expire(memory, 0);
+            })
+            .dropped(A_NUMBER, Why::UnrelatedIcmpError),
+        short.dropped(A_NUMBER, Why::Malformed),
+    ]
+}

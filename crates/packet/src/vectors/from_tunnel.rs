@@ -1,0 +1,71 @@
+//! Frames out of the tunnel.
+
+use super::Vector;
+use super::frame::{Ip, arp, ethernet, icmp, tcp, udp};
+use super::world::{A, A_NUMBER, B, R, VNI, addr, from_r};
+use crate::{DropReason, Mac, PortKey, Vtep, VtepKey};
+
+pub(super) fn vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let datagram = || Ip::new(R.v4, A.v4, 17, udp(2, 1)).frame(A.mac, R.mac);
+    let request = arp(1, (R.mac, R.v4), (Mac([0; 6]), A.v4));
+    let solicitation = Ip {
+        hop_limit: 255,
+        ..Ip::new(R.v6, A.v6, 58, icmp(135, 0, [0; 4], &addr(A.v6).octets()))
+    };
+    let broadcast = Ip::new(R.v4, "10.0.0.255", 17, udp(2, 1));
+    vec![
+        from_r("udp from the same network reaches the port", datagram()).reaches_a(),
+        from_r("tcp over ipv6 from the same network reaches the port", {
+            Ip::new(R.v6, A.v6, 6, tcp(5, 22, 2)).frame(A.mac, R.mac)
+        })
+        .reaches_a(),
+        from_r("an ipv6 vtep is known by its address", datagram())
+            .with(|memory| {
+                let key = VtepKey { vni: VNI, addr: addr("2001:db8::2") };
+                memory.vteps.insert(key, Vtep { net: 1 });
+            })
+            .meta(|meta| meta.vtep = addr("2001:db8::2"))
+            .reaches_a(),
+        from_r("an unknown vtep", datagram())
+            .meta(|meta| meta.vtep = addr("192.0.2.66"))
+            .dropped(0, Why::UnknownVtep),
+        from_r("a known vtep with a vni that it may not use", datagram())
+            .meta(|meta| meta.vni = 101)
+            .dropped(0, Why::UnknownVtep),
+        from_r("a frame without tunnel metadata", datagram())
+            .meta(|meta| meta.tunnelled = 0)
+            .dropped(0, Why::NotTunnelled),
+        from_r("a frame for a remote station never goes back", {
+            Ip::new(B.v4, R.v4, 17, udp(2, 1)).frame(R.mac, B.mac)
+        })
+        .dropped(0, Why::TunnelToTunnel),
+        from_r("a frame for an unknown station", {
+            Ip::new(R.v4, A.v4, 17, udp(2, 1)).frame(Mac([2, 9, 9, 9, 9, 9]), R.mac)
+        })
+        .dropped(0, Why::UnknownDestination),
+        from_r("a frame for a port without configuration", datagram())
+            .with(|memory| {
+                memory.ports.remove(&PortKey::untagged(1));
+            })
+            .dropped(0, Why::MissingLocalPort),
+        from_r("arp out of the tunnel", ethernet(A.mac, R.mac, 0x0806, &request))
+            .dropped(0, Why::NeighbourFromTunnel),
+        from_r("neighbour solicitation out of the tunnel", solicitation.frame(A.mac, R.mac))
+            .dropped(0, Why::NeighbourFromTunnel),
+        from_r("broadcast out of the tunnel", broadcast.frame(Mac::BROADCAST, R.mac))
+            .dropped(0, Why::FloodFromTunnel),
+        from_r("vlan tag out of the tunnel", ethernet(A.mac, R.mac, 0x8100, &[0; 50]))
+            .dropped(0, Why::VlanTagged),
+        from_r("another ethertype out of the tunnel", ethernet(A.mac, R.mac, 0x88cc, &[0; 50]))
+            .dropped(0, Why::UnknownEthertype),
+        from_r("an opening packet from another network is denied", datagram())
+            .with(|memory| {
+                // Tables that contradict each other: the policy is the last line.
+                if let Some(port) = memory.ports.get_mut(&PortKey::untagged(1)) {
+                    port.net = 2;
+                }
+            })
+            .dropped(A_NUMBER, Why::PolicyDenied),
+    ]
+}

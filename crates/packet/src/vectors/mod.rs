@@ -1,0 +1,133 @@
+//! Shared test vectors: one packet each, with the maps it meets and exactly what must come out.
+//!
+//! The same list runs on the host against [`Memory`] and in the kernel through
+//! `BPF_PROG_TEST_RUN` (`crates/dataplane/tests/vectors.rs`). Expected frames are built by
+//! [`frame`], which shares no code with the stages.
+
+mod connections;
+pub mod frame;
+mod from_port;
+mod from_tunnel;
+mod memory;
+mod neighbours;
+mod world;
+
+pub use memory::Memory;
+
+use crate::{DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port, from_tunnel, to_port};
+use std::collections::BTreeMap;
+
+/// Slots of the conntrack table in the vectors; small enough to be filled.
+pub const CONNTRACK_SLOTS: u32 = 256;
+
+/// One packet and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Vector {
+    /// What it shows, as a sentence.
+    pub name: &'static str,
+    /// Where the frame comes in.
+    pub entry: Entry,
+    /// Its metadata.
+    pub meta: Meta,
+    /// The frame and the maps before.
+    pub before: Memory,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The frame afterwards, if it is changed.
+    pub frame_after: Option<Vec<u8>>,
+    /// Counters that change, by port.
+    pub traffic: BTreeMap<u32, Traffic>,
+}
+
+impl Vector {
+    /// The frame that must come out.
+    #[must_use]
+    pub fn expected_frame(&self) -> &[u8] {
+        self.frame_after.as_deref().unwrap_or(&self.before.frame)
+    }
+
+    /// The drops that must be counted.
+    #[must_use]
+    pub fn expected_drops(&self) -> BTreeMap<DropReason, u64> {
+        match self.verdict {
+            Verdict::Drop(reason) => BTreeMap::from([(reason, 1)]),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Whether `BPF_PROG_TEST_RUN` takes the frame: Linux refuses one that ends within the IP
+    /// header that its ethertype promises.
+    #[must_use]
+    pub fn fits_test_run(&self) -> bool {
+        let frame = &self.before.frame;
+        let least = match frame.get(12..14) {
+            Some([0x08, 0x00]) => 14 + 20,
+            Some([0x86, 0xdd]) => 14 + 40,
+            _ => 15,
+        };
+        frame.len() >= least
+    }
+
+    /// Runs it on the host: the verdict and everything afterwards.
+    #[must_use]
+    pub fn run(&self) -> (Verdict, Memory) {
+        let mut memory = self.before.clone();
+        let mut packet = Packet::default();
+        let verdict = match self.entry {
+            Entry::FromPort => from_port(&mut memory, &self.meta, &mut packet),
+            Entry::FromTunnel => from_tunnel(&mut memory, &self.meta, &mut packet),
+            Entry::ToPort => to_port(&mut memory, &self.meta),
+        };
+        (verdict, memory)
+    }
+}
+
+/// All vectors.
+#[must_use]
+pub fn all() -> Vec<Vector> {
+    let mut vectors = neighbours::vectors();
+    vectors.extend(from_port::vectors());
+    vectors.extend(from_tunnel::vectors());
+    vectors.extend(connections::vectors());
+    vectors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_vector_gives_what_it_says_on_the_host() {
+        for vector in all() {
+            let (verdict, after) = vector.run();
+            let name = vector.name;
+            assert_eq!(verdict, vector.verdict, "{name}");
+            assert_eq!(after.frame, vector.expected_frame(), "{name}");
+            assert_eq!(after.drops, vector.expected_drops(), "{name}");
+            let mut traffic = after.traffic.clone();
+            traffic.retain(|_, counts| *counts != Traffic::default());
+            assert_eq!(traffic, vector.traffic, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_drop_reason_of_the_core_has_a_vector() {
+        // The kernel alone can refuse a tunnel key.
+        let mut missing: BTreeSet<&str> = DropReason::ALL.iter().map(|info| info.name).collect();
+        missing.remove(DropReason::TunnelKeyRefused.name());
+        for vector in all() {
+            if let Verdict::Drop(reason) = vector.verdict {
+                missing.remove(reason.name());
+            }
+        }
+        assert!(missing.is_empty(), "no vector for {missing:?}");
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<&str> = all().iter().map(|vector| vector.name).collect();
+        assert_eq!(names.len(), all().len());
+        assert!(names.len() >= 40);
+    }
+}

@@ -1,0 +1,221 @@
+//! The small world that the vectors play in, and how a vector is made.
+//!
+//! Network 1 (VNI 100) has the local ports A and B and the remote station R; network 2 has the
+//! local port C. All networks are IPv4 and IPv6.
+
+use super::frame::{Ip, address};
+use super::{CONNTRACK_SLOTS, Memory, Vector};
+use crate::{
+    Addr, AddrKey, CtKey, CtSlot, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh, NeighKey, Port,
+    PortKey, Traffic, Verdict, Vtep, VtepKey,
+};
+use std::collections::BTreeMap;
+
+/// Now, nanoseconds.
+pub(super) const NOW: u64 = 100_000_000_000_000;
+/// One second.
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// Port A: number 11 on interface 1, network 1, delivered to the peer. `BPF_PROG_TEST_RUN` gives
+/// frames interface 1, the programs take it from the metadata.
+pub(super) const A: Station =
+    Station { mac: Mac([2, 0, 0, 0, 0, 0xa]), v4: "10.0.0.1", v6: "fd00::1" };
+/// Port B: number 12 on interface 2, network 1, delivered through the interface.
+pub(super) const B: Station =
+    Station { mac: Mac([2, 0, 0, 0, 0, 0xb]), v4: "10.0.0.2", v6: "fd00::2" };
+/// Port C: number 13 on interface 3, network 2, same addresses as B.
+pub(super) const C: Station =
+    Station { mac: Mac([2, 0, 0, 0, 0, 0xc]), v4: "10.0.0.2", v6: "fd00::2" };
+/// Station R of network 1, on another host.
+pub(super) const R: Station =
+    Station { mac: Mac([2, 0, 0, 0, 0, 0xf]), v4: "10.0.0.9", v6: "fd00::9" };
+/// Number of port A.
+pub(super) const A_NUMBER: u32 = 11;
+/// Number of port B.
+pub(super) const B_NUMBER: u32 = 12;
+/// Interface of port A.
+pub(super) const A_IFINDEX: u32 = 1;
+/// Interface of port B.
+pub(super) const B_IFINDEX: u32 = 2;
+/// Generation of all policies.
+pub(super) const GENERATION: u32 = 5;
+/// VNI of network 1.
+pub(super) const VNI: u32 = 100;
+/// The VTEP behind which R is.
+pub(super) const VTEP: &str = "192.0.2.2";
+
+/// A station.
+#[derive(Clone, Copy)]
+pub(super) struct Station {
+    pub(super) mac: Mac,
+    pub(super) v4: &'static str,
+    pub(super) v6: &'static str,
+}
+
+/// The address that a text is.
+pub(super) fn addr(text: &str) -> Addr {
+    Addr::from(address(text))
+}
+
+/// The maps of the world.
+pub(super) fn world() -> Memory {
+    let mut memory = Memory::new(CONNTRACK_SLOTS);
+    memory.config.tunnel_ifindex = 9;
+    let ports =
+        [(A, A_NUMBER, A_IFINDEX, 1, Port::PEER), (B, B_NUMBER, B_IFINDEX, 1, 0), (C, 13, 3, 2, 0)];
+    for (station, number, ifindex, net, flags) in ports {
+        let key = PortKey::untagged(ifindex);
+        let port = Port {
+            number,
+            net,
+            generation: GENERATION,
+            conntrack_budget: 64,
+            mac: station.mac,
+            flags,
+        };
+        memory.ports.insert(key, port);
+        memory.fdb.insert(FdbKey::new(net, station.mac), Fdb::local(key));
+        memory.ct_used.insert(number, 0);
+        memory.traffic.insert(number, Traffic::default());
+        for text in [station.v4, station.v6] {
+            memory.addrs.insert(AddrKey { port: number, addr: addr(text) });
+            memory.neigh.insert(NeighKey { net, addr: addr(text) }, Neigh::new(station.mac));
+        }
+    }
+    memory.fdb.insert(FdbKey::new(1, R.mac), Fdb::remote(VNI, addr(VTEP)));
+    for text in [R.v4, R.v6] {
+        memory.neigh.insert(NeighKey { net: 1, addr: addr(text) }, Neigh::new(R.mac));
+    }
+    memory.vteps.insert(VtepKey { vni: VNI, addr: addr(VTEP) }, Vtep { net: 1 });
+    memory
+}
+
+/// A connection as port A sees it, opened by A and answered, one second ago.
+pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) -> CtSlot {
+    CtSlot {
+        last_seen_ns: NOW - SECOND,
+        key: CtKey {
+            port: A_NUMBER,
+            local: addr(local.0),
+            remote: addr(remote.0),
+            local_port: local.1,
+            remote_port: remote.1,
+            protocol,
+            pad: [0; 3],
+        },
+        state: 2,
+        initiator: 1,
+        allowed: 1,
+        pad: 0,
+        generation: GENERATION,
+        source_net: 1,
+    }
+}
+
+/// A frame from port A in the world.
+pub(super) fn from_a(name: &'static str, frame: Vec<u8>) -> Vector {
+    let mut before = world();
+    before.frame = frame;
+    Vector {
+        name,
+        entry: Entry::FromPort,
+        meta: Meta { now_ns: NOW, ifindex: A_IFINDEX, length: length(&before), ..Meta::default() },
+        before,
+        verdict: Verdict::Pass,
+        frame_after: None,
+        traffic: BTreeMap::new(),
+    }
+}
+
+/// A frame from R, out of the tunnel.
+pub(super) fn from_r(name: &'static str, frame: Vec<u8>) -> Vector {
+    let mut vector = from_a(name, frame);
+    vector.entry = Entry::FromTunnel;
+    vector.meta.ifindex = 9;
+    vector.meta.tunnelled = 1;
+    vector.meta.vni = VNI;
+    vector.meta.vtep = addr(VTEP);
+    vector
+}
+
+/// A packet from A to a station, in a frame.
+pub(super) fn a_to(station: Station, packet: &Ip) -> Vec<u8> {
+    packet.frame(station.mac, A.mac)
+}
+
+/// What a vector expects, in the order of how often it is needed.
+impl Vector {
+    /// Dropped; counted under the port, 0 for none.
+    pub(super) fn dropped(mut self, port: u32, reason: DropReason) -> Vector {
+        self.verdict = Verdict::Drop(reason);
+        if self.before.traffic.contains_key(&port) {
+            self.traffic.entry(port).or_default().dropped_packets = 1;
+        }
+        self
+    }
+
+    /// The port's frame is accepted.
+    pub(super) fn sent(mut self, port: u32) -> Vector {
+        let bytes = u64::from(self.meta.length);
+        let traffic = self.traffic.entry(port).or_default();
+        traffic.from_port_packets = 1;
+        traffic.from_port_bytes = bytes;
+        self
+    }
+
+    /// The frame reaches the port.
+    pub(super) fn received(mut self, port: u32) -> Vector {
+        let bytes = u64::from(self.meta.length);
+        let traffic = self.traffic.entry(port).or_default();
+        traffic.to_port_packets = 1;
+        traffic.to_port_bytes = bytes;
+        self
+    }
+
+    /// With this verdict.
+    pub(super) fn verdict(mut self, verdict: Verdict) -> Vector {
+        self.verdict = verdict;
+        self
+    }
+
+    /// Answered by port A's own frame, rewritten.
+    pub(super) fn reflected(mut self, frame: Vec<u8>) -> Vector {
+        self.frame_after = Some(frame);
+        self.sent(A_NUMBER).verdict(Verdict::Reflect)
+    }
+
+    /// With other maps.
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Memory)) -> Vector {
+        change(&mut self.before);
+        self
+    }
+
+    /// With other metadata.
+    pub(super) fn meta(mut self, change: impl FnOnce(&mut Meta)) -> Vector {
+        change(&mut self.meta);
+        self
+    }
+
+    /// From A to B, delivered through B's interface.
+    pub(super) fn a_reaches_b(self) -> Vector {
+        let via = crate::Via::Interface;
+        self.sent(A_NUMBER)
+            .received(B_NUMBER)
+            .verdict(Verdict::DeliverLocal { ifindex: B_IFINDEX, via })
+    }
+
+    /// From R to A, delivered to A's peer.
+    pub(super) fn reaches_a(self) -> Vector {
+        let via = crate::Via::Peer;
+        self.received(A_NUMBER).verdict(Verdict::DeliverLocal { ifindex: A_IFINDEX, via })
+    }
+
+    /// From A to R, through the tunnel.
+    pub(super) fn a_reaches_r(self) -> Vector {
+        self.sent(A_NUMBER).verdict(Verdict::Tunnel { vni: VNI, vtep: addr(VTEP) })
+    }
+}
+
+fn length(memory: &Memory) -> u32 {
+    u32::try_from(memory.frame.len()).expect("a short frame")
+}
