@@ -1,2 +1,50 @@
 //! The binary: parses, wires up, runs.
-fn main() {}
+
+mod agent;
+mod lab;
+mod runtime;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Virtual networks for virtual machines and containers on plain Linux hosts.
+#[derive(Parser)]
+#[command(name = "netloom", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    connection: cli::Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the server in the foreground: REST for people, gRPC for agents.
+    Server(server::Arguments),
+    /// Run a host's agent in the foreground.
+    Agent(agent::Arguments),
+    /// Hosts, networks and VMs on this one machine.
+    #[command(subcommand)]
+    Lab(lab::Verb),
+    #[command(flatten)]
+    Client(cli::Verb),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.verb {
+        Verb::Server(arguments) => server::run(arguments),
+        Verb::Agent(arguments) => agent::run(arguments),
+        Verb::Lab(verb) => lab::run(verb),
+        Verb::Client(verb) => cli::run(verb, &arguments.connection).map_err(Into::into),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("netloom: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Why a verb failed: the text for the user, nothing more is done with it.
+type Failure = Box<dyn std::error::Error>;

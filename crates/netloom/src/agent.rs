@@ -1,0 +1,55 @@
+//! `netloom agent`: runs a host's agent until told to stop. What it set up stays and forwards.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Failure, runtime};
+
+/// What `netloom agent` takes.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Where it keeps its identity and its last desired state; made if missing.
+    #[arg(long, default_value = "/var/lib/netloom/agent")]
+    data: PathBuf,
+    /// Where its eBPF programs and maps are pinned; a bpffs is mounted there if none is.
+    #[arg(long, default_value = "/sys/fs/bpf/netloom")]
+    bpffs: PathBuf,
+    /// What the names of its instances' namespaces start with.
+    #[arg(long, default_value = "nl")]
+    prefix: String,
+    /// The enrolment that CreateHostEnrolment gave, as a file. Needed once.
+    #[arg(long)]
+    enrol: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    runtime::log();
+    let config = agent::Config {
+        data: arguments.data,
+        bpffs: arguments.bpffs,
+        prefix: arguments.prefix,
+        enrol: arguments.enrol,
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: agent::Config) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    parts.spawn(agent::run(config, stop.clone()));
+    let first = tokio::select! {
+        ended = runtime::ended(&stop) => ended,
+        Some(part) = parts.join_next() => part?.map_err(Into::into),
+    };
+    stop.cancel();
+    let mut result = first;
+    while let Some(part) = parts.join_next().await {
+        result = result.and(part?.map_err(Into::into));
+    }
+    result
+}

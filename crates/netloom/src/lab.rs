@@ -1,0 +1,102 @@
+//! `netloom lab`: hosts, networks and VMs on this one machine.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand, ValueEnum};
+use lab::UpOptions;
+
+use crate::Failure;
+
+/// What `netloom lab` can do.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Bring a topology up; what is up already is left alone.
+    Up {
+        /// The topology, such as examples/two-tenants.yaml.
+        topology: PathBuf,
+        #[command(flatten)]
+        which: Which,
+        /// Where its server answers REST; port 0 picks a free one.
+        #[arg(long, default_value_t = lab::LISTEN)]
+        listen: SocketAddr,
+    },
+    /// Remove every trace of a lab.
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Run a command in a VM or on a host: `netloom lab exec red-1 -- ping -c1 10.0.0.12`.
+    Exec {
+        /// The VM or host.
+        node: String,
+        #[command(flatten)]
+        which: Which,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Find out with real packets who reaches whom, and compare with what is expected.
+    Check {
+        #[command(flatten)]
+        which: Which,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// List the labs of this machine.
+    List {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Which lab.
+#[derive(Args)]
+pub(crate) struct Which {
+    /// The lab's name.
+    #[arg(long, default_value = "demo")]
+    name: String,
+    /// Where labs keep their files.
+    #[arg(long, default_value = lab::STATE_ROOT)]
+    state_root: PathBuf,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Up { topology, which: Which { name, state_root }, listen } => {
+            let binary = std::env::current_exe()?;
+            let report = lab::up(&UpOptions { topology, name, state_root, binary, listen })?;
+            println!("{report}");
+        }
+        Verb::Down { which } => lab::down(&which.name, &which.state_root)?,
+        Verb::Exec { node, which, command } => {
+            let status = lab::exec(&which.name, &which.state_root, &node, &command)?;
+            return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
+        }
+        Verb::Check { which, output } => return check(&which, output),
+        Verb::List { which } => {
+            for status in lab::status(&which.state_root)? {
+                println!("{status}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(which: &Which, output: Format) -> Result<ExitCode, Failure> {
+    let report = lab::check(&which.name, &which.state_root)?;
+    match output {
+        Format::Text => println!("{report}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
