@@ -46,6 +46,7 @@ where
 {
     fn run(&mut self, tx: &mut Tx<R>) -> bool {
         // A panic drops `tx`, so the store sees none of it; the closure's own state is its affair.
+        // Where panics abort, the process ends instead: nothing of the batch is durable then.
         let result = catch_unwind(AssertUnwindSafe(|| (self.work)(tx)))
             .unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
         self.result.insert(result).is_ok()

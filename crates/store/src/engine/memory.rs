@@ -12,6 +12,7 @@ use model::{Code, Error};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::must_follow;
 use crate::{CommitError, Engine, Loaded, LogError, LogRecord};
 
 /// An engine in memory. A clone is another server's engine on the same state.
@@ -148,6 +149,7 @@ impl Disk {
         if self.head != expected_head || fault == Some(Fault::Conflict) {
             return Err(CommitError::Conflict { head: self.head });
         }
+        must_follow(self.head, records)?;
         for record in records {
             self.apply(record);
         }

@@ -23,7 +23,7 @@ pub trait Engine: Send {
     /// `StoreUnavailable`, when it cannot be read.
     fn load(&mut self) -> Result<Loaded, Error>;
 
-    /// Makes consecutive revisions durable, all or none, if the head is `expected_head`. They
+    /// Makes the revisions after `expected_head` durable, all or none, if that is the head. They
     /// survive a power loss once this has returned.
     ///
     /// # Errors
@@ -85,4 +85,13 @@ pub enum LogError {
     /// It cannot be read now.
     #[error(transparent)]
     Failed(Error),
+}
+
+/// Refuses records that do not follow the head one by one: the log must not get a gap.
+fn must_follow(head: u64, records: &[LogRecord]) -> Result<(), CommitError> {
+    if (head + 1..).zip(records).all(|(next, record)| record.revision == next) {
+        return Ok(());
+    }
+    let message = format!("revisions that do not follow revision {head} cannot be committed");
+    Err(CommitError::Failed(Error::new(model::Code::Internal, message)))
 }

@@ -14,6 +14,7 @@ use rusqlite::{
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::must_follow;
 use crate::{CommitError, Engine, Loaded, LogError, LogRecord};
 
 /// Marks a file as ours: "ntlm" (<https://sqlite.org/pragma.html#pragma_application_id>).
@@ -109,6 +110,7 @@ impl Engine for Sqlite {
     }
 
     fn commit(&mut self, expected_head: u64, records: &[LogRecord]) -> Result<(), CommitError> {
+        must_follow(expected_head, records)?;
         match self.apply(expected_head, records) {
             Ok(None) => Ok(()),
             Ok(Some(head)) => Err(CommitError::Conflict { head }),

@@ -41,6 +41,16 @@ fn a_commit_on_an_old_head_writes_nothing() {
 }
 
 #[test]
+fn a_commit_that_would_leave_a_gap_is_refused() {
+    on_both(|engine| {
+        for wrong in [vec![record(2)], vec![record(1), record(3)], vec![record(0)]] {
+            assert!(matches!(engine.commit(0, &wrong), Err(CommitError::Failed(_))));
+        }
+        assert_eq!(engine.load().expect("it loads").head, 0);
+    });
+}
+
+#[test]
 fn the_log_is_read_in_pages_and_may_be_cut() {
     on_both(|engine| {
         engine.commit(0, &(1..=9).map(record).collect::<Vec<_>>()).expect("the head is 0");

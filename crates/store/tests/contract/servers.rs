@@ -88,6 +88,37 @@ fn what_a_repeated_transaction_no_longer_writes_repeats_those_that_saw_it() {
 }
 
 #[test]
+fn what_a_repeated_transaction_newly_writes_repeats_those_that_did_not_see_it() {
+    let (_, a, b) = apart();
+    put(&a, thing(1, 10));
+    let first = |tx: &mut Tx<Toy>| {
+        if value(tx, 1).is_some() {
+            tx.put(thing(2, 5));
+        }
+        0
+    };
+    let (_, second) = increment(3, 2);
+    assert_eq!(batch(&b, vec![Box::new(first), Box::new(second)]), [(0, 2), (6, 3)]);
+}
+
+#[test]
+fn what_is_written_unseen_is_written_in_the_order_of_revisions() {
+    let blind: [fn(&mut Tx<Toy>); 3] =
+        [|tx| tx.delete(Kind::Thing, id(1)), |tx| tx.release_claim("k"), |tx| tx.put(thing(1, 2))];
+    let expected = [(vec![], 1), (vec![thing(1, 1)], 0), (vec![thing(1, 2)], 1)];
+    for (work, (rows, claims)) in blind.into_iter().zip(expected) {
+        let (_, a, b) = apart();
+        commit(&a, |tx| {
+            tx.put(thing(1, 1));
+            tx.claim("k", id(1)).expect("nobody has it");
+        });
+        assert_eq!(commit(&b, move |tx| (work(tx), tx.fence("other")).0).1, 2);
+        let (found, claimed) = everything(&b.snapshot());
+        assert_eq!((found, claimed.len()), (rows, claims));
+    }
+}
+
+#[test]
 fn a_server_that_finds_the_log_cut_while_it_commits_repeats_everything() {
     let memory = Memory::new();
     let (a, b) = (server(&memory), server(&memory));
