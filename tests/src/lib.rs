@@ -1,1 +1,14 @@
-//! End to end tests.
+//! What end-to-end tests share: a lab of their own, the machine as it is, calls, traffic.
+//!
+//! A test runs the binary that users run, as root, with its own lab, ports and files; it touches
+//! nothing else, and a later run removes what a killed one has left.
+
+#![expect(clippy::unwrap_used, reason = "a harness fails its test where it stands")]
+
+pub mod frames;
+mod harness;
+pub mod machine;
+pub mod rest;
+pub mod traffic;
+
+pub use harness::{LIMIT, TestLab, binary, root_or_skip, uuid};

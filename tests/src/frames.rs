@@ -1,0 +1,118 @@
+//! Raw frames, as a VM with root inside can send them.
+
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
+};
+
+use hostnet::Namespace;
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+        socket,
+    },
+};
+
+/// A packet socket on `eth0` of a VM.
+pub struct Wire {
+    socket: OwnedFd,
+    device: LinkAddr,
+    /// The device's own address.
+    pub mac: [u8; 6],
+}
+
+impl Wire {
+    /// Opens it inside the VM.
+    pub fn open(vm: &Namespace) -> Self {
+        vm.run_in(|| {
+            let addresses = getifaddrs().unwrap().filter(|found| found.interface_name == "eth0");
+            let mut links = addresses.filter_map(|found| found.address?.as_link_addr().copied());
+            let device = links.next().expect("the VM has an eth0");
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            let all = SockProtocol::EthAll;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, all).unwrap();
+            bind(socket.as_raw_fd(), &device).unwrap();
+            Self { socket, device, mac: device.addr().unwrap() }
+        })
+        .unwrap()
+    }
+
+    /// Sends a whole Ethernet frame.
+    pub fn send(&self, frame: &[u8]) {
+        let flags = MsgFlags::empty();
+        sendto(self.socket.as_raw_fd(), frame, &self.device, flags).unwrap();
+    }
+
+    /// Whether a frame with `marker` anywhere in it comes in within `limit`.
+    pub fn hears(&self, marker: &[u8], limit: Duration) -> bool {
+        let mut buffer = vec![0; 2048];
+        lab::wait::holds(limit, || {
+            loop {
+                match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                    Ok(length) if contains(&buffer[..length], marker) => return true,
+                    Ok(_) => {}
+                    Err(_) => return false,
+                }
+            }
+        })
+    }
+}
+
+fn contains(frame: &[u8], marker: &[u8]) -> bool {
+    frame.windows(marker.len()).any(|window| window == marker)
+}
+
+/// An Ethernet frame.
+pub fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&to[..], &from, &ethertype.to_be_bytes(), payload].concat()
+}
+
+/// A UDP datagram in IPv4, without a UDP checksum (RFC 768 allows that).
+pub fn udp(from: Ipv4Addr, to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = |header: usize| u16::try_from(header + payload.len()).unwrap().to_be_bytes();
+    let mut header = vec![0x45, 0];
+    header.extend(length(28));
+    header.extend([0, 1, 0, 0, 64, 17, 0, 0]);
+    header.extend(from.octets());
+    header.extend(to.octets());
+    let sum: u32 =
+        header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let udp = [port.to_be_bytes(), port.to_be_bytes(), length(8), [0, 0]].concat();
+    [header, udp, payload.to_vec()].concat()
+}
+
+/// An ARP packet (RFC 826) that says `ip` is at `mac`; `operation` 1 asks, 2 answers.
+pub fn arp(operation: u16, mac: [u8; 6], ip: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let start = [0, 1, 8, 0, 6, 4];
+    [&start[..], &operation.to_be_bytes(), &mac, &ip.octets(), &[0; 6], &target.octets()].concat()
+}
+
+/// A VXLAN header (RFC 7348) in front of a frame.
+pub fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
+    [&[8, 0, 0, 0][..], &(vni << 8).to_be_bytes(), frame].concat()
+}
+
+/// A UDP socket inside a VM that takes what comes.
+pub fn listener(vm: &Namespace, ip: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = vm.run_in(|| UdpSocket::bind((ip, port))).unwrap().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
+}
+
+/// Whether a datagram has come in.
+pub fn has_got(socket: &UdpSocket) -> bool {
+    let mut buffer = [0; 2048];
+    match socket.recv(&mut buffer) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    }
+}

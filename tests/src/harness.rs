@@ -1,0 +1,215 @@
+//! A lab that lives as long as a value.
+
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use client::Client;
+use hostnet::Namespace;
+use lab::{CheckReport, Report, UpOptions, wait};
+use uuid::Uuid;
+
+use crate::{machine::Machine, rest::Rest};
+
+pub use hostnet::scratch::root_or_skip;
+
+/// How long anything may take until it is in effect.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The example topology, up; taken down when dropped.
+pub struct TestLab {
+    /// What it was made of.
+    pub options: UpOptions,
+}
+
+impl TestLab {
+    /// Brings `examples/two-tenants.yaml` up under a name of its own.
+    pub fn up() -> Self {
+        let this = Self { options: options() };
+        this.apply();
+        this
+    }
+
+    /// Applies the topology once more.
+    pub fn apply(&self) -> Report {
+        lab::up(&self.options).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Takes the lab down.
+    pub fn down(&self) {
+        lab::down(self.name(), self.root()).unwrap();
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Where its files are.
+    pub fn root(&self) -> &Path {
+        &self.options.state_root
+    }
+
+    /// Where the data of `server` or of a host's agent is.
+    pub fn data(&self, process: &str) -> PathBuf {
+        self.root().join(self.name()).join(process)
+    }
+
+    /// Ends processes as a crash would.
+    pub fn kill(&self, processes: &[&str]) {
+        processes.iter().for_each(|name| lab::kill(self.name(), self.root(), name).unwrap());
+    }
+
+    /// Ends processes as an operator would.
+    pub fn stop(&self, processes: &[&str]) {
+        processes.iter().for_each(|name| lab::stop(self.name(), self.root(), name).unwrap());
+    }
+
+    /// Starts processes again, with the data that they have.
+    pub fn start(&self, processes: &[&str]) {
+        for name in processes {
+            lab::start(self.name(), self.root(), name).unwrap();
+        }
+    }
+
+    /// Fails unless exactly those reach each other who shall.
+    pub fn check(&self) -> CheckReport {
+        let report = lab::check(self.name(), self.root()).unwrap();
+        assert!(report.is_as_expected(), "{report}");
+        report
+    }
+
+    /// Waits until the server answers, and opens a session.
+    pub fn client(&self) -> Client {
+        let mut found = None;
+        assert!(wait::holds(LIMIT, || {
+            found = self.try_client();
+            found.is_some()
+        }));
+        found.unwrap()
+    }
+
+    fn try_client(&self) -> Option<Client> {
+        let password = fs::read_to_string(self.data("server").join("admin-password")).ok()?;
+        let mut client = Client::new(&self.url());
+        client.log_in("admin", &password).ok()?;
+        Some(client)
+    }
+
+    /// Raw REST calls, once the server answers.
+    pub fn rest(&self) -> Rest {
+        Rest::new(&self.url(), self.client().session())
+    }
+
+    /// Where the server answers REST.
+    pub fn url(&self) -> String {
+        let found = lab::status(self.root()).unwrap();
+        found.into_iter().find(|status| status.name == self.name()).unwrap().url
+    }
+
+    /// Waits until the hosts' agents are connected and hold what they should.
+    pub fn settle(&self, hosts: &[&str]) {
+        let client = self.client();
+        for host in hosts {
+            let asked = [format!("name={host}"), "status=Connected".to_owned()];
+            let is_connected =
+                || client.query("/hosts", &asked).is_ok_and(|found| found.len() == 1);
+            assert!(wait::holds(LIMIT, is_connected), "{host} does not connect");
+        }
+    }
+
+    /// The machine as it is, as far as it is this lab's.
+    pub fn machine(&self) -> Machine {
+        Machine::look(self.name(), &self.root().join(self.name()))
+    }
+
+    /// The namespace of a VM or host.
+    pub fn namespace(&self, node: &str) -> Namespace {
+        lab::namespace(self.name(), self.root(), node).unwrap()
+    }
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        if let Err(error) = lab::down(self.name(), self.root()) {
+            eprintln!("lab {} stays behind: {error}", self.name());
+        }
+    }
+}
+
+impl TestLab {
+    fn show_logs(&self) {
+        for process in ["server", "h1", "h2"] {
+            let log = self.root().join(self.name()).join(format!("{process}.log"));
+            let text = fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {process}: the end of its log");
+            lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// Options for a lab that no other test has.
+fn options() -> UpOptions {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    sweep();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    UpOptions {
+        topology: Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml"),
+        name: format!("t{}x{number}", process::id()),
+        state_root: roots().join(process::id().to_string()),
+        binary: binary(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+    }
+}
+
+fn roots() -> PathBuf {
+    env::temp_dir().join("netloom-tests")
+}
+
+/// Removes the labs of test processes that are gone.
+fn sweep() {
+    for entry in fs::read_dir(roots()).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let is_dead = name.parse::<u32>().is_ok() && !Path::new("/proc").join(&name).exists();
+        if !is_dead {
+            continue;
+        }
+        for lab in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+            let lab = lab.file_name().into_string().unwrap_or_default();
+            if let Err(error) = lab::down(&lab, &entry.path()) {
+                eprintln!("lab {lab} of a dead test stays behind: {error}");
+            }
+        }
+        fs::remove_dir(entry.path()).ok();
+    }
+}
+
+/// The binary under test.
+///
+/// # Panics
+/// When it is not there, saying how to build it.
+pub fn binary() -> PathBuf {
+    if let Some(given) = env::var_os("NETLOOM_BIN") {
+        return PathBuf::from(given);
+    }
+    // The test is target/<profile>/deps/<test>.
+    let test = env::current_exe().unwrap();
+    let found = test.ancestors().nth(2).unwrap().join("netloom");
+    let how = "run `cargo build -p netloom` first, or set NETLOOM_BIN";
+    assert!(found.exists(), "there is no {}: {how}", found.display());
+    found
+}
+
+/// A uuid as the API writes it.
+pub fn uuid() -> String {
+    Uuid::new_v4().simple().to_string()
+}

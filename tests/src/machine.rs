@@ -1,0 +1,114 @@
+//! The machine as it is: what a restart must leave alone, and what must be gone after `down`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    maps::MapInfo,
+    programs::links::{FdLink, PinnedLink},
+};
+use dataplane::{DataPlane, Options, Tables};
+use hostnet::{LinkInfo, Namespace};
+
+/// Everything of a lab that is in the kernel. Two are equal when nothing was made anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Namespaces and their inodes.
+    pub namespaces: BTreeMap<String, u64>,
+    /// The devices in each namespace: index, MAC, MTU, state.
+    pub devices: BTreeMap<String, Vec<LinkInfo>>,
+    /// Attached programs: pin, id of the TCX link.
+    pub links: BTreeMap<PathBuf, u32>,
+    /// Maps: pin, id.
+    pub maps: BTreeMap<PathBuf, u32>,
+}
+
+impl Machine {
+    /// Looks at the lab of this name, whose files are below `dir`.
+    pub fn look(lab: &str, dir: &Path) -> Self {
+        let mut machine = Self::default();
+        for name in Namespace::list(&format!("nl-{lab}-")).unwrap() {
+            let namespace = Namespace::open(&name).unwrap();
+            let inode = fs::metadata(Path::new("/run/netns").join(&name)).unwrap().ino();
+            machine.devices.insert(name.clone(), devices(&namespace));
+            machine.namespaces.insert(name, inode);
+        }
+        for host in fs::read_dir(dir).into_iter().flatten().flatten() {
+            machine.look_at_pins(&host.path().join("bpf"));
+        }
+        machine
+    }
+
+    fn look_at_pins(&mut self, bpffs: &Path) {
+        for pin in entries(bpffs).iter().flat_map(|directory| entries(directory)) {
+            let directory = pin.parent().and_then(Path::file_name).unwrap().to_string_lossy();
+            if directory == "links" {
+                let link = FdLink::from(PinnedLink::from_pin(&pin).unwrap());
+                self.links.insert(pin, link.info().unwrap().id());
+            } else if directory.starts_with("maps") {
+                let id = MapInfo::from_pin(&pin).unwrap().id();
+                self.maps.insert(pin, id);
+            }
+        }
+    }
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<_> = found.map(|entry| entry.path()).collect();
+    found.sort();
+    found
+}
+
+fn devices(namespace: &Namespace) -> Vec<LinkInfo> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { namespace.netlink().await.unwrap().links().await.unwrap() })
+}
+
+/// What the maps of a host hold. Its agent should not run: this opens the data plane as it does.
+pub fn tables(host: &Namespace, data: &Path) -> Tables {
+    open(host, data, |plane| plane.read_back().unwrap())
+}
+
+/// How many frames a host dropped, by reason.
+pub fn drops(host: &Namespace, data: &Path) -> BTreeMap<&'static str, u64> {
+    open(host, data, |plane| plane.counters().unwrap().drops)
+}
+
+fn open<T: Send>(
+    host: &Namespace,
+    data: &Path,
+    read: impl FnOnce(&mut DataPlane) -> T + Send,
+) -> T {
+    let options = Options::new(data.join("bpf"));
+    host.run_in(|| read(&mut DataPlane::open(&options).unwrap())).unwrap()
+}
+
+/// What of a lab is left anywhere: namespaces, half-made ones too, mounts, files, processes.
+pub fn leftovers(lab: &str, root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let prefix = format!("nl-{lab}-");
+    for entry in entries(Path::new("/run/netns")) {
+        if entry.file_name().unwrap().to_string_lossy().starts_with(&prefix) {
+            found.push(entry.display().to_string());
+        }
+    }
+    let dir = root.join(lab);
+    let text = dir.display().to_string();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    found.extend(mounts.lines().filter(|line| line.contains(&text)).map(str::to_owned));
+    if dir.exists() {
+        found.push(text.clone());
+    }
+    for process in entries(Path::new("/proc")) {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&text) {
+            found.push(process.display().to_string());
+        }
+    }
+    found
+}

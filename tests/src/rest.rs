@@ -1,0 +1,83 @@
+//! REST as any client may send it, also wrongly.
+
+use serde_json::Value;
+use ureq::{Agent, http};
+
+/// Sends what it is told to.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    base: String,
+    headers: Vec<(String, String)>,
+    agent: Agent,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON, or the text as a JSON string.
+    pub body: Value,
+}
+
+impl Rest {
+    /// Calls to the server at `base`, with a session if there is one.
+    pub fn new(base: &str, session: Option<&str>) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(crate::LIMIT))
+            .build();
+        let this = Self { base: base.to_owned(), headers: Vec::new(), agent: config.into() };
+        match session {
+            Some(session) => this.with("authorization", &format!("OAuth {session}")),
+            None => this,
+        }
+    }
+
+    /// The same, with one more header on every call.
+    #[must_use]
+    pub fn with(mut self, header: &str, value: &str) -> Self {
+        self.headers.push((header.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sends a request below `/zstack/v1`.
+    ///
+    /// # Errors
+    /// No answer: whether it took effect is unknown.
+    pub fn send(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}/zstack/v1{path}", self.base))
+            .header("content-type", "application/json");
+        for (header, value) in &self.headers {
+            request = request.header(header, value);
+        }
+        let request = request.body(body.to_owned()).unwrap();
+        let answer = self.agent.run(request).map_err(|error| error.to_string())?;
+        let status = answer.status().as_u16();
+        let text = answer.into_body().read_to_string().map_err(|error| error.to_string())?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok(Answer { status, body })
+    }
+
+    /// Sends a message and waits for what becomes of it.
+    pub fn post(&self, path: &str, params: &Value) -> Answer {
+        let body = serde_json::json!({"params": params}).to_string();
+        self.clone().with("prefer", "wait=30").send("POST", path, &body).unwrap()
+    }
+
+    /// All resources below a path.
+    pub fn all(&self, path: &str) -> Vec<Value> {
+        let answer = self.send("GET", &format!("{path}?limit=1000000"), "").unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["inventories"].as_array().unwrap().clone()
+    }
+}
+
+impl Answer {
+    /// The error's code; empty if it is none.
+    pub fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or_default()
+    }
+}

@@ -1,0 +1,176 @@
+//! Traffic between VMs that goes on while something is done to the lab.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use hostnet::Namespace;
+
+/// Between two probes.
+const PACE: Duration = Duration::from_millis(10);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// A probe every 10 ms and a TCP connection, from one VM to another.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    probes: JoinHandle<Probes>,
+    flow: JoinHandle<Result<u64, String>>,
+    echoes: Vec<JoinHandle<()>>,
+}
+
+/// What became of the probes.
+#[derive(Clone, Copy, Debug)]
+pub struct Probes {
+    /// Probes sent.
+    pub sent: usize,
+    /// Probes that were never answered.
+    pub lost: usize,
+}
+
+impl Traffic {
+    /// Starts both, from `from` to `to`, which has the address `ip`.
+    pub fn start(from: &Namespace, to: &Namespace, ip: IpAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (udp, tcp) = to
+            .run_in(|| (UdpSocket::bind((ip, 0)).unwrap(), TcpListener::bind((ip, 0)).unwrap()))
+            .unwrap();
+        let (udp_to, tcp_to) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+        let mut echoes = vec![spawn(&stop, move |stop| echo_udp(&udp, stop))];
+        echoes.push(spawn(&stop, move |stop| echo_tcp(&tcp, stop)));
+        let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = from.run_in(|| UdpSocket::bind(any)).unwrap().unwrap();
+        let stream = from.run_in(|| TcpStream::connect_timeout(&tcp_to, ANSWER)).unwrap().unwrap();
+        let probes = spawn(&stop, move |stop| probe(&socket, udp_to, stop));
+        let flow = spawn(&stop, move |stop| flow(stream, stop));
+        Self { stop, probes, flow, echoes }
+    }
+
+    /// Lets it run for a while.
+    pub fn run_for(&self, time: Duration) {
+        // Both threads run until told to stop, unless the connection is lost.
+        lab::wait::holds(time, || self.flow.is_finished());
+    }
+
+    /// Ends it; the connection must have lived.
+    pub fn finish(self) -> Probes {
+        self.stop.store(true, Ordering::Relaxed);
+        let bytes = self.flow.join().unwrap().unwrap_or_else(|error| panic!("TCP: {error}"));
+        assert!(bytes > 0, "nothing passed");
+        let probes = self.probes.join().unwrap();
+        self.echoes.into_iter().for_each(|echo| echo.join().unwrap());
+        probes
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    stop: &Arc<AtomicBool>,
+    work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || work(&stop))
+}
+
+/// Answers after the sender has stopped too: its last probes are still on their way.
+fn echo_udp(socket: &UdpSocket, stop: &AtomicBool) {
+    socket.set_read_timeout(Some(ANSWER + PACE)).unwrap();
+    let mut buffer = [0; 64];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, source)) => drop(socket.send_to(&buffer[..length], source)),
+            Err(_) if stop.load(Ordering::Relaxed) => return,
+            Err(_) => {}
+        }
+    }
+}
+
+fn echo_tcp(listener: &TcpListener, stop: &AtomicBool) {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(ANSWER)).unwrap();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) if stream.write_all(&buffer[..length]).is_err() => return,
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) && !stop.load(Ordering::Relaxed) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Numbered probes at an even pace, however the answers come.
+fn probe(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool) -> Probes {
+    let mut answered: Vec<bool> = Vec::new();
+    let start = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let number = u32::try_from(answered.len()).unwrap();
+        socket.send_to(&number.to_be_bytes(), to).ok();
+        answered.push(false);
+        receive(socket, &mut answered, start + PACE * (number + 1));
+    }
+    let last = Instant::now() + ANSWER;
+    while answered.contains(&false) && Instant::now() < last {
+        receive(socket, &mut answered, Instant::now() + PACE);
+    }
+    Probes { sent: answered.len(), lost: answered.iter().filter(|one| !**one).count() }
+}
+
+fn receive(socket: &UdpSocket, answered: &mut [bool], until: Instant) {
+    let mut buffer = [0; 4];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        socket.set_read_timeout(Some(left)).unwrap();
+        if let Ok((4, _)) = socket.recv_from(&mut buffer) {
+            let number = usize::try_from(u32::from_be_bytes(buffer)).unwrap();
+            if let Some(one) = answered.get_mut(number) {
+                *one = true;
+            }
+        }
+    }
+}
+
+/// Sends and reads back, over one connection, as long as it lives.
+fn flow(mut stream: TcpStream, stop: &AtomicBool) -> Result<u64, String> {
+    stream.set_read_timeout(Some(ANSWER)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut bytes, mut buffer) = (0u64, [0; 1024]);
+    while !stop.load(Ordering::Relaxed) {
+        let sent = [u8::try_from(bytes % 251).unwrap(); 1024];
+        let failed = |error: std::io::Error| format!("after {bytes} bytes: {error}");
+        stream.write_all(&sent).map_err(failed)?;
+        stream.read_exact(&mut buffer).map_err(failed)?;
+        if buffer != sent {
+            return Err(format!("after {bytes} bytes: other bytes came back"));
+        }
+        bytes += 1024;
+        thread::park_timeout(PACE);
+    }
+    Ok(bytes)
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Sends one datagram, once, and tells whether its echo came back.
+pub fn one_packet_passes(from: &Namespace, to: &Namespace, ip: IpAddr) -> bool {
+    let receiver = to.run_in(|| UdpSocket::bind((ip, 0))).unwrap().unwrap();
+    receiver.set_read_timeout(Some(ANSWER)).unwrap();
+    let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let sender = from.run_in(|| UdpSocket::bind(any)).unwrap().unwrap();
+    let to = receiver.local_addr().unwrap();
+    let mut buffer = [0; 16];
+    sender.send_to(b"first", to).is_ok()
+        && receiver.recv_from(&mut buffer).is_ok_and(|(length, _)| &buffer[..length] == b"first")
+}

@@ -1,0 +1,46 @@
+//! The example, from nothing to nothing. Needs root.
+
+use netloom_tests::{TestLab, machine, root_or_skip};
+
+#[test]
+fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let report = lab.check();
+    // Twelve pairs of VMs; red's have two addresses each.
+    assert_eq!((report.expected, report.as_expected), (18, 18), "{report}");
+    let blue = report.pairs.iter().find(|pair| (&*pair.from, &*pair.to) == ("red-1", "blue-2"));
+    assert_eq!(blue.unwrap().answered_by, ["red-2"], "the tenants share addresses");
+
+    let before = lab.machine();
+    assert_eq!(before.namespaces.len(), 7, "underlay, two hosts, four VMs: {before:#?}");
+    let again = lab.apply();
+    assert!(again.was_up && again.created.is_empty(), "{again}");
+    assert_eq!(lab.machine(), before, "applying again changes nothing");
+    lab.check();
+
+    for _ in 0..2 {
+        lab.down();
+        assert_eq!(machine::leftovers(lab.name(), lab.root()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_command_runs_where_a_vm_or_a_host_is_and_passes_its_status_on() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let run = |node: &str, script: &str| {
+        let argv = ["sh", "-c", script].map(str::to_owned);
+        lab::exec(lab.name(), lab.root(), node, &argv)
+    };
+    assert_eq!(run("red-2", "ip -o addr | grep -q 'inet 10.0.0.12/24 '").unwrap(), 0);
+    assert_eq!(run("h2", "ip -o addr | grep -q 'inet 172.31.255.12/24 '").unwrap(), 0);
+    assert_eq!(run("h1", "exit 7").unwrap(), 7);
+    assert_eq!(run("h1", "kill -9 $$").unwrap(), 128 + 9);
+    let error = run("green-1", "true").unwrap_err().to_string();
+    assert!(error.contains("no green-1") && error.contains("red-1"), "{error}");
+}

@@ -1,0 +1,108 @@
+//! A VM that sends whatever it likes reaches nobody but its own tenant. Needs root.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use netloom_tests::{
+    TestLab,
+    frames::{Wire, arp, ethernet, has_got, listener, udp, vxlan},
+    machine, root_or_skip,
+};
+
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const PORT: u16 = 5001;
+const VXLAN_PORT: u16 = 8472;
+/// How long a frame that must not arrive is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+const RED_1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+const RED_2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
+const H1: Ipv4Addr = Ipv4Addr::new(172, 31, 255, 11);
+const H2: Ipv4Addr = Ipv4Addr::new(172, 31, 255, 12);
+
+#[test]
+fn forged_frames_arrive_nowhere_and_are_counted() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let [evil, friend, blue_1, blue_2] =
+        ["red-1", "red-2", "blue-1", "blue-2"].map(|vm| Wire::open(&lab.namespace(vm)));
+    let marked = |marker: &[u8]| udp(RED_1, RED_2, PORT, marker);
+    // What is not forged arrives: the wires work.
+    evil.send(&ethernet(friend.mac, evil.mac, IPV4, &marked(b"honest")));
+    assert!(friend.hears(b"honest", Duration::from_secs(5)));
+
+    let stolen = Ipv4Addr::new(10, 0, 0, 77);
+    let other_mac = [0xfa, 0x4c, 9, 9, 9, 9];
+    let forged: [(&[u8], Vec<u8>); 6] = [
+        (b"from-mac", ethernet(friend.mac, other_mac, IPV4, &marked(b"from-mac"))),
+        (b"from-ip!", ethernet(friend.mac, evil.mac, IPV4, &udp(stolen, RED_2, PORT, b"from-ip!"))),
+        (b"to-blue1", ethernet(blue_1.mac, evil.mac, IPV4, &marked(b"to-blue1"))),
+        (b"to-blue2", ethernet(blue_2.mac, evil.mac, IPV4, &marked(b"to-blue2"))),
+        (b"to-all!!", ethernet([0xff; 6], evil.mac, IPV4, &marked(b"to-all!!"))),
+        (b"unknown!", ethernet(other_mac, evil.mac, IPV4, &marked(b"unknown!"))),
+    ];
+    forged.iter().for_each(|(_, frame)| evil.send(frame));
+    // ARP: "I am red-2", to all and to a tenant's neighbour. The sender's address is the marker.
+    let lie = [&evil.mac[..], &RED_2.octets()].concat();
+    for operation in [1, 2] {
+        evil.send(&ethernet([0xff; 6], evil.mac, ARP, &arp(operation, evil.mac, RED_2, RED_2)));
+        evil.send(&ethernet(friend.mac, evil.mac, ARP, &arp(operation, evil.mac, RED_2, RED_2)));
+    }
+    let markers = forged.iter().map(|(marker, _)| *marker).chain([&lie[..]]);
+    for marker in markers {
+        for (name, wire) in [("red-2", &friend), ("blue-1", &blue_1), ("blue-2", &blue_2)] {
+            let text = String::from_utf8_lossy(marker).into_owned();
+            assert!(!wire.hears(marker, PATIENCE / 5), "{name} heard {text}");
+        }
+    }
+    lab.check();
+    lab.kill(&["h1"]);
+    let drops = machine::drops(&lab.namespace("h1"), &lab.data("h1"));
+    assert!(drops.values().sum::<u64>() >= 8, "each is counted, by its reason: {drops:?}");
+}
+
+/// A packet towards the hosts, the server or the tunnel ports goes nowhere: not even their own
+/// kernels see it.
+#[test]
+fn a_vm_reaches_neither_hosts_nor_tunnels() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let [evil, blue_2] = ["red-1", "blue-2"].map(|vm| Wire::open(&lab.namespace(vm)));
+    let inner = ethernet(blue_2.mac, evil.mac, IPV4, &udp(RED_1, RED_2, PORT, b"tunnelled"));
+    let sockets =
+        [("h1", H1), ("h2", H2)].map(|(host, ip)| listener(&lab.namespace(host), ip, PORT));
+    for vni in 100..110 {
+        for (from, to) in [(RED_1, H1), (RED_1, H2), (H2, H1), (H1, H2)] {
+            for mac in [[0xff; 6], blue_2.mac, [0x02, b'n', b'l', 0, 1, 0]] {
+                let forged = udp(from, to, VXLAN_PORT, &vxlan(vni, &inner));
+                evil.send(&ethernet(mac, evil.mac, IPV4, &forged));
+                evil.send(&ethernet(mac, evil.mac, IPV4, &udp(from, to, PORT, b"hello")));
+            }
+        }
+    }
+    assert!(!blue_2.hears(b"tunnelled", PATIENCE));
+    assert!(!sockets.iter().any(has_got));
+    lab.check();
+}
+
+/// Who is on the underlay may lose us packets, but injects nothing: the sending VTEP is unknown.
+#[test]
+fn a_stranger_on_the_underlay_injects_nothing() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let target = Wire::open(&lab.namespace("blue-2"));
+    // The underlay itself has an address that no host has.
+    let fabric = hostnet::Namespace::open(&format!("nl-{}-fabric", lab.name())).unwrap();
+    let socket = fabric.run_in(|| std::net::UdpSocket::bind("172.31.255.1:0")).unwrap().unwrap();
+    let inner = ethernet(target.mac, [2; 6], IPV4, &udp(RED_1, RED_2, PORT, b"stranger"));
+    for vni in 100..110 {
+        socket.send_to(&vxlan(vni, &inner), (H2, VXLAN_PORT)).unwrap();
+    }
+    assert!(!target.hears(b"stranger", PATIENCE));
+}
