@@ -1,0 +1,207 @@
+//! Server and agents together: objects reach hosts, and what hosts do comes back.
+
+mod world;
+
+use std::fs;
+
+use world::{
+    World, now,
+    records::{host, instance, instance_uuid, network, nic_uuid},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_enrols_applies_and_agrees() {
+    let mut world = World::new();
+    let (one, two) = (world.host(1), world.host(2));
+    world.put([network(1)]);
+    world.put(instance(10, 1, 1));
+    let revision = world.put(instance(20, 2, 1));
+    let status = world.settled(1, revision).await;
+    assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into());
+    let status = world.settled(2, revision).await;
+    assert_eq!(status.up, [instance_uuid(20), nic_uuid(20)].into());
+    for host in [&one, &two] {
+        let tables = host.kernel.state().tables.clone();
+        assert_eq!((tables.ports.len(), tables.fdb.len(), tables.vteps.len()), (1, 2, 1));
+        host.assert_never_open();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removal_is_acknowledged_when_nothing_is_left() {
+    let mut world = World::new();
+    let one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    let revision = world.delete(instance(10, 1, 1));
+    let status = world.settled(1, revision).await;
+    assert!(status.up.is_empty());
+    let state = one.kernel.state();
+    assert!(state.instances.is_empty() && state.attached.is_empty());
+    assert_eq!(state.tables, Default::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_that_do_not_concern_a_host_count_as_acknowledged() {
+    let mut world = World::new();
+    let one = world.host(1);
+    let revision = world.put([network(1)]);
+    world.settled(1, revision).await;
+    let writes = one.writes();
+    let revision = world.put([network(2), network(3)]);
+    world.settled(1, revision).await;
+    assert_eq!(one.writes(), writes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_instance_is_reported_and_does_not_stop_the_others() {
+    let mut world = World::new();
+    let one = world.host(1);
+    one.kernel.state().broken.insert(instance_uuid(10));
+    world.put([network(1)]);
+    world.put(instance(10, 1, 1));
+    let revision = world.put(instance(11, 1, 1));
+    let told = world
+        .status(1, "told of the failure", |s| {
+            s.acked_revision >= revision && s.up.contains(&nic_uuid(11)) && !s.failed.is_empty()
+        })
+        .await;
+    assert!(told.failed[&instance_uuid(10)].contains("broken on purpose"), "{told:?}");
+    assert!(!told.agrees);
+    one.kernel.state().broken.clear();
+    let status = world.settled(1, revision).await;
+    assert!(status.failed.is_empty() && status.up.contains(&nic_uuid(10)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_server_changes_nothing_and_a_new_one_agrees() {
+    let mut world = World::new();
+    let mut one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    let writes = one.writes();
+    world.stop_server().await;
+    one.stop().await;
+    one.restart();
+    // Written while no server runs, so the agent cannot know.
+    let revision = world.put(instance(11, 1, 1));
+    assert_eq!(one.kernel.state().instances.len(), 1);
+    world.start_server();
+    world.settled(1, revision).await;
+    let state = one.kernel.state();
+    assert_eq!(state.instances.len(), 2);
+    // The second instance, its NIC, its programs, its way into the maps, up: nothing else.
+    assert_eq!(state.writes, writes + 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_agent_applies_what_it_knows_without_a_server() {
+    let mut world = World::new();
+    let mut one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    world.stop_server().await;
+    one.stop().await;
+    // The host was rebooted: its kernel is empty.
+    *one.kernel.state() = Default::default();
+    one.restart();
+    one.kernel_is("as before", |state| state.nics.get(&nic_uuid(10)).is_some_and(|nic| nic.up))
+        .await;
+    one.assert_never_open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_state_tears_nothing_down() {
+    let mut world = World::new();
+    let mut one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    world.stop_server().await;
+    one.stop().await;
+    let writes = one.writes();
+    fs::write(one.data.join("state"), "damaged").unwrap();
+    one.restart();
+    world.start_server();
+    world.settled(1, revision).await;
+    assert_eq!(one.writes(), writes, "all was right already");
+    assert!(one.data.join("state.damaged").exists() && one.data.join("state").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_between_two_writes_converges() {
+    for limit in 0..6 {
+        let mut world = World::new();
+        let mut one = world.host(1);
+        let revision = world.put([network(1)]);
+        world.settled(1, revision).await;
+        let dies_after = one.writes() + limit;
+        one.kernel.state().dies_after = Some(dies_after);
+        let revision = world.put(instance(10, 1, 1));
+        one.kernel_is("dead", |state| state.writes >= dies_after).await;
+        one.kill().await;
+        one.kernel.state().dies_after = None;
+        one.restart();
+        world.settled(1, revision).await;
+        one.assert_never_open();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_host_loses_its_stream() {
+    let mut world = World::new();
+    let _one = world.host(1);
+    let revision = world.put([network(1)]);
+    world.settled(1, revision).await;
+    world.delete([host(1)]);
+    world.status(1, "gone", |status| !status.connected && status.acked_revision == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_works_once() {
+    let mut world = World::new();
+    let one = world.host(1);
+    let revision = world.put([network(1)]);
+    world.settled(1, revision).await;
+    let data = world.directory.path().join("thief");
+    let mut thief = world::HostUnderTest::start(1, data, world.bundle(1, "token"));
+    let error = thief.ended().await.unwrap_err().to_string();
+    assert!(error.contains("NL.1006") && error.contains("CreateHostEnrolment"), "{error}");
+    assert!(one.data.join("identity.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_and_wrong_tokens_are_refused() {
+    let world = World::new();
+    world.put([host(1)]);
+    let expired = world.enrolment(1, "late", now());
+    let wrong = world.bundle(1, "wrong");
+    let unknown = world.bundle(9, "late");
+    for (name, bundle) in [("expired", expired), ("wrong", wrong), ("unknown", unknown)] {
+        let data = world.directory.path().join(name);
+        let error = world::HostUnderTest::start(1, data, bundle).ended().await.unwrap_err();
+        assert!(matches!(error, agent::Error::Refused(_)), "{name}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_enrolment_replaces_the_old_certificate() {
+    let mut world = World::new();
+    let mut one = world.host(1);
+    let revision = world.put([network(1)]);
+    world.settled(1, revision).await;
+    let old = fs::read(one.data.join("identity.json")).unwrap();
+    let bundle = world.enrolment(1, "second", now().plus_seconds(60));
+    let data = world.directory.path().join("new-disk");
+    let two = world::HostUnderTest::start(1, data, bundle);
+    two.kernel_is("connected", |state| state.tunnel).await;
+    let revision = world.put(instance(10, 1, 1));
+    two.kernel_is("in charge", |state| state.instances.len() == 1).await;
+    world.settled(1, revision).await;
+    assert_eq!(one.kernel.state().instances.len(), 0, "the old agent gets nothing any more");
+    one.stop().await;
+    assert_eq!(fs::read(one.data.join("identity.json")).unwrap(), old);
+}

@@ -1,0 +1,182 @@
+//! What the server says on a stream, to a client that speaks the protocol by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod world;
+
+use std::{fs, time::Duration};
+
+use serde_json::Value;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
+};
+use wire::{
+    PROTOCOL, SERVER_NAME,
+    digest::TableDigests,
+    r#gen::{self as pb, link_client::LinkClient},
+    holding::Holding,
+    message::{AgentMessage, Hello, Report, ServerMessage},
+    parts::Assembly,
+};
+use world::{
+    World,
+    records::{host_id, instance, network},
+};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// The identity of a host that has enrolled and is off now.
+async fn identity(world: &mut World, number: u32) -> Value {
+    let mut host = world.host(number);
+    world.status(number, "connected", |status| status.connected).await;
+    host.stop().await;
+    world.status(number, "gone", |status| !status.connected).await;
+    serde_json::from_slice(&fs::read(host.data.join("identity.json")).unwrap()).unwrap()
+}
+
+fn hello(host: u32, digests: TableDigests) -> Hello {
+    let (agent_version, host) = ("test".to_owned(), host_id(host).uuid());
+    Hello { protocol: PROTOCOL, agent_version, host, revision: 0, digests }
+}
+
+struct Stream {
+    outbound: mpsc::Sender<pb::AgentMessage>,
+    inbound: Streaming<pb::ServerMessage>,
+}
+
+impl Stream {
+    async fn open(world: &World, own: Option<&Value>, hello: Hello) -> Result<Self, Status> {
+        let ca = Certificate::from_pem(world.ca());
+        let mut tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(SERVER_NAME);
+        if let Some(own) = own {
+            let text = |name: &str| own[name].as_str().unwrap();
+            tls = tls.identity(Identity::from_pem(text("certificate"), text("key")));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{}", world.address)).unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect().await;
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        let (outbound, messages) = mpsc::channel(8);
+        outbound.try_send((&AgentMessage::Hello(hello)).into()).unwrap();
+        let sync = LinkClient::new(channel).sync(ReceiverStream::new(messages)).await?;
+        Ok(Self { outbound, inbound: sync.into_inner() })
+    }
+
+    async fn next(&mut self) -> Result<ServerMessage, Status> {
+        let message = timeout(WAIT, self.inbound.message()).await.unwrap()?;
+        Ok(message.expect("the stream is open").try_into().unwrap())
+    }
+
+    /// Takes one change whole, whatever comes.
+    async fn take(&mut self, held: &Holding) -> (u64, Holding) {
+        let mut assembly = Assembly::default();
+        loop {
+            let message = self.next().await.unwrap();
+            if let Some(done) = assembly.take(held, message).unwrap() {
+                return done;
+            }
+        }
+    }
+}
+
+async fn refusal(world: &World, own: Option<&Value>, hello: Hello) -> Status {
+    match Stream::open(world, own, hello).await {
+        Err(status) => status,
+        Ok(mut stream) => stream.next().await.expect_err("refused"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_needs_the_hosts_own_certificate() {
+    let (mut world, mut foreign) = (World::new(), World::new());
+    let (one, two) = (identity(&mut world, 1).await, identity(&mut world, 2).await);
+    let stranger = identity(&mut foreign, 1).await;
+    let nothing = TableDigests::default();
+    let status = refusal(&world, Some(&two), hello(1, nothing)).await;
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let status = refusal(&world, None, hello(1, nothing)).await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    let status = refusal(&world, Some(&stranger), hello(1, nothing)).await;
+    assert!(status.message().contains("error"), "not even TLS: {status}");
+    Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol_is_refused() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    let other = Hello { protocol: PROTOCOL + 1, ..hello(1, TableDigests::default()) };
+    let status = refusal(&world, Some(&one), other).await;
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_digests_bring_no_objects() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    let mut first =
+        Stream::open(&world, Some(&one), hello(1, TableDigests::default())).await.unwrap();
+    let mut held = (0, Holding::default());
+    while held.0 < revision {
+        held = first.take(&held.1).await;
+    }
+    assert_eq!(held.1.objects().len(), 3);
+    drop(first);
+    let again = hello(1, held.1.digests());
+    let mut second = Stream::open(&world, Some(&one), again).await.unwrap();
+    let ServerMessage::Delta(delta) = second.next().await.unwrap() else { panic!("a snapshot") };
+    assert_eq!((delta.upserts.len(), delta.removes.len()), (0, 0));
+    assert_eq!((delta.revision, delta.last), (revision, Some(held.1.digests())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_stream_replaces_the_first() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    let nothing = TableDigests::default();
+    let mut first = Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+    let (revision, held) = first.take(&Holding::default()).await;
+    let mut second = Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+    second.take(&Holding::default()).await;
+    assert_eq!(first.next().await.unwrap_err().code(), Code::Aborted);
+
+    let report = Report { revision, complete: true, digests: held.digests(), ..Report::default() };
+    second.outbound.send((&AgentMessage::Report(report)).into()).await.unwrap();
+    let status = world.settled(1, revision).await;
+    assert!(status.connected, "the end of the first changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_away_for_long_gets_a_snapshot() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    let revision = world.put([network(1)]);
+    let nothing = TableDigests::default();
+    let last = (0..70).map(|number| world.put(instance(100 + number, 1, 1))).max().unwrap();
+    // Wait until the server's end has seen it all: a stream that starts there gets it at once.
+    let mut probe = Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+    let mut held = (revision, Holding::default());
+    while held.0 < last {
+        held = probe.take(&held.1).await;
+    }
+    drop(probe);
+    let mut stream = Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+    let first = stream.next().await.unwrap();
+    assert!(matches!(first, ServerMessage::Snapshot(_)), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_ends_the_stream_and_nothing_else() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    let nothing = TableDigests::default();
+    let mut stream = Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+    stream.take(&Holding::default()).await;
+    stream.outbound.send(pb::AgentMessage { kind: None }).await.unwrap();
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument);
+    Stream::open(&world, Some(&one), hello(1, nothing)).await.unwrap();
+}

@@ -1,0 +1,127 @@
+//! Records as `control` would write them. Number n of a kind has a uuid, MAC and address of its own.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use macaddr::MacAddr6;
+use model::{
+    Id, Record, Timestamp,
+    resource::{
+        cluster::HypervisorType,
+        host::Host,
+        l2_vxlan_network::L2VxlanNetwork,
+        vm_instance::{InstanceDriver, VmInstance},
+        vm_nic::{UsedIp, VmNic},
+        vtep::{VXLAN_PORT, Vtep},
+        zone::EnableState,
+    },
+};
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp(0);
+
+fn id<R>(kind: u8, number: u32) -> Id<R> {
+    Id::new(Uuid::from_u128((u128::from(kind) << 64) | u128::from(number)))
+}
+
+pub(crate) fn host_id(number: u32) -> Id<Host> {
+    id(4, number)
+}
+
+pub(crate) fn instance_uuid(number: u32) -> Uuid {
+    id::<VmInstance>(5, number).uuid()
+}
+
+pub(crate) fn nic_uuid(number: u32) -> Uuid {
+    id::<VmNic>(6, number).uuid()
+}
+
+fn ip(net: u8, number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits((u32::from(net) << 24) + number))
+}
+
+pub(crate) fn host(number: u32) -> Record {
+    Record::Host(Host {
+        zone_uuid: id(9, 0),
+        name: format!("host-{number}"),
+        uuid: host_id(number),
+        cluster_uuid: id(9, 1),
+        description: None,
+        management_ip: ip(172, number),
+        hypervisor_type: HypervisorType::Kvm,
+        state: EnableState::Enabled,
+        create_date: NOW,
+        last_op_date: NOW,
+    })
+}
+
+pub(crate) fn vtep(host: u32) -> Record {
+    Record::Vtep(Vtep {
+        uuid: id(3, host),
+        host_uuid: host_id(host),
+        vtep_ip: ip(192, host),
+        port: VXLAN_PORT,
+        vtep_type: "KVM_HOST_VXLAN".to_owned(),
+        create_date: NOW,
+        last_op_date: NOW,
+        pool_uuid: id(2, 1),
+    })
+}
+
+pub(crate) fn network(number: u32) -> Record {
+    Record::L2VxlanNetwork(L2VxlanNetwork {
+        uuid: id(1, number),
+        name: format!("net-{number}"),
+        description: None,
+        zone_uuid: id(9, 0),
+        network_type: "VxlanNetwork".to_owned(),
+        vni: 1000 + number,
+        pool_uuid: id(2, 1),
+        number,
+        create_date: NOW,
+        last_op_date: NOW,
+    })
+}
+
+/// An instance with one NIC in a network.
+pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 2] {
+    let instance = VmInstance {
+        uuid: id(5, number),
+        name: format!("vm-{number}"),
+        description: None,
+        zone_uuid: id(9, 0),
+        cluster_uuid: id(9, 1),
+        host_uuid: host_id(host),
+        default_l3_network_uuid: id(9, 2),
+        instance_type: "UserVm".to_owned(),
+        hypervisor_type: HypervisorType::Kvm,
+        driver: InstanceDriver::Netns,
+        create_date: NOW,
+        last_op_date: NOW,
+    };
+    let [a, b, c, d] = number.to_be_bytes();
+    let address = UsedIp {
+        ip_range_uuid: id(9, 3),
+        l3_network_uuid: id(9, 2),
+        ip_version: 4,
+        ip: ip(10, number),
+        netmask: None,
+        prefix_len: 8,
+        gateway: ip(10, 0xff_fffe),
+    };
+    let nic = VmNic {
+        uuid: id(6, number),
+        vm_instance_uuid: Some(id(5, number)),
+        l3_network_uuid: id(9, 2),
+        l2_network_uuid: id(1, network),
+        host_uuid: Some(host_id(host)),
+        number,
+        mac: MacAddr6::new(0xfa, 0x16, a, b, c, d),
+        used_ips: vec![address],
+        mtu: 1450,
+        device_id: 0,
+        state: EnableState::Enabled,
+        create_date: NOW,
+        last_op_date: NOW,
+    };
+    [Record::VmInstance(instance), Record::VmNic(nic)]
+}
