@@ -1,0 +1,105 @@
+//! The agent on the real kernel, with a server: needs root, see `hostnet::scratch`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod world;
+
+use std::path::PathBuf;
+
+use dataplane::{DataPlane, Options, Tables};
+use hostnet::{
+    LinkInfo, Netlink,
+    scratch::{self, Scratch},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use world::{
+    World, now,
+    records::{host, instance, instance_uuid, network, nic_uuid, vtep},
+};
+
+/// A running agent on the real kernel.
+struct RealAgent {
+    stop: CancellationToken,
+    running: JoinSet<Result<(), agent::Error>>,
+}
+
+impl RealAgent {
+    fn start(config: &agent::Config) -> Self {
+        let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+        running.spawn(agent::run(config.clone(), stop.clone()));
+        Self { stop, running }
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        self.running.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// Takes the data plane off the kernel, also when the test fails.
+struct Unload(PathBuf);
+
+impl Drop for Unload {
+    fn drop(&mut self) {
+        dataplane::unload(&self.0).unwrap();
+    }
+}
+
+/// The host's devices and maps.
+async fn look(bpffs: &PathBuf) -> (Vec<LinkInfo>, Tables) {
+    let links = Netlink::current().await.unwrap().links().await.unwrap();
+    let tables = DataPlane::open(&Options::new(bpffs)).unwrap().read_back().unwrap();
+    (links, tables)
+}
+
+#[test]
+fn a_host_follows_the_server_and_a_restart_touches_nothing() {
+    if !scratch::root_or_skip() {
+        return;
+    }
+    let namespace = Scratch::new("agent").unwrap();
+    let run = || {
+        // All threads of this runtime are in the namespace.
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(follow_and_restart());
+    };
+    namespace.run_in(run).unwrap();
+}
+
+async fn follow_and_restart() {
+    let netlink = Netlink::current().await.unwrap();
+    let loopback = netlink.existing("lo").await.unwrap();
+    netlink.set_up(loopback.index).await.unwrap();
+    let mut world = World::new();
+    world.put([host(1), host(2), vtep(1), vtep(2), network(1)]);
+    let config = agent::Config {
+        data: world.directory.path().join("agent"),
+        bpffs: world.directory.path().join("bpf"),
+        prefix: scratch::name("vm"),
+        enrol: Some(world.enrolment(1, "token", now().plus_seconds(60))),
+    };
+    let _unload = Unload(config.bpffs.clone());
+    let agent = RealAgent::start(&config);
+    world.put(instance(20, 2, 1));
+    let revision = world.put(instance(10, 1, 1));
+    let status = world.settled(1, revision).await;
+    assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into());
+    agent.stop().await;
+
+    let before = look(&config.bpffs).await;
+    assert_eq!((before.1.ports.len(), before.1.vteps.len()), (1, 1));
+    assert!(before.0.iter().any(|link| link.name == "nlvx" && link.is_up));
+    world.status(1, "gone", |status| !status.connected).await;
+    let agent = RealAgent::start(&config);
+    world.settled(1, revision).await;
+    assert_eq!(look(&config.bpffs).await, before, "nothing was made anew");
+
+    let revision = world.delete(instance(10, 1, 1));
+    let status = world.settled(1, revision).await;
+    assert!(status.up.is_empty() && status.failed.is_empty());
+    let after = look(&config.bpffs).await;
+    assert_eq!(after.1, Tables::default());
+    let names: Vec<_> = after.0.iter().map(|link| link.name.as_str()).collect();
+    assert_eq!(names, ["lo", "nlvx"]);
+    agent.stop().await;
+}
