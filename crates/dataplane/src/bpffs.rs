@@ -106,7 +106,9 @@ pub(crate) fn unload(root: &Path) -> Result<(), Error> {
     }
     if is_bpffs(root)? {
         let mut failure = None;
-        let directories = entries(root)?;
+        // Linux puts files of its own (`maps.debug`) into a bpf file system; they go with it.
+        let directories: Vec<PathBuf> =
+            entries(root)?.into_iter().filter(|path| path.is_dir()).collect();
         let is_links = |path: &&PathBuf| path.ends_with("links");
         let first = directories.iter().filter(is_links);
         for directory in first.chain(directories.iter().filter(|path| !is_links(path))) {

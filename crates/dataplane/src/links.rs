@@ -165,5 +165,7 @@ pub(crate) fn replace(program: &mut SchedClassifier, found: Found) -> Result<(),
 pub(crate) fn interface_name(ifindex: u32) -> Result<String, Error> {
     let missing = || Error::NoInterface { ifindex };
     let name = nix::net::if_::if_indextoname(ifindex).map_err(|_| missing())?;
-    name.into_string().map_err(|_| missing())
+    let name = name.into_string().map_err(|_| missing())?;
+    // nix takes the null of a failed lookup for success and leaves the name empty.
+    if name.is_empty() { Err(missing()) } else { Ok(name) }
 }
