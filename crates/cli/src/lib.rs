@@ -23,9 +23,6 @@ pub enum Verb {
         /// A message, such as `CreateZone`.
         name: Option<String>,
     },
-    /// Any message or query: `CreateZone name=z1`, `QueryZone name=z1`.
-    #[command(external_subcommand)]
-    Call(Vec<String>),
 }
 
 /// What `login` takes.
@@ -67,7 +64,14 @@ pub fn run(verb: Verb, connection: &Connection) -> Result<ExitCode, Error> {
         Verb::Login(login) => connection::log_in(connection, &login.account, &login.password_file)?,
         Verb::Messages { name: None } => print!("{}", describe::list()),
         Verb::Messages { name: Some(name) } => print!("{}", describe::one(&name)?),
-        Verb::Call(words) => call::run(connection, &words)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Calls a message or a query and prints the answer: `CreateZone name=z1`, `QueryZone name=z1`.
+///
+/// # Errors
+/// Whatever keeps it from its answer.
+pub fn call(words: &[String], connection: &Connection) -> Result<ExitCode, Error> {
+    call::run(connection, words).map(|()| ExitCode::SUCCESS)
 }

@@ -30,6 +30,9 @@ enum Verb {
     Lab(lab::Verb),
     #[command(flatten)]
     Client(cli::Verb),
+    /// Any message or query: `CreateZone name=z1`, `QueryZone name=z1`.
+    #[command(external_subcommand)]
+    Call(Vec<String>),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Lab(verb) => lab::run(verb),
         Verb::Client(verb) => cli::run(verb, &arguments.connection).map_err(Into::into),
+        Verb::Call(words) => cli::call(&words, &arguments.connection).map_err(Into::into),
     };
     result.unwrap_or_else(|error| {
         eprintln!("netloom: {error}");
@@ -48,3 +52,20 @@ fn main() -> ExitCode {
 
 /// Why a verb failed: the text for the user, nothing more is done with it.
 type Failure = Box<dyn std::error::Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_the_command_line_is_understood() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap().verb;
+        assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
+        assert!(matches!(parse("netloom agent --enrol f"), Verb::Agent(_)));
+        assert!(matches!(parse("netloom lab check -o json"), Verb::Lab(_)));
+        assert!(matches!(parse("netloom lab exec vm -- ping -c 1 ::1"), Verb::Lab(_)));
+        assert!(matches!(parse("netloom login --password-file f"), Verb::Client(_)));
+        let Verb::Call(words) = parse("netloom CreateZone name=z --help") else { panic!("a call") };
+        assert_eq!(words, ["CreateZone", "name=z", "--help"]);
+    }
+}
