@@ -50,7 +50,7 @@ pub(crate) struct Process {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     pid: i32,
-    /// Since boot, in clock ticks: field 22 of /proc/<pid>/stat (proc_pid_stat(5)).
+    /// Since boot, in clock ticks.
     start_ticks: u64,
     /// The uuid of that boot (random(4)).
     boot: String,
@@ -110,7 +110,7 @@ impl Process {
         let mut command = Command::new(&settings.binary);
         command.args(self.arguments(settings)).stdin(Stdio::null()).stdout(log).stderr(errors);
         // No terminal's signals reach a process group of its own.
-        command.process_group(0).current_dir("/");
+        command.process_group(0).current_dir("/").env("NO_COLOR", "1");
         let child = match self.is_server() {
             true => command.spawn(),
             // A child starts in the namespace of the thread that started it.
@@ -242,8 +242,10 @@ impl Process {
 /// Who a pid is now; `None` when it is free, or dead and not yet waited for.
 fn identify(pid: i32) -> Option<Identity> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (state, start_ticks) = parse_stat(&stat)?;
-    if state == 'Z' || state == 'X' {
+    let Stat { state, threads, start_ticks } = parse_stat(&stat)?;
+    // A killed process looks dead as soon as its first thread is; the others still hold its files
+    // and ports until they are gone too.
+    if matches!(state, 'Z' | 'X') && threads <= 1 {
         // Lets go of a child of our own; others' children are their parents' business.
         waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
         return None;
@@ -252,12 +254,21 @@ fn identify(pid: i32) -> Option<Identity> {
     Some(Identity { pid, start_ticks, boot: boot.trim_end().to_owned() })
 }
 
-/// State and start time. The second field is a command's name, which may hold anything.
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
+/// What we need of /proc/<pid>/stat (proc_pid_stat(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    threads: u64,
+    start_ticks: u64,
+}
+
+/// Fields 3, 20 and 22. The second one is a command's name, which may hold anything.
+fn parse_stat(stat: &str) -> Option<Stat> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse().ok();
+    let state = fields.first()?.chars().next()?;
+    Some(Stat { state, threads: number(17)?, start_ticks: number(19)? })
 }
 
 #[cfg(test)]
@@ -267,7 +278,8 @@ mod tests {
     #[test]
     fn a_command_name_with_brackets_does_not_hide_the_start_time() {
         let stat = "7 (a) b)) S 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 9 0 4711 9 9";
-        assert_eq!(parse_stat(stat), Some(('S', 4711)));
+        let expected = Stat { state: 'S', threads: 9, start_ticks: 4711 };
+        assert_eq!(parse_stat(stat), Some(expected));
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Bringing a lab up: settings first, then namespaces, processes and resources.
 
-use std::{fs, net::TcpListener, time::Instant};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    time::Instant,
+};
+
+use uuid::Uuid;
 
 use crate::{
     Error, Report, UpOptions,
@@ -14,6 +20,12 @@ use crate::{
 
 /// The name under which a lab keeps its topology as it was applied.
 pub(crate) const TOPOLOGY: &str = "topology.yaml";
+
+/// The first port that may be chosen, and how many there are.
+const FIRST_PORT: u16 = 16_384;
+const PORTS: u16 = 16_384;
+/// How many ports are tried.
+const PORT_TRIES_MAX: usize = 64;
 
 /// See [`crate::up`].
 pub(crate) fn up(options: &UpOptions) -> Result<Report, Error> {
@@ -99,14 +111,25 @@ fn settle_settings(
     })
 }
 
-/// Nobody listens there yet; for port 0, the kernel chooses one.
-fn free_port(options: &UpOptions) -> Result<std::net::SocketAddr, Error> {
-    let bound = TcpListener::bind(options.listen).and_then(|listener| listener.local_addr());
-    bound.map_err(|error| {
-        let action = format!(
-            "use {} for REST (choose another address, or take down what listens there)",
-            options.listen
-        );
-        Error::io(action, error)
-    })
+/// Nobody listens there yet. For port 0 one is chosen below those that the kernel gives to outgoing
+/// connections (32,768 and up): a server that is started again must find its port free.
+fn free_port(options: &UpOptions) -> Result<SocketAddr, Error> {
+    let wanted = options.listen;
+    let mut taken = None;
+    for _ in 0..PORT_TRIES_MAX {
+        let [high, low, ..] = *Uuid::new_v4().as_bytes();
+        let chosen = FIRST_PORT + u16::from_be_bytes([high, low]) % PORTS;
+        let port = if wanted.port() == 0 { chosen } else { wanted.port() };
+        let address = SocketAddr::new(wanted.ip(), port);
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(address),
+            Err(error) => taken = Some(error),
+        }
+        if wanted.port() != 0 {
+            break;
+        }
+    }
+    let error = taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into());
+    let hint = "choose another address, or take down what listens there";
+    Err(Error::io(format_args!("use {wanted} for REST ({hint})"), error))
 }
