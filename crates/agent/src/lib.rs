@@ -113,7 +113,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     run_on(kernel, config, stop).await
 }
 
-/// Runs the agent on a given kernel.
+/// Runs the agent on a given kernel. Needs a runtime with several threads.
 ///
 /// # Errors
 /// [`Error::File`] when the data directory cannot be used, [`Error::NotEnrolled`] and

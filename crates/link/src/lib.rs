@@ -40,6 +40,9 @@ const PING_WAIT: Duration = Duration::from_secs(10);
 /// How long open connections may take to end when the server stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a call may take to be answered; for a stream, until it is open.
+const CALL_WAIT: Duration = Duration::from_secs(30);
+
 /// Calls that one connection may have open at once; an agent needs one.
 const CALLS_MAX: u32 = 4;
 
@@ -126,6 +129,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(HEARTBEAT))
         .http2_keepalive_timeout(Some(PING_WAIT))
         .max_concurrent_streams(CALLS_MAX)
+        .timeout(CALL_WAIT)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), stop.cancelled());
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    FAILURES_MAX, REASON_BYTES_MAX,
+    FAILURES_MAX, TEXT_BYTES_MAX,
     digest::{SetDigest, TableDigests},
     r#gen as pb,
     message::{AgentMessage, Delta, EnrolRequest, Hello, Report, ServerMessage, Snapshot},
@@ -107,7 +107,7 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
         match message.kind.ok_or(ParseError::Missing("agent message"))? {
             pb::agent_message::Kind::Hello(hello) => Ok(Self::Hello(Hello {
                 protocol: hello.protocol,
-                agent_version: hello.agent_version,
+                agent_version: cut(hello.agent_version),
                 host: uuid("host", &hello.host)?,
                 revision: hello.revision,
                 digests: digests(hello.digests)?,
@@ -116,7 +116,7 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
                 if report.failed.len() > FAILURES_MAX {
                     return Err(ParseError::TooMany("failed"));
                 }
-                let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, f.reason));
+                let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, cut(f.reason)));
                 Ok(Self::Report(Report {
                     revision: report.revision,
                     complete: report.complete,
@@ -136,8 +136,13 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
 }
 
 fn failure_to_pb((uuid, reason): (&Uuid, &String)) -> pb::Failure {
-    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
-    pb::Failure { uuid: bytes_of(*uuid), reason: reason[..end].to_owned() }
+    pb::Failure { uuid: bytes_of(*uuid), reason: cut(reason.clone()) }
+}
+
+/// Text for people, no longer than [`TEXT_BYTES_MAX`].
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
 }
 
 impl From<&ServerMessage> for pb::ServerMessage {
@@ -315,9 +320,9 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_cut_at_a_character() {
-        let reason = "é".repeat(REASON_BYTES_MAX);
+    fn long_texts_are_cut_at_a_character() {
+        let reason = "é".repeat(TEXT_BYTES_MAX);
         let cut = failure_to_pb((&Uuid::nil(), &reason)).reason;
-        assert!(cut.len() <= REASON_BYTES_MAX && reason.starts_with(&cut));
+        assert!(cut.len() <= TEXT_BYTES_MAX && reason.starts_with(&cut));
     }
 }

@@ -42,5 +42,5 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Most failures in one report; the rest is reported when these are gone.
 pub const FAILURES_MAX: usize = 1024;
 
-/// Longest reason of a failure, in bytes.
-pub const REASON_BYTES_MAX: usize = 512;
+/// Longest text in a message, such as the reason of a failure, in bytes; the rest is cut off.
+pub const TEXT_BYTES_MAX: usize = 512;
