@@ -294,4 +294,23 @@ mod tests {
         assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
         assert_eq!(pragma("locking_mode").unwrap(), "exclusive".to_owned().into());
     }
+
+    #[test]
+    fn a_full_disk_fails_the_commit_and_harms_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Sqlite::open(dir.path().join("store.db")).unwrap();
+        let record = |revision, fences| {
+            let (rows, claims, counters) = (vec![], vec![], vec![]);
+            LogRecord { revision, rows, claims, counters, fences }
+        };
+        store.commit(0, &[record(1, vec![])]).unwrap();
+        store.connection.pragma_update(None, "max_page_count", 20).unwrap();
+        let big = store.commit(1, &[record(2, vec![]), record(3, vec!["x".repeat(500_000)])]);
+        let Err(CommitError::Failed(error)) = big else { panic!("it fits: {big:?}") };
+        assert!(error.message.contains("the disk is full"), "{error}");
+        assert_eq!(store.read_log(1, 10).unwrap().len(), 0, "all or none");
+        store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        store.commit(1, &[record(2, vec!["x".repeat(500_000)])]).unwrap();
+        assert_eq!(store.load().unwrap().head, 2);
+    }
 }
