@@ -1,5 +1,5 @@
 //! Nanoseconds per packet of the core, by `BPF_PROG_TEST_RUN`; run as root:
-//! `cargo run --release -p netloom-dataplane --features test-run --example packet_cost`.
+//! `cargo run -p netloom-dataplane --features test-run --example packet_cost`.
 //!
 //! The figures are of the decision alone: parsing, guards, maps, counters; no driver, no copy,
 //! no redirect. Frames and maps are those of the shared vectors.

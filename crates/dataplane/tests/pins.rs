@@ -1,4 +1,5 @@
 //! What stays over restarts, upgrades and vanished interfaces. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by panicking")]
 
 mod support;
 

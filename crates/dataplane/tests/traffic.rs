@@ -1,4 +1,5 @@
 //! Real traffic between network namespaces, through real links. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by panicking")]
 
 mod support;
 

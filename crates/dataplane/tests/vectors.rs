@@ -1,5 +1,6 @@
 //! Every shared vector through `BPF_PROG_TEST_RUN`: the kernel must give what the host gives, in
 //! verdict, frame, counters and the whole conntrack table. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by panicking")]
 
 mod support;
 

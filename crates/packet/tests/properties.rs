@@ -1,5 +1,6 @@
 //! Properties of the core on arbitrary input: it never panics, it never allows what it cannot
 //! have understood, and a connection has one key in both directions.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by panicking")]
 
 use netloom_packet::vectors::{Memory, Vector, all};
 use netloom_packet::{Entry, Packet, Verdict, from_port, from_tunnel, to_port};
