@@ -1,0 +1,173 @@
+//! Durable NICs per second: `CreateVmNic` over REST against a server of its own, and as the
+//! baseline single-row commits of SQLite, which the server also stores with.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use client::Client;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::{Failure, loom::params, scratch::Scratch, stats, wait};
+
+/// How long the server may take to answer for the first time, or to end.
+const SERVER_LIMIT: Duration = Duration::from_secs(30);
+/// About the size of a NIC as it is stored.
+const ROW_BYTES: usize = 512;
+
+/// Bare SQLite, set as netloom sets it: a commit is on disk when it returns.
+pub(crate) struct Rows {
+    connection: Connection,
+    _directory: Scratch,
+}
+
+impl Rows {
+    /// An empty database.
+    pub(crate) fn new(scratch: &Path) -> Result<Self, Failure> {
+        let directory = Scratch::new(scratch, "rows")?;
+        let connection = Connection::open(directory.0.join("rows.db"))?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, body BLOB)", [])?;
+        Ok(Self { connection, _directory: directory })
+    }
+
+    /// Commits rows one by one; how many per second.
+    pub(crate) fn commit(&self, time: Duration) -> Result<f64, Failure> {
+        let body = [0x5a_u8; ROW_BYTES];
+        let mut insert = self.connection.prepare("INSERT INTO rows (body) VALUES (?1)")?;
+        let (start, mut rows) = (Instant::now(), 0);
+        while start.elapsed() < time {
+            insert.execute([body.as_slice()])?;
+            rows += 1;
+        }
+        Ok(stats::count(rows) / start.elapsed().as_secs_f64())
+    }
+}
+
+/// A `netloom server` without hosts, and connections to it; it ends when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    clients: Vec<Client>,
+    l3: String,
+    _directory: Scratch,
+}
+
+impl Server {
+    /// Starts it and makes a network.
+    pub(crate) fn start(binary: &Path, scratch: &Path, clients: usize) -> Result<Self, Failure> {
+        let directory = Scratch::new(scratch, "server")?;
+        let data = directory.0.join("data");
+        // Kept open together, so that they differ; free again right before the server needs them.
+        let ports = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let [listen, link] = [ports[0].local_addr()?, ports[1].local_addr()?];
+        drop(ports);
+        let mut command = Command::new(binary);
+        command.arg("server").arg("--data").arg(&data);
+        command.args(["--listen", &listen.to_string(), "--link-listen", &link.to_string()]);
+        command.env("NETLOOM_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(File::create(directory.0.join("server.log"))?);
+        let child = command.spawn()?;
+        let mut server =
+            Self { child, clients: Vec::new(), l3: String::new(), _directory: directory };
+        let url = format!("http://{listen}");
+        let first = wait::until(SERVER_LIMIT, || {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(format!("the server ended: {status}").into());
+            }
+            Ok::<_, Failure>(log_in(&url, &data))
+        })?;
+        let first = first.ok_or("the server does not answer")?;
+        let session = first.session().ok_or("the server gave no session")?.to_owned();
+        server.l3 = make_network(&first)?;
+        // A client each: they keep their connections.
+        let others = (0..clients).map(|_| Client::with_session(&url, session.clone()));
+        server.clients = others.collect();
+        Ok(server)
+    }
+
+    /// Makes NICs with so many clients at once; how many per second were acknowledged.
+    pub(crate) fn create(&self, clients: usize, time: Duration) -> Result<f64, Failure> {
+        let start = Instant::now();
+        let made: Result<Vec<usize>, String> = thread::scope(|scope| {
+            let clients = self.clients.iter().take(clients);
+            let threads: Vec<_> = clients
+                .map(|client| scope.spawn(|| self.create_alone(client, start, time)))
+                .collect();
+            let ended = threads.into_iter().map(|thread| thread.join());
+            ended.map(|made| made.unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect()
+        });
+        Ok(stats::count(made?.iter().sum()) / start.elapsed().as_secs_f64())
+    }
+
+    fn create_alone(
+        &self,
+        client: &Client,
+        start: Instant,
+        time: Duration,
+    ) -> Result<usize, String> {
+        let mut nics = 0;
+        while start.elapsed() < time {
+            let nic = params(json!({"l3NetworkUuid": self.l3}));
+            client.call("CreateVmNic", nic, &[]).map_err(|error| error.to_string())?;
+            nics += 1;
+        }
+        Ok(nics)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        let _ = kill(pid, Signal::SIGTERM);
+        let ended = wait::until(SERVER_LIMIT, || self.child.try_wait());
+        if !matches!(ended, Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A session, once the server is there.
+fn log_in(url: &str, data: &Path) -> Option<Client> {
+    let password = fs::read_to_string(data.join("admin-password")).ok()?;
+    let mut client = Client::new(url);
+    client.log_in("admin", password.trim()).ok()?;
+    Some(client)
+}
+
+/// A network with a quarter of a million addresses.
+fn make_network(client: &Client) -> Result<String, Failure> {
+    let make = |name: &str, fields: Value| -> Result<String, Failure> {
+        let answer = client.call(name, params(fields), &[])?;
+        let uuid = answer["inventory"]["uuid"].as_str();
+        Ok(uuid.ok_or_else(|| format!("{name} gave no uuid"))?.to_owned())
+    };
+    let zone = make("CreateZone", json!({"name": "bench"}))?;
+    let pool = make("CreateL2VxlanNetworkPool", json!({"name": "pool", "zoneUuid": zone}))?;
+    let vnis = json!({"name": "v", "l2NetworkUuid": pool, "startVni": 100, "endVni": 199});
+    make("CreateVniRange", vnis)?;
+    let l2 = make("CreateL2VxlanNetwork", json!({"name": "l2", "poolUuid": pool}))?;
+    let l3 = json!({"name": "l3", "l2NetworkUuid": l2, "category": "Private"});
+    let l3 = make("CreateL3Network", l3)?;
+    let range = json!({
+        "name": "range",
+        "l3NetworkUuid": l3,
+        "startIp": "10.0.0.2",
+        "endIp": "10.3.255.254",
+        "netmask": "255.252.0.0",
+        "gateway": "10.0.0.1",
+    });
+    make("AddIpRange", range)?;
+    Ok(l3)
+}

@@ -1,0 +1,211 @@
+//! What a decision costs: the eBPF programs through `BPF_PROG_TEST_RUN`, in nanoseconds.
+//!
+//! The programs stop at the verdict: neither the redirect nor the encapsulation is in the figures.
+//! Runs of many repetitions have warm caches. What changes the frame or the tables cannot be
+//! repeated: it is run once at a time, with the kernel's clock reading in it, and compared with
+//! the baseline run once at a time.
+
+use std::{path::Path, thread};
+
+use dataplane::{
+    Options, Tables, TestHarness,
+    packet::{
+        Addr, AddrKey, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac, Meta, Neigh, NeighKey, Port,
+        PortKey, Vtep, VtepKey,
+    },
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use crate::{
+    Failure,
+    frame::{Station, arp_request, udp},
+    plan::{Group, Metric, Step},
+    scratch::Scratch,
+};
+
+/// The programs, by what they are given.
+pub(crate) const PACKET: Group = Group {
+    id: "packet",
+    steps: &[
+        Step {
+            id: "repeated",
+            contenders: &["pass", "local", "tunnel-out", "tunnel-in"],
+            metrics: &[Metric { id: "repeated", unit: "ns", quantile: 0.5 }],
+        },
+        Step {
+            id: "single",
+            contenders: &["pass", "arp-reply", "new-connection"],
+            metrics: &[Metric { id: "single", unit: "ns", quantile: 0.5 }],
+        },
+    ],
+};
+
+/// Repetitions of one run: about a tenth of a second.
+const REPEAT: u32 = 200_000;
+/// Single runs of a sample, and at the same time ports of a sample: each opens a connection.
+const SINGLES: u16 = 500;
+/// A time long after boot, so that nothing has been idle since before it.
+const NOW_NS: u64 = 1_000_000_000_000;
+
+const NET: u32 = 1;
+const VNI: u32 = 100;
+const VTEP: Addr = Addr::v4([192, 0, 2, 2]);
+const A: Station = Station { mac: Mac([2, 0, 0, 0, 0, 1]), ip: [10, 0, 0, 1], port: 1000 };
+const B: Station = Station { mac: Mac([2, 0, 0, 0, 0, 2]), ip: [10, 0, 0, 2], port: 2000 };
+/// On another host.
+const C: Station = Station { mac: Mac([2, 0, 0, 0, 0, 3]), ip: [10, 0, 0, 3], port: 3000 };
+/// Interfaces and numbers of the ports of A and B; test runs need no real interfaces.
+const PORT_A: (u32, u32) = (11, 1);
+const PORT_B: (u32, u32) = (12, 2);
+
+/// The kinds of a `VerdictRecord`.
+const DELIVER: u32 = 2;
+const TUNNEL: u32 = 3;
+const REFLECT: u32 = 4;
+const PASS: u32 = 5;
+
+/// Something that is given to a program, and the kind of verdict that must come out.
+struct Case {
+    entry: Entry,
+    meta: Meta,
+    frame: Vec<u8>,
+    verdict: u32,
+}
+
+/// The programs, loaded, with a small network in the maps.
+pub(crate) struct Costs(TestHarness);
+
+/// Runs `work` on a thread that has a host of its own: network and mounts vanish with it.
+///
+/// # Errors
+/// What `work` says, or that the programs cannot be loaded.
+pub(crate) fn in_own_namespaces<T: Send>(
+    scratch: &Path,
+    work: impl FnOnce(&mut Costs) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let directory = Scratch::new(scratch, "packet")?;
+    let bpffs = directory.0.join("bpf");
+    let on_thread = || -> Result<T, Failure> {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        let harness = TestHarness::open(&Options::new(&bpffs))?;
+        let done = Costs::new(harness).and_then(|mut costs| work(&mut costs));
+        dataplane::unload(&bpffs)?;
+        done
+    };
+    let done = thread::scope(|scope| {
+        scope.spawn(|| on_thread().map_err(|error| error.to_string())).join()
+    });
+    Ok(done.map_err(|_| "the thread panicked")??)
+}
+
+impl Costs {
+    fn new(mut harness: TestHarness) -> Result<Self, Failure> {
+        harness.plane.reconcile(&tables())?;
+        Ok(Self(harness))
+    }
+
+    /// Takes a sample of a step.
+    pub(crate) fn measure(
+        &mut self,
+        step: &str,
+        contender: &str,
+    ) -> Result<Vec<Vec<f64>>, Failure> {
+        self.0.set_conntrack(&[], &[(PORT_A.1, 0), (PORT_B.1, 0)], 0)?;
+        let values = match step {
+            "repeated" => vec![self.repeated(contender)?],
+            _ => self.singles(contender)?,
+        };
+        Ok(vec![values])
+    }
+
+    fn repeated(&mut self, contender: &str) -> Result<f64, Failure> {
+        let case = case(contender, A.port)?;
+        // Both directions first: what is measured is an established connection.
+        self.run(&case, 1)?;
+        if contender == "local" {
+            self.run(
+                &Case {
+                    entry: Entry::FromPort,
+                    meta: meta(PORT_B),
+                    frame: udp(B, A),
+                    verdict: DELIVER,
+                },
+                1,
+            )?;
+        }
+        self.run(&case, REPEAT)
+    }
+
+    fn singles(&mut self, contender: &str) -> Result<Vec<f64>, Failure> {
+        let ports = A.port..A.port + SINGLES;
+        ports.map(|port| self.run(&case(contender, port)?, 1)).collect()
+    }
+
+    fn run(&mut self, case: &Case, repeat: u32) -> Result<f64, Failure> {
+        let outcome = self.0.run(case.entry, &case.meta, &case.frame, repeat)?;
+        if outcome.verdict.kind != case.verdict {
+            return Err(format!("{:?}, not kind {}", outcome.verdict, case.verdict).into());
+        }
+        Ok(outcome.duration.as_secs_f64() * 1e9)
+    }
+}
+
+fn case(contender: &str, port: u16) -> Result<Case, Failure> {
+    let a = Station { port, ..A };
+    let from_a =
+        |frame, verdict| Case { entry: Entry::FromPort, meta: meta(PORT_A), frame, verdict };
+    Ok(match contender {
+        // The least that a program does: look at the mark, let go.
+        "pass" => Case {
+            entry: Entry::ToPort,
+            meta: Meta { mark: DELIVERED_MARK, ..meta(PORT_B) },
+            frame: udp(a, B),
+            verdict: PASS,
+        },
+        "local" | "new-connection" => from_a(udp(a, B), DELIVER),
+        "tunnel-out" => from_a(udp(a, C), TUNNEL),
+        "arp-reply" => from_a(arp_request(a, B.ip), REFLECT),
+        "tunnel-in" => Case {
+            entry: Entry::FromTunnel,
+            meta: Meta { tunnelled: 1, vni: VNI, vtep: VTEP, ..meta((13, 0)) },
+            frame: udp(C, B),
+            verdict: DELIVER,
+        },
+        other => return Err(format!("there is no contender {other}").into()),
+    })
+}
+
+fn meta((ifindex, _): (u32, u32)) -> Meta {
+    Meta { now_ns: NOW_NS, ifindex, length: 60, ..Meta::default() }
+}
+
+/// A and B here, C behind the tunnel.
+fn tables() -> Tables {
+    let mut tables = Tables::default();
+    for ((ifindex, number), station) in [(PORT_A, A), (PORT_B, B)] {
+        let key = PortKey::untagged(ifindex);
+        let port = Port {
+            number,
+            net: NET,
+            generation: 1,
+            conntrack_budget: u32::from(SINGLES) * 4,
+            mac: station.mac,
+            flags: Port::PEER,
+        };
+        tables.ports.insert(key, port);
+        tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) });
+        tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));
+    }
+    tables.fdb.insert(FdbKey::new(NET, C.mac), Fdb::remote(VNI, VTEP));
+    tables.vteps.insert(VtepKey { vni: VNI, addr: VTEP }, Vtep { net: NET });
+    for station in [A, B, C] {
+        let key = NeighKey { net: NET, addr: Addr::v4(station.ip) };
+        tables.neigh.insert(key, Neigh::new(station.mac));
+    }
+    tables
+}

@@ -1,0 +1,126 @@
+//! How long it takes until somebody answers: ICMP echo from a socket inside a namespace.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, OwnedFd},
+    thread,
+    time::{Duration, Instant},
+};
+
+use hostnet::Namespace;
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, socket,
+    },
+};
+
+use crate::Failure;
+
+/// How often it is asked.
+const EVERY: Duration = Duration::from_micros(200);
+/// How long it is asked for.
+const LIMIT: Duration = Duration::from_secs(10);
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+const IDENTIFIER: [u8; 2] = *b"nl";
+
+/// A raw ICMP socket in a namespace.
+pub(crate) struct Pinger(OwnedFd);
+
+impl Pinger {
+    /// Opens the socket; it stays in the namespace, whoever uses it.
+    pub(crate) fn open(namespace: &Namespace) -> Result<Self, Failure> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let raw = namespace
+            .run_in(|| socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp))??;
+        Ok(Self(raw))
+    }
+
+    /// Waits until `to` answers for the first time.
+    ///
+    /// # Errors
+    /// It does not within ten seconds, or the socket fails.
+    pub(crate) fn first_reply(&self, to: Ipv4Addr) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut asked: Option<Instant> = None;
+        while start.elapsed() < LIMIT {
+            if asked.is_none_or(|asked| asked.elapsed() >= EVERY) {
+                self.ask(to)?;
+                asked = Some(Instant::now());
+            }
+            if self.has_reply(to)? {
+                return Ok(());
+            }
+            // Not a sleep: a timer is coarser than what is measured.
+            thread::yield_now();
+        }
+        Err(format!("{to} does not answer within {} s", LIMIT.as_secs()).into())
+    }
+
+    fn ask(&self, to: Ipv4Addr) -> io::Result<()> {
+        let [a, b, c, d] = to.octets();
+        let target = SockaddrIn::new(a, b, c, d, 0);
+        match sendto(self.0.as_raw_fd(), &request(), &target, MsgFlags::empty()) {
+            // The device may still be on its way up: asked again.
+            Ok(_)
+            | Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENETUNREACH | Errno::EHOSTUNREACH) => {
+                Ok(())
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether a reply waits; those of others, and our own requests, are read and dropped.
+    fn has_reply(&self, from: Ipv4Addr) -> io::Result<bool> {
+        let mut buffer = [0; 128];
+        match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Ok(bytes) => Ok(is_reply(&buffer[..bytes], from)),
+            Err(Errno::EAGAIN | Errno::EHOSTUNREACH) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// RFC 792: type, code, checksum, identifier, sequence number.
+fn request() -> [u8; 8] {
+    let [i, j] = IDENTIFIER;
+    let sum = !(u16::from_be_bytes([ECHO_REQUEST, 0]) + u16::from_be_bytes(IDENTIFIER));
+    let [high, low] = sum.to_be_bytes();
+    [ECHO_REQUEST, 0, high, low, i, j, 0, 0]
+}
+
+/// Whether an IPv4 packet is the reply that we wait for.
+fn is_reply(packet: &[u8], from: Ipv4Addr) -> bool {
+    let Some(first) = packet.first() else { return false };
+    let icmp = packet.get(usize::from(first & 0x0f) * 4..).unwrap_or_default();
+    packet.get(12..16) == Some(&from.octets())
+        && icmp.first() == Some(&ECHO_REPLY)
+        && icmp.get(4..6) == Some(&IDENTIFIER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_of_a_request_is_right() {
+        let words = request();
+        let words = words.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+        assert_eq!(words.sum::<u32>(), 0xffff);
+    }
+
+    #[test]
+    fn only_the_reply_of_that_address_counts() {
+        let from = Ipv4Addr::new(10, 0, 0, 2);
+        let mut packet = vec![0x45; 20];
+        packet[12..16].copy_from_slice(&from.octets());
+        packet.extend([ECHO_REPLY, 0, 0, 0, b'n', b'l', 0, 0]);
+        assert!(is_reply(&packet, from));
+        assert!(!is_reply(&packet, Ipv4Addr::new(10, 0, 0, 3)));
+        packet[20] = ECHO_REQUEST;
+        assert!(!is_reply(&packet, from));
+        assert!(!is_reply(&[], from));
+    }
+}
