@@ -196,6 +196,15 @@ impl DataPlane {
         counters::conntrack(&self.maps)
     }
 
+    /// Counts the connections of each port anew. The programs' own counts may drift by a few when
+    /// CPUs race; once an hour is plenty. Takes one system call per slot of the table.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn recount_connections(&mut self) -> Result<(), Error> {
+        reconcile::recount(&mut self.maps)
+    }
+
     /// Takes the drop events that wait, oldest first. There is one reader at a time.
     #[must_use]
     pub fn events(&mut self) -> Vec<DroppedFrame> {

@@ -11,7 +11,7 @@ use crate::pinned::{Maps, Table, failed, is_absent};
 use crate::tables::{Change, Changes, Tables};
 use aya::Pod;
 use aya::maps::PerCpuValues;
-use packet::{Plain, Port, PortKey, Traffic};
+use packet::{Plain, Port, PortKey, State, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads the tables back.
@@ -131,6 +131,24 @@ fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<us
         maps.ct_used.remove(number)?;
     }
     Ok(purged)
+}
+
+/// Writes how many slots each port really holds, where the count says otherwise.
+pub(crate) fn recount(maps: &mut Maps) -> Result<(), Error> {
+    let mut used: BTreeMap<u32, i64> = BTreeMap::new();
+    for number in 0..maps.ct_slots.limit() {
+        let slot = maps.ct_slots.get(number)?;
+        if slot.state != State::Free as u8 {
+            *used.entry(slot.key.port).or_default() += 1;
+        }
+    }
+    for (port, counted) in maps.ct_used.read()? {
+        let real = used.get(&port).copied().unwrap_or_default();
+        if counted != real {
+            maps.ct_used.insert(&port, &real)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the counters of a port, unless they are there. Its connections need them.

@@ -133,6 +133,24 @@ fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> R
 }
 
 #[test]
+fn a_recount_mends_counts_that_drifted() {
+    if !may_run("a_recount_mends_counts_that_drifted") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
+    let mut harness = TestHarness::open(&options).unwrap();
+    let vector =
+        all().into_iter().find(|vector| vector.name == "a port at its budget is refused").unwrap();
+    fill(&mut harness, &vector.before);
+    let (slots, _, used) = harness.conntrack_table().unwrap();
+    let drifted: Vec<(u32, i64)> = used.iter().map(|(port, count)| (*port, count - 7)).collect();
+    harness.set_conntrack(&slots, &drifted, 0).unwrap();
+    harness.plane.recount_connections().unwrap();
+    assert_eq!(harness.conntrack_table().unwrap().2, used);
+}
+
+#[test]
 fn an_open_plane_has_the_conntrack_table_that_it_was_made_with() {
     if !may_run("an_open_plane_has_the_conntrack_table_that_it_was_made_with") {
         return;

@@ -11,8 +11,9 @@
 //! same key may be inserted twice at once: one slot stays without a link and expires, and a
 //! reader that follows a stale link compares the key. Unlinking checks that the key still leads
 //! to the slot; the gap between check and delete may cost a new connection its link, which its
-//! next packet makes again. The use count may then be off by one; it errs by as many slots as
-//! such races, and the agent recounts when it reconciles.
+//! next packet makes again. Two CPUs that see the same slot expired may both give it back, which
+//! leaves a use count one too low; user space recounts (`DataPlane::recount_connections`). Two
+//! CPUs that insert for one port at once may go over its budget by one each.
 
 use crate::conntrack::{State, Zone, is_expired};
 use crate::kernel::Kernel;
