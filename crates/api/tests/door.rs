@@ -250,6 +250,10 @@ fn an_instance_is_a_success_only_once_its_host_has_acknowledged() {
     });
     let (status, text) = poll();
     assert_eq!(status, 200, "{text}");
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    let nic = &shown["inventory"]["vmNics"][0];
+    assert_eq!(nic["mac"], "fa:4c:00:00:00:01");
+    assert!(!text.contains("null"), "empty fields are left out: {text}");
     let enrolment = client.call("CreateHostEnrolment", object(json!({"uuid": host})), &[]).unwrap();
     assert_eq!(enrolment["inventory"]["ca"], "PEM");
     assert!(enrolment["inventory"]["token"].as_str().unwrap().len() >= 43, "256 bits");

@@ -58,7 +58,7 @@ impl Nic {
             number: nic.number,
             instance: nic.vm_instance_uuid?,
             device_id: nic.device_id,
-            mac: nic.mac.into_array(),
+            mac: nic.mac.0,
             addresses,
             mtu_bytes: nic.mtu,
         };

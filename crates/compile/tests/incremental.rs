@@ -107,9 +107,9 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
     }
 }
 
-fn mac_of(n: u32) -> macaddr::MacAddr6 {
+fn mac_of(n: u32) -> model::Mac {
     let [a, b, c, d] = n.to_be_bytes();
-    [0xfa, 0x16, a, b, c, d].into()
+    model::Mac([0xfa, 0x16, a, b, c, d])
 }
 
 /// One transaction of a random history.

@@ -6,8 +6,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use macaddr::MacAddr6;
-use model::{Code, Error, FieldDef, FieldType, MessageDef, Result};
+use model::{Code, Error, FieldDef, FieldType, Mac, MessageDef, Result};
 use serde_json::{Map, Value};
 
 /// Checks every field of `params`: known, present if required, of its type, within its limits.
@@ -104,7 +103,7 @@ fn check_type(field: &FieldDef, kind: FieldType, value: &Value) -> Result<()> {
         FieldType::Uuid => model::id::parse_uuid(text).is_some(),
         FieldType::Ip => text.parse::<IpAddr>().is_ok(),
         FieldType::Cidr => text.parse::<IpNet>().is_ok(),
-        FieldType::Mac => text.parse::<MacAddr6>().is_ok(),
+        FieldType::Mac => text.parse::<Mac>().is_ok(),
         FieldType::Time | FieldType::Object => true,
         FieldType::List(_) => value.is_array(),
     };

@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use macaddr::MacAddr6;
 use model::{
-    Code, Error, Id, Kind, Result,
+    Code, Error, Id, Kind, Mac, Result,
     resource::{
         host::Host,
         l2_vxlan_pool::L2VxlanNetworkPool,
@@ -147,7 +146,7 @@ fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
     texts.map(parse).collect()
 }
 
-fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<MacAddr6>> {
+fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
     let start = format!("{}::", l3.uuid);
     let text = txn.tags("customMac").find_map(|tag| tag.strip_prefix(&start));
     let parse = |text: &str| {

@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use macaddr::MacAddr6;
 use model::{
-    Code, Error, Id, Result,
+    Code, Error, Id, Mac, Result,
     resource::{
         host::Host,
         l2_vxlan_network::L2VxlanNetwork,
@@ -22,7 +21,7 @@ use crate::{Reply, Txn, ip_range};
 #[derive(Default)]
 pub(crate) struct Wanted {
     pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) mac: Option<MacAddr6>,
+    pub(crate) mac: Option<Mac>,
     pub(crate) plug: Option<Plug>,
 }
 
@@ -116,22 +115,17 @@ fn span(txn: &Txn<'_>, l2: Id<L2VxlanNetwork>) -> BTreeSet<Id<Host>> {
 
 /// A MAC of netloom's own: locally administered (second bit of the first byte), with ZStack's
 /// first byte, then the NIC's number, which never repeats.
-fn mac_of(number: u32) -> MacAddr6 {
+fn mac_of(number: u32) -> Mac {
     let [a, b, c, d] = number.to_be_bytes();
-    MacAddr6::new(0xfa, 0x4c, a, b, c, d)
+    Mac([0xfa, 0x4c, a, b, c, d])
 }
 
-fn mac_claim(l2: Id<L2VxlanNetwork>, mac: MacAddr6) -> String {
+fn mac_claim(l2: Id<L2VxlanNetwork>, mac: Mac) -> String {
     format!("mac/{l2}/{mac}")
 }
 
-fn claim_mac(
-    txn: &mut Txn<'_>,
-    l2: Id<L2VxlanNetwork>,
-    mac: MacAddr6,
-    owner: Id<VmNic>,
-) -> Result<()> {
-    if mac.is_multicast() || mac.is_nil() {
+fn claim_mac(txn: &mut Txn<'_>, l2: Id<L2VxlanNetwork>, mac: Mac, owner: Id<VmNic>) -> Result<()> {
+    if !mac.is_machines() {
         let error = Error::field("customMac", format!("{mac} is no machine's address"));
         return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));
     }

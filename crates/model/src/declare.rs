@@ -5,11 +5,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use macaddr::MacAddr6;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{Id, Kind, Record, Timestamp};
+use crate::{Id, Kind, Mac, Record, Timestamp};
 
 /// A resource: a struct with `#[derive(Resource)]`, the same in store, API and CLI.
 pub trait Resource: Clone + Serialize + DeserializeOwned + Sized + 'static {
@@ -177,7 +176,7 @@ macro_rules! plain {
 
 plain! {
     String => Text, bool => Bool, u8 => Integer, u16 => Integer, u32 => Integer, u64 => Integer,
-    IpAddr => Ip, IpNet => Cidr, MacAddr6 => Mac, Timestamp => Time, serde_json::Value => Object,
+    IpAddr => Ip, IpNet => Cidr, Mac => Mac, Timestamp => Time, serde_json::Value => Object,
     Uuid => Uuid, Kind => Text,
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use macaddr::MacAddr6;
 use model::{
     Id, Record, Timestamp,
     resource::{
@@ -115,7 +114,7 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 2] {
         l2_network_uuid: id(1, network),
         host_uuid: Some(host_id(host)),
         number,
-        mac: MacAddr6::new(0xfa, 0x16, a, b, c, d),
+        mac: model::Mac([0xfa, 0x16, a, b, c, d]),
         used_ips: vec![address],
         mtu: 1450,
         device_id: 0,

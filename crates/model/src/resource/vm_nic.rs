@@ -3,14 +3,13 @@
 use std::net::IpAddr;
 
 use derive::{Message, Resource};
-use macaddr::MacAddr6;
 use serde::{Deserialize, Serialize};
 
 use super::{
     host::Host, ip_range::IpRange, l2_vxlan_network::L2VxlanNetwork, l3_network::L3Network,
     vm_instance::VmInstance, zone::EnableState,
 };
-use crate::{FieldType, Id, Timestamp, declare::FieldValue};
+use crate::{FieldType, Id, Mac, Timestamp, declare::FieldValue};
 
 /// MTU inside a VXLAN network over an underlay of 1,500 bytes: minus 50 for IPv4 VTEPs.
 pub const VXLAN_MTU_BYTES: u32 = 1450;
@@ -36,7 +35,7 @@ pub struct VmNic {
     #[field(hidden)]
     pub number: u32,
     /// Its MAC.
-    pub mac: MacAddr6,
+    pub mac: Mac,
     /// Its addresses; the first one decides `ip`, `netmask` and `gateway` in the API.
     pub used_ips: Vec<UsedIp>,
     /// MTU in bytes.
@@ -64,6 +63,7 @@ pub struct UsedIp {
     /// The address.
     pub ip: IpAddr,
     /// The subnet's mask, IPv4 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub netmask: Option<IpAddr>,
     /// Length of the subnet's prefix, in bits.
     pub prefix_len: u8,
