@@ -89,8 +89,8 @@ impl<R: Row> Store<R> {
     /// Blocks the thread: async code uses [`transact_async`](Self::transact_async).
     ///
     /// `work` runs on the writer thread, so it must be quick. It cannot start another transaction
-    /// (that is refused with [`Code::Internal`]). It may run several times (another server was faster); only its last run counts. An `Err` or a
-    /// panic changes nothing.
+    /// (that is refused with [`Code::Internal`]). It may run several times (another server was
+    /// faster); only its last run counts. An `Err` or a panic changes nothing.
     ///
     /// # Errors
     /// Those of `work`. [`Code::Internal`], when it has panicked. [`Code::OperationFailed`], when

@@ -1,6 +1,7 @@
 //! SQLite: the embedded engine, one file, one server.
 //!
-//! WAL with `synchronous=FULL`: a commit has been synced before it returns (<https://sqlite.org/pragma.html#pragma_synchronous>).
+//! WAL with `synchronous=FULL`: a commit has been synced before it returns
+//! (<https://sqlite.org/pragma.html#pragma_synchronous>).
 //! The file is locked for as long as it is open, so two servers cannot take it by mistake; that
 //! also means that there is nobody to follow, and no conflict.
 
