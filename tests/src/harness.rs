@@ -30,9 +30,14 @@ pub struct TestLab {
 impl TestLab {
     /// Brings `examples/two-tenants.yaml` up under a name of its own.
     pub fn up() -> Self {
-        let this = Self { options: options() };
+        let this = Self::unmade();
         this.apply();
         this
+    }
+
+    /// The same, before anything is made.
+    pub fn unmade() -> Self {
+        Self { options: options() }
     }
 
     /// Applies the topology once more.

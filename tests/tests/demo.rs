@@ -1,5 +1,11 @@
 //! The example, from nothing to nothing. Needs root.
 
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use lab::wait;
 use netloom_tests::{TestLab, machine, root_or_skip};
 
 #[test]
@@ -43,4 +49,29 @@ fn a_command_runs_where_a_vm_or_a_host_is_and_passes_its_status_on() {
     assert_eq!(run("h1", "kill -9 $$").unwrap(), 128 + 9);
     let error = run("green-1", "true").unwrap_err().to_string();
     assert!(error.contains("no green-1") && error.contains("red-1"), "{error}");
+}
+
+#[test]
+fn down_leaves_nothing_of_an_up_that_was_killed_at_any_point() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::unmade();
+    let options = &lab.options;
+    for milliseconds in [5, 20, 40, 80, 150, 300, 600, 1200, 2400] {
+        let mut up = Command::new(&options.binary)
+            .args(["lab", "up", "--listen", "127.0.0.1:0", "--name", lab.name(), "--state-root"])
+            .args([&options.state_root, &options.topology])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait::holds(Duration::from_millis(milliseconds), || up.try_wait().unwrap().is_some());
+        up.kill().unwrap();
+        up.wait().unwrap();
+        lab.down();
+        let left = machine::leftovers(lab.name(), lab.root());
+        assert_eq!(left, Vec::<String>::new(), "killed after {milliseconds} ms");
+    }
+    lab.apply();
+    lab.check();
 }

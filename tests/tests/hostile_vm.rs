@@ -1,6 +1,9 @@
 //! A VM that sends whatever it likes reaches nobody but its own tenant. Needs root.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    time::Duration,
+};
 
 use netloom_tests::{
     TestLab,
@@ -97,12 +100,19 @@ fn a_stranger_on_the_underlay_injects_nothing() {
     }
     let lab = TestLab::up();
     let target = Wire::open(&lab.namespace("blue-2"));
-    // The underlay itself has an address that no host has.
-    let fabric = hostnet::Namespace::open(&format!("nl-{}-fabric", lab.name())).unwrap();
-    let socket = fabric.run_in(|| std::net::UdpSocket::bind("172.31.255.1:0")).unwrap().unwrap();
-    let inner = ethernet(target.mac, [2; 6], IPV4, &udp(RED_1, RED_2, PORT, b"stranger"));
-    for vni in 100..110 {
-        socket.send_to(&vxlan(vni, &inner), (H2, VXLAN_PORT)).unwrap();
-    }
+    let inner =
+        |marker: &[u8]| ethernet(target.mac, [2; 6], IPV4, &udp(RED_1, RED_2, PORT, marker));
+    let send = |namespace: &str, ip: Ipv4Addr, marker: &[u8]| {
+        let namespace = hostnet::Namespace::open(namespace).unwrap();
+        let socket = namespace.run_in(|| UdpSocket::bind((ip, 0))).unwrap().unwrap();
+        for vni in 100..110 {
+            socket.send_to(&vxlan(vni, &inner(marker)), (H2, VXLAN_PORT)).unwrap();
+        }
+    };
+    // The server's address on the underlay is no host's.
+    send(&format!("nl-{}-fabric", lab.name()), Ipv4Addr::new(172, 31, 255, 1), b"stranger");
     assert!(!target.hears(b"stranger", PATIENCE));
+    // The same from a host is no forgery: so the frame itself was right.
+    send(&format!("nl-{}-h1", lab.name()), H1, b"a-friend");
+    assert!(target.hears(b"a-friend", Duration::from_secs(5)));
 }
