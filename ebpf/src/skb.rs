@@ -1,6 +1,8 @@
 //! [`packet::Kernel`] over a socket buffer and the maps.
 //!
-//! Frames are read with `bpf_skb_load_bytes`, which also reads what is not in the linear part.
+//! Headers are read straight from the frame where they lie in its linear part, and otherwise with
+//! `bpf_skb_load_bytes`, which reads anything: about a fifth less time per packet than the helper
+//! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
     ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, FDB, NEIGH,
@@ -16,6 +18,9 @@ use packet::{
     Addr, AddrKey, Config, CtKey, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
     FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Traffic, Vtep, VtepKey,
 };
+
+/// Offsets above this one are left to the helper. One less than a power of two.
+const MAX_LINEAR_OFFSET: u32 = 0xfff;
 
 /// The frame that a program runs on.
 pub(crate) struct Skb(pub(crate) *mut __sk_buff);
@@ -35,6 +40,19 @@ impl Skb {
             vlan_present: skb.vlan_present,
             ..Meta::default()
         }
+    }
+
+    /// Where a `T` at `offset` lies in the linear part of the frame; `None` if not all of it does.
+    #[inline(always)]
+    fn linear<T>(&self, offset: u32) -> Option<*const T> {
+        // SAFETY: the context pointer that the kernel gave the program.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        // The verifier wants to see a bound of the offset; headers lie far below it.
+        let start = data + (offset & MAX_LINEAR_OFFSET) as usize;
+        if offset > MAX_LINEAR_OFFSET || start + size_of::<T>() > end {
+            return None;
+        }
+        Some(start as *const T)
     }
 
     /// Adds the tunnel that the frame came out of, if it did.
@@ -87,6 +105,10 @@ macro_rules! lookup {
 impl Kernel for Skb {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        if let Some(bytes) = self.linear::<[u8; N]>(offset) {
+            // SAFETY: `linear` checked that all of it is in the frame.
+            return Some(unsafe { bytes.read_unaligned() });
+        }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes exactly `N` bytes or fails.
         let failed = unsafe {
@@ -98,6 +120,10 @@ impl Kernel for Skb {
 
     #[inline(always)]
     fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        if let Some(words) = self.linear::<[u32; N]>(offset) {
+            // SAFETY: `linear` checked that all of it is in the frame.
+            return Some(unsafe { words.read_unaligned() });
+        }
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         let size = (N * size_of::<u32>()) as u32;
         // SAFETY: the helper writes exactly `size` bytes, those of `N` words, or fails.
