@@ -153,7 +153,7 @@ async fn call(door: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
         Err(text) => return bad(text),
     };
     if !login::is_open(def)
-        && let Err(refusal) = authorise(&door, &incoming.headers)
+        && let Some(refusal) = refusal(&door, &incoming.headers)
     {
         return refusal;
     }
@@ -238,7 +238,7 @@ fn finished(state: JobState) -> Response {
 }
 
 fn find(door: &Door, kind: Kind, pairs: Pairs, headers: &HeaderMap) -> Response {
-    if let Err(refusal) = authorise(door, headers) {
+    if let Some(refusal) = refusal(door, headers) {
         return refusal;
     }
     match query::parse(kind, &pairs) {
@@ -249,9 +249,13 @@ fn find(door: &Door, kind: Kind, pairs: Pairs, headers: &HeaderMap) -> Response 
     }
 }
 
-fn authorise(door: &Door, headers: &HeaderMap) -> Result<(), Response> {
-    let session = request::session(headers);
-    let session = session.map_err(|text| answer::protocol(StatusCode::BAD_REQUEST, text))?;
-    let checked = door.sessions.check(session, door.jobs.now());
-    checked.map(|_| ()).map_err(|error| answer::failed(&error))
+/// The answer to whoever has no open session; `None` for those who have.
+fn refusal(door: &Door, headers: &HeaderMap) -> Option<Response> {
+    match request::session(headers) {
+        Err(text) => Some(answer::protocol(StatusCode::BAD_REQUEST, text)),
+        Ok(session) => {
+            let checked = door.sessions.check(session, door.jobs.now());
+            checked.err().map(|error| answer::failed(&error))
+        }
+    }
 }

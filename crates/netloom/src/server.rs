@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         let path = arguments.data.display();
         format!("cannot make {path}: {cause}; choose a directory that you may write with --data")
     })?;
-    let engine = store::Sqlite::open(&arguments.data.join("netloom.db"))?;
+    let engine = store::Sqlite::open(arguments.data.join("netloom.db"))?;
     let store: Store<Record> = Store::open(Box::new(engine))?;
     create_admin(&store, &arguments.data)?;
     let pki = Pki::open(&arguments.data.join("pki"), runtime::now())?;

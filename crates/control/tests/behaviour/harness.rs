@@ -1,6 +1,6 @@
 //! Calls messages on an in-memory store, as a door would.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use model::{
     Code, Error, Id, Kind, Record, Timestamp,
@@ -13,24 +13,24 @@ use store::{Read, Snapshot, Store};
 use uuid::Uuid;
 
 /// A store with the operations over it.
-pub struct Cloud {
+pub(crate) struct Cloud {
     /// The store.
-    pub store: Store<Record>,
+    pub(crate) store: Store<Record>,
     /// What hosts report.
-    pub board: Board,
+    pub(crate) board: Board,
     operations: BTreeMap<&'static str, std::sync::Arc<Operation>>,
 }
 
 impl Cloud {
     /// An empty one.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let operations = control::operation::all().into_iter().map(|o| (o.def.name, o.into()));
         let (store, board) = (Store::in_memory().unwrap(), Board::default());
         Self { store, board, operations: operations.collect() }
     }
 
     /// A zone with one cluster of two hosts, a pool of the VNIs 100 to 103 attached to it.
-    pub fn with_two_hosts() -> (Self, Fixture) {
+    pub(crate) fn with_two_hosts() -> (Self, Fixture) {
         let cloud = Self::empty();
         let zone = cloud.made("CreateZone", json!({"name": "z"}));
         let cluster = cloud
@@ -52,7 +52,7 @@ impl Cloud {
     }
 
     /// An L3 network of its own L2 network, with the addresses `.10` to `.13` of 10.0.0.0/24.
-    pub fn l3(&self, fixture: &Fixture, name: &str) -> String {
+    pub(crate) fn l3(&self, fixture: &Fixture, name: &str) -> String {
         let l2 = json!({"name": format!("{name}-l2"), "poolUuid": fixture.pool});
         let l2 = self.made("CreateL2VxlanNetwork", l2);
         let l3 = self.made("CreateL3Network", json!({"name": name, "l2NetworkUuid": l2}));
@@ -61,12 +61,17 @@ impl Cloud {
     }
 
     /// Calls a message.
-    pub fn call(&self, name: &str, params: Value) -> Result<Reply, Error> {
+    pub(crate) fn call(&self, name: &str, params: Value) -> Result<Reply, Error> {
         self.call_tagged(name, params, &[])
     }
 
     /// Calls a message with system tags.
-    pub fn call_tagged(&self, name: &str, params: Value, tags: &[String]) -> Result<Reply, Error> {
+    pub(crate) fn call_tagged(
+        &self,
+        name: &str,
+        params: Value,
+        tags: &[String],
+    ) -> Result<Reply, Error> {
         let Value::Object(params) = params else { panic!("params are an object") };
         let operation = self.operations[name].clone();
         control::validate::check(operation.def, &params)?;
@@ -87,19 +92,19 @@ impl Cloud {
     }
 
     /// The uuid of what a message made.
-    pub fn made(&self, name: &str, params: Value) -> String {
+    pub(crate) fn made(&self, name: &str, params: Value) -> String {
         let reply = self.call(name, params).unwrap_or_else(|error| panic!("{name}: {error}"));
         reply.subject.unwrap().1.simple().to_string()
     }
 
     /// The code, field and whole text of a refusal.
-    pub fn refusal(&self, name: &str, params: Value) -> (Code, Option<String>, String) {
+    pub(crate) fn refusal(&self, name: &str, params: Value) -> (Code, Option<String>, String) {
         let error = self.call(name, params).expect_err("should be refused");
         (error.code, error.field.clone(), error.to_string())
     }
 
     /// Everything that is in the store, claims too.
-    pub fn contents(&self) -> (Vec<Record>, Vec<(String, Uuid)>) {
+    pub(crate) fn contents(&self) -> (Vec<Record>, Vec<(String, Uuid)>) {
         let snapshot = self.store.snapshot();
         let records = |kind: &Kind| snapshot.list(*kind).map(|r| (*r).clone()).collect::<Vec<_>>();
         let records = Kind::ALL.iter().flat_map(records).collect();
@@ -107,12 +112,12 @@ impl Cloud {
     }
 
     /// The state now.
-    pub fn snapshot(&self) -> Snapshot<Record> {
+    pub(crate) fn snapshot(&self) -> Snapshot<Record> {
         self.store.snapshot()
     }
 
     /// The NICs of an instance.
-    pub fn nics(&self, instance: &str) -> Vec<VmNic> {
+    pub(crate) fn nics(&self, instance: &str) -> Vec<VmNic> {
         let instance = model::id::parse_uuid(instance).unwrap();
         let snapshot = self.snapshot();
         let ids: Vec<Uuid> = snapshot.referrers(Kind::VmNic, "vmInstanceUuid", instance).collect();
@@ -123,17 +128,8 @@ impl Cloud {
         ids.into_iter().map(nic).collect()
     }
 
-    /// The only address of a NIC.
-    pub fn ip(&self, nic: &str) -> IpAddr {
-        let nic = model::id::parse_uuid(nic).unwrap();
-        match &*self.snapshot().get(Kind::VmNic, nic).unwrap() {
-            Record::VmNic(nic) => nic.used_ips[0].ip,
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// Reports that a host is connected and has applied everything up to `revision`.
-    pub fn acked(&mut self, host: &str, revision: u64) {
+    pub(crate) fn acked(&mut self, host: &str, revision: u64) {
         let host: Id<Host> = host.parse().unwrap();
         let status = HostStatus { connected: true, acked_revision: revision, ..Default::default() };
         self.board.hosts.insert(host, status);
@@ -141,19 +137,19 @@ impl Cloud {
 }
 
 /// What `with_two_hosts` made.
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// The zone.
-    pub zone: String,
+    pub(crate) zone: String,
     /// The cluster.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// Its hosts.
-    pub hosts: [String; 2],
+    pub(crate) hosts: [String; 2],
     /// The pool.
-    pub pool: String,
+    pub(crate) pool: String,
 }
 
 /// The fields of an `AddIpRange` in 10.0.0.0/24.
-pub fn range(l3: &str, start: &str, end: &str) -> Value {
+pub(crate) fn range(l3: &str, start: &str, end: &str) -> Value {
     json!({
         "l3NetworkUuid": l3, "name": format!("{start}-{end}"), "startIp": start, "endIp": end,
         "netmask": "255.255.255.0", "gateway": "10.0.0.1",

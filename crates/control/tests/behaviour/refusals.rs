@@ -1,9 +1,7 @@
 //! What is refused, with which code, field and words; a refusal changes nothing (the harness
 //! compares the whole store before and after).
 
-mod harness;
-
-use harness::{Cloud, range};
+use crate::harness::{Cloud, range};
 use model::Code;
 use serde_json::{Value, json};
 

@@ -1,10 +1,8 @@
 //! Instances and NICs: what they get, where they run, what rests after them.
 
-mod harness;
-
 use std::{net::IpAddr, time::Duration};
 
-use harness::Cloud;
+use crate::harness::Cloud;
 use model::{Code, Kind};
 use netloom_control as control;
 use serde_json::{Value, json};

@@ -1,0 +1,6 @@
+//! What messages do, called as a door calls them, on the in-memory store.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod harness;
+mod instances;
+mod refusals;
