@@ -48,8 +48,9 @@ unit: setup ## unit, property, kernel and contract tests, tidy
 e2e: build ## end to end: real processes, real packets in network namespaces
 	$(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
 
-ebpf: setup ## rebuild the eBPF object that is committed
+ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf
+	NETLOOM_RENEW=1 $(CARGO) test --locked -p netloom-dataplane --test instructions
 
 ebpf-check: setup ## is the committed eBPF object what its sources give?
 	scripts/build-ebpf --check
