@@ -9,9 +9,6 @@ CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
-# The demo and the end-to-end tests run what users run.
-export NETLOOM_BIN := $(abspath $(NETLOOM))
-
 .PHONY: help setup build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
@@ -45,8 +42,10 @@ lint: setup ## clippy, warnings denied
 unit: setup ## unit, property, kernel and contract tests, tidy
 	$(CARGO) $(RUN_TESTS) --locked --workspace --exclude netloom-tests --exclude netloom-bench
 
-e2e: build ## end to end: real processes, real packets in network namespaces
-	$(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
+# The debug binary: the unit tests have built most of it, and its assertions are on.
+e2e: setup ## end to end: real processes, real packets in network namespaces
+	$(CARGO) build --locked -p netloom
+	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf
