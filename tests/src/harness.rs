@@ -147,6 +147,8 @@ impl Drop for TestLab {
         if let Err(error) = lab::down(self.name(), self.root()) {
             eprintln!("lab {} stays behind: {error}", self.name());
         }
+        fs::remove_dir(self.root()).ok();
+        fs::remove_dir(roots()).ok();
     }
 }
 

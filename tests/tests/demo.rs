@@ -26,6 +26,10 @@ fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
     assert!(again.was_up && again.created.is_empty(), "{again}");
     assert_eq!(lab.machine(), before, "applying again changes nothing");
     lab.check();
+    lab.kill(&["server", "h1"]);
+    lab.apply();
+    assert_eq!(lab.machine(), before, "what had ended runs again, and the rest never stopped");
+    lab.check();
 
     for _ in 0..2 {
         lab.down();
@@ -74,4 +78,17 @@ fn down_leaves_nothing_of_an_up_that_was_killed_at_any_point() {
     }
     lab.apply();
     lab.check();
+}
+
+#[test]
+fn a_check_notices_a_vm_that_has_lost_its_network() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let down = ["ip", "link", "set", "eth0", "down"].map(str::to_owned);
+    assert_eq!(lab::exec(lab.name(), lab.root(), "red-2", &down).unwrap(), 0);
+    let report = lab::check(lab.name(), lab.root()).unwrap();
+    // Both ways between red-1 and red-2, over two address families.
+    assert_eq!((report.expected, report.as_expected), (18, 14), "{report}");
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Error, names,
     process::Process,
-    state::{Place, Settings, make_directory},
+    state::{Addresses, Place, Settings, make_directory},
     topology::{ADD_HOST, ATTACH, Step, Topology},
     wait,
 };
@@ -48,16 +48,15 @@ impl<'a> Applier<'a> {
             }
             match log_in(place, settings) {
                 Ok(client) => Ok(Some(client)),
-                Err(Error::Api { source: client::Error::Unreachable { .. }, .. }) => Ok(None),
-                Err(Error::Io { action, source }) => {
-                    last = Some(format!(" (cannot {action}: {source})"));
+                // Not listening yet, no password file yet, or only half of one.
+                Err(error) => {
+                    last = Some(error.to_string());
                     Ok(None)
                 }
-                Err(error) => Err(error),
             }
         })?;
         let client = found.ok_or_else(|| Error::Timeout {
-            what: format!("the server does not answer{}", last.unwrap_or_default()),
+            what: format!("the server lets nobody in: {}", last.unwrap_or_default()),
             seconds: SERVER_LIMIT.as_secs(),
             log: Some(server.log_end()),
         })?;
@@ -102,6 +101,19 @@ impl<'a> Applier<'a> {
             Ok(Some(()))
         })?;
         settled.ok_or_else(|| self.timeout(late, SETTLE_LIMIT))
+    }
+
+    /// The addresses that the server gave to the VMs.
+    pub(crate) fn addresses(&self, topology: &Topology) -> Result<Addresses, Error> {
+        let mut addresses = Addresses::new();
+        for vm in topology.vms() {
+            let found = self.find(Kind::VmInstance, vm)?.unwrap_or_default();
+            let nics = found["vmNics"].as_array().into_iter().flatten();
+            let used = nics.filter_map(|nic| nic["usedIps"].as_array()).flatten();
+            let ips = used.filter_map(|used| used["ip"].as_str()?.parse().ok()).collect();
+            addresses.insert(vm.to_owned(), ips);
+        }
+        Ok(addresses)
     }
 
     /// A host's agent enrols with a bundle that works once; one that is enrolled ignores it.

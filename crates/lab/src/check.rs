@@ -1,6 +1,7 @@
 //! Who reaches whom, by packets, against what the topology expects.
 //!
-//! Only the VMs' namespaces are asked, not the server: a check works when the server is dead.
+//! Which addresses VMs must have was written down by `up`. So a check works when the server is dead,
+//! and notices a VM that has lost an address.
 
 use std::{path::Path, time::Duration};
 
@@ -39,10 +40,13 @@ fn open(place: &Place, topology: &Topology) -> Result<Vec<Vm>, Error> {
         node: vm.to_owned(),
         known: topology.vms().join(", "),
     };
+    let mut addresses = place.addresses()?;
     let mut vms = Vec::new();
     for name in topology.vms() {
         let namespace = names::vm_namespace(&place.lab, names::uuid(&place.lab, name))?;
-        vms.push(Vm::open(name, &namespace.ok_or_else(|| missing(name))?)?);
+        let namespace = namespace.ok_or_else(|| missing(name))?;
+        let wanted = addresses.remove(name).ok_or_else(|| missing(name))?;
+        vms.push(Vm::open(name, wanted, &namespace)?);
     }
     Ok(vms)
 }

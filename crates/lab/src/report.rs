@@ -83,19 +83,24 @@ impl Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<12} {:<12} {:<26} expected  seen", "from", "to", "address")?;
         for pair in &self.pairs {
-            let word = |reached| if reached { "reach" } else { "-" };
-            let mark = if pair.expected == pair.seen { "" } else { "  DIFFERS" };
-            writeln!(
-                f,
-                "{:<12} {:<12} {:<26} {:<8}  {}{mark}",
-                pair.from,
-                pair.to,
-                pair.address.to_string(),
-                word(pair.expected),
-                word(pair.seen),
-            )?;
+            let line = pair.to_string();
+            writeln!(f, "{}", line.trim_end())?;
         }
         write!(f, "{} of {} as expected, by real packets", self.as_expected, self.expected)
+    }
+}
+
+impl Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |reached| if reached { "reach" } else { "-" };
+        let (expected, seen) = (word(self.expected), word(self.seen));
+        let address = self.address.to_string();
+        write!(f, "{:<12} {:<12} {address:<26} {expected:<8}  {seen:<5}", self.from, self.to)?;
+        if self.expected != self.seen {
+            f.write_str("  DIFFERS")?;
+        }
+        let others = self.answered_by.iter().filter(|vm| **vm != self.to);
+        others.into_iter().try_for_each(|vm| write!(f, "  ({vm} answers there)"))
     }
 }
 

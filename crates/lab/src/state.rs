@@ -1,12 +1,13 @@
 //! What a lab keeps on disk: enough to take it down after a crash at any point.
 //!
 //! `<root>/<lab>/` holds `lab.json` (written before anything else is made), the topology as it was
-//! applied, and for each process `<name>/` (its data), `<name>.pid` and `<name>.log`.
+//! applied, the addresses that its VMs got, and for each process `<name>/` (its data), `<name>.pid` and `<name>.log`.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File},
     io::{self, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -15,6 +16,11 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, names};
+
+/// The addresses that VMs shall have, by the VMs' names.
+pub(crate) type Addresses = BTreeMap<String, Vec<IpAddr>>;
+
+const ADDRESSES: &str = "addresses.json";
 
 /// A lab's place on disk.
 #[derive(Clone, Debug)]
@@ -94,6 +100,23 @@ impl Place {
         let text = serde_json::to_vec_pretty(settings);
         let text = text.map_err(|error| Error::io("write lab.json", error))?;
         self.write("lab.json", &text)
+    }
+
+    /// Keeps the addresses that VMs shall have, by the VMs' names.
+    pub(crate) fn keep_addresses(&self, addresses: &Addresses) -> Result<(), Error> {
+        let text = serde_json::to_vec_pretty(addresses);
+        self.write(ADDRESSES, &text.map_err(|error| Error::io("write addresses", error))?)
+    }
+
+    /// The addresses that VMs shall have; none while the lab is not up yet.
+    pub(crate) fn addresses(&self) -> Result<Addresses, Error> {
+        let path = self.path(ADDRESSES);
+        let failed = |error| Error::io(format_args!("read {}", path.display()), error);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Addresses::new()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Removes a file of the lab; no such file is success.

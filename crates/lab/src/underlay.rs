@@ -88,26 +88,6 @@ async fn join(
     Ok(fabric.set_up(port.index).await?)
 }
 
-/// The addresses that a VM has in its namespace, for everybody: no loopback, no link-local ones.
-pub(crate) fn vm_addresses(namespace: &Namespace) -> Result<Vec<IpAddr>, Error> {
-    runtime()?.block_on(async {
-        let inside = namespace.netlink().await?;
-        let mut found = Vec::new();
-        for link in inside.links().await?.iter().filter(|link| link.index != LOOPBACK) {
-            let addresses = inside.addresses(link.index).await?;
-            found.extend(addresses.into_iter().map(|address| address.ip).filter(is_global));
-        }
-        Ok(found)
-    })
-}
-
-fn is_global(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_loopback(),
-        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_loopback(),
-    }
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::io("start a runtime", error))

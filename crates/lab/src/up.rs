@@ -79,6 +79,7 @@ fn bring_up(
     let applier = Applier::connect(place, settings)?;
     let applied = applier.apply(topology)?;
     applier.settle(topology)?;
+    place.keep_addresses(&applier.addresses(topology)?)?;
     Ok(applied)
 }
 
