@@ -9,7 +9,7 @@ use std::{
 
 use client::Client;
 use hostnet::Namespace;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::{Failure, site::is_gone};
 
@@ -96,6 +96,6 @@ pub(crate) fn sweep() -> Result<(), Failure> {
 pub(crate) fn params(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
-        other => Map::from_iter([("value".to_owned(), json!(other))]),
+        _ => Map::new(),
     }
 }

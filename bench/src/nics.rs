@@ -22,7 +22,7 @@ use crate::{Failure, loom::params, scratch::Scratch, stats, wait};
 
 /// How long the server may take to answer for the first time, or to end.
 const SERVER_LIMIT: Duration = Duration::from_secs(30);
-/// About the size of a NIC as it is stored.
+/// Roughly a NIC as it is stored.
 const ROW_BYTES: usize = 512;
 
 /// Bare SQLite, set as netloom sets it: a commit is on disk when it returns.
@@ -76,14 +76,17 @@ impl Server {
         command.arg("server").arg("--data").arg(&data);
         command.args(["--listen", &listen.to_string(), "--link-listen", &link.to_string()]);
         command.env("NETLOOM_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(File::create(directory.0.join("server.log"))?);
+        let log = directory.0.join("server.log");
+        command.stderr(File::create(&log)?);
         let child = command.spawn()?;
+        directory.belongs_to(child.id())?;
         let mut server =
             Self { child, clients: Vec::new(), l3: String::new(), _directory: directory };
         let url = format!("http://{listen}");
         let first = wait::until(SERVER_LIMIT, || {
             if let Some(status) = server.child.try_wait()? {
-                return Err(format!("the server ended: {status}").into());
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!("the server ended: {status}: {}", log.trim()).into());
             }
             Ok::<_, Failure>(log_in(&url, &data))
         })?;

@@ -10,8 +10,8 @@ use std::{path::Path, thread};
 use dataplane::{
     Options, Tables, TestHarness,
     packet::{
-        Addr, AddrKey, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac, Meta, Neigh, NeighKey, Port,
-        PortKey, Vtep, VtepKey,
+        Addr, AddrKey, Config, DEFAULT_CONNTRACK_ENTRIES, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac,
+        Meta, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
     },
 };
 use nix::{
@@ -60,6 +60,8 @@ const C: Station = Station { mac: Mac([2, 0, 0, 0, 0, 3]), ip: [10, 0, 0, 3], po
 /// Interfaces and numbers of the ports of A and B; test runs need no real interfaces.
 const PORT_A: (u32, u32) = (11, 1);
 const PORT_B: (u32, u32) = (12, 2);
+/// The interface of the tunnel.
+const TUNNEL_DEVICE: u32 = 13;
 
 /// The kinds of a `VerdictRecord`.
 const DELIVER: u32 = 2;
@@ -106,6 +108,8 @@ pub(crate) fn in_own_namespaces<T: Send>(
 impl Costs {
     fn new(mut harness: TestHarness) -> Result<Self, Failure> {
         harness.plane.reconcile(&tables())?;
+        let conntrack_slots = DEFAULT_CONNTRACK_ENTRIES;
+        harness.set_config(Config { tunnel_ifindex: TUNNEL_DEVICE, conntrack_slots })?;
         Ok(Self(harness))
     }
 
@@ -172,7 +176,7 @@ fn case(contender: &str, port: u16) -> Result<Case, Failure> {
         "arp-reply" => from_a(arp_request(a, B.ip), REFLECT),
         "tunnel-in" => Case {
             entry: Entry::FromTunnel,
-            meta: Meta { tunnelled: 1, vni: VNI, vtep: VTEP, ..meta((13, 0)) },
+            meta: Meta { tunnelled: 1, vni: VNI, vtep: VTEP, ..meta((TUNNEL_DEVICE, 0)) },
             frame: udp(C, B),
             verdict: DELIVER,
         },

@@ -105,6 +105,7 @@ impl Group {
                     let values = measure(step.id, name).map_err(|error| {
                         format!("{}.{}, {name}, round {round}: {error}", self.id, step.id)
                     })?;
+                    check(&values).map_err(|problem| format!("{name}: {problem}"))?;
                     samples.add(contender, values);
                 }
             }
@@ -112,6 +113,15 @@ impl Group {
         }
         let parts = steps.iter().zip(&samples);
         Ok(parts.flat_map(|(step, samples)| samples.figures(self.id, step)).collect())
+    }
+}
+
+/// A figure of nothing, or a ratio to nothing, is no figure.
+fn check(values: &[Vec<f64>]) -> Result<(), Failure> {
+    let is_something = |value: &f64| value.is_finite() && *value > 0.0;
+    match values.iter().all(|sample| !sample.is_empty() && sample.iter().all(is_something)) {
+        true => Ok(()),
+        false => Err(format!("nothing came through: {values:?}").into()),
     }
 }
 
@@ -235,6 +245,13 @@ mod tests {
         let ratios: Vec<f64> = figures.iter().map(|figure| figure.ratio).collect();
         assert_eq!(ratios, [1.0, 2.0, 1.5, 0.75]);
         assert!(figures.iter().all(|figure| figure.low == figure.ratio && figure.rounds == 8));
+    }
+
+    #[test]
+    fn a_contender_through_which_nothing_came_fails_the_group() {
+        let mut measure = |_: &str, _: &str| Ok(vec![vec![0.0]]);
+        let problem = GROUP.run(Plan { rounds: 1, only: "" }, &mut measure).unwrap_err();
+        assert!(problem.to_string().contains("nothing came through"), "{problem}");
     }
 
     #[test]

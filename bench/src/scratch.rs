@@ -1,5 +1,5 @@
 //! A directory of a run's own, which goes with the run; what a killed run has left goes with the
-//! next one.
+//! next one, the process that worked in it included.
 
 use std::{
     fs, io,
@@ -7,9 +7,16 @@ use std::{
     process,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::{Failure, site::is_gone};
 
 const PREFIX: &str = "nlb-";
+/// The file with the number of the process that works in a directory.
+const PID: &str = "pid";
 
 /// A directory that is removed when this is dropped.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -20,6 +27,12 @@ impl Scratch {
         let directory = root.join(format!("{PREFIX}{}-{topic}", process::id()));
         fs::create_dir_all(&directory)?;
         Ok(Self(std::path::absolute(directory)?))
+    }
+
+    /// Remembers a process that has the directory in its command line, so that it can be ended if
+    /// this run is killed.
+    pub(crate) fn belongs_to(&self, pid: u32) -> Result<(), Failure> {
+        Ok(fs::write(self.0.join(PID), pid.to_string())?)
     }
 }
 
@@ -43,8 +56,20 @@ pub(crate) fn sweep(root: &Path) -> Result<(), Failure> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         if pid.is_some_and(is_gone) {
+            end(&std::path::absolute(entry.path())?)?;
             fs::remove_dir_all(entry.path())?;
         }
+    }
+    Ok(())
+}
+
+/// Ends the process that works in a directory, unless its number belongs to another one by now.
+fn end(directory: &Path) -> Result<(), Failure> {
+    let Ok(pid) = fs::read_to_string(directory.join(PID)) else { return Ok(()) };
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let (own, line) = (directory.to_string_lossy(), String::from_utf8_lossy(&line));
+    if line.contains(&*own) {
+        kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL)?;
     }
     Ok(())
 }

@@ -26,7 +26,8 @@ const VXLAN_ID: u32 = 100;
 /// A place for namespaces, which go when it is dropped.
 pub(crate) struct Site {
     runtime: Runtime,
-    namespaces: Vec<Namespace>,
+    /// Names, not handles: a handle would keep what was removed alive.
+    namespaces: Vec<String>,
     macs: u8,
 }
 
@@ -43,7 +44,7 @@ impl Site {
     /// A new namespace with its loopback up.
     pub(crate) fn namespace(&mut self, name: &str) -> Result<Namespace, Failure> {
         let namespace = Namespace::create(&format!("{PREFIX}{}-{name}", process::id()))?;
-        self.namespaces.push(namespace.clone());
+        self.namespaces.push(namespace.name().to_owned());
         self.runtime.block_on(async { namespace.netlink().await?.set_up(LOOPBACK).await })?;
         Ok(namespace)
     }
@@ -145,9 +146,9 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for namespace in &self.namespaces {
-            if let Err(error) = Namespace::remove(namespace.name()) {
-                eprintln!("{} stays behind: {error}", namespace.name());
+        for name in &self.namespaces {
+            if let Err(error) = Namespace::remove(name) {
+                eprintln!("{name} stays behind: {error}");
             }
         }
     }
