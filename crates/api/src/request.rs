@@ -68,7 +68,8 @@ pub(crate) fn parse(
         && let Some(wanted) = parsed.params.remove("resourceUuid")
     {
         let uuid = wanted.as_str().and_then(model::id::parse_uuid);
-        let wrong = || Error::field("resourceUuid", format!("{wanted} is not a uuid"));
+        let hint = "32 lower-case hex digits without dashes, or leave it out";
+        let wrong = || Error::field("resourceUuid", format!("{wanted} is not a uuid")).hint(hint);
         parsed.resource_uuid = Some(uuid.ok_or_else(wrong)?);
     }
     if def.method == Method::Delete {

@@ -21,7 +21,8 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Repl
         let error = Error::new(Code::OperationFailed, text).on_field("hostUuid");
         return Err(error.hint("QueryVtep shows it; detach the pool from the cluster to change it"));
     }
-    insert(txn, &host, message.pool_uuid, address).map(Reply::shows)
+    let id = txn.new_id();
+    insert(txn, id, &host, (message.pool_uuid, address)).map(Reply::shows)
 }
 
 /// The host's VTEP in a pool that its cluster has: its management address, if inside the CIDR.
@@ -33,7 +34,8 @@ pub(crate) fn create_from_cidr(
 ) -> Result<()> {
     let known = of_host(txn, host.uuid, attached.l2_network_uuid).is_some();
     if !known && attached.vtep_cidr.contains(&host.management_ip) {
-        insert(txn, host, attached.l2_network_uuid, host.management_ip)?;
+        let id = Id::new(txn.random_uuid());
+        insert(txn, id, host, (attached.l2_network_uuid, host.management_ip))?;
     }
     Ok(())
 }
@@ -45,9 +47,9 @@ pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2VxlanNetworkPool
 
 fn insert(
     txn: &mut Txn<'_>,
+    id: Id<Vtep>,
     host: &Host,
-    pool: Id<L2VxlanNetworkPool>,
-    address: IpAddr,
+    (pool, address): (Id<L2VxlanNetworkPool>, IpAddr),
 ) -> Result<Id<Vtep>> {
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         let error = Error::field("vtepIp", format!("{address} cannot end a tunnel"));
@@ -59,7 +61,7 @@ fn insert(
         return Err(Error::field("vtepIp", text).hint("each host needs an address of its own"));
     }
     let vtep = Vtep {
-        uuid: Id::new(txn.random_uuid()),
+        uuid: id,
         host_uuid: host.uuid,
         vtep_ip: address,
         port: VXLAN_PORT,
