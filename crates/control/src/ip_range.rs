@@ -102,6 +102,8 @@ fn v4(field: &str, ip: IpAddr) -> Result<Ipv4Addr> {
 fn insert(txn: &mut Txn<'_>, wanted: Wanted) -> Result<Reply> {
     let l3 = txn.get(wanted.l3)?;
     check_bounds(&wanted)?;
+    // The rules below rest on the ranges of all L3 networks of the L2 network.
+    txn.fence(l3.l2_network_uuid);
     check_neighbours(txn, &l3, &wanted)?;
     let range = IpRange {
         uuid: txn.new_id(),

@@ -59,6 +59,7 @@ pub(crate) fn create_vni_range(txn: &mut Txn<'_>, message: CreateVniRange) -> Re
         return Err(error.hint("give the range from its lowest to its highest VNI"));
     }
     let pool = txn.get(message.l2_network_uuid)?;
+    txn.fence(pool.zone_uuid);
     for other in txn.children::<L2VxlanNetworkPool>("zoneUuid", pool.zone_uuid.uuid()) {
         let ranges = txn.children::<VniRange>("l2NetworkUuid", other.uuid.uuid());
         if let Some(range) = ranges.iter().find(|r| r.start_vni <= end && start <= r.end_vni) {

@@ -89,20 +89,27 @@ impl<'a> Txn<'a> {
         self.tx.referrers(kind, field, parent).count()
     }
 
+    /// Makes this transaction conflict with every other one that adds or removes what points at
+    /// `parent`. Adding and removing do it for direct parents; a decision that rests on the
+    /// members of any other parent must do it itself, or two servers could decide at once.
+    pub fn fence<R: Resource>(&mut self, parent: Id<R>) {
+        self.tx.fence(&fence(parent.uuid()));
+    }
+
     /// Adds a resource: its uuid and its name must be free; its parents' fences move.
     ///
     /// # Errors
     /// [`Code::UuidTaken`], [`Code::Duplicate`].
     pub fn insert<R: Resource>(&mut self, resource: R) -> Result<Id<R>> {
         let id = resource.id();
-        if self.tx.get(R::KIND, id.uuid()).is_some() {
-            let error = Error::new(Code::UuidTaken, format!("a {} {id} exists", R::DEF.name));
+        if let Some(other) = self.owner_of_uuid(R::KIND, id.uuid()) {
+            let error = Error::new(Code::UuidTaken, format!("a {} {id} exists", other.def().name));
             return Err(error
                 .on_field("resourceUuid")
                 .hint("choose another uuid, or leave it out"));
         }
         for (_, parent) in resource.references() {
-            self.tx.fence(&parent.simple().to_string());
+            self.tx.fence(&fence(parent));
         }
         let record = resource.into_record();
         if let Some((claim, name)) = name_claim(&record) {
@@ -125,10 +132,20 @@ impl<'a> Txn<'a> {
         self.tx.put(resource.into_record());
     }
 
-    /// Removes a resource and gives up its name.
+    /// The kind that has a resource with this uuid. Among what users see, a uuid names one thing:
+    /// `DeleteL2Network` takes it without its kind, and hosts report by it alone.
+    fn owner_of_uuid(&self, kind: Kind, uuid: Uuid) -> Option<Kind> {
+        let shown = |other: &Kind| *other == kind || !other.def().path.is_empty();
+        Kind::ALL.iter().copied().filter(shown).find(|other| self.tx.get(*other, uuid).is_some())
+    }
+
+    /// Removes a resource and gives up its name; its own and its parents' fences move.
     pub fn remove<R: Resource>(&mut self, id: Id<R>) {
         let Some(record) = self.tx.get(R::KIND, id.uuid()) else { return };
-        self.tx.fence(&id.uuid().simple().to_string());
+        self.tx.fence(&fence(id.uuid()));
+        for (_, parent) in record.references() {
+            self.tx.fence(&fence(parent));
+        }
         if let Some((claim, _)) = name_claim(&record) {
             self.tx.release_claim(&claim);
         }
@@ -190,6 +207,11 @@ impl<'a> Txn<'a> {
         let spent = || Error::new(Code::Internal, format!("all numbers of {sequence} are spent"));
         u32::try_from(next).map_err(|_| spent())
     }
+}
+
+/// The fence of all that points at a resource.
+fn fence(parent: Uuid) -> String {
+    parent.simple().to_string()
 }
 
 /// The claim that keeps a record's name unique, and the name; `None` where names may repeat.

@@ -9,13 +9,15 @@ use model::{
 };
 use netloom_control::{self as control, Call, Reply, operation::Operation};
 use serde_json::{Value, json};
-use store::{Read, Snapshot, Store};
+use store::{Memory, Read, Snapshot, Store};
 use uuid::Uuid;
 
 /// A store with the operations over it.
 pub(crate) struct Cloud {
     /// The store.
     pub(crate) store: Store<Record>,
+    /// What the store keeps it in.
+    pub(crate) engine: Memory,
     /// What hosts report.
     pub(crate) board: Board,
     operations: BTreeMap<&'static str, std::sync::Arc<Operation>>,
@@ -24,9 +26,19 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// An empty one.
     pub(crate) fn empty() -> Self {
+        Self::on(Memory::new())
+    }
+
+    /// A server on this engine.
+    fn on(engine: Memory) -> Self {
         let operations = control::operation::all().into_iter().map(|o| (o.def.name, o.into()));
-        let (store, board) = (Store::in_memory().unwrap(), Board::default());
-        Self { store, board, operations: operations.collect() }
+        let store = Store::open(Box::new(engine.clone())).unwrap();
+        Self { store, engine, board: Board::default(), operations: operations.collect() }
+    }
+
+    /// Another server on the same engine, which knows what is in it now.
+    pub(crate) fn second_server(&self) -> Self {
+        Self::on(self.engine.clone())
     }
 
     /// A zone with one cluster of two hosts, a pool of the VNIs 100 to 103 attached to it.
@@ -72,23 +84,34 @@ impl Cloud {
         params: Value,
         tags: &[String],
     ) -> Result<Reply, Error> {
+        let before = self.contents();
+        let result = self.run(name, params, tags, None);
+        if result.is_err() {
+            assert_eq!(before, self.contents(), "a refused call changed something");
+        }
+        result
+    }
+
+    /// Calls a message with all that a call may have, whatever others do meanwhile.
+    pub(crate) fn run(
+        &self,
+        name: &str,
+        params: Value,
+        tags: &[String],
+        resource_uuid: Option<Uuid>,
+    ) -> Result<Reply, Error> {
         let Value::Object(params) = params else { panic!("params are an object") };
         let operation = self.operations[name].clone();
         control::validate::check(operation.def, &params)?;
         let call = Call {
             params,
             system_tags: tags.to_vec(),
-            resource_uuid: None,
+            resource_uuid,
             now: Timestamp(1_000),
             seed: Uuid::new_v4(),
             board: self.board.clone().into(),
         };
-        let before = self.contents();
-        let result = self.store.transact(move |tx| operation.run(tx, &call));
-        if result.is_err() {
-            assert_eq!(before, self.contents(), "a refused call changed something");
-        }
-        result.map(|committed| committed.value)
+        self.store.transact(move |tx| operation.run(tx, &call)).map(|committed| committed.value)
     }
 
     /// The uuid of what a message made.
@@ -114,6 +137,13 @@ impl Cloud {
     /// The state now.
     pub(crate) fn snapshot(&self) -> Snapshot<Record> {
         self.store.snapshot()
+    }
+
+    /// The fields that name the only resource of `kind` whose `field` points at `parent`.
+    pub(crate) fn children(&self, kind: Kind, field: &str, parent: &str) -> Value {
+        let parent = model::id::parse_uuid(parent).unwrap();
+        let found: Vec<Uuid> = self.snapshot().referrers(kind, field, parent).collect();
+        json!({"uuid": found[0].simple().to_string()})
     }
 
     /// The NICs of an instance.

@@ -177,3 +177,13 @@ fn a_pool_is_attached_once_with_its_network_named() {
     }
     cloud.call_tagged("AttachL2NetworkToCluster", attach, &[tag("{10.0.0.0/8}")]).unwrap();
 }
+
+#[test]
+fn a_uuid_names_one_resource_of_whatever_kind() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let params = json!({"name": "n", "poolUuid": fixture.pool});
+    let taken = model::id::parse_uuid(&fixture.pool);
+    let error = cloud.run("CreateL2VxlanNetwork", params, &[], taken).unwrap_err();
+    assert_eq!((error.code, error.field.as_deref()), (Code::UuidTaken, Some("resourceUuid")));
+    assert!(error.message.contains("L2VxlanNetworkPool"), "{error}");
+}

@@ -1,0 +1,142 @@
+//! Two servers on one store: what one decides while it has not yet seen what the other did.
+
+use std::collections::BTreeSet;
+
+use model::{Code, Error, Kind, Record};
+use netloom_control::Reply;
+use serde_json::{Value, json};
+use store::Read;
+
+use crate::harness::{Cloud, Fixture, range};
+
+type Message<'a> = (&'a str, Value);
+
+/// `first` on one server, then `second` on another one that has not seen it: that one decides on
+/// old state, and must decide again when its commit meets the newer head.
+fn race(cloud: &Cloud, first: Message<'_>, second: Message<'_>) -> Result<Reply, Error> {
+    let behind = cloud.second_server();
+    cloud.engine.delay_log();
+    cloud.call(first.0, first.1).unwrap();
+    let result = behind.run(second.0, second.1, &[], None);
+    cloud.engine.show_log();
+    cloud.store.follow().unwrap();
+    result
+}
+
+/// Of two messages that exclude each other the second one is refused, with the first code; in the
+/// other order with the second code.
+fn only_the_first(setup: impl Fn(&Cloud, &Fixture) -> [Message<'static>; 2], codes: [Code; 2]) {
+    for (reverse, code) in [false, true].into_iter().zip(codes) {
+        let (cloud, fixture) = Cloud::with_two_hosts();
+        let [a, b] = setup(&cloud, &fixture);
+        let name = format!("{} and {}", a.0, b.0);
+        let result = if reverse { race(&cloud, b, a) } else { race(&cloud, a, b) };
+        assert_eq!(result.expect_err(&name).code, code, "{name}, reverse: {reverse}");
+    }
+}
+
+#[test]
+fn names_vnis_and_addresses_are_given_once() {
+    let zone = json!({"name": "twin"});
+    only_the_first(
+        |_, _| [("CreateZone", zone.clone()), ("CreateZone", zone.clone())],
+        [Code::Duplicate; 2],
+    );
+    let network = |name: &str, fixture: &Fixture| {
+        ("CreateL2VxlanNetwork", json!({"name": name, "poolUuid": fixture.pool, "vni": 101}))
+    };
+    only_the_first(|_, f| [network("a", f), network("b", f)], [Code::VniExhausted; 2]);
+    let nics = |cloud: &Cloud, fixture: &Fixture| {
+        let nic = json!({"l3NetworkUuid": cloud.l3(fixture, "red"), "ip": "10.0.0.11"});
+        [("CreateVmNic", nic.clone()), ("CreateVmNic", nic)]
+    };
+    only_the_first(nics, [Code::IpExhausted; 2]);
+}
+
+#[test]
+fn ranges_do_not_overlap_across_parents() {
+    let vnis = |cloud: &Cloud, fixture: &Fixture| {
+        let pool = |name: &str| {
+            let pool = json!({"name": name, "zoneUuid": fixture.zone});
+            let pool = cloud.made("CreateL2VxlanNetworkPool", pool);
+            json!({"name": "r", "startVni": 200, "endVni": 300, "l2NetworkUuid": pool})
+        };
+        [("CreateVniRange", pool("a")), ("CreateVniRange", pool("b"))]
+    };
+    only_the_first(vnis, [Code::InvalidArgument; 2]);
+    let addresses = |cloud: &Cloud, fixture: &Fixture| {
+        let l2 = json!({"name": "shared", "poolUuid": fixture.pool});
+        let l2 = cloud.made("CreateL2VxlanNetwork", l2);
+        let l3 = |name: &str| {
+            let l3 = json!({"name": name, "l2NetworkUuid": l2});
+            range(&cloud.made("CreateL3Network", l3), "10.0.0.10", "10.0.0.20")
+        };
+        [("AddIpRange", l3("a")), ("AddIpRange", l3("b"))]
+    };
+    only_the_first(addresses, [Code::InvalidArgument; 2]);
+}
+
+#[test]
+fn what_is_being_used_is_not_deleted() {
+    let in_range = |cloud: &Cloud, fixture: &Fixture| {
+        let l3 = cloud.l3(fixture, "red");
+        let range = cloud.children(Kind::IpRange, "l3NetworkUuid", &l3);
+        [("CreateVmNic", json!({"l3NetworkUuid": l3})), ("DeleteIpRange", range)]
+    };
+    only_the_first(in_range, [Code::InUse, Code::IpExhausted]);
+    let on_l3 = |cloud: &Cloud, fixture: &Fixture| {
+        let l3 = cloud.l3(fixture, "red");
+        let delete = json!({"uuid": l3});
+        [("CreateVmNic", json!({"l3NetworkUuid": l3})), ("DeleteL3Network", delete)]
+    };
+    only_the_first(on_l3, [Code::InUse, Code::NotFound]);
+    let in_vnis = |cloud: &Cloud, fixture: &Fixture| {
+        let network = json!({"name": "n", "poolUuid": fixture.pool});
+        let range = cloud.children(Kind::VniRange, "l2NetworkUuid", &fixture.pool);
+        [("CreateL2VxlanNetwork", network), ("DeleteVniRange", range)]
+    };
+    only_the_first(in_vnis, [Code::InUse, Code::VniExhausted]);
+    let on_pool = |cloud: &Cloud, fixture: &Fixture| {
+        let l3 = cloud.l3(fixture, "red");
+        let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
+        let pool = json!({"l2NetworkUuid": fixture.pool, "clusterUuid": fixture.cluster});
+        [("CreateVmInstance", vm), ("DetachL2NetworkFromCluster", pool)]
+    };
+    only_the_first(on_pool, [Code::InUse, Code::NoHost]);
+    let on_host = |cloud: &Cloud, fixture: &Fixture| {
+        let l3 = cloud.l3(fixture, "red");
+        let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
+        [("CreateVmInstance", vm), ("DeleteHost", json!({"uuid": fixture.hosts[0]}))]
+    };
+    only_the_first(on_host, [Code::InUse, Code::NotFound]);
+}
+
+#[test]
+fn a_pool_that_is_detached_leaves_no_vtep_on_a_new_host() {
+    for reverse in [false, true] {
+        let (cloud, fixture) = Cloud::with_two_hosts();
+        let host = json!({
+            "name": "h3", "managementIp": "172.30.0.3", "clusterUuid": fixture.cluster,
+        });
+        let pool = json!({"l2NetworkUuid": fixture.pool, "clusterUuid": fixture.cluster});
+        let (add, detach) = (("AddKVMHost", host), ("DetachL2NetworkFromCluster", pool));
+        let (first, second) = if reverse { (detach, add) } else { (add, detach) };
+        race(&cloud, first, second).unwrap();
+        assert_eq!(cloud.snapshot().list(Kind::Vtep).count(), 0, "reverse: {reverse}");
+    }
+}
+
+#[test]
+fn an_address_rests_until_a_host_that_joined_meanwhile_has_let_go_too() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let on = |name: &str, host: usize| json!({"name": name, "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[host]});
+    let vm = cloud.made("CreateVmInstance", on("a", 0));
+    let join = ("CreateVmInstance", on("b", 1));
+    race(&cloud, join, ("DestroyVmInstance", json!({"uuid": vm}))).unwrap();
+    let snapshot = cloud.snapshot();
+    let release = snapshot.list(Kind::Release).next().unwrap();
+    let Record::Release(release) = &*release else { panic!("{release:?}") };
+    let hosts: BTreeSet<String> = release.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, fixture.hosts.into_iter().collect());
+}
