@@ -1,14 +1,14 @@
 //! VXLAN networks.
 
 use model::{
-    Code, Error, Id, Result,
+    Code, Error, Id, Kind, Result,
     resource::{
         l2_vxlan_network::{CreateL2VxlanNetwork, L2VxlanNetwork},
         l2_vxlan_pool::{L2VxlanNetworkPool, VniRange},
     },
 };
 
-use crate::{Reply, Txn, allocate};
+use crate::{Reply, Txn, allocate, release};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result<Reply> {
     let pool = txn.get(message.pool_uuid)?;
@@ -32,12 +32,13 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result
     txn.insert(network).map(Reply::shows)
 }
 
-/// Only without L3 networks; so no host holds it, and its VNI is free at once.
+/// Only without L3 networks. Its VNI rests until the hosts that had NICs on it have let go of
+/// them: to a stale host, the next network with this VNI would be the old one.
 pub(crate) fn delete(txn: &mut Txn<'_>, id: Id<L2VxlanNetwork>) -> Result<Reply> {
     let Some(network) = txn.find(id) else { return Ok(Reply::nothing()) };
-    txn.must_be_unused(id, &[])?;
+    txn.must_be_unused(id, &[Kind::Release])?;
     let pool = txn.get(network.pool_uuid)?;
-    txn.release_claim(&vni_claim(&pool, network.vni));
+    release::when_let_go(txn, id, vec![vni_claim(&pool, network.vni)])?;
     txn.remove(id);
     Ok(Reply::nothing())
 }
@@ -67,7 +68,11 @@ fn claim_vni(
         None => lowest_free(txn, pool, &ranges)?,
     };
     txn.claim(&vni_claim(pool, vni), owner.uuid()).map_err(|other| {
-        let text = format!("VNI {vni} belongs to network {}", other.simple());
+        let network = other.simple();
+        let text = match txn.record(Kind::L2VxlanNetwork, other) {
+            Some(_) => format!("VNI {vni} belongs to network {network}"),
+            None => format!("VNI {vni} is still being released by network {network}"),
+        };
         let error = Error::new(Code::VniExhausted, text).on_field("vni");
         error.hint("choose another VNI, or leave it out")
     })?;

@@ -8,6 +8,7 @@ pub mod call;
 pub mod inventory;
 pub mod jobs;
 pub mod operation;
+mod release;
 pub mod releaser;
 pub mod secret;
 pub mod sessions;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::{Kind, Record, Result, resource::release::Release, status::Board};
-use store::{Read, Snapshot, Store, Tx};
+use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 pub async fn run(store: Store<Record>, mut board: watch::Receiver<Board>, stop: CancellationToken) {
     // The revision by which each release was made is at most the one at which it is first seen.
     let mut seen: BTreeMap<Uuid, u64> = BTreeMap::new();
+    let mut commits = store.watch();
     loop {
         board.mark_unchanged();
         let snapshot = store.snapshot();
@@ -21,12 +22,29 @@ pub async fn run(store: Store<Record>, mut board: watch::Receiver<Board>, stop: 
         {
             tracing::warn!(%error, "claims are kept for now");
         }
-        // Every acknowledgement changes the board; a release without one to wait for is not made.
-        let changed = stop.run_until_cancelled(board.changed()).await;
-        if !matches!(changed, Some(Ok(()))) {
+        // Each branch only waits: dropping the others loses nothing.
+        let goes_on = tokio::select! {
+            () = stop.cancelled() => false,
+            acknowledged = board.changed() => acknowledged.is_ok(),
+            deleted = host_deleted(&mut commits) => deleted,
+        };
+        if !goes_on {
             return;
         }
     }
+}
+
+/// Waits until a host may have been deleted, after which nothing waits for it; `false` once the
+/// store is gone. Cancel safe, as [`Watch::next`] is.
+async fn host_deleted(commits: &mut Watch<Record>) -> bool {
+    while let Some(event) = commits.next().await {
+        let Event::Commit(commit) = event else { return true };
+        let changed = |kind| commit.changes.iter().any(|change| change.kind == kind);
+        if changed(Kind::Host) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The releases that no host stands in the way of any more. Deleted hosts do not count.

@@ -1,6 +1,6 @@
 //! VM NICs: made, bound to a host, released.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use model::{
     Code, Error, Id, Mac, Result,
@@ -8,14 +8,13 @@ use model::{
         host::Host,
         l2_vxlan_network::L2VxlanNetwork,
         l3_network::L3Network,
-        release::Release,
         vm_instance::VmInstance,
         vm_nic::{CreateVmNic, DeleteVmNic, VXLAN_MTU_BYTES, VmNic},
         zone::EnableState,
     },
 };
 
-use crate::{Reply, Txn, ip_range};
+use crate::{Reply, Txn, ip_range, release};
 
 /// What a new NIC shall be like.
 #[derive(Default)]
@@ -89,28 +88,13 @@ pub(crate) fn remove(txn: &mut Txn<'_>, nic: &VmNic) -> Result<()> {
     let l2 = nic.l2_network_uuid;
     let mut claims = vec![mac_claim(l2, nic.mac)];
     claims.extend(nic.used_ips.iter().map(|used| ip_range::claim_key(l2, used.ip)));
-    let hosts = match nic.host_uuid {
-        Some(_) => span(txn, l2),
-        None => BTreeSet::new(),
-    };
-    txn.remove(nic.uuid);
-    if hosts.is_empty() {
-        claims.iter().for_each(|claim| txn.release_claim(claim));
-        return Ok(());
+    match nic.host_uuid {
+        Some(_) => release::when_let_go(txn, l2, claims)?,
+        // No host was ever told of it.
+        None => claims.iter().for_each(|claim| txn.release_claim(claim)),
     }
-    let release = Release {
-        uuid: Id::new(txn.random_uuid()),
-        claims,
-        hosts: hosts.into_iter().collect(),
-        create_date: txn.now(),
-    };
-    txn.insert(release).map(|_| ())
-}
-
-/// The hosts that hold a network: those on which it has NICs.
-fn span(txn: &Txn<'_>, l2: Id<L2VxlanNetwork>) -> BTreeSet<Id<Host>> {
-    let nics = txn.children::<VmNic>("l2NetworkUuid", l2.uuid());
-    nics.into_iter().filter_map(|nic| nic.host_uuid).collect()
+    txn.remove(nic.uuid);
+    Ok(())
 }
 
 /// A MAC of netloom's own: locally administered (second bit of the first byte), with ZStack's

@@ -19,7 +19,9 @@ fn work(tx: &mut Tx<Record>) -> Result<(), Error> {
     tx.claim(&format!("some/claim/{number}"), id)
         .map_err(|taken| Error::not_found("claim", taken.owner))?;
     let claims = vec![format!("some/claim/{number}"), "x".repeat(64)];
-    let row = Release { uuid: Id::new(id), claims, hosts: vec![], create_date: Timestamp(0) };
+    let (uuid, l2_network_uuid) = (Id::new(id), Id::new(Uuid::nil()));
+    let (hosts, create_date) = (Vec::new(), Timestamp(0));
+    let row = Release { uuid, l2_network_uuid, claims, hosts, create_date };
     tx.put(row.into_record());
     Ok(())
 }

@@ -19,8 +19,13 @@ const ROUNDS: u64 = 12;
 const THREADS: usize = 4;
 
 fn release(number: u64) -> Release {
-    let uuid = Id::new(Uuid::from_u128(number.into()));
-    Release { uuid, claims: Vec::new(), hosts: Vec::new(), create_date: Timestamp(0) }
+    Release {
+        uuid: Id::new(Uuid::from_u128(number.into())),
+        l2_network_uuid: Id::new(Uuid::nil()),
+        claims: Vec::new(),
+        hosts: Vec::new(),
+        create_date: Timestamp(0),
+    }
 }
 
 fn write_one(tx: &mut Tx<Record>) -> Result<u64, Error> {

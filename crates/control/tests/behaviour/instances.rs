@@ -1,14 +1,10 @@
 //! Instances and NICs: what they get, where they run, what rests after them.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use crate::harness::Cloud;
-use model::{Code, Kind};
-use netloom_control as control;
+use model::Code;
 use serde_json::{Value, json};
-use store::Read;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 #[test]
 fn tenants_may_use_the_same_addresses() {
@@ -84,47 +80,4 @@ fn wrong_tags_and_networks_are_refused() {
         refused(json!({"name": "a", "l3NetworkUuids": []}), &[]).as_deref(),
         Some("l3NetworkUuids")
     );
-}
-
-#[tokio::test]
-async fn an_address_rests_until_every_host_has_let_go_of_it() {
-    let (mut cloud, fixture) = Cloud::with_two_hosts();
-    let l3 = cloud.l3(&fixture, "red");
-    let create = |name: &str, host: &str| {
-        let tags = [format!("staticIp::{l3}::10.0.0.11")];
-        let params = json!({"name": name, "l3NetworkUuids": [l3], "hostUuid": host});
-        (params, tags)
-    };
-    let (params, tags) = create("a", &fixture.hosts[0]);
-    let vm = cloud.call_tagged("CreateVmInstance", params, &tags).unwrap().subject.unwrap().1;
-    let elsewhere = json!({"name": "b", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[1]});
-    cloud.call("CreateVmInstance", elsewhere).unwrap();
-    cloud.call("DestroyVmInstance", json!({"uuid": vm.simple().to_string()})).unwrap();
-
-    let (params, tags) = create("c", &fixture.hosts[1]);
-    let error = cloud.call_tagged("CreateVmInstance", params.clone(), &tags).unwrap_err();
-    assert_eq!(error.code, Code::IpExhausted);
-    assert!(error.message.contains("still being released"), "{error}");
-
-    let (board, reports) = watch::channel(cloud.board.clone());
-    let stop = CancellationToken::new();
-    let releaser = control::releaser::run(cloud.store.clone(), reports, stop.clone());
-    let head = cloud.snapshot().revision();
-    cloud.acked(&fixture.hosts[0], head);
-    let drive = async {
-        board.send_replace(cloud.board.clone());
-        tokio::task::yield_now().await;
-        assert_eq!(cloud.snapshot().list(Kind::Release).count(), 1, "one host is still missing");
-        cloud.acked(&fixture.hosts[1], head);
-        board.send_replace(cloud.board.clone());
-        let gone = async {
-            while cloud.snapshot().list(Kind::Release).count() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("released");
-        stop.cancel();
-    };
-    tokio::join!(releaser, drive);
-    cloud.call_tagged("CreateVmInstance", params, &tags).unwrap();
 }

@@ -4,4 +4,5 @@
 mod harness;
 mod instances;
 mod refusals;
+mod releases;
 mod servers;

@@ -3,7 +3,7 @@
 use derive::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::host::Host;
+use super::{host::Host, l2_vxlan_network::L2VxlanNetwork};
 use crate::{Id, Timestamp};
 
 /// Claims of a deleted resource that some host may still hold in its data plane. They are given up
@@ -14,6 +14,8 @@ use crate::{Id, Timestamp};
 pub struct Release {
     /// Its id.
     pub uuid: Id<Release>,
+    /// The L2 network in which it was in use, which may be gone too.
+    pub l2_network_uuid: Id<L2VxlanNetwork>,
     /// The claim keys.
     #[field(hidden)]
     pub claims: Vec<String>,
