@@ -195,10 +195,7 @@ async fn submit(
             };
             door.jobs.submit(Arc::clone(operation), call, job, timeout_seconds).await
         }
-        Err(error) => {
-            door.jobs.refuse(job, error);
-            Ok(())
-        }
+        Err(error) => door.jobs.refuse(job, error),
     };
     if let Err(error) = submitted {
         return answer::protocol(StatusCode::BAD_REQUEST, error.to_string());

@@ -5,7 +5,7 @@
 //! restarted server waits for is what every server waits for: acknowledgements of hosts.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,6 +26,8 @@ use crate::{Call, Reply, inventory, operation::Operation};
 pub const KEEP_SECONDS: i64 = 10_800;
 /// Finished jobs kept at most; beyond that the oldest go early.
 pub const KEEP_MAX: usize = 50_000;
+/// Jobs forgotten in one transaction, so that it stays small however many are over.
+const SWEEP_STEP: usize = 1000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
 /// How long a job waits for hosts when the caller names no time, in seconds (ZStack's default).
@@ -57,10 +59,23 @@ pub struct Jobs {
 struct Memory {
     refused: HashMap<Uuid, Error>,
     refused_order: VecDeque<Uuid>,
-    /// The revision of each job that waits for hosts.
+    /// Being run. Two calls with one uuid must not both run and tell different stories.
+    running: HashSet<Uuid>,
+    /// For each job that waits for hosts, a revision that includes it: its own, or the one at which
+    /// it was first seen (its caller went away, or it is of an earlier life of the server).
     revisions: HashMap<Uuid, u64>,
-    /// Stands in for jobs of an earlier life of the server: no job is newer than this.
-    at_start: u64,
+}
+
+/// A job uuid taken by one call; given back when dropped, also by a caller who goes away.
+struct Running<'a> {
+    jobs: &'a Jobs,
+    job: Id<Job>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.jobs.lock().running.remove(&self.job.uuid());
+    }
 }
 
 impl Jobs {
@@ -71,9 +86,7 @@ impl Jobs {
         board: watch::Receiver<Board>,
         clock: fn() -> Timestamp,
     ) -> Self {
-        let at_start = store.snapshot().revision();
-        let memory = Mutex::new(Memory { at_start, ..Memory::default() });
-        Self { store, board, clock, memory }
+        Self { store, board, clock, memory: Mutex::default() }
     }
 
     /// The store that calls run on.
@@ -95,7 +108,27 @@ impl Jobs {
     }
 
     /// Remembers that a call was refused before it could run.
-    pub fn refuse(&self, job: Id<Job>, error: Error) {
+    ///
+    /// # Errors
+    /// [`Code::Duplicate`] when the job's uuid was used before: that job stays what it is.
+    pub fn refuse(&self, job: Id<Job>, error: Error) -> Result<()> {
+        let _running = self.take(job)?;
+        if self.store.snapshot().get(Kind::Job, job.uuid()).is_some() {
+            return Err(used(job));
+        }
+        self.remember(job, error);
+        Ok(())
+    }
+
+    fn take(&self, job: Id<Job>) -> Result<Running<'_>> {
+        let mut memory = self.lock();
+        if memory.refused.contains_key(&job.uuid()) || !memory.running.insert(job.uuid()) {
+            return Err(used(job));
+        }
+        Ok(Running { jobs: self, job })
+    }
+
+    fn remember(&self, job: Id<Job>, error: Error) {
         let mut memory = self.lock();
         memory.refused.insert(job.uuid(), error);
         memory.refused_order.push_back(job.uuid());
@@ -117,9 +150,7 @@ impl Jobs {
         job: Id<Job>,
         timeout_seconds: i64,
     ) -> Result<()> {
-        if self.lock().refused.contains_key(&job.uuid()) {
-            return Err(used(job));
-        }
+        let _running = self.take(job)?;
         let run = move |tx: &mut Tx<Record>| {
             if tx.get(Kind::Job, job.uuid()).is_some() {
                 return Err(used(job));
@@ -138,7 +169,7 @@ impl Jobs {
             Err(error) if error.code == Code::Duplicate && error.field.is_none() => Err(error),
             Err(error) => {
                 tracing::debug!(%job, %error, "call refused");
-                self.refuse(job, error);
+                self.remember(job, error);
                 Ok(())
             }
         }
@@ -147,9 +178,14 @@ impl Jobs {
     /// What became of a job.
     #[must_use]
     pub fn state(&self, job: Id<Job>) -> JobState {
-        if let Some(error) = self.lock().refused.get(&job.uuid()) {
+        let memory = self.lock();
+        if memory.running.contains(&job.uuid()) {
+            return JobState::Processing;
+        }
+        if let Some(error) = memory.refused.get(&job.uuid()) {
             return JobState::Failed(error.clone());
         }
+        drop(memory);
         let snapshot = self.store.snapshot();
         let Some(record) = snapshot.get(Kind::Job, job.uuid()) else { return JobState::Unknown };
         let Record::Job(job) = &*record else { return JobState::Unknown };
@@ -200,8 +236,9 @@ impl Jobs {
     ) -> Option<String> {
         snapshot.get(Kind::Host, host.uuid())?;
         let status = board.host(host);
-        let memory = self.lock();
-        let revision = memory.revisions.get(&job.uuid.uuid()).copied().unwrap_or(memory.at_start);
+        let mut memory = self.lock();
+        let seen = memory.revisions.entry(job.uuid.uuid()).or_insert_with(|| snapshot.revision());
+        let revision = *seen;
         drop(memory);
         if status.acked_revision < revision {
             let how = if status.connected { "has not acknowledged yet" } else { "is disconnected" };
@@ -241,17 +278,18 @@ impl Jobs {
             .filter(|(index, (created, deadline, _))| over(*index, *created, *deadline))
             .map(|(_, (_, _, uuid))| uuid)
             .collect();
-        if gone.is_empty() {
-            return Ok(0);
+        for step in gone.chunks(SWEEP_STEP) {
+            let delete = step.to_vec();
+            let forget = move |tx: &mut Tx<Record>| {
+                delete.iter().for_each(|uuid| tx.delete(Kind::Job, *uuid));
+                Ok(())
+            };
+            self.store.transact_async(forget).await?;
+            let mut memory = self.lock();
+            for job in step {
+                memory.revisions.remove(job);
+            }
         }
-        let delete = gone.clone();
-        let forget = move |tx: &mut Tx<Record>| {
-            delete.iter().for_each(|uuid| tx.delete(Kind::Job, *uuid));
-            Ok(())
-        };
-        self.store.transact_async(forget).await?;
-        let mut memory = self.lock();
-        memory.revisions.retain(|job, _| !gone.contains(job));
         Ok(gone.len())
     }
 
