@@ -63,10 +63,14 @@ impl Door {
     }
 }
 
+/// How long requests may take to end once the server is told to stop; whatever is cut then can be
+/// asked for by its job.
+const DRAIN: Duration = Duration::from_secs(3);
+
 type Shared = Arc<Door>;
 type Pairs = Vec<(String, String)>;
 
-/// Serves until `stop`.
+/// Serves until `stop`; then lets requests end, for a few seconds.
 ///
 /// # Errors
 /// When the socket fails.
@@ -78,7 +82,20 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let app = router(door);
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    let drained = {
+        let stop = stop.clone();
+        async move {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        }
+    };
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+    // A connection that never finishes its request would keep the server alive for ever. Dropping
+    // it loses nothing that was answered.
+    tokio::select! {
+        ended = serving => ended?,
+        () = drained => tracing::info!("cut connections that did not end in time"),
+    }
     Ok(())
 }
 

@@ -4,9 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use client::{Client, Error};
@@ -259,6 +260,24 @@ fn an_instance_is_a_success_only_once_its_host_has_acknowledged() {
     let enrolment = client.call("CreateHostEnrolment", object(json!({"uuid": host})), &[]).unwrap();
     assert_eq!(enrolment["inventory"]["ca"], "PEM");
     assert!(enrolment["inventory"]["token"].as_str().unwrap().len() >= 43, "256 bits");
+}
+
+#[test]
+fn it_stops_in_time_whatever_its_clients_do() {
+    let running = Running::start();
+    let open = |text: &str| {
+        let mut stream = TcpStream::connect(running.address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    let idle = open("GET /v1/zones HTTP/1.1\r\nHost: x\r\n\r\n");
+    let half_a_head = open("GET /v1/zones HTTP/1.1\r\nHost:");
+    let half_a_body = open("POST /v1/zones HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{");
+    running.client().query("/zones", &[]).unwrap();
+    let started = Instant::now();
+    drop(running);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    drop((idle, half_a_head, half_a_body));
 }
 
 /// A cloud in which an instance can be made: uuids by name.
