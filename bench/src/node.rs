@@ -17,6 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, load::Load, serve};
 
+/// Where clients run.
+pub(crate) const CLIENT_CPU: usize = 0;
+/// Where servers run.
+const SERVER_CPU: usize = 1;
 /// What a node says when it is ready for orders.
 const READY: &str = "ready";
 
@@ -100,11 +104,8 @@ impl Drop for Node {
 /// # Errors
 /// There is no such CPU, or a port is taken.
 pub(crate) fn main(role: Role) -> Result<(), Failure> {
-    let cpu = usize::from(role == Role::Server);
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus)
-        .map_err(|errno| format!("cannot run on CPU {cpu}: {errno}; two CPUs are needed"))?;
+    let cpu = if role == Role::Client { CLIENT_CPU } else { SERVER_CPU };
+    pin(cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}; two are needed"))?;
     if role == Role::Server {
         serve::start()?;
     }
@@ -117,4 +118,11 @@ pub(crate) fn main(role: Role) -> Result<(), Failure> {
         writeln!(out, "{}", serde_json::to_string(&answer)?)?;
     }
     Ok(())
+}
+
+/// Lets the calling thread, and those that it starts, run on one CPU only.
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }

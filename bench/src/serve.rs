@@ -18,7 +18,10 @@ use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt::RcvBufForce,
 };
 
-use crate::Failure;
+use crate::{
+    Failure,
+    node::{CLIENT_CPU, pin},
+};
 
 /// Takes a stream and answers with its length.
 pub(crate) const SINK: u16 = 7000;
@@ -43,7 +46,10 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 pub(crate) fn start() -> Result<(), Failure> {
     let datagrams = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&datagrams);
-    listen(SINK, sink)?;
+    listen(SINK, |stream| {
+        pin(CLIENT_CPU)?;
+        sink(stream)
+    })?;
     listen(ECHO, echo)?;
     listen(ONCE, once)?;
     listen(COUNT, move |mut stream| {
@@ -69,6 +75,8 @@ fn listen(
     Ok(())
 }
 
+/// On the client's CPU. With two, both would send: the client's what is written, the server's what
+/// an acknowledgement lets go; a veth keeps no order between CPUs, and TCP takes that for loss.
 fn sink(mut stream: TcpStream) -> io::Result<()> {
     let (mut buffer, mut total) = (vec![0; 1 << 18], 0_u64);
     loop {

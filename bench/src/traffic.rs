@@ -117,6 +117,10 @@ impl Pair {
         (source, destination): (Namespace, Namespace),
         to: Ipv4Addr,
     ) -> Result<Self, Failure> {
+        // Always built in, and sends as fast as it may: the machine's default may pace by timers.
+        for vm in [&source, &destination] {
+            vm.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
+        }
         let server = Node::start(&destination, Role::Server)?;
         let client = Node::start(&source, Role::Client)?;
         Ok(Self { contender, source, to, client, _server: server })
