@@ -155,16 +155,16 @@ fn ref_id(pool: Id<L2VxlanNetworkPool>, cluster: Id<Cluster>) -> Id<L2NetworkClu
 /// Reads ZStack's tag `l2NetworkUuid::<pool>::clusterUuid::<cluster>::cidr::{..}`; the braces are
 /// part of it.
 fn vtep_cidr(txn: &Txn<'_>, pool: Id<L2VxlanNetworkPool>, cluster: Id<Cluster>) -> Result<IpNet> {
-    let start = format!("{pool}::clusterUuid::{cluster}::cidr::");
-    let mut cidrs = txn.tags("l2NetworkUuid").filter_map(|tag| tag.strip_prefix(&start));
-    let form = format!("l2NetworkUuid::{start}{{192.168.100.0/24}}");
+    let start = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::");
+    let form = format!("{start}{{192.168.100.0/24}}");
     let wrong = |what: &str| {
         let error = Error::field("systemTags", what.to_owned());
         error.hint(format!("pass exactly one system tag of the form {form}"))
     };
-    let (Some(cidr), None) = (cidrs.next(), cidrs.next()) else {
+    let [cidr] = txn.tags(&start)[..] else {
         return Err(wrong("needs exactly one tag with the cluster's VTEP network"));
     };
-    let inner = cidr.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(cidr);
-    inner.parse().map_err(|_| wrong(&format!("\"{inner}\" is not a network")))
+    let inner = cidr.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let parsed = inner.and_then(|inner| inner.parse().ok());
+    parsed.ok_or_else(|| wrong(&format!("\"{cidr}\" is not a network in braces")))
 }

@@ -45,7 +45,20 @@ impl Operation {
                 return Err(error.on_field(field.name));
             }
         }
-        (self.handler)(&mut txn, call.params.clone())
+        let reply = (self.handler)(&mut txn, call.params.clone())?;
+        match txn.unused_tag() {
+            Some(tag) => Err(self.odd_tag(tag)),
+            None => Ok(reply),
+        }
+    }
+
+    /// Refused as an unknown field is: a tag that is ignored would build something else than what
+    /// was asked for.
+    fn odd_tag(&self, tag: &str) -> Error {
+        let text = format!("nothing in {} takes the tag \"{tag}\"", self.def.name);
+        let hint =
+            format!("the tags that a message takes are in its description: {}", self.def.doc);
+        Error::field("systemTags", text).hint(hint)
     }
 }
 

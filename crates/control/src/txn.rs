@@ -1,6 +1,10 @@
 //! A transaction, with the rules that hold for every resource: names, ids, references, fences.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    sync::Arc,
+};
 
 use model::{
     Code, Error, Id, Kind, Record, Resource, Result, Timestamp, resource::host::Host,
@@ -17,12 +21,14 @@ pub struct Txn<'a> {
     tx: &'a mut Tx<Record>,
     call: &'a Call,
     drawn: Cell<u64>,
+    /// System tags that somebody asked for, by their position in the call.
+    used_tags: RefCell<BTreeSet<usize>>,
 }
 
 impl<'a> Txn<'a> {
     /// Runs `call` over `tx`.
     pub fn new(tx: &'a mut Tx<Record>, call: &'a Call) -> Self {
-        Self { tx, call, drawn: Cell::new(0) }
+        Self { tx, call, drawn: Cell::new(0), used_tags: RefCell::default() }
     }
 
     /// Now.
@@ -37,10 +43,23 @@ impl<'a> Txn<'a> {
         self.call.board.host(host)
     }
 
-    /// The call's system tags that start with `<name>::`, without that start.
-    pub fn tags(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        let start = format!("{name}::");
-        self.call.system_tags.iter().filter_map(move |tag| tag.strip_prefix(&start))
+    /// The call's system tags that start with `start`, without it.
+    #[must_use]
+    pub fn tags(&self, start: &str) -> Vec<&'a str> {
+        let mut used = self.used_tags.borrow_mut();
+        let tags = self.call.system_tags.iter().enumerate();
+        let fitting = tags.filter_map(|(at, tag)| Some((at, tag.strip_prefix(start)?)));
+        let (places, rests): (Vec<_>, Vec<_>) = fitting.unzip();
+        used.extend(places);
+        rests
+    }
+
+    /// A system tag that nobody has asked for: nothing came of it.
+    #[must_use]
+    pub fn unused_tag(&self) -> Option<&'a str> {
+        let used = self.used_tags.borrow();
+        let mut tags = self.call.system_tags.iter().enumerate();
+        tags.find(|(at, _)| !used.contains(at)).map(|(_, tag)| tag.as_str())
     }
 
     /// The id for what the call creates: the caller's choice, else a new one.

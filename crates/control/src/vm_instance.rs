@@ -20,6 +20,9 @@ use crate::{
     vtep,
 };
 
+/// Unfit hosts that a refusal names.
+const REASONS_MAX: usize = 8;
+
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Reply> {
     let l3s = message.l3_network_uuids.iter().map(|id| txn.get(*id)).collect::<Result<Vec<_>>>()?;
     let default_l3 = default_l3(&message, &l3s)?;
@@ -46,7 +49,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
             plug: Some(Plug { instance: id, host: host.uuid, device_id }),
         };
         let nic = Id::new(txn.random_uuid());
-        vm_nic::insert(txn, nic, l3, wanted)?;
+        vm_nic::insert(txn, nic, l3, wanted).map_err(in_instance)?;
     }
     Ok(Reply::shows(id).once_acked_by(host.uuid))
 }
@@ -110,6 +113,7 @@ fn place(txn: &Txn<'_>, message: &CreateVmInstance, l3s: &[L3Network]) -> Result
     fit.into_iter().map(|(_, host)| host).min_by_key(load).ok_or_else(|| {
         let reasons: Vec<String> = unfit
             .into_iter()
+            .take(REASONS_MAX)
             .filter_map(|(why, host)| Some(format!("{}: {}", host.name, why?)))
             .collect();
         let hint = match reasons.is_empty() {
@@ -133,27 +137,47 @@ fn why_not(txn: &Txn<'_>, host: &Host, pools: &[Id<L2VxlanNetworkPool>]) -> Opti
     ))
 }
 
-/// The addresses that `staticIp` tags ask for; IPv6 is written with `--` for `:`.
+/// The addresses that `staticIp` tags ask for, one of each family at most; IPv6 is written with
+/// `--` for `:`.
 fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
-    let start = format!("{}::", l3.uuid);
-    let texts = txn.tags("staticIp").filter_map(|tag| tag.strip_prefix(&start));
-    let parse = |text: &str| {
-        text.replace("--", ":").parse().map_err(|_| {
-            let error = Error::field("systemTags", format!("\"{text}\" is not an address"));
-            error.hint("the form is staticIp::<l3 uuid>::<ip>, IPv6 with -- for :")
-        })
+    let wrong = |text: String| {
+        Error::field("systemTags", text)
+            .hint("the form is staticIp::<l3 uuid>::<ip>, IPv6 with -- for :")
     };
-    texts.map(parse).collect()
+    let mut found: Vec<IpAddr> = Vec::new();
+    for text in txn.tags(&format!("staticIp::{}::", l3.uuid)) {
+        let ip: IpAddr = text
+            .replace("--", ":")
+            .parse()
+            .map_err(|_| wrong(format!("\"{text}\" is not an address")))?;
+        if let Some(other) = found.iter().find(|other| other.is_ipv4() == ip.is_ipv4()) {
+            let text = format!("{other} and {ip} are both for L3 network {}", l3.uuid);
+            return Err(wrong(text).hint("one address of each family and network"));
+        }
+        found.push(ip);
+    }
+    Ok(found)
 }
 
 fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
-    let start = format!("{}::", l3.uuid);
-    let text = txn.tags("customMac").find_map(|tag| tag.strip_prefix(&start));
-    let parse = |text: &str| {
-        text.parse().map_err(|_| {
-            let error = Error::field("systemTags", format!("\"{text}\" is not a MAC address"));
-            error.hint("the form is customMac::<l3 uuid>::<mac>")
-        })
+    let wrong = |text: String| {
+        Error::field("systemTags", text).hint("the form is customMac::<l3 uuid>::<mac>, once")
     };
-    text.map(parse).transpose()
+    match txn.tags(&format!("customMac::{}::", l3.uuid))[..] {
+        [] => Ok(None),
+        [text] => {
+            let mac = text.parse().map_err(|_| wrong(format!("\"{text}\" is not a MAC address")));
+            mac.map(Some)
+        }
+        _ => Err(wrong(format!("give L3 network {} two MAC addresses", l3.uuid))),
+    }
+}
+
+/// A refusal of a NIC, told with the fields that the instance's message has.
+fn in_instance(error: Error) -> Error {
+    match error.field.as_deref() {
+        Some("ip") => error.on_field("systemTags"),
+        Some("l3NetworkUuid") => error.on_field("l3NetworkUuids"),
+        _ => error,
+    }
 }

@@ -62,7 +62,10 @@ pub(crate) fn insert(
         return Err(Error::new(Code::OperationFailed, text).on_field("l3NetworkUuid"));
     }
     let number = txn.number("nic")?;
-    let mac = wanted.mac.unwrap_or_else(|| mac_of(number));
+    let mac = match wanted.mac {
+        Some(mac) => custom_mac(mac, number)?,
+        None => mac_of(number),
+    };
     claim_mac(txn, l3.l2_network_uuid, mac, id)?;
     let used_ips = ip_range::give(txn, l3, id, &wanted.addresses)?;
     txn.insert(VmNic {
@@ -97,24 +100,38 @@ pub(crate) fn remove(txn: &mut Txn<'_>, nic: &VmNic) -> Result<()> {
     Ok(())
 }
 
-/// A MAC of netloom's own: locally administered (second bit of the first byte), with ZStack's
-/// first byte, then the NIC's number, which never repeats.
+/// Netloom's own MACs: locally administered (second bit of the first byte), with ZStack's first
+/// byte.
+const MAC_START: [u8; 2] = [0xfa, 0x4c];
+
+/// A MAC of netloom's own: the NIC's number, which never repeats.
 fn mac_of(number: u32) -> Mac {
-    let [a, b, c, d] = number.to_be_bytes();
-    Mac([0xfa, 0x4c, a, b, c, d])
+    let ([a, b], [c, d, e, f]) = (MAC_START, number.to_be_bytes());
+    Mac([a, b, c, d, e, f])
 }
 
 fn mac_claim(l2: Id<L2VxlanNetwork>, mac: Mac) -> String {
     format!("mac/{l2}/{mac}")
 }
 
-fn claim_mac(txn: &mut Txn<'_>, l2: Id<L2VxlanNetwork>, mac: Mac, owner: Id<VmNic>) -> Result<()> {
+/// Checks a MAC that the caller chose while `number` was drawn: it is a machine's, and none that a
+/// later NIC will draw.
+fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
     if !mac.is_machines() {
-        let error = Error::field("customMac", format!("{mac} is no machine's address"));
+        let error = Error::field("systemTags", format!("{mac} is no machine's address"));
         return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));
     }
+    let Mac([a, b, rest @ ..]) = mac;
+    if [a, b] == MAC_START && u32::from_be_bytes(rest) > number {
+        let error = Error::field("systemTags", format!("{mac} is reserved for a later NIC"));
+        return Err(error.hint("fa:4c is the start of netloom's own MACs: choose another one"));
+    }
+    Ok(mac)
+}
+
+fn claim_mac(txn: &mut Txn<'_>, l2: Id<L2VxlanNetwork>, mac: Mac, owner: Id<VmNic>) -> Result<()> {
     txn.claim(&mac_claim(l2, mac), owner.uuid()).map_err(|other| {
         let text = format!("{mac} belongs to NIC {}", other.simple());
-        Error::field("customMac", text).hint("a MAC is unique on its L2 network: choose another")
+        Error::field("systemTags", text).hint("a MAC is unique on its L2 network: choose another")
     })
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::harness::Cloud;
+use crate::harness::{Cloud, range};
 use model::Code;
 use serde_json::{Value, json};
 
@@ -70,8 +70,23 @@ fn wrong_tags_and_networks_are_refused() {
         let field = refused(params.clone(), &[tag.replace('L', &l3)]);
         assert_eq!(field.as_deref(), Some("systemTags"), "{tag}");
     }
-    let group = [format!("customMac::{l3}::01:00:00:00:00:01")];
-    assert_eq!(refused(params, &group).as_deref(), Some("customMac"));
+    let odd: [&[&str]; 8] = [
+        &["customMac::L::01:00:00:00:00:01"],
+        &["customMac::L::fa:4c:00:00:ff:ff"],
+        &["customMac::L::fa:00:00:00:00:01", "customMac::L::fa:00:00:00:00:02"],
+        &["staticIp::L::10.0.0.10", "staticIp::L::10.0.0.11"],
+        &["staticIp::L::10.0.0.99"],
+        &["staticIp::O::10.0.0.10"],
+        &["staticip::L::10.0.0.10"],
+        &["hostname::web-1"],
+    ];
+    for tags in odd {
+        let tag = |tag: &&str| tag.replace('L', &l3).replace('O', &other);
+        let field = refused(params.clone(), &tags.iter().map(tag).collect::<Vec<_>>());
+        assert_eq!(field.as_deref(), Some("systemTags"), "{tags:?}");
+    }
+    let zone = cloud.call_tagged("CreateZone", json!({"name": "t"}), &["any::tag".to_owned()]);
+    assert_eq!(zone.unwrap_err().field.as_deref(), Some("systemTags"));
     let twice = json!({"name": "a", "l3NetworkUuids": [l3, l3]});
     assert_eq!(refused(twice, &[]).as_deref(), Some("l3NetworkUuids"));
     let two = json!({"name": "a", "l3NetworkUuids": [l3, other]});
@@ -80,4 +95,31 @@ fn wrong_tags_and_networks_are_refused() {
         refused(json!({"name": "a", "l3NetworkUuids": []}), &[]).as_deref(),
         Some("l3NetworkUuids")
     );
+}
+
+#[test]
+fn sixteen_networks_are_sixteen_nics_and_a_chosen_mac_blocks_no_later_one() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l2 = json!({"name": "l2", "poolUuid": fixture.pool});
+    let l2 = cloud.made("CreateL2VxlanNetwork", l2);
+    let l3 = |number: u32| {
+        let l3 = json!({"name": format!("l3-{number}"), "l2NetworkUuid": l2});
+        let l3 = cloud.made("CreateL3Network", l3);
+        let low = 10 + 10 * number;
+        let ip = |last: u32| format!("10.0.0.{last}");
+        cloud.call("AddIpRange", range(&l3, &ip(low), &ip(low + 5))).unwrap();
+        l3
+    };
+    let l3s: Vec<String> = (0..17).map(l3).collect();
+    let with = |name: &str, l3s: &[String]| json!({"name": name, "l3NetworkUuids": l3s, "defaultL3NetworkUuid": l3s[0]});
+    let (_, field, _) = cloud.refusal("CreateVmInstance", with("a", &l3s));
+    assert_eq!(field.as_deref(), Some("l3NetworkUuids"));
+    let vm = cloud.made("CreateVmInstance", with("a", &l3s[..16]));
+    assert_eq!(cloud.nics(&vm).len(), 16);
+    // A MAC that was drawn before, and is free again, may be chosen.
+    let spare = cloud.made("CreateVmNic", json!({"l3NetworkUuid": l3s[0]}));
+    cloud.call("DeleteVmNic", json!({"uuid": spare})).unwrap();
+    let tags = [format!("customMac::{}::fa:4c:00:00:00:11", l3s[0])];
+    cloud.call_tagged("CreateVmInstance", with("b", &l3s[..1]), &tags).unwrap();
+    cloud.call("CreateVmNic", json!({"l3NetworkUuid": l3s[0]})).unwrap();
 }
