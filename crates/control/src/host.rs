@@ -1,5 +1,7 @@
 //! Hosts, and the tokens with which their agents enrol.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use model::{
     Error, Id, Kind, Result, Timestamp,
     resource::{
@@ -16,8 +18,10 @@ use crate::{Reply, Txn, vtep};
 pub const TOKEN_SECONDS: i64 = 3600;
 
 pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
-    if message.management_ip.is_unspecified() || message.management_ip.is_multicast() {
-        let error = Error::field("managementIp", format!("{} is no host's", message.management_ip));
+    let ip = message.management_ip;
+    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast {
+        let error = Error::field("managementIp", format!("{ip} is no host's"));
         return Err(error.hint("give the host's own address on the management network"));
     }
     let cluster = txn.get(message.cluster_uuid)?;
@@ -27,13 +31,17 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
         uuid: txn.new_id(),
         cluster_uuid: cluster.uuid,
         description: message.description,
-        management_ip: message.management_ip,
+        management_ip: ip,
         hypervisor_type: cluster.hypervisor_type,
         state: EnableState::Enabled,
         create_date: txn.now(),
         last_op_date: txn.now(),
     };
     let id = txn.insert(host.clone())?;
+    txn.claim(&address_claim(&host), id.uuid()).map_err(|other| {
+        let text = format!("{} belongs to host {}", host.management_ip, other.simple());
+        Error::field("managementIp", text).hint("each host has a management address of its own")
+    })?;
     for attached in txn.children::<L2NetworkClusterRef>("clusterUuid", cluster.uuid.uuid()) {
         vtep::create_from_cidr(txn, &host, &attached)?;
     }
@@ -47,9 +55,16 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteHost) -> Result<Reply> {
     for vtep in txn.children::<Vtep>("hostUuid", message.uuid.uuid()) {
         txn.remove(vtep.uuid);
     }
+    let host = txn.get(message.uuid)?;
+    txn.release_claim(&address_claim(&host));
     txn.remove(Id::<HostCredential>::new(message.uuid.uuid()));
     txn.remove(message.uuid);
     Ok(Reply::nothing())
+}
+
+/// The claim that keeps a management address unique.
+fn address_claim(host: &Host) -> String {
+    format!("management-ip/{}", host.management_ip)
 }
 
 /// Opens the way for one enrolment; an older open token stops working.

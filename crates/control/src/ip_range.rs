@@ -1,8 +1,8 @@
 //! IP ranges, and giving out their addresses.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{
     Code, Error, Id, Kind, Result,
     resource::{
@@ -15,6 +15,19 @@ use model::{
 use uuid::Uuid;
 
 use crate::{Reply, Txn, allocate};
+
+/// Blocks of which no address can be an instance's (RFC 6890): this network, loopback, link-local,
+/// multicast and class E; of IPv6 what IETF reserves at its start (loopback, mapped and translated
+/// IPv4: as numbers, these would collide with IPv4), link-local, multicast.
+const SPECIAL: [IpNet; 7] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+];
 
 /// A range as either message describes it.
 struct Wanted {
@@ -132,49 +145,50 @@ fn netmask(cidr: IpNet) -> Option<IpAddr> {
 /// ZStack's rules for one range (`L3NetworkApiInterceptor`).
 fn check_bounds(wanted: &Wanted) -> Result<()> {
     let Wanted { start, end, gateway, cidr, .. } = wanted;
-    let fail = |field: &str, rule: String| {
-        let hint = format!("the subnet is {cidr}; leave out its first and last address");
-        Err(Error::field(field, rule).hint(hint))
+    let fail = |field: &str, rule: String, hint: &str| {
+        Err(Error::field(field, rule).hint(format!("the subnet is {cidr}: {hint}")))
     };
+    // The end stands for the whole range: special addresses may be in its middle.
+    let spans = [("startIp", start, start), ("endIp", start, end), ("gateway", gateway, gateway)];
+    for (field, low, high) in spans {
+        let holds = |net: &&IpNet| net.network() <= *high && *low <= net.broadcast();
+        let alike = |net: &&IpNet| net.addr().is_ipv4() == low.is_ipv4();
+        if let Some(net) = SPECIAL.iter().filter(alike).find(holds) {
+            let rule = format!("addresses of {net} cannot be given to an instance");
+            return fail(field, rule, "choose unicast addresses");
+        }
+    }
     for (field, ip) in [("startIp", start), ("endIp", end), ("gateway", gateway)] {
-        let special = match ip {
-            IpAddr::V4(v4) => {
-                v4.is_multicast() || v4.is_link_local() || v4.octets()[0] >= 240 || v4.is_loopback()
-            }
-            IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unicast_link_local(),
-        };
-        if special || ip.is_unspecified() {
-            return fail(field, format!("{ip} cannot be given to an instance"));
-        }
         if !cidr.contains(ip) {
-            return fail(field, format!("{ip} is outside the subnet {cidr}"));
+            let hint = "start, end, gateway and mask must agree";
+            return fail(field, format!("{ip} is outside the subnet {cidr}"), hint);
         }
-        let edge = *ip == cidr.network() || (ip.is_ipv4() && *ip == cidr.broadcast());
-        if edge {
-            return fail(field, format!("{ip} is the subnet's network or broadcast address"));
+        if *ip == cidr.network() || (ip.is_ipv4() && *ip == cidr.broadcast()) {
+            let rule = format!("{ip} is the subnet's network or broadcast address");
+            return fail(field, rule, "leave out its first and, in IPv4, its last address");
         }
     }
     if start > end {
-        return fail("endIp", format!("{end} is below startIp {start}"));
+        return fail(
+            "endIp",
+            format!("{end} is below startIp {start}"),
+            "give the lower one first",
+        );
     }
     if (start..=end).contains(&gateway) {
-        return fail("gateway", format!("{gateway} is inside the range"));
+        let hint = "leave the gateway out of the range";
+        return fail("gateway", format!("{gateway} is inside the range"), hint);
     }
     Ok(())
 }
 
-/// ZStack's rules between ranges: one subnet and gateway per L3 and family, no overlap on the L2.
+/// ZStack's rules between ranges: one subnet and gateway per L3 and family, no overlap on the L2;
+/// and no range gives out another one's gateway there.
 fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()> {
     for other_l3 in txn.children::<L3Network>("l2NetworkUuid", l3.l2_network_uuid.uuid()) {
         for range in txn.children::<IpRange>("l3NetworkUuid", other_l3.uuid.uuid()) {
             if range.start_ip.is_ipv4() != wanted.start.is_ipv4() {
                 continue;
-            }
-            if range.start_ip <= wanted.end && wanted.start <= range.end_ip {
-                let (low, high) = (range.start_ip, range.end_ip);
-                let text = format!("overlaps range {} ({low} to {high})", range.uuid);
-                return Err(Error::field("startIp", text)
-                    .hint("ranges of all L3 networks on one L2 network must not overlap"));
             }
             let same = range.network_cidr == wanted.cidr && range.gateway == wanted.gateway;
             if other_l3.uuid == l3.uuid && !same {
@@ -184,7 +198,28 @@ fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()
                     range.network_cidr, range.gateway
                 )));
             }
+            check_apart(&range, wanted)?;
         }
+    }
+    Ok(())
+}
+
+/// Two ranges of one family on one L2 network.
+fn check_apart(range: &IpRange, wanted: &Wanted) -> Result<()> {
+    let (id, low, high) = (range.uuid, range.start_ip, range.end_ip);
+    let fail = |field: &str, text: String| {
+        Err(Error::field(field, text)
+            .hint("all L3 networks on one L2 network share its addresses: choose others"))
+    };
+    if low <= wanted.end && wanted.start <= high {
+        return fail("startIp", format!("overlaps range {id} ({low} to {high})"));
+    }
+    if (wanted.start..=wanted.end).contains(&range.gateway) {
+        let text = format!("the range has {}, the gateway of range {id}, in it", range.gateway);
+        return fail("startIp", text);
+    }
+    if (low..=high).contains(&wanted.gateway) {
+        return fail("gateway", format!("{} is in range {id} ({low} to {high})", wanted.gateway));
     }
     Ok(())
 }

@@ -15,6 +15,13 @@ use crate::{Reply, Txn};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Reply> {
     let host = txn.get(message.host_uuid)?;
+    let pools = txn.children::<L2NetworkClusterRef>("clusterUuid", host.cluster_uuid.uuid());
+    if pools.iter().all(|attached| attached.l2_network_uuid != message.pool_uuid) {
+        let text = format!("pool {} is not in the host's cluster", message.pool_uuid);
+        let cluster = host.cluster_uuid;
+        return Err(Error::field("poolUuid", text)
+            .hint(format!("AttachL2NetworkToCluster brings it into cluster {cluster}")));
+    }
     let address = message.vtep_ip.unwrap_or(host.management_ip);
     if of_host(txn, host.uuid, message.pool_uuid).is_some() {
         let text = format!("host {} has a VTEP in pool {} already", host.uuid, message.pool_uuid);

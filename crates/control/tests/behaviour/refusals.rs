@@ -171,7 +171,12 @@ fn a_pool_is_attached_once_with_its_network_named() {
     let tag = |cidr: &str| {
         format!("l2NetworkUuid::{}::clusterUuid::{cluster}::cidr::{cidr}", fixture.pool)
     };
-    for tags in [vec![], vec![tag("{nonsense}")], vec![tag("{10.0.0.0/8}"), tag("{11.0.0.0/8}")]] {
+    for tags in [
+        vec![],
+        vec![tag("{nonsense}")],
+        vec![tag("10.0.0.0/8")],
+        vec![tag("{10.0.0.0/8}"), tag("{11.0.0.0/8}")],
+    ] {
         let error = cloud.call_tagged("AttachL2NetworkToCluster", attach.clone(), &tags);
         assert_eq!(error.unwrap_err().field.as_deref(), Some("systemTags"), "{tags:?}");
     }
@@ -186,4 +191,90 @@ fn a_uuid_names_one_resource_of_whatever_kind() {
     let error = cloud.run("CreateL2VxlanNetwork", params, &[], taken).unwrap_err();
     assert_eq!((error.code, error.field.as_deref()), (Code::UuidTaken, Some("resourceUuid")));
     assert!(error.message.contains("L2VxlanNetworkPool"), "{error}");
+}
+
+#[test]
+fn ranges_at_the_edges_of_the_address_space_are_refused() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let v4 = [
+        ("0.0.0.0", "0.0.0.9", "255.255.255.0", "0.0.0.1", "startIp"),
+        ("0.0.0.2", "0.0.0.9", "255.255.255.0", "0.0.0.1", "startIp"),
+        ("255.255.255.1", "255.255.255.255", "255.255.255.0", "255.255.255.2", "startIp"),
+        ("126.0.0.1", "128.0.0.9", "128.0.0.0", "1.0.0.1", "endIp"),
+        ("10.0.0.2", "10.0.0.9", "0.0.0.0", "10.0.0.1", "netmask"),
+        ("10.9.0.1", "10.9.0.2", "255.255.255.252", "10.9.0.1", "gateway"),
+        ("10.9.0.1", "10.9.0.1", "255.255.255.254", "10.9.0.0", "netmask"),
+    ];
+    for (start, end, netmask, gateway, field) in v4 {
+        let params = json!({
+            "l3NetworkUuid": l3, "name": "edge", "startIp": start, "endIp": end,
+            "netmask": netmask, "gateway": gateway,
+        });
+        let (_, seen, text) = cloud.refusal("AddIpRange", params);
+        assert_eq!(seen.as_deref(), Some(field), "{start} to {end}: {text}");
+    }
+    let v6 = [
+        ("::", "::9", "::1", 64, "startIp"),
+        ("::ffff:10.0.0.10", "::ffff:10.0.0.13", "::ffff:10.0.0.1", 120, "startIp"),
+        ("::fffe:0:2", "::1:0:0:9", "::fffe:0:1", 64, "startIp"),
+        ("fe7f::2", "fec0::2", "fe00::9", 8, "endIp"),
+        ("fd00::2", "fd00::9", "fe80::1", 64, "gateway"),
+        ("ffff::2", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff::1", 8, "startIp"),
+        ("10.0.0.2", "fd00::9", "fd00::1", 64, "startIp"),
+        ("fd00::2", "fd00::9", "fd00::1", 127, "prefixLen"),
+    ];
+    for (start, end, gateway, prefix, field) in v6 {
+        let params = json!({
+            "l3NetworkUuid": l3, "name": "edge", "startIp": start, "endIp": end,
+            "gateway": gateway, "prefixLen": prefix, "addressMode": "Stateful-DHCP",
+        });
+        let (_, seen, text) = cloud.refusal("AddIpv6Range", params);
+        assert_eq!(seen.as_deref(), Some(field), "{start} to {end}: {text}");
+    }
+}
+
+#[test]
+fn a_range_gives_out_no_gateway_of_another_one_on_its_l2() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l2 = cloud.made("CreateL2VxlanNetwork", json!({"name": "l2", "poolUuid": fixture.pool}));
+    let l3 = |name: &str| cloud.made("CreateL3Network", json!({"name": name, "l2NetworkUuid": l2}));
+    let with = |l3: &str, start: &str, end: &str, gateway: &str| {
+        let mut params = range(l3, start, end);
+        params["gateway"] = gateway.into();
+        params
+    };
+    let (a, b) = (l3("a"), l3("b"));
+    cloud.call("AddIpRange", with(&a, "10.0.0.10", "10.0.0.20", "10.0.0.1")).unwrap();
+    let cases = [
+        (with(&b, "10.0.0.1", "10.0.0.9", "10.0.0.30"), "startIp"),
+        (with(&b, "10.0.0.30", "10.0.0.40", "10.0.0.15"), "gateway"),
+    ];
+    for (params, field) in cases {
+        let (_, seen, text) = cloud.refusal("AddIpRange", params);
+        assert_eq!(seen.as_deref(), Some(field), "{text}");
+    }
+    cloud.call("AddIpRange", with(&b, "10.0.0.30", "10.0.0.40", "10.0.0.1")).unwrap();
+}
+
+#[test]
+fn a_vtep_is_only_where_its_pool_is_attached() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let pool = json!({"name": "q", "zoneUuid": fixture.zone});
+    let pool = cloud.made("CreateL2VxlanNetworkPool", pool);
+    let vtep = json!({"hostUuid": fixture.hosts[0], "poolUuid": pool});
+    let (_, field, text) = cloud.refusal("CreateVxlanVtep", vtep);
+    assert_eq!(field.as_deref(), Some("poolUuid"), "{text}");
+}
+
+#[test]
+fn a_management_address_belongs_to_one_host() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let host = |ip: &str| json!({"name": ip, "managementIp": ip, "clusterUuid": fixture.cluster});
+    for ip in ["172.30.0.1", "0.0.0.0", "127.0.0.1", "255.255.255.255", "ff02::1", "::1"] {
+        let (_, field, text) = cloud.refusal("AddKVMHost", host(ip));
+        assert_eq!(field.as_deref(), Some("managementIp"), "{text}");
+    }
+    cloud.call("DeleteHost", json!({"uuid": fixture.hosts[0]})).unwrap();
+    cloud.call("AddKVMHost", host("172.30.0.1")).unwrap();
 }
