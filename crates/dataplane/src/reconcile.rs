@@ -11,7 +11,7 @@ use crate::pinned::{Maps, Table, failed, is_absent};
 use crate::tables::{Change, Changes, Tables};
 use aya::Pod;
 use aya::maps::PerCpuValues;
-use packet::{Plain, Port, PortKey, State, Traffic};
+use packet::{CtSlot, Plain, Port, PortKey, State, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads the tables back.
@@ -118,8 +118,13 @@ fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<us
         return Ok(0);
     }
     let mut purged = 0;
-    for key in maps.ct.keys()?.iter().filter(|key| gone.contains(&key.port)) {
+    for (key, slot) in maps.ct.read()?.iter().filter(|(key, _)| gone.contains(&key.port)) {
         maps.ct.remove(key)?;
+        // The slot too, while the port still has its count: a port of the same number may come
+        // back, with a count of 0 that a left slot would later take below.
+        if maps.ct_slots.get(*slot)?.key == *key {
+            maps.ct_slots.set(*slot, &CtSlot::default())?;
+        }
         purged += 1;
     }
     for number in &gone {
@@ -133,8 +138,10 @@ fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<us
     Ok(purged)
 }
 
-/// Writes how many slots each port really holds, where the count says otherwise.
+/// Writes how many slots each port really holds, where the count says otherwise. A count that
+/// moves meanwhile is left for another time: its changes would be lost.
 pub(crate) fn recount(maps: &mut Maps) -> Result<(), Error> {
+    let before = maps.ct_used.read()?;
     let mut used: BTreeMap<u32, i64> = BTreeMap::new();
     for number in 0..maps.ct_slots.limit() {
         let slot = maps.ct_slots.get(number)?;
@@ -144,7 +151,7 @@ pub(crate) fn recount(maps: &mut Maps) -> Result<(), Error> {
     }
     for (port, counted) in maps.ct_used.read()? {
         let real = used.get(&port).copied().unwrap_or_default();
-        if counted != real {
+        if counted != real && before.get(&port) == Some(&counted) {
             maps.ct_used.insert(&port, &real)?;
         }
     }

@@ -151,6 +151,25 @@ fn a_recount_mends_counts_that_drifted() {
 }
 
 #[test]
+fn a_number_that_comes_back_has_none_of_the_slots_of_before() {
+    if !may_run("a_number_that_comes_back_has_none_of_the_slots_of_before") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
+    let mut harness = TestHarness::open(&options).unwrap();
+    let vector =
+        all().into_iter().find(|vector| vector.name == "a port at its budget is refused").unwrap();
+    fill(&mut harness, &vector.before);
+    let tables = harness.plane.read_back().unwrap();
+    harness.plane.reconcile(&Tables { ports: BTreeMap::new(), ..tables.clone() }).unwrap();
+    harness.plane.reconcile(&tables).unwrap();
+    let (slots, links, used) = harness.conntrack_table().unwrap();
+    assert_eq!((slots, links), (vec![], vec![]), "left slots would be taken off the new count");
+    assert!(used.iter().all(|(_, count)| *count == 0), "{used:?}");
+}
+
+#[test]
 fn an_open_plane_has_the_conntrack_table_that_it_was_made_with() {
     if !may_run("an_open_plane_has_the_conntrack_table_that_it_was_made_with") {
         return;
