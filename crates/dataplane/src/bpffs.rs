@@ -11,7 +11,7 @@ use crate::error::Error;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use packet::LAYOUT_VERSION;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -46,36 +46,74 @@ impl Paths {
 
     /// Mounts the file system if it is not, and makes the directories.
     pub(crate) fn prepare(&self) -> Result<(), Error> {
-        fs::create_dir_all(&self.root).map_err(failed(&self.root, "create"))?;
-        if !is_bpffs(&self.root)? {
-            nix::mount::mount(
-                Some("netloom"),
-                &self.root,
-                Some("bpf"),
-                MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-                Some("mode=0700"),
-            )
-            .map_err(|errno| failed(&self.root, "mount")(errno.into()))?;
-        }
+        mount(&self.root)?;
         for directory in [self.maps(), self.programs(), self.links()] {
             fs::create_dir_all(&directory).map_err(failed(&directory, "create"))?;
         }
         Ok(())
     }
 
-    /// Removes the programs of other objects; the links no longer use them.
-    pub(crate) fn remove_other_programs(&self) -> Result<(), Error> {
+    /// Removes the programs of other objects and the maps of other layouts; the links no longer
+    /// use them.
+    pub(crate) fn remove_others(&self) -> Result<(), Error> {
+        let ours = [self.programs(), self.maps(), self.links()];
         for entry in entries(&self.root)? {
-            let other = entry.file_name().is_some_and(|name| {
-                let name = name.to_string_lossy();
-                name.starts_with("programs-") && name != self.program_set
-            });
+            let other = !ours.contains(&entry)
+                && entry.file_name().is_some_and(|name| {
+                    let name = name.to_string_lossy();
+                    name.starts_with("programs-") || name.starts_with("maps-")
+                });
             if other {
                 fs::remove_dir_all(&entry).map_err(failed(&entry, "remove"))?;
             }
         }
         Ok(())
     }
+}
+
+/// A host's data plane, held by one agent; given back when dropped, or when the process dies.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "the locks go with the files")] [File; 2]);
+
+impl Hold {
+    /// Mounts the bpf file system if it is not, and takes the data plane in it for this agent.
+    /// Two that write different tables would undo each other's work for ever.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another process has it, [`Error::Bpffs`] when it cannot be used.
+    pub fn take(root: &Path) -> Result<Hold, Error> {
+        fs::create_dir_all(root).map_err(failed(root, "create"))?;
+        // The directory below the mount too: two that start at once would each mount their own.
+        let below = lock(root)?;
+        let mounted = is_bpffs(root)?;
+        mount(root)?;
+        let above = match mounted {
+            // The same directory again; a lock is the file's, not the directory's.
+            true => below.try_clone().map_err(failed(root, "lock"))?,
+            false => lock(root)?,
+        };
+        Ok(Hold([below, above]))
+    }
+}
+
+fn lock(root: &Path) -> Result<File, Error> {
+    let directory = File::open(root).map_err(failed(root, "open"))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(Error::Held { path: root.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(failed(root, "lock")(error)),
+    }
+}
+
+/// Mounts the file system if it is not.
+fn mount(root: &Path) -> Result<(), Error> {
+    fs::create_dir_all(root).map_err(failed(root, "create"))?;
+    if is_bpffs(root)? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("netloom"), root, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| failed(root, "mount")(errno.into()))
 }
 
 /// The paths in a directory; none if it does not exist.

@@ -61,6 +61,15 @@ pub enum Error {
         /// The kernel's words.
         cause: String,
     },
+    /// Another agent works on this data plane.
+    #[error(
+        "another netloom agent works on the data plane in {path}; stop it first, or give this one \
+         a bpf file system of its own with --bpffs"
+    )]
+    Held {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// The bpf file system cannot be used.
     #[error("bpf file system at {path}: cannot {action}: {cause}")]
     Bpffs {

@@ -17,6 +17,7 @@ mod preflight;
 mod reconcile;
 mod tables;
 
+pub use bpffs::Hold;
 pub use counters::{Connection, Counters, DroppedFrame};
 pub use error::{Error, PreflightError};
 #[cfg(feature = "test-run")]

@@ -72,7 +72,7 @@ impl DataPlane {
         maps.set_config(config)?;
         let mut plane = DataPlane { paths, programs, maps, events };
         plane.refresh_links()?;
-        plane.paths.remove_other_programs()?;
+        plane.paths.remove_others()?;
         Ok((plane, object))
     }
 

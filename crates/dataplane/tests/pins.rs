@@ -6,7 +6,7 @@ mod support;
 use netloom_dataplane::packet::{
     Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
 };
-use netloom_dataplane::{Changes, DataPlane, Error, Options, Tables, preflight, unload};
+use netloom_dataplane::{Changes, DataPlane, Error, Hold, Options, Tables, preflight, unload};
 use std::collections::BTreeSet;
 use std::path::Path;
 use support::{Host, ifindex, ip, may_run};
@@ -101,7 +101,10 @@ fn another_program_is_replaced_in_place() {
             std::fs::rename(&path, path.with_file_name("programs-0123456789abcdef")).unwrap();
         }
     }
+    // And the maps of another layout are beside ours.
+    std::fs::create_dir(host.bpffs().join("maps-0")).unwrap();
     drop(DataPlane::open(&options).unwrap());
+    assert!(!host.bpffs().join("maps-0").exists());
     let after = links(&host.bpffs());
     let ids = |links: &[(String, u32, u32)]| -> Vec<(String, u32)> {
         links.iter().map(|(name, id, _)| (name.clone(), *id)).collect()
@@ -111,6 +114,22 @@ fn another_program_is_replaced_in_place() {
         assert_ne!(old.2, new.2, "{}: the program is another", old.0);
     }
     assert!(!host.bpffs().join("programs-0123456789abcdef").exists());
+}
+
+#[test]
+fn one_agent_at_a_time_has_the_data_plane() {
+    if !may_run("one_agent_at_a_time_has_the_data_plane") {
+        return;
+    }
+    let host = Host::enter();
+    let hold = Hold::take(&host.bpffs()).unwrap();
+    let refused = Hold::take(&host.bpffs()).unwrap_err().to_string();
+    assert!(refused.contains("another netloom agent"), "{refused}");
+    drop(DataPlane::open(&Options::new(host.bpffs())).unwrap());
+    drop(hold);
+    let hold = Hold::take(&host.bpffs()).unwrap();
+    assert!(Hold::take(&host.bpffs()).is_err(), "also when it found the file system mounted");
+    drop(hold);
 }
 
 #[test]
