@@ -17,6 +17,7 @@ use model::{
     resource::{MESSAGES, job::Job},
 };
 use serde_json::Map;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,8 +34,13 @@ pub struct Door {
     pub sessions: Sessions,
     /// What agents need to enrol.
     pub enrolment: Enrolment,
+    /// Password checks that may run now; the others wait.
+    pub(crate) logins: Arc<Semaphore>,
     operations: BTreeMap<&'static str, Arc<Operation>>,
 }
+
+/// Password checks at a time. Each takes 19 MiB and a core, and strangers may ask for them.
+const LOGINS_MAX: usize = 4;
 
 /// What agents need to enrol, besides their token.
 #[derive(Clone, Debug)]
@@ -59,7 +65,8 @@ impl Door {
     pub fn new(jobs: Jobs, enrolment: Enrolment) -> Self {
         let all = control::operation::all().into_iter();
         let operations = all.map(|operation| (operation.def.name, Arc::new(operation))).collect();
-        Self { jobs, sessions: Sessions::default(), enrolment, operations }
+        let (sessions, logins) = (Sessions::default(), Arc::new(Semaphore::new(LOGINS_MAX)));
+        Self { jobs, sessions, enrolment, logins, operations }
     }
 }
 

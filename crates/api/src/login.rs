@@ -1,5 +1,7 @@
 //! Messages that are answered at once: sessions and enrolment.
 
+use std::sync::Arc;
+
 use control::{Call, Txn, account, host, secret};
 use model::{Error, Id, MessageDef, Record, Result, resource::host::Host};
 use serde_json::{Value, json};
@@ -35,11 +37,18 @@ pub(crate) async fn answer(door: &Door, def: &MessageDef, parsed: &Parsed) -> Re
 }
 
 async fn log_in(door: &Door, name: String, digest: String) -> Result<Value> {
-    let snapshot = door.jobs.store().snapshot();
-    let check = move || account::authenticate(&snapshot, &name, &digest);
-    let account = tokio::task::spawn_blocking(check).await.map_err(|cause| {
+    let unchecked = |cause: &dyn std::fmt::Display| {
         Error::new(model::Code::Internal, "the login could not be checked").cause(cause)
-    })??;
+    };
+    let turn = Arc::clone(&door.logins).acquire_owned().await.map_err(|cause| unchecked(&cause))?;
+    let snapshot = door.jobs.store().snapshot();
+    // The turn lasts as long as the check, even if the caller goes away.
+    let check = move || {
+        let _turn = turn;
+        account::authenticate(&snapshot, &name, &digest)
+    };
+    let checked = tokio::task::spawn_blocking(check).await.map_err(|cause| unchecked(&cause))?;
+    let account = checked?;
     let session = door.sessions.open(account.uuid, door.jobs.now());
     Ok(json!({"inventory": {
         "uuid": session.uuid.simple().to_string(),
