@@ -1,6 +1,7 @@
 //! The binary: parses, wires up, runs.
 
 mod agent;
+mod data;
 mod lab;
 mod runtime;
 mod server;

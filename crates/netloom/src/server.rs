@@ -5,7 +5,7 @@ use std::{
     fs, io,
     io::Write,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -22,7 +22,7 @@ use store::{Read, Store};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, runtime};
+use crate::{Failure, data, runtime};
 
 /// How often jobs that are long over are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -52,11 +52,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let rest = listen_rest(arguments.listen)?;
     let agents = listen_agents(&arguments, rest.local_addr()?)?;
     let advertised = advertised(&arguments, agents.local_addr()?)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&arguments.data).map_err(|cause| {
-        let path = arguments.data.display();
-        format!("cannot make {path}: {cause}; choose a directory that you may write with --data")
-    })?;
-    let engine = store::Sqlite::open(arguments.data.join("netloom.db"))?;
+    data::open(&arguments.data)?;
+    let engine = store::Sqlite::open(arguments.data.join(data::STORE))?;
     let store: Store<Record> = Store::open(Box::new(engine))?;
     create_admin(&store, &arguments.data)?;
     let pki = Pki::open(&arguments.data.join("pki"), runtime::now())?;
