@@ -14,9 +14,9 @@ use packet::{Meta, Packet, Verdict};
 #[inline(always)]
 fn run(ctx: &TcContext, entry: impl FnOnce(&mut Skb, &Meta, &mut Packet) -> Verdict) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
-    let Some(meta) = TEST_META.get(0).copied() else { return TC_ACT_SHOT };
+    let Some(meta) = TEST_META.get(0) else { return TC_ACT_SHOT };
     let Some(packet) = skb::packet() else { return TC_ACT_SHOT };
-    let record = entry(&mut skb, &meta, packet).record();
+    let record = entry(&mut skb, meta, packet).record();
     match TEST_VERDICT.set(0, record, 0) {
         Ok(()) => TC_ACT_OK,
         Err(_) => TC_ACT_SHOT,

@@ -22,8 +22,8 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict
         }
         Verdict::DeliverLocal { ifindex, via: Via::Interface } => deliver(skb, ifindex),
         Verdict::Reflect => deliver(skb, meta.ifindex),
-        Verdict::Tunnel { vni, vtep } => {
-            if !set_tunnel_key(skb, vni, &vtep) {
+        Verdict::Tunnel { vni, vtep, local } => {
+            if !set_tunnel_key(skb, vni, &vtep, &local) {
                 let drop = Drop { reason: DropReason::TunnelKeyRefused, entry, port: 0 };
                 skb.count_drop(meta, &drop);
                 return TC_ACT_SHOT;
@@ -49,9 +49,11 @@ fn deliver(skb: &mut Skb, ifindex: u32) -> i32 {
     unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
-/// Tells the tunnel device where the frame goes.
-#[inline(always)]
-fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr) -> bool {
+/// Tells the tunnel device where the frame goes and whence; a local address of zero means none.
+///
+/// Not inlined: the key would take its place on the stack of every path.
+#[inline(never)]
+fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr, local: &Addr) -> bool {
     let mut key = MaybeUninit::<bpf_tunnel_key>::zeroed();
     // SAFETY: zero bytes are a valid value.
     let key = unsafe { key.assume_init_mut() };
@@ -61,10 +63,13 @@ fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr) -> bool {
         Some(octets) => {
             // The helper takes IPv4 in host order. RFC 7348, 5: the outer checksum should be 0.
             key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(octets);
+            let local = local.as_v4().map_or(0, u32::from_be_bytes);
+            key.__bindgen_anon_3.local_ipv4 = local;
             BPF_F_ZERO_CSUM_TX
         }
         None => {
             key.__bindgen_anon_1.remote_ipv6 = vtep.words();
+            key.__bindgen_anon_3.local_ipv6 = local.words();
             BPF_F_TUNINFO_IPV6
         }
     };

@@ -13,7 +13,7 @@ use wire::{digest::SetDigest, fact, holding::Holding};
 use crate::{
     kernel::{Kernel, Observed, Refusal},
     plan::{self, Steps, Wanted},
-    render::{facts, render},
+    render::{Rendered, facts, render},
 };
 
 /// What became of a pass.
@@ -91,6 +91,14 @@ impl<K: Kernel> Converger<K> {
         self.conclude(pass).await
     }
 
+    /// Mends what the programs count and may count wrongly. Not part of a pass: it is not wanted
+    /// often, and nothing depends on it.
+    pub(crate) async fn recount(&mut self) {
+        if let Err(refusal) = self.kernel.recount().await {
+            tracing::warn!(%refusal, "cannot recount the connections; trying again later");
+        }
+    }
+
     /// Takes away what must not be there: devices down, instances, programs.
     async fn clear(&mut self, steps: &Steps, pass: &mut Pass<'_>) {
         for nic in &steps.deactivate {
@@ -115,7 +123,10 @@ impl<K: Kernel> Converger<K> {
 
     /// Makes the maps hold what is desired, with the ports that are guarded by now.
     async fn fill(&mut self, pass: &mut Pass<'_>) -> bool {
-        let tables = render(pass.desired, &pass.guarded);
+        let Rendered { tables, unfit } = render(pass.desired, &pass.guarded);
+        // What has no room is guarded and closed; the others go on.
+        pass.guarded.retain(|nic, _| !unfit.contains_key(nic));
+        pass.outcome.failed.extend(unfit);
         if tables == pass.tables {
             return true;
         }
@@ -201,6 +212,12 @@ impl<K: Kernel> Converger<K> {
         let mut outcome = pass.outcome;
         outcome.kernel = fact::digest(&facts(&pass.observed.tables));
         outcome.up = plan::up(&pass.wanted, &pass.observed);
+        let known: BTreeSet<_> = pass.observed.tables.ports.keys().map(|key| key.ifindex).collect();
+        for (nic, seen) in pass.observed.instances.values().flatten() {
+            if !known.contains(&seen.ifindex) {
+                outcome.up.remove(nic);
+            }
+        }
         for (uuid, reason) in &outcome.failed {
             tracing::warn!(uuid = %uuid.simple(), reason, "not applied; trying again");
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
-use dataplane::{DataPlane, Options, Tables};
+use dataplane::{DataPlane, Hold, Options, Tables};
 use hostnet::{Netlink, VxlanSpec};
 use model::resource::{vm_nic::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
 use uuid::Uuid;
@@ -24,16 +24,16 @@ const TUNNEL_DEVICE: &str = "nlvx";
 pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
-    /// The tunnel device that the data plane was told of since the start.
-    tunnel: Option<u32>,
+    _hold: Hold,
 }
 
 impl Host {
-    /// Opens the data plane, or makes it. Blocks.
+    /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(bpffs: &Path, prefix: String) -> Result<Self, Error> {
+        let hold = Hold::take(bpffs)?;
         let plane = DataPlane::open(&Options::new(bpffs))?;
         let plane = Arc::new(Mutex::new(plane));
-        Ok(Self { driver: Netns::new(prefix), plane, tunnel: None })
+        Ok(Self { driver: Netns::new(prefix), plane, _hold: hold })
     }
 
     /// Works on the data plane in a thread that may block.
@@ -65,10 +65,9 @@ impl Kernel for Host {
             netlink.set_addr_gen_mode_none(link.index).await.map_err(Refusal::new)?;
         }
         let ifindex = link.index;
-        if self.tunnel != Some(ifindex) {
-            self.plane(move |plane| plane.set_tunnel_device(ifindex)).await?;
-            self.tunnel = Some(ifindex);
-        }
+        // Each time: it writes nothing where all is right, and a device without its program would
+        // hand what it receives to the host's own stack.
+        self.plane(move |plane| plane.set_tunnel_device(ifindex)).await?;
         // Guarded first.
         if !link.is_up {
             netlink.set_up(ifindex).await.map_err(Refusal::new)?;
@@ -111,6 +110,10 @@ impl Kernel for Host {
 
     async fn detach(&mut self, ifindex: u32) -> Result<(), Refusal> {
         self.plane(move |plane| plane.detach_port(ifindex)).await
+    }
+
+    async fn recount(&mut self) -> Result<(), Refusal> {
+        self.plane(DataPlane::recount_connections).await
     }
 
     async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {

@@ -77,6 +77,9 @@ pub trait Kernel: Send + 'static {
     /// Detaches a port's programs.
     fn detach(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Counts the connections of all ports anew.
+    fn recount(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// Makes the maps hold exactly this.
     fn reconcile(&mut self, tables: &Tables) -> impl Future<Output = Result<(), Refusal>> + Send;
 }

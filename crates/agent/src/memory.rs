@@ -185,6 +185,10 @@ impl Kernel for Memory {
         Ok(())
     }
 
+    async fn recount(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
         let mut state = self.state();
         if state.tables != *tables {

@@ -167,8 +167,9 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     let host = Host::enter();
     let far = Namespace::new();
     ip(&format!("link add under0 mtu 1600 type veth peer name under0 mtu 1600 netns {}", far.tid));
-    tunnel("192.0.2.1");
-    far.run(|| tunnel("192.0.2.2"));
+    // The kernel would send from the first address; the far host knows the second one only.
+    tunnel(&["192.0.2.101", "192.0.2.1"]);
+    far.run(|| tunnel(&["192.0.2.2"]));
 
     let a = Vm::new(1);
     let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
@@ -176,7 +177,8 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     plane.attach_port(a.ifindex()).unwrap();
     let mut tables = Tables::default();
     add_local(&mut tables, 1, a.ifindex(), Port::PEER);
-    add_station(&mut tables, 2, Fdb::remote(VNI, Addr::v4([192, 0, 2, 2])));
+    let (near_vtep, far_vtep) = (Addr::v4([192, 0, 2, 1]), Addr::v4([192, 0, 2, 2]));
+    add_station(&mut tables, 2, Fdb::remote(VNI, far_vtep).sent_from(near_vtep));
     tables.vteps.insert(VtepKey { vni: VNI, addr: Addr::v4([192, 0, 2, 2]) }, Vtep { net: 1 });
     plane.reconcile(&tables).unwrap();
 
@@ -206,9 +208,11 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     netloom_dataplane::unload(&host.bpffs().with_file_name("far")).unwrap();
 }
 
-/// The underlay address and the one VXLAN device.
-fn tunnel(address: &str) {
-    ip(&format!("addr add {address}/24 dev under0"));
+/// The underlay addresses and the one VXLAN device.
+fn tunnel(addresses: &[&str]) {
+    for address in addresses {
+        ip(&format!("addr add {address}/24 dev under0"));
+    }
     ip("link set under0 up");
     ip("link add vx0 mtu 1500 type vxlan dstport 4789 external nolearning");
     ip("link set vx0 up");

@@ -73,8 +73,7 @@ fn port_stages<K: Kernel>(
     conntrack::decide(kernel, packet, &zone)?;
     kernel.count(port.number, Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
-        let (vni, vtep) = station.remote_end();
-        return Ok(Verdict::Tunnel { vni, vtep });
+        return Ok(station.tunnel());
     };
     *concerned = receiver.number;
     zone = forward::zone(meta, &receiver, Direction::ToPort, port.net);

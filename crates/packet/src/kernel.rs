@@ -112,7 +112,7 @@ plain! {
     }
 
     /// A [`Verdict`] as bytes, for tests of the programs.
-    pub struct VerdictRecord[32] {
+    pub struct VerdictRecord[48] {
         /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass.
         pub kind: u32,
         /// Number of the drop reason, or interface index, or VNI.
@@ -123,6 +123,8 @@ plain! {
         pub pad: u32,
         /// The VTEP.
         pub vtep: Addr,
+        /// The own VTEP.
+        pub local: Addr,
     }
 }
 
@@ -153,6 +155,8 @@ pub enum Verdict {
         vni: u32,
         /// Where to.
         vtep: Addr,
+        /// The outer source; `::` leaves the choice to the host's routes.
+        local: Addr,
     },
     /// Send it, rewritten as a reply, out of the port it came from.
     Reflect,
@@ -166,15 +170,15 @@ impl Verdict {
     #[must_use]
     pub fn record(&self) -> VerdictRecord {
         let none = Addr::UNSPECIFIED_V6;
-        let (kind, value, peer, vtep) = match *self {
-            Verdict::Drop(reason) => (1, reason.number(), 0, none),
+        let (kind, value, peer, vtep, local) = match *self {
+            Verdict::Drop(reason) => (1, reason.number(), 0, none, none),
             Verdict::DeliverLocal { ifindex, via } => {
-                (2, ifindex, u32::from(matches!(via, Via::Peer)), none)
+                (2, ifindex, u32::from(matches!(via, Via::Peer)), none, none)
             }
-            Verdict::Tunnel { vni, vtep } => (3, vni, 0, vtep),
-            Verdict::Reflect => (4, 0, 0, none),
-            Verdict::Pass => (5, 0, 0, none),
+            Verdict::Tunnel { vni, vtep, local } => (3, vni, 0, vtep, local),
+            Verdict::Reflect => (4, 0, 0, none, none),
+            Verdict::Pass => (5, 0, 0, none, none),
         };
-        VerdictRecord { kind, value, peer, pad: 0, vtep }
+        VerdictRecord { kind, value, peer, pad: 0, vtep, local }
     }
 }

@@ -5,6 +5,7 @@
 //! the host's order. Nothing is keyed by an IP address alone: tenants overlap.
 
 use crate::addr::{Addr, Mac};
+use crate::kernel::Verdict;
 use crate::layout::{Zero, plain};
 use crate::sizes::EVENT_HEADER_BYTES;
 
@@ -54,7 +55,7 @@ plain! {
     }
 
     /// Value of `fdb`: where a station is. Made by [`Fdb::local`] and [`Fdb::remote`].
-    pub struct Fdb[32] {
+    pub struct Fdb[48] {
         /// 1 local, 2 remote.
         kind: u32,
         /// The port, if local.
@@ -63,6 +64,8 @@ plain! {
         vni: u32,
         /// The VTEP, if remote.
         vtep: Addr,
+        /// This host's own VTEP, if remote; `::` leaves the choice to the host's routes.
+        local: Addr,
     }
 
     /// Key of `neigh`: an address of a network that ARP and ND are answered for.
@@ -227,6 +230,8 @@ pub enum FdbTarget {
         vni: u32,
         /// Where to send it.
         vtep: Addr,
+        /// Where it comes from; `::` leaves the choice to the host's routes.
+        local: Addr,
     },
 }
 
@@ -234,13 +239,21 @@ impl Fdb {
     /// A station on this host.
     #[must_use]
     pub const fn local(port: PortKey) -> Fdb {
-        Fdb { kind: 1, port, vni: 0, vtep: Addr::UNSPECIFIED_V6 }
+        let none = Addr::UNSPECIFIED_V6;
+        Fdb { kind: 1, port, vni: 0, vtep: none, local: none }
     }
 
     /// A station on another host.
     #[must_use]
     pub const fn remote(vni: u32, vtep: Addr) -> Fdb {
-        Fdb { kind: 2, port: PortKey::untagged(0), vni, vtep }
+        Fdb { kind: 2, port: PortKey::untagged(0), vni, vtep, local: Addr::UNSPECIFIED_V6 }
+    }
+
+    /// The same, with this host's own VTEP as the outer source. The other host knows us by it
+    /// alone; a host with several addresses would otherwise send from the one that routes prefer.
+    #[must_use]
+    pub const fn sent_from(self, local: Addr) -> Fdb {
+        Fdb { local, ..self }
     }
 
     /// What it says; `None` for a kind that this version does not know.
@@ -248,7 +261,7 @@ impl Fdb {
     pub fn target(&self) -> Option<FdbTarget> {
         match self.kind {
             1 => Some(FdbTarget::Local(self.port)),
-            2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep }),
+            2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep, local: self.local }),
             _ => None,
         }
     }
@@ -259,10 +272,10 @@ impl Fdb {
         if self.kind == 1 { Some(self.port) } else { None }
     }
 
-    /// Where the station is otherwise.
+    /// What to do with a frame for it otherwise.
     #[inline(always)]
-    pub(crate) fn remote_end(&self) -> (u32, Addr) {
-        (self.vni, self.vtep)
+    pub(crate) fn tunnel(&self) -> Verdict {
+        Verdict::Tunnel { vni: self.vni, vtep: self.vtep, local: self.local }
     }
 
     /// Whether this version knows the kind.

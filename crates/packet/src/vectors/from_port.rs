@@ -3,7 +3,7 @@
 use super::Vector;
 use super::frame::{Ip, ethernet, icmp, tcp, udp};
 use super::world::{A, A_NUMBER, B, C, R, VNI, a_to, addr, from_a};
-use crate::{DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, Verdict};
+use crate::{Addr, DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, Verdict};
 
 const SYN: u8 = 2;
 
@@ -121,14 +121,18 @@ fn destination_vectors() -> Vec<Vector> {
             a_to(R, &Ip::new(A.v6, R.v6, 58, icmp(128, 0, [0, 7, 0, 1], &[0; 8])))
         })
         .a_reaches_r(),
-        from_a("a remote station behind an ipv6 vtep", {
+        from_a("a remote station behind an ipv6 vtep, from any address of ours", {
             a_to(R, &Ip::new(A.v4, R.v4, 17, udp(1, 2)))
         })
         .with(|memory| {
             memory.fdb.insert(FdbKey::new(1, R.mac), Fdb::remote(VNI, addr(v6_vtep)));
         })
         .sent(A_NUMBER)
-        .verdict(Verdict::Tunnel { vni: VNI, vtep: addr(v6_vtep) }),
+        .verdict(Verdict::Tunnel {
+            vni: VNI,
+            vtep: addr(v6_vtep),
+            local: Addr::UNSPECIFIED_V6,
+        }),
         from_a("other protocols are tracked by address", {
             a_to(B, &Ip::new(A.v4, B.v4, 132, vec![0; 12]))
         })

@@ -44,6 +44,9 @@ pub(super) const VNI: u32 = 100;
 /// The VTEP behind which R is.
 pub(super) const VTEP: &str = "192.0.2.2";
 
+/// The VTEP of this host.
+pub(super) const LOCAL_VTEP: &str = "192.0.2.1";
+
 /// A station.
 #[derive(Clone, Copy)]
 pub(super) struct Station {
@@ -82,7 +85,8 @@ pub(super) fn world() -> Memory {
             memory.neigh.insert(NeighKey { net, addr: addr(text) }, Neigh::new(station.mac));
         }
     }
-    memory.fdb.insert(FdbKey::new(1, R.mac), Fdb::remote(VNI, addr(VTEP)));
+    let remote = Fdb::remote(VNI, addr(VTEP)).sent_from(addr(LOCAL_VTEP));
+    memory.fdb.insert(FdbKey::new(1, R.mac), remote);
     for text in [R.v4, R.v6] {
         memory.neigh.insert(NeighKey { net: 1, addr: addr(text) }, Neigh::new(R.mac));
     }
@@ -212,7 +216,8 @@ impl Vector {
 
     /// From A to R, through the tunnel.
     pub(super) fn a_reaches_r(self) -> Vector {
-        self.sent(A_NUMBER).verdict(Verdict::Tunnel { vni: VNI, vtep: addr(VTEP) })
+        let (vtep, local) = (addr(VTEP), addr(LOCAL_VTEP));
+        self.sent(A_NUMBER).verdict(Verdict::Tunnel { vni: VNI, vtep, local })
     }
 }
 
