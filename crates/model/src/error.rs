@@ -101,10 +101,12 @@ impl Error {
         Self { code, message: message.into(), field: None, hint: None, cause: None }
     }
 
-    /// A field breaks a rule.
+    /// A field breaks a rule. Both may quote the caller, so they are cut: errors are kept for a
+    /// while, and a caller's megabyte must not be.
     pub fn field(name: &str, rule: impl fmt::Display) -> Self {
+        let (name, rule) = (cut(name, NAME_MAX), cut(&rule.to_string(), RULE_MAX));
         let mut error = Self::new(Code::InvalidArgument, format!("field {name}: {rule}"));
-        error.field = Some(name.to_owned());
+        error.field = Some(name);
         error
     }
 
@@ -136,6 +138,18 @@ impl Error {
     }
 }
 
+/// Longest name of a field in an error, in characters; ours are shorter.
+const NAME_MAX: usize = 64;
+/// Longest rule in an error, in characters: a uuid or three and the longest text field.
+const RULE_MAX: usize = 512;
+
+fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} [{}]", self.message, self.code.as_str())?;
@@ -160,5 +174,13 @@ mod tests {
     fn codes_are_unique() {
         let codes: std::collections::BTreeSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
         assert_eq!(codes.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn what_callers_send_is_not_repeated_at_length() {
+        let megabyte = "\u{fc}".repeat(1 << 20);
+        let error = Error::field(&megabyte, &megabyte);
+        assert!(error.to_string().chars().count() < 700);
+        assert_eq!(Error::field("name", "is required").message, "field name: is required");
     }
 }
