@@ -109,7 +109,12 @@ pub async fn serve(
 /// All routes, below `/zstack/v1` and `/v1`: ZStack's clients use either.
 pub fn router(door: Arc<Door>) -> Router {
     let routes = messages(queries(Router::new())).route("/api-jobs/{uuid}", get(poll));
-    Router::new().nest("/zstack/v1", routes.clone()).nest("/v1", routes).with_state(door)
+    let nothing = || async {
+        let text = "nothing is here; `netloom messages` lists what is, and where";
+        answer::protocol(StatusCode::NOT_FOUND, text)
+    };
+    let doors = Router::new().nest("/zstack/v1", routes.clone()).nest("/v1", routes);
+    doors.fallback(nothing).with_state(door)
 }
 
 /// One route for each message; messages that share method and path share a route.

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use control::inventory;
-use model::{Error, FieldType, Kind, Record, Result, status::Board};
+use model::{Error, FieldType, Kind, Record, Result, Timestamp, status::Board};
 use serde_json::{Map, Value, json};
 use store::Read;
 use uuid::Uuid;
@@ -86,16 +86,16 @@ pub(crate) fn parse(kind: Kind, pairs: &[(String, String)]) -> Result<Query> {
             "q" => query.conditions.push(condition(kind, value)?),
             "start" => query.start = number(key, value)?,
             "limit" => query.limit = number(key, value)?,
-            "count" => query.count_only = value == "true",
-            "replyWithCount" => query.with_count = value == "true",
+            "count" => query.count_only = truth(key, value)?,
+            "replyWithCount" => query.with_count = truth(key, value)?,
             "sort" => {
                 let field = value.trim_start_matches(['+', '-', ' ']);
-                known_field(kind, field)?;
+                known_field(kind, key, field)?;
                 query.sort = Some((field.to_owned(), value.starts_with('-')));
             }
             "fields" => {
                 let names: Vec<String> = value.split(',').map(|f| f.trim().to_owned()).collect();
-                names.iter().try_for_each(|name| known_field(kind, name))?;
+                names.iter().try_for_each(|name| known_field(kind, key, name))?;
                 query.fields = Some(names);
             }
             other => {
@@ -123,8 +123,9 @@ pub(crate) fn run(query: &Query, read: &impl Read<Record>, board: &Board) -> Val
         return json!({"total": total});
     }
     if let Some((field, descending)) = &query.sort {
+        let by_time = is_time(query.kind, field);
         found.sort_by(|a, b| {
-            let order = compare(a.get(field), b.get(field));
+            let order = compare(by_time, a.get(field), b.get(field));
             if *descending { order.reverse() } else { order }
         });
     }
@@ -158,6 +159,10 @@ fn candidates(query: &Query, read: &impl Read<Record>) -> Vec<Record> {
     read.list(query.kind).map(|record| (*record).clone()).collect()
 }
 
+fn truth(key: &str, value: &str) -> Result<bool> {
+    value.parse().map_err(|_| Error::field(key, format!("\"{value}\" is not true or false")))
+}
+
 fn number(key: &str, value: &str) -> Result<usize> {
     value.parse().map_err(|_| Error::field(key, format!("\"{value}\" is not a whole number")))
 }
@@ -178,11 +183,27 @@ fn condition(kind: Kind, text: &str) -> Result<Condition> {
         ));
     };
     let (field, value) = (text[..at].trim(), &text[at + op.len()..]);
-    known_field(kind, field)?;
+    known_field(kind, "q", field)?;
+    comparable(kind, field, operator, value)?;
     Ok(Condition { field: field.to_owned(), operator, value: value.to_owned() })
 }
 
-fn known_field(kind: Kind, name: &str) -> Result<()> {
+/// A point in time is before or after another one only.
+fn comparable(kind: Kind, name: &str, operator: Operator, value: &str) -> Result<()> {
+    use Operator::{Greater, GreaterOrEqual, Less, LessOrEqual};
+    let ordered = matches!(operator, Greater | GreaterOrEqual | Less | LessOrEqual);
+    if !ordered || !is_time(kind, name) {
+        return Ok(());
+    }
+    let time: std::result::Result<Timestamp, _> = value.parse();
+    time.map(drop).map_err(|rule| Error::field("q", format!("\"{value}\" is {rule}")))
+}
+
+fn is_time(kind: Kind, name: &str) -> bool {
+    kind.def().fields.iter().any(|field| field.name == name && field.kind == FieldType::Time)
+}
+
+fn known_field(kind: Kind, key: &str, name: &str) -> Result<()> {
     let def = kind.def();
     let declared = def.fields.iter().filter(|field| !field.hidden).map(|field| field.name);
     let mut all: Vec<&str> =
@@ -191,7 +212,7 @@ fn known_field(kind: Kind, name: &str) -> Result<()> {
         return Ok(());
     }
     all.sort_unstable();
-    let error = Error::field("q", format!("{} has no field {name}", def.name));
+    let error = Error::field(key, format!("{} has no field {name}", def.name));
     Err(error.hint(format!("its fields: {}", all.join(", "))))
 }
 
@@ -223,8 +244,13 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Numbers compare as numbers, everything else as text.
+/// Numbers compare as numbers, times as times, everything else as text.
 fn order(kind: Kind, condition: &Condition, value: &Value) -> Ordering {
+    if let (Some(value), Ok(wanted)) = (time(value), condition.value.parse())
+        && is_time(kind, &condition.field)
+    {
+        return value.cmp(&wanted);
+    }
     let field = kind.def().fields.iter().find(|field| field.name == condition.field);
     let numeric = field.is_some_and(|field| field.kind == FieldType::Integer) || value.is_number();
     match (numeric, value.as_i64(), condition.value.parse::<i64>()) {
@@ -233,7 +259,15 @@ fn order(kind: Kind, condition: &Condition, value: &Value) -> Ordering {
     }
 }
 
-fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+fn time(shown: &Value) -> Option<Timestamp> {
+    shown.as_str()?.parse().ok()
+}
+
+/// How two resources are ordered by a field that both show, or do not.
+fn compare(by_time: bool, a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    if by_time {
+        return a.and_then(time).cmp(&b.and_then(time));
+    }
     match (a.and_then(Value::as_i64), b.and_then(Value::as_i64)) {
         (Some(a), Some(b)) => a.cmp(&b),
         _ => a.map(plain).cmp(&b.map(plain)),
@@ -290,6 +324,17 @@ mod tests {
         assert!(condition(Kind::Zone, "name").is_err());
         assert!(condition(Kind::Zone, "colour=red").is_err());
         assert!(condition(Kind::L2VxlanNetwork, "number=1").is_err(), "hidden");
+    }
+
+    #[test]
+    fn times_compare_as_times() {
+        let at = |text: &str| serde_json::json!(text);
+        let (april, march) = (at("Apr 1, 2026 1:00:00 PM"), at("Mar 1, 2026 2:00:00 PM"));
+        assert_eq!(compare(true, Some(&april), Some(&march)), Ordering::Greater);
+        let after = condition(Kind::Zone, "createDate>2026-03-09 00:00:00").unwrap();
+        assert_eq!(order(Kind::Zone, &after, &april), Ordering::Greater);
+        assert_eq!(order(Kind::Zone, &after, &march), Ordering::Less);
+        assert!(condition(Kind::Zone, "createDate>yesterday").is_err());
     }
 
     #[test]

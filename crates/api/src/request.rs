@@ -66,6 +66,7 @@ pub(crate) fn parse(
     }
     if def.creates.is_some()
         && let Some(wanted) = parsed.params.remove("resourceUuid")
+        && !wanted.is_null()
     {
         let uuid = wanted.as_str().and_then(model::id::parse_uuid);
         let hint = "32 lower-case hex digits without dashes, or leave it out";

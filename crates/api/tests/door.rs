@@ -144,6 +144,7 @@ fn a_refusal_shows_on_the_job_with_field_rule_and_hint() {
         (r#"{"params": {"name": "z"}, "colour": "red"}"#, "SYS.1007", "colour"),
         (r#"{"params": {}}"#, "SYS.1007", "name"),
         (r#"{"params": {"name": "z", "resourceUuid": "x"}}"#, "SYS.1007", "resourceUuid"),
+        (r#"{"params": {"name": "z"}, "systemTags": ["a::b"]}"#, "SYS.1007", "systemTags"),
     ];
     for (body, code, field) in cases {
         let (status, text) = running.post("/v1/zones", body, &[]);
@@ -214,12 +215,21 @@ fn queries_filter_sort_page_and_count() {
     assert_eq!(counted, json!({"total": 2}));
     let some = query(&[("fields", "name"), ("q", "name=a"), ("replyWithCount", "true")]).unwrap();
     assert_eq!(some, json!({"inventories": [{"name": "a"}], "total": 1}));
-    for bad in [("q", "colour=red"), ("q", "name"), ("limit", "x"), ("filter", "x")] {
+    let odd = [
+        ("q", "colour=red"),
+        ("q", "name"),
+        ("q", "createDate>yesterday"),
+        ("limit", "x"),
+        ("limit", "-1"),
+        ("count", "maybe"),
+        ("sort", "colour"),
+        ("fields", "name,colour"),
+        ("filter", "x"),
+    ];
+    for bad in odd {
         let refused = query(&[bad]).unwrap_err();
-        assert!(
-            matches!(refused, Error::Refused { ref code, .. } if code == "SYS.1007"),
-            "{bad:?}"
-        );
+        let Error::Refused { code, field, .. } = refused else { panic!("{bad:?}: {refused}") };
+        assert_eq!((code.as_str(), field.as_deref()), ("SYS.1007", Some(bad.0)), "{bad:?}");
     }
 }
 

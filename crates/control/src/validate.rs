@@ -50,7 +50,8 @@ pub fn usage(def: &MessageDef) -> String {
         true => format!("{} (required)", field.name),
         false => field.name.to_owned(),
     });
-    format!("{} takes: {}", def.name, names.collect::<Vec<_>>().join(", "))
+    let names: Vec<_> = names.chain(def.creates.map(|_| "resourceUuid".to_owned())).collect();
+    format!("{} takes: {}", def.name, names.join(", "))
 }
 
 /// A field's type and limits, for a hint.

@@ -1,6 +1,6 @@
 //! Points in time, and how ZStack writes them.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +27,35 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = &'static str;
+
+    /// Reads what `Display` writes, and `2017-11-14 22:20:57`; both in UTC.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = |form| {
+            let at = jiff::fmt::strtime::parse(form, text).ok()?.to_datetime().ok()?;
+            Some(at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+        };
+        let found = ["%b %d, %Y %I:%M:%S %p", "%Y-%m-%d %H:%M:%S"].into_iter().find_map(read);
+        found.map(Self).ok_or("not of the form 2017-11-14 22:20:57")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn is_read_as_it_is_written_and_as_databases_write_it() {
+        for text in ["Nov 14, 2017 10:20:57 PM", "2017-11-14 22:20:57"] {
+            assert_eq!(text.parse(), Ok(Timestamp(1_510_698_057_000)));
+        }
+        assert_eq!(
+            "Jan 3, 2017 1:02:03 AM".parse::<Timestamp>().unwrap().to_string(),
+            "Jan 3, 2017 1:02:03 AM"
+        );
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
 
     #[test]
     fn is_written_as_gson_does() {
