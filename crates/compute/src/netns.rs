@@ -8,7 +8,7 @@
 mod cable;
 mod inside;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hostnet::{Kind, LinkInfo, Namespace, Netlink};
 use tokio::task;
@@ -19,6 +19,13 @@ use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared};
 /// The metric of the first NIC's default routes; each further NIC has the next one. Above zero, so
 /// that a route that a guest adds by hand wins.
 const METRIC_FIRST: u32 = 100;
+
+/// How long an instance's end may take to get its carrier. The kernel defers such events by at most
+/// a second (`net/core/link_watch.c`).
+const CARRIER_WAIT: Duration = Duration::from_secs(2);
+
+/// How often that is looked at.
+const CARRIER_PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs instances as network namespaces.
 #[derive(Clone, Debug)]
@@ -91,7 +98,10 @@ impl Driver for Netns {
         let host = self.host().await?;
         match self.host_link(&host, nic).await? {
             Some(link) if link.is_up => Ok(()),
-            Some(link) => Ok(host.set_up(link.index).await?),
+            Some(link) => {
+                host.set_up(link.index).await?;
+                until_running(&host, &link).await
+            }
             None => Err(Error::NoNic { nic }),
         }
     }
@@ -145,6 +155,28 @@ impl Driver for Netns {
             found.push(Found { instance, nics });
         }
         Ok(found)
+    }
+}
+
+/// Waits until the instance's end can send. The kernel connects the queues of a device that has
+/// got its carrier a little later, up to a second; what is sent meanwhile is dropped, and the first
+/// ARP request with it. An end that the instance keeps down is not waited for.
+async fn until_running(host: &Netlink, link: &LinkInfo) -> Result<(), Error> {
+    let running = async {
+        while let Some(end) = host.other_end(link).await? {
+            if end.is_running || !end.is_up {
+                break;
+            }
+            tokio::time::sleep(CARRIER_PAUSE).await;
+        }
+        Ok::<(), Error>(())
+    };
+    match tokio::time::timeout(CARRIER_WAIT, running).await {
+        Ok(done) => done,
+        Err(_) => {
+            tracing::warn!(device = link.name, "the instance's end has no carrier yet");
+            Ok(())
+        }
     }
 }
 

@@ -86,7 +86,8 @@ impl Drop for Host {
 }
 
 fn anonymous(link: LinkInfo) -> LinkInfo {
-    LinkInfo { index: 0, peer: None, peer_namespace_id: None, ..link }
+    // Whether a device runs already is the kernel's own business, in its own time.
+    LinkInfo { index: 0, peer: None, peer_namespace_id: None, is_running: false, ..link }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -142,6 +143,26 @@ async fn two_nics_come_up_inside_while_the_host_sides_stay_down() {
     let wanted =
         [(100, "10.0.0.1"), (100, "2001:db8::1"), (101, "10.0.1.1"), (101, "2001:db8:1::1")];
     assert_eq!(routes, wanted.map(|(metric, gateway)| (metric, ip(gateway))));
+}
+
+#[tokio::test]
+async fn an_instance_can_send_as_soon_as_its_nic_is_active() {
+    if !root_or_skip() {
+        return;
+    }
+    let host = Host::new().await;
+    let specs: Vec<_> = (0..20).map(|_| instance(vec![nic(0)])).collect();
+    let mut inside = Vec::new();
+    for spec in &specs {
+        host.prepare(spec).await;
+        inside.push(host.inside(spec).netlink().await.unwrap());
+    }
+    // Many changes of carrier in a row: the kernel defers acting on them.
+    for (spec, inside) in specs.iter().zip(&inside) {
+        host.driver.activate(spec.nics[0].uuid).await.unwrap();
+        let link = inside.links().await.unwrap().into_iter().find(|link| link.name == "eth0");
+        assert!(link.unwrap().is_running);
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
-        LinkFlags, LinkInfo as RawInfo, LinkMessage,
+        LinkFlags, LinkInfo as RawInfo, LinkMessage, State,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -31,6 +31,9 @@ pub struct LinkInfo {
     pub mtu_bytes: u32,
     /// Whether the device is administratively up. It may still have no carrier.
     pub is_up: bool,
+    /// Whether packets pass: it is up, has a carrier, and the kernel has acted on both (RFC 2863's
+    /// operational state). A device that has just got its carrier drops what it is to send.
+    pub is_running: bool,
     /// Whether the host neither asks nor answers ARP and neighbour solicitations on the device.
     pub is_noarp: bool,
     /// Whether the kernel makes no IPv6 link-local address on the device by itself.
@@ -132,6 +135,18 @@ impl Netlink {
         let mut request = LinkMessage::default();
         request.header.index = index;
         self.find(format!("look up device {index}"), request).await
+    }
+
+    /// The other end of a veth, in whatever namespace it is.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn other_end(&self, link: &LinkInfo) -> Result<Option<LinkInfo>, Error> {
+        let Some(index) = link.peer else { return Ok(None) };
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes.extend(link.peer_namespace_id.map(LinkAttribute::IfNetnsId));
+        self.find(format!("look up the other end of {}", link.name), request).await
     }
 
     /// The link of that name.
@@ -315,6 +330,7 @@ fn parse(message: &RouteNetlinkMessage) -> Option<LinkInfo> {
             LinkAttribute::Address(mac) => {
                 link.mac = mac.as_slice().try_into().unwrap_or_default();
             }
+            LinkAttribute::OperState(state) => link.is_running = *state == State::Up,
             LinkAttribute::Mtu(mtu_bytes) => link.mtu_bytes = *mtu_bytes,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
