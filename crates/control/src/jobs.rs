@@ -178,16 +178,10 @@ impl Jobs {
     /// What became of a job.
     #[must_use]
     pub fn state(&self, job: Id<Job>) -> JobState {
-        let memory = self.lock();
-        if memory.running.contains(&job.uuid()) {
-            return JobState::Processing;
-        }
-        if let Some(error) = memory.refused.get(&job.uuid()) {
-            return JobState::Failed(error.clone());
-        }
-        drop(memory);
+        // Asked in this order, so that a job that ends meanwhile is not missed.
+        let uncommitted = self.uncommitted(job);
         let snapshot = self.store.snapshot();
-        let Some(record) = snapshot.get(Kind::Job, job.uuid()) else { return JobState::Unknown };
+        let Some(record) = snapshot.get(Kind::Job, job.uuid()) else { return uncommitted };
         let Record::Job(job) = &*record else { return JobState::Unknown };
         let board = self.board.borrow();
         let waiting: Vec<String> = job
@@ -207,6 +201,16 @@ impl Jobs {
                 let hint = "it takes effect when the host is back; nothing needs to be repeated";
                 JobState::Failed(Error::new(Code::Timeout, text).hint(hint))
             }
+        }
+    }
+
+    /// What a job is if it is not in the store.
+    fn uncommitted(&self, job: Id<Job>) -> JobState {
+        let memory = self.lock();
+        match memory.refused.get(&job.uuid()) {
+            Some(error) => JobState::Failed(error.clone()),
+            None if memory.running.contains(&job.uuid()) => JobState::Processing,
+            None => JobState::Unknown,
         }
     }
 
