@@ -61,7 +61,7 @@ pub(crate) fn parse(
     }
     for (name, text) in path {
         if let Some(field) = def.fields.iter().find(|field| field.name == name) {
-            parsed.params.insert(name.clone(), validate::from_text(field, text));
+            parsed.params.insert(name.clone(), field.from_text(text));
         }
     }
     if def.creates.is_some()
@@ -88,8 +88,7 @@ fn fields(
     let Body::Below(key) = def.body else {
         let typed = query.iter().map(|(name, text)| {
             let field = def.fields.iter().find(|field| field.name == name);
-            let value =
-                field.map_or_else(|| text.as_str().into(), |f| validate::from_text(f, text));
+            let value = field.map_or_else(|| text.as_str().into(), |f| f.from_text(text));
             (name.clone(), value)
         });
         return Ok(typed.collect());

@@ -1,7 +1,7 @@
 //! `netloom CreateZone name=z1` and `netloom QueryZone name=z1 limit=5`.
 
 use client::Error::UnknownMessage;
-use model::{FieldDef, FieldType, Kind, MessageDef, ResourceDef, declare::Answer};
+use model::{Kind, MessageDef, ResourceDef, declare::Answer};
 use serde_json::{Map, Value};
 
 use crate::{Connection, Error, describe};
@@ -62,19 +62,9 @@ fn params(def: &MessageDef, words: &[String]) -> Result<(Map<String, Value>, Vec
         }
         let field = def.fields.iter().find(|field| field.name == key);
         // The server knows best what is wrong with an unknown field, and says so with a hint.
-        params.insert(key.to_owned(), field.map_or_else(|| value.into(), |f| typed(f, value)));
+        params.insert(key.to_owned(), field.map_or_else(|| value.into(), |f| f.from_text(value)));
     }
     Ok((params, tags))
-}
-
-/// A word as the field's JSON type; what does not fit stays text, for the server to refuse.
-fn typed(field: &FieldDef, text: &str) -> Value {
-    match field.kind {
-        FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
-        FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-        FieldType::List(_) => text.split(',').map(str::trim).collect(),
-        _ => text.into(),
-    }
 }
 
 /// The error for a name that is neither message nor query.

@@ -32,17 +32,6 @@ pub fn check(def: &MessageDef, params: &Map<String, Value>) -> Result<()> {
     }
 }
 
-/// Turns text from a path or a query string into the JSON type that the field has.
-#[must_use]
-pub fn from_text(field: &FieldDef, text: &str) -> Value {
-    match field.kind {
-        FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
-        FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-        FieldType::List(_) => text.split(',').map(str::trim).collect(),
-        _ => text.into(),
-    }
-}
-
 /// The fields of a message, for a hint.
 #[must_use]
 pub fn usage(def: &MessageDef) -> String {

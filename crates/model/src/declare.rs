@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{Id, Kind, Mac, Record, Timestamp};
@@ -127,6 +128,20 @@ pub struct FieldDef {
     pub doc: &'static str,
 }
 
+impl FieldDef {
+    /// Text, as in a path, a query string or a command line, as the JSON type that the field has.
+    /// What does not fit stays text, for the checks to refuse.
+    #[must_use]
+    pub fn from_text(&self, text: &str) -> Value {
+        match self.kind {
+            FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
+            FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+            FieldType::List(_) => text.split(',').map(str::trim).collect(),
+            _ => text.into(),
+        }
+    }
+}
+
 /// The type of a field, as the API sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldType {
@@ -176,7 +191,7 @@ macro_rules! plain {
 
 plain! {
     String => Text, bool => Bool, u8 => Integer, u16 => Integer, u32 => Integer, u64 => Integer,
-    IpAddr => Ip, IpNet => Cidr, Mac => Mac, Timestamp => Time, serde_json::Value => Object,
+    IpAddr => Ip, IpNet => Cidr, Mac => Mac, Timestamp => Time, Value => Object,
     Uuid => Uuid, Kind => Text,
 }
 
