@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -72,7 +72,12 @@ pub(crate) fn log_in(connection: &Connection, account: &str, file: &Path) -> Res
     let text = serde_json::to_string(&remembered).map_err(|e| failed(e.into()))?;
     let mut out = fs::OpenOptions::new();
     let out = out.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    out.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)?;
+    let write = |mut file: fs::File| {
+        // A file that was there before has kept its mode.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    };
+    out.and_then(write).map_err(failed)?;
     println!("logged in to {server} as {account}");
     Ok(())
 }
