@@ -4,9 +4,9 @@
 //! that is removed stays readable memory for a program that still holds it.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use packet::{
-    AddrKey, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb, FdbKey,
+    AddrKey, COUNTER_PLACES, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb, FdbKey,
     MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh, NeighKey, Packet, Port,
     PortKey, Traffic, VerdictRecord, Vtep, VtepKey,
 };
@@ -53,9 +53,10 @@ pub(crate) static CT_HAND: Array<u32> = Array::pinned(1, 0);
 #[map(name = "ct_used")]
 pub(crate) static CT_USED: HashMap<u32, i64> = HashMap::pinned(MAX_PORTS, 0);
 
-/// Traffic by port number. Entries made and removed by the agent; per CPU, so there is no race.
+/// Traffic by `Port::place`. Set to zero by the agent when a port gets the place; per CPU, so
+/// there is no race.
 #[map(name = "traffic")]
-pub(crate) static TRAFFIC: PerCpuHashMap<u32, Traffic> = PerCpuHashMap::pinned(MAX_PORTS, 0);
+pub(crate) static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(COUNTER_PLACES, 0);
 
 /// Drops by reason number, per CPU.
 #[map(name = "drops")]

@@ -226,8 +226,8 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn count(&mut self, port: u32, direction: Direction, bytes: u32) {
-        let Some(traffic) = TRAFFIC.get_ptr_mut(port) else { return };
+    fn count(&mut self, port: &Port, direction: Direction, bytes: u32) {
+        let Some(traffic) = TRAFFIC.get_ptr_mut(port.place()) else { return };
         // SAFETY: per-CPU memory; a program is not interrupted by another one on its CPU.
         let traffic: &mut Traffic = unsafe { &mut *traffic };
         match direction {
@@ -255,7 +255,7 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
         // SAFETY: per-CPU memory; a program is not interrupted by another one on its CPU.
         unsafe { *count += 1 };
     }
-    if let Some(traffic) = TRAFFIC.get_ptr_mut(drop.port) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(drop.port.place) {
         // SAFETY: as above.
         unsafe { (*traffic).dropped_packets += 1 };
     }
@@ -269,7 +269,7 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     let record = event.write(DropEvent {
         time_ns: meta.now_ns,
         ifindex: meta.ifindex,
-        port: drop.port,
+        port: drop.port.number,
         reason: drop.reason.number(),
         entry: drop.entry as u32,
         length: meta.length,

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict, Via,
+    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict, Via,
 };
 
 /// Executes a verdict; the program's return value.
@@ -24,7 +24,8 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict
         Verdict::Reflect => deliver(skb, meta.ifindex),
         Verdict::Tunnel { vni, vtep, local } => {
             if !set_tunnel_key(skb, vni, &vtep, &local) {
-                let drop = Drop { reason: DropReason::TunnelKeyRefused, entry, port: 0 };
+                let reason = DropReason::TunnelKeyRefused;
+                let drop = Drop { reason, entry, port: Concerned::default() };
                 skb.count_drop(meta, &drop);
                 return TC_ACT_SHOT;
             }

@@ -62,8 +62,8 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
             counters.drops.insert(info.name, sum);
         }
     }
-    for entry in maps.traffic.iter() {
-        let (number, per_cpu) = entry.map_err(failed("traffic", "read"))?;
+    for port in maps.ports.read()?.values() {
+        let per_cpu = maps.traffic.get(&port.place(), 0).map_err(failed("traffic", "read"))?;
         let mut sum = Traffic::default();
         for one in per_cpu.iter().map(Traffic::from_bytes) {
             sum.from_port_packets += one.from_port_packets;
@@ -72,7 +72,7 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
             sum.to_port_bytes += one.to_port_bytes;
             sum.dropped_packets += one.dropped_packets;
         }
-        counters.traffic.insert(number, sum);
+        counters.traffic.insert(port.number, sum);
     }
     let lost = maps.events_lost.get(&0, 0).map_err(failed("events_lost", "read"))?;
     counters.events_lost = lost.iter().sum();

@@ -4,7 +4,7 @@
 //! version, so its sizes are right. Every error names the map.
 
 use crate::error::Error;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use packet::{
     AddrKey, Config, CtKey, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Plain, Port, PortKey, Traffic,
@@ -145,7 +145,7 @@ pub(crate) struct Maps {
     pub(crate) ct: Table<CtKey, u32>,
     pub(crate) ct_slots: Slots<CtSlot>,
     pub(crate) ct_used: Table<u32, i64>,
-    pub(crate) traffic: PerCpuHashMap<MapData, u32, <Traffic as Plain>::Bytes>,
+    pub(crate) traffic: PerCpuArray<MapData, <Traffic as Plain>::Bytes>,
     pub(crate) drops: PerCpuArray<MapData, u64>,
     pub(crate) events_lost: PerCpuArray<MapData, u64>,
 }
@@ -155,7 +155,7 @@ impl Maps {
     pub(crate) fn take(object: &mut Ebpf) -> Result<Maps, Error> {
         let other = |name| failed(name, "open");
         let mut any = |name| object.take_map(name).ok_or(Error::Incomplete(name));
-        let traffic = PerCpuHashMap::try_from(any("traffic")?).map_err(other("traffic"))?;
+        let traffic = PerCpuArray::try_from(any("traffic")?).map_err(other("traffic"))?;
         let drops = PerCpuArray::try_from(any("drops")?).map_err(other("drops"))?;
         let events_lost =
             PerCpuArray::try_from(any("events_lost")?).map_err(other("events_lost"))?;

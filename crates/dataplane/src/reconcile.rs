@@ -7,17 +7,18 @@
 //! removed and added: its old connections must not outlive it.
 
 use crate::error::Error;
-use crate::pinned::{Maps, Table, failed, is_absent};
+use crate::pinned::{Maps, Table, failed};
 use crate::tables::{Change, Changes, Tables};
 use aya::Pod;
 use aya::maps::PerCpuValues;
-use packet::{CtSlot, Plain, Port, PortKey, State, Traffic};
+use packet::{COUNTER_PLACES, CtSlot, Plain, Port, PortKey, State, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads the tables back.
 pub(crate) fn read_back(maps: &Maps) -> Result<Tables, Error> {
+    let ports = maps.ports.read()?.into_iter();
     Ok(Tables {
-        ports: maps.ports.read()?,
+        ports: ports.map(|(key, port)| (key, port.placed(0))).collect(),
         addrs: maps.addrs.read()?.into_keys().collect(),
         fdb: maps.fdb.read()?,
         neigh: maps.neigh.read()?,
@@ -53,9 +54,9 @@ pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Er
     for port in desired.ports.values() {
         prepare_port(maps, port.number)?;
     }
-    let left = actual.ports.iter().filter(|(key, port)| kept(key, port));
-    let left: BTreeMap<PortKey, Port> = left.map(|(key, port)| (*key, *port)).collect();
-    changes.ports.written = write(&mut maps.ports, &left, &desired.ports)?;
+    let left = maps.ports.read()?;
+    let placed = place_ports(maps, &left, &desired.ports)?;
+    changes.ports.written = write(&mut maps.ports, &left, &placed)?;
     log(&changes);
     Ok(changes)
 }
@@ -128,11 +129,6 @@ fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<us
         purged += 1;
     }
     for number in &gone {
-        match maps.traffic.remove(number) {
-            Ok(()) => {}
-            Err(cause) if is_absent(&cause) => {}
-            Err(cause) => return Err(failed("traffic", "remove from")(cause)),
-        }
         maps.ct_used.remove(number)?;
     }
     Ok(purged)
@@ -158,23 +154,49 @@ pub(crate) fn recount(maps: &mut Maps) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the counters of a port, unless they are there. Its connections need them.
+/// The ports with a place for their counters each: the one that a port has already, or a free
+/// one, set to zero.
+fn place_ports(
+    maps: &mut Maps,
+    left: &BTreeMap<PortKey, Port>,
+    desired: &BTreeMap<PortKey, Port>,
+) -> Result<BTreeMap<PortKey, Port>, Error> {
+    let mut taken = BTreeSet::from([0]);
+    let mut placed = BTreeMap::new();
+    let mut homeless = Vec::new();
+    for (key, port) in desired {
+        let place = left.get(key).map_or(0, Port::place);
+        match u16::try_from(place) {
+            Ok(fits) if place < COUNTER_PLACES && taken.insert(fits) => {
+                placed.insert(*key, port.placed(fits));
+            }
+            _ => homeless.push((key, port)),
+        }
+    }
+    let mut free = (1..=u16::MAX).filter(|place| !taken.contains(place));
+    for (key, port) in homeless {
+        let place = free.next().unwrap_or(0);
+        let zeroes = vec![Traffic::default().to_bytes(); cpus()?];
+        let zeroes = PerCpuValues::try_from(zeroes).map_err(|cause| cpu_failure(&cause))?;
+        maps.traffic.set(place.into(), zeroes, 0).map_err(failed("traffic", "write"))?;
+        placed.insert(*key, port.placed(place));
+    }
+    Ok(placed)
+}
+
+fn cpus() -> Result<usize, Error> {
+    aya::util::nr_cpus().map_err(|(_, cause)| cpu_failure(&cause))
+}
+
+fn cpu_failure(cause: &std::io::Error) -> Error {
+    Error::Map { map: "traffic", action: "write", cause: cause.to_string() }
+}
+
+/// Makes the count of a port's connections, unless it is there. No connection opens without it.
 pub(crate) fn prepare_port(maps: &mut Maps, number: u32) -> Result<(), Error> {
     if maps.ct_used.get(&number)?.is_some() {
         return Ok(());
     }
-    let cpus = aya::util::nr_cpus().map_err(|(_, cause)| Error::Map {
-        map: "traffic",
-        action: "write",
-        cause: cause.to_string(),
-    })?;
-    let zeroes = PerCpuValues::try_from(vec![Traffic::default().to_bytes(); cpus]);
-    let zeroes = zeroes.map_err(|cause| Error::Map {
-        map: "traffic",
-        action: "write",
-        cause: cause.to_string(),
-    })?;
-    maps.traffic.insert(number, zeroes, 0).map_err(failed("traffic", "write"))?;
     maps.ct_used.insert(&number, &0)
 }
 

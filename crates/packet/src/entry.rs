@@ -5,7 +5,7 @@
 
 use crate::conntrack;
 use crate::forward;
-use crate::kernel::{Direction, Drop, Entry, Kernel, Meta, Verdict};
+use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict};
 use crate::maps::{Port, PortKey, VtepKey};
 use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::reason::DropReason;
@@ -16,9 +16,14 @@ use crate::{arp, guard, nd};
 #[inline(always)]
 pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
     let Some(port) = kernel.port(&PortKey::untagged(meta.ifindex)) else {
-        return drop(kernel, meta, Entry::FromPort, (0, DropReason::UnknownPort));
+        return drop(
+            kernel,
+            meta,
+            Entry::FromPort,
+            (Concerned::default(), DropReason::UnknownPort),
+        );
     };
-    let mut concerned = port.number;
+    let mut concerned = Concerned::of(&port);
     match port_stages(kernel, meta, (&port, &mut concerned), packet) {
         Ok(verdict) => verdict,
         Err(reason) => drop(kernel, meta, Entry::FromPort, (concerned, reason)),
@@ -28,7 +33,7 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) ->
 /// A frame out of the tunnel device. `packet` is room for the parsed headers, see [`Packet`].
 #[inline(always)]
 pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
-    let mut concerned = 0;
+    let mut concerned = Concerned::default();
     match tunnel_stages(kernel, meta, &mut concerned, packet) {
         Ok(verdict) => verdict,
         Err(reason) => drop(kernel, meta, Entry::FromTunnel, (concerned, reason)),
@@ -43,7 +48,8 @@ pub fn to_port<K: Kernel>(kernel: &mut K, meta: &Meta) -> Verdict {
     if meta.mark == DELIVERED_MARK {
         return Verdict::Pass;
     }
-    let port = kernel.port(&PortKey::untagged(meta.ifindex)).map_or(0, |port| port.number);
+    let port = kernel.port(&PortKey::untagged(meta.ifindex));
+    let port = port.map_or(Concerned::default(), |port| Concerned::of(&port));
     drop(kernel, meta, Entry::ToPort, (port, DropReason::HostToPort))
 }
 
@@ -52,13 +58,13 @@ pub fn to_port<K: Kernel>(kernel: &mut K, meta: &Meta) -> Verdict {
 fn port_stages<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    (port, concerned): (&Port, &mut u32),
+    (port, concerned): (&Port, &mut Concerned),
     packet: &mut Packet,
 ) -> Result<Verdict, DropReason> {
     match admit(kernel, meta, port, packet) {
         Admission::Refused(reason) => return Err(reason),
         Admission::Answered => {
-            kernel.count(port.number, Direction::FromPort, meta.length);
+            kernel.count(port, Direction::FromPort, meta.length);
             return Ok(Verdict::Reflect);
         }
         Admission::Forward => {}
@@ -71,14 +77,14 @@ fn port_stages<K: Kernel>(
     };
     let mut zone = forward::zone(meta, port, Direction::FromPort, port.net);
     conntrack::decide(kernel, packet, &zone)?;
-    kernel.count(port.number, Direction::FromPort, meta.length);
+    kernel.count(port, Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
         return Ok(station.tunnel());
     };
-    *concerned = receiver.number;
+    *concerned = Concerned::of(&receiver);
     zone = forward::zone(meta, &receiver, Direction::ToPort, port.net);
     conntrack::decide(kernel, packet, &zone)?;
-    kernel.count(receiver.number, Direction::ToPort, meta.length);
+    kernel.count(&receiver, Direction::ToPort, meta.length);
     Ok(forward::deliver(key.ifindex, receiver.flags))
 }
 
@@ -132,7 +138,7 @@ fn admit_stages<K: Kernel>(
 fn tunnel_stages<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    concerned: &mut u32,
+    concerned: &mut Concerned,
     packet: &mut Packet,
 ) -> Result<Verdict, DropReason> {
     if meta.tunnelled == 0 {
@@ -157,10 +163,10 @@ fn tunnel_stages<K: Kernel>(
         return Err(DropReason::TunnelToTunnel);
     };
     let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
-    *concerned = receiver.number;
+    *concerned = Concerned::of(&receiver);
     let zone = forward::zone(meta, &receiver, Direction::ToPort, vtep.net);
     conntrack::decide(kernel, packet, &zone)?;
-    kernel.count(receiver.number, Direction::ToPort, meta.length);
+    kernel.count(&receiver, Direction::ToPort, meta.length);
     Ok(forward::deliver(key.ifindex, receiver.flags))
 }
 
@@ -170,7 +176,7 @@ fn drop<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
     entry: Entry,
-    (port, reason): (u32, DropReason),
+    (port, reason): (Concerned, DropReason),
 ) -> Verdict {
     kernel.count_drop(meta, &Drop { reason, entry, port });
     Verdict::Drop(reason)

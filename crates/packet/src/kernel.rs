@@ -52,7 +52,7 @@ pub trait Kernel {
     fn ct_use(&mut self, port: u32, change: i64);
 
     /// Counts a packet of a port.
-    fn count(&mut self, port: u32, direction: Direction, bytes: u32);
+    fn count(&mut self, port: &Port, direction: Direction, bytes: u32);
     /// Counts a drop, and tells whoever listens, without ever waiting.
     fn count_drop(&mut self, meta: &Meta, drop: &Drop);
 }
@@ -86,8 +86,25 @@ pub struct Drop {
     pub reason: DropReason,
     /// At which hook.
     pub entry: Entry,
-    /// Number of the port concerned, 0 if none was found.
-    pub port: u32,
+    /// The port concerned; number and place are 0 if none was found.
+    pub port: Concerned,
+}
+
+/// The port that something is counted under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Concerned {
+    /// Its number.
+    pub number: u32,
+    /// [`Port::place`].
+    pub place: u32,
+}
+
+impl Concerned {
+    /// This port.
+    #[inline(always)]
+    pub(crate) fn of(port: &Port) -> Concerned {
+        Concerned { number: port.number, place: port.place() }
+    }
 }
 
 plain! {

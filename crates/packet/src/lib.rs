@@ -41,7 +41,7 @@ pub use conntrack::{
     UDP_ESTABLISHED_NS, UDP_OPENING_NS,
 };
 pub use entry::{from_port, from_tunnel, to_port};
-pub use kernel::{Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
+pub use kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
 pub use layout::Plain;
 pub use maps::{
     AddrKey, Config, CtKey, CtSlot, DropEvent, Fdb, FdbKey, FdbTarget, Neigh, NeighKey, Port,

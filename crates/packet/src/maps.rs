@@ -7,7 +7,7 @@
 use crate::addr::{Addr, Mac};
 use crate::kernel::Verdict;
 use crate::layout::{Zero, plain};
-use crate::sizes::EVENT_HEADER_BYTES;
+use crate::sizes::{COUNTER_PLACES, EVENT_HEADER_BYTES};
 
 plain! {
     /// Key of `ports`: where a port's frames enter the host.
@@ -32,7 +32,7 @@ plain! {
         pub conntrack_budget: u32,
         /// Its MAC, the only source MAC that it may use.
         pub mac: Mac,
-        /// [`Port::PEER`] or 0.
+        /// [`Port::PEER`] or 0; in the map, above it, [`Port::place`].
         pub flags: u16,
     }
 
@@ -144,7 +144,7 @@ plain! {
         pub source_net: u32,
     }
 
-    /// Value of `traffic`, per CPU, by port number. A GSO frame counts as one packet.
+    /// Value of `traffic`, per CPU, by [`Port::place`]. A GSO frame counts as one packet.
     pub struct Traffic[40] {
         /// Packets accepted from the port.
         pub from_port_packets: u64,
@@ -208,7 +208,24 @@ impl Port {
     /// there directly (`bpf_redirect_peer`). Without it (tap, veth within one namespace) they
     /// leave through the interface.
     pub const PEER: u16 = 1;
+
+    /// Where its counters are in `traffic`: an array costs a packet a tenth of a hash. The data
+    /// plane gives places to the ports in the map; 0 has none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(&self) -> u32 {
+        (self.flags >> 1) as u32
+    }
+
+    /// The same port with its counters at this place, less than [`COUNTER_PLACES`].
+    #[must_use]
+    pub fn placed(self, place: u16) -> Port {
+        Port { flags: self.flags & Port::PEER | place << 1, ..self }
+    }
 }
+
+// Every place fits above the flag.
+const _: () = assert!(COUNTER_PLACES <= 1 << 15);
 
 impl FdbKey {
     /// The station with this MAC in this network.

@@ -5,10 +5,12 @@
 
 /// Version of every layout in this crate. A change of a key, a value or a map's kind raises it,
 /// and with it the directory in which the maps are pinned.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Ports of one host. Full: the agent reports the port as failed, it stays closed.
 pub const MAX_PORTS: u32 = 4_096;
+/// Places for the counters of ports; place 0 belongs to none.
+pub const COUNTER_PLACES: u32 = MAX_PORTS + 1;
 /// Addresses of all ports of one host.
 pub const MAX_ADDRS: u32 = 16_384;
 /// MACs of all networks that are present on one host.

@@ -153,8 +153,8 @@ impl Kernel for Memory {
         }
     }
 
-    fn count(&mut self, port: u32, direction: Direction, bytes: u32) {
-        let Some(traffic) = self.traffic.get_mut(&port) else { return };
+    fn count(&mut self, port: &Port, direction: Direction, bytes: u32) {
+        let Some(traffic) = self.traffic.get_mut(&port.number) else { return };
         let (packets, sum) = match direction {
             Direction::FromPort => (&mut traffic.from_port_packets, &mut traffic.from_port_bytes),
             Direction::ToPort => (&mut traffic.to_port_packets, &mut traffic.to_port_bytes),
@@ -165,7 +165,7 @@ impl Kernel for Memory {
 
     fn count_drop(&mut self, _meta: &Meta, drop: &Drop) {
         *self.drops.entry(drop.reason).or_default() += 1;
-        if let Some(traffic) = self.traffic.get_mut(&drop.port) {
+        if let Some(traffic) = self.traffic.get_mut(&drop.port.number) {
             traffic.dropped_packets += 1;
         }
     }
