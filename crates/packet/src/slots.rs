@@ -4,7 +4,8 @@
 //! hand on and takes the first slot within [`TRIES`] that is free, expired, or of a port that is
 //! gone. A live connection is never evicted, not even by another one of its own port. A port at
 //! its budget looks at [`SWEEP`] slots for an expired one of its own, so that its old entries
-//! never lock it out for long.
+//! never lock it out for long. These slots are spread over the whole table: a port that opened
+//! many connections at once has them side by side, and they may be far from the hand.
 //!
 //! Why two CPUs do no harm: the hand is moved by an atomic add, so they look at different slots
 //! (until the hand wraps, which takes as many inserts as there are slots, during one insert). The
@@ -94,10 +95,11 @@ fn sweep<K: Kernel>(kernel: &mut K, slots: u32, zone: &Zone) {
     if slots == 0 {
         return;
     }
-    let first = kernel.ct_hand(SWEEP);
+    let stride = stride(slots);
+    let mut number = kernel.ct_hand(SWEEP);
     let mut step = 0;
     while step < SWEEP {
-        let number = first.wrapping_add(step) % slots;
+        number = number.wrapping_add(stride) % slots;
         let Some(slot) = kernel.ct_slot(number) else { return };
         let own = slot.state != State::Free as u8 && slot.key.port == zone.port;
         if own && is_expired(slot, zone.now_ns) {
@@ -106,6 +108,17 @@ fn sweep<K: Kernel>(kernel: &mut K, slots: u32, zone: &Zone) {
         }
         step += 1;
     }
+}
+
+/// Slots between two that a sweep looks at: the table by the golden ratio, so that any number of
+/// steps leaves no wide gap (Knuth, The Art of Computer Programming, 6.4, theorem S). Odd: it
+/// shares no factor with a table of a power of two.
+#[inline(always)]
+fn stride(slots: u32) -> u32 {
+    const GOLDEN: u64 = 0x9e37_79b1;
+    #[expect(clippy::cast_possible_truncation, reason = "less than `slots`")]
+    let part = ((u64::from(slots) * GOLDEN) >> 32) as u32;
+    part | 1
 }
 
 /// Gives a slot back: its link, if it still has one, and its place in the port's budget.

@@ -192,6 +192,12 @@ fn table_vectors() -> Vec<Vector> {
                 expire(memory, 60);
             })
             .a_reaches_r(),
+        open("a port at its budget finds its expired connections far from the hand")
+            .with(|memory| {
+                fill(memory, A_NUMBER, 150, 64);
+                (150..214).for_each(|slot| expire(memory, slot));
+            })
+            .a_reaches_r(),
         open("a port at its budget does not profit from another's expired connection")
             .with(|memory| {
                 fill(memory, A_NUMBER, 0, 64);
