@@ -116,7 +116,6 @@ fn sweep<K: Kernel>(kernel: &mut K, slots: u32, zone: &Zone) {
 #[inline(always)]
 fn stride(slots: u32) -> u32 {
     const GOLDEN: u64 = 0x9e37_79b1;
-    #[expect(clippy::cast_possible_truncation, reason = "less than `slots`")]
     let part = ((u64::from(slots) * GOLDEN) >> 32) as u32;
     part | 1
 }
