@@ -6,9 +6,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use packet::{
-    AddrKey, COUNTER_PLACES, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb, FdbKey,
-    MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh, NeighKey, Packet, Port,
-    PortKey, Traffic, VerdictRecord, Vtep, VtepKey,
+    AddrKey, COUNTER_PLACES, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb,
+    FdbKey, MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh,
+    NeighKey, Packet, Port, PortKey, Traffic, VerdictRecord, Vtep, VtepKey,
 };
 
 /// Written by the agent. A race with a program: it sees the old value or the new one, copied.

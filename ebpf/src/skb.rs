@@ -5,8 +5,8 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, FDB, NEIGH,
-    PACKET, PORTS, TRAFFIC, VTEPS,
+    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, FDB, NEIGH, PACKET,
+    PORTS, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
@@ -127,9 +127,8 @@ impl Kernel for Skb {
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         let size = (N * size_of::<u32>()) as u32;
         // SAFETY: the helper writes exactly `size` bytes, those of `N` words, or fails.
-        let failed = unsafe {
-            bpf_skb_load_bytes(self.0.cast(), offset, words.as_mut_ptr().cast(), size)
-        };
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, words.as_mut_ptr().cast(), size) };
         // SAFETY: written, as the helper did not fail.
         if failed == 0 { Some(unsafe { words.assume_init() }) } else { None }
     }
@@ -279,9 +278,8 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     // A constant size would fail on a frame that is shorter, so the size has steps.
     for size in [64, 42, 14] {
         // SAFETY: at most `EVENT_HEADER_BYTES` bytes are written to an array of that size.
-        let failed = unsafe {
-            bpf_skb_load_bytes(skb.0.cast(), 0, record.header.as_mut_ptr().cast(), size)
-        };
+        let failed =
+            unsafe { bpf_skb_load_bytes(skb.0.cast(), 0, record.header.as_mut_ptr().cast(), size) };
         if failed == 0 {
             record.header_length = size;
             break;

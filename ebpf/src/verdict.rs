@@ -8,7 +8,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict, Via,
+    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict,
+    Via,
 };
 
 /// Executes a verdict; the program's return value.

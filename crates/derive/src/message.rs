@@ -79,7 +79,9 @@ fn read(call: &mut Call, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
         ("body", "path") => call.path_only = true,
         ("answer", "now") => call.now = true,
         _ => {
-            return Err(meta.error("unknown: get, post, put, delete, action, creates, body, answer"));
+            return Err(
+                meta.error("unknown: get, post, put, delete, action, creates, body, answer")
+            );
         }
     }
     Ok(())

@@ -26,6 +26,9 @@ pub const TCP_OPENING_NS: u64 = 120 * SECOND;
 pub const TCP_ESTABLISHED_NS: u64 = 7_440 * SECOND;
 /// Being closed. RFC 5382, REQ-5: transitory, not less than 4 minutes.
 pub const TCP_CLOSING_NS: u64 = 240 * SECOND;
+/// Closed from both ends, or aborted. Linux: `nf_conntrack_tcp_timeout_close`. Short, because the
+/// budget of a port over this time is how many connections a second it can make.
+pub const TCP_CLOSED_NS: u64 = 10 * SECOND;
 /// UDP without an answer. Linux: `nf_conntrack_udp_timeout`.
 pub const UDP_OPENING_NS: u64 = 30 * SECOND;
 /// UDP with answers. RFC 4787, REQ-5: not less than 2 minutes.
@@ -35,8 +38,9 @@ pub const ICMP_NS: u64 = 30 * SECOND;
 /// Any other protocol. Linux: `nf_conntrack_generic_timeout`.
 pub const OTHER_NS: u64 = 600 * SECOND;
 
-/// State of a connection. `Opening` -> `Established` at the first answer; TCP `Closing` at the
-/// first FIN or RST; `Closing` -> `Opening` at a new SYN; any -> free when it expires.
+/// State of a connection. `Opening` -> `Established` at the first answer. TCP: `Closing` or
+/// `Answering` at the first FIN, `Closed` at the other end's FIN or at an RST; from these three ->
+/// `Opening` at a new SYN. Any -> free when it expires.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -46,8 +50,12 @@ pub enum State {
     Opening = 1,
     /// Seen from both ends.
     Established = 2,
-    /// TCP only: one end is done.
+    /// TCP only: the initiator is done.
     Closing = 3,
+    /// TCP only: the other end is done.
+    Answering = 4,
+    /// TCP only: both ends are done, or one has aborted.
+    Closed = 5,
 }
 
 /// The side of a port on which a packet is decided.
@@ -147,7 +155,8 @@ fn timeout_ns(protocol: u8, state: u8) -> u64 {
     let opening = state == State::Opening as u8;
     match protocol {
         TCP if opening => TCP_OPENING_NS,
-        TCP if state == State::Closing as u8 => TCP_CLOSING_NS,
+        TCP if state == State::Closed as u8 => TCP_CLOSED_NS,
+        TCP if state >= State::Closing as u8 => TCP_CLOSING_NS,
         TCP => TCP_ESTABLISHED_NS,
         crate::parse::UDP if opening => UDP_OPENING_NS,
         crate::parse::UDP => UDP_ESTABLISHED_NS,
@@ -159,7 +168,7 @@ fn timeout_ns(protocol: u8, state: u8) -> u64 {
 /// A packet of a connection that has an entry.
 #[inline(always)]
 fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
-    let reopened = slot.state == State::Closing as u8
+    let reopened = slot.state >= State::Closing as u8
         && packet.flags & (SYN | ACK | FIN | RST) == SYN
         && packet.protocol == TCP;
     if reopened {
@@ -192,8 +201,19 @@ fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), Dr
 /// The state after a packet.
 #[inline(always)]
 fn next_state(state: u8, packet: &Packet, by_initiator: bool) -> u8 {
-    if packet.protocol == TCP && packet.flags & (FIN | RST) != 0 {
-        return State::Closing as u8;
+    if packet.protocol == TCP && packet.flags & RST != 0 {
+        return State::Closed as u8;
+    }
+    if packet.protocol == TCP && packet.flags & FIN != 0 {
+        let (own, other) = match by_initiator {
+            true => (State::Closing as u8, State::Answering as u8),
+            false => (State::Answering as u8, State::Closing as u8),
+        };
+        return if state == other || state == State::Closed as u8 {
+            State::Closed as u8
+        } else {
+            own
+        };
     }
     if state == State::Opening as u8 && !by_initiator {
         return State::Established as u8;
@@ -211,5 +231,36 @@ fn opposite(direction: Direction) -> Direction {
     match direction {
         Direction::FromPort => Direction::ToPort,
         Direction::ToPort => Direction::FromPort,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tcp_connection_is_closed_by_both_ends_or_by_one_that_aborts() {
+        use State::{Answering, Closed, Closing, Established, Opening};
+        let after = |state: State, flags: u8, by_initiator| {
+            let packet = Packet { protocol: TCP, flags, ..Packet::default() };
+            next_state(state as u8, &packet, by_initiator)
+        };
+        let cases = [
+            (Opening, ACK, true, Opening),
+            (Opening, SYN | ACK, false, Established),
+            (Established, FIN | ACK, true, Closing),
+            (Established, FIN | ACK, false, Answering),
+            (Closing, FIN | ACK, true, Closing),
+            (Closing, ACK, false, Closing),
+            (Closing, FIN | ACK, false, Closed),
+            (Answering, FIN | ACK, true, Closed),
+            (Closed, FIN | ACK, true, Closed),
+            (Established, RST, false, Closed),
+            (Closing, RST | ACK, true, Closed),
+        ];
+        for (state, flags, by_initiator, expected) in cases {
+            let seen = after(state, flags, by_initiator);
+            assert_eq!(seen, expected as u8, "{state:?} {flags:#x} {by_initiator}");
+        }
     }
 }

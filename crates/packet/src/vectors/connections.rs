@@ -6,7 +6,8 @@ use super::world::{
 };
 use super::{CONNTRACK_SLOTS, Memory, Vector};
 use crate::{
-    CtSlot, DropReason, PortKey, TCP_ESTABLISHED_NS, TRIES, UDP_ESTABLISHED_NS, UDP_OPENING_NS,
+    CtSlot, DropReason, PortKey, State, TCP_CLOSED_NS, TCP_ESTABLISHED_NS, TRIES,
+    UDP_ESTABLISHED_NS, UDP_OPENING_NS,
 };
 
 const SYN: u8 = 0x02;
@@ -103,6 +104,7 @@ fn expiry_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let idle = |slot: CtSlot, ns: u64| CtSlot { last_seen_ns: NOW - ns, ..slot };
     let single = CtSlot { state: 1, ..udp_slot() };
+    let over = CtSlot { state: State::Closed as u8, ..tcp_slot() };
     vec![
         udp_to_a("udp reply at the last moment")
             .with(|memory| memory.put_connection(0, idle(udp_slot(), UDP_ESTABLISHED_NS)))
@@ -122,6 +124,14 @@ fn expiry_vectors() -> Vec<Vector> {
             .reaches_a(),
         tcp_to_a("tcp connection idle for longer", ACK)
             .with(|memory| memory.put_connection(0, idle(tcp_slot(), TCP_ESTABLISHED_NS + 1)))
+            .with(closed)
+            .dropped(A_NUMBER, Why::PolicyDenied),
+        tcp_to_a("the last ack of a closed connection", ACK)
+            .with(move |memory| memory.put_connection(0, idle(over, TCP_CLOSED_NS)))
+            .with(closed)
+            .reaches_a(),
+        tcp_to_a("a closed connection is soon forgotten", ACK)
+            .with(move |memory| memory.put_connection(0, idle(over, TCP_CLOSED_NS + 1)))
             .with(closed)
             .dropped(A_NUMBER, Why::PolicyDenied),
         tcp_from_a("an expired connection opens again", SYN)
