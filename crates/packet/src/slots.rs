@@ -3,8 +3,8 @@
 //! `ct` maps a key to the number of a slot, `ct_slots` is the array. A new connection moves the
 //! hand on and takes the first slot within [`TRIES`] that is free, expired, or of a port that is
 //! gone. A live connection is never evicted, not even by another one of its own port. A port at
-//! its budget looks at [`SWEEP`] slots for an expired one of its own, so that its old entries
-//! never lock it out for long. These slots are spread over the whole table: a port that opened
+//! its budget looks at [`SWEEP`] slots for an expired or closed one of its own, so that its old
+//! entries never lock it out for long. These slots are spread over the whole table: a port that opened
 //! many connections at once has them side by side, and they may be far from the hand.
 //!
 //! Why two CPUs do no harm: the hand is moved by an atomic add, so they look at different slots
@@ -102,7 +102,8 @@ fn sweep<K: Kernel>(kernel: &mut K, slots: u32, zone: &Zone) {
         number = number.wrapping_add(stride) % slots;
         let Some(slot) = kernel.ct_slot(number) else { return };
         let own = slot.state != State::Free as u8 && slot.key.port == zone.port;
-        if own && is_expired(slot, zone.now_ns) {
+        let over = slot.state == State::Closed as u8 || is_expired(slot, zone.now_ns);
+        if own && over {
             empty(kernel, number);
             return;
         }

@@ -202,6 +202,12 @@ fn table_vectors() -> Vec<Vector> {
                 expire(memory, 60);
             })
             .a_reaches_r(),
+        open("a port at its budget reclaims its own closed connection")
+            .with(|memory| {
+                fill(memory, A_NUMBER, 0, 64);
+                memory.ct_slots[60].state = State::Closed as u8;
+            })
+            .a_reaches_r(),
         open("a port at its budget finds its expired connections far from the hand")
             .with(|memory| {
                 fill(memory, A_NUMBER, 150, 64);
