@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log();
+    runtime::log()?;
     let config = agent::Config {
         data: arguments.data,
         bpffs: arguments.bpffs,

@@ -5,14 +5,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use model::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Failure;
 
-/// Logs to standard error; `NETLOOM_LOG` chooses what, in tracing's filter language.
-pub(crate) fn log() {
-    let filter = EnvFilter::try_from_env("NETLOOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+/// Logs to standard error. `NETLOOM_LOG` chooses what: a level (`debug`), or levels of targets
+/// (`info,netloom_link=debug`).
+pub(crate) fn log() -> Result<(), Failure> {
+    let filter = match std::env::var("NETLOOM_LOG") {
+        Ok(text) => text.parse().map_err(|error| {
+            format!("NETLOOM_LOG={text:?}: {error}; a level (debug) or levels of targets (info,netloom_link=debug) do")
+        })?,
+        Err(_) => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Ok(())
 }
 
 /// The wall clock.

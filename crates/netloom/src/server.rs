@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log();
+    runtime::log()?;
     let rest = listen_rest(arguments.listen)?;
     let agents = listen_agents(&arguments, rest.local_addr()?)?;
     let advertised = advertised(&arguments, agents.local_addr()?)?;
