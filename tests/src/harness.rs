@@ -4,7 +4,7 @@ use std::{
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -12,6 +12,7 @@ use std::{
 use client::Client;
 use hostnet::Namespace;
 use lab::{CheckReport, Report, UpOptions, wait};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{machine::Machine, rest::Rest};
@@ -131,6 +132,24 @@ impl TestLab {
     /// The machine as it is, as far as it is this lab's.
     pub fn machine(&self) -> Machine {
         Machine::look(self.name(), &self.root().join(self.name()))
+    }
+
+    /// What `netloom inspect` says of a host.
+    pub fn inspect(&self, host: &str) -> Value {
+        let mut command = Command::new(&self.options.binary);
+        command.arg("inspect").arg("--data").arg(self.data(host));
+        command.arg("--bpffs").arg(self.data(host).join("bpf")).args(["-o", "json"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The digests of what a host was told to hold and of what its maps hold; they agree.
+    pub fn digests(&self, host: &str) -> Value {
+        let inspection = self.inspect(host);
+        assert_eq!(inspection["asDesired"], true, "{inspection:#}");
+        assert_eq!(inspection["saved"]["kernel"], inspection["kernel"], "{inspection:#}");
+        json!([inspection["saved"]["objects"], inspection["kernel"]])
     }
 
     /// The namespace of a VM or host.

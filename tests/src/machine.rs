@@ -11,7 +11,7 @@ use aya::{
     maps::MapInfo,
     programs::links::{FdLink, PinnedLink},
 };
-use dataplane::{DataPlane, Options, Tables};
+use dataplane::{Tables, View};
 use hostnet::{LinkInfo, Namespace};
 
 /// Everything of a lab that is in the kernel. Two are equal when nothing was made anew.
@@ -69,23 +69,18 @@ fn devices(namespace: &Namespace) -> Vec<LinkInfo> {
     runtime.block_on(async { namespace.netlink().await.unwrap().links().await.unwrap() })
 }
 
-/// What the maps of a host hold. Its agent should not run: this opens the data plane as it does.
-pub fn tables(host: &Namespace, data: &Path) -> Tables {
-    open(host, data, |plane| plane.read_back().unwrap())
+/// What the maps of a host hold; `data` is where its agent keeps its files.
+pub fn tables(data: &Path) -> Tables {
+    view(data).tables().unwrap()
 }
 
 /// How many frames a host dropped, by reason.
-pub fn drops(host: &Namespace, data: &Path) -> BTreeMap<&'static str, u64> {
-    open(host, data, |plane| plane.counters().unwrap().drops)
+pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
+    view(data).counters().unwrap().drops
 }
 
-fn open<T: Send>(
-    host: &Namespace,
-    data: &Path,
-    read: impl FnOnce(&mut DataPlane) -> T + Send,
-) -> T {
-    let options = Options::new(data.join("bpf"));
-    host.run_in(|| read(&mut DataPlane::open(&options).unwrap())).unwrap()
+fn view(data: &Path) -> View {
+    View::open(&data.join("bpf")).unwrap()
 }
 
 /// What of a lab is left anywhere: namespaces, half-made ones too, mounts, files, processes.

@@ -22,7 +22,8 @@ fn traffic_goes_on_while_agents_are_dead_and_when_they_come_back() {
 
     lab.kill(&HOSTS);
     traffic.run_for(WHILE);
-    let tables = HOSTS.map(|host| machine::tables(&lab.namespace(host), &lab.data(host)));
+    let digests = HOSTS.map(|host| lab.digests(host));
+    let tables = HOSTS.map(|host| machine::tables(&lab.data(host)));
     // New flows need no agent either.
     lab.check();
 
@@ -32,8 +33,8 @@ fn traffic_goes_on_while_agents_are_dead_and_when_they_come_back() {
     let probes = traffic.finish();
     assert!(probes.sent > 300 && probes.lost <= 1, "{probes:?}");
     assert_eq!(lab.machine(), before, "no device, program or map was made anew");
-    lab.kill(&HOSTS);
-    let after = HOSTS.map(|host| machine::tables(&lab.namespace(host), &lab.data(host)));
+    assert_eq!(HOSTS.map(|host| lab.digests(host)), digests);
+    let after = HOSTS.map(|host| machine::tables(&lab.data(host)));
     assert_eq!(after, tables, "the maps hold what they held");
 }
 
@@ -51,7 +52,7 @@ fn server_and_agents_may_end_and_start_in_any_order() {
         ["h2", "h1", "server"],
     ];
     let lab = TestLab::up();
-    let before = lab.machine();
+    let (before, digests) = (lab.machine(), HOSTS.map(|host| lab.digests(host)));
     // Each order of ending meets another order of starting.
     for (index, ending) in ALL.iter().enumerate() {
         lab.stop(ending);
@@ -59,8 +60,10 @@ fn server_and_agents_may_end_and_start_in_any_order() {
         lab.settle(&HOSTS);
         lab.check();
         assert_eq!(lab.machine(), before, "after round {index}: {ending:?}");
+        assert_eq!(HOSTS.map(|host| lab.digests(host)), digests, "after round {index}");
     }
-    lab.stop(&HOSTS);
-    let last = HOSTS.map(|host| machine::tables(&lab.namespace(host), &lab.data(host)));
-    assert!(last.iter().all(|tables| tables.ports.len() == 2), "{last:#?}");
+    for host in HOSTS {
+        let ports = lab.inspect(host)["ports"].as_array().unwrap().len();
+        assert_eq!(ports, 2, "{host}");
+    }
 }

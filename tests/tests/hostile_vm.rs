@@ -61,8 +61,7 @@ fn forged_frames_arrive_nowhere_and_are_counted() {
         }
     }
     lab.check();
-    lab.kill(&["h1"]);
-    let drops = machine::drops(&lab.namespace("h1"), &lab.data("h1"));
+    let drops = machine::drops(&lab.data("h1"));
     assert!(drops.values().sum::<u64>() >= 8, "each is counted, by its reason: {drops:?}");
 }
 

@@ -83,7 +83,7 @@ impl Kernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let look = |plane: &mut DataPlane| Ok((plane.attached_ports()?, plane.read_back()?));
+        let look = |plane: &mut DataPlane| Ok((plane.attached_ports()?, plane.view().tables()?));
         let (attached, tables) = self.plane(look).await?;
         Ok(Observed { instances, attached, tables })
     }

@@ -3,7 +3,7 @@
 //! The core is pure: [`plan`] says what has to be done, [`render`] what the maps must hold. Around
 //! it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
 //! last desired objects on disk, [`connection`] talks to the server, [`identity`] and [`enrol`]
-//! make it trusted.
+//! make it trusted. [`inspect`] looks at a host beside it, or without it.
 //!
 //! A pass never waits for the server, and a connection never for the kernel. Nothing is taken down
 //! because the agent does not know: without a known desired state it does not touch the host. When
@@ -15,6 +15,7 @@ pub mod converge;
 mod enrol;
 mod host;
 mod identity;
+pub mod inspect;
 pub mod kernel;
 pub mod memory;
 pub mod plan;

@@ -45,22 +45,18 @@ impl StateFile {
         let path = directory.join(FILE);
         let failed = |action| Error::file(&path, action);
         fs::create_dir_all(directory).map_err(failed("make its directory"))?;
-        let desired = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("read")(error)),
-            Ok(bytes) => match parse(&bytes) {
-                Ok(desired) => Some(desired),
-                Err(reason) => {
-                    let aside = path.with_extension("damaged");
-                    fs::rename(&path, &aside).map_err(failed("move the damaged file aside"))?;
-                    tracing::error!(
-                        file = %aside.display(), reason,
-                        "the saved state is damaged and was moved aside; everything that runs \
-                         stays as it is until the server says what is wanted"
-                    );
-                    None
-                }
-            },
+        let desired = match read(directory)? {
+            Ok(saved) => saved,
+            Err(reason) => {
+                let aside = path.with_extension("damaged");
+                fs::rename(&path, &aside).map_err(failed("move the damaged file aside"))?;
+                tracing::error!(
+                    file = %aside.display(), reason,
+                    "the saved state is damaged and was moved aside; everything that runs stays \
+                     as it is until the server says what is wanted"
+                );
+                None
+            }
         };
         let saved = desired.as_ref().map(|desired| desired.holding.digests());
         Ok((Self { path, saved }, desired))
@@ -78,6 +74,16 @@ impl StateFile {
         durable::replace(&self.path, &render(desired))?;
         self.saved = Some(digests);
         Ok(())
+    }
+}
+
+/// What was saved last, if anything was; within, why it cannot be understood. Changes nothing.
+pub(crate) fn read(directory: &Path) -> Result<Result<Option<Desired>, String>, Error> {
+    let path = directory.join(FILE);
+    match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
+        Err(error) => Err(Error::file(&path, "read")(error)),
+        Ok(bytes) => Ok(parse(&bytes).map(Some)),
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
         return Err(Error::Usage("name a message; `netloom messages` lists them".into()));
     };
     if arguments.iter().any(|word| word == "--help" || word == "-h") {
-        print!("{}", describe::one(name)?);
+        crate::print(&describe::one(name)?.trim_end())?;
         return Ok(());
     }
     let result = match queried(name) {
@@ -31,7 +31,7 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
             connection.open()?.call(name, params, &tags)?
         }
     };
-    println!("{result:#}");
+    crate::print(&format_args!("{result:#}"))?;
     Ok(())
 }
 

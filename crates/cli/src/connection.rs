@@ -78,7 +78,7 @@ pub(crate) fn log_in(connection: &Connection, account: &str, file: &Path) -> Res
         file.write_all(text.as_bytes())
     };
     out.and_then(write).map_err(failed)?;
-    println!("logged in to {server} as {account}");
+    crate::print(&format_args!("logged in to {server} as {account}"))?;
     Ok(())
 }
 

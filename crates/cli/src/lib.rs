@@ -6,12 +6,14 @@
 mod call;
 mod connection;
 mod describe;
+mod print;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
 pub use connection::Connection;
+pub use print::print;
 
 /// A verb that talks to a server.
 #[derive(Debug, Subcommand)]
@@ -50,6 +52,9 @@ pub enum Error {
         /// What went wrong.
         cause: std::io::Error,
     },
+    /// The result cannot be printed.
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
     /// The words do not make a call.
     #[error("{0}")]
     Usage(String),
@@ -62,8 +67,8 @@ pub enum Error {
 pub fn run(verb: Verb, connection: &Connection) -> Result<ExitCode, Error> {
     match verb {
         Verb::Login(login) => connection::log_in(connection, &login.account, &login.password_file)?,
-        Verb::Messages { name: None } => print!("{}", describe::list()),
-        Verb::Messages { name: Some(name) } => print!("{}", describe::one(&name)?),
+        Verb::Messages { name: None } => print(&describe::list().trim_end())?,
+        Verb::Messages { name: Some(name) } => print(&describe::one(&name)?.trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,8 @@ pub struct Counters {
     pub drops: BTreeMap<&'static str, u64>,
     /// Traffic by port number.
     pub traffic: BTreeMap<u32, Traffic>,
+    /// Slots of the connection table in use, by port number.
+    pub connections: BTreeMap<u32, i64>,
     /// Drop events that found the ring buffer full.
     pub events_lost: u64,
 }
@@ -74,6 +76,7 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
         }
         counters.traffic.insert(port.number, sum);
     }
+    counters.connections = maps.ct_used.read()?;
     let lost = maps.events_lost.get(&0, 0).map_err(failed("events_lost", "read"))?;
     counters.events_lost = lost.iter().sum();
     Ok(counters)

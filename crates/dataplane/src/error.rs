@@ -70,6 +70,15 @@ pub enum Error {
         /// The mount point.
         path: PathBuf,
     },
+    /// There is nothing to look at.
+    #[error(
+        "no data plane of this version in {path}: no agent has run here, or it was given another \
+         --bpffs"
+    )]
+    NoDataPlane {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// The bpf file system cannot be used.
     #[error("bpf file system at {path}: cannot {action}: {cause}")]
     Bpffs {

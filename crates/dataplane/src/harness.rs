@@ -90,23 +90,23 @@ impl TestHarness {
         used: &[(u32, i64)],
         hand: u32,
     ) -> Result<(), Error> {
-        for key in self.plane.maps.ct.keys()? {
-            self.plane.maps.ct.remove(&key)?;
+        for key in self.plane.view.maps.ct.keys()? {
+            self.plane.view.maps.ct.remove(&key)?;
         }
-        for number in 0..self.plane.maps.ct_slots.limit() {
-            self.plane.maps.ct_slots.set(number, &CtSlot::default())?;
+        for number in 0..self.plane.view.maps.ct_slots.limit() {
+            self.plane.view.maps.ct_slots.set(number, &CtSlot::default())?;
         }
         for (number, slot) in slots {
-            self.plane.maps.ct_slots.set(*number, slot)?;
+            self.plane.view.maps.ct_slots.set(*number, slot)?;
             if slot.state != 0 {
-                self.plane.maps.ct.insert(&slot.key, number)?;
+                self.plane.view.maps.ct.insert(&slot.key, number)?;
             }
         }
-        for port in self.plane.maps.ct_used.keys()? {
-            self.plane.maps.ct_used.remove(&port)?;
+        for port in self.plane.view.maps.ct_used.keys()? {
+            self.plane.view.maps.ct_used.remove(&port)?;
         }
         for (port, count) in used {
-            self.plane.maps.ct_used.insert(port, count)?;
+            self.plane.view.maps.ct_used.insert(port, count)?;
         }
         self.hand.set(0, &hand)
     }
@@ -117,14 +117,14 @@ impl TestHarness {
     /// [`Error::Map`].
     pub fn conntrack_table(&self) -> Result<ConntrackTable, Error> {
         let mut slots = Vec::new();
-        for number in 0..self.plane.maps.ct_slots.limit() {
-            let slot = self.plane.maps.ct_slots.get(number)?;
+        for number in 0..self.plane.view.maps.ct_slots.limit() {
+            let slot = self.plane.view.maps.ct_slots.get(number)?;
             if slot != CtSlot::default() {
                 slots.push((number, slot));
             }
         }
-        let links = self.plane.maps.ct.read()?.into_iter().collect();
-        let used = self.plane.maps.ct_used.read()?.into_iter().collect();
+        let links = self.plane.view.maps.ct.read()?.into_iter().collect();
+        let used = self.plane.view.maps.ct_used.read()?.into_iter().collect();
         Ok((slots, links, used))
     }
 
@@ -133,8 +133,8 @@ impl TestHarness {
     /// # Errors
     /// [`Error::Map`].
     pub fn ensure_counters(&mut self, number: u32) -> Result<(), Error> {
-        self.plane.maps.ct_used.remove(&number)?;
-        crate::reconcile::prepare_port(&mut self.plane.maps, number)
+        self.plane.view.maps.ct_used.remove(&number)?;
+        crate::reconcile::prepare_port(&mut self.plane.view.maps, number)
     }
 
     /// The configuration.
@@ -142,7 +142,7 @@ impl TestHarness {
     /// # Errors
     /// [`Error::Map`].
     pub fn config(&self) -> Result<Config, Error> {
-        self.plane.maps.config()
+        self.plane.view.maps.config()
     }
 
     /// Overwrites the configuration.
@@ -150,7 +150,7 @@ impl TestHarness {
     /// # Errors
     /// [`Error::Map`].
     pub fn set_config(&mut self, config: Config) -> Result<(), Error> {
-        self.plane.maps.set_config(config)
+        self.plane.view.maps.set_config(config)
     }
 }
 

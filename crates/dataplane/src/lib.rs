@@ -16,6 +16,7 @@ mod plane;
 mod preflight;
 mod reconcile;
 mod tables;
+mod view;
 
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters, DroppedFrame};
@@ -26,3 +27,4 @@ pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;
 pub use tables::{Change, Changes, Tables};
+pub use view::View;

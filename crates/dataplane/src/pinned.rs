@@ -12,6 +12,7 @@ use packet::{
 };
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::path::Path;
 
 /// A hash map of the data plane.
 pub(crate) struct Table<K: Plain, V: Plain>
@@ -31,11 +32,8 @@ where
     K::Bytes: Pod,
     V::Bytes: Pod,
 {
-    fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let data = take(object, name, |map| match map {
-            Map::HashMap(data) => Some(data),
-            _ => None,
-        })?;
+    fn new(name: &'static str, map: Map) -> Result<Self, Error> {
+        let Map::HashMap(data) = map else { return Err(Error::Incomplete(name)) };
         let limit = limit(name, &data)?;
         let map = HashMap::try_from(Map::HashMap(data)).map_err(failed(name, "open"))?;
         Ok(Table { name, limit, map })
@@ -107,14 +105,17 @@ where
     V: Plain,
     V::Bytes: Pod,
 {
-    pub(crate) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let data = take(object, name, |map| match map {
-            Map::Array(data) => Some(data),
-            _ => None,
-        })?;
+    fn new(name: &'static str, map: Map) -> Result<Self, Error> {
+        let Map::Array(data) = map else { return Err(Error::Incomplete(name)) };
         let limit = limit(name, &data)?;
         let map = Array::try_from(Map::Array(data)).map_err(failed(name, "open"))?;
         Ok(Slots { name, limit, map, value: PhantomData })
+    }
+
+    /// Takes it out of a loaded object.
+    #[cfg(feature = "test-run")]
+    pub(crate) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        Self::new(name, take(object, name)?)
     }
 
     /// Entries that it has.
@@ -153,25 +154,33 @@ pub(crate) struct Maps {
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub(crate) fn take(object: &mut Ebpf) -> Result<Maps, Error> {
-        let other = |name| failed(name, "open");
-        let mut any = |name| object.take_map(name).ok_or(Error::Incomplete(name));
-        let traffic = PerCpuArray::try_from(any("traffic")?).map_err(other("traffic"))?;
-        let drops = PerCpuArray::try_from(any("drops")?).map_err(other("drops"))?;
-        let events_lost =
-            PerCpuArray::try_from(any("events_lost")?).map_err(other("events_lost"))?;
+        Self::new(|name| take(object, name))
+    }
+
+    /// Opens the maps that are pinned in this directory.
+    pub(crate) fn open(directory: &Path) -> Result<Maps, Error> {
+        Self::new(|name| {
+            let data = MapData::from_pin(directory.join(name)).map_err(failed(name, "open"))?;
+            Map::from_map_data(data).map_err(failed(name, "open"))
+        })
+    }
+
+    fn new(mut find: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Maps, Error> {
+        let opened = |name| failed(name, "open");
         Ok(Maps {
-            ports: Table::take(object, "ports")?,
-            addrs: Table::take(object, "addrs")?,
-            fdb: Table::take(object, "fdb")?,
-            neigh: Table::take(object, "neigh")?,
-            vteps: Table::take(object, "vteps")?,
-            config: Slots::take(object, "config")?,
-            ct: Table::take(object, "ct")?,
-            ct_slots: Slots::take(object, "ct_slots")?,
-            ct_used: Table::take(object, "ct_used")?,
-            traffic,
-            drops,
-            events_lost,
+            ports: Table::new("ports", find("ports")?)?,
+            addrs: Table::new("addrs", find("addrs")?)?,
+            fdb: Table::new("fdb", find("fdb")?)?,
+            neigh: Table::new("neigh", find("neigh")?)?,
+            vteps: Table::new("vteps", find("vteps")?)?,
+            config: Slots::new("config", find("config")?)?,
+            ct: Table::new("ct", find("ct")?)?,
+            ct_slots: Slots::new("ct_slots", find("ct_slots")?)?,
+            ct_used: Table::new("ct_used", find("ct_used")?)?,
+            traffic: PerCpuArray::try_from(find("traffic")?).map_err(opened("traffic"))?,
+            drops: PerCpuArray::try_from(find("drops")?).map_err(opened("drops"))?,
+            events_lost: PerCpuArray::try_from(find("events_lost")?)
+                .map_err(opened("events_lost"))?,
         })
     }
 
@@ -186,13 +195,9 @@ impl Maps {
     }
 }
 
-/// Takes a map of a certain kind.
-fn take(
-    object: &mut Ebpf,
-    name: &'static str,
-    kind: impl FnOnce(Map) -> Option<MapData>,
-) -> Result<MapData, Error> {
-    object.take_map(name).and_then(kind).ok_or(Error::Incomplete(name))
+/// Takes a map out of a loaded object.
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
+    object.take_map(name).ok_or(Error::Incomplete(name))
 }
 
 /// The size that the map has in the kernel, which is not the object's if it was pinned before.

@@ -1,11 +1,12 @@
 //! The data plane of one host: opening it, attaching it, filling it.
 
 use crate::bpffs::{self, Paths, remove_pin};
-use crate::counters::{self, Connection, Counters, DroppedFrame};
+use crate::counters::{self, DroppedFrame};
 use crate::error::Error;
 use crate::links::{self, Hook};
 use crate::pinned::Maps;
 use crate::tables::{Changes, Tables};
+use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
@@ -45,7 +46,7 @@ pub fn unload(bpffs: &Path) -> Result<(), Error> {
 pub struct DataPlane {
     paths: Paths,
     programs: Programs,
-    pub(crate) maps: Maps,
+    pub(crate) view: View,
     events: RingBuf<MapData>,
 }
 
@@ -70,7 +71,7 @@ impl DataPlane {
         let conntrack_slots = maps.ct_slots.limit();
         let config = Config { conntrack_slots, ..maps.config()? };
         maps.set_config(config)?;
-        let mut plane = DataPlane { paths, programs, maps, events };
+        let mut plane = DataPlane { paths, programs, view: View { maps }, events };
         plane.refresh_links()?;
         plane.paths.remove_others()?;
         Ok((plane, object))
@@ -103,7 +104,9 @@ impl DataPlane {
     pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
         let directory = self.paths.links();
         links::attach(self.programs.of(Hook::FromTunnel), Hook::FromTunnel, &directory, ifindex)?;
-        self.maps.set_config(Config { tunnel_ifindex: ifindex, ..self.maps.config()? })?;
+        self.view
+            .maps
+            .set_config(Config { tunnel_ifindex: ifindex, ..self.view.maps.config()? })?;
         for pin in links::pins(&directory)? {
             if pin.hook == Hook::FromTunnel && pin.ifindex != ifindex {
                 remove_pin(&pin.path)?;
@@ -169,31 +172,13 @@ impl DataPlane {
     /// [`Error::MapFull`] or [`Error::BadTable`] before anything is written, [`Error::Map`] in
     /// the midst: call again.
     pub fn reconcile(&mut self, desired: &Tables) -> Result<Changes, Error> {
-        reconcile::reconcile(&mut self.maps, desired)
+        reconcile::reconcile(&mut self.view.maps, desired)
     }
 
-    /// What the maps hold now.
-    ///
-    /// # Errors
-    /// [`Error::Map`].
-    pub fn read_back(&self) -> Result<Tables, Error> {
-        reconcile::read_back(&self.maps)
-    }
-
-    /// Drops by reason and traffic by port.
-    ///
-    /// # Errors
-    /// [`Error::Map`].
-    pub fn counters(&self) -> Result<Counters, Error> {
-        counters::counters(&self.maps)
-    }
-
-    /// The connections of all ports; those that have expired and are not reclaimed yet too.
-    ///
-    /// # Errors
-    /// [`Error::Map`].
-    pub fn conntrack(&self) -> Result<Vec<Connection>, Error> {
-        counters::conntrack(&self.maps)
+    /// What it holds and has counted.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// Counts the connections of each port anew. The programs' own counts may drift by a few when
@@ -202,7 +187,7 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Map`].
     pub fn recount_connections(&mut self) -> Result<(), Error> {
-        reconcile::recount(&mut self.maps)
+        reconcile::recount(&mut self.view.maps)
     }
 
     /// Takes the drop events that wait, oldest first. There is one reader at a time.

@@ -168,7 +168,7 @@ fn reconcile_writes_only_differences() {
     let mut desired = tables();
     let first = plane.reconcile(&desired).unwrap();
     assert_eq!(first.fdb.written, 2);
-    assert_eq!(plane.read_back().unwrap(), desired);
+    assert_eq!(plane.view().tables().unwrap(), desired);
     assert_eq!(plane.reconcile(&desired).unwrap(), Changes::default());
     drop(plane);
     let mut plane = DataPlane::open(&options).unwrap();
@@ -182,8 +182,8 @@ fn reconcile_writes_only_differences() {
     let changes = plane.reconcile(&desired).unwrap();
     assert_eq!((changes.ports.written, changes.ports.removed), (1, 1), "another number is");
     plane.reconcile(&Tables::default()).unwrap();
-    assert_eq!(plane.read_back().unwrap(), Tables::default());
-    assert!(plane.counters().unwrap().traffic.is_empty(), "counters go with their ports");
+    assert_eq!(plane.view().tables().unwrap(), Tables::default());
+    assert!(plane.view().counters().unwrap().traffic.is_empty(), "counters go with their ports");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn bad_tables_change_nothing() {
     let mut desired = tables();
     desired.ports.insert(PortKey::untagged(41), port(1));
     assert!(matches!(plane.reconcile(&desired).unwrap_err(), Error::BadTable(_)));
-    assert_eq!(plane.read_back().unwrap(), Tables::default());
+    assert_eq!(plane.view().tables().unwrap(), Tables::default());
 }
 
 #[test]

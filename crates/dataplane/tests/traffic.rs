@@ -147,11 +147,11 @@ fn local_ports_talk_and_the_host_cannot_join_in() {
     let socket = UdpSocket::bind("10.0.0.9:0").unwrap();
     // The host's ARP request for A is what must not get through.
     let _ = socket.send_to(b"hello", (v4(1), 9));
-    let counters = plane.counters().unwrap();
+    let counters = plane.view().counters().unwrap();
     assert!(counters.drops.get("host_to_port").is_some_and(|count| *count > 0));
     assert!(counters.traffic[&1].from_port_packets > 0);
     assert!(counters.traffic[&1].to_port_bytes > 1 << 20);
-    assert!(plane.conntrack().unwrap().iter().any(|entry| entry.key.protocol == 6));
+    assert!(plane.view().connections().unwrap().iter().any(|entry| entry.key.protocol == 6));
 
     drop(plane);
     assert!(ping(&a.inside, v4(2), LIMIT), "forwarding goes on without the process");
@@ -203,7 +203,7 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     tables.vteps.clear();
     plane.reconcile(&tables).unwrap();
     assert!(!ping(&a.inside, v4(2), Duration::from_millis(300)), "the VTEP is no longer known");
-    assert!(plane.counters().unwrap().drops.contains_key("unknown_vtep"));
+    assert!(plane.view().counters().unwrap().drops.contains_key("unknown_vtep"));
     drop(far_plane);
     netloom_dataplane::unload(&host.bpffs().with_file_name("far")).unwrap();
 }

@@ -35,14 +35,14 @@ fn every_vector_gives_in_the_kernel_what_it_gives_on_the_host() {
 fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     let (verdict, after) = vector.run();
     fill(harness, &vector.before);
-    let before = harness.plane.counters().unwrap();
+    let before = harness.plane.view().counters().unwrap();
     let _ = harness.plane.events();
     let outcome = harness
         .run(vector.entry, &vector.meta, &vector.before.frame, 1)
         .map_err(|error| error.to_string())?;
     same("verdict", &outcome.verdict, &verdict.record())?;
     same("frame", &outcome.frame.as_slice(), &vector.expected_frame())?;
-    counted(&before, &harness.plane.counters().unwrap(), vector)?;
+    counted(&before, &harness.plane.view().counters().unwrap(), vector)?;
     told(harness, vector, verdict.record())?;
     let (slots, links, used) = harness.conntrack_table().unwrap();
     same("slots", &slots, &numbered(&after))?;
@@ -161,7 +161,7 @@ fn a_number_that_comes_back_has_none_of_the_slots_of_before() {
     let vector =
         all().into_iter().find(|vector| vector.name == "a port at its budget is refused").unwrap();
     fill(&mut harness, &vector.before);
-    let tables = harness.plane.read_back().unwrap();
+    let tables = harness.plane.view().tables().unwrap();
     harness.plane.reconcile(&Tables { ports: BTreeMap::new(), ..tables.clone() }).unwrap();
     harness.plane.reconcile(&tables).unwrap();
     let (slots, links, used) = harness.conntrack_table().unwrap();

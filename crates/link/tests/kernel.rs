@@ -5,7 +5,7 @@ mod world;
 
 use std::path::PathBuf;
 
-use dataplane::{DataPlane, Options, Tables};
+use dataplane::{Tables, View};
 use hostnet::{
     LinkInfo, Netlink,
     scratch::{self, Scratch},
@@ -48,7 +48,7 @@ impl Drop for Unload {
 /// The host's devices and maps.
 async fn look(bpffs: &PathBuf) -> (Vec<LinkInfo>, Tables) {
     let links = Netlink::current().await.unwrap().links().await.unwrap();
-    let tables = DataPlane::open(&Options::new(bpffs)).unwrap().read_back().unwrap();
+    let tables = View::open(bpffs).unwrap().tables().unwrap();
     (links, tables)
 }
 

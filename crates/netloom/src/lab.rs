@@ -1,9 +1,10 @@
 //! `netloom lab`: hosts, networks and VMs on this one machine.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use lab::UpOptions;
+use serde::Serialize;
 
 use crate::Failure;
 
@@ -70,12 +71,23 @@ pub(crate) enum Format {
     Json,
 }
 
+impl Format {
+    /// Prints a result.
+    pub(crate) fn print(self, result: &(impl Display + Serialize)) -> Result<(), Failure> {
+        match self {
+            Self::Text => cli::print(result)?,
+            Self::Json => cli::print(&serde_json::to_string_pretty(result)?)?,
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Up { topology, which: Which { name, state_root }, listen } => {
             let binary = std::env::current_exe()?;
             let report = lab::up(&UpOptions { topology, name, state_root, binary, listen })?;
-            println!("{report}");
+            cli::print(&report)?;
         }
         Verb::Down { which } => lab::down(&which.name, &which.state_root)?,
         Verb::Exec { node, which, command } => {
@@ -85,7 +97,7 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Check { which, output } => return check(&which, output),
         Verb::List { which } => {
             for status in lab::status(&which.state_root)? {
-                println!("{status}");
+                cli::print(&status)?;
             }
         }
     }
@@ -94,9 +106,6 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
 
 fn check(which: &Which, output: Format) -> Result<ExitCode, Failure> {
     let report = lab::check(&which.name, &which.state_root)?;
-    match output {
-        Format::Text => println!("{report}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-    }
+    output.print(&report)?;
     Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

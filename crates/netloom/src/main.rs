@@ -2,6 +2,7 @@
 
 mod agent;
 mod data;
+mod inspect;
 mod lab;
 mod runtime;
 mod server;
@@ -26,6 +27,8 @@ enum Verb {
     Server(server::Arguments),
     /// Run a host's agent in the foreground.
     Agent(agent::Arguments),
+    /// On a host: what its data plane should hold, holds, and dropped. Needs no agent.
+    Inspect(inspect::Arguments),
     /// Hosts, networks and VMs on this one machine.
     #[command(subcommand)]
     Lab(lab::Verb),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match arguments.verb {
         Verb::Server(arguments) => server::run(arguments),
         Verb::Agent(arguments) => agent::run(arguments),
+        Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
         Verb::Client(verb) => cli::run(verb, &arguments.connection).map_err(Into::into),
         Verb::Call(words) => cli::call(&words, &arguments.connection).map_err(Into::into),
@@ -63,6 +67,7 @@ mod tests {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap().verb;
         assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
         assert!(matches!(parse("netloom agent --enrol f"), Verb::Agent(_)));
+        assert!(matches!(parse("netloom inspect -o json"), Verb::Inspect(_)));
         assert!(matches!(parse("netloom lab check -o json"), Verb::Lab(_)));
         assert!(matches!(parse("netloom lab exec vm -- ping -c 1 ::1"), Verb::Lab(_)));
         assert!(matches!(parse("netloom login --password-file f"), Verb::Client(_)));

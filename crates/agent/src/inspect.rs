@@ -1,0 +1,356 @@
+//! What a host should hold, what its data plane holds, and what it counted: for an operator, on
+//! the host, with or without an agent that runs. Changes nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Display},
+    net::IpAddr,
+    path::Path,
+};
+
+use dataplane::{Counters, Tables, View};
+use model::Mac;
+use packet::DropReason;
+use serde::Serialize;
+use uuid::Uuid;
+use wire::{
+    fact::{self, Fact, Station},
+    object::{Object, Port},
+};
+
+use crate::{
+    Error, render,
+    state::{self, Desired},
+};
+
+/// What is on a host.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// What the server wanted last; absent when nothing was saved or the file is damaged.
+    pub saved: Option<Saved>,
+    /// Why what was saved cannot be understood.
+    pub damage: Option<String>,
+    /// The digest of the facts that the eBPF maps hold.
+    pub kernel: String,
+    /// Whether these are the facts that were wanted. An agent that is at work on a change makes
+    /// this false for a moment.
+    pub as_desired: bool,
+    /// Facts that the maps should hold and do not.
+    pub missing: Vec<String>,
+    /// Facts that the maps hold and should not.
+    pub unexpected: Vec<String>,
+    /// The ports of the maps.
+    pub ports: Vec<PortLine>,
+    /// Dropped frames, by reason; those that never occurred are left out.
+    pub drops: Vec<DropLine>,
+    /// Drop events for which the ring buffer had no room.
+    pub events_lost: u64,
+}
+
+/// The last desired state on disk.
+#[derive(Clone, Debug, Serialize)]
+pub struct Saved {
+    /// The store's revision, as it was when these objects were written.
+    pub revision: u64,
+    /// How many objects of each table, and their digest.
+    pub objects: BTreeMap<&'static str, ObjectsLine>,
+    /// The digest of the facts that they give.
+    pub kernel: String,
+}
+
+/// The objects of a table.
+#[derive(Clone, Debug, Serialize)]
+pub struct ObjectsLine {
+    /// How many.
+    pub count: usize,
+    /// Their digest, which the server compares.
+    pub digest: String,
+}
+
+/// A port.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortLine {
+    /// Its number in the data plane.
+    pub number: u32,
+    /// The index of the interface on the host's side.
+    pub ifindex: u32,
+    /// The number of its network.
+    pub network: u32,
+    /// The only MAC that it may send from.
+    pub mac: String,
+    /// The addresses that it may send from.
+    pub addresses: Vec<IpAddr>,
+    /// The NIC, if it is a wanted one.
+    pub nic: Option<Uuid>,
+    /// The name of the instance that has the NIC.
+    pub instance: Option<String>,
+    /// Slots of the connection table in use.
+    pub connections: i64,
+    /// Slots that it may use.
+    pub connections_limit: u32,
+    /// Packets that it sent and that were let through.
+    pub from_port_packets: u64,
+    /// Their bytes.
+    pub from_port_bytes: u64,
+    /// Packets delivered to it.
+    pub to_port_packets: u64,
+    /// Their bytes.
+    pub to_port_bytes: u64,
+    /// Packets from or to it that were dropped.
+    pub dropped_packets: u64,
+}
+
+/// Frames dropped for one reason.
+#[derive(Clone, Debug, Serialize)]
+pub struct DropLine {
+    /// The reason's name in metrics.
+    pub reason: &'static str,
+    /// How many, since the maps were made.
+    pub packets: u64,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// Looks at the host whose agent has these directories.
+///
+/// # Errors
+/// [`Error::DataPlane`] when no data plane is pinned at `bpffs`, [`Error::File`] when the saved
+/// state cannot be read.
+pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
+    let view = View::open(bpffs)?;
+    let (saved, damage) = match state::read(data)? {
+        Ok(saved) => (saved, None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let inspection = report(saved.as_ref(), &view.tables()?, &view.counters()?);
+    Ok(Inspection { damage, ..inspection })
+}
+
+fn report(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Inspection {
+    let wanted = desired.map(|d| fact::facts(d.holding.objects().values())).unwrap_or_default();
+    let held = render::facts(tables);
+    let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(words).collect();
+    Inspection {
+        saved: desired.map(saved),
+        damage: None,
+        kernel: fact::digest(&held).to_string(),
+        as_desired: desired.is_some() && wanted == held,
+        missing: differing(&wanted, &held),
+        unexpected: differing(&held, &wanted),
+        ports: ports(desired, tables, counters),
+        drops: drops(counters),
+        events_lost: counters.events_lost,
+    }
+}
+
+fn saved(desired: &Desired) -> Saved {
+    let digests = desired.holding.digests();
+    let count =
+        |is: fn(&Object) -> bool| desired.holding.objects().values().filter(|o| is(o)).count();
+    let line =
+        |count, digest: wire::digest::SetDigest| ObjectsLine { count, digest: digest.to_string() };
+    let objects = BTreeMap::from([
+        ("network", line(count(|o| matches!(o, Object::Network(_))), digests.network)),
+        ("peer", line(count(|o| matches!(o, Object::Peer(_))), digests.peer)),
+        ("instance", line(count(|o| matches!(o, Object::Instance(_))), digests.instance)),
+        ("port", line(count(|o| matches!(o, Object::Port(_))), digests.port)),
+    ]);
+    let kernel = desired.holding.kernel_digest().to_string();
+    Saved { revision: desired.revision, objects, kernel }
+}
+
+fn ports(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Vec<PortLine> {
+    let objects = || desired.into_iter().flat_map(|desired| desired.holding.objects().values());
+    let wanted: BTreeMap<u32, &Port> = objects()
+        .filter_map(|object| match object {
+            Object::Port(port) => Some((port.number, port)),
+            _ => None,
+        })
+        .collect();
+    let instances: BTreeMap<Uuid, &str> = objects()
+        .filter_map(|object| match object {
+            Object::Instance(instance) => Some((instance.uuid, instance.name.as_str())),
+            _ => None,
+        })
+        .collect();
+    let line = |ifindex, port: &packet::Port| {
+        let (number, known) = (port.number, wanted.get(&port.number));
+        let traffic = counters.traffic.get(&number).copied().unwrap_or_default();
+        let addresses = tables.addrs.iter().filter(|key| key.port == number);
+        PortLine {
+            number,
+            ifindex,
+            network: port.net,
+            mac: Mac(port.mac.0).to_string(),
+            addresses: addresses.map(|key| key.addr.into()).collect(),
+            nic: known.map(|port| port.uuid),
+            instance: known
+                .and_then(|port| instances.get(&port.instance))
+                .map(|name| (*name).to_owned()),
+            connections: counters.connections.get(&number).copied().unwrap_or_default(),
+            connections_limit: port.conntrack_budget,
+            from_port_packets: traffic.from_port_packets,
+            from_port_bytes: traffic.from_port_bytes,
+            to_port_packets: traffic.to_port_packets,
+            to_port_bytes: traffic.to_port_bytes,
+            dropped_packets: traffic.dropped_packets,
+        }
+    };
+    tables.ports.iter().map(|(key, port)| line(key.ifindex, port)).collect()
+}
+
+fn drops(counters: &Counters) -> Vec<DropLine> {
+    let all = DropReason::ALL.iter();
+    let found = all.filter_map(|info| Some((info, *counters.drops.get(info.name)?)));
+    found
+        .map(|(info, packets)| DropLine { reason: info.name, packets, meaning: info.doc.trim() })
+        .collect()
+}
+
+/// A fact in a sentence.
+fn words(fact: &Fact) -> String {
+    match fact {
+        Fact::Port { number, net, mac } => {
+            format!("port {number} in network {net} sends from {}", Mac(*mac))
+        }
+        Fact::Address { port, ip } => format!("port {port} sends from {ip}"),
+        Fact::Fdb { net, mac, at: Station::Local { port } } => {
+            format!("network {net}: {} is port {port}", Mac(*mac))
+        }
+        Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
+            format!("network {net}: {} is behind VTEP {vtep}, VNI {vni}", Mac(*mac))
+        }
+        Fact::Neighbour { net, ip, mac } => format!("network {net}: {ip} is at {}", Mac(*mac)),
+        Fact::Vtep { vni, ip, net } => {
+            format!("VTEP {ip} may send VNI {vni} into network {net}")
+        }
+    }
+}
+
+impl Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.saved, &self.damage) {
+            (Some(saved), _) => writeln!(f, "wanted   {saved}")?,
+            (None, Some(reason)) => {
+                writeln!(f, "wanted   unknown: the saved state is damaged: {reason}")?
+            }
+            (None, None) => writeln!(f, "wanted   unknown: nothing was saved yet")?,
+        }
+        let verdict = if self.as_desired { "as wanted" } else { "not as wanted" };
+        writeln!(f, "in force {verdict}, digest {}", short(&self.kernel))?;
+        self.missing.iter().try_for_each(|fact| writeln!(f, "  missing: {fact}"))?;
+        self.unexpected.iter().try_for_each(|fact| writeln!(f, "  unexpected: {fact}"))?;
+        writeln!(
+            f,
+            "\n{:>6} {:>7} {:<16} {:<17} {:>13} {:>11} {:>11} {:>8}  addresses",
+            "port", "ifindex", "instance", "mac", "connections", "sent", "received", "dropped"
+        )?;
+        self.ports.iter().try_for_each(|port| writeln!(f, "{port}"))?;
+        writeln!(f, "\n{:>12}  reason of drops", "packets")?;
+        self.drops.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        write!(f, "{:>12}  drop events lost: the ring buffer was full", self.events_lost)
+    }
+}
+
+impl Display for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {}, digest {}:", self.revision, short(&self.kernel))?;
+        let mut separator = " ";
+        for (table, line) in &self.objects {
+            write!(f, "{separator}{} {table}", line.count)?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl Display for PortLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = format!("{}/{}", self.connections, self.connections_limit);
+        write!(
+            f,
+            "{:>6} {:>7} {:<16} {:<17} {connections:>13} {:>11} {:>11} {:>8} ",
+            self.number,
+            self.ifindex,
+            self.instance.as_deref().unwrap_or("-"),
+            self.mac,
+            self.from_port_packets,
+            self.to_port_packets,
+            self.dropped_packets,
+        )?;
+        self.addresses.iter().try_for_each(|address| write!(f, " {address}"))
+    }
+}
+
+impl Display for DropLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>12}  {}: {}", self.packets, self.reason, self.meaning)
+    }
+}
+
+/// Enough of a digest to compare by eye.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sample;
+
+    fn desired() -> Desired {
+        Desired { revision: 7, holding: Arc::new(sample::two_networks()) }
+    }
+
+    fn tables() -> Tables {
+        let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
+        let interfaces = interfaces.map(|(port, ifindex)| (sample::uuid(port), ifindex));
+        render::render(&sample::two_networks(), &interfaces.into()).tables
+    }
+
+    #[test]
+    fn maps_as_wanted_say_so_with_equal_digests() {
+        let report = report(Some(&desired()), &tables(), &Counters::default());
+        assert!(report.as_desired);
+        assert_eq!(report.saved.unwrap().kernel, report.kernel);
+        assert_eq!((report.missing, report.unexpected), (vec![], vec![]));
+        let ports: Vec<_> = report.ports.iter().map(|port| (port.ifindex, port.nic)).collect();
+        let nics = [sample::PORT_A, sample::PORT_B].map(|nic| Some(sample::uuid(nic)));
+        assert_eq!(ports, [(5, nics[0]), (6, nics[1])]);
+        assert!(report.ports.iter().all(|port| port.instance.as_deref() == Some("vm 20")));
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let mut tables = tables();
+        let key = *tables.vteps.keys().next().unwrap();
+        let vtep = tables.vteps.remove(&key).unwrap();
+        tables.vteps.insert(packet::VtepKey { vni: 77, ..key }, vtep);
+        let report = report(Some(&desired()), &tables, &Counters::default());
+        assert!(!report.as_desired);
+        assert_eq!(report.missing, ["VTEP 192.0.2.2 may send VNI 101 into network 1"]);
+        assert_eq!(report.unexpected, ["VTEP 192.0.2.2 may send VNI 77 into network 1"]);
+        let text = report.to_string();
+        assert!(text.contains("not as wanted"), "{text}");
+        assert!(text.contains("  missing: VTEP 192.0.2.2 may send VNI 101"), "{text}");
+    }
+
+    #[test]
+    fn without_a_saved_state_nothing_is_as_wanted() {
+        let report = report(None, &Tables::default(), &Counters::default());
+        assert!(!report.as_desired);
+        assert!(report.to_string().contains("nothing was saved yet"));
+    }
+
+    #[test]
+    fn drops_come_with_their_meaning() {
+        let counters = Counters { drops: [("spoofed_mac", 3)].into(), ..Counters::default() };
+        let report = report(Some(&desired()), &tables(), &counters);
+        let text = report.to_string();
+        assert!(text.contains("3  spoofed_mac: The source MAC is not the port's."), "{text}");
+    }
+}

@@ -1,0 +1,61 @@
+//! Looking at a data plane without touching it: by its pins, whether or not an agent runs, from
+//! any network namespace.
+
+use std::path::Path;
+
+use crate::bpffs::Paths;
+use crate::counters::{self, Connection, Counters};
+use crate::error::Error;
+use crate::pinned::Maps;
+use crate::reconcile;
+use crate::tables::Tables;
+
+/// What a data plane holds and has counted. Every call reads the kernel's maps as they are now.
+pub struct View {
+    pub(crate) maps: Maps,
+}
+
+impl View {
+    /// Of the data plane that is pinned below this mount point.
+    ///
+    /// # Errors
+    /// [`Error::NoDataPlane`] when there is none, or one that another version made;
+    /// [`Error::Map`].
+    pub fn open(bpffs: &Path) -> Result<View, Error> {
+        let maps = Paths::new(bpffs, "").maps();
+        if !maps.join("ports").exists() {
+            return Err(Error::NoDataPlane { path: bpffs.to_owned() });
+        }
+        Ok(View { maps: Maps::open(&maps)? })
+    }
+
+    /// What the maps hold now.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn tables(&self) -> Result<Tables, Error> {
+        reconcile::read_back(&self.maps)
+    }
+
+    /// Drops by reason; traffic and connections by port.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn counters(&self) -> Result<Counters, Error> {
+        counters::counters(&self.maps)
+    }
+
+    /// The connections of all ports; those that have expired and are not reclaimed yet too.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn connections(&self) -> Result<Vec<Connection>, Error> {
+        counters::conntrack(&self.maps)
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
