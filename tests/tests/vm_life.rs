@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use hostnet::scratch::Scratch;
 use lab::wait;
 use netloom_tests::{LIMIT, TestLab, root_or_skip, traffic::one_packet_passes, uuid};
 use serde_json::json;
@@ -55,6 +56,26 @@ fn an_address_rests_until_every_host_has_let_go_of_it() {
     lab.settle(&HOSTS);
     assert!(wait::holds(LIMIT, || take().status == 200), "{:?}", take());
     lab.check();
+}
+
+/// A guest with all rights in its namespace can move its NIC where nobody finds it.
+#[test]
+fn a_vm_that_hides_its_nic_loses_it_and_gets_a_new_one() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let before = lab.machine().links.len();
+    let nested = Scratch::new("nested").unwrap();
+    let script = format!("ip link set eth0 netns {0} && ip -n {0} link set eth0 up", nested.name());
+    let hide = ["sh", "-c", &script].map(str::to_owned);
+    assert_eq!(lab::exec(lab.name(), lab.root(), "red-1", &hide).unwrap(), 0);
+    lab.stop(&["h1"]);
+    lab.start(&["h1"]);
+    lab.settle(&HOSTS);
+    lab.check();
+    assert_eq!(lab.machine().links.len(), before, "each port has its two programs, and no more");
+    assert_eq!(lab.inspect("h1")["asDesired"], true);
 }
 
 /// Makes a VM of tenant red, and gives its uuid and address.

@@ -71,7 +71,7 @@ impl<K: Kernel> Converger<K> {
         let mut outcome =
             Outcome { complete: true, failed: wanted.unusable.clone(), ..Outcome::default() };
         if let Err(refusal) = self.kernel.tunnel().await {
-            outcome.trouble.push(format!("tunnel device: {refusal}"));
+            outcome.lacks_tunnel(&wanted, &refusal);
         }
         let observed = match self.kernel.observe().await {
             Ok(observed) => observed,
@@ -105,18 +105,19 @@ impl<K: Kernel> Converger<K> {
             let done = self.kernel.deactivate(*nic).await;
             pass.must(*nic, "cannot be put down", done);
         }
-        let mut detach = steps.detach.clone();
+        let mut discard = steps.discard.clone();
         for (instance, interfaces) in &steps.remove {
             let done = self.kernel.remove(*instance).await;
             if pass.must(*instance, "cannot be removed", done) {
-                detach.extend(interfaces.intersection(&pass.observed.attached));
+                // Gone already, unless a guest has hidden one from the driver meanwhile.
+                discard.extend(interfaces.intersection(&pass.observed.attached));
             }
         }
-        for ifindex in detach {
+        for ifindex in discard {
             pass.changed = true;
-            if let Err(refusal) = self.kernel.detach(ifindex).await {
+            if let Err(refusal) = self.kernel.discard(ifindex).await {
                 pass.outcome.complete = false;
-                pass.outcome.trouble.push(format!("interface {ifindex}: cannot detach: {refusal}"));
+                pass.outcome.trouble.push(format!("interface {ifindex}: {refusal}"));
             }
         }
     }
@@ -180,6 +181,9 @@ impl<K: Kernel> Converger<K> {
                 pass.changed = true;
                 if let Err(refusal) = self.kernel.attach(*ifindex).await {
                     pass.outcome.failed.insert(*nic, format!("cannot be guarded: {refusal}"));
+                    // It may be up: then somebody has taken its programs off.
+                    let done = self.kernel.deactivate(*nic).await;
+                    pass.must(*nic, "is not guarded and cannot be put down", done);
                     continue;
                 }
             }
@@ -241,6 +245,15 @@ impl Pass<'_> {
 }
 
 impl Outcome {
+    /// Ports work on this host only, which nobody has asked for.
+    fn lacks_tunnel(&mut self, wanted: &Wanted, refusal: &Refusal) {
+        let reason = format!("the host has no tunnel device: {refusal}");
+        for nic in wanted.instances.values().flat_map(|instance| &instance.nics) {
+            self.failed.insert(nic.uuid, reason.clone());
+        }
+        self.trouble.push(reason);
+    }
+
     /// Nothing can be seen, so nothing can be said.
     fn blind(mut self, refusal: &Refusal) -> Self {
         tracing::warn!(%refusal, "cannot see what is on the host");
@@ -327,6 +340,31 @@ mod tests {
         let state = memory.state();
         assert_eq!(state.attached.len(), 2);
         assert_eq!(state.tables, Tables::default(), "the guard lets nothing pass");
+    }
+
+    #[tokio::test]
+    async fn a_device_that_its_guest_has_hidden_is_replaced_and_never_unguarded() {
+        let memory = Memory::default();
+        let desired = sample::two_networks();
+        pass(&memory, &desired).await;
+        let hidden = memory.state().nics.remove(&uuid(sample::PORT_A)).unwrap();
+        let outcome = pass(&memory, &desired).await;
+        assert!(outcome.is_clean(), "{outcome:?}");
+        assert_eq!(outcome.kernel, desired.kernel_digest());
+        let state = memory.state();
+        assert!(!state.attached.contains(&hidden.ifindex));
+        assert_ne!(state.nics[&uuid(sample::PORT_A)].ifindex, hidden.ifindex);
+    }
+
+    #[tokio::test]
+    async fn without_a_tunnel_no_nic_is_in_effect() {
+        let (memory, desired) = (Memory::default(), sample::two_networks());
+        memory.state().no_tunnel = true;
+        let outcome = pass(&memory, &desired).await;
+        assert_eq!(outcome.failed.len(), 2);
+        assert!(outcome.failed.values().all(|reason| reason.contains("no tunnel device")));
+        memory.state().no_tunnel = false;
+        assert!(pass(&memory, &desired).await.is_clean());
     }
 
     #[tokio::test]

@@ -108,8 +108,8 @@ impl Kernel for Host {
         self.plane(move |plane| plane.attach_port(ifindex)).await
     }
 
-    async fn detach(&mut self, ifindex: u32) -> Result<(), Refusal> {
-        self.plane(move |plane| plane.detach_port(ifindex)).await
+    async fn discard(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        self.driver.discard(ifindex).await.map_err(Refusal::new)
     }
 
     async fn recount(&mut self) -> Result<(), Refusal> {

@@ -74,8 +74,9 @@ pub trait Kernel: Send + 'static {
     /// Attaches a port's programs. They drop everything until the maps know the port.
     fn attach(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Detaches a port's programs.
-    fn detach(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Deletes the host's side of a NIC that no instance has any more, and with it its programs.
+    /// Programs are never taken off a device that is there.
+    fn discard(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Counts the connections of all ports anew.
     fn recount(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;

@@ -30,6 +30,8 @@ pub struct State {
     pub tables: Tables,
     /// The tunnel device is there.
     pub tunnel: bool,
+    /// The tunnel device cannot be made.
+    pub no_tunnel: bool,
     /// Changes made so far.
     pub writes: usize,
     /// Calls about these objects are refused.
@@ -70,7 +72,11 @@ impl State {
             self.write()?;
             if let Some(before) = self.instances.insert(spec.uuid, spec.clone()) {
                 let gone = before.nics.iter().filter(|nic| !spec.nics.contains(nic));
-                gone.for_each(|nic| _ = self.nics.remove(&nic.uuid));
+                for nic in gone {
+                    if let Some(seen) = self.nics.remove(&nic.uuid) {
+                        self.attached.remove(&seen.ifindex);
+                    }
+                }
             }
         }
         let mut prepared = Vec::new();
@@ -109,7 +115,10 @@ impl State {
         if let Some(spec) = self.instances.get(&instance).cloned() {
             self.write()?;
             for nic in &spec.nics {
-                if self.nics.remove(&nic.uuid).is_some_and(|nic| nic.up) {
+                let Some(seen) = self.nics.remove(&nic.uuid) else { continue };
+                // The kernel takes programs off with their device.
+                self.attached.remove(&seen.ifindex);
+                if seen.up {
                     self.violations.push(format!("nic {} was up when removed", nic.uuid));
                 }
             }
@@ -130,6 +139,9 @@ impl State {
 impl Kernel for Memory {
     async fn tunnel(&mut self) -> Result<(), Refusal> {
         let mut state = self.state();
+        if state.no_tunnel {
+            return Err(Refusal::new("its port is taken"));
+        }
         if !state.tunnel {
             state.write()?;
             state.tunnel = true;
@@ -175,12 +187,12 @@ impl Kernel for Memory {
         Ok(())
     }
 
-    async fn detach(&mut self, ifindex: u32) -> Result<(), Refusal> {
+    async fn discard(&mut self, ifindex: u32) -> Result<(), Refusal> {
         let mut state = self.state();
         if state.attached.contains(&ifindex) {
             state.write()?;
             state.attached.remove(&ifindex);
-            state.check_guards();
+            state.nics.retain(|_, nic| nic.ifindex != ifindex);
         }
         Ok(())
     }

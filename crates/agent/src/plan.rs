@@ -2,8 +2,8 @@
 //!
 //! The order (ARCHITECTURE.md, "Order"): what must go goes first, device down before anything
 //! else; then peers, instances, programs, port maps, and at last a device goes up. A program is
-//! taken off a device only when the device is gone: one that cannot be removed stays guarded, and
-//! without its port in the maps the guard lets nothing pass.
+//! never taken off a device: it goes with it. One that cannot be removed stays guarded, and without
+//! its port in the maps the guard lets nothing pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,8 +78,9 @@ pub struct Steps {
     pub deactivate: Vec<Uuid>,
     /// Instances to remove, each with the interfaces of its NICs.
     pub remove: BTreeMap<Uuid, BTreeSet<u32>>,
-    /// Interfaces that no instance has any more, to take the programs from.
-    pub detach: BTreeSet<u32>,
+    /// Guarded interfaces that no instance has, to be deleted. A guest can bring that about, by
+    /// moving its end of the cable elsewhere.
+    pub discard: BTreeSet<u32>,
     /// Instances to make or to change.
     pub prepare: Vec<InstanceSpec>,
 }
@@ -105,7 +106,7 @@ pub fn steps(
             steps.remove.insert(*instance, interfaces);
         }
     }
-    steps.detach = observed.attached.difference(&known).copied().collect();
+    steps.discard = observed.attached.difference(&known).copied().collect();
     let none = BTreeMap::new();
     for (uuid, spec) in &wanted.instances {
         let nics = observed.instances.get(uuid);
@@ -210,7 +211,7 @@ mod tests {
         let steps = steps(&Wanted::default(), &observed, &BTreeMap::new());
         assert_eq!(steps.deactivate, [uuid(51)]);
         assert_eq!(steps.remove, BTreeMap::from([(uuid(50), [3, 4].into())]));
-        assert_eq!(steps.detach, BTreeSet::new(), "not before the devices are gone");
+        assert_eq!(steps.discard, BTreeSet::new(), "the driver removes them in its own order");
     }
 
     #[test]
@@ -223,10 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_vanished_devices_are_taken_off() {
-        let observed = observed(&[], &[12]);
-        let steps = steps(&Wanted::default(), &observed, &BTreeMap::new());
-        assert_eq!(steps.detach, [12].into());
+    fn a_guarded_device_that_no_instance_has_is_deleted_and_its_nic_made_anew() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, true)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[7, 12]);
+        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        assert_eq!((steps.discard, steps.prepare.len()), ([12].into(), 1));
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub enum Error {
         /// What the device belongs to, as far as its alias says.
         owner: String,
     },
+    /// A device that no instance has does not bear the name of one that a driver makes.
+    #[error("device {device} belongs to no instance and is not ours to delete; remove it by hand")]
+    NotOurs {
+        /// The device.
+        device: String,
+    },
     /// The kernel refused something about a link or a namespace.
     #[error(transparent)]
     Host(#[from] hostnet::Error),

@@ -24,6 +24,8 @@ pub enum Call {
     Deactivate(Uuid),
     /// [`Driver::remove`] of an instance.
     Remove(Uuid),
+    /// [`Driver::discard`] of a device.
+    Discard(u32),
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +124,14 @@ impl Driver for Fake {
 
     async fn remove(&self, instance: Uuid) -> Result<(), Error> {
         self.call(Call::Remove(instance))?.instances.remove(&instance);
+        Ok(())
+    }
+
+    async fn discard(&self, host_ifindex: u32) -> Result<(), Error> {
+        let mut state = self.call(Call::Discard(host_ifindex))?;
+        for instance in state.instances.values_mut() {
+            instance.nics.retain(|_, nic| nic.host_ifindex != host_ifindex);
+        }
         Ok(())
     }
 

@@ -44,6 +44,10 @@ pub trait Driver: Send + Sync {
     /// Removes the instance and all its NICs. No such instance is success.
     fn remove(&self, instance: Uuid) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Deletes a host's device that no instance has any more: its guest has moved the other end out
+    /// of sight, or its namespace lost its name. No such device is success.
+    fn discard(&self, host_ifindex: u32) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// What runs now, as the kernel says, sorted by instance. Needs no memory of earlier calls.
     fn list(&self) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
 }

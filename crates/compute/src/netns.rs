@@ -129,6 +129,15 @@ impl Driver for Netns {
         blocking(move || Namespace::remove(&name)).await
     }
 
+    async fn discard(&self, host_ifindex: u32) -> Result<(), Error> {
+        let host = self.host().await?;
+        match host.link_by_index(host_ifindex).await? {
+            Some(link) if cable::is_host_end(&link) => Ok(host.delete_link(link.index).await?),
+            Some(link) => Err(Error::NotOurs { device: link.name }),
+            None => Ok(()),
+        }
+    }
+
     async fn list(&self) -> Result<Vec<Found>, Error> {
         let host = self.host().await?;
         let prefix = format!("{}-", self.prefix);

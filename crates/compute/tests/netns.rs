@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, TcpStream},
     path::Path,
     pin::{Pin, pin},
+    process::Command,
     task::{Context, Poll},
     time::Duration,
 };
@@ -329,6 +330,39 @@ async fn a_device_of_somebody_else_is_not_touched() {
     assert_eq!(host.netlink.existing(&device).await.unwrap(), bridge);
     let error = host.driver.activate(spec.nics[0].uuid).await.unwrap_err();
     assert!(matches!(error, Error::NoNic { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_nic_that_its_guest_has_hidden_can_be_discarded() {
+    if !root_or_skip() {
+        return;
+    }
+    let (host, elsewhere) = (Host::new().await, Scratch::new("hidden").unwrap());
+    let spec = instance(vec![nic(0)]);
+    let ifindex = host.prepare(&spec).await[0].host_ifindex;
+    host.driver.activate(spec.nics[0].uuid).await.unwrap();
+    let inside = host.inside(&spec);
+    let moved = Command::new("ip")
+        .args(["-n", inside.name(), "link", "set", "eth0", "netns", elsewhere.name()])
+        .status();
+    assert!(moved.unwrap().success());
+    // A loopback under another name does not keep the instance from being mended either.
+    let script = "ip link set lo down && ip link set lo name x";
+    let renamed =
+        Command::new("ip").args(["netns", "exec", inside.name(), "sh", "-c", script]).status();
+    assert!(renamed.unwrap().success());
+
+    assert_eq!(host.driver.list().await.unwrap()[0].nics, []);
+    for _ in 0..2 {
+        host.driver.discard(ifindex).await.unwrap();
+    }
+    assert_eq!(host.netlink.link_by_index(ifindex).await.unwrap(), None);
+    host.prepare(&spec).await;
+    assert_eq!(host.driver.list().await.unwrap()[0].nics.len(), 1);
+
+    let bridge = host.netlink.create_bridge("br0").await.unwrap();
+    let error = host.driver.discard(bridge.index).await.unwrap_err();
+    assert!(matches!(error, Error::NotOurs { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -64,6 +64,16 @@ pub enum Error {
         /// How long we waited, in seconds.
         seconds: u64,
     },
+    /// A list is longer than any that makes sense; a guest may have made it so.
+    #[error("namespace {namespace}: cannot {action}: more than {limit} entries; remove some there")]
+    TooMany {
+        /// The namespace in which it was tried.
+        namespace: String,
+        /// What was tried.
+        action: String,
+        /// How many are read at most.
+        limit: usize,
+    },
     /// The netlink socket is gone, usually because its runtime was shut down.
     #[error("namespace {namespace}: cannot {action}: the netlink socket is closed; open another")]
     Closed {

@@ -88,11 +88,6 @@ impl Namespace {
         Ok(Self { name: name.into(), file: Arc::new(file) })
     }
 
-    /// Whether there is a live namespace of this name.
-    pub fn exists(name: &str) -> bool {
-        Self::open(name).is_ok()
-    }
-
     /// The names of all live namespaces that start with `prefix`, sorted.
     ///
     /// # Errors
@@ -107,8 +102,14 @@ impl Namespace {
         let mut names = Vec::new();
         for entry in entries {
             let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
-            if name.starts_with(prefix) && Self::exists(&name) {
-                names.push(name);
+            if !name.starts_with(prefix) {
+                continue;
+            }
+            match Self::open(&name) {
+                Ok(_) => names.push(name),
+                Err(Error::NoNamespace { .. }) => {}
+                // Not to be taken for "there is none": what runs there would be taken for gone.
+                Err(error) => return Err(error),
             }
         }
         names.sort_unstable();

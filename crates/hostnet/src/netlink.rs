@@ -19,6 +19,9 @@ use crate::{Error, Namespace};
 
 /// The kernel's big lock may be held for seconds while hundreds of namespaces are taken down.
 const ANSWER_SECONDS_MAX: u64 = 30;
+/// A guest decides how many links, addresses and routes its namespace has, and the host's memory must
+/// not follow.
+const LIST_MAX: usize = 100_000;
 /// How often a list is read anew when it changed while it was read.
 const DUMP_TRIES_MAX: usize = 8;
 
@@ -117,6 +120,11 @@ impl Netlink {
             Ok(Err(Refusal::Errno(errno))) => {
                 Err(Error::kernel(self.namespace.name(), action.into(), errno))
             }
+            Ok(Err(Refusal::TooMany)) => Err(Error::TooMany {
+                namespace: self.namespace.name().to_owned(),
+                action: action.into(),
+                limit: LIST_MAX,
+            }),
             Ok(Err(Refusal::Closed)) => Err(Error::Closed {
                 namespace: self.namespace.name().to_owned(),
                 action: action.into(),
@@ -141,6 +149,9 @@ impl Netlink {
         while let Some(reply) = replies.next().await {
             answer.was_interrupted |= reply.header.flags & NLM_F_DUMP_INTR != 0;
             let errno = match reply.payload {
+                NetlinkPayload::InnerMessage(_) if answer.messages.len() == LIST_MAX => {
+                    return Err(Refusal::TooMany);
+                }
                 NetlinkPayload::InnerMessage(message) => {
                     answer.messages.push(message);
                     is_answered |= !is_list;
@@ -169,5 +180,6 @@ struct Answer {
 
 enum Refusal {
     Errno(Errno),
+    TooMany,
     Closed,
 }

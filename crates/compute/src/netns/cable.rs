@@ -97,6 +97,11 @@ fn host_mac(nic: Uuid) -> [u8; 6] {
     [0xfe, b, c, d, e, f]
 }
 
+/// Whether a device is a host's end, complete or not.
+pub(super) fn is_host_end(link: &LinkInfo) -> bool {
+    link.kind == Kind::Veth && is_host_device_name(&link.name)
+}
+
 fn is_host_device_name(name: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     name.strip_prefix("nl").is_some_and(|digits| digits.len() == 12 && digits.bytes().all(is_digit))

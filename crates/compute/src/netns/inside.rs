@@ -11,9 +11,13 @@ use hostnet::{Address, DefaultRoute, Netlink, Origin};
 use super::blocking;
 use crate::{Error, NicSpec};
 
+/// The index of the loopback device, in every namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+
 /// Sets up a new namespace; one in which the loopback is up is done.
 pub(super) async fn start(inside: &Netlink) -> Result<(), Error> {
-    let loopback = inside.existing("lo").await?;
+    // By its index: a guest may have renamed it.
+    let Some(loopback) = inside.link_by_index(LOOPBACK).await? else { return Ok(()) };
     if loopback.is_up {
         return Ok(());
     }
