@@ -35,9 +35,12 @@ pub(crate) async fn obtain(
 ) -> Result<Option<Identity>, Error> {
     let Known { identity, bundle } = tokio::task::block_in_place(|| Known::read(config))?;
     let Some(bundle) = bundle else { return Ok(identity) };
+    let key = tokio::task::block_in_place(|| bundle.key(&config.data))?;
     let mut backoff = Backoff::default();
     loop {
-        let Some(tried) = stop.run_until_cancelled(enrol(&bundle)).await else { return Ok(None) };
+        let Some(tried) = stop.run_until_cancelled(enrol(&bundle, &key)).await else {
+            return Ok(None);
+        };
         match (tried, &identity) {
             (Ok(fresh), _) => {
                 tokio::task::block_in_place(|| fresh.save(&config.data))?;
@@ -60,10 +63,9 @@ pub(crate) async fn obtain(
     }
 }
 
-async fn enrol(bundle: &Bundle) -> Result<Identity, Failure> {
-    let key = KeyPair::generate().map_err(|error| Failure::Broken(error.into()))?;
+async fn enrol(bundle: &Bundle, key: &KeyPair) -> Result<Identity, Failure> {
     let request = CertificateParams::default()
-        .serialize_request(&key)
+        .serialize_request(key)
         .map_err(|error| Failure::Broken(error.into()))?;
     let request = EnrolRequest {
         host: bundle.host,

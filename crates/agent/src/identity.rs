@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use rcgen::KeyPair;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
@@ -12,6 +13,9 @@ use crate::{Config, Error};
 
 /// The file's name in the data directory.
 const FILE: &str = "identity.json";
+
+/// The name of the file with a key that has no certificate yet.
+const PENDING_FILE: &str = "identity.pending.json";
 
 /// What `CreateHostEnrolment` gives to the operator, who carries it to the host.
 #[derive(Deserialize)]
@@ -24,6 +28,27 @@ pub(crate) struct Bundle {
     pub(crate) token: String,
     /// The certificate authority, PEM.
     pub(crate) ca: String,
+}
+
+/// `CreateHostEnrolment`'s answer, as the command line prints it, or what is in it.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "not an answer of CreateHostEnrolment, with server, host, token and ca"
+)]
+enum Enrolment {
+    Answer { inventory: Bundle },
+    Bundle(Bundle),
+}
+
+/// A key that a token is being traded with. It is kept until the certificate is there: an answer
+/// that was lost is given again to the same key only.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Pending {
+    /// SHA-256 of the token, hex.
+    token_sha256: String,
+    /// The key, PEM.
+    pub(crate) key: String,
 }
 
 /// Who the agent is.
@@ -57,7 +82,9 @@ impl Known {
         let bundle: Option<Bundle> = match &config.enrol {
             None => None,
             Some(path) => match read(path) {
-                Ok(Some(bundle)) => Some(bundle),
+                Ok(Some(Enrolment::Answer { inventory: bundle } | Enrolment::Bundle(bundle))) => {
+                    Some(bundle)
+                }
                 // It may well be gone once it was used.
                 _ if identity.is_some() => None,
                 Ok(None) => {
@@ -78,6 +105,21 @@ impl Known {
 }
 
 impl Bundle {
+    /// The key to trade the token with: the one of an earlier try, or a new one, on disk before
+    /// it is used. Blocks.
+    pub(crate) fn key(&self, directory: &Path) -> Result<KeyPair, Error> {
+        let path = directory.join(PENDING_FILE);
+        let earlier: Option<Pending> = read(&path)?;
+        if let Some(earlier) = earlier.filter(|it| it.token_sha256 == self.token_sha256()) {
+            return Ok(KeyPair::from_pem(&earlier.key)?);
+        }
+        let key = KeyPair::generate()?;
+        let pending = Pending { token_sha256: self.token_sha256(), key: key.serialize_pem() };
+        fs::create_dir_all(directory).map_err(Error::file(directory, "make it"))?;
+        save(&path, &pending)?;
+        Ok(key)
+    }
+
     pub(crate) fn token_sha256(&self) -> String {
         Sha256::digest(self.token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -86,11 +128,21 @@ impl Bundle {
 impl Identity {
     /// Makes it durable. Blocks.
     pub(crate) fn save(&self, directory: &Path) -> Result<(), Error> {
-        let path = directory.join(FILE);
-        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from);
-        let saved = text.and_then(|text| durable::replace(&path, &text));
-        saved.map_err(Error::file(&path, "write"))
+        save(&directory.join(FILE), self)?;
+        let pending = directory.join(PENDING_FILE);
+        match fs::remove_file(&pending) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file(&pending, "remove")(error))
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+fn save(path: &Path, what: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec_pretty(what).map_err(io::Error::from);
+    let saved = text.and_then(|text| durable::replace(path, &text));
+    saved.map_err(Error::file(path, "write"))
 }
 
 /// Where and how to connect: the server must have the name that the authority gave it, whatever
@@ -145,6 +197,34 @@ mod tests {
         assert!(error.contains("CreateHostEnrolment"), "{error}");
         let error = Known::read(&config(directory.path(), Some("none"))).err().unwrap().to_string();
         assert!(error.contains("none"), "{error}");
+    }
+
+    #[test]
+    fn an_enrolment_is_understood_as_the_command_line_prints_it() {
+        let directory = tempfile::tempdir().unwrap();
+        write_bundle(directory.path(), "one");
+        let path = directory.path().join("bundle");
+        let answer = format!("{{\"inventory\": {}}}\n", fs::read_to_string(&path).unwrap());
+        fs::write(&path, answer).unwrap();
+        let known = Known::read(&config(directory.path(), Some("bundle"))).unwrap();
+        assert_eq!(known.bundle.unwrap().token, "one");
+        fs::write(&path, "{\"host\": 5}").unwrap();
+        let error = Known::read(&config(directory.path(), Some("bundle"))).err().unwrap();
+        assert!(error.to_string().contains("CreateHostEnrolment"), "{error}");
+    }
+
+    #[test]
+    fn a_token_keeps_its_key_until_the_certificate_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path(), Some("bundle"));
+        let key = |token| {
+            write_bundle(directory.path(), token);
+            let bundle = Known::read(&config).unwrap().bundle.unwrap();
+            bundle.key(directory.path()).unwrap().serialize_pem()
+        };
+        let first = key("one");
+        assert_eq!(key("one"), first);
+        assert_ne!(key("two"), first);
     }
 
     #[test]

@@ -81,8 +81,8 @@ pub enum Error {
     NotEnrolled(PathBuf),
     /// The server does not let it in.
     #[error(
-        "enrolment refused: {0}. If an earlier answer of the server was lost, its token is used \
-         up: make a new enrolment"
+        "enrolment refused: {0}. A token works for an hour, for one agent and once: make a new \
+         enrolment"
     )]
     Refused(String),
     /// A key or a request for a certificate cannot be made.

@@ -83,9 +83,11 @@ pub fn open_enrolment(
         uuid: id,
         certificate_sha256: None,
         token_sha256: None,
+        token_key_sha256: None,
         token_expires: expires,
     });
     credential.token_sha256 = Some(token_sha256);
+    credential.token_key_sha256 = None;
     credential.token_expires = expires;
     txn.update(credential);
     Ok(expires)

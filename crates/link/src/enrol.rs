@@ -1,8 +1,9 @@
 //! Enrolment: trades a host's one-time token for a client certificate, once.
 //!
-//! The token is used up and the certificate recorded in one transaction. If the answer is lost on
-//! the way, the token is gone all the same: the operator makes another one, and the next enrolment
-//! replaces the certificate that nobody received. Why a token is refused is not told apart.
+//! The token is bound to the agent's key and the certificate recorded in one transaction. If the
+//! answer is lost on the way, the agent asks again with the same key, which nobody else has, and
+//! gets another certificate in the place of the one that nobody received. Why a token is refused
+//! is not told apart.
 
 use model::{Code, Error, Id, Kind, Record, Result, Timestamp, resource::host::HostCredential};
 use store::{Read, Tx};
@@ -31,13 +32,16 @@ pub(crate) async fn enrol(link: &Link, request: EnrolRequest) -> Result<String> 
     let token = sha256_hex(token.as_bytes());
     // Nobody without a token makes the server sign anything.
     open_credential(&link.store.snapshot(), host, &token, now)?;
-    let AgentCertificate { pem, sha256 } =
+    let AgentCertificate { pem, sha256, key_sha256 } =
         link.pki.agent(host, &csr, now).map_err(|error| unsignable(host, &error))?;
     let record = move |tx: &mut Tx<Record>| {
         let credential = open_credential(tx, host, &token, now)?;
+        if credential.token_key_sha256.as_ref().is_some_and(|used| *used != key_sha256) {
+            return Err(refused(host));
+        }
         tx.put(Record::HostCredential(HostCredential {
             certificate_sha256: Some(sha256.clone()),
-            token_sha256: None,
+            token_key_sha256: Some(key_sha256.clone()),
             ..credential
         }));
         Ok(())

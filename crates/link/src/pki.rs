@@ -11,7 +11,7 @@ use std::{fs, io, path::Path, time::Duration};
 use model::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -46,6 +46,8 @@ pub(crate) struct AgentCertificate {
     pub(crate) pem: String,
     /// SHA-256 of its DER, hex.
     pub(crate) sha256: String,
+    /// SHA-256 of its public key, hex.
+    pub(crate) key_sha256: String,
 }
 
 impl Pki {
@@ -99,7 +101,11 @@ impl Pki {
         restrict(&mut params, ExtendedKeyUsagePurpose::ClientAuth, now);
         request.params = params;
         let certificate = request.signed_by(&self.issuer)?;
-        Ok(AgentCertificate { sha256: sha256_hex(certificate.der()), pem: certificate.pem() })
+        Ok(AgentCertificate {
+            sha256: sha256_hex(certificate.der()),
+            key_sha256: sha256_hex(request.public_key.der_bytes()),
+            pem: certificate.pem(),
+        })
     }
 }
 

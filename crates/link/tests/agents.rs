@@ -188,6 +188,30 @@ async fn expired_and_wrong_tokens_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_given_again_to_the_same_key_and_to_no_other() {
+    let mut world = World::new();
+    let mut one = world.host(1);
+    let revision = world.put([network(1)]);
+    world.settled(1, revision).await;
+    one.stop().await;
+    // As if the agent had died before it had the answer: the key alone is on disk.
+    let identity = one.data.join("identity.json");
+    let known: serde_json::Value = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
+    let pending = serde_json::json!({"token_sha256": known["token_sha256"], "key": known["key"]});
+    fs::write(one.data.join("identity.pending.json"), pending.to_string()).unwrap();
+    fs::remove_file(&identity).unwrap();
+    one.restart();
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    assert!(!one.data.join("identity.pending.json").exists());
+
+    let thief = world.directory.path().join("thief");
+    let mut stolen = world::HostUnderTest::start(1, thief, one.enrol.clone());
+    let error = stolen.ended().await.unwrap_err();
+    assert!(matches!(error, agent::Error::Refused(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_enrolment_replaces_the_old_certificate() {
     let mut world = World::new();
     let mut one = world.host(1);

@@ -123,8 +123,13 @@ impl World {
         let digest = Sha256::digest(token.as_bytes());
         let token_sha256 = Some(digest.iter().map(|byte| format!("{byte:02x}")).collect());
         let uuid = Id::new(uuid);
-        let credential =
-            HostCredential { uuid, certificate_sha256, token_sha256, token_expires: expires };
+        let credential = HostCredential {
+            uuid,
+            certificate_sha256,
+            token_sha256,
+            token_key_sha256: None,
+            token_expires: expires,
+        };
         self.put([Record::HostCredential(credential)]);
         self.bundle(host, token)
     }
@@ -177,7 +182,7 @@ pub(crate) struct HostUnderTest {
     pub(crate) number: u32,
     pub(crate) kernel: Memory,
     pub(crate) data: PathBuf,
-    enrol: PathBuf,
+    pub(crate) enrol: PathBuf,
     agent: JoinSet<Result<(), agent::Error>>,
     handle: AbortHandle,
     stop: CancellationToken,

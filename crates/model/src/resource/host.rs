@@ -47,8 +47,10 @@ pub struct HostCredential {
     pub uuid: Id<HostCredential>,
     /// SHA-256 of the client certificate's DER, hex; `None` until the agent has enrolled.
     pub certificate_sha256: Option<String>,
-    /// SHA-256 of the open one-time token, hex.
+    /// SHA-256 of the one-time token, hex.
     pub token_sha256: Option<String>,
+    /// SHA-256 of the public key that the token was used for, hex. It opens nothing else any more.
+    pub token_key_sha256: Option<String>,
     /// When that token stops working.
     pub token_expires: Timestamp,
 }
