@@ -33,8 +33,8 @@ pub(crate) const HISTORY_CHANGES_MAX: usize = 64;
 /// Objects kept in all changes of a host's history.
 pub(crate) const HISTORY_OBJECTS_MAX: usize = 4096;
 
-/// States that a host was sent and has not acknowledged; beyond that the oldest are forgotten, and
-/// an acknowledgement of one of those is not counted.
+/// States that a host was sent and has not acknowledged. Then it is sent nothing until it reports:
+/// what changes meanwhile becomes one delta, and no report is about a state that was forgotten.
 const SENT_MAX: usize = 256;
 
 /// The state of all hosts.
@@ -80,6 +80,8 @@ struct Session {
     next: Option<u64>,
     /// Something was sent, so the agent knows at which revision it is.
     greeted: bool,
+    /// A snapshot was sent because the host held other objects than those that it was sent.
+    mended: bool,
     sent: VecDeque<Sent>,
     /// SHA-256 of the client certificate, hex.
     certificate: String,
@@ -110,6 +112,10 @@ impl Feed {
     pub(crate) fn apply(&mut self, revision: u64, deltas: BTreeMap<Id<Host>, HostDelta>) {
         for (host, delta) in deltas {
             self.hosts.entry(host).or_default().change(self.revision, revision, delta);
+        }
+        if self.revision == 0 {
+            let waiting = self.hosts.values().filter_map(|feed| feed.session.as_ref());
+            waiting.for_each(|session| session.wake.notify_one());
         }
         self.revision = revision;
     }
@@ -151,6 +157,7 @@ impl Feed {
             number,
             next: feed.find(hello.digests),
             greeted: false,
+            mended: false,
             sent: VecDeque::new(),
             certificate,
             wake: Arc::clone(&wake),
@@ -174,6 +181,11 @@ impl Feed {
     /// What a session has to send now; empty when the host has all.
     pub(crate) fn pull(&mut self, ticket: &Ticket) -> Vec<ServerMessage> {
         let revision = self.revision;
+        if revision == 0 {
+            // Not even the store's first snapshot was compiled: a host must not be told that it is
+            // to hold nothing.
+            return Vec::new();
+        }
         self.owner(ticket).map(|feed| feed.pull(revision)).unwrap_or_default()
     }
 
@@ -236,7 +248,7 @@ impl HostFeed {
     fn pull(&mut self, revision: u64) -> Vec<ServerMessage> {
         let Some(session) = &mut self.session else { return Vec::new() };
         let (end, digests) = (self.history.end, self.holding.digests());
-        if session.next == Some(end) && session.greeted {
+        if session.next == Some(end) && session.greeted || session.sent.len() == SENT_MAX {
             return Vec::new();
         }
         let messages = match session.next.and_then(|next| self.history.since(next)) {
@@ -249,9 +261,6 @@ impl HostFeed {
             }
         };
         (session.next, session.greeted) = (Some(end), true);
-        if session.sent.len() == SENT_MAX {
-            session.sent.pop_front();
-        }
         session.sent.push_back(Sent { revision, digests, kernel: self.holding.kernel_digest() });
         messages
     }
@@ -264,17 +273,22 @@ impl HostFeed {
             return;
         };
         session.sent.drain(..at);
+        // There may be room again.
+        session.wake.notify_one();
         let Some(sent) = session.sent.front() else { return };
         if sent.digests != report.digests {
-            tracing::warn!(%host, revision = report.revision, "host holds other objects; resending");
-            if session.sent.len() == 1 {
-                session.next = None;
-                session.wake.notify_one();
+            tracing::warn!(%host, revision = report.revision, "host holds other objects");
+            if session.mended {
+                // Snapshots cost the server more than reports cost an agent that lies.
+                session.over.cancel();
+            } else if session.sent.len() == 1 {
+                (session.next, session.mended) = (None, true);
             }
             self.status.agrees = false;
             self.dirty = true;
             return;
         }
+        session.mended = false;
         let agrees = report.complete && sent.kernel == report.kernel;
         if !agrees && report.failed.is_empty() {
             tracing::warn!(%host, revision = report.revision, "data plane holds other facts");

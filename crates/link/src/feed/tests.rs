@@ -147,6 +147,7 @@ fn a_change_larger_than_the_history_becomes_a_snapshot() {
 #[test]
 fn a_second_session_replaces_the_first() {
     let (mut feed, agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::new());
     let first = agent.connect(&mut feed, 1);
     let second = agent.connect(&mut feed, 1);
     assert!(first.over.is_cancelled() && !second.over.is_cancelled());
@@ -200,6 +201,53 @@ fn agreement_needs_the_objects_and_the_kernel() {
     feed.report(&ticket, Report { digests, ..agent.report() });
     assert!(!status(&mut feed, 1).agrees);
     assert!(is_snapshot(&feed.pull(&ticket)), "other objects are replaced");
+}
+
+#[test]
+fn a_host_that_claims_other_objects_once_more_loses_its_stream() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    let digests = TableDigests { port: SetDigest::from_bytes([1; 32]), ..TableDigests::default() };
+    for is_over in [false, true] {
+        let messages = feed.pull(&ticket);
+        assert_eq!(is_snapshot(&messages), is_over, "the second time all is sent");
+        agent.take(messages);
+        feed.report(&ticket, Report { digests, ..agent.report() });
+        assert_eq!(ticket.over.is_cancelled(), is_over);
+    }
+    assert_eq!(feed.pull(&ticket), []);
+}
+
+#[test]
+fn nothing_is_sent_before_the_store_was_read() {
+    let (mut feed, agent) = (Feed::default(), Agent::default());
+    let ticket = agent.connect(&mut feed, 1);
+    assert_eq!(feed.pull(&ticket), [], "an empty snapshot would take everything down");
+    feed.apply(5, BTreeMap::new());
+    assert_eq!(feed.pull(&ticket).len(), 1);
+}
+
+#[test]
+fn a_host_that_does_not_report_is_sent_no_more_until_it_does() {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(1, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    let slow = agent.report();
+    let mut sent = 1;
+    for revision in 2..1000_u32 {
+        let delta = upsert([instance(10, &revision.to_string())]);
+        feed.apply(revision.into(), BTreeMap::from([(host(1), delta)]));
+        sent += usize::from(agent.take(feed.pull(&ticket)) > 0);
+    }
+    assert_eq!(sent, SENT_MAX);
+    feed.report(&ticket, slow);
+    feed.report(&ticket, agent.report());
+    assert_eq!(status(&mut feed, 1).acked_revision, SENT_MAX as u64);
+    agent.take(feed.pull(&ticket));
+    feed.report(&ticket, agent.report());
+    assert_eq!(status(&mut feed, 1).acked_revision, 999);
 }
 
 #[test]
