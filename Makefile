@@ -9,13 +9,16 @@ CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
-.PHONY: help setup build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
+.PHONY: help setup setup-lint build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: ## install what is missing: Debian packages, a Rust toolchain
 	@scripts/setup
+
+setup-lint:
+	@scripts/setup lint
 
 build: setup ## target/release/netloom
 	$(CARGO) build --release --locked -p netloom
@@ -32,11 +35,11 @@ test: unit e2e ## all tests; needs root
 check: setup ## does it compile?
 	$(CARGO) check --locked --all-targets
 
-fmt: setup ## is it formatted?
+fmt: setup-lint ## is it formatted?
 	$(CARGO) fmt --check
 	cd ebpf && $(CARGO) fmt --check
 
-lint: setup ## clippy, warnings denied
+lint: setup-lint ## clippy, warnings denied
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 unit: setup ## unit, property, kernel and contract tests, tidy
