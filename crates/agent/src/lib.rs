@@ -105,10 +105,12 @@ impl Error {
 /// # Errors
 /// [`Error::Preflight`] and [`Error::DataPlane`]; otherwise as [`run_on`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
-    let (bpffs, prefix) = (config.bpffs.clone(), config.prefix.clone());
+    let own = config.clone();
     let open = move || {
         dataplane::preflight()?;
-        Host::open(&bpffs, prefix)
+        // An agent that nobody knows must not leave anything on the host.
+        identity::Known::read(&own)?;
+        Host::open(&own.bpffs, own.prefix)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

@@ -1,6 +1,9 @@
 //! What server and agent share: logs, signals, the clock.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    io::IsTerminal,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use model::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +23,8 @@ pub(crate) fn log() -> Result<(), Failure> {
         })?,
         Err(_) => Targets::new().with_default(LevelFilter::INFO),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
     tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
 }
