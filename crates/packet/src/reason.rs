@@ -119,6 +119,8 @@ reasons! {
     ConntrackPortBudget = 39 "conntrack_port_budget",
     /// A frame of the host's own stack towards a port.
     HostToPort = 40 "host_to_port",
+    /// The source out of a tunnel is no station of the network, or has another station's MAC.
+    ForeignSource = 41 "foreign_source",
 }
 
 impl DropReason {

@@ -260,7 +260,7 @@ fn policy_vectors() -> Vec<Vector> {
 /// An ICMP error from R to A that quotes a packet.
 fn error_v4(name: &'static str, kind: (u8, u8), quoted: &Ip) -> Vector {
     let message = icmp(kind.0, kind.1, [0, 0, 5, 0x14], &quoted.bytes());
-    from_r(name, Ip::new("10.0.0.254", A.v4, 1, message).frame(A.mac, R.mac))
+    from_r(name, Ip::new(R.v4, A.v4, 1, message).frame(A.mac, R.mac))
 }
 
 fn error_vectors() -> Vec<Vector> {
@@ -286,7 +286,7 @@ fn error_vectors() -> Vec<Vector> {
             .with(closed)
             .reaches_a(),
         from_r("packet too big reaches the sender", {
-            Ip::new("fd00::fe", A.v6, 58, too_big).frame(A.mac, R.mac)
+            Ip::new(R.v6, A.v6, 58, too_big).frame(A.mac, R.mac)
         })
         .with(|memory| memory.put_connection(0, slot_v6))
         .with(closed)
