@@ -44,7 +44,7 @@ pub(crate) static CT: HashMap<CtKey, u32> = HashMap::pinned(DEFAULT_CONNTRACK_EN
 #[map(name = "ct_slots")]
 pub(crate) static CT_SLOTS: Array<CtSlot> = Array::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
 
-/// The clock hand over `ct_slots`. Moved by atomic adds only.
+/// Counts the walks over `ct_slots`, so that no two start alike. Moved by atomic adds only.
 #[map(name = "ct_hand")]
 pub(crate) static CT_HAND: Array<u32> = Array::pinned(1, 0);
 

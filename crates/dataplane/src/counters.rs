@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::pinned::{Maps, failed};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use packet::{CtKey, Direction, DropEvent, DropReason, Entry, Plain, Traffic};
+use packet::{CtKey, Direction, DropEvent, DropReason, Entry, Plain, State, Traffic};
 use std::collections::BTreeMap;
 
 /// Counters since the maps were made, summed over all CPUs.
@@ -98,22 +98,12 @@ pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
         connections.push(Connection {
             key,
             initiator,
-            state: state_name(slot.state),
+            state: State::from_number(slot.state).map_or("unknown", State::name),
             allowed: slot.allowed != 0,
             last_seen_ns: slot.last_seen_ns,
         });
     }
     Ok(connections)
-}
-
-fn state_name(state: u8) -> &'static str {
-    match state {
-        0 => "free",
-        1 => "opening",
-        2 => "established",
-        3 => "closing",
-        _ => "unknown",
-    }
 }
 
 /// Opens the ring buffer of events.

@@ -56,7 +56,52 @@ pub enum State {
     Answering = 4,
     /// TCP only: both ends are done, or one has aborted.
     Closed = 5,
+    /// A CPU has taken the slot and is about to fill it: it is nobody's connection.
+    Taken = 6,
 }
+
+impl State {
+    /// Every state, by number.
+    pub const ALL: [State; 7] = [
+        State::Free,
+        State::Opening,
+        State::Established,
+        State::Closing,
+        State::Answering,
+        State::Closed,
+        State::Taken,
+    ];
+
+    /// The state with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<State> {
+        State::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The word for people and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Free => "free",
+            State::Opening => "opening",
+            State::Established => "established",
+            State::Closing => "closing",
+            State::Answering => "answering",
+            State::Closed => "closed",
+            State::Taken => "taken",
+        }
+    }
+}
+
+// Each at its number, and none missing: the last one is the last in the declaration, too.
+const _: () = {
+    let mut number = 0;
+    while number < State::ALL.len() {
+        assert!(State::ALL[number] as usize == number);
+        number += 1;
+    }
+    assert!(State::ALL.len() == State::Taken as usize + 1);
+};
 
 /// The side of a port on which a packet is decided.
 #[derive(Clone, Copy, Debug)]
@@ -134,10 +179,11 @@ fn key_of(packet: &Packet, zone: &Zone) -> CtKey {
 /// Whether the slot holds this connection and it has not expired.
 #[inline(always)]
 pub(crate) fn is_live(slot: &CtSlot, key: &CtKey, now_ns: u64) -> bool {
-    slot.key.same(key) && !is_expired(slot, now_ns)
+    slot.state != State::Taken as u8 && slot.key.same(key) && !is_expired(slot, now_ns)
 }
 
-/// Whether the slot is free or its connection has been idle for too long.
+/// Whether the slot is free or its connection has been idle for too long. Of a slot that a CPU
+/// has taken this says nothing.
 ///
 /// The clocks of two CPUs may differ by a tick: a packet "from the future" is not idle.
 #[inline(always)]
@@ -237,6 +283,14 @@ fn opposite(direction: Direction) -> Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_state_has_a_name_of_its_own() {
+        let names = (0..=u8::MAX).map_while(State::from_number).map(State::name);
+        let names: std::collections::BTreeSet<&str> = names.collect();
+        assert_eq!(names.len(), State::ALL.len(), "{names:?}");
+        assert!(names.contains("answering") && names.contains("closed"));
+    }
 
     #[test]
     fn a_tcp_connection_is_closed_by_both_ends_or_by_one_that_aborts() {

@@ -5,8 +5,9 @@ use super::world::{
     A, A_NUMBER, B_NUMBER, GENERATION, NOW, R, SECOND, a_to, connection, from_a, from_r,
 };
 use super::{CONNTRACK_SLOTS, Memory, Vector};
+use crate::slots::Walk;
 use crate::{
-    CtSlot, DropReason, PortKey, State, TCP_CLOSED_NS, TCP_ESTABLISHED_NS, TRIES,
+    CtSlot, DropReason, PortKey, SWEEP, State, TCP_CLOSED_NS, TCP_ESTABLISHED_NS, TRIES,
     UDP_ESTABLISHED_NS, UDP_OPENING_NS,
 };
 
@@ -19,6 +20,7 @@ pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = lifecycle_vectors();
     vectors.extend(expiry_vectors());
     vectors.extend(table_vectors());
+    vectors.extend(budget_vectors());
     vectors.extend(policy_vectors());
     vectors.extend(error_vectors());
     vectors
@@ -161,6 +163,24 @@ fn expire(memory: &mut Memory, number: usize) {
     memory.ct_slots[number].last_seen_ns = NOW - 1_000 * SECOND;
 }
 
+/// The slot that a new connection looks at after so many steps.
+fn claimed(hand: u32, steps: u32) -> usize {
+    let mut walk = Walk::of_claim(CONNTRACK_SLOTS, hand, NOW);
+    (0..steps).for_each(|_| walk.step());
+    usize::try_from(walk.number()).expect("a small table")
+}
+
+/// The last slot below the number that A looks at when it is at its budget.
+fn swept_below(limit: u32) -> usize {
+    let mut walk = Walk::of_sweep(CONNTRACK_SLOTS, &tcp_slot().key, NOW);
+    let mut last = None;
+    for _ in 0..SWEEP {
+        last = if walk.number() < limit { Some(walk.number()) } else { last };
+        walk.step();
+    }
+    usize::try_from(last.expect("half of the slots")).expect("a small table")
+}
+
 fn table_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let open = |name| tcp_from_a(name, SYN);
@@ -168,44 +188,62 @@ fn table_vectors() -> Vec<Vector> {
         open("a full table refuses, and evicts nobody")
             .with(|memory| fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS))
             .dropped(A_NUMBER, Why::ConntrackFull),
-        open("an expired slot in reach of the hand is reclaimed")
+        open("an expired slot in reach is reclaimed")
             .with(|memory| {
                 fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
-                expire(memory, usize::try_from(TRIES - 1).expect("small"));
+                expire(memory, claimed(0, TRIES - 1));
             })
             .a_reaches_r(),
         open("an expired slot out of reach is not")
             .with(|memory| {
                 fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
-                expire(memory, usize::try_from(TRIES).expect("small"));
+                expire(memory, claimed(0, TRIES));
             })
             .dropped(A_NUMBER, Why::ConntrackFull),
-        open("the hand goes around the table")
+        open("the hand says where to look")
             .with(|memory| {
                 fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
-                expire(memory, 2);
-                memory.ct_hand = CONNTRACK_SLOTS - 1;
+                expire(memory, claimed(u32::MAX, TRIES - 1));
+                memory.ct_hand = u32::MAX;
             })
             .a_reaches_r(),
+        open("a long run of live slots keeps nobody out")
+            .with(|memory| fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS - 48))
+            .a_reaches_r(),
+        open("a slot that another cpu fills is nobody's")
+            .with(|memory| {
+                fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
+                let number = claimed(0, 0);
+                expire(memory, number);
+                memory.ct_slots[number].state = State::Taken as u8;
+            })
+            .dropped(A_NUMBER, Why::ConntrackFull),
         open("a slot of a port that is gone is reclaimed")
             .with(|memory| {
                 fill(memory, 99, 0, CONNTRACK_SLOTS);
                 memory.ct_used.remove(&99);
             })
             .a_reaches_r(),
+    ]
+}
+
+fn budget_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let open = |name| tcp_from_a(name, SYN);
+    vec![
         open("a port at its budget is refused")
             .with(|memory| fill(memory, A_NUMBER, 0, 64))
             .dropped(A_NUMBER, Why::ConntrackPortBudget),
         open("a port at its budget reclaims its own expired connection")
             .with(|memory| {
                 fill(memory, A_NUMBER, 0, 64);
-                expire(memory, 60);
+                expire(memory, swept_below(64));
             })
             .a_reaches_r(),
         open("a port at its budget reclaims its own closed connection")
             .with(|memory| {
                 fill(memory, A_NUMBER, 0, 64);
-                memory.ct_slots[60].state = State::Closed as u8;
+                memory.ct_slots[swept_below(64)].state = State::Closed as u8;
             })
             .a_reaches_r(),
         open("a port at its budget finds its expired connections far from the hand")

@@ -110,7 +110,7 @@ pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) 
         state: 2,
         initiator: 1,
         allowed: 1,
-        pad: 0,
+        turn: 0,
         generation: GENERATION,
         source_net: 1,
     }
