@@ -11,7 +11,7 @@
 //! the shorter timeout. The generation is written after the verdict, so a mix is re-evaluated.
 
 use crate::kernel::{Direction, Kernel};
-use crate::maps::{CtKey, CtSlot};
+use crate::maps::{AddrKey, CtKey, CtSlot};
 use crate::parse::{ICMP, ICMPV6, Packet, Role, TCP};
 use crate::policy::{self, Question};
 use crate::reason::DropReason;
@@ -149,6 +149,14 @@ fn track<K: Kernel>(kernel: &mut K, packet: &Packet, zone: &Zone) -> Result<(), 
     if packet.role != Role::Opens {
         return Err(DropReason::NoConnection);
     }
+    // Asked once a connection: a destination that the port does not have never gets an entry.
+    // Else any peer could use up the port's budget with addresses of its own making.
+    // What the port sends has been through the guard.
+    if zone.direction == Direction::ToPort
+        && !kernel.addr_allowed(&AddrKey { port: zone.port, addr: key.local })
+    {
+        return Err(DropReason::ForeignDestination);
+    }
     if !policy::allows(question(zone.direction, zone.source_net, zone)) {
         return Err(DropReason::PolicyDenied);
     }
@@ -214,17 +222,23 @@ fn timeout_ns(protocol: u8, state: u8) -> u64 {
 /// A packet of a connection that has an entry.
 #[inline(always)]
 fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
-    let reopened = slot.state >= State::Closing as u8
+    let reopens = slot.state >= State::Closing as u8
         && packet.flags & (SYN | ACK | FIN | RST) == SYN
         && packet.protocol == TCP;
-    if reopened {
-        // The same ports again: a new connection, maybe opened by the other end.
+    if reopens {
+        // The same ports again: a new connection, maybe opened by the other end. One that may not
+        // be opened leaves no trace: the old one may still have its last packets to come.
+        if !policy::allows(question(zone.direction, zone.source_net, zone)) {
+            return Err(DropReason::PolicyDenied);
+        }
         slot.initiator = zone.direction as u8;
         slot.source_net = zone.source_net;
         slot.state = State::Opening as u8;
+        slot.allowed = 1;
+        slot.generation = zone.generation;
     }
     let by_initiator = slot.initiator == zone.direction as u8;
-    if reopened || slot.generation != zone.generation {
+    if slot.generation != zone.generation {
         let opened = if by_initiator { zone.direction } else { opposite(zone.direction) };
         let allowed = policy::allows(question(opened, slot.source_net, zone));
         slot.allowed = u8::from(allowed);

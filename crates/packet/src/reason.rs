@@ -121,6 +121,8 @@ reasons! {
     HostToPort = 40 "host_to_port",
     /// The source out of a tunnel is no station of the network, or has another station's MAC.
     ForeignSource = 41 "foreign_source",
+    /// A connection to an address that the port with the destination MAC does not have.
+    ForeignDestination = 42 "foreign_destination",
 }
 
 impl DropReason {

@@ -4,7 +4,7 @@
 //! [`TRIES`] slots and takes the first that is free, expired, or of a port that is gone. A live
 //! connection is never evicted, not even by another one of its own port. A port at its budget
 //! looks at [`SWEEP`] slots for an expired or closed one of its own, so that its old entries never
-//! lock it out for long.
+//! lock it out for long. Connections that others open to it leave it an eighth of the budget.
 //!
 //! Both walks go anywhere, see [`Walk`]. A port that opens many connections at once thus has
 //! them scattered, no port's connections can lie in the way of another's, and nobody who does not
@@ -21,7 +21,7 @@
 //! one each. User space recounts (`DataPlane::recount_connections`), should a use count drift.
 
 use crate::conntrack::{State, Zone, is_expired};
-use crate::kernel::Kernel;
+use crate::kernel::{Direction, Kernel};
 use crate::maps::CtKey;
 use crate::reason::DropReason;
 
@@ -40,7 +40,7 @@ pub(crate) fn open<K: Kernel>(kernel: &mut K, key: &CtKey, zone: &Zone) -> Resul
         Some(config) if config.conntrack_slots != 0 => config.conntrack_slots,
         _ => return Err(DropReason::ConntrackFull),
     };
-    let budget = i64::from(zone.budget);
+    let budget = budget(zone);
     if !within(kernel, zone.port, budget) {
         sweep(kernel, Walk::of_sweep(slots, key, zone.now_ns), zone);
         if !within(kernel, zone.port, budget) {
@@ -69,6 +69,17 @@ pub(crate) fn open<K: Kernel>(kernel: &mut K, key: &CtKey, zone: &Zone) -> Resul
     }
     kernel.ct_use(zone.port, 1);
     Ok(())
+}
+
+/// Most connections that the port may have for one more in this direction. The last eighth is for
+/// those that it opens itself: others can open as many as they like and not shut it in.
+#[inline(always)]
+fn budget(zone: &Zone) -> i64 {
+    let budget = match zone.direction {
+        Direction::FromPort => zone.budget,
+        Direction::ToPort => zone.budget - zone.budget / 8,
+    };
+    i64::from(budget)
 }
 
 /// Whether the port may have one more. A port without a count is gone.
@@ -229,7 +240,6 @@ fn scatter(number: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Direction;
     use crate::maps::CtSlot;
     use crate::vectors::Memory;
 

@@ -2,7 +2,7 @@
 
 use super::frame::{Ip, icmp, tcp, udp};
 use super::world::{
-    A, A_NUMBER, B_NUMBER, GENERATION, NOW, R, SECOND, a_to, connection, from_a, from_r,
+    A, A_NUMBER, B_NUMBER, GENERATION, NOW, R, SECOND, a_to, connection, from_a, from_r, now,
 };
 use super::{CONNTRACK_SLOTS, Memory, Vector};
 use crate::slots::Walk;
@@ -13,11 +13,13 @@ use crate::{
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
+const FIN_ACK: u8 = 0x11;
 const ACK: u8 = 0x10;
 const SYN_ACK: u8 = 0x12;
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = lifecycle_vectors();
+    vectors.extend(reopening_vectors());
     vectors.extend(expiry_vectors());
     vectors.extend(table_vectors());
     vectors.extend(budget_vectors());
@@ -59,47 +61,89 @@ fn closed(memory: &mut Memory) {
 
 fn lifecycle_vectors() -> Vec<Vector> {
     use DropReason as Why;
-    let opening = CtSlot { state: 1, ..tcp_slot() };
-    let closing = CtSlot { state: 3, ..tcp_slot() };
+    use State::{Answering, Closed, Closing, Established, Opening};
+    let tcp = |state: State| CtSlot { state: state as u8, ..tcp_slot() };
     let echo = connection((A.v4, 7), (R.v4, 7), 1);
     let reply = Ip::new(R.v4, A.v4, 1, icmp(0, 0, [0, 7, 0, 1], &[0; 8]));
+    let inwards = |name, flags, before: State, after: State| {
+        tcp_to_a(name, flags)
+            .with(|memory| memory.put_connection(3, tcp(before)))
+            .with(closed)
+            .leaves(&[now(tcp_slot(), after)])
+            .reaches_a()
+    };
+    let outwards = |name, flags, before: State, after: State| {
+        tcp_from_a(name, flags)
+            .with(|memory| memory.put_connection(3, tcp(before)))
+            .leaves(&[now(tcp_slot(), after)])
+            .a_reaches_r()
+    };
     vec![
-        tcp_to_a("syn ack answers an opening connection", SYN_ACK)
-            .with(|memory| memory.put_connection(0, opening))
-            .with(closed)
-            .reaches_a(),
-        tcp_to_a("packet of an established connection", ACK)
-            .with(|memory| memory.put_connection(3, tcp_slot()))
-            .with(closed)
-            .reaches_a(),
-        tcp_from_a("packet of an established connection, outwards", ACK)
-            .with(|memory| memory.put_connection(3, tcp_slot()))
-            .a_reaches_r(),
-        tcp_to_a("rst ends an established connection", RST)
-            .with(|memory| memory.put_connection(3, tcp_slot()))
-            .with(closed)
-            .reaches_a(),
-        tcp_from_a("syn reopens a closing connection", SYN)
-            .with(|memory| memory.put_connection(3, closing))
-            .a_reaches_r(),
-        tcp_to_a("syn from elsewhere does not reopen a closing connection", SYN)
-            .with(|memory| memory.put_connection(3, closing))
+        inwards("syn ack answers an opening connection", SYN_ACK, Opening, Established),
+        inwards("packet of an established connection", ACK, Established, Established),
+        outwards("packet of an established connection, outwards", ACK, Established, Established),
+        outwards("a packet of the initiator answers nothing", ACK, Opening, Opening),
+        outwards("the initiator is done", FIN_ACK, Established, Closing),
+        inwards("the other end is done", FIN_ACK, Established, Answering),
+        inwards("both ends are done", FIN_ACK, Closing, Closed),
+        inwards("rst ends an established connection", RST, Established, Closed),
+        outwards("syn reopens a closing connection", SYN, Closing, Opening),
+        tcp_to_a("a link to a slot that another cpu has taken leads nowhere", ACK)
+            .with(|memory| memory.put_connection(3, tcp(State::Taken)))
             .with(closed)
             .dropped(A_NUMBER, Why::PolicyDenied),
-        tcp_from_a("ack opens a connection that the table lost", ACK).a_reaches_r(),
+        tcp_from_a("ack opens a connection that the table lost", ACK)
+            .leaves(&[now(tcp_slot(), Opening)])
+            .a_reaches_r(),
         tcp_from_a("rst belongs to no connection", RST).dropped(A_NUMBER, Why::NoConnection),
         tcp_to_a("syn ack belongs to no connection", SYN_ACK).dropped(A_NUMBER, Why::NoConnection),
         from_r("echo reply answers a request", reply.frame(A.mac, R.mac))
             .with(|memory| memory.put_connection(0, echo))
             .with(closed)
+            .leaves(&[now(echo, Established)])
             .reaches_a(),
         from_r("echo reply nobody asked for", reply.frame(A.mac, R.mac))
             .dropped(A_NUMBER, Why::NoConnection),
         udp_to_a("udp reply answers a query")
             .with(|memory| memory.put_connection(0, CtSlot { state: 1, ..udp_slot() }))
             .with(closed)
+            .leaves(&[now(udp_slot(), Established)])
             .reaches_a(),
     ]
+}
+
+/// A new SYN on the ports of a connection that is over.
+fn reopening_vectors() -> Vec<Vector> {
+    let from_r = CtSlot { initiator: 2, ..now(tcp_slot(), State::Opening) };
+    let mut vectors = vec![
+        tcp_to_a("syn from the other end reopens a closing connection", SYN)
+            .with(|memory| {
+                memory.put_connection(3, CtSlot { state: State::Closing as u8, ..tcp_slot() });
+            })
+            .leaves(&[from_r])
+            .reaches_a(),
+        tcp_from_a("a connection that was denied reopens if it may", SYN)
+            .with(|memory| {
+                let over = CtSlot { state: State::Closed as u8, allowed: 0, ..tcp_slot() };
+                memory.put_connection(3, over);
+            })
+            .leaves(&[now(tcp_slot(), State::Opening)])
+            .a_reaches_r(),
+    ];
+    for (name, state, generation) in [
+        ("a denied syn leaves a closing connection as it was", 3, GENERATION),
+        ("a denied syn leaves an answering connection as it was", 4, GENERATION),
+        ("a denied syn leaves a closed connection of an old generation", 5, GENERATION - 1),
+    ] {
+        let over = CtSlot { state, generation, ..tcp_slot() };
+        let denied = tcp_to_a(name, SYN)
+            .with(|memory| memory.put_connection(3, over))
+            .with(closed)
+            .leaves(&[over])
+            .dropped(A_NUMBER, DropReason::PolicyDenied);
+        vectors.push(denied);
+    }
+    vectors
 }
 
 fn expiry_vectors() -> Vec<Vector> {
@@ -259,6 +303,13 @@ fn budget_vectors() -> Vec<Vector> {
                 expire(memory, 66);
             })
             .dropped(A_NUMBER, Why::ConntrackPortBudget),
+        udp_to_a("others leave a port an eighth of its budget")
+            .with(|memory| fill(memory, A_NUMBER, 0, 56))
+            .dropped(A_NUMBER, Why::ConntrackPortBudget),
+        udp_to_a("and have the rest").with(|memory| fill(memory, A_NUMBER, 0, 55)).reaches_a(),
+        open("the eighth is for connections of its own")
+            .with(|memory| fill(memory, A_NUMBER, 0, 63))
+            .a_reaches_r(),
         open("a port without a count is closed")
             .with(|memory| {
                 memory.ct_used.remove(&A_NUMBER);
@@ -278,16 +329,19 @@ fn policy_vectors() -> Vec<Vector> {
                 memory.put_connection(0, CtSlot { generation: old, ..tcp_slot() });
             })
             .with(closed)
+            .leaves(&[now(tcp_slot(), State::Established)])
             .reaches_a(),
         tcp_to_a("a new generation asks again, and denies what the other end opened", ACK)
             .with(|memory| memory.put_connection(0, by_remote))
             .with(closed)
+            .leaves(&[CtSlot { initiator: 2, ..denied }])
             .dropped(A_NUMBER, Why::PolicyDenied),
         tcp_from_a("which holds for both directions", ACK)
             .with(|memory| {
                 memory.put_connection(0, by_remote);
                 memory.ct_slots[0].source_net = 7;
             })
+            .leaves(&[CtSlot { initiator: 2, source_net: 7, ..denied }])
             .dropped(A_NUMBER, Why::PolicyDenied),
         tcp_to_a("a denied connection stays denied", ACK)
             .with(|memory| memory.put_connection(0, denied))

@@ -7,7 +7,7 @@ use crate::{DropReason, Mac, NeighKey, PortKey, Vtep, VtepKey};
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = delivery_vectors();
-    vectors.extend(source_vectors());
+    vectors.extend(address_vectors());
     vectors
 }
 
@@ -76,8 +76,9 @@ fn delivery_vectors() -> Vec<Vector> {
     ]
 }
 
-/// The source is a station's own, whatever the sending host let pass.
-fn source_vectors() -> Vec<Vector> {
+/// The source is a station's own, whatever the sending host let pass; and the destination the
+/// port's.
+fn address_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let datagram = || Ip::new(R.v4, A.v4, 17, udp(2, 1)).frame(A.mac, R.mac);
     let datagram_v6 = || Ip::new(R.v6, A.v6, 17, udp(2, 1)).frame(A.mac, R.mac);
@@ -110,6 +111,14 @@ fn source_vectors() -> Vec<Vector> {
                 memory.neigh.insert(NeighKey { net: 2, addr: addr(R.v4) }, neigh.expect("R"));
             })
             .dropped(0, Why::ForeignSource),
+        from_r("a destination that the port does not have", {
+            Ip::new(R.v4, "10.0.0.77", 17, udp(2, 1)).frame(A.mac, R.mac)
+        })
+        .dropped(A_NUMBER, Why::ForeignDestination),
+        from_r("a destination that the port does not have, ipv6", {
+            Ip::new(R.v6, "fd00::77", 6, tcp(5, 22, 2)).frame(A.mac, R.mac)
+        })
+        .dropped(A_NUMBER, Why::ForeignDestination),
         from_r("a link local source, which no guard lets out", {
             Ip::new("fe80::ff:fe00:f", A.v6, 17, udp(2, 1)).frame(A.mac, R.mac)
         })
