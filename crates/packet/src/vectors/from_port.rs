@@ -50,6 +50,10 @@ fn frame_vectors() -> Vec<Vector> {
     long_chain.next = 60;
     long_chain.extra = [[60, 0, 1, 4, 0, 0, 0, 0]; 5].concat();
     long_chain.extra[32] = 6;
+    let mut longest = syn_v6();
+    longest.next = 60;
+    longest.extra = [[60, 0, 1, 4, 0, 0, 0, 0]; 4].concat();
+    longest.extra[24] = 6;
     let mut chain = syn_v6();
     chain.next = 0;
     chain.extra = vec![43, 0, 1, 4, 0, 0, 0, 0, 60, 0, 4, 0, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0];
@@ -70,7 +74,8 @@ fn frame_vectors() -> Vec<Vector> {
         from_a("ethernet padding is no payload", padded).a_reaches_b(),
         from_a("ipv4 total length of zero is a large gso frame", gso).a_reaches_b(),
         from_a("ipv6 extension headers are skipped", a_to(B, &chain)).a_reaches_b(),
-        from_a("ipv6 with too many extension headers", a_to(B, &long_chain))
+        from_a("ipv6 with four extension headers", a_to(B, &longest)).a_reaches_b(),
+        from_a("ipv6 with five extension headers", a_to(B, &long_chain))
             .dropped(A_NUMBER, Why::TooManyHeaders),
         from_a("ipv4 header shorter than itself", short_header).dropped(A_NUMBER, Why::Malformed),
         from_a("ipv4 longer than its frame", long_total).dropped(A_NUMBER, Why::Malformed),
