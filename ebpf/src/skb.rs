@@ -5,7 +5,7 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, FDB, NEIGH, PACKET,
+    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, NEIGH, PACKET,
     PORTS, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
@@ -257,7 +257,7 @@ impl Kernel for Skb {
     }
 }
 
-/// Counts a drop and writes the event.
+/// Counts a drop and writes the event, if somebody reads them.
 #[inline(never)]
 fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     if let Some(count) = DROPS.get_ptr_mut(drop.reason.number()) {
@@ -267,6 +267,11 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     if let Some(traffic) = TRAFFIC.get_ptr_mut(drop.port.place) {
         // SAFETY: as above.
         unsafe { (*traffic).dropped_packets += 1 };
+    }
+    // A buffer that nobody reads is full after some thousands of drops. All CPUs would queue for
+    // its lock with each further one, only to find out.
+    if EVENTS_WANTED.get(0).is_none_or(|wanted| *wanted == 0) {
+        return;
     }
     let Some(mut event) = EVENTS.reserve::<DropEvent>(0) else {
         if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {

@@ -34,7 +34,8 @@ pub const fn conntrack_budget(ports: u32) -> u32 {
     if share < DEFAULT_CONNTRACK_BUDGET { share } else { DEFAULT_CONNTRACK_BUDGET }
 }
 
-/// Bytes of the ring buffer of drop events. Full: the event is lost and counted.
+/// Bytes of the ring buffer of drop events, which are written while somebody reads them. Full:
+/// the event is lost and counted.
 pub const EVENTS_BYTES: u32 = 256 * 1_024;
 /// Bytes of a dropped frame that an event carries.
 pub const EVENT_HEADER_BYTES: usize = 64;
