@@ -5,7 +5,7 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "core offers BPF no stable atomic add")]
+#![allow(internal_features, reason = "core offers BPF no stable atomics")]
 
 mod from_port;
 mod from_tunnel;

@@ -44,7 +44,7 @@ pub(crate) static CT: HashMap<CtKey, u32> = HashMap::pinned(DEFAULT_CONNTRACK_EN
 #[map(name = "ct_slots")]
 pub(crate) static CT_SLOTS: Array<CtSlot> = Array::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
 
-/// The clock hand over `ct_slots`. Moved by atomic adds only.
+/// Counts the walks over `ct_slots`, so that no two start alike. Moved by atomic adds only.
 #[map(name = "ct_hand")]
 pub(crate) static CT_HAND: Array<u32> = Array::pinned(1, 0);
 
@@ -62,9 +62,13 @@ pub(crate) static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(COUNTER_PL
 #[map(name = "drops")]
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(MAX_REASONS, 0);
 
-/// Drop events. A full buffer loses the event, never the program's time.
+/// Drop events, while `events_wanted`. A full buffer loses the event.
 #[map(name = "events")]
 pub(crate) static EVENTS: RingBuf = RingBuf::pinned(EVENTS_BYTES, 0);
+
+/// 1 while somebody reads `events`, else 0. Written by the loader.
+#[map(name = "events_wanted")]
+pub(crate) static EVENTS_WANTED: Array<u32> = Array::pinned(1, 0);
 
 /// Events that found the buffer full, per CPU.
 #[map(name = "events_lost")]

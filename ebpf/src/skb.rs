@@ -5,14 +5,14 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, FDB, NEIGH, PACKET,
+    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, NEIGH, PACKET,
     PORTS, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Config, CtKey, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
@@ -201,12 +201,22 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn ct_hand(&mut self, steps: u32) -> u32 {
+    fn ct_swap(&mut self, slot: u32, seen: u32, new: u32) -> bool {
+        const SEQ: AtomicOrdering = AtomicOrdering::SeqCst;
+        let Some(slot) = CT_SLOTS.get_ptr_mut(slot) else { return false };
+        // SAFETY: `state` starts an aligned word within map memory, which lives as long as the
+        // map; its bytes are also written one by one, and a swap that this spoils fails.
+        unsafe {
+            let word = (&raw mut (*slot).state).cast::<u32>();
+            atomic_cxchg::<u32, SEQ, SEQ>(word, seen, new).1
+        }
+    }
+
+    #[inline(always)]
+    fn ct_hand(&mut self) -> u32 {
         match CT_HAND.get_ptr_mut(0) {
             // SAFETY: an aligned word of map memory, only ever changed atomically.
-            Some(hand) => unsafe {
-                atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(hand, steps)
-            },
+            Some(hand) => unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(hand, 1) },
             None => 0,
         }
     }
@@ -247,7 +257,7 @@ impl Kernel for Skb {
     }
 }
 
-/// Counts a drop and writes the event.
+/// Counts a drop and writes the event, if somebody reads them.
 #[inline(never)]
 fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     if let Some(count) = DROPS.get_ptr_mut(drop.reason.number()) {
@@ -257,6 +267,11 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     if let Some(traffic) = TRAFFIC.get_ptr_mut(drop.port.place) {
         // SAFETY: as above.
         unsafe { (*traffic).dropped_packets += 1 };
+    }
+    // A buffer that nobody reads is full after some thousands of drops. All CPUs would queue for
+    // its lock with each further one, only to find out.
+    if EVENTS_WANTED.get(0).is_none_or(|wanted| *wanted == 0) {
+        return;
     }
     let Some(mut event) = EVENTS.reserve::<DropEvent>(0) else {
         if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {

@@ -35,7 +35,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         ("established, local delivery, ipv6", "new tcp connection to a local port over ipv6"),
         ("established, into the tunnel", "new udp flow to a remote station"),
         ("established, out of the tunnel", "udp from the same network reaches the port"),
-        ("spoofed source, dropped with an event", "another's ipv4 address is spoofed"),
+        ("spoofed source, dropped", "another's ipv4 address is spoofed"),
     ] {
         report(&mut harness, what, &find(name)?)?;
     }

@@ -1,10 +1,8 @@
-//! Reading side: counters, connections and drop events, as plain values.
+//! Reading side: counters and connections, as plain values.
 
 use crate::error::Error;
 use crate::pinned::{Maps, failed};
-use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
-use packet::{CtKey, Direction, DropEvent, DropReason, Entry, Plain, Traffic};
+use packet::{CtKey, Direction, DropReason, Plain, State, Traffic};
 use std::collections::BTreeMap;
 
 /// Counters since the maps were made, summed over all CPUs.
@@ -33,25 +31,6 @@ pub struct Connection {
     pub allowed: bool,
     /// Time of its last packet, nanoseconds of the monotonic clock.
     pub last_seen_ns: u64,
-}
-
-/// A dropped frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DroppedFrame {
-    /// Time, nanoseconds of the monotonic clock.
-    pub time_ns: u64,
-    /// At which hook.
-    pub entry: Option<Entry>,
-    /// Interface of the hook.
-    pub ifindex: u32,
-    /// Number of the port concerned, 0 if none was found.
-    pub port: u32,
-    /// Why; `None` for a number that this version does not know.
-    pub reason: Option<DropReason>,
-    /// Bytes of the frame.
-    pub length: u32,
-    /// Its first bytes.
-    pub header: Vec<u8>,
 }
 
 /// Sums all counters.
@@ -98,54 +77,10 @@ pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
         connections.push(Connection {
             key,
             initiator,
-            state: state_name(slot.state),
+            state: State::from_number(slot.state).map_or("unknown", State::name),
             allowed: slot.allowed != 0,
             last_seen_ns: slot.last_seen_ns,
         });
     }
     Ok(connections)
-}
-
-fn state_name(state: u8) -> &'static str {
-    match state {
-        0 => "free",
-        1 => "opening",
-        2 => "established",
-        3 => "closing",
-        _ => "unknown",
-    }
-}
-
-/// Opens the ring buffer of events.
-pub(crate) fn take_events(object: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
-    let map = object.take_map("events").ok_or(Error::Incomplete("events"))?;
-    RingBuf::try_from(map).map_err(failed("events", "open"))
-}
-
-/// Takes what waits in the ring buffer.
-pub(crate) fn events(ring: &mut RingBuf<MapData>) -> Vec<DroppedFrame> {
-    let mut frames = Vec::new();
-    while let Some(record) = ring.next() {
-        let Ok(bytes) = <<DropEvent as Plain>::Bytes>::try_from(&*record) else { continue };
-        frames.push(dropped_frame(&DropEvent::from_bytes(&bytes)));
-    }
-    frames
-}
-
-fn dropped_frame(event: &DropEvent) -> DroppedFrame {
-    let length = usize::try_from(event.header_length).unwrap_or(0).min(event.header.len());
-    DroppedFrame {
-        time_ns: event.time_ns,
-        entry: match event.entry {
-            1 => Some(Entry::FromPort),
-            2 => Some(Entry::FromTunnel),
-            3 => Some(Entry::ToPort),
-            _ => None,
-        },
-        ifindex: event.ifindex,
-        port: event.port,
-        reason: DropReason::from_number(event.reason),
-        length: event.length,
-        header: event.header[..length].to_vec(),
-    }
 }

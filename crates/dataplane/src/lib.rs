@@ -7,6 +7,7 @@
 mod bpffs;
 mod counters;
 mod error;
+mod events;
 #[cfg(feature = "test-run")]
 mod harness;
 mod links;
@@ -19,8 +20,9 @@ mod tables;
 mod view;
 
 pub use bpffs::Hold;
-pub use counters::{Connection, Counters, DroppedFrame};
+pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
+pub use events::DroppedFrame;
 #[cfg(feature = "test-run")]
 pub use harness::{ConntrackTable, Outcome, TestHarness};
 pub use packet;

@@ -113,7 +113,6 @@ where
     }
 
     /// Takes it out of a loaded object.
-    #[cfg(feature = "test-run")]
     pub(crate) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         Self::new(name, take(object, name)?)
     }

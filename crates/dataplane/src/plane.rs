@@ -1,15 +1,14 @@
 //! The data plane of one host: opening it, attaching it, filling it.
 
 use crate::bpffs::{self, Paths, remove_pin};
-use crate::counters::{self, DroppedFrame};
 use crate::error::Error;
+use crate::events::{DroppedFrame, Events};
 use crate::links::{self, Hook};
 use crate::pinned::Maps;
 use crate::tables::{Changes, Tables};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
 use aya::programs::SchedClassifier;
 use packet::Config;
 use std::collections::BTreeSet;
@@ -47,7 +46,7 @@ pub struct DataPlane {
     paths: Paths,
     programs: Programs,
     pub(crate) view: View,
-    events: RingBuf<MapData>,
+    events: Events,
 }
 
 impl DataPlane {
@@ -67,7 +66,7 @@ impl DataPlane {
         let mut object = object::open(&paths, options.conntrack_entries)?;
         let programs = Programs::open(&mut object, &paths.programs())?;
         let mut maps = Maps::take(&mut object)?;
-        let events = counters::take_events(&mut object)?;
+        let events = Events::take(&mut object)?;
         let conntrack_slots = maps.ct_slots.limit();
         let config = Config { conntrack_slots, ..maps.config()? };
         maps.set_config(config)?;
@@ -191,9 +190,15 @@ impl DataPlane {
     }
 
     /// Takes the drop events that wait, oldest first. There is one reader at a time.
-    #[must_use]
-    pub fn events(&mut self) -> Vec<DroppedFrame> {
-        counters::events(&mut self.events)
+    ///
+    /// The programs write events from the first call on until this value is dropped: whoever
+    /// wants to know of a drop calls before it, and again and again, as a buffer that is full
+    /// costs every drop a lock.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn events(&mut self) -> Result<Vec<DroppedFrame>, Error> {
+        self.events.read()
     }
 
     /// Most instructions that the verifier walked, by program; for the test that guards them.

@@ -232,6 +232,7 @@ fn a_spoofed_address_never_arrives() {
     plane.reconcile(&tables).unwrap();
     plane.attach_port(a.ifindex()).unwrap();
     plane.attach_port(b.ifindex()).unwrap();
+    assert_eq!(plane.events().unwrap(), [], "from here on it is listened to");
     let inbox = b.inside.run(|| UdpSocket::bind((v4(2), 7_001)).unwrap());
     inbox.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     a.inside.ip("addr add 10.0.0.77/24 dev eth0");
@@ -248,7 +249,7 @@ fn a_spoofed_address_never_arrives() {
     send("10.0.0.77");
     let refused = inbox.recv_from(&mut bytes).unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
-    let events = plane.events();
+    let events = plane.events().unwrap();
     assert!(events.iter().any(|event| {
         event.reason.is_some_and(|reason| reason.name() == "spoofed_address") && event.port == 1
     }));

@@ -36,7 +36,7 @@ fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     let (verdict, after) = vector.run();
     fill(harness, &vector.before);
     let before = harness.plane.view().counters().unwrap();
-    let _ = harness.plane.events();
+    let _ = harness.plane.events().unwrap();
     let outcome = harness
         .run(vector.entry, &vector.meta, &vector.before.frame, 1)
         .map_err(|error| error.to_string())?;
@@ -115,7 +115,7 @@ fn counted(before: &Counters, after: &Counters, vector: &Vector) -> Result<(), S
 
 /// A drop has one event, with the start of the frame.
 fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> Result<(), String> {
-    let events = harness.plane.events();
+    let events = harness.plane.events().unwrap();
     if verdict.kind != 1 {
         return same("events", &events.len(), &0);
     }
@@ -179,4 +179,35 @@ fn an_open_plane_has_the_conntrack_table_that_it_was_made_with() {
     drop(DataPlane::open(&small).unwrap());
     let harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
     assert_eq!(harness.config().unwrap().conntrack_slots, 512);
+}
+
+#[test]
+fn events_are_written_while_somebody_reads_them() {
+    if !may_run("events_are_written_while_somebody_reads_them") {
+        return;
+    }
+    let host = Host::enter();
+    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
+    let vector = all()
+        .into_iter()
+        .find(|vector| vector.name == "another's ipv4 address is spoofed")
+        .unwrap();
+    // As many drops as would fill the buffer.
+    let drop_many = |harness: &mut TestHarness| {
+        harness.run(vector.entry, &vector.meta, &vector.before.frame, 4_000).unwrap();
+        harness.plane.view().counters().unwrap()
+    };
+    let mut harness = TestHarness::open(&options).unwrap();
+    fill(&mut harness, &vector.before);
+    assert_eq!(drop_many(&mut harness).events_lost, 0, "nobody reads");
+    assert_eq!(harness.plane.events().unwrap(), [], "nothing of before");
+    let lost = drop_many(&mut harness).events_lost;
+    let told = harness.plane.events().unwrap().len();
+    assert!(lost > 0, "the buffer is full");
+    assert_eq!(u64::try_from(told).unwrap() + lost, 4_000);
+    drop(harness);
+
+    let mut harness = TestHarness::open(&options).unwrap();
+    assert_eq!(drop_many(&mut harness).events_lost, lost, "the reader is gone");
+    assert_eq!(harness.plane.events().unwrap(), []);
 }

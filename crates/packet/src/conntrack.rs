@@ -11,7 +11,7 @@
 //! the shorter timeout. The generation is written after the verdict, so a mix is re-evaluated.
 
 use crate::kernel::{Direction, Kernel};
-use crate::maps::{CtKey, CtSlot};
+use crate::maps::{AddrKey, CtKey, CtSlot};
 use crate::parse::{ICMP, ICMPV6, Packet, Role, TCP};
 use crate::policy::{self, Question};
 use crate::reason::DropReason;
@@ -56,7 +56,52 @@ pub enum State {
     Answering = 4,
     /// TCP only: both ends are done, or one has aborted.
     Closed = 5,
+    /// A CPU has taken the slot and is about to fill it: it is nobody's connection.
+    Taken = 6,
 }
+
+impl State {
+    /// Every state, by number.
+    pub const ALL: [State; 7] = [
+        State::Free,
+        State::Opening,
+        State::Established,
+        State::Closing,
+        State::Answering,
+        State::Closed,
+        State::Taken,
+    ];
+
+    /// The state with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<State> {
+        State::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The word for people and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Free => "free",
+            State::Opening => "opening",
+            State::Established => "established",
+            State::Closing => "closing",
+            State::Answering => "answering",
+            State::Closed => "closed",
+            State::Taken => "taken",
+        }
+    }
+}
+
+// Each at its number, and none missing: the last one is the last in the declaration, too.
+const _: () = {
+    let mut number = 0;
+    while number < State::ALL.len() {
+        assert!(State::ALL[number] as usize == number);
+        number += 1;
+    }
+    assert!(State::ALL.len() == State::Taken as usize + 1);
+};
 
 /// The side of a port on which a packet is decided.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +149,14 @@ fn track<K: Kernel>(kernel: &mut K, packet: &Packet, zone: &Zone) -> Result<(), 
     if packet.role != Role::Opens {
         return Err(DropReason::NoConnection);
     }
+    // Asked once a connection: a destination that the port does not have never gets an entry.
+    // Else any peer could use up the port's budget with addresses of its own making.
+    // What the port sends has been through the guard.
+    if zone.direction == Direction::ToPort
+        && !kernel.addr_allowed(&AddrKey { port: zone.port, addr: key.local })
+    {
+        return Err(DropReason::ForeignDestination);
+    }
     if !policy::allows(question(zone.direction, zone.source_net, zone)) {
         return Err(DropReason::PolicyDenied);
     }
@@ -134,10 +187,11 @@ fn key_of(packet: &Packet, zone: &Zone) -> CtKey {
 /// Whether the slot holds this connection and it has not expired.
 #[inline(always)]
 pub(crate) fn is_live(slot: &CtSlot, key: &CtKey, now_ns: u64) -> bool {
-    slot.key.same(key) && !is_expired(slot, now_ns)
+    slot.state != State::Taken as u8 && slot.key.same(key) && !is_expired(slot, now_ns)
 }
 
-/// Whether the slot is free or its connection has been idle for too long.
+/// Whether the slot is free or its connection has been idle for too long. Of a slot that a CPU
+/// has taken this says nothing.
 ///
 /// The clocks of two CPUs may differ by a tick: a packet "from the future" is not idle.
 #[inline(always)]
@@ -168,17 +222,23 @@ fn timeout_ns(protocol: u8, state: u8) -> u64 {
 /// A packet of a connection that has an entry.
 #[inline(always)]
 fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
-    let reopened = slot.state >= State::Closing as u8
+    let reopens = slot.state >= State::Closing as u8
         && packet.flags & (SYN | ACK | FIN | RST) == SYN
         && packet.protocol == TCP;
-    if reopened {
-        // The same ports again: a new connection, maybe opened by the other end.
+    if reopens {
+        // The same ports again: a new connection, maybe opened by the other end. One that may not
+        // be opened leaves no trace: the old one may still have its last packets to come.
+        if !policy::allows(question(zone.direction, zone.source_net, zone)) {
+            return Err(DropReason::PolicyDenied);
+        }
         slot.initiator = zone.direction as u8;
         slot.source_net = zone.source_net;
         slot.state = State::Opening as u8;
+        slot.allowed = 1;
+        slot.generation = zone.generation;
     }
     let by_initiator = slot.initiator == zone.direction as u8;
-    if reopened || slot.generation != zone.generation {
+    if slot.generation != zone.generation {
         let opened = if by_initiator { zone.direction } else { opposite(zone.direction) };
         let allowed = policy::allows(question(opened, slot.source_net, zone));
         slot.allowed = u8::from(allowed);
@@ -237,6 +297,14 @@ fn opposite(direction: Direction) -> Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_state_has_a_name_of_its_own() {
+        let names = (0..=u8::MAX).map_while(State::from_number).map(State::name);
+        let names: std::collections::BTreeSet<&str> = names.collect();
+        assert_eq!(names.len(), State::ALL.len(), "{names:?}");
+        assert!(names.contains("answering") && names.contains("closed"));
+    }
 
     #[test]
     fn a_tcp_connection_is_closed_by_both_ends_or_by_one_that_aborts() {

@@ -159,6 +159,7 @@ fn tunnel_stages<K: Kernel>(
     if packet.destination_mac.is_group() {
         return Err(DropReason::FloodFromTunnel);
     }
+    guard::neighbour(kernel, vtep.net, packet)?;
     let Some(key) = forward::lookup(kernel, vtep.net, packet)?.as_local() else {
         return Err(DropReason::TunnelToTunnel);
     };

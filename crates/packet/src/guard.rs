@@ -1,4 +1,5 @@
-//! The spoof guard: a port speaks only with its own MAC and its own addresses.
+//! The spoof guard: a port speaks only with its own MAC and its own addresses, and a frame out of
+//! a tunnel only with those of one station of its network.
 //!
 //! It runs before anything else looks at what the port says. IPv6 link-local addresses are not in
 //! `addrs`: the one derived from the MAC (EUI-64) is good for neighbour discovery and nothing
@@ -6,7 +7,7 @@
 
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
-use crate::maps::{AddrKey, Port};
+use crate::maps::{AddrKey, NeighKey, Port};
 use crate::parse::{Packet, UDP};
 use crate::reason::DropReason;
 
@@ -40,6 +41,24 @@ pub(crate) fn source_address<K: Kernel>(
         return Err(DropReason::LinkLocal);
     }
     Err(DropReason::SpoofedAddress)
+}
+
+/// The source of a frame out of a tunnel is a station of the network, with that station's address.
+///
+/// The sending host has guarded the source, but before the frame left it: a VM may ask for a
+/// checksum to be written anywhere in its frame (`VIRTIO_NET_HDR_F_NEEDS_CSUM`), and whoever fills
+/// it in writes two bytes, maybe those of the source. Two bytes never change MAC and address
+/// together. A host that guards nothing is held to its networks' addresses, too.
+#[inline(always)]
+pub(crate) fn neighbour<K: Kernel>(
+    kernel: &K,
+    net: u32,
+    packet: &Packet,
+) -> Result<(), DropReason> {
+    match kernel.neigh(&NeighKey { net, addr: packet.source }) {
+        Some(neigh) if neigh.mac.same(packet.source_mac) => Ok(()),
+        _ => Err(DropReason::ForeignSource),
+    }
 }
 
 /// Nothing is flooded in a closed network: there is a reason for each kind of group address.

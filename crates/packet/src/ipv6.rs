@@ -56,12 +56,11 @@ pub(crate) fn header<K: Kernel>(
 #[inline(always)]
 fn extensions<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
     let mut seen = 0;
-    while seen < MAX_HEADERS {
-        let next = packet.protocol;
-        if next != HOP_BY_HOP && next != ROUTING && next != FRAGMENT && next != DESTINATION_OPTIONS
-        {
-            return Ok(());
+    while is_extension(packet.protocol) {
+        if seen == MAX_HEADERS {
+            return Err(DropReason::TooManyHeaders);
         }
+        let next = packet.protocol;
         let Some([after, length, o0, o1]) = kernel.load::<4>(packet.l4) else {
             return Err(DropReason::Malformed);
         };
@@ -82,5 +81,11 @@ fn extensions<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReas
         }
         seen += 1;
     }
-    Err(DropReason::TooManyHeaders)
+    Ok(())
+}
+
+/// Whether it is a header that is skipped.
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    next == HOP_BY_HOP || next == ROUTING || next == FRAGMENT || next == DESTINATION_OPTIONS
 }

@@ -44,8 +44,11 @@ pub trait Kernel {
     fn ct_link(&mut self, key: &CtKey, slot: u32) -> bool;
     /// Forgets the key.
     fn ct_unlink(&mut self, key: &CtKey);
-    /// Moves the clock hand of all CPUs on by `steps`, atomically; where it stood before.
-    fn ct_hand(&mut self, steps: u32) -> u32;
+    /// Changes [`CtSlot::word`] of a slot from `seen` to `new`, atomically and as a barrier;
+    /// whether it still was `seen`.
+    fn ct_swap(&mut self, slot: u32, seen: u32, new: u32) -> bool;
+    /// Moves the hand of all CPUs on by one, atomically; where it stood before.
+    fn ct_hand(&mut self) -> u32;
     /// Connections of a port; `None` if there is no such port.
     fn ct_used(&self, port: u32) -> Option<i64>;
     /// Adds to the connections of a port, atomically.

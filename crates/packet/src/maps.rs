@@ -136,8 +136,9 @@ plain! {
         pub initiator: u8,
         /// 1 if the policy allowed it.
         pub allowed: u8,
-        /// Zero.
-        pub pad: u8,
+        /// How often the slot has changed hands, modulo 256: with it, what a CPU saw of a slot
+        /// and what another one made of it since never look alike, see `slots`.
+        pub turn: u8,
         /// Policy generation under which it was decided.
         pub generation: u32,
         /// Number of the network that the opening packet came from.
@@ -323,6 +324,24 @@ impl CtKey {
             && self.remote.same(&other.remote)
     }
 }
+
+impl CtSlot {
+    /// `state`, `initiator`, `allowed` and `turn` as the word in memory that they share.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(&self) -> u32 {
+        u32::from_ne_bytes([self.state, self.initiator, self.allowed, self.turn])
+    }
+
+    /// Sets these four.
+    #[inline(always)]
+    pub fn set_word(&mut self, word: u32) {
+        [self.state, self.initiator, self.allowed, self.turn] = word.to_ne_bytes();
+    }
+}
+
+// A CPU takes a slot by this word alone.
+const _: () = assert!(core::mem::offset_of!(CtSlot, state) % 4 == 0);
 
 #[cfg(test)]
 mod tests {

@@ -119,6 +119,10 @@ reasons! {
     ConntrackPortBudget = 39 "conntrack_port_budget",
     /// A frame of the host's own stack towards a port.
     HostToPort = 40 "host_to_port",
+    /// The source out of a tunnel is no station of the network, or has another station's MAC.
+    ForeignSource = 41 "foreign_source",
+    /// A connection to an address that the port with the destination MAC does not have.
+    ForeignDestination = 42 "foreign_destination",
 }
 
 impl DropReason {

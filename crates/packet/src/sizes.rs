@@ -21,7 +21,8 @@ pub const MAX_NEIGH: u32 = 65_536;
 pub const MAX_VTEPS: u32 = 16_384;
 /// Connections of all ports of one host. Full: a new connection is dropped as `ConntrackFull`.
 pub const DEFAULT_CONNTRACK_ENTRIES: u32 = 65_536;
-/// Connections of one port at most. Full: a new connection is dropped as `ConntrackPortBudget`.
+/// Connections of one port at most. Full: a new connection is dropped as `ConntrackPortBudget`. An
+/// eighth of it is for connections that the port opens itself.
 pub const DEFAULT_CONNTRACK_BUDGET: u32 = 16_384;
 /// Connections that each of so many ports may hold, on a host with the default table: so many
 /// that all ports together never fill it, or one tenant's ports could keep another's from opening
@@ -33,7 +34,8 @@ pub const fn conntrack_budget(ports: u32) -> u32 {
     if share < DEFAULT_CONNTRACK_BUDGET { share } else { DEFAULT_CONNTRACK_BUDGET }
 }
 
-/// Bytes of the ring buffer of drop events. Full: the event is lost and counted.
+/// Bytes of the ring buffer of drop events, which are written while somebody reads them. Full:
+/// the event is lost and counted.
 pub const EVENTS_BYTES: u32 = 256 * 1_024;
 /// Bytes of a dropped frame that an event carries.
 pub const EVENT_HEADER_BYTES: usize = 64;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what failed by panicking")]
 
 use netloom_packet::vectors::{Memory, Vector, all};
-use netloom_packet::{Entry, Packet, Verdict, from_port, from_tunnel, to_port};
+use netloom_packet::{Entry, Packet, PortKey, Verdict, from_port, from_tunnel, to_port};
 use proptest::prelude::*;
 
 fn run(memory: &mut Memory, vector: &Vector) -> Verdict {
@@ -21,6 +21,24 @@ fn run(memory: &mut Memory, vector: &Vector) -> Verdict {
 fn counted_once(memory: &Memory, verdict: Verdict) {
     let drops: u64 = memory.drops.values().sum();
     assert_eq!(drops, u64::from(matches!(verdict, Verdict::Drop(_))));
+}
+
+/// All of them: one in a thousand is enough to make a guess at random fail once a week.
+#[test]
+fn a_spoofed_source_mac_never_leaves() {
+    for vector in all().into_iter().filter(|vector| vector.entry == Entry::FromPort) {
+        let port = vector.before.ports.get(&PortKey::untagged(vector.meta.ifindex));
+        let own = port.map_or([0; 6], |port| port.mac.0);
+        for byte in 0..=u8::MAX {
+            let mut memory = vector.before.clone();
+            memory.frame[11] = byte;
+            if memory.frame[6..12] == own {
+                continue;
+            }
+            let verdict = run(&mut memory, &vector);
+            assert!(matches!(verdict, Verdict::Drop(_)), "{} {byte}: {verdict:?}", vector.name);
+        }
+    }
 }
 
 proptest! {
@@ -52,16 +70,6 @@ proptest! {
         memory.frame.truncate(length);
         let verdict = run(&mut memory, vector);
         counted_once(&memory, verdict);
-    }
-
-    #[test]
-    fn a_spoofed_source_mac_never_leaves(which in 0..all().len(), byte in 1_u8..) {
-        let vector = &all()[which];
-        prop_assume!(vector.entry == Entry::FromPort);
-        let mut memory = vector.before.clone();
-        memory.frame[11] ^= byte;
-        let verdict = run(&mut memory, vector);
-        prop_assert!(matches!(verdict, Verdict::Drop(_)), "{}: {verdict:?}", vector.name);
     }
 
     #[test]

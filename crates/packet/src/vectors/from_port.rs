@@ -2,8 +2,10 @@
 
 use super::Vector;
 use super::frame::{Ip, ethernet, icmp, tcp, udp};
-use super::world::{A, A_NUMBER, B, C, R, VNI, a_to, addr, from_a};
-use crate::{Addr, DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, Verdict};
+use super::world::{
+    A, A_NUMBER, B, B_NUMBER, C, R, VNI, a_to, addr, connection, from_a, mirrored, now,
+};
+use crate::{Addr, DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, State, Verdict};
 
 const SYN: u8 = 2;
 
@@ -11,6 +13,7 @@ pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = frame_vectors();
     vectors.extend(guard_vectors());
     vectors.extend(destination_vectors());
+    vectors.extend(foreign_vectors());
     vectors.extend(truncated_vectors());
     vectors.extend(fragment_vectors());
     vectors.extend(egress_vectors());
@@ -47,6 +50,10 @@ fn frame_vectors() -> Vec<Vector> {
     long_chain.next = 60;
     long_chain.extra = [[60, 0, 1, 4, 0, 0, 0, 0]; 5].concat();
     long_chain.extra[32] = 6;
+    let mut longest = syn_v6();
+    longest.next = 60;
+    longest.extra = [[60, 0, 1, 4, 0, 0, 0, 0]; 4].concat();
+    longest.extra[24] = 6;
     let mut chain = syn_v6();
     chain.next = 0;
     chain.extra = vec![43, 0, 1, 4, 0, 0, 0, 0, 60, 0, 4, 0, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0];
@@ -67,7 +74,8 @@ fn frame_vectors() -> Vec<Vector> {
         from_a("ethernet padding is no payload", padded).a_reaches_b(),
         from_a("ipv4 total length of zero is a large gso frame", gso).a_reaches_b(),
         from_a("ipv6 extension headers are skipped", a_to(B, &chain)).a_reaches_b(),
-        from_a("ipv6 with too many extension headers", a_to(B, &long_chain))
+        from_a("ipv6 with four extension headers", a_to(B, &longest)).a_reaches_b(),
+        from_a("ipv6 with five extension headers", a_to(B, &long_chain))
             .dropped(A_NUMBER, Why::TooManyHeaders),
         from_a("ipv4 header shorter than itself", short_header).dropped(A_NUMBER, Why::Malformed),
         from_a("ipv4 longer than its frame", long_total).dropped(A_NUMBER, Why::Malformed),
@@ -104,6 +112,27 @@ fn guard_vectors() -> Vec<Vector> {
             .dropped(A_NUMBER, Why::Broadcast),
         from_a("multicast is not flooded", multicast.frame(group, A.mac))
             .dropped(A_NUMBER, Why::Multicast),
+    ]
+}
+
+/// A port's budget is not for connections to addresses that it does not have.
+fn foreign_vectors() -> Vec<Vector> {
+    let opened = |remote| now(connection((A.v4, 1), (remote, 2), 17), State::Opening);
+    let refused = |name, remote| {
+        from_a(name, a_to(B, &Ip::new(A.v4, remote, 17, udp(1, 2))))
+            .sent(A_NUMBER)
+            .leaves(&[opened(remote)])
+            .dropped(B_NUMBER, DropReason::ForeignDestination)
+    };
+    vec![
+        refused("a local port does not get what is for a remote one", R.v4),
+        refused("nor what is for nobody", "10.0.0.77"),
+        refused("nor a group's", "224.0.0.251"),
+        from_a("both ports of a new flow have an entry of it", {
+            a_to(B, &Ip::new(A.v4, B.v4, 17, udp(1, 2)))
+        })
+        .leaves(&[opened(B.v4), mirrored(opened(B.v4))])
+        .a_reaches_b(),
     ]
 }
 

@@ -2,10 +2,16 @@
 
 use super::Vector;
 use super::frame::{Ip, arp, ethernet, icmp, tcp, udp};
-use super::world::{A, A_NUMBER, B, R, VNI, addr, from_r};
-use crate::{DropReason, Mac, PortKey, Vtep, VtepKey};
+use super::world::{A, A_NUMBER, B, R, VNI, addr, connection, from_r};
+use crate::{DropReason, Mac, NeighKey, PortKey, Vtep, VtepKey};
 
 pub(super) fn vectors() -> Vec<Vector> {
+    let mut vectors = delivery_vectors();
+    vectors.extend(address_vectors());
+    vectors
+}
+
+fn delivery_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let datagram = || Ip::new(R.v4, A.v4, 17, udp(2, 1)).frame(A.mac, R.mac);
     let request = arp(1, (R.mac, R.v4), (Mac([0; 6]), A.v4));
@@ -67,5 +73,55 @@ pub(super) fn vectors() -> Vec<Vector> {
                 }
             })
             .dropped(A_NUMBER, Why::PolicyDenied),
+    ]
+}
+
+/// The source is a station's own, whatever the sending host let pass; and the destination the
+/// port's.
+fn address_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let datagram = || Ip::new(R.v4, A.v4, 17, udp(2, 1)).frame(A.mac, R.mac);
+    let datagram_v6 = || Ip::new(R.v6, A.v6, 17, udp(2, 1)).frame(A.mac, R.mac);
+    // A VM of the other host asks for a checksum at an offset of its choice, within the source;
+    // it is filled in behind that host's guard.
+    let mut checksum = datagram();
+    checksum[28..30].copy_from_slice(&[0, 2]); // B's 10.0.0.2
+    let mut checksum_v6 = datagram_v6();
+    checksum_v6[36..38].copy_from_slice(&[0, 2]); // B's fd00::2
+    let mut checksum_mac = datagram();
+    checksum_mac[10..12].copy_from_slice(&[0, 0xb]); // B's MAC
+    vec![
+        from_r("a checksum written over the inner source", checksum).dropped(0, Why::ForeignSource),
+        from_r("a checksum written over the inner source, ipv6", checksum_v6)
+            .dropped(0, Why::ForeignSource),
+        from_r("a checksum written over the inner source mac", checksum_mac)
+            .dropped(0, Why::ForeignSource),
+        from_r("an answer with a checksum written over its source", {
+            Ip::new(B.v4, A.v4, 6, tcp(80, 1000, 0x10)).frame(A.mac, R.mac)
+        })
+        .with(|memory| memory.put_connection(0, connection((A.v4, 1000), (B.v4, 80), 6)))
+        .dropped(0, Why::ForeignSource),
+        from_r("a source that is no station of the network", {
+            Ip::new("10.0.0.99", A.v4, 17, udp(2, 1)).frame(A.mac, R.mac)
+        })
+        .dropped(0, Why::ForeignSource),
+        from_r("a station of another network", datagram())
+            .with(|memory| {
+                let neigh = memory.neigh.remove(&NeighKey { net: 1, addr: addr(R.v4) });
+                memory.neigh.insert(NeighKey { net: 2, addr: addr(R.v4) }, neigh.expect("R"));
+            })
+            .dropped(0, Why::ForeignSource),
+        from_r("a destination that the port does not have", {
+            Ip::new(R.v4, "10.0.0.77", 17, udp(2, 1)).frame(A.mac, R.mac)
+        })
+        .dropped(A_NUMBER, Why::ForeignDestination),
+        from_r("a destination that the port does not have, ipv6", {
+            Ip::new(R.v6, "fd00::77", 6, tcp(5, 22, 2)).frame(A.mac, R.mac)
+        })
+        .dropped(A_NUMBER, Why::ForeignDestination),
+        from_r("a link local source, which no guard lets out", {
+            Ip::new("fe80::ff:fe00:f", A.v6, 17, udp(2, 1)).frame(A.mac, R.mac)
+        })
+        .dropped(0, Why::ForeignSource),
     ]
 }

@@ -137,9 +137,19 @@ impl Kernel for Memory {
         self.ct.remove(key);
     }
 
-    fn ct_hand(&mut self, steps: u32) -> u32 {
+    fn ct_swap(&mut self, slot: u32, seen: u32, new: u32) -> bool {
+        match self.ct_slot(slot) {
+            Some(slot) if slot.word() == seen => {
+                slot.set_word(new);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn ct_hand(&mut self) -> u32 {
         let before = self.ct_hand;
-        self.ct_hand = before.wrapping_add(steps);
+        self.ct_hand = before.wrapping_add(1);
         before
     }
 

@@ -14,7 +14,9 @@ mod world;
 
 pub use memory::Memory;
 
-use crate::{DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port, from_tunnel, to_port};
+use crate::{
+    CtSlot, DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port, from_tunnel, to_port,
+};
 use std::collections::BTreeMap;
 
 /// Slots of the conntrack table in the vectors; small enough to be filled.
@@ -37,6 +39,9 @@ pub struct Vector {
     pub frame_after: Option<Vec<u8>>,
     /// Counters that change, by port.
     pub traffic: BTreeMap<u32, Traffic>,
+    /// The connections that have a link afterwards, in any slots. `None`: as before, unless the
+    /// verdict is to send or deliver; what opens or refreshes one is said where it matters.
+    pub connections: Option<Vec<CtSlot>>,
 }
 
 impl Vector {
@@ -53,6 +58,24 @@ impl Vector {
             Verdict::Drop(reason) => BTreeMap::from([(reason, 1)]),
             _ => BTreeMap::new(),
         }
+    }
+
+    /// The connections that must have a link, and how many each port must have; `None` if the
+    /// vector does not care.
+    #[must_use]
+    pub fn expected_connections(&self) -> Option<(Vec<CtSlot>, BTreeMap<u32, i64>)> {
+        let keeps = matches!(self.verdict, Verdict::Drop(_) | Verdict::Reflect | Verdict::Pass);
+        let Some(connections) = &self.connections else {
+            return keeps.then(|| (linked(&self.before), self.before.ct_used.clone()));
+        };
+        let mut used = self.before.ct_used.clone();
+        used.values_mut().for_each(|count| *count = 0);
+        for slot in connections {
+            *used.entry(slot.key.port).or_default() += 1;
+        }
+        let mut connections = connections.clone();
+        connections.sort_by_key(|slot| slot.key);
+        Some((connections, used))
     }
 
     /// Whether `BPF_PROG_TEST_RUN` takes the frame: Linux refuses one that ends within the IP
@@ -82,6 +105,17 @@ impl Vector {
     }
 }
 
+/// The connections that have a link, by key. How often their slots changed hands is left out: it
+/// says nothing about a connection.
+#[must_use]
+pub fn linked(memory: &Memory) -> Vec<CtSlot> {
+    let slots = (0..).zip(&memory.ct_slots);
+    let linked = slots.filter(|(number, slot)| memory.ct.get(&slot.key) == Some(number));
+    let mut linked: Vec<CtSlot> = linked.map(|(_, slot)| CtSlot { turn: 0, ..*slot }).collect();
+    linked.sort_by_key(|slot| slot.key);
+    linked
+}
+
 /// All vectors.
 #[must_use]
 pub fn all() -> Vec<Vector> {
@@ -108,6 +142,10 @@ mod tests {
             let mut traffic = after.traffic.clone();
             traffic.retain(|_, counts| *counts != Traffic::default());
             assert_eq!(traffic, vector.traffic, "{name}");
+            if let Some((connections, used)) = vector.expected_connections() {
+                assert_eq!(linked(&after), connections, "{name}");
+                assert_eq!(after.ct_used, used, "{name}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::frame::{Ip, address};
 use super::{CONNTRACK_SLOTS, Memory, Vector};
 use crate::{
     Addr, AddrKey, CtKey, CtSlot, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh, NeighKey, Port,
-    PortKey, Traffic, Verdict, Vtep, VtepKey,
+    PortKey, State, Traffic, Verdict, Vtep, VtepKey,
 };
 use std::collections::BTreeMap;
 
@@ -110,10 +110,29 @@ pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) 
         state: 2,
         initiator: 1,
         allowed: 1,
-        pad: 0,
+        turn: 0,
         generation: GENERATION,
         source_net: 1,
     }
+}
+
+/// The same with a packet just now, in this state.
+pub(super) fn now(slot: CtSlot, state: State) -> CtSlot {
+    CtSlot { last_seen_ns: NOW, state: state as u8, ..slot }
+}
+
+/// The connection of port A as port B sees it, from the other end.
+pub(super) fn mirrored(slot: CtSlot) -> CtSlot {
+    let CtKey { local, remote, local_port, remote_port, .. } = slot.key;
+    let key = CtKey {
+        port: B_NUMBER,
+        local: remote,
+        remote: local,
+        local_port: remote_port,
+        remote_port: local_port,
+        ..slot.key
+    };
+    CtSlot { key, initiator: 3 - slot.initiator, ..slot }
 }
 
 /// A frame from port A in the world.
@@ -128,6 +147,7 @@ pub(super) fn from_a(name: &'static str, frame: Vec<u8>) -> Vector {
         verdict: Verdict::Pass,
         frame_after: None,
         traffic: BTreeMap::new(),
+        connections: None,
     }
 }
 
@@ -186,6 +206,12 @@ impl Vector {
     pub(super) fn reflected(mut self, frame: Vec<u8>) -> Vector {
         self.frame_after = Some(frame);
         self.sent(A_NUMBER).verdict(Verdict::Reflect)
+    }
+
+    /// These connections, and no others, have a link afterwards.
+    pub(super) fn leaves(mut self, connections: &[CtSlot]) -> Vector {
+        self.connections = Some(connections.to_vec());
+        self
     }
 
     /// With other maps.
