@@ -45,13 +45,14 @@ pub(crate) fn remove(place: &Place) -> Result<(), Error> {
             first = std::mem::replace(&mut first, Ok(())).and(Err(error));
         }
     };
-    let namespaces = namespaces(&place.lab)?;
-    let processes = Process::all(place, &hosts(place, &namespaces));
+    let processes = Process::all(place, &hosts(place, &namespaces(&place.lab)?));
     // All at once, then one after the other.
     processes.iter().for_each(|process| note(process.signal(Signal::SIGTERM)));
     processes.iter().for_each(|process| note(process.stop()));
-    for name in &namespaces {
-        note(Namespace::remove(name).map_err(Error::from));
+    // Looked for only now: until it ends, an agent may make one more.
+    match namespaces(&place.lab) {
+        Ok(left) => left.iter().for_each(|name| note(Namespace::remove(name).map_err(Error::from))),
+        Err(error) => note(Err(error)),
     }
     note(unmount(&place.dir()));
     note(remove_directory(&place.dir()));

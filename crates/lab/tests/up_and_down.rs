@@ -5,10 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process, time::Duration};
 
 use hostnet::{Namespace, scratch::root_or_skip};
-use lab::{Error, UpOptions};
+use lab::{Error, UpOptions, wait};
 use netloom_lab as lab;
 
 /// A lab of this test alone, with a "server" that does what `script` says.
@@ -29,8 +29,11 @@ fn options(name: &str, script: &str) -> UpOptions {
     }
 }
 
+/// The lab's namespaces, half-made ones too.
 fn leftovers(name: &str) -> Vec<String> {
-    Namespace::list(&format!("nl-{name}-")).unwrap()
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|found| found.starts_with(&format!("nl-{name}-"))).collect()
 }
 
 #[test]
@@ -69,6 +72,32 @@ fn down_removes_what_a_killed_up_has_left_and_may_be_repeated() {
         assert!(!dir.exists());
     }
     assert!(lab::status(&options.state_root).unwrap().is_empty());
+    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn down_removes_what_an_agent_makes_while_it_ends() {
+    if !root_or_skip() {
+        return;
+    }
+    // An agent finishes its pass over the instances before it ends.
+    let options = options(
+        "late",
+        "trap 'echo > /run/netns/$7-0123456789abcdef0123456789abcdef; exit' TERM\n\
+         echo > \"$3/ready\"\n\
+         while :; do sleep 0.02; done",
+    );
+    let dir = options.state_root.join(&options.name);
+    fs::create_dir_all(&dir).unwrap();
+    let settings = serde_json::json!({"listen": "127.0.0.1:1", "binary": options.binary,
+        "topology": options.topology, "hosts": ["h1"]});
+    fs::write(dir.join("lab.json"), settings.to_string()).unwrap();
+    Namespace::create(&format!("nl-{}-h1", options.name)).unwrap();
+    lab::start(&options.name, &options.state_root, "h1").unwrap();
+    let is_ready = || dir.join("h1/ready").exists();
+    assert!(wait::holds(Duration::from_secs(5), is_ready), "the agent has started");
+    lab::down(&options.name, &options.state_root).unwrap();
+    assert_eq!(leftovers(&options.name), Vec::<String>::new());
     fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
 }
 
