@@ -17,6 +17,7 @@ mod probe;
 mod process;
 mod reference;
 mod report;
+pub mod scratch;
 mod state;
 mod topology;
 mod underlay;

@@ -5,25 +5,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use hostnet::{Namespace, scratch::root_or_skip};
-use lab::{Error, UpOptions, wait};
+use lab::{Error, UpOptions, scratch::Root, wait};
 use netloom_lab as lab;
+use uuid::Uuid;
 
-/// A lab of this test alone, with a "server" that does what `script` says.
-fn options(name: &str, script: &str) -> UpOptions {
-    let root = std::env::temp_dir().join(format!("netloom-lab-{name}-{}", process::id()));
-    fs::create_dir_all(&root).unwrap();
-    let binary = root.join("netloom");
+/// Options for a lab below `root`, with a "server" that does what `script` says.
+fn options(root: &Root, script: &str) -> UpOptions {
+    let binary = root.path().join("netloom");
     fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
     let topology =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/two-tenants.yaml");
     UpOptions {
         topology,
-        name: format!("{name}{}", process::id() % 100_000),
-        state_root: root.join("labs"),
+        name: format!("u{}", &Uuid::new_v4().simple().to_string()[..11]),
+        state_root: root.labs(),
         binary,
         listen: "127.0.0.1:0".parse().unwrap(),
     }
@@ -41,13 +40,13 @@ fn a_lab_whose_server_ends_says_why_and_leaves_nothing() {
     if !root_or_skip() {
         return;
     }
-    let options = options("ends", "echo no space left on disk; exit 3");
+    let root = Root::new().unwrap();
+    let options = options(&root, "echo no space left on disk; exit 3");
     let error = lab::up(&options).unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");
     assert!(error.to_string().contains("no space left on disk"), "{error}");
     assert_eq!(leftovers(&options.name), Vec::<String>::new());
     assert!(!options.state_root.join(&options.name).exists());
-    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
 }
 
 #[test]
@@ -55,7 +54,8 @@ fn down_removes_what_a_killed_up_has_left_and_may_be_repeated() {
     if !root_or_skip() {
         return;
     }
-    let options = options("killed", "exit 0");
+    let root = Root::new().unwrap();
+    let options = options(&root, "exit 0");
     let dir = options.state_root.join(&options.name);
     // As far as `up` may have come: some namespaces, one of them half made, a mount, no settings.
     fs::create_dir_all(dir.join("h1/bpf")).unwrap();
@@ -72,7 +72,6 @@ fn down_removes_what_a_killed_up_has_left_and_may_be_repeated() {
         assert!(!dir.exists());
     }
     assert!(lab::status(&options.state_root).unwrap().is_empty());
-    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
 }
 
 #[test]
@@ -80,9 +79,10 @@ fn down_removes_what_an_agent_makes_while_it_ends() {
     if !root_or_skip() {
         return;
     }
+    let root = Root::new().unwrap();
     // An agent finishes its pass over the instances before it ends.
     let options = options(
-        "late",
+        &root,
         "trap 'echo > /run/netns/$7-0123456789abcdef0123456789abcdef; exit' TERM\n\
          echo > \"$3/ready\"\n\
          while :; do sleep 0.02; done",
@@ -98,7 +98,6 @@ fn down_removes_what_an_agent_makes_while_it_ends() {
     assert!(wait::holds(Duration::from_secs(5), is_ready), "the agent has started");
     lab::down(&options.name, &options.state_root).unwrap();
     assert_eq!(leftovers(&options.name), Vec::<String>::new());
-    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
 }
 
 #[test]
@@ -106,7 +105,8 @@ fn a_lab_needs_loopback_a_free_port_and_a_plain_name() {
     if !root_or_skip() {
         return;
     }
-    let good = options("refused", "exit 0");
+    let root = Root::new().unwrap();
+    let good = options(&root, "exit 0");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let cases = [
         (UpOptions { name: "a-b".into(), ..good.clone() }, "lower-case letters and digits"),
@@ -119,5 +119,4 @@ fn a_lab_needs_loopback_a_free_port_and_a_plain_name() {
         assert!(error.contains(part), "{error}");
         assert_eq!(leftovers(&options.name), Vec::<String>::new());
     }
-    fs::remove_dir_all(good.state_root.parent().unwrap()).unwrap();
 }
