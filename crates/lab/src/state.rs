@@ -9,7 +9,7 @@ use std::{
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -44,8 +44,9 @@ impl Place {
     /// The place of the lab of this name; nothing is made.
     pub(crate) fn new(lab: &str, root: &Path) -> Result<Self, Error> {
         names::check_lab(lab)?;
-        let root = std::path::absolute(root)
-            .map_err(|error| Error::io(format_args!("use {}", root.display()), error))?;
+        let resolved = resolve(root);
+        let root =
+            resolved.map_err(|error| Error::io(format_args!("use {}", root.display()), error))?;
         Ok(Self { lab: lab.to_owned(), root })
     }
 
@@ -132,6 +133,26 @@ impl Place {
         };
         write().map_err(|error| Error::io(format_args!("write {}", path.display()), error))
     }
+}
+
+/// The path without symbolic links, as the kernel names mount points; what does not exist yet has
+/// none. One root then has one path, whoever gives it.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    for ancestor in path.ancestors() {
+        let mut resolved = match fs::canonicalize(ancestor) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            done => done?,
+        };
+        for part in path.strip_prefix(ancestor).into_iter().flat_map(Path::components) {
+            match part {
+                Component::ParentDir => _ = resolved.pop(),
+                part => resolved.push(part),
+            }
+        }
+        return Ok(resolved);
+    }
+    Ok(path)
 }
 
 /// The names of all labs below `root`.

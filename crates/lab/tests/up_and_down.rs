@@ -101,6 +101,22 @@ fn down_removes_what_an_agent_makes_while_it_ends() {
 }
 
 #[test]
+fn a_state_root_may_be_given_by_a_symbolic_link() {
+    if !root_or_skip() {
+        return;
+    }
+    let root = Root::new().unwrap();
+    let (name, link) = (options(&root, "exit 0").name, root.path().join("link"));
+    let bpf = root.labs().join(&name).join("h1/bpf");
+    fs::create_dir_all(&bpf).unwrap();
+    std::os::unix::fs::symlink(root.labs(), &link).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), &bpf, Some("bpf"), flags, None::<&str>).unwrap();
+    lab::down(&name, &link).unwrap();
+    assert!(!bpf.exists());
+}
+
+#[test]
 fn a_lab_needs_loopback_a_free_port_and_a_plain_name() {
     if !root_or_skip() {
         return;
