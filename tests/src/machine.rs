@@ -74,11 +74,6 @@ pub fn tables(data: &Path) -> Tables {
     view(data).tables().unwrap()
 }
 
-/// How many frames a host dropped, by reason.
-pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
-    view(data).counters().unwrap().drops
-}
-
 fn view(data: &Path) -> View {
     View::open(&data.join("bpf")).unwrap()
 }
