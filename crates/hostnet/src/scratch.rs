@@ -8,13 +8,21 @@ use std::{
     env, fs,
     io::{self, Write},
     ops::Deref,
+    path::Path,
     process,
     sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
 };
 
 use crate::{Error, Namespace};
 
 const PREFIX: &str = "nlt-";
+/// Made by the kernel where it has bpf.
+const BPF_DIRECTORY: &str = "/sys/fs/bpf";
 
 /// A namespace that is removed when dropped.
 #[derive(Debug)]
@@ -53,6 +61,20 @@ pub fn name(topic: &str) -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let pid = process::id();
     format!("{PREFIX}{pid}.{}-{number}-{topic}", started(pid).unwrap_or_default())
+}
+
+/// Gives the calling thread, and those that it starts from now on, an empty directory in which bpf
+/// file systems may be mounted. Nobody else sees it, and the kernel takes it down with the last of
+/// these threads, however they end. Other mounts stay shared: namespaces keep their names.
+///
+/// # Errors
+/// What the kernel says.
+pub fn bpf_directory() -> io::Result<&'static Path> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let (nothing, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+    mount(nothing, "/sys", nothing, private, nothing)?;
+    mount(Some("scratch"), BPF_DIRECTORY, Some("tmpfs"), MsFlags::empty(), nothing)?;
+    Ok(Path::new(BPF_DIRECTORY))
 }
 
 /// Whether a test that needs root may run: `false` when the caller's environment says
