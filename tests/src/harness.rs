@@ -4,14 +4,13 @@ use std::{
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{self, Command},
-    sync::atomic::{AtomicU32, Ordering},
+    process::Command,
     time::Duration,
 };
 
 use client::Client;
 use hostnet::Namespace;
-use lab::{CheckReport, Report, UpOptions, wait};
+use lab::{CheckReport, Report, UpOptions, scratch::Root, wait};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -26,6 +25,7 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 pub struct TestLab {
     /// What it was made of.
     pub options: UpOptions,
+    _root: Root,
 }
 
 impl TestLab {
@@ -38,7 +38,8 @@ impl TestLab {
 
     /// The same, before anything is made.
     pub fn unmade() -> Self {
-        Self { options: options() }
+        let root = Root::new().unwrap();
+        Self { options: options(root.labs()), _root: root }
     }
 
     /// Applies the topology once more.
@@ -166,8 +167,6 @@ impl Drop for TestLab {
         if let Err(error) = lab::down(self.name(), self.root()) {
             eprintln!("lab {} stays behind: {error}", self.name());
         }
-        fs::remove_dir(self.root()).ok();
-        fs::remove_dir(roots()).ok();
     }
 }
 
@@ -184,38 +183,13 @@ impl TestLab {
 }
 
 /// Options for a lab that no other test has.
-fn options() -> UpOptions {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    sweep();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+fn options(state_root: PathBuf) -> UpOptions {
     UpOptions {
         topology: Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml"),
-        name: format!("t{}x{number}", process::id()),
-        state_root: roots().join(process::id().to_string()),
+        name: format!("t{}", &uuid()[..11]),
+        state_root,
         binary: binary(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-    }
-}
-
-fn roots() -> PathBuf {
-    env::temp_dir().join("netloom-tests")
-}
-
-/// Removes the labs of test processes that are gone.
-fn sweep() {
-    for entry in fs::read_dir(roots()).into_iter().flatten().flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let is_dead = name.parse::<u32>().is_ok() && !Path::new("/proc").join(&name).exists();
-        if !is_dead {
-            continue;
-        }
-        for lab in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-            let lab = lab.file_name().into_string().unwrap_or_default();
-            if let Err(error) = lab::down(&lab, &entry.path()) {
-                eprintln!("lab {lab} of a dead test stays behind: {error}");
-            }
-        }
-        fs::remove_dir(entry.path()).ok();
     }
 }
 

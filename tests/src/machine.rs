@@ -74,18 +74,18 @@ pub fn tables(data: &Path) -> Tables {
     view(data).tables().unwrap()
 }
 
-/// How many frames a host dropped, by reason.
-pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
-    view(data).counters().unwrap().drops
-}
-
 fn view(data: &Path) -> View {
     View::open(&data.join("bpf")).unwrap()
 }
 
-/// What of a lab is left anywhere: namespaces, half-made ones too, mounts, files, processes.
+/// What of a lab is left anywhere: namespaces, half-made ones too, mounts, files, processes, and
+/// the claim to its name.
 pub fn leftovers(lab: &str, root: &Path) -> Vec<String> {
+    let claim = Path::new("/run/netloom/owners").join(lab);
     let mut found = Vec::new();
+    if claim.exists() {
+        found.push(claim.display().to_string());
+    }
     let prefix = format!("nl-{lab}-");
     for entry in entries(Path::new("/run/netns")) {
         if entry.file_name().unwrap().to_string_lossy().starts_with(&prefix) {

@@ -9,6 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
+use lab::scratch::Root;
 use netloom_tests::{TestLab, binary, rest::Rest, root_or_skip, uuid};
 use serde_json::{Value, json};
 
@@ -321,8 +322,8 @@ fn a_server_that_cannot_start_says_what_to_do() {
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
-    let directory = std::env::temp_dir().join(format!("netloom-tests-{}", std::process::id()));
-    let output = serve(&directory, &port);
+    let root = Root::new().unwrap();
+    let output = serve(&root.path().join("data"), &port);
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains(&port) && text.contains("--listen"), "{text}");
@@ -331,7 +332,6 @@ fn a_server_that_cannot_start_says_what_to_do() {
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("/proc/netloom") && text.contains("--data"), "{text}");
-    std::fs::remove_dir_all(&directory).ok();
 }
 
 fn serve(data: &Path, listen: &str) -> Output {

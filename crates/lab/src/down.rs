@@ -1,6 +1,7 @@
 //! Taking a lab down, from what can be seen on the machine: it works after a crash at any point.
 //!
-//! Names carry the lab's name, so nothing is touched that is not this lab's.
+//! Names carry the lab's name, and a name belongs to one state root (see [`crate::owner`]), so
+//! nothing is touched that is not this lab's.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +18,12 @@ use nix::{
     sys::signal::Signal,
 };
 
-use crate::{Error, STATE_ROOT, names, process::Process, state::Place};
+use crate::{
+    Error, STATE_ROOT, names,
+    owner::{self, Owner},
+    process::Process,
+    state::Place,
+};
 
 /// Where iproute2 keeps namespaces: also those that a crash left half made.
 const NAMESPACES: &str = "/run/netns";
@@ -45,15 +51,23 @@ pub(crate) fn remove(place: &Place) -> Result<(), Error> {
             first = std::mem::replace(&mut first, Ok(())).and(Err(error));
         }
     };
-    let namespaces = namespaces(&place.lab)?;
-    let processes = Process::all(place, &hosts(place, &namespaces));
+    let owner = owner::adopt(place)?;
+    let processes = Process::all(place, &hosts(place, &namespaces(&place.lab)?));
     // All at once, then one after the other.
     processes.iter().for_each(|process| note(process.signal(Signal::SIGTERM)));
     processes.iter().for_each(|process| note(process.stop()));
-    for name in &namespaces {
-        note(Namespace::remove(name).map_err(Error::from));
+    // Looked for only now: until it ends, an agent may make one more.
+    match namespaces(&place.lab) {
+        Ok(_) if owner != Owner::Own => {}
+        Ok(left) => left.iter().for_each(|name| note(Namespace::remove(name).map_err(Error::from))),
+        Err(error) => note(Err(error)),
     }
     note(unmount(&place.dir()));
+    if let Owner::Other(root) = owner {
+        note(Err(owner::owned(place, root)));
+    }
+    // The directory goes last: it tells a later run that the lab was this root's.
+    note(owner::release(place));
     note(remove_directory(&place.dir()));
     first
 }
@@ -68,7 +82,8 @@ fn hosts(place: &Place, namespaces: &[String]) -> Vec<String> {
     all.into_iter().collect()
 }
 
-fn namespaces(lab: &str) -> Result<Vec<String>, Error> {
+/// The namespaces of a lab of this name, half-made ones too.
+pub(crate) fn namespaces(lab: &str) -> Result<Vec<String>, Error> {
     let prefix = names::prefix(lab);
     let entries = match fs::read_dir(NAMESPACES) {
         Ok(entries) => entries,

@@ -34,6 +34,30 @@ pub enum Error {
         /// Where labs keep their files.
         state_root: PathBuf,
     },
+    /// Another state root has a lab of that name, and namespaces have no other name.
+    #[error(
+        "lab {name} is of the state root {root}; choose another name, or remove that lab by \
+         `netloom lab down --name {name} --state-root {root}`",
+        root = owner.display()
+    )]
+    Owned {
+        /// The name that was given.
+        name: String,
+        /// Where that lab keeps its files.
+        owner: PathBuf,
+    },
+    /// Nothing tells whose lab the namespaces of that name are.
+    #[error(
+        "there are namespaces named like lab {name}'s, of no lab that is known: {}; choose another \
+         name, or remove them by `ip netns delete`",
+        namespaces.join(", ")
+    )]
+    Unowned {
+        /// The name that was given.
+        name: String,
+        /// The namespaces.
+        namespaces: Vec<String>,
+    },
     /// The lab has no such host, VM or process, or it does not run.
     #[error("lab {lab} has no {node} that runs; it has: {known}")]
     NoNode {

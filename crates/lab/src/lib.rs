@@ -13,10 +13,12 @@ mod error;
 mod exec;
 mod names;
 mod options;
+mod owner;
 mod probe;
 mod process;
 mod reference;
 mod report;
+pub mod scratch;
 mod state;
 mod topology;
 mod underlay;
@@ -44,7 +46,8 @@ pub fn up(options: &UpOptions) -> Result<Report, Error> {
 /// Removes every trace of a lab: processes, namespaces, mounts, files. No such lab is success.
 ///
 /// # Errors
-/// The first thing that stays; the rest is gone then.
+/// The first thing that stays; the rest is gone then. [`Error::Owned`] when the name is another
+/// state root's, whose lab is left alone.
 pub fn down(name: &str, state_root: &Path) -> Result<(), Error> {
     down::down(name, state_root)
 }

@@ -194,7 +194,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{names, underlay, wait};
+    use crate::{names, scratch::Root, state::Place, underlay, wait};
 
     /// Two hosts of a bare underlay stand in for VMs.
     #[test]
@@ -202,7 +202,10 @@ mod tests {
         if !hostnet::scratch::root_or_skip() {
             return;
         }
-        let lab = format!("p{}", std::process::id() % 1_000_000);
+        let root = Root::new().unwrap();
+        let lab = format!("p{}", &Uuid::new_v4().simple().to_string()[..11]);
+        // By its files a later run knows whose the namespaces are, should this one be killed.
+        Place::new(&lab, &root.labs()).unwrap().create().unwrap();
         let hosts = ["a".to_owned(), "b".to_owned()];
         for _ in 0..2 {
             underlay::ensure(&lab, &hosts).unwrap();
@@ -227,7 +230,7 @@ mod tests {
         assert!(probes.is_reached(0));
         assert_eq!(probes.seen[1].arrived, [].into());
         assert_eq!(probes.seen[2].answered, [0].into(), "its own address");
-        crate::down(&lab, &std::env::temp_dir().join(&lab)).unwrap();
+        crate::down(&lab, &root.labs()).unwrap();
         assert_eq!(Namespace::list(&names::prefix(&lab)).unwrap(), Vec::<String>::new());
     }
 }

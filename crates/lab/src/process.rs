@@ -284,8 +284,8 @@ mod tests {
 
     #[test]
     fn a_process_is_found_by_its_data_directory_alone() {
-        let root = std::env::temp_dir().join(format!("netloom-lab-{}", std::process::id()));
-        let place = Place::new("unit", &root).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::new("unit", root.path()).unwrap();
         place.create().unwrap();
         fs::write(place.path("agent"), "read line").unwrap();
         let run = |data: PathBuf| {
@@ -305,6 +305,5 @@ mod tests {
         assert_eq!(other.try_wait().unwrap(), None, "the other one goes on");
         other.kill().unwrap();
         other.wait().unwrap();
-        fs::remove_dir_all(&root).unwrap();
     }
 }

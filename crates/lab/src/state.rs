@@ -9,7 +9,7 @@ use std::{
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -21,6 +21,8 @@ use crate::{Error, names};
 pub(crate) type Addresses = BTreeMap<String, Vec<IpAddr>>;
 
 const ADDRESSES: &str = "addresses.json";
+/// How often a lock is asked for whose directory others remove at the same time.
+const LOCK_TRIES_MAX: usize = 100;
 
 /// A lab's place on disk.
 #[derive(Clone, Debug)]
@@ -42,8 +44,9 @@ impl Place {
     /// The place of the lab of this name; nothing is made.
     pub(crate) fn new(lab: &str, root: &Path) -> Result<Self, Error> {
         names::check_lab(lab)?;
-        let root = std::path::absolute(root)
-            .map_err(|error| Error::io(format_args!("use {}", root.display()), error))?;
+        let resolved = resolve(root);
+        let root =
+            resolved.map_err(|error| Error::io(format_args!("use {}", root.display()), error))?;
         Ok(Self { lab: lab.to_owned(), root })
     }
 
@@ -64,18 +67,7 @@ impl Place {
 
     /// Keeps others from making or removing labs here until the result is dropped.
     pub(crate) fn lock(&self) -> Result<Flock<File>, Error> {
-        let failed = |error| Error::io(format_args!("lock {}", self.root.display()), error);
-        loop {
-            make_directory(&self.root)?;
-            let root = File::open(&self.root).map_err(failed)?;
-            let root = Flock::lock(root, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| failed(errno.into()))?;
-            // Whoever held the lock before may have removed the directory.
-            let ours = root.metadata().map_err(failed)?;
-            if fs::metadata(&self.root).is_ok_and(|now| now.ino() == ours.ino()) {
-                return Ok(root);
-            }
-        }
+        lock(&self.root)
     }
 
     /// The settings; `None`: there is no such lab, or not yet.
@@ -143,6 +135,26 @@ impl Place {
     }
 }
 
+/// The path without symbolic links, as the kernel names mount points; what does not exist yet has
+/// none. One root then has one path, whoever gives it.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    for ancestor in path.ancestors() {
+        let mut resolved = match fs::canonicalize(ancestor) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            done => done?,
+        };
+        for part in path.strip_prefix(ancestor).into_iter().flat_map(Path::components) {
+            match part {
+                Component::ParentDir => _ = resolved.pop(),
+                part => resolved.push(part),
+            }
+        }
+        return Ok(resolved);
+    }
+    Ok(path)
+}
+
 /// The names of all labs below `root`.
 pub(crate) fn labs(root: &Path) -> Result<Vec<String>, Error> {
     let failed = |error| Error::io(format_args!("read {}", root.display()), error);
@@ -164,6 +176,31 @@ pub(crate) fn labs(root: &Path) -> Result<Vec<String>, Error> {
 
 /// Makes a directory and those above it; success when it is there.
 pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| Error::io(format_args!("make {}", path.display()), error))
+    make(path).map_err(|error| Error::io(format_args!("make {}", path.display()), error))
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a directory, and keeps others who ask for the same from it until the result is dropped.
+/// Who holds the lock may remove the directory.
+pub(crate) fn lock(path: &Path) -> Result<Flock<File>, Error> {
+    let try_lock = || -> io::Result<_> {
+        make(path)?;
+        let directory = File::open(path)?;
+        let lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let (ours, now) = (lock.metadata()?, fs::metadata(path)?);
+        // Whoever held the lock before may have removed the directory.
+        if ours.ino() == now.ino() { Ok(lock) } else { Err(io::ErrorKind::NotFound.into()) }
+    };
+    let mut last = try_lock();
+    for _ in 1..LOCK_TRIES_MAX {
+        match &last {
+            // It went between two steps, or the one above it did.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => last = try_lock(),
+            _ => break,
+        }
+    }
+    last.map_err(|error| Error::io(format_args!("lock {}", path.display()), error))
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     Error, Report, UpOptions,
     apply::{self, Applied, Applier},
-    down,
+    down, owner,
     process::Process,
     state::{Place, Settings},
     topology::Topology,
@@ -41,7 +41,12 @@ pub(crate) fn up(options: &UpOptions) -> Result<Report, Error> {
     let _lock = place.lock()?;
     let known = place.settings()?;
     let was_up = known.is_some();
-    let settings = settle_settings(options, known, &topology)?;
+    let settings = settle_settings(options, known.clone(), &topology)?;
+    place.create()?;
+    owner::claim(&place, known.as_ref()).inspect_err(|_| {
+        // Nothing is in it that was not there before.
+        fs::remove_dir(place.dir()).ok();
+    })?;
     let applied = match bring_up(&place, &settings, (&topology, &text)) {
         Ok(applied) => applied,
         Err(error) if was_up => return Err(Error::Left(Box::new(error))),
@@ -68,7 +73,6 @@ fn bring_up(
     settings: &Settings,
     (topology, text): (&Topology, &str),
 ) -> Result<Applied, Error> {
-    place.create()?;
     place.keep(settings)?;
     place.write(TOPOLOGY, text.as_bytes())?;
     underlay::ensure(&place.lab, &settings.hosts)?;

@@ -5,32 +5,34 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use hostnet::{Namespace, scratch::root_or_skip};
-use lab::{Error, UpOptions};
+use lab::{Error, UpOptions, scratch::Root, wait};
 use netloom_lab as lab;
+use uuid::Uuid;
 
-/// A lab of this test alone, with a "server" that does what `script` says.
-fn options(name: &str, script: &str) -> UpOptions {
-    let root = std::env::temp_dir().join(format!("netloom-lab-{name}-{}", process::id()));
-    fs::create_dir_all(&root).unwrap();
-    let binary = root.join("netloom");
+/// Options for a lab below `root`, with a "server" that does what `script` says.
+fn options(root: &Root, script: &str) -> UpOptions {
+    let binary = root.path().join("netloom");
     fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
     let topology =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/two-tenants.yaml");
     UpOptions {
         topology,
-        name: format!("{name}{}", process::id() % 100_000),
-        state_root: root.join("labs"),
+        name: format!("u{}", &Uuid::new_v4().simple().to_string()[..11]),
+        state_root: root.labs(),
         binary,
         listen: "127.0.0.1:0".parse().unwrap(),
     }
 }
 
+/// The lab's namespaces, half-made ones too.
 fn leftovers(name: &str) -> Vec<String> {
-    Namespace::list(&format!("nl-{name}-")).unwrap()
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|found| found.starts_with(&format!("nl-{name}-"))).collect()
 }
 
 #[test]
@@ -38,13 +40,13 @@ fn a_lab_whose_server_ends_says_why_and_leaves_nothing() {
     if !root_or_skip() {
         return;
     }
-    let options = options("ends", "echo no space left on disk; exit 3");
+    let root = Root::new().unwrap();
+    let options = options(&root, "echo no space left on disk; exit 3");
     let error = lab::up(&options).unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");
     assert!(error.to_string().contains("no space left on disk"), "{error}");
     assert_eq!(leftovers(&options.name), Vec::<String>::new());
     assert!(!options.state_root.join(&options.name).exists());
-    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
 }
 
 #[test]
@@ -52,7 +54,8 @@ fn down_removes_what_a_killed_up_has_left_and_may_be_repeated() {
     if !root_or_skip() {
         return;
     }
-    let options = options("killed", "exit 0");
+    let root = Root::new().unwrap();
+    let options = options(&root, "exit 0");
     let dir = options.state_root.join(&options.name);
     // As far as `up` may have come: some namespaces, one of them half made, a mount, no settings.
     fs::create_dir_all(dir.join("h1/bpf")).unwrap();
@@ -69,7 +72,48 @@ fn down_removes_what_a_killed_up_has_left_and_may_be_repeated() {
         assert!(!dir.exists());
     }
     assert!(lab::status(&options.state_root).unwrap().is_empty());
-    fs::remove_dir_all(options.state_root.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn down_removes_what_an_agent_makes_while_it_ends() {
+    if !root_or_skip() {
+        return;
+    }
+    let root = Root::new().unwrap();
+    // An agent finishes its pass over the instances before it ends.
+    let options = options(
+        &root,
+        "trap 'echo > /run/netns/$7-0123456789abcdef0123456789abcdef; exit' TERM\n\
+         echo > \"$3/ready\"\n\
+         while :; do sleep 0.02; done",
+    );
+    let dir = options.state_root.join(&options.name);
+    fs::create_dir_all(&dir).unwrap();
+    let settings = serde_json::json!({"listen": "127.0.0.1:1", "binary": options.binary,
+        "topology": options.topology, "hosts": ["h1"]});
+    fs::write(dir.join("lab.json"), settings.to_string()).unwrap();
+    Namespace::create(&format!("nl-{}-h1", options.name)).unwrap();
+    lab::start(&options.name, &options.state_root, "h1").unwrap();
+    let is_ready = || dir.join("h1/ready").exists();
+    assert!(wait::holds(Duration::from_secs(5), is_ready), "the agent has started");
+    lab::down(&options.name, &options.state_root).unwrap();
+    assert_eq!(leftovers(&options.name), Vec::<String>::new());
+}
+
+#[test]
+fn a_state_root_may_be_given_by_a_symbolic_link() {
+    if !root_or_skip() {
+        return;
+    }
+    let root = Root::new().unwrap();
+    let (name, link) = (options(&root, "exit 0").name, root.path().join("link"));
+    let bpf = root.labs().join(&name).join("h1/bpf");
+    fs::create_dir_all(&bpf).unwrap();
+    std::os::unix::fs::symlink(root.labs(), &link).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), &bpf, Some("bpf"), flags, None::<&str>).unwrap();
+    lab::down(&name, &link).unwrap();
+    assert!(!bpf.exists());
 }
 
 #[test]
@@ -77,7 +121,8 @@ fn a_lab_needs_loopback_a_free_port_and_a_plain_name() {
     if !root_or_skip() {
         return;
     }
-    let good = options("refused", "exit 0");
+    let root = Root::new().unwrap();
+    let good = options(&root, "exit 0");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let cases = [
         (UpOptions { name: "a-b".into(), ..good.clone() }, "lower-case letters and digits"),
@@ -90,5 +135,4 @@ fn a_lab_needs_loopback_a_free_port_and_a_plain_name() {
         assert!(error.contains(part), "{error}");
         assert_eq!(leftovers(&options.name), Vec::<String>::new());
     }
-    fs::remove_dir_all(good.state_root.parent().unwrap()).unwrap();
 }

@@ -3,7 +3,10 @@
 
 mod world;
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use dataplane::{Tables, View};
 use hostnet::{
@@ -46,7 +49,7 @@ impl Drop for Unload {
 }
 
 /// The host's devices and maps.
-async fn look(bpffs: &PathBuf) -> (Vec<LinkInfo>, Tables) {
+async fn look(bpffs: &Path) -> (Vec<LinkInfo>, Tables) {
     let links = Netlink::current().await.unwrap().links().await.unwrap();
     let tables = View::open(bpffs).unwrap().tables().unwrap();
     (links, tables)
@@ -59,14 +62,21 @@ fn a_host_follows_the_server_and_a_restart_touches_nothing() {
     }
     let namespace = Scratch::new("agent").unwrap();
     let run = || {
-        // All threads of this runtime are in the namespace.
+        let bpffs = scratch::bpf_directory().unwrap().join(scratch::name("agent"));
+        // All threads of this runtime are in the namespace and see this directory.
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(follow_and_restart());
+        runtime.block_on(follow_and_restart(bpffs));
     };
     namespace.run_in(run).unwrap();
 }
 
-async fn follow_and_restart() {
+/// Whether the process sees this mount, as the machine does; threads may see others.
+fn is_mounted_on_the_machine(bpffs: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.contains(bpffs.to_str().unwrap())
+}
+
+async fn follow_and_restart(bpffs: PathBuf) {
     let netlink = Netlink::current().await.unwrap();
     let loopback = netlink.existing("lo").await.unwrap();
     netlink.set_up(loopback.index).await.unwrap();
@@ -74,7 +84,7 @@ async fn follow_and_restart() {
     world.put([host(1), host(2), vtep(1), vtep(2), network(1)]);
     let config = agent::Config {
         data: world.directory.path().join("agent"),
-        bpffs: world.directory.path().join("bpf"),
+        bpffs,
         prefix: scratch::name("vm"),
         enrol: Some(world.enrolment(1, "token", now().plus_seconds(60))),
     };
@@ -84,6 +94,7 @@ async fn follow_and_restart() {
     let revision = world.put(instance(10, 1, 1));
     let status = world.settled(1, revision).await;
     assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into());
+    assert!(!is_mounted_on_the_machine(&config.bpffs), "a killed test would leave it");
     agent.stop().await;
 
     let before = look(&config.bpffs).await;

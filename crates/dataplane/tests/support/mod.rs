@@ -1,12 +1,12 @@
 //! A host and its VMs in network namespaces of their own, gone when the test process is.
 //!
 //! Each test thread leaves the machine's network and mount namespaces before it does anything.
-//! Namespaces have no names and the bpf file system is mounted in the private mount namespace, so
-//! a killed test leaves nothing but an empty directory, which the next run sweeps.
+//! Namespaces have no names, and the bpf file system is mounted in the private mount namespace, in
+//! a directory that is there only: a killed test leaves nothing.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
@@ -24,48 +24,33 @@ pub(crate) fn may_run(test: &str) -> bool {
     false
 }
 
+/// Where the private mount namespace has an empty directory; the kernel's own has no files.
+const BPF_DIRECTORY: &str = "/sys/fs/bpf";
+
 /// The test thread as a host of its own.
-pub(crate) struct Host {
-    directory: PathBuf,
-}
+pub(crate) struct Host;
 
 impl Host {
     /// Moves the calling thread into new namespaces.
     pub(crate) fn enter() -> Host {
-        sweep();
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let unique = format!("nlt-{}-{}", std::process::id(), nix::unistd::gettid());
-        let directory = std::env::temp_dir().join(unique);
-        fs::create_dir_all(&directory).unwrap();
+        let (nothing, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(nothing, "/", nothing, private, nothing).unwrap();
+        let flags = MsFlags::empty();
+        mount(Some("scratch"), BPF_DIRECTORY, Some("tmpfs"), flags, nothing).unwrap();
         ip("link set lo up");
-        Host { directory }
+        Host
     }
 
     /// Where to mount the host's bpf file system.
     pub(crate) fn bpffs(&self) -> PathBuf {
-        self.directory.join("bpf")
+        Path::new(BPF_DIRECTORY).join("host")
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = netloom_dataplane::unload(&self.bpffs());
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// Removes the directories of test processes that are gone.
-fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix("nlt-") else { continue };
-        let pid = rest.split('-').next().unwrap_or_default();
-        if !pid.is_empty() && !Path::new("/proc").join(pid).exists() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 }
 
