@@ -234,6 +234,35 @@ fn queries_filter_sort_page_and_count() {
 }
 
 #[test]
+fn every_shown_field_can_be_chosen_and_lists_are_asked_for_their_items() {
+    let running = Running::start();
+    let client = running.client();
+    two_hosts(&client);
+    let query = |path: &str, pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        client.query_pairs(path, &pairs).unwrap()["inventories"].as_array().unwrap().clone()
+    };
+    for path in ["/l2-networks/vxlan-pool", "/l2-networks/vxlan", "/l3-networks", "/hosts"] {
+        let whole = query(path, &[]).remove(0);
+        for field in whole.as_object().unwrap().keys() {
+            let one = query(path, &[("fields", field.as_str())]).remove(0);
+            assert_eq!(one, json!({field.as_str(): whole[field]}), "{path}");
+        }
+    }
+    let cluster = query("/clusters", &[])[0]["uuid"].as_str().unwrap().to_owned();
+    for (operator, expected) in [("=", 1), ("!=", 0), ("?=", 1), ("!?=", 0)] {
+        let q = format!("attachedClusterUuids{operator}{cluster}");
+        let found = query("/l2-networks/vxlan", &[("q", q.as_str()), ("sort", "virtualNetworkId")]);
+        assert_eq!(found.len(), expected, "{q}");
+        let counted = client.query_pairs(
+            "/l2-networks/vxlan",
+            &[("q".to_owned(), q.clone()), ("count".to_owned(), "true".to_owned())],
+        );
+        assert_eq!(counted.unwrap(), json!({"total": expected}), "{q}");
+    }
+}
+
+#[test]
 fn a_caller_chosen_uuid_is_taken_once() {
     let running = Running::start();
     let client = running.client();
