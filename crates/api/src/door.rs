@@ -12,7 +12,7 @@ use axum::{
 };
 use control::{Call, JobState, Jobs, operation::Operation, sessions::Sessions};
 use model::{
-    Id, Kind, MessageDef,
+    Code, Id, Kind, MessageDef,
     declare::{Answer, Method},
     resource::{MESSAGES, job::Job},
 };
@@ -220,14 +220,17 @@ async fn submit(
                 resource_uuid: parsed.resource_uuid,
                 now: door.jobs.now(),
                 seed: Uuid::new_v4(),
-                board: door.jobs.board().into(),
+                board: door.jobs.board(),
             };
             door.jobs.submit(Arc::clone(operation), call, job, timeout_seconds).await
         }
         Err(error) => door.jobs.refuse(job, error),
     };
-    if let Err(error) = submitted {
-        return answer::protocol(StatusCode::BAD_REQUEST, error.to_string());
+    match submitted {
+        Ok(()) => {}
+        // No job remembers it, so it is told at once.
+        Err(error) if error.code == Code::StoreUnavailable => return answer::failed(&error),
+        Err(error) => return answer::protocol(StatusCode::BAD_REQUEST, error.to_string()),
     }
     if let Some(seconds) = request::patience_seconds(headers) {
         let state = door.jobs.wait(job, Duration::from_secs(seconds)).await;
@@ -249,7 +252,7 @@ async fn poll(
     let job: Id<Job> = Id::new(uuid);
     let state = match request::patience_seconds(&headers) {
         Some(seconds) => door.jobs.wait(job, Duration::from_secs(seconds)).await,
-        None => door.jobs.state(job),
+        None => door.jobs.state(job).await,
     };
     finished(state)
 }

@@ -71,7 +71,7 @@ async fn enrol(door: &Door, uuid: &str, parsed: &Parsed) -> Result<Value> {
         resource_uuid: None,
         now: door.jobs.now(),
         seed: uuid::Uuid::new_v4(),
-        board: door.jobs.board().into(),
+        board: door.jobs.board(),
     };
     let open = move |tx: &mut Tx<Record>| {
         host::open_enrolment(&mut Txn::new(tx, &call), host, hash.clone())

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use model::{Kind, Record, Result, resource::release::Release, status::Board};
-use store::{Event, Read, Snapshot, Store, Tx, Watch};
+use store::{Read, Snapshot, Store, Tx};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{l2_vxlan_network, vm_nic};
+use crate::{jobs::host_changed, l2_vxlan_network, vm_nic};
 
 /// Most keys that one transaction gives up, so that it stays small however many are due. The
 /// store takes ten times as many.
@@ -32,25 +32,12 @@ pub async fn run(store: Store<Record>, mut board: watch::Receiver<Board>, stop: 
             () = stop.cancelled() => false,
             () = tokio::time::sleep(RETRY), if !all => true,
             acknowledged = board.changed() => acknowledged.is_ok(),
-            deleted = host_deleted(&mut commits) => deleted,
+            deleted = host_changed(&mut commits) => deleted,
         };
         if !goes_on {
             return;
         }
     }
-}
-
-/// Waits until a host may have been deleted, after which nothing waits for it; `false` once the
-/// store is gone. Cancel safe, as [`Watch::next`] is.
-async fn host_deleted(commits: &mut Watch<Record>) -> bool {
-    while let Some(event) = commits.next().await {
-        let Event::Commit(commit) = event else { return true };
-        let changed = |kind| commit.changes.iter().any(|change| change.kind == kind);
-        if changed(Kind::Host) {
-            return true;
-        }
-    }
-    false
 }
 
 /// The releases that no host stands in the way of any more. `seen` has the revision at which each
