@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -170,6 +170,27 @@ fn broken_requests_are_told_in_plain_text() {
     assert_eq!(running.post("/v1/nothing", "{}", &[]).0, 404);
     let (status, text) = running.get("/v1/zones");
     assert_eq!(status, 400, "no Authorization: {text}");
+}
+
+#[test]
+fn strangers_are_refused_before_their_body_is_read() {
+    let running = Running::start();
+    let first_line = |head: &str| {
+        let mut stream = TcpStream::connect(running.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    };
+    // None of these sends the body that it promises.
+    let body = "Content-Length: 1000000";
+    let no_header = format!("POST /v1/zones HTTP/1.1\r\nHost: x\r\n{body}");
+    assert!(first_line(&no_header).contains(" 400 "));
+    let no_session = format!("{no_header}\r\nAuthorization: OAuth nobody");
+    assert!(first_line(&no_session).contains(" 503 "));
+    let login = format!("PUT /v1/accounts/login HTTP/1.1\r\nHost: x\r\n{body}");
+    assert!(first_line(&format!("{login}\r\n\r\n{}", "x".repeat(9_000))).contains(" 413 "));
 }
 
 #[test]
