@@ -5,24 +5,25 @@ use std::{collections::BTreeMap, net::TcpListener, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Bytes,
-    extract::{Path, Query as QueryString, State},
+    extract::{DefaultBodyLimit, FromRequest, Path, Query as QueryString, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::Response,
     routing::{MethodFilter, get, on},
 };
 use control::{Call, JobState, Jobs, operation::Operation, sessions::Sessions};
 use model::{
-    Id, Kind, MessageDef,
+    Code, Id, Kind, MessageDef,
     declare::{Answer, Method},
     resource::{MESSAGES, job::Job},
 };
-use serde_json::Map;
-use tokio::sync::Semaphore;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    answer, login, query,
+    answer,
+    login::{self, Logins},
+    query,
     request::{self, Parsed},
 };
 
@@ -34,13 +35,17 @@ pub struct Door {
     pub sessions: Sessions,
     /// What agents need to enrol.
     pub enrolment: Enrolment,
-    /// Password checks that may run now; the others wait.
-    pub(crate) logins: Arc<Semaphore>,
+    /// Password checks that run and wait.
+    pub(crate) logins: Logins,
     operations: BTreeMap<&'static str, Arc<Operation>>,
 }
 
-/// Password checks at a time. Each takes 19 MiB and a core, and strangers may ask for them.
-const LOGINS_MAX: usize = 4;
+/// Longest body that strangers may send, in bytes: a name of 255 characters, each escaped (`\uXXXX`
+/// twice at most), a digest and tags fit in.
+const OPEN_BODY_MAX_BYTES: usize = 8 << 10;
+/// Longest body of all others, in bytes: many times the longest message, so that only mistakes and
+/// mischief meet it.
+const BODY_MAX_BYTES: usize = 1 << 20;
 
 /// What agents need to enrol, besides their token.
 #[derive(Clone, Debug)]
@@ -65,7 +70,7 @@ impl Door {
     pub fn new(jobs: Jobs, enrolment: Enrolment) -> Self {
         let all = control::operation::all().into_iter();
         let operations = all.map(|operation| (operation.def.name, Arc::new(operation))).collect();
-        let (sessions, logins) = (Sessions::default(), Arc::new(Semaphore::new(LOGINS_MAX)));
+        let (sessions, logins) = (Sessions::default(), Logins::default());
         Self { jobs, sessions, enrolment, logins, operations }
     }
 }
@@ -130,14 +135,19 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
             Method::Put => MethodFilter::PUT,
             Method::Delete => MethodFilter::DELETE,
         };
+        let limit = match defs.iter().any(|def| login::is_open(def)) {
+            true => OPEN_BODY_MAX_BYTES,
+            false => BODY_MAX_BYTES,
+        };
         let handler = move |State(door): State<Shared>,
                             Path(path): Path<BTreeMap<String, String>>,
                             QueryString(pairs): QueryString<Pairs>,
                             headers: HeaderMap,
-                            body: Bytes| {
-            call(door, defs.clone(), Incoming { path, pairs, headers, body })
+                            request: Request| {
+            call(door, defs.clone(), Incoming { path, pairs, headers, request })
         };
-        router = router.route(path, on(filter, handler));
+        let limit = DefaultBodyLimit::max(limit);
+        router = router.route(path, on(filter, handler).layer(limit));
     }
     router
 }
@@ -165,23 +175,25 @@ struct Incoming {
     path: BTreeMap<String, String>,
     pairs: Pairs,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 }
 
+/// Nothing of a stranger's body is read, unless the route is for strangers.
 async fn call(door: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) -> Response {
-    let bad = |text: String| answer::protocol(StatusCode::BAD_REQUEST, text);
-    let body = match incoming.body.is_empty() {
-        true => Map::new(),
-        false => match serde_json::from_slice(&incoming.body) {
-            Ok(body) => body,
-            Err(error) => return bad(format!("the body is not a JSON object: {error}")),
-        },
+    let closed = defs.iter().all(|def| !login::is_open(def));
+    if closed && let Some(refusal) = refusal(&door, &incoming.headers) {
+        return refusal;
+    }
+    let body = match read(incoming.request).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
     };
     let def = match request::choose(&defs, &body) {
         Ok(def) => def,
-        Err(text) => return bad(text),
+        Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    if !login::is_open(def)
+    if !closed
+        && !login::is_open(def)
         && let Some(refusal) = refusal(&door, &incoming.headers)
     {
         return refusal;
@@ -195,6 +207,28 @@ async fn call(door: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
         return result.map_or_else(|error| answer::failed(&error), answer::ok);
     }
     submit(&door, def, parsed, &incoming.headers).await
+}
+
+/// Reads a body, which is an object or nothing.
+///
+/// # Errors
+/// The answer to one that is too large, broken off, or something else.
+async fn read(request: Request) -> Result<Map<String, Value>, Response> {
+    let body = Bytes::from_request(request, &()).await.map_err(|rejection| {
+        let status = rejection.status();
+        let text = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than any such message",
+            _ => "the body broke off",
+        };
+        answer::protocol(status, text)
+    })?;
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        let text = format!("the body is not a JSON object: {error}");
+        answer::protocol(StatusCode::BAD_REQUEST, text)
+    })
 }
 
 /// Everything wrong with a call shows on its job, as in ZStack; only a broken request is a 400.
@@ -220,14 +254,17 @@ async fn submit(
                 resource_uuid: parsed.resource_uuid,
                 now: door.jobs.now(),
                 seed: Uuid::new_v4(),
-                board: door.jobs.board().into(),
+                board: door.jobs.board(),
             };
             door.jobs.submit(Arc::clone(operation), call, job, timeout_seconds).await
         }
         Err(error) => door.jobs.refuse(job, error),
     };
-    if let Err(error) = submitted {
-        return answer::protocol(StatusCode::BAD_REQUEST, error.to_string());
+    match submitted {
+        Ok(()) => {}
+        // No job remembers it, so it is told at once.
+        Err(error) if error.code == Code::StoreUnavailable => return answer::failed(&error),
+        Err(error) => return answer::protocol(StatusCode::BAD_REQUEST, error.to_string()),
     }
     if let Some(seconds) = request::patience_seconds(headers) {
         let state = door.jobs.wait(job, Duration::from_secs(seconds)).await;
@@ -249,7 +286,7 @@ async fn poll(
     let job: Id<Job> = Id::new(uuid);
     let state = match request::patience_seconds(&headers) {
         Some(seconds) => door.jobs.wait(job, Duration::from_secs(seconds)).await,
-        None => door.jobs.state(job),
+        None => door.jobs.state(job).await,
     };
     finished(state)
 }

@@ -4,6 +4,7 @@
 //! tables of `model`; what a message does is in `control`.
 
 mod answer;
+mod condition;
 pub mod door;
 mod login;
 mod query;

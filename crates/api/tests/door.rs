@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -173,6 +173,27 @@ fn broken_requests_are_told_in_plain_text() {
 }
 
 #[test]
+fn strangers_are_refused_before_their_body_is_read() {
+    let running = Running::start();
+    let first_line = |head: &str| {
+        let mut stream = TcpStream::connect(running.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    };
+    // None of these sends the body that it promises.
+    let body = "Content-Length: 1000000";
+    let no_header = format!("POST /v1/zones HTTP/1.1\r\nHost: x\r\n{body}");
+    assert!(first_line(&no_header).contains(" 400 "));
+    let no_session = format!("{no_header}\r\nAuthorization: OAuth nobody");
+    assert!(first_line(&no_session).contains(" 503 "));
+    let login = format!("PUT /v1/accounts/login HTTP/1.1\r\nHost: x\r\n{body}");
+    assert!(first_line(&format!("{login}\r\n\r\n{}", "x".repeat(9_000))).contains(" 413 "));
+}
+
+#[test]
 fn sessions_are_needed_checked_and_closed() {
     let running = Running::start();
     let mut stranger = Client::new(&running.base());
@@ -230,6 +251,35 @@ fn queries_filter_sort_page_and_count() {
         let refused = query(&[bad]).unwrap_err();
         let Error::Refused { code, field, .. } = refused else { panic!("{bad:?}: {refused}") };
         assert_eq!((code.as_str(), field.as_deref()), ("SYS.1007", Some(bad.0)), "{bad:?}");
+    }
+}
+
+#[test]
+fn every_shown_field_can_be_chosen_and_lists_are_asked_for_their_items() {
+    let running = Running::start();
+    let client = running.client();
+    two_hosts(&client);
+    let query = |path: &str, pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        client.query_pairs(path, &pairs).unwrap()["inventories"].as_array().unwrap().clone()
+    };
+    for path in ["/l2-networks/vxlan-pool", "/l2-networks/vxlan", "/l3-networks", "/hosts"] {
+        let whole = query(path, &[]).remove(0);
+        for field in whole.as_object().unwrap().keys() {
+            let one = query(path, &[("fields", field.as_str())]).remove(0);
+            assert_eq!(one, json!({field.as_str(): whole[field]}), "{path}");
+        }
+    }
+    let cluster = query("/clusters", &[])[0]["uuid"].as_str().unwrap().to_owned();
+    for (operator, expected) in [("=", 1), ("!=", 0), ("?=", 1), ("!?=", 0)] {
+        let q = format!("attachedClusterUuids{operator}{cluster}");
+        let found = query("/l2-networks/vxlan", &[("q", q.as_str()), ("sort", "virtualNetworkId")]);
+        assert_eq!(found.len(), expected, "{q}");
+        let counted = client.query_pairs(
+            "/l2-networks/vxlan",
+            &[("q".to_owned(), q.clone()), ("count".to_owned(), "true".to_owned())],
+        );
+        assert_eq!(counted.unwrap(), json!({"total": expected}), "{q}");
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
     let result = match queried(name) {
         Some(resource) => {
             let pairs: Vec<_> = arguments.iter().map(|word| query_pair(word)).collect();
-            connection.open()?.query_pairs(resource.path, &pairs)?
+            connection.with(|client| Ok(client.query_pairs(resource.path, &pairs)?))?
         }
         None => {
             let def = client::message(name)?;
@@ -28,7 +28,7 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
                 return Err(Error::Usage(format!("{name} is what `netloom login` is for")));
             }
             let (params, tags) = params(def, arguments)?;
-            connection.open()?.call(name, params, &tags)?
+            connection.with(|client| Ok(client.call(name, params, &tags)?))?
         }
     };
     crate::print(&format_args!("{result:#}"))?;

@@ -35,6 +35,21 @@ struct Remembered {
 }
 
 impl Connection {
+    /// Does `work` with an open session. One that was opened for it is closed after it: the server
+    /// keeps few for each account, and a script calls often.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and of `work`.
+    pub fn with<T>(&self, work: impl FnOnce(&Client) -> Result<T, Error>) -> Result<T, Error> {
+        let mut client = self.open()?;
+        let result = work(&client);
+        if self.password_file.is_some() {
+            // The work's result is what counts; a session that stays open ends by itself.
+            let _ = client.log_out();
+        }
+        result
+    }
+
     /// A client with an open session.
     ///
     /// # Errors
@@ -91,4 +106,59 @@ fn password(file: &Path) -> Result<String, Error> {
 fn remembered_at() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     home.join(".netloom").join("session")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Answers so many requests, each with a session; gives their first lines.
+    fn serve(listener: &TcpListener, requests: usize) -> Vec<String> {
+        let answer = "{\"inventory\":{\"uuid\":\"abc\"}}";
+        let serve_one = |_| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut first, mut length) = (String::new(), 0);
+            reader.read_line(&mut first).unwrap();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let Some((name, value)) = line.split_once(':') else { break };
+                if name.eq_ignore_ascii_case("content-length") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            reader.take(length).read_to_end(&mut Vec::new()).unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", answer.len());
+            stream
+                .write_all(format!("{head}Connection: close\r\n\r\n{answer}").as_bytes())
+                .unwrap();
+            first.trim_end().to_owned()
+        };
+        (0..requests).map(serve_one).collect()
+    }
+
+    #[test]
+    fn a_session_for_one_call_is_closed_after_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let file = std::env::temp_dir().join(format!("netloom-password-{}", std::process::id()));
+        fs::write(&file, "secret\n").unwrap();
+        let connection = Connection { server, password_file: Some(file.clone()) };
+        let serving = std::thread::spawn(move || serve(&listener, 3));
+        connection.with(|client| Ok(client.query("/zones", &[])?)).unwrap();
+        fs::remove_file(file).unwrap();
+        let seen = serving.join().unwrap();
+        let expected = [
+            "PUT /zstack/v1/accounts/login HTTP/1.1",
+            "GET /zstack/v1/zones? HTTP/1.1",
+            "DELETE /zstack/v1/accounts/sessions/abc HTTP/1.1",
+        ];
+        assert_eq!(seen, expected);
+    }
 }

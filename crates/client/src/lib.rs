@@ -19,6 +19,10 @@ const REQUEST_SECONDS: u64 = 60;
 /// How long the server is asked to hold a request until the job is decided, in seconds.
 const HOLD_SECONDS: u64 = 30;
 
+/// Longest answer that is read, in bytes: a query without a limit of its own, over the largest cloud
+/// that one server is made for.
+const ANSWER_MAX_BYTES: u64 = 256 << 20;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,6 +33,16 @@ pub enum Error {
         url: String,
         /// What went wrong.
         cause: String,
+    },
+    /// More than is read.
+    #[error(
+        "the answer of {url} is over {max_bytes} bytes long; ask for less: limit=, fields=, conditions"
+    )]
+    TooLarge {
+        /// What was asked.
+        url: String,
+        /// What is read at most.
+        max_bytes: u64,
     },
     /// The server did not understand the request.
     #[error("the server refused the request ({status}): {text}")]
@@ -118,6 +132,15 @@ impl Client {
         Ok(())
     }
 
+    /// Closes the session, if there is one.
+    ///
+    /// # Errors
+    /// No answer; the session ends by itself then, hours later.
+    pub fn log_out(&mut self) -> Result<(), Error> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        self.call("LogOut", object(json!({"sessionUuid": session})), &[]).map(|_| ())
+    }
+
     /// Calls a message and waits until its job is decided, half an hour at most.
     ///
     /// # Errors
@@ -201,10 +224,19 @@ impl Client {
         let request = request.body(text).map_err(|cause| unreachable(cause.to_string()))?;
         let answer = self.agent.run(request).map_err(|cause| unreachable(cause.to_string()))?;
         let status = answer.status();
-        let text = answer.into_body().read_to_string();
-        let text = text.map_err(|cause| unreachable(cause.to_string()))?;
+        let text = whole(answer.into_body(), ANSWER_MAX_BYTES).map_err(|cause| match cause {
+            ureq::Error::BodyExceedsLimit(max_bytes) => {
+                Error::TooLarge { url: url.clone(), max_bytes }
+            }
+            other => unreachable(other.to_string()),
+        })?;
         read(status, text)
     }
+}
+
+/// A body as text.
+fn whole(body: ureq::Body, max_bytes: u64) -> Result<String, ureq::Error> {
+    body.into_with_config().limit(max_bytes).read_to_string()
 }
 
 /// Tells results from errors.
@@ -284,6 +316,14 @@ fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_answers_are_read_and_longer_ones_told_as_such() {
+        let body = |bytes: usize| ureq::Body::builder().data("x".repeat(bytes));
+        assert_eq!(whole(body(11 << 20), ANSWER_MAX_BYTES).unwrap().len(), 11 << 20);
+        let refused = whole(body(11), 10).unwrap_err();
+        assert!(matches!(refused, ureq::Error::BodyExceedsLimit(10)), "{refused}");
+    }
 
     #[test]
     fn path_variables_leave_the_body() {

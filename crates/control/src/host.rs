@@ -1,7 +1,5 @@
 //! Hosts, and the tokens with which their agents enrol.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use model::{
     Error, Id, Kind, Result, Timestamp,
     resource::{
@@ -12,18 +10,13 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, vtep};
+use crate::{Reply, Txn, special, vtep};
 
 /// How long a one-time enrolment token works, in seconds: long enough to carry it to the host.
 pub const TOKEN_SECONDS: i64 = 3600;
 
 pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
-    let ip = message.management_ip;
-    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast {
-        let error = Error::field("managementIp", format!("{ip} is no host's"));
-        return Err(error.hint("give the host's own address on the management network"));
-    }
+    special::check_host("managementIp", message.management_ip)?;
     let cluster = txn.get(message.cluster_uuid)?;
     let host = Host {
         zone_uuid: cluster.zone_uuid,
@@ -31,7 +24,7 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
         uuid: txn.new_id(),
         cluster_uuid: cluster.uuid,
         description: message.description,
-        management_ip: ip,
+        management_ip: message.management_ip,
         hypervisor_type: cluster.hypervisor_type,
         state: EnableState::Enabled,
         create_date: txn.now(),

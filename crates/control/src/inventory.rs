@@ -31,7 +31,9 @@ pub fn show(record: &Record, read: &impl Read<Record>, board: &Board) -> Map<Str
     shown
 }
 
-fn declared(record: &Record) -> Map<String, Value> {
+/// The part of [`show`] that is in the record itself: cheap, where nothing else is asked for.
+#[must_use]
+pub fn declared(record: &Record) -> Map<String, Value> {
     let Ok(Value::Object(mut all)) = record.to_json() else { return Map::new() };
     let mut shown = Map::new();
     for field in record.kind().def().fields.iter().filter(|field| !field.hidden) {
@@ -136,15 +138,35 @@ fn children(read: &impl Read<Record>, kind: Kind, field: &str, parent: Uuid) -> 
     ids.into_iter().filter_map(|id| read.get(kind, id)).map(|record| (*record).clone()).collect()
 }
 
-/// Fields that the inventory has beside the declared ones; queries may name them too.
+/// Fields that the inventory has beside the declared ones, with their types; conditions of queries
+/// may name them too.
 #[must_use]
-pub fn derived_fields(kind: Kind) -> &'static [&'static str] {
+pub fn derived_fields(kind: Kind) -> &'static [(&'static str, FieldType)] {
+    const CLUSTERS: (&str, FieldType) = ("attachedClusterUuids", FieldType::List(&FieldType::Uuid));
     match kind {
-        Host::KIND => &["status"],
-        L2VxlanNetworkPool::KIND => &["attachedClusterUuids"],
-        L2VxlanNetwork::KIND => &["attachedClusterUuids", "virtualNetworkId"],
-        VmNic::KIND => &["ip", "netmask", "gateway", "ipVersion"],
-        VmInstance::KIND => &["state"],
+        Host::KIND => &[("status", FieldType::Text)],
+        L2VxlanNetworkPool::KIND => &[CLUSTERS],
+        L2VxlanNetwork::KIND => &[CLUSTERS, ("virtualNetworkId", FieldType::Integer)],
+        VmNic::KIND => &[
+            ("ip", FieldType::Ip),
+            ("netmask", FieldType::Ip),
+            ("gateway", FieldType::Ip),
+            ("ipVersion", FieldType::Integer),
+        ],
+        VmInstance::KIND => &[("state", FieldType::Text)],
+        _ => &[],
+    }
+}
+
+/// Structures that the inventory has besides: queries may choose them, not compare them.
+#[must_use]
+pub fn derived_structures(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        L2VxlanNetworkPool::KIND => {
+            &["attachedVtepRefs", "attachedVxlanNetworkRefs", "attachedVniRanges", "attachedCidrs"]
+        }
+        L3Network::KIND => &["ipRanges", "dns", "networkServices", "hostRoute"],
+        VmInstance::KIND => &["vmNics"],
         _ => &[],
     }
 }

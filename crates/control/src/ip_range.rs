@@ -1,8 +1,8 @@
 //! IP ranges, and giving out their addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 use model::{
     Code, Error, Id, Kind, Result,
     resource::{
@@ -14,20 +14,7 @@ use model::{
 };
 use uuid::Uuid;
 
-use crate::{Reply, Txn, allocate};
-
-/// Blocks of which no address can be an instance's (RFC 6890): this network, loopback, link-local,
-/// multicast and class E; of IPv6 what IETF reserves at its start (loopback, mapped and translated
-/// IPv4: as numbers, these would collide with IPv4), link-local, multicast.
-const SPECIAL: [IpNet; 7] = [
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8)),
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 8)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
-];
+use crate::{Reply, Txn, allocate, special};
 
 /// A range as either message describes it.
 struct Wanted {
@@ -151,9 +138,7 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
     // The end stands for the whole range: special addresses may be in its middle.
     let spans = [("startIp", start, start), ("endIp", start, end), ("gateway", gateway, gateway)];
     for (field, low, high) in spans {
-        let holds = |net: &&IpNet| net.network() <= *high && *low <= net.broadcast();
-        let alike = |net: &&IpNet| net.addr().is_ipv4() == low.is_ipv4();
-        if let Some(net) = SPECIAL.iter().filter(alike).find(holds) {
+        if let Some(net) = special::block(*low, *high) {
             let rule = format!("addresses of {net} cannot be given to an instance");
             return fail(field, rule, "choose unicast addresses");
         }

@@ -2,7 +2,10 @@
 //!
 //! The caller has its answer (202) once the work and its job are durable, in the same commit. So
 //! a job needs no resuming: after a crash it is either there with its work, or neither is. What a
-//! restarted server waits for is what every server waits for: acknowledgements of hosts.
+//! restarted server waits for is what every server waits for: acknowledgements of hosts. Once a job
+//! has been told to be a success it stays one: that is durable before it is told.
+
+mod sweep;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -13,11 +16,11 @@ use std::{
 use model::{
     Code, Error, Id, Kind, Record, Result, Timestamp,
     resource::{host::Host, job::Job},
-    status::Board,
+    status::{Board, HostStatus},
 };
 use serde_json::{Value, json};
-use store::{Read, Snapshot, Store, Tx};
-use tokio::sync::watch;
+use store::{Event, Read, Snapshot, Store, Tx, Watch};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::{Call, Reply, inventory, operation::Operation};
@@ -26,8 +29,6 @@ use crate::{Call, Reply, inventory, operation::Operation};
 pub const KEEP_SECONDS: i64 = 10_800;
 /// Finished jobs kept at most; beyond that the oldest go early.
 pub const KEEP_MAX: usize = 50_000;
-/// Jobs forgotten in one transaction, so that it stays small however many are over.
-const SWEEP_STEP: usize = 1000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
 /// How long a job waits for hosts when the caller names no time, in seconds (ZStack's default).
@@ -52,6 +53,10 @@ pub struct Jobs {
     board: watch::Receiver<Board>,
     clock: fn() -> Timestamp,
     memory: Mutex<Memory>,
+    /// Wakes whoever waits for a job that is being run: it is not any more.
+    ended: Notify,
+    /// The last copy that was made of the board, and what tells whether it is still like it.
+    copied: Mutex<(watch::Receiver<Board>, Arc<Board>)>,
 }
 
 /// What is not worth a disk write.
@@ -75,7 +80,20 @@ struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.jobs.lock().running.remove(&self.job.uuid());
+        self.jobs.ended.notify_waiters();
     }
+}
+
+/// What a look at a job finds.
+enum Look {
+    /// It is over.
+    Over(JobState),
+    /// Every host has acknowledged, for the first time that anyone looks.
+    Acknowledged(JobState),
+    /// It is being run.
+    Running,
+    /// It waits for hosts, until then.
+    Waiting(Timestamp),
 }
 
 impl Jobs {
@@ -86,7 +104,9 @@ impl Jobs {
         board: watch::Receiver<Board>,
         clock: fn() -> Timestamp,
     ) -> Self {
-        Self { store, board, clock, memory: Mutex::default() }
+        let copied = Mutex::new((board.clone(), Arc::new(board.borrow().clone())));
+        let (memory, ended) = (Mutex::default(), Notify::new());
+        Self { store, board, clock, memory, ended, copied }
     }
 
     /// The store that calls run on.
@@ -95,10 +115,17 @@ impl Jobs {
         &self.store
     }
 
-    /// What hosts report now.
+    /// What hosts report now. Copied once for each change, not for each call.
     #[must_use]
-    pub fn board(&self) -> Board {
-        self.board.borrow().clone()
+    pub fn board(&self) -> Arc<Board> {
+        // Both fields change together, and nothing in between panics.
+        let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        // An error says that no host will report any more: the copy is the last word.
+        if copied.0.has_changed().unwrap_or(false) {
+            let board = copied.0.borrow_and_update().clone();
+            copied.1 = Arc::new(board);
+        }
+        Arc::clone(&copied.1)
     }
 
     /// Now.
@@ -143,6 +170,7 @@ impl Jobs {
     ///
     /// # Errors
     /// [`Code::Duplicate`] when the job's uuid was used before: the call was not run again.
+    /// [`Code::StoreUnavailable`]: the same call may be tried again with the same uuid.
     pub async fn submit(
         &self,
         operation: Arc<Operation>,
@@ -167,6 +195,8 @@ impl Jobs {
                 Ok(())
             }
             Err(error) if error.code == Code::Duplicate && error.field.is_none() => Err(error),
+            // Says nothing about the call. Should it have happened nevertheless, the job tells.
+            Err(error) if error.code == Code::StoreUnavailable => Err(error),
             Err(error) => {
                 tracing::debug!(%job, %error, "call refused");
                 self.remember(job, error);
@@ -176,58 +206,122 @@ impl Jobs {
     }
 
     /// What became of a job.
-    #[must_use]
-    pub fn state(&self, job: Id<Job>) -> JobState {
+    pub async fn state(&self, job: Id<Job>) -> JobState {
+        match self.look(job) {
+            Look::Over(state) => state,
+            Look::Acknowledged(state) => self.succeed(job, state).await,
+            Look::Running | Look::Waiting(_) => JobState::Processing,
+        }
+    }
+
+    fn look(&self, job: Id<Job>) -> Look {
         // Asked in this order, so that a job that ends meanwhile is not missed.
         let uncommitted = self.uncommitted(job);
         let snapshot = self.store.snapshot();
         let Some(record) = snapshot.get(Kind::Job, job.uuid()) else { return uncommitted };
-        let Record::Job(job) = &*record else { return JobState::Unknown };
+        let Record::Job(job) = &*record else { return Look::Over(JobState::Unknown) };
         let board = self.board.borrow();
-        let waiting: Vec<String> = job
-            .hosts
-            .iter()
-            .filter_map(|host| self.waits_for(*host, job, &snapshot, &board))
-            .collect();
-        match (waiting.is_empty(), self.now() > job.deadline) {
-            (true, _) => JobState::Done(answer(job, &snapshot, &board)),
-            (false, false) => JobState::Processing,
-            (false, true) => {
-                let text = format!(
-                    "{} is durable, but not in effect: {}",
-                    job.message,
-                    waiting.join("; ")
-                );
-                let hint = "it takes effect when the host is back; nothing needs to be repeated";
-                JobState::Failed(Error::new(Code::Timeout, text).hint(hint))
-            }
+        if job.done || job.hosts.is_empty() {
+            return Look::Over(JobState::Done(answer(job, &snapshot, &board)));
         }
+        let hosts = job.hosts.iter();
+        let waiting: Vec<String> =
+            hosts.filter_map(|host| self.waits_for(*host, job, &snapshot, &board)).collect();
+        if waiting.is_empty() {
+            return Look::Acknowledged(JobState::Done(answer(job, &snapshot, &board)));
+        }
+        if self.now() <= job.deadline {
+            return Look::Waiting(job.deadline);
+        }
+        let text = format!("{} is durable, but not in effect: {}", job.message, waiting.join("; "));
+        let hint = "it takes effect when the host is back; nothing needs to be repeated";
+        Look::Over(JobState::Failed(Error::new(Code::Timeout, text).hint(hint)))
+    }
+
+    /// Makes a success durable, then tells it: a restart, or what hosts report later, must not take
+    /// it back.
+    async fn succeed(&self, job: Id<Job>, state: JobState) -> JobState {
+        let marked = self.mark(vec![job.uuid()]).await;
+        marked.map_or_else(
+            |error| {
+                tracing::warn!(%job, %error, "a success is not told yet");
+                JobState::Processing
+            },
+            |()| state,
+        )
+    }
+
+    /// Writes down that these jobs are a success.
+    async fn mark(&self, jobs: Vec<Uuid>) -> Result<()> {
+        let marking = jobs.clone();
+        let mark = move |tx: &mut Tx<Record>| {
+            for uuid in &marking {
+                // It may have been forgotten meanwhile.
+                let Some(record) = tx.get(Kind::Job, *uuid) else { continue };
+                if let Record::Job(job) = &*record {
+                    tx.put(Record::Job(Job { done: true, ..job.clone() }));
+                }
+            }
+            Ok(())
+        };
+        self.store.transact_async(mark).await?;
+        let mut memory = self.lock();
+        for job in &jobs {
+            memory.revisions.remove(job);
+        }
+        Ok(())
     }
 
     /// What a job is if it is not in the store.
-    fn uncommitted(&self, job: Id<Job>) -> JobState {
+    fn uncommitted(&self, job: Id<Job>) -> Look {
         let memory = self.lock();
         match memory.refused.get(&job.uuid()) {
-            Some(error) => JobState::Failed(error.clone()),
-            None if memory.running.contains(&job.uuid()) => JobState::Processing,
-            None => JobState::Unknown,
+            Some(error) => Look::Over(JobState::Failed(error.clone())),
+            None if memory.running.contains(&job.uuid()) => Look::Running,
+            None => Look::Over(JobState::Unknown),
         }
     }
 
     /// What became of a job, once that is decided or `patience` is over.
     pub async fn wait(&self, job: Id<Job>, patience: Duration) -> JobState {
-        let mut board = self.board.clone();
-        let decided = async {
-            loop {
-                board.mark_unchanged();
-                let state = self.state(job);
-                // The board outlives the server's last answer, so an error means shutdown.
-                if state != JobState::Processing || board.changed().await.is_err() {
-                    return state;
-                }
-            }
-        };
+        let decided = self.decided(job);
         tokio::time::timeout(patience, decided).await.unwrap_or(JobState::Processing)
+    }
+
+    async fn decided(&self, job: Id<Job>) -> JobState {
+        let (mut board, mut commits) = (self.board.clone(), self.store.watch());
+        // The snapshot that each watch begins with.
+        commits.try_next();
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            // From here on nothing that happens after the look is missed.
+            ended.as_mut().enable();
+            board.mark_unchanged();
+            // Each branch only waits: dropping the others loses nothing.
+            let goes_on = match self.look(job) {
+                Look::Over(state) => return state,
+                Look::Acknowledged(state) => return self.succeed(job, state).await,
+                Look::Running => {
+                    ended.await;
+                    true
+                }
+                Look::Waiting(deadline) => tokio::select! {
+                    reported = board.changed() => reported.is_ok(),
+                    decides = host_changed(&mut commits) => decides,
+                    () = tokio::time::sleep(self.just_after(deadline)) => true,
+                },
+            };
+            // The board and the store outlive the server's last answer: this is the shutdown.
+            if !goes_on {
+                return JobState::Processing;
+            }
+        }
+    }
+
+    /// From now until a deadline is over.
+    fn just_after(&self, deadline: Timestamp) -> Duration {
+        let left = deadline.0.saturating_sub(self.now().0).saturating_add(1);
+        Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1))
     }
 
     /// Why a job still waits for a host, if it does. A host that was deleted is not waited for.
@@ -239,7 +333,8 @@ impl Jobs {
         board: &Board,
     ) -> Option<String> {
         snapshot.get(Kind::Host, host.uuid())?;
-        let status = board.host(host);
+        let unheard = HostStatus::default();
+        let status = board.hosts.get(&host).unwrap_or(&unheard);
         let mut memory = self.lock();
         let seen = memory.revisions.entry(job.uuid.uuid()).or_insert_with(|| snapshot.revision());
         let revision = *seen;
@@ -259,48 +354,22 @@ impl Jobs {
         })
     }
 
-    /// Forgets jobs that are long over. Run it now and then.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn sweep(&self) -> Result<usize> {
-        let (snapshot, now) = (self.store.snapshot(), self.now());
-        let mut jobs: Vec<(Timestamp, Timestamp, Uuid)> = snapshot
-            .list(Kind::Job)
-            .filter_map(|record| match &*record {
-                Record::Job(job) => Some((job.create_date, job.deadline, job.uuid.uuid())),
-                _ => None,
-            })
-            .collect();
-        jobs.sort_unstable();
-        let surplus = jobs.len().saturating_sub(KEEP_MAX);
-        let over = |index: usize, created: Timestamp, deadline: Timestamp| {
-            index < surplus || (created.plus_seconds(KEEP_SECONDS) < now && deadline < now)
-        };
-        let gone: Vec<Uuid> = (0..)
-            .zip(jobs)
-            .filter(|(index, (created, deadline, _))| over(*index, *created, *deadline))
-            .map(|(_, (_, _, uuid))| uuid)
-            .collect();
-        for step in gone.chunks(SWEEP_STEP) {
-            let delete = step.to_vec();
-            let forget = move |tx: &mut Tx<Record>| {
-                delete.iter().for_each(|uuid| tx.delete(Kind::Job, *uuid));
-                Ok(())
-            };
-            self.store.transact_async(forget).await?;
-            let mut memory = self.lock();
-            for job in step {
-                memory.revisions.remove(job);
-            }
-        }
-        Ok(gone.len())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Memory> {
         // Every change is a few calls that cannot panic in between.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until a host may have been deleted, which nobody waits for any more; `false` once the store
+/// is gone. Cancel safe, as [`Watch::next`] is.
+pub(crate) async fn host_changed(commits: &mut Watch<Record>) -> bool {
+    while let Some(event) = commits.next().await {
+        let Event::Commit(commit) = event else { return true };
+        if commit.changes.iter().any(|change| change.kind == Kind::Host) {
+            return true;
+        }
+    }
+    false
 }
 
 fn used(job: Id<Job>) -> Error {
@@ -320,6 +389,7 @@ fn record(
         subject_kind: reply.subject.map(|(kind, _)| kind),
         subject_uuid: reply.subject.map(|(_, uuid)| uuid),
         hosts: reply.hosts.iter().copied().collect(),
+        done: false,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),
     }

@@ -5,6 +5,7 @@ use model::{
     resource::{
         l2_vxlan_network::{CreateL2VxlanNetwork, L2VxlanNetwork},
         l2_vxlan_pool::{L2VxlanNetworkPool, VniRange},
+        zone::Zone,
     },
 };
 
@@ -37,18 +38,22 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result
 pub(crate) fn delete(txn: &mut Txn<'_>, id: Id<L2VxlanNetwork>) -> Result<Reply> {
     let Some(network) = txn.find(id) else { return Ok(Reply::nothing()) };
     txn.must_be_unused(id, &[Kind::Release])?;
-    let pool = txn.get(network.pool_uuid)?;
-    release::when_let_go(txn, id, vec![vni_claim(&pool, network.vni)])?;
+    release::when_let_go(txn, id, vec![vni_claim(network.zone_uuid, network.vni)])?;
     txn.remove(id);
     Ok(Reply::nothing())
 }
 
-fn vni_claim(pool: &L2VxlanNetworkPool, vni: u32) -> String {
-    format!("{}{vni:06x}", vni_prefix(pool))
+/// Whether this network, which exists, is the one that holds the claim.
+pub(crate) fn holds(network: &L2VxlanNetwork, claim: &str) -> bool {
+    vni_claim(network.zone_uuid, network.vni) == claim
 }
 
-fn vni_prefix(pool: &L2VxlanNetworkPool) -> String {
-    format!("vni/{}/", pool.zone_uuid)
+fn vni_claim(zone: Id<Zone>, vni: u32) -> String {
+    format!("{}{vni:06x}", vni_prefix(zone))
+}
+
+fn vni_prefix(zone: Id<Zone>) -> String {
+    format!("vni/{zone}/")
 }
 
 /// The wanted VNI, which must be inside a range of the pool and free, or the lowest free one.
@@ -67,7 +72,7 @@ fn claim_vni(
         Some(vni) => vni,
         None => lowest_free(txn, pool, &ranges)?,
     };
-    txn.claim(&vni_claim(pool, vni), owner.uuid()).map_err(|other| {
+    txn.claim(&vni_claim(pool.zone_uuid, vni), owner.uuid()).map_err(|other| {
         let network = other.simple();
         let text = match txn.record(Kind::L2VxlanNetwork, other) {
             Some(_) => format!("VNI {vni} belongs to network {network}"),
@@ -80,7 +85,7 @@ fn claim_vni(
 }
 
 fn lowest_free(txn: &Txn<'_>, pool: &L2VxlanNetworkPool, ranges: &[VniRange]) -> Result<u32> {
-    let prefix = vni_prefix(pool);
+    let prefix = vni_prefix(pool.zone_uuid);
     let used = |key: String| u128::from_str_radix(key.strip_prefix(&prefix)?, 16).ok();
     let mut spans: Vec<_> =
         ranges.iter().map(|r| (u128::from(r.start_vni), u128::from(r.end_vni))).collect();

@@ -106,6 +106,8 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
         return Err(Error::new(Code::OperationFailed, text));
     }
     let vtep_cidr = vtep_cidr(txn, pool.uuid, cluster.uuid)?;
+    vtep::one_family(txn, pool.uuid, vtep_cidr.addr())
+        .map_err(|(rule, hint)| Error::field("systemTags", rule).hint(hint))?;
     let attached = L2NetworkClusterRef {
         uuid: id,
         cluster_uuid: cluster.uuid,

@@ -12,6 +12,7 @@ mod release;
 pub mod releaser;
 pub mod secret;
 pub mod sessions;
+mod special;
 pub mod txn;
 pub mod validate;
 

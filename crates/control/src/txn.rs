@@ -132,9 +132,8 @@ impl<'a> Txn<'a> {
         }
         let record = resource.into_record();
         if let Some((claim, name)) = name_claim(&record) {
-            self.tx.claim(&claim, id.uuid()).map_err(|taken| {
-                let kind = R::DEF.name;
-                let other = taken.owner.simple();
+            self.claim(&claim, id.uuid()).map_err(|owner| {
+                let (kind, other) = (R::DEF.name, owner.simple());
                 let error = Error::new(
                     Code::Duplicate,
                     format!("the name \"{name}\" belongs to the {kind} {other} already"),
@@ -192,12 +191,17 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
-    /// Takes a claim key; a claim has at most one owner.
+    /// Takes a claim key that nobody holds. Stricter than the store's own claim: a caller may
+    /// choose a uuid again, so what `owner` seems to hold already may still rest for its namesake
+    /// that was deleted.
     ///
     /// # Errors
     /// Its present owner.
     pub fn claim(&mut self, key: &str, owner: Uuid) -> std::result::Result<(), Uuid> {
-        self.tx.claim(key, owner).map_err(|taken| taken.owner)
+        match self.tx.claim_owner(key) {
+            Some(other) => Err(other),
+            None => self.tx.claim(key, owner).map_err(|taken| taken.owner),
+        }
     }
 
     /// Who owns a claim key.

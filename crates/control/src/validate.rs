@@ -91,7 +91,7 @@ fn check_type(field: &FieldDef, kind: FieldType, value: &Value) -> Result<()> {
         FieldType::Integer => return check_integer(field, value),
         FieldType::Bool => value.is_boolean(),
         FieldType::Uuid => model::id::parse_uuid(text).is_some(),
-        FieldType::Ip => text.parse::<IpAddr>().is_ok(),
+        FieldType::Ip => return check_ip(field, value),
         FieldType::Cidr => text.parse::<IpNet>().is_ok(),
         FieldType::Mac => text.parse::<Mac>().is_ok(),
         FieldType::Time | FieldType::Object => true,
@@ -119,6 +119,22 @@ fn check_text(field: &FieldDef, value: &Value) -> Result<()> {
         return Err(Error::field(field.name, format!("\"{text}\" is not one of {words}")));
     }
     Ok(())
+}
+
+/// IPv4 that is written as IPv6 (RFC 4291 §2.5.5.2) is refused: it would be another address than
+/// the same one written as IPv4, and pass as free where that one is taken.
+fn check_ip(field: &FieldDef, value: &Value) -> Result<()> {
+    let ip = value.as_str().unwrap_or_default().parse();
+    let ip: IpAddr = ip.map_err(|_| wrong_type(field, FieldType::Ip, value))?;
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(Ok(()), |v4| {
+            Err(Error::field(
+                field.name,
+                format!("{v6} is an IPv4 address in IPv6 form: write {v4}"),
+            ))
+        }),
+        IpAddr::V4(_) => Ok(()),
+    }
 }
 
 fn check_integer(field: &FieldDef, value: &Value) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use model::{
-    Code, Error, Id, Mac, Result,
+    Code, Error, Id, Kind, Mac, Result,
     resource::{
         host::Host,
         l2_vxlan_network::L2VxlanNetwork,
@@ -88,16 +88,21 @@ pub(crate) fn insert(
 /// Removes a NIC. Its addresses and MAC can be given out again once every host that knows it has
 /// acknowledged the removal: no packet for the new owner may reach the old one, or come from it.
 pub(crate) fn remove(txn: &mut Txn<'_>, nic: &VmNic) -> Result<()> {
-    let l2 = nic.l2_network_uuid;
-    let mut claims = vec![mac_claim(l2, nic.mac)];
-    claims.extend(nic.used_ips.iter().map(|used| ip_range::claim_key(l2, used.ip)));
+    let claims = claims(nic);
     match nic.host_uuid {
-        Some(_) => release::when_let_go(txn, l2, claims)?,
+        Some(_) => release::when_let_go(txn, nic.l2_network_uuid, claims)?,
         // No host was ever told of it.
         None => claims.iter().for_each(|claim| txn.release_claim(claim)),
     }
     txn.remove(nic.uuid);
     Ok(())
+}
+
+/// What a NIC holds alone on its L2 network.
+pub(crate) fn claims(nic: &VmNic) -> Vec<String> {
+    let l2 = nic.l2_network_uuid;
+    let addresses = nic.used_ips.iter().map(|used| ip_range::claim_key(l2, used.ip));
+    addresses.chain([mac_claim(l2, nic.mac)]).collect()
 }
 
 /// Netloom's own MACs: locally administered (second bit of the first byte), with ZStack's first
@@ -131,7 +136,11 @@ fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
 
 fn claim_mac(txn: &mut Txn<'_>, l2: Id<L2VxlanNetwork>, mac: Mac, owner: Id<VmNic>) -> Result<()> {
     txn.claim(&mac_claim(l2, mac), owner.uuid()).map_err(|other| {
-        let text = format!("{mac} belongs to NIC {}", other.simple());
+        let nic = other.simple();
+        let text = match txn.record(Kind::VmNic, other) {
+            Some(_) => format!("{mac} belongs to NIC {nic}"),
+            None => format!("{mac} is still being released by NIC {nic}"),
+        };
         Error::field("systemTags", text).hint("a MAC is unique on its L2 network: choose another")
     })
 }

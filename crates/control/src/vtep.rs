@@ -11,7 +11,7 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn};
+use crate::{Reply, Txn, special};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Reply> {
     let host = txn.get(message.host_uuid)?;
@@ -52,16 +52,38 @@ pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2VxlanNetworkPool
     txn.children::<Vtep>("hostUuid", host.uuid()).into_iter().find(|v| v.pool_uuid == pool)
 }
 
+/// Checks that a tunnel end, or the network of some, is of the family of the pool's others: between
+/// two families there is no tunnel.
+///
+/// # Errors
+/// The rule that it breaks, and what to do.
+pub(crate) fn one_family(
+    txn: &Txn<'_>,
+    pool: Id<L2VxlanNetworkPool>,
+    address: IpAddr,
+) -> std::result::Result<(), (String, String)> {
+    let attached = txn.children::<L2NetworkClusterRef>("l2NetworkUuid", pool.uuid());
+    let vteps = txn.children::<Vtep>("poolUuid", pool.uuid());
+    let mut others =
+        attached.iter().map(|r| r.vtep_cidr.addr()).chain(vteps.iter().map(|vtep| vtep.vtep_ip));
+    let Some(other) = others.find(|other| other.is_ipv4() != address.is_ipv4()) else {
+        return Ok(());
+    };
+    let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let (this, that) = (family(address), family(other));
+    let rule = format!("{address} is {this}, the tunnels of pool {pool} are {that} ({other})");
+    Err((rule, format!("give an {that} address: all tunnels of a pool are of one family")))
+}
+
 fn insert(
     txn: &mut Txn<'_>,
     id: Id<Vtep>,
     host: &Host,
     (pool, address): (Id<L2VxlanNetworkPool>, IpAddr),
 ) -> Result<Id<Vtep>> {
-    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-        let error = Error::field("vtepIp", format!("{address} cannot end a tunnel"));
-        return Err(error.hint("give a unicast address that the host has on the underlay"));
-    }
+    special::check_host("vtepIp", address)?;
+    one_family(txn, pool, address)
+        .map_err(|(rule, hint)| Error::field("vtepIp", rule).hint(hint))?;
     let others = txn.children::<Vtep>("poolUuid", pool.uuid());
     if let Some(other) = others.iter().find(|vtep| vtep.vtep_ip == address) {
         let text = format!("{address} is the VTEP of host {} in this pool", other.host_uuid);

@@ -78,6 +78,8 @@ codes! {
     StoreUnavailable = ("NL.1005", 503, "ServiceUnavailable", 530),
     /// The host's enrolment token is unknown, used or expired.
     EnrolmentRefused = ("NL.1006", 403, "Forbidden", 432),
+    /// More is asked for at once than the server takes on.
+    Overloaded = ("NL.1007", 503, "ServiceUnavailable", 530),
 }
 
 /// An error with a stable code that tells the user what to do.

@@ -3,6 +3,7 @@
 
 mod harness;
 mod instances;
+mod inventories;
 mod jobs;
 mod refusals;
 mod releases;

@@ -2,7 +2,7 @@
 //! compares the whole store before and after).
 
 use crate::harness::{Cloud, range};
-use model::Code;
+use model::{Code, Kind};
 use serde_json::{Value, json};
 
 #[test]
@@ -216,7 +216,7 @@ fn ranges_at_the_edges_of_the_address_space_are_refused() {
     }
     let v6 = [
         ("::", "::9", "::1", 64, "startIp"),
-        ("::ffff:10.0.0.10", "::ffff:10.0.0.13", "::ffff:10.0.0.1", 120, "startIp"),
+        ("::ffff:10.0.0.10", "::ffff:10.0.0.13", "::ffff:10.0.0.1", 120, "endIp"),
         ("::fffe:0:2", "::1:0:0:9", "::fffe:0:1", 64, "startIp"),
         ("fe7f::2", "fec0::2", "fe00::9", 8, "endIp"),
         ("fd00::2", "fd00::9", "fe80::1", 64, "gateway"),
@@ -277,4 +277,47 @@ fn a_management_address_belongs_to_one_host() {
     }
     cloud.call("DeleteHost", json!({"uuid": fixture.hosts[0]})).unwrap();
     cloud.call("AddKVMHost", host("172.30.0.1")).unwrap();
+}
+
+#[test]
+fn a_hosts_addresses_are_its_own_and_reachable() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let [first, _] = &fixture.hosts;
+    let host = |ip: &str| json!({"name": "h3", "managementIp": ip, "clusterUuid": fixture.cluster});
+    let vtep = |ip: &str| json!({"hostUuid": first, "poolUuid": fixture.pool, "vtepIp": ip});
+    let own = cloud.children(Kind::Vtep, "hostUuid", first);
+    let own = model::id::parse_uuid(own["uuid"].as_str().unwrap()).unwrap();
+    let forget = move |tx: &mut store::Tx<model::Record>| {
+        tx.delete(Kind::Vtep, own);
+        Ok(())
+    };
+    cloud.store.transact(forget).unwrap();
+    // The mapped ones are taken in their IPv4 form: by the first host, and by the second's VTEP.
+    for ip in ["::ffff:172.30.0.1", "::ffff:172.30.0.2", "169.254.0.1", "250.0.0.1", "fe80::1"] {
+        let (code, field, text) = cloud.refusal("AddKVMHost", host(ip));
+        let expected = (Code::InvalidArgument, Some("managementIp"));
+        assert_eq!((code, field.as_deref()), expected, "{text}");
+        let (code, field, text) = cloud.refusal("CreateVxlanVtep", vtep(ip));
+        assert_eq!((code, field.as_deref()), (Code::InvalidArgument, Some("vtepIp")), "{text}");
+    }
+    cloud.call("CreateVxlanVtep", vtep("172.30.0.1")).unwrap();
+}
+
+#[test]
+fn the_tunnels_of_a_pool_are_of_one_family() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let other = json!({"name": "d", "zoneUuid": fixture.zone, "hypervisorType": "KVM"});
+    let other = cloud.made("CreateCluster", other);
+    let host = json!({"name": "h3", "managementIp": "fd00::3", "clusterUuid": fixture.cluster});
+    let host = cloud.made("AddKVMHost", host);
+    let vtep = json!({"hostUuid": host, "poolUuid": fixture.pool});
+    let (_, field, text) = cloud.refusal("CreateVxlanVtep", vtep);
+    assert_eq!(field.as_deref(), Some("vtepIp"), "{text}");
+    let attach = json!({"l2NetworkUuid": fixture.pool, "clusterUuid": other});
+    let tag = |cidr: &str| {
+        [format!("l2NetworkUuid::{}::clusterUuid::{other}::cidr::{{{cidr}}}", fixture.pool)]
+    };
+    let mixed = cloud.call_tagged("AttachL2NetworkToCluster", attach.clone(), &tag("fd00::/64"));
+    assert_eq!(mixed.unwrap_err().field.as_deref(), Some("systemTags"));
+    cloud.call_tagged("AttachL2NetworkToCluster", attach, &tag("10.0.0.0/8")).unwrap();
 }

@@ -8,8 +8,8 @@ use super::host::Host;
 use crate::{Id, Kind, Timestamp};
 
 /// What became of a message. It is in the store once its work is; a *success* once every host in
-/// `hosts` has acknowledged that revision too. A message that was refused changed nothing and has
-/// no job here.
+/// `hosts` has acknowledged that revision too, and from then on: `done` remembers it. A message
+/// that was refused changed nothing and has no job here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
 #[resource(path = "")]
@@ -25,6 +25,10 @@ pub struct Job {
     /// Hosts whose acknowledgement makes it a success.
     #[field(hidden)]
     pub hosts: Vec<Id<Host>>,
+    /// Every one of them has; what they report later is about something else.
+    #[field(hidden)]
+    #[serde(default)]
+    pub done: bool,
     /// When it was made.
     pub create_date: Timestamp,
     /// When it stops waiting for hosts.
