@@ -20,7 +20,6 @@ mod serve;
 mod site;
 mod stats;
 mod traffic;
-mod wait;
 
 use std::{
     path::{Path, PathBuf},

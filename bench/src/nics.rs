@@ -11,6 +11,7 @@ use std::{
 };
 
 use client::Client;
+use lab::wait;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -18,7 +19,7 @@ use nix::{
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::{Failure, loom::params, scratch::Scratch, stats, wait};
+use crate::{Failure, loom::params, scratch::Scratch, stats};
 
 /// How long the server may take to answer for the first time, or to end.
 const SERVER_LIMIT: Duration = Duration::from_secs(30);

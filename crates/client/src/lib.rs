@@ -53,7 +53,11 @@ pub enum Error {
         text: String,
     },
     /// The call failed; nothing changed.
-    #[error("{details} [{code}]{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
+    #[error(
+        "{}{details} [{code}]{}",
+        field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default(),
+        hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()
+    )]
     Refused {
         /// The stable code.
         code: String,

@@ -127,16 +127,6 @@ impl DataPlane {
         links::attach(self.programs.of(Hook::FromPort), Hook::FromPort, &directory, ifindex)
     }
 
-    /// Detaches both hooks. An interface that is gone or was never attached is no error.
-    ///
-    /// # Errors
-    /// [`Error::Bpffs`] if a pin cannot be removed.
-    pub fn detach_port(&mut self, ifindex: u32) -> Result<(), Error> {
-        let directory = self.paths.links();
-        remove_pin(&Hook::FromPort.pin(&directory, ifindex))?;
-        remove_pin(&Hook::ToPort.pin(&directory, ifindex))
-    }
-
     /// Interfaces on which both hooks of a port are attached. Pins of interfaces that are gone
     /// are removed.
     ///

@@ -95,7 +95,7 @@ impl<'a> Applier<'a> {
                 let is = found.as_ref().and_then(|it| it[field].as_str()).unwrap_or("absent");
                 if is != *value {
                     late = format!("{name} is {is}, not {value}");
-                    return Ok(None);
+                    return Ok::<_, Error>(None);
                 }
             }
             Ok(Some(()))
@@ -169,7 +169,7 @@ impl<'a> Applier<'a> {
         let running = thread::spawn(move || client.call(message, params, &tags));
         let done = wait::until(MESSAGE_LIMIT, || {
             self.check_agents()?;
-            Ok(running.is_finished().then_some(()))
+            Ok::<_, Error>(running.is_finished().then_some(()))
         })?;
         let action = format!("{message} {}", step.name);
         if done.is_none() {

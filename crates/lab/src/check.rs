@@ -71,7 +71,7 @@ fn probe(vms: Vec<Vm>, cases: Vec<Case>) -> Result<Vec<Seen>, Error> {
     wait::until(REACH_LIMIT, || {
         let nonces = probes.send(|probes, at| expected(at) && !probes.is_reached(at));
         listen(&mut probes, &nonces)?;
-        Ok(nonces.is_empty().then_some(()))
+        Ok::<_, Error>(nonces.is_empty().then_some(()))
     })?;
     for _ in 0..FORBIDDEN_PROBES {
         let mut nonces = probes.send(|_, at| !expected(at));
@@ -85,7 +85,7 @@ fn probe(vms: Vec<Vm>, cases: Vec<Case>) -> Result<Vec<Seen>, Error> {
 fn listen(probes: &mut Probes, nonces: &[u64]) -> Result<(), Error> {
     wait::until(PROBE_LIMIT, || {
         probes.receive()?;
-        Ok(probes.are_answered(nonces).then_some(()))
+        Ok::<_, Error>(probes.are_answered(nonces).then_some(()))
     })?;
     Ok(())
 }

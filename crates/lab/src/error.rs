@@ -23,6 +23,9 @@ pub enum Error {
         /// The rule that it breaks.
         rule: &'static str,
     },
+    /// Nobody else may make network namespaces.
+    #[error("a lab is made of network namespaces and devices: run this as root")]
+    NotRoot,
     /// The address for REST is not on loopback.
     #[error("{0} is not on loopback, and the REST port has no TLS; listen on 127.0.0.1")]
     NotLoopback(std::net::SocketAddr),

@@ -141,11 +141,11 @@ mod tests {
             let error = refused.unwrap_err();
             assert!(matches!(error, Error::Owned { .. }), "{error}");
             assert!(error.to_string().contains(&root), "{error}");
-            assert!(Namespace::exists(&fabric));
+            assert!(Namespace::open(&fabric).is_ok());
             assert!(!ours.labs().join(&name).exists());
         }
         crate::down(&name, &theirs.labs()).unwrap();
-        assert!(!Namespace::exists(&fabric));
+        assert!(Namespace::open(&fabric).is_err());
         assert_eq!(of(&place).unwrap(), Owner::Nobody);
     }
 
@@ -162,10 +162,10 @@ mod tests {
         let error = crate::up(&options(&root, &name)).unwrap_err();
         assert!(error.to_string().contains(&fabric), "{error}");
         crate::down(&name, &root.labs()).unwrap();
-        assert!(Namespace::exists(&fabric), "the lab is not this root's");
+        assert!(Namespace::open(&fabric).is_ok(), "the lab is not this root's");
         // What an earlier version made is known by its files.
         place.create().unwrap();
         crate::down(&name, &root.labs()).unwrap();
-        assert!(!Namespace::exists(&fabric));
+        assert!(Namespace::open(&fabric).is_err());
     }
 }

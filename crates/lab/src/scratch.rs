@@ -192,7 +192,7 @@ mod tests {
         symlink(elsewhere.path().join("labs/other"), dead.join("labs/other")).unwrap();
         drop(Root::below(roots).unwrap());
         assert!(!dead.exists());
-        assert!(!Namespace::exists(&format!("nl-{lab}-fabric")));
+        assert!(Namespace::open(&format!("nl-{lab}-fabric")).is_err());
         assert!(live.path().exists() && kept.exists());
     }
 }

@@ -30,6 +30,9 @@ const PORT_TRIES_MAX: usize = 64;
 /// See [`crate::up`].
 pub(crate) fn up(options: &UpOptions) -> Result<Report, Error> {
     let start = Instant::now();
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
     let place = Place::new(&options.name, &options.state_root)?;
     if !options.listen.ip().is_loopback() {
         return Err(Error::NotLoopback(options.listen));

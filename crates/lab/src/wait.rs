@@ -1,11 +1,10 @@
-//! Waiting for a condition, with a limit. The one place where the lab lets time pass.
+//! Waiting for a condition, with a limit. The one place where lab, tests and benchmark let time pass.
 
 use std::{
+    convert::Infallible,
     thread,
     time::{Duration, Instant},
 };
-
-use crate::Error;
 
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -14,10 +13,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The first of `probe`.
-pub(crate) fn until<T>(
+pub fn until<T, E>(
     limit: Duration,
-    mut probe: impl FnMut() -> Result<Option<T>, Error>,
-) -> Result<Option<T>, Error> {
+    mut probe: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
     let start = Instant::now();
     loop {
         let found = probe()?;
@@ -30,5 +29,6 @@ pub(crate) fn until<T>(
 
 /// Waits until `condition` holds, and tells whether it did before `limit` was over.
 pub fn holds(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    matches!(until(limit, || Ok(condition().then_some(()))), Ok(Some(())))
+    let holds = until(limit, || Ok::<_, Infallible>(condition().then_some(())));
+    matches!(holds, Ok(Some(())))
 }
