@@ -73,6 +73,13 @@ pub(crate) fn parse(
         let wrong = || Error::field("resourceUuid", format!("{wanted} is not a uuid")).hint(hint);
         parsed.resource_uuid = Some(uuid.ok_or_else(wrong)?);
     }
+    if def.creates.is_some() {
+        // Labels for people, as user tags are: only their form counts.
+        let tags = tags(&mut parsed.params, "tagUuids")?;
+        if let Some(tag) = tags.iter().find(|tag| model::id::parse_uuid(tag).is_none()) {
+            return Err(Error::field("tagUuids", format!("\"{tag}\" is not a uuid")));
+        }
+    }
     if def.method == Method::Delete {
         delete_mode(parsed.params.remove("deleteMode").as_ref())?;
     }

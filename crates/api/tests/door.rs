@@ -290,6 +290,14 @@ fn a_caller_chosen_uuid_is_taken_once() {
     let uuid = "0123456789abcdef0123456789abcdef";
     let params = |name: &str| json!({"name": name, "resourceUuid": uuid});
     assert_eq!(made(&client, "CreateZone", params("a")), uuid);
+    let tagged = |tags: Value| object(json!({"name": "t", "tagUuids": tags}));
+    for odd in [json!("x"), json!(["x"]), json!([1])] {
+        let refused = client.call("CreateZone", tagged(odd), &[]).unwrap_err();
+        assert!(
+            matches!(&refused, Error::Refused { field: Some(field), .. } if field == "tagUuids")
+        );
+    }
+    client.call("CreateZone", tagged(json!([uuid])), &[]).unwrap();
     let refused = client.call("CreateZone", object(params("b")), &[]).unwrap_err();
     assert!(matches!(refused, Error::Refused { ref code, .. } if code == "NL.1002"), "{refused}");
 }

@@ -60,6 +60,11 @@ fn params(def: &MessageDef, words: &[String]) -> Result<(Map<String, Value>, Vec
             tags.extend(value.split(',').map(str::to_owned));
             continue;
         }
+        // ZStack's one list that every creation takes, declared or not.
+        if key == "tagUuids" && def.creates.is_some() {
+            params.insert(key.to_owned(), value.split(',').map(str::trim).collect());
+            continue;
+        }
         let field = def.fields.iter().find(|field| field.name == key);
         // The server knows best what is wrong with an unknown field, and says so with a hint.
         params.insert(key.to_owned(), field.map_or_else(|| value.into(), |f| f.from_text(value)));
@@ -81,9 +86,10 @@ mod tests {
     #[test]
     fn words_become_what_the_field_is() {
         let def = client::message("CreateVmInstance").unwrap();
-        let words = ["name=a=b", "l3NetworkUuids=x, y", "systemTags=p::q,r::s", "odd=1"];
+        let words =
+            ["name=a=b", "l3NetworkUuids=x, y", "systemTags=p::q,r::s", "odd=1", "tagUuids=a,b"];
         let (params, tags) = params(def, &words.map(str::to_owned)).unwrap();
-        let expected = json!({"name": "a=b", "l3NetworkUuids": ["x", "y"], "odd": "1"});
+        let expected = json!({"name": "a=b", "l3NetworkUuids": ["x", "y"], "odd": "1", "tagUuids": ["a", "b"]});
         assert_eq!(Value::Object(params), expected);
         assert_eq!(tags, ["p::q", "r::s"]);
         assert!(super::params(def, &["name".to_owned()]).is_err());

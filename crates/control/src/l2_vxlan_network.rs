@@ -9,9 +9,10 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, allocate, release};
+use crate::{Reply, Txn, allocate, l2_vxlan_pool, release};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result<Reply> {
+    l2_vxlan_pool::not_isolated(message.isolated)?;
     let pool = txn.get(message.pool_uuid)?;
     if message.zone_uuid.is_some_and(|zone| zone != pool.zone_uuid) {
         let text = format!("pool {} is in zone {}", pool.uuid, pool.zone_uuid);

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::{Reply, Txn, vtep};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetworkPool) -> Result<Reply> {
+    not_isolated(message.isolated)?;
     let pool = L2VxlanNetworkPool {
         uuid: txn.new_id(),
         name: message.name,
@@ -31,6 +32,17 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetworkPool) -> Re
         last_op_date: txn.now(),
     };
     txn.insert(pool).map(Reply::shows)
+}
+
+/// Ports of one network reach each other: nothing keeps them apart yet, so nobody may rely on it.
+pub(crate) fn not_isolated(isolated: Option<bool>) -> Result<()> {
+    match isolated {
+        Some(true) => {
+            let error = Error::field("isolated", "ports cannot be kept apart yet");
+            Err(error.hint("give false, or leave it out"))
+        }
+        Some(false) | None => Ok(()),
+    }
 }
 
 /// A pool without networks takes its ranges, attachments and VTEPs with it.

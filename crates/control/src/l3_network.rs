@@ -18,6 +18,15 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Repl
         return Err(Error::field("ipVersion", "5 is no family").hint("give 4 or 6"));
     }
     let category = message.category.unwrap_or(L3Category::Private);
+    let system = category == L3Category::System;
+    if message.system.is_some_and(|wanted| wanted != system) {
+        let error = Error::field("system", format!("does not agree with {}", category.as_str()));
+        return Err(error.hint("true goes with category System, false with the others"));
+    }
+    if message.enable_ipam == Some(false) {
+        let error = Error::field("enableIPAM", "an L3 network without addresses is not made yet");
+        return Err(error.hint("give true, or leave it out"));
+    }
     let network = L3Network {
         uuid: txn.new_id(),
         name: message.name,
@@ -27,7 +36,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Repl
         l2_network_uuid: l2.uuid,
         state: EnableState::Enabled,
         dns_domain: message.dns_domain,
-        system: category == L3Category::System,
+        system,
         category,
         ip_version,
         enable_ipam: true,

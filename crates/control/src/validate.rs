@@ -39,7 +39,11 @@ pub fn usage(def: &MessageDef) -> String {
         true => format!("{} (required)", field.name),
         false => field.name.to_owned(),
     });
-    let names: Vec<_> = names.chain(def.creates.map(|_| "resourceUuid".to_owned())).collect();
+    let beside: &[&str] = match def.creates {
+        Some(_) => &["resourceUuid", "tagUuids"],
+        None => &[],
+    };
+    let names: Vec<_> = names.chain(beside.iter().map(|name| (*name).to_owned())).collect();
     format!("{} takes: {}", def.name, names.join(", "))
 }
 

@@ -321,3 +321,69 @@ fn the_tunnels_of_a_pool_are_of_one_family() {
     assert_eq!(mixed.unwrap_err().field.as_deref(), Some("systemTags"));
     cloud.call_tagged("AttachL2NetworkToCluster", attach, &tag("10.0.0.0/8")).unwrap();
 }
+
+#[test]
+fn what_zstacks_clients_send_is_taken_and_what_cannot_be_done_is_refused() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let l2 = cloud.made("CreateL2VxlanNetwork", json!({"name": "l2", "poolUuid": fixture.pool}));
+    let nobody = "0123456789abcdef0123456789abcdef";
+    // A message, its fields, what ZStack's clients add and what is refused of it.
+    let cases = [
+        (
+            "CreateCluster",
+            json!({"zoneUuid": fixture.zone, "hypervisorType": "KVM"}),
+            json!({"type": "zstack", "architecture": "aarch64"}),
+            json!({"type": "baremetal", "architecture": "z80"}),
+        ),
+        (
+            "CreateL2VxlanNetworkPool",
+            json!({"zoneUuid": fixture.zone}),
+            json!({"type": "VxlanNetworkPool", "vSwitchType": "LinuxBridge", "isolated": false}),
+            json!({"type": "L2VlanNetwork", "vSwitchType": "OvsDpdk", "isolated": true}),
+        ),
+        (
+            "CreateL2VxlanNetwork",
+            json!({"poolUuid": fixture.pool}),
+            json!({
+                "type": "VxlanNetwork", "vSwitchType": "LinuxBridge", "isolated": false,
+                "physicalInterface": "eth0",
+            }),
+            json!({"type": "L2VlanNetwork", "vSwitchType": "MacVlan", "isolated": true}),
+        ),
+        (
+            "CreateL3Network",
+            json!({"l2NetworkUuid": l2}),
+            json!({"type": "L3BasicNetwork", "system": false, "enableIPAM": true}),
+            json!({"type": "L3VpcNetwork", "system": true, "enableIPAM": false}),
+        ),
+        (
+            "AddIpRange",
+            range(&l3, "10.0.0.20", "10.0.0.30"),
+            json!({"ipRangeType": "Normal"}),
+            json!({"ipRangeType": "AddressPool"}),
+        ),
+        (
+            "CreateVmInstance",
+            json!({"l3NetworkUuids": [l3]}),
+            json!({
+                "type": "UserVm", "strategy": "InstantStart", "instanceOfferingUuid": nobody,
+                "imageUuid": nobody, "cpuNum": 2, "memorySize": 8_589_934_592_u64,
+            }),
+            json!({"type": "ApplianceVm", "strategy": "JustCreate", "imageUuid": "debian"}),
+        ),
+    ];
+    for (message, mut params, taken, refused) in cases {
+        params["name"] = "zstack".into();
+        for (field, value) in refused.as_object().unwrap() {
+            let mut params = params.clone();
+            params[field] = value.clone();
+            let (code, seen, text) = cloud.refusal(message, params);
+            assert_eq!((code, seen.as_ref()), (Code::InvalidArgument, Some(field)), "{text}");
+        }
+        params.as_object_mut().unwrap().extend(taken.as_object().unwrap().clone());
+        cloud.made(message, params);
+    }
+    let system = json!({"name": "s", "l2NetworkUuid": l2, "category": "System", "system": true});
+    cloud.made("CreateL3Network", system);
+}

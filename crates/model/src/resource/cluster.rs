@@ -14,6 +14,28 @@ words! {
     }
 }
 
+words! {
+    /// The kinds of clusters.
+    ClusterType {
+        /// Of virtual machines' hosts.
+        Zstack = "zstack",
+    }
+}
+
+words! {
+    /// ZStack's words for hosts' processors.
+    Architecture {
+        /// 64 bits, Intel's and AMD's.
+        X86 = "x86_64",
+        /// 64 bits, ARM's.
+        Arm = "aarch64",
+        /// 64 bits, MIPS'.
+        Mips = "mips64el",
+        /// 64 bits, Loongson's.
+        Loong = "loongarch64",
+    }
+}
+
 /// Hosts of one kind that see the same L2 networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +76,11 @@ pub struct CreateCluster {
     pub description: Option<String>,
     /// What runs its instances.
     pub hypervisor_type: HypervisorType,
+    /// The only kind there is, if named at all.
+    #[serde(rename = "type")]
+    pub cluster_type: Option<ClusterType>,
+    /// Accepted and ignored: to the network all are alike.
+    pub architecture: Option<Architecture>,
 }
 
 /// Deletes a cluster without hosts.

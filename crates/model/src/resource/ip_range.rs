@@ -21,6 +21,14 @@ words! {
     }
 }
 
+words! {
+    /// What a range is for.
+    IpRangeType {
+        /// Its addresses are given to NICs.
+        Normal = "Normal",
+    }
+}
+
 /// Addresses of an L3 network that may be given out, both ends included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
@@ -78,6 +86,8 @@ pub struct AddIpRange {
     pub netmask: IpAddr,
     /// The subnet's gateway; the lowest address of the subnet if absent.
     pub gateway: Option<IpAddr>,
+    /// The only type there is, if named at all.
+    pub ip_range_type: Option<IpRangeType>,
 }
 
 /// Adds IPv6 addresses to an L3 network.
@@ -103,6 +113,8 @@ pub struct AddIpv6Range {
     pub prefix_len: u8,
     /// How instances learn their addresses.
     pub address_mode: AddressMode,
+    /// The only type there is, if named at all.
+    pub ip_range_type: Option<IpRangeType>,
 }
 
 /// Deletes a range none of whose addresses is in use.

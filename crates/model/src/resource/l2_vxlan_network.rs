@@ -3,8 +3,19 @@
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
-use super::{l2_vxlan_pool::L2VxlanNetworkPool, zone::Zone};
-use crate::{Id, Timestamp};
+use super::{
+    l2_vxlan_pool::{L2VxlanNetworkPool, VSwitchType},
+    zone::Zone,
+};
+use crate::{Id, Timestamp, words};
+
+words! {
+    /// The type of a VXLAN network.
+    VxlanType {
+        /// VXLAN.
+        Vxlan = "VxlanNetwork",
+    }
+}
 
 /// A closed broadcast domain: only known MACs exist in it, unknown unicast is dropped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
@@ -52,6 +63,16 @@ pub struct CreateL2VxlanNetwork {
     pub vni: Option<u32>,
     /// The pool.
     pub pool_uuid: Id<L2VxlanNetworkPool>,
+    /// Accepted and ignored: the pool's counts.
+    #[field(max_len = 1024)]
+    pub physical_interface: Option<String>,
+    /// The only type there is here, if named at all.
+    #[serde(rename = "type")]
+    pub network_type: Option<VxlanType>,
+    /// ZStack's default, if named at all: what instances see of it is what netloom does.
+    pub v_switch_type: Option<VSwitchType>,
+    /// Not yet: `false`, if named at all.
+    pub isolated: Option<bool>,
 }
 
 /// Deletes an L2 network, or a VXLAN pool, that nothing uses any more.

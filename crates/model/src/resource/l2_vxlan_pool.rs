@@ -5,7 +5,23 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{cluster::Cluster, zone::Zone};
-use crate::{Id, Timestamp};
+use crate::{Id, Timestamp, words};
+
+words! {
+    /// The type of a pool.
+    PoolType {
+        /// Of VXLAN networks.
+        Pool = "VxlanNetworkPool",
+    }
+}
+
+words! {
+    /// What joins the ports on a host.
+    VSwitchType {
+        /// ZStack's default; netloom's data plane stands in for it.
+        Bridge = "LinuxBridge",
+    }
+}
 
 /// Largest VNI that ZStack lets a user choose: 2^24 - 2.
 pub const VNI_MAX: u32 = 16_777_214;
@@ -87,6 +103,13 @@ pub struct CreateL2VxlanNetworkPool {
     /// The interface that carries the tunnels, for people.
     #[field(max_len = 1024)]
     pub physical_interface: Option<String>,
+    /// The only type there is here, if named at all.
+    #[serde(rename = "type")]
+    pub network_type: Option<PoolType>,
+    /// ZStack's default, if named at all: what instances see of it is what netloom does.
+    pub v_switch_type: Option<VSwitchType>,
+    /// Not yet: `false`, if named at all.
+    pub isolated: Option<bool>,
 }
 
 /// Adds VNIs to a pool.

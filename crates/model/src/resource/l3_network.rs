@@ -21,6 +21,14 @@ words! {
     }
 }
 
+words! {
+    /// The type of an L3 network.
+    L3Type {
+        /// A subnet.
+        Basic = "L3BasicNetwork",
+    }
+}
+
 /// A subnet on an L2 network: at most one prefix per address family, in one or more ranges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
@@ -77,6 +85,14 @@ pub struct CreateL3Network {
     pub ip_version: Option<u8>,
     /// Domain name for its instances.
     pub dns_domain: Option<String>,
+    /// The only type there is, if named at all.
+    #[serde(rename = "type")]
+    pub network_type: Option<L3Type>,
+    /// Whether it is the platform's own; must agree with `category`.
+    pub system: Option<bool>,
+    /// Whether netloom hands out its addresses: `true`, if named at all.
+    #[serde(rename = "enableIPAM")]
+    pub enable_ipam: Option<bool>,
 }
 
 /// Deletes an L3 network without NICs, with its ranges.

@@ -2,6 +2,7 @@
 
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     cluster::{Cluster, HypervisorType},
@@ -16,6 +17,22 @@ words! {
     InstanceDriver {
         /// A network namespace.
         Netns = "netns",
+    }
+}
+
+words! {
+    /// The type of an instance.
+    InstanceType {
+        /// A user's.
+        User = "UserVm",
+    }
+}
+
+words! {
+    /// What becomes of an instance once it is made.
+    StartStrategy {
+        /// It starts.
+        Instant = "InstantStart",
     }
 }
 
@@ -74,6 +91,19 @@ pub struct CreateVmInstance {
     pub cluster_uuid: Option<Id<Cluster>>,
     /// Where it must run.
     pub host_uuid: Option<Id<Host>>,
+    /// The only type there is, if named at all.
+    #[serde(rename = "type")]
+    pub instance_type: Option<InstanceType>,
+    /// It starts at once, whether named or not.
+    pub strategy: Option<StartStrategy>,
+    /// Accepted and ignored: an instance is as large as its driver makes it.
+    pub instance_offering_uuid: Option<Uuid>,
+    /// Accepted and ignored: an instance is what its driver makes it.
+    pub image_uuid: Option<Uuid>,
+    /// Accepted and ignored.
+    pub cpu_num: Option<u32>,
+    /// Accepted and ignored.
+    pub memory_size: Option<u64>,
 }
 
 /// Ends an instance; its NICs and addresses go with it.
