@@ -121,27 +121,31 @@ fn a_vm_reaches_neither_hosts_nor_tunnels() {
     lab.check();
 }
 
-/// Who is on the underlay may lose us packets, but injects nothing: the sending VTEP is unknown.
+/// Who is on the underlay may lose us packets, but injects nothing: the sending VTEP is unknown. And
+/// a host that is known speaks for stations only: of foreign sources nothing arrives.
 #[test]
 fn a_stranger_on_the_underlay_injects_nothing() {
     if !root_or_skip() {
         return;
     }
     let lab = TestLab::up();
-    let target = Wire::open(&lab.namespace("blue-2"));
-    let inner =
-        |marker: &[u8]| ethernet(target.mac, [2; 6], IPV4, &udp(RED_1, RED_2, PORT, marker));
-    let send = |namespace: &str, ip: Ipv4Addr, marker: &[u8]| {
+    let [peer, target] = ["blue-1", "blue-2"].map(|vm| Wire::open(&lab.namespace(vm)));
+    let send = |namespace: &str, ip: Ipv4Addr, mac: [u8; 6], marker: &[u8]| {
+        // Tenant blue has the same addresses.
+        let inner = ethernet(target.mac, mac, IPV4, &udp(RED_1, RED_2, PORT, marker));
         let namespace = hostnet::Namespace::open(namespace).unwrap();
         let socket = namespace.run_in(|| UdpSocket::bind((ip, 0))).unwrap().unwrap();
         for vni in 100..110 {
-            socket.send_to(&vxlan(vni, &inner(marker)), (H2, VXLAN_PORT)).unwrap();
+            socket.send_to(&vxlan(vni, &inner), (H2, VXLAN_PORT)).unwrap();
         }
     };
     // The server's address on the underlay is no host's.
-    send(&format!("nl-{}-fabric", lab.name()), Ipv4Addr::new(172, 31, 255, 1), b"stranger");
+    let [fabric, h1] = ["fabric", "h1"].map(|node| format!("nl-{}-{node}", lab.name()));
+    send(&fabric, Ipv4Addr::new(172, 31, 255, 1), peer.mac, b"stranger");
     assert!(!target.hears(b"stranger", PATIENCE));
-    // The same from a host is no forgery: so the frame itself was right.
-    send(&format!("nl-{}-h1", lab.name()), H1, b"a-friend");
+    send(&h1, H1, [2; 6], b"a-ghost");
+    assert!(!target.hears(b"a-ghost", PATIENCE));
+    // The same from the host of the station is no forgery: so the frame itself was right.
+    send(&h1, H1, peer.mac, b"a-friend");
     assert!(target.hears(b"a-friend", Duration::from_secs(5)));
 }
