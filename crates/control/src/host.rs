@@ -36,7 +36,9 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
         Error::field("managementIp", text).hint("each host has a management address of its own")
     })?;
     for attached in txn.children::<L2NetworkClusterRef>("clusterUuid", cluster.uuid.uuid()) {
-        vtep::create_from_cidr(txn, &host, &attached)?;
+        // The message has no other field that the VTEP's address comes from.
+        let made = vtep::create_from_cidr(txn, &host, &attached);
+        made.map_err(|error| error.on_field("managementIp"))?;
     }
     Ok(Reply::shows(id))
 }

@@ -120,7 +120,7 @@ fn show_instance(
     read: &impl Read<Record>,
     board: &Board,
 ) {
-    let status = board.host(instance.host_uuid);
+    let status = board.status(instance.host_uuid);
     let state = match (status.connected, status.up.contains(&instance.uuid.uuid())) {
         (true, true) => "Running",
         (true, false) => "Starting",

@@ -16,7 +16,7 @@ use std::{
 use model::{
     Code, Error, Id, Kind, Record, Result, Timestamp,
     resource::{host::Host, job::Job},
-    status::{Board, HostStatus},
+    status::Board,
 };
 use serde_json::{Value, json};
 use store::{Event, Read, Snapshot, Store, Tx, Watch};
@@ -333,8 +333,7 @@ impl Jobs {
         board: &Board,
     ) -> Option<String> {
         snapshot.get(Kind::Host, host.uuid())?;
-        let unheard = HostStatus::default();
-        let status = board.hosts.get(&host).unwrap_or(&unheard);
+        let status = board.status(host);
         let mut memory = self.lock();
         let seen = memory.revisions.entry(job.uuid.uuid()).or_insert_with(|| snapshot.revision());
         let revision = *seen;

@@ -63,9 +63,8 @@ fn due(snapshot: &Snapshot<Record>, board: &Board, seen: &mut BTreeMap<Uuid, u64
 /// Whether every host of a release has applied `revision`, or is gone: nobody waits for a host
 /// that was deleted.
 fn is_due(release: &Release, revision: u64, board: &Board, exists: impl Fn(Uuid) -> bool) -> bool {
-    let acknowledged =
-        |host| board.hosts.get(host).is_some_and(|status| status.acked_revision >= revision);
-    release.hosts.iter().all(|host| acknowledged(host) || !exists(host.uuid()))
+    let acknowledged = |host| board.status(host).acked_revision >= revision;
+    release.hosts.iter().all(|host| acknowledged(*host) || !exists(host.uuid()))
 }
 
 /// Gives up what is due, in steps, a step that fails holding up no other; says whether all went.

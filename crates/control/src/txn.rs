@@ -39,8 +39,8 @@ impl<'a> Txn<'a> {
 
     /// What `host` has reported.
     #[must_use]
-    pub fn status(&self, host: Id<Host>) -> HostStatus {
-        self.call.board.host(host)
+    pub fn status(&self, host: Id<Host>) -> &'a HostStatus {
+        self.call.board.status(host)
     }
 
     /// The call's system tags that start with `start`, without it.

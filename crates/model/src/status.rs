@@ -30,10 +30,41 @@ pub struct HostStatus {
     pub failed: BTreeMap<Uuid, String>,
 }
 
+/// Of a host that has never been heard of.
+const UNHEARD: &HostStatus = &HostStatus {
+    connected: false,
+    acked_revision: 0,
+    agrees: false,
+    up: BTreeSet::new(),
+    failed: BTreeMap::new(),
+};
+
 impl Board {
-    /// What is known of `host`.
+    /// What is known of `host`. A host's sets may be large: look, do not copy.
+    #[must_use]
+    pub fn status(&self, host: Id<Host>) -> &HostStatus {
+        self.hosts.get(&host).unwrap_or(UNHEARD)
+    }
+
+    /// A copy of what is known of `host`, to keep.
     #[must_use]
     pub fn host(&self, host: Id<Host>) -> HostStatus {
-        self.hosts.get(&host).cloned().unwrap_or_default()
+        self.status(host).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_of_a_host_that_was_never_heard_of() {
+        let host = Id::new(Uuid::from_u128(1));
+        assert_eq!(*Board::default().status(host), HostStatus::default());
+        let known = HostStatus { acked_revision: 7, ..HostStatus::default() };
+        let board = Board { hosts: [(host, known.clone())].into() };
+        assert_eq!(*board.status(host), known);
     }
 }

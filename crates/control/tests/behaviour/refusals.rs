@@ -300,7 +300,9 @@ fn a_hosts_addresses_are_its_own_and_reachable() {
         let (code, field, text) = cloud.refusal("CreateVxlanVtep", vtep(ip));
         assert_eq!((code, field.as_deref()), (Code::InvalidArgument, Some("vtepIp")), "{text}");
     }
-    cloud.call("CreateVxlanVtep", vtep("172.30.0.1")).unwrap();
+    cloud.call("CreateVxlanVtep", vtep("172.30.0.9")).unwrap();
+    let (_, field, text) = cloud.refusal("AddKVMHost", host("172.30.0.9"));
+    assert_eq!(field.as_deref(), Some("managementIp"), "{text}");
 }
 
 #[test]
