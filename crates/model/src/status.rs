@@ -45,12 +45,6 @@ impl Board {
     pub fn status(&self, host: Id<Host>) -> &HostStatus {
         self.hosts.get(&host).unwrap_or(UNHEARD)
     }
-
-    /// A copy of what is known of `host`, to keep.
-    #[must_use]
-    pub fn host(&self, host: Id<Host>) -> HostStatus {
-        self.status(host).clone()
-    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn status(feed: &mut Feed, number: u128) -> HostStatus {
     let mut board = Board::default();
     feed.hosts.values_mut().for_each(|feed| feed.dirty = true);
     feed.publish(&mut board);
-    board.host(host(number))
+    board.status(host(number)).clone()
 }
 
 fn is_snapshot(messages: &[ServerMessage]) -> bool {

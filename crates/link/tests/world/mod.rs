@@ -163,9 +163,9 @@ impl World {
         holds: impl Fn(&HostStatus) -> bool,
     ) -> HostStatus {
         let id: Id<Host> = records::host_id(host);
-        let reached = timeout(WAIT, self.board.wait_for(|board| holds(&board.host(id)))).await;
-        let Ok(reached) = reached.map(|board| board.unwrap().host(id)) else {
-            panic!("host {host} never {what}: {:?}", self.board.borrow().host(id));
+        let reached = timeout(WAIT, self.board.wait_for(|board| holds(board.status(id)))).await;
+        let Ok(reached) = reached.map(|board| board.unwrap().status(id).clone()) else {
+            panic!("host {host} never {what}: {:?}", self.board.borrow().status(id));
         };
         reached
     }
