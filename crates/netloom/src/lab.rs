@@ -20,6 +20,9 @@ pub(crate) enum Verb {
         /// Where its server answers REST; port 0 picks a free one.
         #[arg(long, default_value_t = lab::LISTEN)]
         listen: SocketAddr,
+        /// How to print what was done.
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
     },
     /// Remove every trace of a lab.
     Down {
@@ -84,10 +87,10 @@ impl Format {
 
 pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Up { topology, which: Which { name, state_root }, listen } => {
+        Verb::Up { topology, which: Which { name, state_root }, listen, output } => {
             let binary = std::env::current_exe()?;
             let report = lab::up(&UpOptions { topology, name, state_root, binary, listen })?;
-            cli::print(&report)?;
+            output.print(&report)?;
         }
         Verb::Down { which } => lab::down(&which.name, &which.state_root)?,
         Verb::Exec { node, which, command } => {
