@@ -123,10 +123,10 @@ impl TestLab {
     pub fn settle(&self, hosts: &[&str]) {
         let client = self.client();
         for host in hosts {
-            let asked = [format!("name={host}"), "status=Connected".to_owned()];
-            let is_connected =
-                || client.query("/hosts", &asked).is_ok_and(|found| found.len() == 1);
-            assert!(wait::holds(LIMIT, is_connected), "{host} does not connect");
+            let asked =
+                [&format!("name={host}"), "status=Connected", "synced=true"].map(str::to_owned);
+            let is_settled = || client.query("/hosts", &asked).is_ok_and(|found| found.len() == 1);
+            assert!(wait::holds(LIMIT, is_settled), "{host} does not settle");
         }
     }
 

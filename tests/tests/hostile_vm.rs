@@ -31,7 +31,7 @@ const H2: Ipv4Addr = Ipv4Addr::new(172, 31, 255, 12);
 const FORGED: [(&str, u64); 5] = [
     ("spoofed_mac", 1),
     ("spoofed_address", 1),
-    // Of another tenant, on this host and on the other one; and of nobody.
+    // MACs of another tenant, on this host and on the other one; and nobody's.
     ("unknown_destination", 3),
     ("broadcast", 1),
     ("spoofed_arp_address", 4),
@@ -46,20 +46,26 @@ fn forged_frames_arrive_nowhere_and_are_counted() {
     let [evil, friend, blue_1, blue_2] =
         ["red-1", "red-2", "blue-1", "blue-2"].map(|vm| Wire::open(&lab.namespace(vm)));
     let marked = |marker: &[u8]| udp(RED_1, RED_2, PORT, marker);
+    let stolen = Ipv4Addr::new(10, 0, 0, 77);
+    let to_nobody = |marker: &[u8]| udp(RED_1, stolen, PORT, marker);
     // What is not forged arrives: the wires work.
     evil.send(&ethernet(friend.mac, evil.mac, IPV4, &marked(b"honest")));
     assert!(friend.hears(b"honest", Duration::from_secs(5)));
+    // Both tenants have the address. It is the sender's own tenant that gets the packet, whatever
+    // the MAC.
+    evil.send(&ethernet(blue_2.mac, evil.mac, IPV4, &marked(b"whose?")));
+    assert!(friend.hears(b"whose?", Duration::from_secs(5)));
+    assert!(!blue_2.hears(b"whose?", PATIENCE));
 
     let before = drops(&lab, "h1");
-    let stolen = Ipv4Addr::new(10, 0, 0, 77);
     let other_mac = [0xfa, 0x4c, 9, 9, 9, 9];
     let forged: [(&[u8], Vec<u8>); 6] = [
         (b"from-mac", ethernet(friend.mac, other_mac, IPV4, &marked(b"from-mac"))),
         (b"from-ip!", ethernet(friend.mac, evil.mac, IPV4, &udp(stolen, RED_2, PORT, b"from-ip!"))),
-        (b"to-blue1", ethernet(blue_1.mac, evil.mac, IPV4, &marked(b"to-blue1"))),
-        (b"to-blue2", ethernet(blue_2.mac, evil.mac, IPV4, &marked(b"to-blue2"))),
+        (b"to-blue1", ethernet(blue_1.mac, evil.mac, IPV4, &to_nobody(b"to-blue1"))),
+        (b"to-blue2", ethernet(blue_2.mac, evil.mac, IPV4, &to_nobody(b"to-blue2"))),
         (b"to-all!!", ethernet([0xff; 6], evil.mac, IPV4, &marked(b"to-all!!"))),
-        (b"unknown!", ethernet(other_mac, evil.mac, IPV4, &marked(b"unknown!"))),
+        (b"unknown!", ethernet(other_mac, evil.mac, IPV4, &to_nobody(b"unknown!"))),
     ];
     forged.iter().for_each(|(_, frame)| evil.send(frame));
     // ARP: "I am red-2", to all and to a tenant's neighbour. The sender's address is the marker.

@@ -40,8 +40,8 @@ pub struct Door {
     operations: BTreeMap<&'static str, Arc<Operation>>,
 }
 
-/// Longest body that strangers may send, in bytes: a name of 255 characters, each escaped (`\uXXXX`
-/// twice at most), a digest and tags fit in.
+/// Longest body that strangers may send, in bytes: a name of 255 characters, each escaped (12 bytes
+/// at most), a digest and tags fit in.
 const OPEN_BODY_MAX_BYTES: usize = 8 << 10;
 /// Longest body of all others, in bytes: many times the longest message, so that only mistakes and
 /// mischief meet it.

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, sync::Arc};
 use control::inventory;
 use model::{Error, FieldType, Kind, Record, Result, status::Board};
 use serde_json::{Map, Value, json};
-use store::Read;
+use store::{Read, Snapshot};
 use uuid::Uuid;
 
 use crate::condition::{Condition, Operator, plain, shown_time, type_of};
@@ -71,7 +71,7 @@ pub(crate) fn parse(kind: Kind, pairs: &[(String, String)]) -> Result<Query> {
 
 /// Runs a query: `{"inventories": [..], "total": n}`. Whole inventories are made of one page at
 /// most, unless a condition or the order asks for what only they have.
-pub(crate) fn run(query: &Query, read: &impl Read<Record>, board: &Board) -> Value {
+pub(crate) fn run(query: &Query, read: &Snapshot<Record>, board: &Board) -> Value {
     let derived = |name: &str| {
         inventory::derived_fields(query.kind).iter().any(|(derived, _)| *derived == name)
     };

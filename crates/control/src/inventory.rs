@@ -12,15 +12,15 @@ use model::{
     time::Timestamp,
 };
 use serde_json::{Map, Value, json};
-use store::Read;
+use store::{Read, Snapshot};
 use uuid::Uuid;
 
 /// A resource as JSON, as ZStack shows it: no hidden fields, no empty ones, times as text.
 #[must_use]
-pub fn show(record: &Record, read: &impl Read<Record>, board: &Board) -> Map<String, Value> {
+pub fn show(record: &Record, read: &Snapshot<Record>, board: &Board) -> Map<String, Value> {
     let mut shown = declared(record);
     match record {
-        Record::Host(host) => show_host(&mut shown, host, board),
+        Record::Host(host) => show_host(&mut shown, host, read.revision(), board),
         Record::L2VxlanNetworkPool(pool) => show_pool(&mut shown, pool, read),
         Record::L2VxlanNetwork(network) => show_l2(&mut shown, network, read),
         Record::L3Network(l3) => show_l3(&mut shown, l3, read),
@@ -51,13 +51,16 @@ pub fn declared(record: &Record) -> Map<String, Value> {
     shown
 }
 
-fn show_host(shown: &mut Map<String, Value>, host: &Host, board: &Board) {
+/// `synced`: the host has last said that it holds all that concerns it, and exactly that.
+fn show_host(shown: &mut Map<String, Value>, host: &Host, revision: u64, board: &Board) {
     let status = match board.hosts.get(&host.uuid) {
         Some(status) if status.connected => "Connected",
         Some(_) => "Disconnected",
         None => "Connecting",
     };
     shown.insert("status".into(), status.into());
+    let status = board.status(host.uuid);
+    shown.insert("synced".into(), (status.agrees && status.acked_revision >= revision).into());
 }
 
 fn show_pool(shown: &mut Map<String, Value>, pool: &L2VxlanNetworkPool, read: &impl Read<Record>) {
@@ -117,7 +120,7 @@ fn show_nic(shown: &mut Map<String, Value>, nic: &VmNic) {
 fn show_instance(
     shown: &mut Map<String, Value>,
     instance: &VmInstance,
-    read: &impl Read<Record>,
+    read: &Snapshot<Record>,
     board: &Board,
 ) {
     let status = board.status(instance.host_uuid);
@@ -144,7 +147,7 @@ fn children(read: &impl Read<Record>, kind: Kind, field: &str, parent: Uuid) -> 
 pub fn derived_fields(kind: Kind) -> &'static [(&'static str, FieldType)] {
     const CLUSTERS: (&str, FieldType) = ("attachedClusterUuids", FieldType::List(&FieldType::Uuid));
     match kind {
-        Host::KIND => &[("status", FieldType::Text)],
+        Host::KIND => &[("status", FieldType::Text), ("synced", FieldType::Bool)],
         L2VxlanNetworkPool::KIND => &[CLUSTERS],
         L2VxlanNetwork::KIND => &[CLUSTERS, ("virtualNetworkId", FieldType::Integer)],
         VmNic::KIND => &[

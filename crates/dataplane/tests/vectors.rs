@@ -113,7 +113,7 @@ fn counted(before: &Counters, after: &Counters, vector: &Vector) -> Result<(), S
     same("traffic", &traffic, &vector.traffic)
 }
 
-/// A drop has one event, with the start of the frame.
+/// A drop has one event, with the start of the frame as it is by then.
 fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> Result<(), String> {
     let events = harness.plane.events().unwrap();
     if verdict.kind != 1 {
@@ -124,7 +124,7 @@ fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> R
     same("reason", &event.reason.map(|reason| reason.number()), &Some(verdict.value))?;
     same("interface", &event.ifindex, &vector.meta.ifindex)?;
     let length = event.header.len();
-    let frame = &vector.before.frame;
+    let frame = vector.expected_frame();
     let whole = frame.len().min(64);
     if length < 14 || length + 28 < whole {
         return Err(format!("the event has only {length} of {whole} bytes"));

@@ -81,20 +81,22 @@ impl<'a> Applier<'a> {
         Ok(applied)
     }
 
-    /// Waits until all hosts are connected and all VMs run.
+    /// Waits until all hosts are connected and hold what they should, and all VMs run.
     pub(crate) fn settle(&self, topology: &Topology) -> Result<(), Error> {
-        let vms = topology.vms().into_iter().map(|vm| (Kind::VmInstance, vm, "state", "Running"));
-        let hosts =
-            topology.hosts.iter().map(|host| (Kind::Host, host.as_str(), "status", "Connected"));
+        let vms = topology.vms().into_iter();
+        let vms = vms.map(|vm| (Kind::VmInstance, vm, "state", json!("Running")));
+        let hosts = topology.hosts.iter().flat_map(|host| {
+            [("status", json!("Connected")), ("synced", json!(true))]
+                .map(|(field, value)| (Kind::Host, host.as_str(), field, value))
+        });
         let wanted: Vec<_> = hosts.chain(vms).collect();
         let mut late = String::new();
         let settled = wait::until(SETTLE_LIMIT, || {
             self.check_agents()?;
             for (kind, name, field, value) in &wanted {
-                let found = self.find(*kind, name)?;
-                let is = found.as_ref().and_then(|it| it[field].as_str()).unwrap_or("absent");
-                if is != *value {
-                    late = format!("{name} is {is}, not {value}");
+                let found = self.find(*kind, name)?.unwrap_or_default();
+                if found[field] != *value {
+                    late = format!("{field} of {name} is {}, not {value}", found[field]);
                     return Ok::<_, Error>(None);
                 }
             }

@@ -8,15 +8,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Failure, runtime};
 
+/// Where what belongs to a host's agent is.
+#[derive(Args)]
+pub(crate) struct Directories {
+    /// Where the agent keeps its identity and its last desired state; it makes it if missing.
+    #[arg(long, default_value = "/var/lib/netloom/agent")]
+    pub(crate) data: PathBuf,
+    /// Where its eBPF programs and maps are pinned; it mounts a bpffs there if none is.
+    #[arg(long, default_value = "/sys/fs/bpf/netloom")]
+    pub(crate) bpffs: PathBuf,
+}
+
 /// What `netloom agent` takes.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Where it keeps its identity and its last desired state; made if missing.
-    #[arg(long, default_value = "/var/lib/netloom/agent")]
-    data: PathBuf,
-    /// Where its eBPF programs and maps are pinned; a bpffs is mounted there if none is.
-    #[arg(long, default_value = "/sys/fs/bpf/netloom")]
-    bpffs: PathBuf,
+    #[command(flatten)]
+    directories: Directories,
     /// What the names of its instances' namespaces start with.
     #[arg(long, default_value = "nl")]
     prefix: String,
@@ -27,12 +34,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
-    let config = agent::Config {
-        data: arguments.data,
-        bpffs: arguments.bpffs,
-        prefix: arguments.prefix,
-        enrol: arguments.enrol,
-    };
+    let Directories { data, bpffs } = arguments.directories;
+    let config = agent::Config { data, bpffs, prefix: arguments.prefix, enrol: arguments.enrol };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

@@ -70,7 +70,7 @@ fn port_stages<K: Kernel>(
         Admission::Forward => {}
     }
     // The lookup comes first: a packet that has nowhere to go takes no place in the table.
-    let station = forward::lookup(kernel, port.net, packet)?;
+    let station = forward::station(kernel, port.net, packet)?;
     let receiver = match station.as_local() {
         Some(key) => forward::local_port(kernel, &key, port)?,
         None => forward::tunnel(kernel)?,

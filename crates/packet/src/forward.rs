@@ -5,9 +5,38 @@
 
 use crate::conntrack::Zone;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
-use crate::maps::{Fdb, FdbKey, Port, PortKey};
+use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
 use crate::parse::Packet;
 use crate::reason::DropReason;
+
+/// Where the frame goes: the station of its destination MAC, or else that of its address, which
+/// is then written into the frame.
+///
+/// The second is for an address that has passed to another NIC. Nothing announces that to the
+/// guests: their neighbour caches keep the former owner's MAC, for as long as they like.
+#[inline(always)]
+pub(crate) fn station<K: Kernel>(
+    kernel: &mut K,
+    net: u32,
+    packet: &mut Packet,
+) -> Result<Fdb, DropReason> {
+    if let Ok(fdb) = lookup(kernel, net, packet) {
+        return Ok(fdb);
+    }
+    readdress(kernel, net, packet);
+    lookup(kernel, net, packet)
+}
+
+/// Gives the frame the MAC of the station that its address belongs to, if there is one.
+#[inline(never)]
+fn readdress<K: Kernel>(kernel: &mut K, net: u32, packet: &mut Packet) {
+    let key = NeighKey { net, addr: packet.destination };
+    if let Some(neigh) = kernel.neigh(&key)
+        && kernel.store(0, &neigh.mac.0)
+    {
+        packet.destination_mac = neigh.mac;
+    }
+}
 
 /// Where the destination MAC is in the network.
 #[inline(always)]

@@ -81,7 +81,7 @@ reasons! {
     Multicast = 20 "multicast",
     /// IPv6 traffic other than ND from the port's own link-local address, which is not routed.
     LinkLocal = 21 "link_local",
-    /// The destination MAC is not in the network.
+    /// Neither the destination MAC nor, from a port, the destination address is in the network.
     UnknownDestination = 22 "unknown_destination",
     /// The destination is the port that the frame came from.
     Hairpin = 23 "hairpin",

@@ -1,6 +1,10 @@
 //! What inventories show.
 
-use model::{Kind, status::Board};
+use model::{
+    Id, Kind,
+    resource::host::Host,
+    status::{Board, HostStatus},
+};
 use netloom_control::inventory;
 use serde_json::json;
 use store::Read;
@@ -23,5 +27,21 @@ fn every_shown_field_is_known_to_queries() {
             let structures = inventory::derived_structures(*kind);
             assert!(known || structures.contains(&name.as_str()), "{kind:?} {name}");
         }
+    }
+}
+
+#[test]
+fn a_host_is_synced_once_it_agrees_up_to_the_newest_revision() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let snapshot = cloud.snapshot();
+    let host: Id<Host> = fixture.hosts[0].parse().unwrap();
+    let record = snapshot.get(Kind::Host, host.uuid()).unwrap();
+    let newest = snapshot.revision();
+    for (acked_revision, agrees, synced) in
+        [(newest, true, true), (newest - 1, true, false), (newest, false, false)]
+    {
+        let status = HostStatus { acked_revision, agrees, ..HostStatus::default() };
+        let board = Board { hosts: [(host, status)].into() };
+        assert_eq!(inventory::show(&record, &snapshot, &board)["synced"], synced);
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Id, Timestamp};
 
-/// A machine that runs instances. Its `status` in the API comes from the status board.
+/// A machine that runs instances. Its `status` and `synced` in the API come from the status board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
 #[resource(path = "/hosts", name_scope = "zoneUuid")]

@@ -3,7 +3,7 @@
 use super::Vector;
 use super::frame::{Ip, ethernet, icmp, tcp, udp};
 use super::world::{
-    A, A_NUMBER, B, B_NUMBER, C, R, VNI, a_to, addr, connection, from_a, mirrored, now,
+    A, A_NUMBER, B, B_NUMBER, C, R, Station, VNI, a_to, addr, connection, from_a, mirrored, now,
 };
 use crate::{Addr, DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, State, Verdict};
 
@@ -13,6 +13,7 @@ pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = frame_vectors();
     vectors.extend(guard_vectors());
     vectors.extend(destination_vectors());
+    vectors.extend(unknown_mac_vectors());
     vectors.extend(foreign_vectors());
     vectors.extend(truncated_vectors());
     vectors.extend(fragment_vectors());
@@ -115,6 +116,45 @@ fn guard_vectors() -> Vec<Vector> {
     ]
 }
 
+/// Frames to a MAC that the network does not have, and then to an address that it may have.
+fn unknown_mac_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    const FORMER: Mac = Mac([2, 0, 0, 0, 0, 0xd]);
+    let passed_on = |name, owner: Station, packet: Ip| {
+        let mut vector = from_a(name, packet.frame(FORMER, A.mac));
+        vector.frame_after = Some(a_to(owner, &packet));
+        vector
+    };
+    let stranger = Ip::new(A.v4, "10.0.0.77", 17, udp(1, 2));
+    vec![
+        passed_on("an address has passed to a local port", B, syn_v4()).a_reaches_b(),
+        passed_on("and to one over ipv6", B, syn_v6()).a_reaches_b(),
+        passed_on("an address has passed to a remote station", R, {
+            Ip::new(A.v4, R.v4, 17, udp(1, 2))
+        })
+        .a_reaches_r(),
+        passed_on("and to one over ipv6, remote", R, Ip::new(A.v6, R.v6, 17, udp(1, 2)))
+            .a_reaches_r(),
+        passed_on(
+            "an address has passed to the sender itself",
+            A,
+            Ip::new(A.v4, A.v4, 17, udp(1, 2)),
+        )
+        .dropped(A_NUMBER, Why::Hairpin),
+        passed_on("an address is known, its station is not yet", R, {
+            Ip::new(A.v4, R.v4, 17, udp(1, 2))
+        })
+        .with(|memory| {
+            memory.fdb.remove(&FdbKey::new(1, R.mac));
+        })
+        .dropped(A_NUMBER, Why::UnknownDestination),
+        from_a("neither mac nor address is known", stranger.frame(FORMER, A.mac))
+            .dropped(A_NUMBER, Why::UnknownDestination),
+        from_a("a station of another network is unknown", a_to(C, &stranger))
+            .dropped(A_NUMBER, Why::UnknownDestination),
+    ]
+}
+
 /// A port's budget is not for connections to addresses that it does not have.
 fn foreign_vectors() -> Vec<Vector> {
     let opened = |remote| now(connection((A.v4, 1), (remote, 2), 17), State::Opening);
@@ -166,13 +206,6 @@ fn destination_vectors() -> Vec<Vector> {
             a_to(B, &Ip::new(A.v4, B.v4, 132, vec![0; 12]))
         })
         .a_reaches_b(),
-        from_a("unknown destination", a_to(R, &syn_v4()))
-            .with(|memory| {
-                memory.fdb.remove(&FdbKey::new(1, R.mac));
-            })
-            .dropped(A_NUMBER, Why::UnknownDestination),
-        from_a("a station of another network is unknown", a_to(C, &syn_v4()))
-            .dropped(A_NUMBER, Why::UnknownDestination),
         from_a("a frame to oneself", a_to(A, &syn_v4())).dropped(A_NUMBER, Why::Hairpin),
         from_a("the local port has no configuration", a_to(B, &syn_v4()))
             .with(|memory| {
