@@ -164,6 +164,8 @@ impl Feed {
             over: over.clone(),
         });
         feed.status.connected = true;
+        // Its machine may have started anew: only what it says from now on counts.
+        feed.status.agrees = false;
         feed.dirty = true;
         wake.notify_one();
         Ticket { host, number, wake, over }

@@ -67,6 +67,15 @@ impl Agent {
     }
 }
 
+/// Host 1 holds the one instance that revision 5 gave it, and has not reported yet.
+fn told() -> (Feed, Agent, Ticket) {
+    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let ticket = agent.connect(&mut feed, 1);
+    agent.take(feed.pull(&ticket));
+    (feed, agent, ticket)
+}
+
 fn status(feed: &mut Feed, number: u128) -> HostStatus {
     let mut board = Board::default();
     feed.hosts.values_mut().for_each(|feed| feed.dirty = true);
@@ -159,10 +168,7 @@ fn a_second_session_replaces_the_first() {
 
 #[test]
 fn the_watermark_passes_revisions_that_do_not_concern_the_host() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
-    let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    let (mut feed, mut agent, ticket) = told();
     assert_eq!(status(&mut feed, 1).acked_revision, 0, "sent is not acknowledged");
     feed.apply(6, BTreeMap::new());
     feed.report(&ticket, agent.report());
@@ -185,10 +191,7 @@ fn the_watermark_passes_revisions_that_do_not_concern_the_host() {
 
 #[test]
 fn agreement_needs_the_objects_and_the_kernel() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
-    let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    let (mut feed, agent, ticket) = told();
     feed.report(&ticket, agent.report());
     assert!(status(&mut feed, 1).agrees);
 
@@ -201,6 +204,20 @@ fn agreement_needs_the_objects_and_the_kernel() {
     feed.report(&ticket, Report { digests, ..agent.report() });
     assert!(!status(&mut feed, 1).agrees);
     assert!(is_snapshot(&feed.pull(&ticket)), "other objects are replaced");
+}
+
+#[test]
+fn agreement_is_said_anew_on_each_stream() {
+    let (mut feed, mut agent, first) = told();
+    feed.report(&first, agent.report());
+    feed.disconnect(&first);
+    assert!(status(&mut feed, 1).agrees, "the last word of a host that is away");
+
+    let second = agent.connect(&mut feed, 1);
+    assert!(!status(&mut feed, 1).agrees);
+    agent.take(feed.pull(&second));
+    feed.report(&second, agent.report());
+    assert!(status(&mut feed, 1).agrees);
 }
 
 #[test]
@@ -252,10 +269,7 @@ fn a_host_that_does_not_report_is_sent_no_more_until_it_does() {
 
 #[test]
 fn a_report_about_a_state_that_was_never_sent_counts_for_nothing() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
-    let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    let (mut feed, mut agent, ticket) = told();
     agent.revision = 900;
     feed.report(&ticket, agent.report());
     assert_eq!(status(&mut feed, 1).acked_revision, 0);
@@ -263,10 +277,7 @@ fn a_report_about_a_state_that_was_never_sent_counts_for_nothing() {
 
 #[test]
 fn an_incomplete_report_acknowledges_nothing_but_tells_why() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
-    let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    let (mut feed, agent, ticket) = told();
     let failed = BTreeMap::from([(Uuid::from_u128(9), "busy".to_owned())]);
     feed.report(&ticket, Report { complete: false, failed: failed.clone(), ..agent.report() });
     let seen = status(&mut feed, 1);
@@ -275,10 +286,7 @@ fn an_incomplete_report_acknowledges_nothing_but_tells_why() {
 
 #[test]
 fn a_host_speaks_for_its_own_objects_only() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
-    let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    let (mut feed, agent, ticket) = told();
     let up = [10, 66].map(Uuid::from_u128).into();
     feed.report(&ticket, Report { up, ..agent.report() });
     assert_eq!(status(&mut feed, 1).up, [Uuid::from_u128(10)].into());
