@@ -11,7 +11,8 @@ use uuid::Uuid;
 /// How long a session lasts, in seconds (ZStack: `identity/session.timeout`).
 pub const SESSION_SECONDS: i64 = 7200;
 /// Sessions of one account at most (ZStack: `identity/session.maxConcurrent`); a further one ends
-/// the oldest.
+/// the one that was not used for the longest time. So those who log in for each call and never out
+/// end each other's, not one that is in use.
 pub const SESSIONS_PER_ACCOUNT: usize = 500;
 
 /// An open session.
@@ -23,6 +24,8 @@ pub struct Session {
     pub account: Id<Account>,
     /// When it was opened.
     pub created: Timestamp,
+    /// When it was last used.
+    pub used: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
 }
@@ -37,29 +40,31 @@ impl Sessions {
     /// Opens a session.
     pub fn open(&self, account: Id<Account>, now: Timestamp) -> Session {
         let expires = now.plus_seconds(SESSION_SECONDS);
-        let session = Session { uuid: Uuid::new_v4(), account, created: now, expires };
+        let session = Session { uuid: Uuid::new_v4(), account, created: now, used: now, expires };
         let mut open = self.lock();
         open.retain(|_, session| session.expires > now);
-        let mut own: Vec<_> = open.values().filter(|s| s.account == account).cloned().collect();
-        if own.len() >= SESSIONS_PER_ACCOUNT {
-            own.sort_by_key(|session| session.created);
-            open.remove(&own[0].uuid);
+        let own = || open.values().filter(|session| session.account == account);
+        let idle = own().min_by_key(|session| session.used).map(|session| session.uuid);
+        if let (true, Some(idle)) = (own().count() >= SESSIONS_PER_ACCOUNT, idle) {
+            open.remove(&idle);
         }
         open.insert(session.uuid, session.clone());
         session
     }
 
-    /// The session with this uuid.
+    /// The session with this uuid, which is used now.
     ///
     /// # Errors
     /// [`Code::InvalidSession`] when it is unknown or over.
     pub fn check(&self, uuid: &str, now: Timestamp) -> Result<Session> {
-        let uuid = model::id::parse_uuid(uuid);
-        let found = uuid.and_then(|uuid| self.lock().get(&uuid).cloned());
-        found.filter(|session| session.expires > now).ok_or_else(|| {
+        let mut open = self.lock();
+        let found = model::id::parse_uuid(uuid).and_then(|uuid| open.get_mut(&uuid));
+        let Some(session) = found.filter(|session| session.expires > now) else {
             let error = Error::new(Code::InvalidSession, "the session is unknown or expired");
-            error.hint("log in again")
-        })
+            return Err(error.hint("log in again"));
+        };
+        session.used = now;
+        Ok(session.clone())
     }
 
     /// Closes a session, if it is open.
@@ -87,10 +92,12 @@ mod tests {
         let end = Timestamp(SESSION_SECONDS * 1000);
         assert!(sessions.check(&text(&first), Timestamp(end.0 - 1)).is_ok());
         assert!(sessions.check(&text(&first), end).is_err());
-        for at in 1..=500 {
+        let second = sessions.open(account, Timestamp(1));
+        for at in 2..=600 {
             sessions.open(account, Timestamp(at));
+            assert!(sessions.check(&text(&first), Timestamp(at)).is_ok(), "in use");
         }
-        assert!(sessions.check(&text(&first), Timestamp(501)).is_err(), "the oldest made room");
+        assert!(sessions.check(&text(&second), Timestamp(601)).is_err(), "an idle one made room");
         let last = sessions.open(account, Timestamp(502));
         sessions.close(&text(&last));
         assert!(sessions.check(&text(&last), Timestamp(503)).is_err());
