@@ -63,7 +63,7 @@ gen: ## regenerate committed code
 gen-check: ## is the committed generated code current?
 	$(CARGO) run --locked -p xtask --features gen -- gen --check
 
-deny: ## licences, duplicates and advisories of dependencies (slow to build the first time)
+deny: ## licences, duplicates and sources of dependencies (slow to build the first time)
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny --all-features check bans licenses sources
 
