@@ -67,11 +67,19 @@ impl Rest {
         self.clone().with("prefer", "wait=30").send("POST", path, &body).unwrap()
     }
 
-    /// All resources below a path.
+    /// All resources below a path, page by page.
     pub fn all(&self, path: &str) -> Vec<Value> {
-        let answer = self.send("GET", &format!("{path}?limit=1000000"), "").unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.body["inventories"].as_array().unwrap().clone()
+        let mut all = Vec::new();
+        loop {
+            let page = format!("{path}?limit=10000&start={}", all.len());
+            let answer = self.send("GET", &page, "").unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let page = answer.body["inventories"].as_array().unwrap();
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page.iter().cloned());
+        }
     }
 }
 

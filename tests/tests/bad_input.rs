@@ -91,6 +91,10 @@ fn cases(rest: &Rest) -> Vec<Case> {
         ("a blank name", zones.clone(), json!({"name": " "}), bad, "name"),
         ("a long name", zones.clone(), json!({"name": "x".repeat(256)}), bad, "name"),
         ("a number as name", zones.clone(), json!({"name": 5}), bad, "name"),
+        ("a name of other blanks", zones.clone(), json!({"name": "\u{2003}"}), bad, "name"),
+        ("a name with nothing to see", zones.clone(), json!({"name": "\u{3164}"}), bad, "name"),
+        ("a zero-width space", zones.clone(), json!({"name": "la\u{200b}b"}), bad, "name"),
+        ("text turned around", zones.clone(), json!({"name": "la\u{202e}b"}), bad, "name"),
         ("an unknown field", zones.clone(), json!({"name": "z", "nmae": 1}), bad, "nmae"),
         (
             "a uuid of another form",
@@ -99,7 +103,6 @@ fn cases(rest: &Rest) -> Vec<Case> {
             bad,
             "resourceUuid",
         ),
-        ("a duplicate name", zones.clone(), json!({"name": "lab"}), "NL.1001", "name"),
         (
             "a uuid that is taken",
             zones,

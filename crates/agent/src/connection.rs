@@ -10,12 +10,14 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Identity as TlsIdentity};
+use uuid::Uuid;
 use wire::{
-    HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL,
+    HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
-    message::{AgentMessage, Hello, Report, ServerMessage},
+    message::{AgentMessage, Hello, Report, ServerMessage, Welcome},
     parts::Assembly,
+    versions::Versions,
 };
 
 use crate::{
@@ -50,10 +52,10 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
-    let mut session = Session { identity, desired, achieved, greeted: false };
+    let mut session = Session { identity, desired, achieved, lineage: None, greeted: false };
     let mut backoff = Backoff::default();
     loop {
-        session.greeted = false;
+        (session.greeted, session.lineage) = (false, None);
         let Some(ending) = stop.run_until_cancelled(session.run()).await else { return Ok(()) };
         if session.greeted {
             backoff.reset();
@@ -71,6 +73,8 @@ struct Session {
     identity: Identity,
     desired: watch::Sender<Option<Desired>>,
     achieved: watch::Receiver<Option<Achieved>>,
+    /// The lineage of the server's store, once it has said so.
+    lineage: Option<Uuid>,
     /// The server has said at which revision the host is: reports mean something to it.
     greeted: bool,
 }
@@ -118,9 +122,12 @@ impl Session {
         let desired = desired.as_ref();
         Hello {
             protocol: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            tables: Versions::own(),
             host: self.identity.host,
             revision: desired.map_or(0, |desired| desired.revision),
+            lineage: desired.and_then(|desired| desired.lineage),
             digests: desired.map(|desired| desired.holding.digests()).unwrap_or_default(),
         }
     }
@@ -165,14 +172,34 @@ impl Session {
     /// Takes a part; with the last one, what is wanted changes.
     fn take(&mut self, assembly: &mut Assembly, message: pb::ServerMessage) -> Result<(), Ending> {
         let message = ServerMessage::try_from(message).map_err(|error| error.to_string())?;
+        if let ServerMessage::Welcome(welcome) = message {
+            return self.welcome(welcome);
+        }
         let held = self.desired.borrow().as_ref().map(|desired| Arc::clone(&desired.holding));
         let held = held.unwrap_or_else(|| Arc::new(Holding::default()));
         let done = assembly.take(&held, message).map_err(|error| error.to_string())?;
         if let Some((revision, holding)) = done {
             tracing::debug!(revision, objects = holding.objects().len(), "new desired state");
             self.greeted = true;
-            self.desired.send_replace(Some(Desired { revision, holding: Arc::new(holding) }));
+            self.desired.send_replace(Some(Desired {
+                revision,
+                lineage: self.lineage,
+                holding: Arc::new(holding),
+            }));
         }
+        Ok(())
+    }
+
+    fn welcome(&mut self, welcome: Welcome) -> Result<(), Ending> {
+        let Welcome { protocol, server_version, lineage } = welcome;
+        if protocol < PROTOCOL_MIN {
+            return Err(format!(
+                "the server ({server_version}) speaks protocol {protocol}, this agent needs \
+                 {PROTOCOL_MIN} or newer: upgrade the server"
+            ));
+        }
+        tracing::debug!(server_version, %lineage, "welcome");
+        self.lineage = Some(lineage);
         Ok(())
     }
 
@@ -184,8 +211,8 @@ impl Session {
         if !outcome.trouble.is_empty() {
             failed.insert(self.identity.host, outcome.trouble.join("; "));
         }
-        let (complete, kernel, up) = (outcome.complete, outcome.kernel, outcome.up);
-        Some(Report { revision, complete, digests, kernel, up, failed })
+        let (processed, kernel, up) = (outcome.processed, outcome.kernel, outcome.up);
+        Some(Report { revision, processed, digests, kernel, up, failed })
     }
 }
 

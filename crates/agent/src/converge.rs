@@ -19,13 +19,14 @@ use crate::{
 /// What became of a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What must be gone is gone, and what must be there is there or in `failed`.
-    pub complete: bool,
+    /// The host could be seen and its maps written: what must be there is there or in `failed`,
+    /// and what must be gone is gone or in `failed`.
+    pub processed: bool,
     /// The digest of the facts that the maps hold.
     pub kernel: SetDigest,
     /// Instances that run and ports that are up and guarded.
     pub up: BTreeSet<Uuid>,
-    /// Objects that could not be applied, with the reason.
+    /// Objects that could not be applied or removed, with the reason.
     pub failed: BTreeMap<Uuid, String>,
     /// What concerns the host as a whole.
     pub trouble: Vec<String>,
@@ -35,7 +36,7 @@ impl Outcome {
     /// Whether there is something to try again soon.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.complete && self.failed.is_empty() && self.trouble.is_empty()
+        self.processed && self.failed.is_empty() && self.trouble.is_empty()
     }
 }
 
@@ -69,9 +70,9 @@ impl<K: Kernel> Converger<K> {
         let wanted = plan::wanted(desired);
         self.prepared.retain(|uuid, _| wanted.instances.contains_key(uuid));
         let mut outcome =
-            Outcome { complete: true, failed: wanted.unusable.clone(), ..Outcome::default() };
+            Outcome { processed: true, failed: wanted.unusable.clone(), ..Outcome::default() };
         if let Err(refusal) = self.kernel.tunnel().await {
-            outcome.lacks_tunnel(&wanted, &refusal);
+            outcome.lacks_tunnel(desired, &refusal);
         }
         let observed = match self.kernel.observe().await {
             Ok(observed) => observed,
@@ -116,7 +117,7 @@ impl<K: Kernel> Converger<K> {
         for ifindex in discard {
             pass.changed = true;
             if let Err(refusal) = self.kernel.discard(ifindex).await {
-                pass.outcome.complete = false;
+                // It stays guarded, and the maps do not know it: nothing passes.
                 pass.outcome.trouble.push(format!("interface {ifindex}: {refusal}"));
             }
         }
@@ -138,7 +139,7 @@ impl<K: Kernel> Converger<K> {
                 true
             }
             Err(refusal) => {
-                pass.outcome.complete = false;
+                pass.outcome.processed = false;
                 pass.outcome.trouble.push(format!("data plane: {refusal}"));
                 false
             }
@@ -222,6 +223,10 @@ impl<K: Kernel> Converger<K> {
                 outcome.up.remove(nic);
             }
         }
+        for uuid in plan::surplus(&pass.wanted, &pass.observed) {
+            let reason = || "ought to be gone and is still there".to_owned();
+            outcome.failed.entry(uuid).or_insert_with(reason);
+        }
         for (uuid, reason) in &outcome.failed {
             tracing::warn!(uuid = %uuid.simple(), reason, "not applied; trying again");
         }
@@ -233,11 +238,10 @@ impl<K: Kernel> Converger<K> {
 }
 
 impl Pass<'_> {
-    /// Notes the end of something that must not be there.
+    /// Notes what became of something that must not be there.
     fn must(&mut self, uuid: Uuid, what: &str, done: Result<(), Refusal>) -> bool {
         self.changed = true;
         if let Err(refusal) = &done {
-            self.outcome.complete = false;
             self.outcome.failed.insert(uuid, format!("{what}: {refusal}"));
         }
         done.is_ok()
@@ -245,19 +249,23 @@ impl Pass<'_> {
 }
 
 impl Outcome {
-    /// Ports work on this host only, which nobody has asked for.
-    fn lacks_tunnel(&mut self, wanted: &Wanted, refusal: &Refusal) {
+    /// Ports of tunnel networks work on this host only, which nobody has asked for.
+    fn lacks_tunnel(&mut self, desired: &Holding, refusal: &Refusal) {
         let reason = format!("the host has no tunnel device: {refusal}");
-        for nic in wanted.instances.values().flat_map(|instance| &instance.nics) {
-            self.failed.insert(nic.uuid, reason.clone());
+        let before = self.failed.len();
+        for nic in plan::tunneled(desired) {
+            self.failed.entry(nic).or_insert_with(|| reason.clone());
         }
-        self.trouble.push(reason);
+        // A host that has networks, and none with tunnels, does not need the device.
+        if self.failed.len() > before || desired.objects().is_empty() {
+            self.trouble.push(reason);
+        }
     }
 
     /// Nothing can be seen, so nothing can be said.
     fn blind(mut self, refusal: &Refusal) -> Self {
         tracing::warn!(%refusal, "cannot see what is on the host");
-        self.complete = false;
+        self.processed = false;
         self.trouble.push(format!("cannot see what is there: {refusal}"));
         self
     }
@@ -319,7 +327,7 @@ mod tests {
         memory.state().broken.insert(uuid(sample::INSTANCE));
         let mut converger = Converger::new(memory.clone());
         let outcome = converger.pass(&desired).await;
-        assert!(outcome.complete && !outcome.is_clean());
+        assert!(outcome.processed && !outcome.is_clean());
         assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(sample::INSTANCE)]);
         assert_eq!(outcome.up, [40, 41].map(uuid).into());
 
@@ -330,16 +338,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_not_acknowledged() {
+    async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_told_with_its_nics() {
         let memory = Memory::default();
         pass(&memory, &sample::two_networks()).await;
         memory.state().broken.insert(uuid(sample::INSTANCE));
         let outcome = pass(&memory, &Holding::default()).await;
-        assert!(!outcome.complete);
+        assert!(outcome.processed, "what else there is goes on");
         assert!(outcome.failed[&uuid(sample::INSTANCE)].starts_with("cannot be removed"));
+        let told: Vec<_> = outcome.failed.keys().copied().collect();
+        assert_eq!(told, [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid));
         let state = memory.state();
         assert_eq!(state.attached.len(), 2);
         assert_eq!(state.tables, Tables::default(), "the guard lets nothing pass");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_cannot_be_seen_or_written_acknowledges_nothing() {
+        let (memory, desired) = (Memory::default(), sample::two_networks());
+        memory.state().maps_refused = true;
+        let outcome = pass(&memory, &desired).await;
+        assert!(!outcome.processed);
+        memory.state().maps_refused = false;
+        assert!(pass(&memory, &desired).await.is_clean());
+    }
+
+    #[tokio::test]
+    async fn ports_of_an_uplink_stay_closed_and_hold_nothing_else_up() {
+        let memory = Memory::default();
+        let mut desired = sample::two_networks();
+        desired.upsert(sample::uplink(3));
+        desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
+        let outcome = pass(&memory, &desired).await;
+        assert!(outcome.processed);
+        assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(33)]);
+        assert!(outcome.failed[&uuid(33)].contains("uplinks are not supported by this agent yet"));
+        assert_eq!(outcome.up.len(), 3, "the instance and its other two ports");
+        assert!(!memory.state().nics.contains_key(&uuid(33)));
+    }
+
+    #[tokio::test]
+    async fn without_a_tunnel_only_ports_of_tunnel_networks_fail() {
+        let memory = Memory::default();
+        let mut desired = Holding::default();
+        desired.upsert(sample::uplink(3));
+        desired.upsert(sample::instance(sample::INSTANCE));
+        desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
+        memory.state().no_tunnel = true;
+        let outcome = pass(&memory, &desired).await;
+        assert!(outcome.failed.values().all(|reason| reason.contains("uplinks")), "{outcome:?}");
+        assert!(outcome.trouble.is_empty());
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 use compute::{Driver, InstanceSpec, Netns, Prepared};
 use dataplane::{DataPlane, Hold, Options, Tables};
 use hostnet::{Netlink, VxlanSpec};
-use model::resource::{vm_nic::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
+use model::resource::{l2_network::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
 use uuid::Uuid;
 
 use crate::{

@@ -6,6 +6,7 @@ use std::{
     fmt::{self, Display},
     net::IpAddr,
     path::Path,
+    sync::Arc,
 };
 
 use dataplane::{Counters, Tables, View};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use uuid::Uuid;
 use wire::{
     fact::{self, Fact, Station},
-    object::{Object, Port},
+    object::{Object, Port, Table},
 };
 
 use crate::{
@@ -129,7 +130,7 @@ pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
 }
 
 fn report(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Inspection {
-    let wanted = desired.map(|d| fact::facts(d.holding.objects().values())).unwrap_or_default();
+    let wanted = desired.map(|d| fact::facts(d.holding.objects())).unwrap_or_default();
     let held = render::facts(tables);
     let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(words).collect();
     Inspection {
@@ -147,22 +148,21 @@ fn report(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> In
 
 fn saved(desired: &Desired) -> Saved {
     let digests = desired.holding.digests();
-    let count =
-        |is: fn(&Object) -> bool| desired.holding.objects().values().filter(|o| is(o)).count();
-    let line =
-        |count, digest: wire::digest::SetDigest| ObjectsLine { count, digest: digest.to_string() };
-    let objects = BTreeMap::from([
-        ("network", line(count(|o| matches!(o, Object::Network(_))), digests.network)),
-        ("peer", line(count(|o| matches!(o, Object::Peer(_))), digests.peer)),
-        ("instance", line(count(|o| matches!(o, Object::Instance(_))), digests.instance)),
-        ("port", line(count(|o| matches!(o, Object::Port(_))), digests.port)),
-    ]);
+    let line = |table: &Table| {
+        let of_table = desired.holding.objects().keys().filter(|key| key.table == *table);
+        let digest = digests.table(*table).to_string();
+        (table.name(), ObjectsLine { count: of_table.count(), digest })
+    };
+    let objects = Table::ALL.iter().map(line).collect();
     let kernel = desired.holding.kernel_digest().to_string();
     Saved { revision: desired.revision, objects, kernel }
 }
 
 fn ports(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Vec<PortLine> {
-    let objects = || desired.into_iter().flat_map(|desired| desired.holding.objects().values());
+    let objects = || {
+        let held = desired.into_iter().flat_map(|desired| desired.holding.objects().values());
+        held.map(Arc::as_ref)
+    };
     let wanted: BTreeMap<u32, &Port> = objects()
         .filter_map(|object| match object {
             Object::Port(port) => Some((port.number, port)),
@@ -297,13 +297,11 @@ fn short(digest: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::sample;
 
     fn desired() -> Desired {
-        Desired { revision: 7, holding: Arc::new(sample::two_networks()) }
+        Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
     }
 
     fn tables() -> Tables {

@@ -32,6 +32,8 @@ pub struct State {
     pub tunnel: bool,
     /// The tunnel device cannot be made.
     pub no_tunnel: bool,
+    /// The maps cannot be written.
+    pub maps_refused: bool,
     /// Changes made so far.
     pub writes: usize,
     /// Calls about these objects are refused.
@@ -204,6 +206,9 @@ impl Kernel for Memory {
     async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
         let mut state = self.state();
         if state.tables != *tables {
+            if state.maps_refused {
+                return Err(Refusal::new("refused on purpose"));
+            }
             state.write()?;
             state.tables = tables.clone();
         }

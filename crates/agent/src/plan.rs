@@ -11,7 +11,7 @@ use compute::{InstanceSpec, NicSpec};
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    object::{Object, Port},
+    object::{Attachment, Object, Port},
 };
 
 use crate::kernel::Observed;
@@ -31,7 +31,7 @@ pub fn wanted(desired: &Holding) -> Wanted {
     let mut wanted = Wanted::default();
     let mut ports = Vec::new();
     for object in desired.objects().values() {
-        match object {
+        match &**object {
             Object::Instance(instance) => {
                 let (uuid, name) = (instance.uuid, instance.name.clone());
                 wanted.instances.insert(uuid, InstanceSpec { uuid, name, nics: Vec::new() });
@@ -45,14 +45,36 @@ pub fn wanted(desired: &Holding) -> Wanted {
     }
     ports.sort_by_key(|port| (port.device_id, port.uuid));
     for port in ports {
-        let known = desired.network(port.network).is_some();
-        match wanted.instances.get_mut(&port.instance) {
-            Some(instance) if known => instance.nics.push(nic(port)),
-            Some(_) => drop(wanted.unusable.insert(port.uuid, lacking("network", port.network))),
-            None => drop(wanted.unusable.insert(port.uuid, lacking("instance", port.instance))),
-        }
+        let reason = match (wanted.instances.get_mut(&port.instance), desired.network(port.network))
+        {
+            (None, _) => lacking("instance", port.instance),
+            (Some(_), None) => lacking("network", port.network),
+            (Some(instance), Some(network)) => match &network.attachment {
+                Attachment::Tunnel(_) => {
+                    instance.nics.push(nic(port));
+                    continue;
+                }
+                Attachment::Uplink(uplink) => format!(
+                    "its network {} is on interface {}: uplinks are not supported by this agent yet",
+                    port.network.simple(),
+                    uplink.interface
+                ),
+            },
+        };
+        wanted.unusable.insert(port.uuid, reason);
     }
     wanted
+}
+
+/// The ports that need the host's tunnel device.
+pub fn tunneled(desired: &Holding) -> impl Iterator<Item = Uuid> {
+    let in_tunnel = |port: &Port| {
+        desired.network(port.network).is_some_and(|network| network.tunnel().is_some())
+    };
+    desired.objects().values().filter_map(move |object| match &**object {
+        Object::Port(port) if in_tunnel(port) => Some(port.uuid),
+        _ => None,
+    })
 }
 
 fn lacking(what: &str, uuid: Uuid) -> String {
@@ -150,6 +172,17 @@ pub fn up(wanted: &Wanted, observed: &Observed) -> BTreeSet<Uuid> {
         }
     }
     up
+}
+
+/// The instances and NICs that are there and are not wanted.
+pub fn surplus(wanted: &Wanted, observed: &Observed) -> impl Iterator<Item = Uuid> {
+    observed.instances.iter().flat_map(move |(instance, nics)| {
+        let spec = wanted.instances.get(instance);
+        let is_wanted =
+            move |nic: &Uuid| spec.is_some_and(|s| s.nics.iter().any(|n| n.uuid == *nic));
+        let gone = nics.keys().copied().filter(move |nic| !is_wanted(nic));
+        gone.chain(spec.is_none().then_some(*instance))
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What the maps must hold, from the desired objects and the interfaces of the ports; and back,
 //! what facts the maps hold. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dataplane::Tables;
 use packet::{
@@ -12,7 +15,7 @@ use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
     holding::Holding,
-    object::{Network, Object, Peer, Port},
+    object::{Network, Object, Peer, Port, Tunnel},
 };
 
 /// The policy generation of every port while there is no policy.
@@ -32,14 +35,16 @@ pub struct Rendered {
 /// The host's own ports come first where there is no room for all.
 pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Rendered {
     let mut rendered = Rendered::default();
-    let objects = || desired.objects().values();
+    let objects = || desired.objects().values().map(Arc::as_ref);
     let is_port = |object: &&Object| matches!(object, Object::Port(_));
     let budget = conntrack_budget(objects().filter(is_port).count().try_into().unwrap_or(u32::MAX));
     for object in objects().filter(is_port).chain(objects().filter(|object| !is_port(object))) {
         match object {
             Object::Peer(peer) => {
-                if let Some(network) = desired.network(peer.network) {
-                    rendered.add(peer.uuid, peer_tables(peer, network));
+                let network = desired.network(peer.network);
+                if let Some((network, tunnel)) = network.and_then(|net| Some((net, net.tunnel()?)))
+                {
+                    rendered.add(peer.uuid, peer_tables(peer, network, tunnel));
                 }
             }
             Object::Port(port) => {
@@ -89,9 +94,9 @@ fn put<K: Ord, V>(into: &mut BTreeMap<K, V>, more: BTreeMap<K, V>) {
     more.into_iter().for_each(|(key, value)| _ = into.entry(key).or_insert(value));
 }
 
-fn peer_tables(peer: &Peer, network: &Network) -> Tables {
-    let (net, vni, vtep) = (network.number, network.vni, Addr::from(peer.vtep));
-    let (mac, local) = (Mac(peer.mac), Addr::from(network.local_vtep));
+fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
+    let (net, vni, vtep) = (network.number, tunnel.vni, Addr::from(peer.vtep));
+    let (mac, local) = (Mac(peer.mac), Addr::from(tunnel.local_vtep));
     let mut tables = Tables::default();
     tables.vteps.insert(VtepKey { vni, addr: vtep }, Vtep { net });
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::remote(vni, vtep).sent_from(local));
@@ -163,7 +168,7 @@ mod tests {
         let desired = sample::two_networks();
         let tables =
             render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
-        let expected = fact::facts(desired.objects().values());
+        let expected = fact::facts(desired.objects());
         assert_eq!(facts(&tables), expected);
         assert_eq!(fact::digest(&facts(&tables)), desired.kernel_digest());
     }

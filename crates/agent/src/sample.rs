@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    object::{Driver, Instance, Network, Object, Peer, Port, PortAddress},
+    object::{
+        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+    },
 };
 
 pub(crate) const NETWORK_A: u128 = 1;
@@ -22,8 +24,14 @@ pub(crate) const fn uuid(number: u128) -> Uuid {
 
 fn network(number: u32) -> Object {
     let local_vtep = IpAddr::from([192, 0, 2, 1]);
-    let (uuid, vni) = (uuid(number.into()), number + 100);
-    Object::Network(Network { uuid, number, vni, local_vtep })
+    let attachment = Attachment::Tunnel(Tunnel { vni: number + 100, local_vtep });
+    Object::Network(Network { uuid: uuid(number.into()), number, attachment })
+}
+
+/// A network that is an interface of the host.
+pub(crate) fn uplink(number: u32) -> Object {
+    let attachment = Attachment::Uplink(Uplink { interface: "eth1".to_owned(), vlan: Some(7) });
+    Object::Network(Network { uuid: uuid(number.into()), number, attachment })
 }
 
 fn peer(at: u128, network: u128, last: u8) -> Object {

@@ -1,8 +1,8 @@
 //! The last desired state on disk: what the agent applies before it has ever talked to a server.
 //!
 //! It is written before it is applied, so a crash in between is finished at the next start. A file
-//! that is damaged is moved aside, and nothing is taken down until the server has said what is
-//! wanted.
+//! that is damaged, or that another release wrote in a form that this one cannot read, is moved aside,
+//! and nothing is taken down until the server has said what is wanted.
 
 use std::{
     fs, io,
@@ -11,7 +11,13 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use wire::{codec, digest::TableDigests, durable, holding::Holding};
+use uuid::Uuid;
+use wire::{
+    codec::{self, Saved},
+    digest::TableDigests,
+    durable,
+    holding::Holding,
+};
 
 use crate::Error;
 
@@ -19,7 +25,7 @@ use crate::Error;
 const FILE: &str = "state";
 
 /// How a file begins; then comes the SHA-256 of the rest.
-const MAGIC: &[u8] = b"netloom state 1\n";
+const MAGIC: &[u8] = b"netloom state 2\n";
 
 /// Bytes of a SHA-256.
 const CHECKSUM_BYTES: usize = 32;
@@ -29,14 +35,19 @@ const CHECKSUM_BYTES: usize = 32;
 pub(crate) struct Desired {
     /// The store's revision.
     pub(crate) revision: u64,
+    /// The lineage of that store, if the server said it.
+    pub(crate) lineage: Option<Uuid>,
     pub(crate) holding: Arc<Holding>,
 }
+
+/// What tells whether a state is worth writing again: revisions that change nothing here are not.
+type Mark = (Option<Uuid>, TableDigests);
 
 /// The file, and what is in it.
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
-    saved: Option<TableDigests>,
+    saved: Option<Mark>,
 }
 
 impl StateFile {
@@ -52,13 +63,13 @@ impl StateFile {
                 fs::rename(&path, &aside).map_err(failed("move the damaged file aside"))?;
                 tracing::error!(
                     file = %aside.display(), reason,
-                    "the saved state is damaged and was moved aside; everything that runs stays \
-                     as it is until the server says what is wanted"
+                    "the saved state cannot be read and was moved aside; everything that runs \
+                     stays as it is until the server says what is wanted"
                 );
                 None
             }
         };
-        let saved = desired.as_ref().map(|desired| desired.holding.digests());
+        let saved = desired.as_ref().map(Desired::mark);
         Ok((Self { path, saved }, desired))
     }
 
@@ -67,13 +78,19 @@ impl StateFile {
     /// # Errors
     /// The kernel's; the old state is then still there.
     pub(crate) fn save(&mut self, desired: &Desired) -> io::Result<()> {
-        let digests = desired.holding.digests();
-        if self.saved == Some(digests) {
+        let mark = desired.mark();
+        if self.saved == Some(mark) {
             return Ok(());
         }
         durable::replace(&self.path, &render(desired))?;
-        self.saved = Some(digests);
+        self.saved = Some(mark);
         Ok(())
+    }
+}
+
+impl Desired {
+    fn mark(&self) -> Mark {
+        (self.lineage, self.holding.digests())
     }
 }
 
@@ -88,7 +105,9 @@ pub(crate) fn read(directory: &Path) -> Result<Result<Option<Desired>, String>, 
 }
 
 fn render(desired: &Desired) -> Vec<u8> {
-    let body = codec::encode_state(desired.revision, desired.holding.objects().values());
+    let Desired { revision, lineage, holding } = desired;
+    let objects = holding.objects().values().cloned().collect();
+    let body = codec::encode_state(&Saved { revision: *revision, lineage: *lineage, objects });
     [MAGIC, Sha256::digest(&body).as_slice(), &body].concat()
 }
 
@@ -98,8 +117,9 @@ fn parse(bytes: &[u8]) -> Result<Desired, String> {
     if Sha256::digest(body).as_slice() != checksum {
         return Err("wrong checksum".to_owned());
     }
-    let (revision, objects) = codec::decode_state(body).map_err(|error| error.to_string())?;
-    Ok(Desired { revision, holding: Arc::new(objects.into_iter().collect()) })
+    let saved = codec::decode_state(body).map_err(|error| error.to_string())?;
+    let Saved { revision, lineage, objects } = saved;
+    Ok(Desired { revision, lineage, holding: Arc::new(objects.into_iter().collect()) })
 }
 
 #[cfg(test)]
@@ -108,7 +128,10 @@ mod tests {
     use crate::sample;
 
     fn desired() -> Desired {
-        Desired { revision: 7, holding: Arc::new(sample::two_networks()) }
+        {
+            let lineage = Some(Uuid::from_u128(7));
+            Desired { revision: 7, lineage, holding: Arc::new(sample::two_networks()) }
+        }
     }
 
     #[test]
@@ -119,7 +142,8 @@ mod tests {
         file.save(&desired()).unwrap();
         let (_, read) = StateFile::open(directory.path()).unwrap();
         let read = read.unwrap();
-        assert_eq!((read.revision, &*read.holding), (7, &sample::two_networks()));
+        let expected = (7, Some(Uuid::from_u128(7)), &sample::two_networks());
+        assert_eq!((read.revision, read.lineage, &*read.holding), expected);
     }
 
     #[test]
@@ -140,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_the_first_release_is_not_taken_for_one_that_wants_nothing() {
+        let bytes = [b"netloom state 1\n", &render(&desired())[MAGIC.len()..]].concat();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), &bytes).unwrap();
+        assert!(StateFile::open(directory.path()).unwrap().1.is_none());
+    }
+
+    #[test]
     fn the_same_objects_are_not_written_again() {
         let directory = tempfile::tempdir().unwrap();
         let (mut file, _) = StateFile::open(directory.path()).unwrap();
@@ -147,5 +179,7 @@ mod tests {
         fs::remove_file(directory.path().join(FILE)).unwrap();
         file.save(&Desired { revision: 8, ..desired() }).unwrap();
         assert!(!directory.path().join(FILE).exists());
+        file.save(&Desired { lineage: None, ..desired() }).unwrap();
+        assert!(directory.path().join(FILE).exists(), "of another store");
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn work<K: Kernel>(
             let unsaved = save(&mut file, &desired).await;
             let mut outcome = converger.pass(&desired.holding).await;
             if let Some(reason) = unsaved {
-                outcome.complete = false;
+                outcome.processed = false;
                 outcome.trouble.push(reason);
             }
             match outcome.is_clean() {

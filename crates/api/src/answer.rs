@@ -20,9 +20,13 @@ pub(crate) fn accepted(host: &str, job: Id<Job>, timeout_seconds: i64) -> Respon
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response()
 }
 
-/// `202 {}`: the job is not decided yet.
-pub(crate) fn processing() -> Response {
-    (StatusCode::ACCEPTED, Json(json!({}))).into_response()
+/// `202`: the job is not decided yet. ZStack says `{}`; here it says what it waits for, if anything.
+pub(crate) fn processing(reasons: &[String]) -> Response {
+    let body = match reasons {
+        [] => json!({}),
+        reasons => json!({"waitsFor": reasons}),
+    };
+    (StatusCode::ACCEPTED, Json(body)).into_response()
 }
 
 /// `503` with ZStack's error structure: how it reports every business error.

@@ -1,6 +1,11 @@
 //! The HTTP server: routes made from the tables, and what each kind of route does.
 
-use std::{collections::BTreeMap, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -10,35 +15,18 @@ use axum::{
     response::Response,
     routing::{MethodFilter, get, on},
 };
-use control::{Call, JobState, Jobs, operation::Operation, sessions::Sessions};
+use control::{
+    Caller, Command, Gate, JobState, command,
+    query::{Query, Scope},
+};
 use model::{
-    Code, Id, Kind, MessageDef,
-    declare::{Answer, Method},
-    resource::{MESSAGES, job::Job},
+    Code, Error as Refusal, Id, MessageDef,
+    declare::{Access, Answer, Method},
+    resource::{MESSAGES, faces, job::Job},
 };
 use serde_json::{Map, Value};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::{
-    answer,
-    login::{self, Logins},
-    query,
-    request::{self, Parsed},
-};
-
-/// What the door needs to know.
-pub struct Door {
-    /// Runs calls.
-    pub jobs: Jobs,
-    /// Who is logged in.
-    pub sessions: Sessions,
-    /// What agents need to enrol.
-    pub enrolment: Enrolment,
-    /// Password checks that run and wait.
-    pub(crate) logins: Logins,
-    operations: BTreeMap<&'static str, Arc<Operation>>,
-}
+use crate::{answer, query, request, serve, strict};
 
 /// Longest body that strangers may send, in bytes: a name of 255 characters, each escaped (12 bytes
 /// at most), a digest and tags fit in.
@@ -46,15 +34,6 @@ const OPEN_BODY_MAX_BYTES: usize = 8 << 10;
 /// Longest body of all others, in bytes: many times the longest message, so that only mistakes and
 /// mischief meet it.
 const BODY_MAX_BYTES: usize = 1 << 20;
-
-/// What agents need to enrol, besides their token.
-#[derive(Clone, Debug)]
-pub struct Enrolment {
-    /// Where agents reach the server: `address:port`.
-    pub server: String,
-    /// The certificate authority by which they know it, PEM.
-    pub ca: String,
-}
 
 /// Why the door cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -64,62 +43,18 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-impl Door {
-    /// A door to `jobs`.
-    #[must_use]
-    pub fn new(jobs: Jobs, enrolment: Enrolment) -> Self {
-        let all = control::operation::all().into_iter();
-        let operations = all.map(|operation| (operation.def.name, Arc::new(operation))).collect();
-        let (sessions, logins) = (Sessions::default(), Logins::default());
-        Self { jobs, sessions, enrolment, logins, operations }
-    }
-}
-
-/// How long requests may take to end once the server is told to stop; whatever is cut then can be
-/// asked for by its job.
-const DRAIN: Duration = Duration::from_secs(3);
-
-type Shared = Arc<Door>;
+type Shared = Arc<Gate>;
 type Pairs = Vec<(String, String)>;
 
-/// Serves until `stop`; then lets requests end, for a few seconds.
-///
-/// # Errors
-/// When the socket fails.
-pub async fn serve(
-    listener: TcpListener,
-    door: Arc<Door>,
-    stop: CancellationToken,
-) -> Result<(), Error> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let app = router(door);
-    let drained = {
-        let stop = stop.clone();
-        async move {
-            stop.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        }
-    };
-    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
-    // A connection that never finishes its request would keep the server alive for ever. Dropping
-    // it loses nothing that was answered.
-    tokio::select! {
-        ended = serving => ended?,
-        () = drained => tracing::info!("cut connections that did not end in time"),
-    }
-    Ok(())
-}
-
 /// All routes, below `/zstack/v1` and `/v1`: ZStack's clients use either.
-pub fn router(door: Arc<Door>) -> Router {
+pub fn router(gate: Arc<Gate>) -> Router {
     let routes = messages(queries(Router::new())).route("/api-jobs/{uuid}", get(poll));
     let nothing = || async {
         let text = "nothing is here; `netloom messages` lists what is, and where";
         answer::protocol(StatusCode::NOT_FOUND, text)
     };
     let doors = Router::new().nest("/zstack/v1", routes.clone()).nest("/v1", routes);
-    doors.fallback(nothing).with_state(door)
+    doors.fallback(nothing).with_state(gate)
 }
 
 /// One route for each message; messages that share method and path share a route.
@@ -135,16 +70,16 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
             Method::Put => MethodFilter::PUT,
             Method::Delete => MethodFilter::DELETE,
         };
-        let limit = match defs.iter().any(|def| login::is_open(def)) {
+        let limit = match defs.iter().any(|def| def.access == Access::Open) {
             true => OPEN_BODY_MAX_BYTES,
             false => BODY_MAX_BYTES,
         };
-        let handler = move |State(door): State<Shared>,
+        let handler = move |State(gate): State<Shared>,
                             Path(path): Path<BTreeMap<String, String>>,
                             QueryString(pairs): QueryString<Pairs>,
                             headers: HeaderMap,
                             request: Request| {
-            call(door, defs.clone(), Incoming { path, pairs, headers, request })
+            call(gate, defs.clone(), Incoming { path, pairs, headers, request })
         };
         let limit = DefaultBodyLimit::max(limit);
         router = router.route(path, on(filter, handler).layer(limit));
@@ -152,19 +87,20 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
     router
 }
 
-/// Two query routes for each resource that has a path: all of them, and one by its uuid.
+/// Two query routes for each face of a resource: all of them, and one by its uuid.
 fn queries(mut router: Router<Shared>) -> Router<Shared> {
-    for kind in Kind::ALL.iter().copied().filter(|kind| !kind.def().path.is_empty()) {
-        let list =
-            move |State(door): State<Shared>,
-                  QueryString(pairs): QueryString<Pairs>,
-                  headers: HeaderMap| async move { find(&door, kind, pairs, &headers) };
-        let one = move |State(door): State<Shared>,
+    for (kind, face) in faces() {
+        let list = move |State(gate): State<Shared>,
+                         QueryString(pairs): QueryString<Pairs>,
+                         headers: HeaderMap| async move {
+            find(&gate, &headers, |scope| query::parse((kind, face), scope, &pairs)).await
+        };
+        let one = move |State(gate): State<Shared>,
                         Path(uuid): Path<String>,
                         headers: HeaderMap| async move {
-            find(&door, kind, vec![("q".to_owned(), format!("uuid={uuid}"))], &headers)
+            find(&gate, &headers, |scope| query::of_one((kind, face), scope, &uuid)).await
         };
-        let path = kind.def().path;
+        let path = face.path;
         router = router.route(path, get(list)).route(&format!("{path}/{{uuid}}"), get(one));
     }
     router
@@ -179,11 +115,14 @@ struct Incoming {
 }
 
 /// Nothing of a stranger's body is read, unless the route is for strangers.
-async fn call(door: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) -> Response {
-    let closed = defs.iter().all(|def| !login::is_open(def));
-    if closed && let Some(refusal) = refusal(&door, &incoming.headers) {
-        return refusal;
-    }
+async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) -> Response {
+    let is_open = defs.iter().any(|def| def.access == Access::Open);
+    let source = serve::source(&incoming.request);
+    let caller = match (caller(&gate, &incoming.headers, source), is_open) {
+        (Ok(caller), _) => caller,
+        (Err(_), true) => Caller::Stranger { source },
+        (Err(refused), false) => return *refused,
+    };
     let body = match read(incoming.request).await {
         Ok(body) => body,
         Err(refused) => return refused,
@@ -192,21 +131,19 @@ async fn call(door: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
         Ok(def) => def,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    if !closed
-        && !login::is_open(def)
-        && let Some(refusal) = refusal(&door, &incoming.headers)
-    {
-        return refusal;
+    if let Err(error) = command::may_send(&caller, def) {
+        return answer::failed(&error);
     }
     let parsed = request::parse(def, &incoming.path, &incoming.pairs, body);
+    let parsed = parsed.and_then(|parsed| gate.command(caller, vec![parsed]));
     if def.answer == Answer::Now {
         let result = match parsed {
-            Ok(parsed) => login::answer(&door, def, &parsed).await,
+            Ok(command) => gate.answer(command).await,
             Err(error) => Err(error),
         };
         return result.map_or_else(|error| answer::failed(&error), answer::ok);
     }
-    submit(&door, def, parsed, &incoming.headers).await
+    submit(&gate, &caller, parsed, &incoming.headers).await
 }
 
 /// Reads a body, which is an object or nothing.
@@ -218,47 +155,39 @@ async fn read(request: Request) -> Result<Map<String, Value>, Response> {
         let status = rejection.status();
         let text = match status {
             StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than any such message",
-            _ => "the body broke off",
+            _ => "the body broke off, or did not arrive in time",
         };
         answer::protocol(status, text)
     })?;
     if body.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        let text = format!("the body is not a JSON object: {error}");
+    strict::object(&body).map_err(|error| {
+        let text = format!("the body cannot be read as a JSON object: {error}");
         answer::protocol(StatusCode::BAD_REQUEST, text)
     })
 }
 
 /// Everything wrong with a call shows on its job, as in ZStack; only a broken request is a 400.
 async fn submit(
-    door: &Door,
-    def: &'static MessageDef,
-    parsed: model::Result<Parsed>,
+    gate: &Gate,
+    caller: &Caller,
+    command: model::Result<Command>,
     headers: &HeaderMap,
 ) -> Response {
     let job = match request::job(headers) {
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    let timeout_seconds = request::timeout_seconds(headers);
-    let Some(operation) = door.operations.get(def.name) else {
-        return answer::protocol(StatusCode::NOT_FOUND, format!("{} is not served", def.name));
+    let waits = request::timeout_seconds(headers)
+        .and_then(|timeout| Ok((timeout, request::patience_seconds(headers)?)));
+    let (timeout_seconds, patience_seconds) = match waits {
+        Ok(waits) => waits,
+        Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    let submitted = match parsed {
-        Ok(parsed) => {
-            let call = Call {
-                params: parsed.params,
-                system_tags: parsed.system_tags,
-                resource_uuid: parsed.resource_uuid,
-                now: door.jobs.now(),
-                seed: Uuid::new_v4(),
-                board: door.jobs.board(),
-            };
-            door.jobs.submit(Arc::clone(operation), call, job, timeout_seconds).await
-        }
-        Err(error) => door.jobs.refuse(job, error),
+    let submitted = match command {
+        Ok(command) => gate.jobs.submit(command, job, timeout_seconds).await,
+        Err(error) => gate.jobs.refuse(caller, job, error),
     };
     match submitted {
         Ok(()) => {}
@@ -266,27 +195,35 @@ async fn submit(
         Err(error) if error.code == Code::StoreUnavailable => return answer::failed(&error),
         Err(error) => return answer::protocol(StatusCode::BAD_REQUEST, error.to_string()),
     }
-    if let Some(seconds) = request::patience_seconds(headers) {
-        let state = door.jobs.wait(job, Duration::from_secs(seconds)).await;
-        if state != JobState::Processing {
+    if let Some(seconds) = patience_seconds {
+        let state = gate.jobs.wait(caller, job.uuid, Duration::from_secs(seconds)).await;
+        if !matches!(state, JobState::Processing(_)) {
             return finished(state);
         }
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    answer::accepted(host, job, timeout_seconds)
+    answer::accepted(host, job.uuid, timeout_seconds)
 }
 
-/// Jobs are polled without a session: their uuids cannot be guessed.
+/// Jobs are polled without a session, unless their callers chose the uuids.
 async fn poll(
-    State(door): State<Shared>,
+    State(gate): State<Shared>,
     Path(uuid): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(uuid) = model::id::parse_uuid(&uuid) else { return finished(JobState::Unknown) };
+    let Some(uuid) = model::id::parse_uuid(&uuid) else {
+        let text = "that is not the uuid of a job, which is 32 hex digits";
+        return answer::protocol(StatusCode::NOT_FOUND, text);
+    };
     let job: Id<Job> = Id::new(uuid);
-    let state = match request::patience_seconds(&headers) {
-        Some(seconds) => door.jobs.wait(job, Duration::from_secs(seconds)).await,
-        None => door.jobs.state(job).await,
+    let caller = caller(&gate, &headers, UNTOLD).unwrap_or(Caller::Stranger { source: UNTOLD });
+    let patience_seconds = match request::patience_seconds(&headers) {
+        Ok(seconds) => seconds,
+        Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
+    };
+    let state = match patience_seconds {
+        Some(seconds) => gate.jobs.wait(&caller, job, Duration::from_secs(seconds)).await,
+        None => gate.jobs.state(&caller, job).await,
     };
     finished(state)
 }
@@ -294,31 +231,39 @@ async fn poll(
 fn finished(state: JobState) -> Response {
     match state {
         JobState::Unknown => answer::protocol(StatusCode::NOT_FOUND, "no such job, or expired"),
-        JobState::Processing => answer::processing(),
+        JobState::Processing(reasons) => answer::processing(&reasons),
         JobState::Done(result) => answer::ok(result),
         JobState::Failed(error) => answer::failed(&error),
     }
 }
 
-fn find(door: &Door, kind: Kind, pairs: Pairs, headers: &HeaderMap) -> Response {
-    if let Some(refusal) = refusal(door, headers) {
-        return refusal;
-    }
-    match query::parse(kind, &pairs) {
-        Ok(query) => {
-            answer::ok(query::run(&query, &door.jobs.store().snapshot(), &door.jobs.board()))
-        }
-        Err(error) => answer::failed(&error),
-    }
+async fn find(
+    gate: &Shared,
+    headers: &HeaderMap,
+    parse: impl FnOnce(Scope) -> model::Result<Query>,
+) -> Response {
+    let caller = match caller(gate, headers, UNTOLD) {
+        Ok(caller) => caller,
+        Err(refused) => return *refused,
+    };
+    // Whoever has a session has a scope.
+    let Some(scope) = caller.scope() else { return finished(JobState::Unknown) };
+    let found = match parse(scope) {
+        Ok(query) => gate.query(query, |found| answer::ok(query::answer(found))).await,
+        Err(error) => Err(error),
+    };
+    found.unwrap_or_else(|error| answer::failed(&error))
 }
 
-/// The answer to whoever has no open session; `None` for those who have.
-fn refusal(door: &Door, headers: &HeaderMap) -> Option<Response> {
-    match request::session(headers) {
-        Err(text) => Some(answer::protocol(StatusCode::BAD_REQUEST, text)),
-        Ok(session) => {
-            let checked = door.sessions.check(session, door.jobs.now());
-            checked.err().map(|error| answer::failed(&error))
-        }
-    }
+/// Where a call comes from does not matter when it only reads.
+const UNTOLD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Who calls, from `source`.
+///
+/// # Errors
+/// The answer to whoever has no open session.
+fn caller(gate: &Gate, headers: &HeaderMap, source: IpAddr) -> Result<Caller, Box<Response>> {
+    let session = request::session(headers)
+        .map_err(|text| Box::new(answer::protocol(StatusCode::BAD_REQUEST, text)))?;
+    gate.caller(session, source).map_err(|error: Refusal| Box::new(answer::failed(&error)))
 }

@@ -1,13 +1,15 @@
-//! The native door: REST as ZStack's SDKs speak it, sessions, the query language.
+//! The native door: REST as ZStack's SDKs speak it, the query language.
 //!
 //! It translates names, shapes and errors and keeps no state of its own. Routes come from the
-//! tables of `model`; what a message does is in `control`.
+//! tables of `model`; who calls and what a message does is in `control`.
 
 mod answer;
 mod condition;
-pub mod door;
-mod login;
+mod door;
 mod query;
 mod request;
+mod serve;
+mod strict;
 
-pub use door::{Door, Enrolment, Error, router, serve};
+pub use door::{Error, router};
+pub use serve::{Limits, serve};

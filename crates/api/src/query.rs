@@ -1,181 +1,188 @@
-//! The query language: `q=<field><op><value>`, AND-ed, over the inventories of one kind.
+//! ZStack's query string: `q=<path><op><value>`, AND-ed, with `start`, `limit`, `count`,
+//! `replyWithCount`, `sort` and `fields`.
 
-use std::{cmp::Ordering, sync::Arc};
+use control::{
+    inventory,
+    query::{Condition, Direction, Found, Operator, Path, Query, Scope, Sort, Tells},
+};
+use model::{Error, Kind, Result, shown::Face};
+use serde_json::{Map, Value};
 
-use control::inventory;
-use model::{Error, FieldType, Kind, Record, Result, status::Board};
-use serde_json::{Map, Value, json};
-use store::{Read, Snapshot};
-use uuid::Uuid;
-
-use crate::condition::{Condition, Operator, plain, shown_time, type_of};
-
-/// Resources in one answer if the query names no limit (ZStack's default).
-const DEFAULT_LIMIT: usize = 1000;
-
-/// A parsed query.
-#[derive(Debug)]
-pub(crate) struct Query {
-    kind: Kind,
-    conditions: Vec<Condition>,
-    start: usize,
-    limit: usize,
-    count_only: bool,
-    with_count: bool,
-    sort: Option<(String, bool)>,
-    fields: Option<Vec<String>>,
-}
+use crate::condition;
 
 /// Reads a query string.
 ///
 /// # Errors
-/// [`model::Code::InvalidArgument`] for an unknown key or field, or a condition without operator.
-pub(crate) fn parse(kind: Kind, pairs: &[(String, String)]) -> Result<Query> {
-    let mut query = Query {
-        kind,
-        conditions: Vec::new(),
-        start: 0,
-        limit: DEFAULT_LIMIT,
-        count_only: false,
-        with_count: false,
-        sort: None,
-        fields: None,
-    };
-    for (key, value) in pairs {
-        match key.as_str() {
-            "q" => query.conditions.push(Condition::parse(kind, value)?),
-            "start" => query.start = number(key, value)?,
-            "limit" => query.limit = number(key, value)?,
-            "count" => query.count_only = truth(key, value)?,
-            "replyWithCount" => query.with_count = truth(key, value)?,
-            "sort" => {
-                let field = value.trim_start_matches(['+', '-', ' ']);
-                type_of(kind, key, field)?;
-                query.sort = Some((field.to_owned(), value.starts_with('-')));
-            }
-            "fields" => {
-                let names: Vec<String> = value.split(',').map(|f| f.trim().to_owned()).collect();
-                names.iter().try_for_each(|name| known_field(kind, name))?;
-                query.fields = Some(names);
-            }
-            other => {
-                let error = Error::field(other, "is not known in a query");
-                return Err(
-                    error.hint("q, start, limit, count, replyWithCount, sort and fields are")
-                );
-            }
+/// [`model::Code::InvalidArgument`] for an unknown key, a condition that cannot be met, or a key
+/// that is there twice and is not `q`.
+pub(crate) fn parse(
+    (kind, face): (Kind, &'static Face),
+    scope: Scope,
+    pairs: &[(String, String)],
+) -> Result<Query> {
+    let mut query = Query::new(kind, face, scope);
+    for (at, (key, value)) in pairs.iter().enumerate() {
+        let repeated = pairs.iter().take(at).any(|(before, _)| before == key);
+        if repeated && key != "q" {
+            return Err(Error::field(key, "is there twice").hint("name it once"));
         }
+        read(&mut query, key, value)?;
     }
     Ok(query)
 }
 
-/// Runs a query: `{"inventories": [..], "total": n}`. Whole inventories are made of one page at
-/// most, unless a condition or the order asks for what only they have.
-pub(crate) fn run(query: &Query, read: &Snapshot<Record>, board: &Board) -> Value {
-    let derived = |name: &str| {
-        inventory::derived_fields(query.kind).iter().any(|(derived, _)| *derived == name)
-    };
-    let named = query.conditions.iter().map(|condition| condition.field.as_str());
-    let whole = named.chain(query.sort.iter().map(|(field, _)| field.as_str())).any(derived);
-    let look = |record: Arc<Record>| {
-        let shown = match whole {
-            true => inventory::show(&record, read, board),
-            false => inventory::declared(&record),
-        };
-        (record, shown)
-    };
-    let meets = |(_, shown): &(Arc<Record>, Map<String, Value>)| {
-        query.conditions.iter().all(|condition| condition.holds(shown))
-    };
-    let found = candidates(query, read);
-    if query.count_only {
-        let total = match query.conditions.is_empty() {
-            true => found.len(),
-            false => found.into_iter().map(look).filter(meets).count(),
-        };
-        return json!({"total": total});
-    }
-    let mut found: Vec<_> = found.into_iter().map(look).filter(meets).collect();
-    let total = found.len();
-    sort(query, &mut found);
-    let page = found.into_iter().skip(query.start).take(query.limit).map(|(record, shown)| {
-        let mut shown = if whole { shown } else { inventory::show(&record, read, board) };
-        if let Some(names) = &query.fields {
-            shown.retain(|name, _| names.contains(name));
-        }
-        shown
-    });
-    let page: Vec<_> = page.collect();
-    match query.with_count {
-        true => json!({"inventories": page, "total": total}),
-        false => json!({"inventories": page}),
-    }
+/// The query of a single resource, by its uuid in a path.
+///
+/// # Errors
+/// [`model::Code::InvalidArgument`] for what is no uuid.
+pub(crate) fn of_one(
+    (kind, face): (Kind, &'static Face),
+    scope: Scope,
+    uuid: &str,
+) -> Result<Query> {
+    let path = Path::read(kind, "uuid", "uuid")?;
+    let mut query = Query::new(kind, face, scope);
+    query.conditions.push(Condition::read("uuid", path, Operator::Equal, &[uuid])?);
+    Ok(query)
 }
 
-fn sort(query: &Query, found: &mut [(Arc<Record>, Map<String, Value>)]) {
-    let Some((field, descending)) = &query.sort else { return };
-    let mut fields = query.kind.def().fields.iter();
-    let by_time = fields.any(|known| known.name == field && known.kind == FieldType::Time);
-    found.sort_by(|(_, a), (_, b)| {
-        let order = compare(by_time, a.get(field), b.get(field));
-        if *descending { order.reverse() } else { order }
-    });
-}
-
-/// The records that can match: by uuid or by the store's index of references, else all.
-fn candidates(query: &Query, read: &impl Read<Record>) -> Vec<Arc<Record>> {
-    for condition in query.conditions.iter().filter(|c| c.operator == Operator::Equal) {
-        let Some(uuid) = model::id::parse_uuid(&condition.text) else { continue };
-        let field = query.kind.def().fields.iter().find(|f| f.name == condition.field);
-        match field {
-            Some(field) if field.name == "uuid" => {
-                return read.get(query.kind, uuid).into_iter().collect();
-            }
-            Some(field) if field.refs.is_some() && !matches!(field.kind, FieldType::List(_)) => {
-                let ids: Vec<Uuid> = read.referrers(query.kind, field.name, uuid).collect();
-                return ids.into_iter().filter_map(|id| read.get(query.kind, id)).collect();
-            }
-            _ => {}
+fn read(query: &mut Query, key: &str, value: &str) -> Result<()> {
+    match key {
+        "q" => query.conditions.push(condition::parse(query.kind, value)?),
+        "start" => query.start = number(key, value)?,
+        "limit" => query.limit = number(key, value)?,
+        "count" if truth(key, value)? => query.tells = Tells::Total,
+        "replyWithCount" if truth(key, value)? && query.tells == Tells::Page => {
+            query.tells = Tells::PageAndTotal;
+        }
+        "count" | "replyWithCount" => {}
+        "sort" => query.sort = Some(sort(query.kind, value)?),
+        "fields" => {
+            let names = value.split(',').map(str::trim);
+            let fields = names.map(|name| inventory::entry(query.kind, key, name));
+            query.fields = Some(fields.collect::<Result<_>>()?);
+        }
+        other => {
+            let error = Error::field(other, "is not known in a query");
+            return Err(error.hint("q, start, limit, count, replyWithCount, sort and fields are"));
         }
     }
-    read.list(query.kind).collect()
+    Ok(())
+}
+
+/// The body of the answer.
+pub(crate) fn answer(found: Found) -> Value {
+    let mut answer = Map::new();
+    if let Some(page) = found.inventories {
+        answer.insert("inventories".to_owned(), page.into_iter().map(Value::Object).collect());
+    }
+    if let Some(total) = found.total {
+        answer.insert("total".to_owned(), total.into());
+    }
+    Value::Object(answer)
+}
+
+/// `name`, `+name` or `-name`. A `+` that was not escaped arrives as a blank.
+fn sort(kind: Kind, value: &str) -> Result<Sort> {
+    let direction = match value.starts_with('-') {
+        true => Direction::Descending,
+        false => Direction::Ascending,
+    };
+    let name = value.trim_start_matches(['+', '-', ' ']).trim_end();
+    Sort::by(kind, "sort", name, direction)
 }
 
 fn truth(key: &str, value: &str) -> Result<bool> {
-    value.parse().map_err(|_| Error::field(key, format!("\"{value}\" is not true or false")))
+    value.trim().to_ascii_lowercase().parse().map_err(|_| {
+        let error = Error::field(key, format!("\"{value}\" is not true or false"));
+        error.hint(format!("write {key}=true, or leave it out"))
+    })
 }
 
 fn number(key: &str, value: &str) -> Result<usize> {
-    value.parse().map_err(|_| Error::field(key, format!("\"{value}\" is not a whole number")))
-}
-
-/// Whether answers show the field, to be chosen.
-fn known_field(kind: Kind, name: &str) -> Result<()> {
-    match inventory::derived_structures(kind).contains(&name) {
-        true => Ok(()),
-        false => type_of(kind, "fields", name).map(|_| ()),
-    }
-}
-
-/// How two resources are ordered by a field that both show, or do not.
-fn compare(by_time: bool, a: Option<&Value>, b: Option<&Value>) -> Ordering {
-    if by_time {
-        return a.and_then(shown_time).cmp(&b.and_then(shown_time));
-    }
-    match (a.and_then(Value::as_i64), b.and_then(Value::as_i64)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => a.map(plain).cmp(&b.map(plain)),
-    }
+    value.trim().parse().map_err(|_| {
+        let error = Error::field(key, format!("\"{value}\" is not a whole number from 0 on"));
+        error.hint(format!("write {key}=100, or leave it out"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use control::inventory::Observed;
+    use model::{Record, status::Board};
+    use serde_json::json;
+    use store::Store;
+
     use super::*;
 
+    fn query(text: &str) -> Result<Query> {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap();
+            (key.to_owned(), value.to_owned())
+        });
+        let face = &Kind::VmNic.def().faces[0];
+        parse((Kind::VmNic, face), Scope::Everything, &pairs.collect::<Vec<_>>())
+    }
+
     #[test]
-    fn times_are_ordered_as_times() {
-        let at = |text: &str| serde_json::json!(text);
-        let (april, march) = (at("Apr 1, 2026 1:00:00 PM"), at("Mar 1, 2026 2:00:00 PM"));
-        assert_eq!(compare(true, Some(&april), Some(&march)), Ordering::Greater);
+    fn every_key_is_read() {
+        let text = "q=ip=10.0.0.1&q=vmInstance.name~=a%&start=5&limit=10&replyWithCount=true\
+                    &sort=-deviceId&fields=uuid, ip";
+        let read = query(text).unwrap();
+        assert_eq!((read.conditions.len(), read.start, read.limit), (2, 5, 10));
+        assert_eq!(read.tells, Tells::PageAndTotal);
+        let fields: Vec<&str> = read.fields.unwrap().iter().map(|field| field.name()).collect();
+        assert_eq!(fields, ["uuid", "ip"]);
+        assert_eq!(query("count=true&replyWithCount=true").unwrap().tells, Tells::Total);
+        assert_eq!(query("replyWithCount=true&count=true").unwrap().tells, Tells::Total);
+        assert_eq!(query("count=false").unwrap().tells, Tells::Page);
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_a_hint() {
+        for (text, field) in [
+            ("limit=-1", "limit"),
+            ("start=x", "start"),
+            ("count=maybe", "count"),
+            ("sort=colour", "sort"),
+            ("sort=usedIps", "sort"),
+            ("fields=uuid,colour", "fields"),
+            ("q=colour=red", "q"),
+            ("q=createDate>yesterday", "q"),
+            ("q=ip=10.0.0", "q"),
+            ("q=usedIps>1", "q"),
+            ("limit=1&limit=2", "limit"),
+            ("colour=red", "colour"),
+        ] {
+            let error = query(text).expect_err(text);
+            assert_eq!(error.field.as_deref(), Some(field), "{error}");
+            assert!(error.hint.is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_resource_is_asked_for_by_a_uuid_in_any_spelling() {
+        let face = (Kind::VmNic, &Kind::VmNic.def().faces[0]);
+        let error = of_one(face, Scope::Everything, "nonsense").unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("uuid"));
+        assert!(error.hint.is_some_and(|hint| hint.contains("32 hex digits")));
+        for uuid in ["0123456789ABCDEF0123456789abcdef", "01234567-89ab-cdef-0123-456789abcdef"] {
+            of_one(face, Scope::Everything, uuid).unwrap();
+        }
+    }
+
+    #[test]
+    fn answers_have_what_was_asked_for() {
+        let store: Store<Record> = Store::in_memory().unwrap();
+        let (snapshot, board) = (store.snapshot(), Board::default());
+        for (text, expected) in [
+            ("", json!({"inventories": []})),
+            ("count=true", json!({"total": 0})),
+            ("replyWithCount=true", json!({"inventories": [], "total": 0})),
+        ] {
+            let found =
+                control::query::run(&query(text).unwrap(), &Observed::new(&snapshot, &board));
+            assert_eq!(answer(found.unwrap()), expected);
+        }
     }
 }

@@ -3,22 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
-use control::validate;
+use control::{JobId, Request, validate};
 use model::{
     Error, Id, MessageDef, Result,
-    declare::{Body, Method},
-    resource::job::Job,
+    declare::{FieldsIn, Method},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
-
-/// What a request says, apart from who sent it.
-#[derive(Debug, Default)]
-pub(crate) struct Parsed {
-    pub(crate) params: Map<String, Value>,
-    pub(crate) system_tags: Vec<String>,
-    pub(crate) resource_uuid: Option<Uuid>,
-}
 
 /// Chooses the message that a body means among those of one path: a PUT is told by its key.
 ///
@@ -28,14 +19,14 @@ pub(crate) fn choose(
     defs: &[&'static MessageDef],
     body: &Map<String, Value>,
 ) -> std::result::Result<&'static MessageDef, String> {
-    let fits = |def: &&&MessageDef| match def.body {
-        Body::Below(key) => body.contains_key(key),
-        Body::Path | Body::Query => true,
+    let fits = |def: &&&MessageDef| match def.fields_in {
+        FieldsIn::Below(key) => body.contains_key(key),
+        FieldsIn::Path | FieldsIn::Query => true,
     };
     defs.iter().find(fits).copied().ok_or_else(|| {
-        let keys = defs.iter().filter_map(|def| match def.body {
-            Body::Below(key) => Some(format!("\"{key}\"")),
-            Body::Path | Body::Query => None,
+        let keys = defs.iter().filter_map(|def| match def.fields_in {
+            FieldsIn::Below(key) => Some(format!("\"{key}\"")),
+            FieldsIn::Path | FieldsIn::Query => None,
         });
         format!("the body needs one of the keys {}", keys.collect::<Vec<_>>().join(", "))
     })
@@ -50,9 +41,11 @@ pub(crate) fn parse(
     path: &BTreeMap<String, String>,
     query: &[(String, String)],
     mut body: Map<String, Value>,
-) -> Result<Parsed> {
-    let mut parsed = Parsed { params: fields(def, query, &mut body)?, ..Parsed::default() };
-    parsed.system_tags = tags(&mut body, "systemTags")?;
+) -> Result<Request> {
+    let params = fields(def, query, &mut body)?;
+    let mut parsed = Request { message: def.name.to_owned(), params, ..Request::default() };
+    parsed.system_tags =
+        tags(&mut body, "systemTags")?.iter().map(|tag| with_plain_uuids(tag)).collect();
     // User tags are labels for people; there is nothing to label yet, so only their form counts.
     tags(&mut body, "userTags")?;
     if let Some(unknown) = body.keys().next() {
@@ -69,7 +62,7 @@ pub(crate) fn parse(
         && !wanted.is_null()
     {
         let uuid = wanted.as_str().and_then(model::id::parse_uuid);
-        let hint = "32 lower-case hex digits without dashes, or leave it out";
+        let hint = "32 hex digits, with or without dashes; or leave it out";
         let wrong = || Error::field("resourceUuid", format!("{wanted} is not a uuid")).hint(hint);
         parsed.resource_uuid = Some(uuid.ok_or_else(wrong)?);
     }
@@ -77,13 +70,13 @@ pub(crate) fn parse(
         // Labels for people, as user tags are: only their form counts.
         let tags = tags(&mut parsed.params, "tagUuids")?;
         if let Some(tag) = tags.iter().find(|tag| model::id::parse_uuid(tag).is_none()) {
-            return Err(Error::field("tagUuids", format!("\"{tag}\" is not a uuid")));
+            let error = Error::field("tagUuids", format!("\"{tag}\" is not a uuid"));
+            return Err(error.hint("32 hex digits each, with or without dashes; or leave it out"));
         }
     }
     if def.method == Method::Delete {
         delete_mode(parsed.params.remove("deleteMode").as_ref())?;
     }
-    validate::check(def, &parsed.params)?;
     Ok(parsed)
 }
 
@@ -92,7 +85,12 @@ fn fields(
     query: &[(String, String)],
     body: &mut Map<String, Value>,
 ) -> Result<Map<String, Value>> {
-    let Body::Below(key) = def.body else {
+    let FieldsIn::Below(key) = def.fields_in else {
+        for (at, (name, _)) in query.iter().enumerate() {
+            if query[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Error::field(name, "is there twice").hint(validate::usage(def)));
+            }
+        }
         let typed = query.iter().map(|(name, text)| {
             let field = def.fields.iter().find(|field| field.name == name);
             let value = field.map_or_else(|| text.as_str().into(), |f| f.from_text(text));
@@ -106,8 +104,20 @@ fn fields(
     }
 }
 
+/// A system tag whose uuids have the form in which handlers look for them.
+fn with_plain_uuids(tag: &str) -> String {
+    let plain = |part: &str| match model::id::parse_uuid(part) {
+        Some(uuid) => uuid.simple().to_string(),
+        None => part.to_owned(),
+    };
+    tag.split("::").map(plain).collect::<Vec<_>>().join("::")
+}
+
 fn tags(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
-    let wrong = || Error::field(name, "must be a list of texts");
+    let wrong = || {
+        let error = Error::field(name, "must be a list of texts");
+        error.hint(format!("such as \"{name}\": [\"a\", \"b\"]; or leave it out"))
+    };
     match body.remove(name) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(tags)) => {
@@ -137,24 +147,100 @@ pub(crate) fn session(headers: &HeaderMap) -> std::result::Result<&str, &'static
 }
 
 /// The caller's own job uuid, for repeating a call safely.
-pub(crate) fn job(headers: &HeaderMap) -> std::result::Result<Id<Job>, &'static str> {
+pub(crate) fn job(headers: &HeaderMap) -> std::result::Result<JobId, &'static str> {
     match headers.get("x-job-uuid") {
-        None => Ok(Id::new(Uuid::new_v4())),
+        None => Ok(JobId { uuid: Id::new(Uuid::new_v4()), is_chosen: false }),
         Some(text) => {
             let uuid = text.to_str().ok().and_then(model::id::parse_uuid);
-            uuid.map(Id::new).ok_or("X-Job-UUID must be 32 lower-case hex digits")
+            let job = uuid.map(|uuid| JobId { uuid: Id::new(uuid), is_chosen: true });
+            job.ok_or("X-Job-UUID must be a uuid: 32 hex digits, with or without dashes")
         }
     }
 }
 
+/// Longest time that a job may be told to wait for hosts, in seconds: a day.
+const TIMEOUT_SECONDS_MAX: i64 = 86_400;
+/// Longest time that a request may be told to wait for its job, in seconds.
+const PATIENCE_SECONDS_MAX: u64 = 3600;
+
 /// How long the caller lets the job wait for hosts, in seconds.
-pub(crate) fn timeout_seconds(headers: &HeaderMap) -> i64 {
-    let given = headers.get("x-api-timeout").and_then(|text| text.to_str().ok()?.parse().ok());
-    given.filter(|seconds| *seconds > 0).unwrap_or(control::jobs::TIMEOUT_SECONDS)
+///
+/// # Errors
+/// A text for `400`: the header is there and says something else.
+pub(crate) fn timeout_seconds(headers: &HeaderMap) -> std::result::Result<i64, String> {
+    let Some(given) = headers.get("x-api-timeout") else {
+        return Ok(control::jobs::TIMEOUT_SECONDS);
+    };
+    let seconds = given.to_str().ok().and_then(|text| text.trim().parse().ok());
+    seconds.filter(|seconds| (1..=TIMEOUT_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+        format!(
+            "X-API-Timeout must be a whole number of seconds from 1 to {TIMEOUT_SECONDS_MAX}, \
+             or be left out: then it is {}",
+            control::jobs::TIMEOUT_SECONDS
+        )
+    })
 }
 
 /// `Prefer: wait=<seconds>` (RFC 7240 §4.3): answer with the job's result if it is done by then.
-pub(crate) fn patience_seconds(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get("prefer")?.to_str().ok()?;
-    text.split(',').find_map(|part| part.trim().strip_prefix("wait=")?.parse().ok())
+/// Other preferences are passed over, as the RFC wants it.
+///
+/// # Errors
+/// A text for `400`: `wait` is there and is no such number.
+pub(crate) fn patience_seconds(headers: &HeaderMap) -> std::result::Result<Option<u64>, String> {
+    let wrong = || {
+        format!(
+            "Prefer: wait= must be a whole number of seconds from 0 to {PATIENCE_SECONDS_MAX}, \
+             such as Prefer: wait=30"
+        )
+    };
+    let lines = headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok());
+    let preferences = lines.flat_map(|line| line.split(','));
+    for preference in preferences {
+        let first = preference.split(';').next().unwrap_or_default();
+        let (name, value) = first.split_once('=').unwrap_or((first, ""));
+        if !name.trim().eq_ignore_ascii_case("wait") {
+            continue;
+        }
+        let seconds = value.trim().trim_matches('"').parse().ok();
+        let seconds = seconds.filter(|seconds| *seconds <= PATIENCE_SECONDS_MAX);
+        // Of several, the first one counts.
+        return seconds.map(Some).ok_or_else(wrong);
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_of_seconds_within_a_day() {
+        let check = |value: &str| timeout_seconds(&headers("x-api-timeout", value)).ok();
+        assert_eq!(timeout_seconds(&HeaderMap::new()), Ok(control::jobs::TIMEOUT_SECONDS));
+        assert_eq!([check("1"), check(" 86400 ")], [Some(1), Some(86_400)]);
+        for odd in ["", "0", "-1", "86401", "soon", "1.5", "10s", "99999999999999999999"] {
+            assert_eq!(check(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_preference_to_wait_is_read_among_others() {
+        let check = |value: &str| patience_seconds(&headers("prefer", value)).ok();
+        for (text, expected) in [
+            ("wait=30", Some(30)),
+            ("respond-async, wait=0", Some(0)),
+            ("Wait = \"7\"; x=1", Some(7)),
+            ("return=minimal", None),
+            ("wait=1, wait=2", Some(1)),
+        ] {
+            assert_eq!(check(text), Some(expected), "{text}");
+        }
+        for odd in ["wait", "wait=", "wait=x", "wait=-1", "wait=3601", "a=b, wait=1.5"] {
+            assert_eq!(check(odd), None, "{odd}");
+        }
+    }
 }

@@ -11,8 +11,12 @@ use std::{
 };
 
 use client::{Client, Error};
-use model::{Record, Timestamp, status::Board};
-use netloom_api::{Door, Enrolment, serve};
+use control::{Enrolment, Gate};
+use model::{
+    Record, Timestamp,
+    status::{Board, HostStatus},
+};
+use netloom_api::{Limits, serve};
 use serde_json::{Map, Value, json};
 use store::Store;
 use tokio::sync::watch;
@@ -36,14 +40,14 @@ impl Running {
         let (board, reports) = watch::channel(Board::default());
         let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
         let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };
-        let door = Arc::new(Door::new(jobs, enrolment));
+        let gate = Arc::new(Gate::new(jobs, enrolment));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let ended = stop.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(serve(listener, door, ended)).unwrap();
+            runtime.block_on(serve(listener, gate, Limits::default(), ended)).unwrap();
         });
         Self { address, board, stop, server: Some(server) }
     }
@@ -77,6 +81,25 @@ impl Running {
             request = request.header(*name, *value);
         }
         self.raw(request.body(body.to_owned()).unwrap())
+    }
+
+    fn get_as(&self, client: &Client, path: &str) -> (u16, String) {
+        let request = ureq::http::Request::get(format!("{}{path}", self.base()))
+            .header("authorization", format!("OAuth {}", client.session().unwrap()));
+        self.raw(request.body(String::new()).unwrap())
+    }
+
+    /// All hosts are connected and have confirmed what they were told up to `revision`.
+    fn connect_hosts(&self, client: &Client, revision: u64) {
+        let hosts = client.query("/hosts", &[]).unwrap();
+        self.board.send_modify(|board| {
+            for host in &hosts {
+                let status =
+                    HostStatus { connected: true, confirmed: true, ..HostStatus::default() };
+                board.put(host["uuid"].as_str().unwrap().parse().unwrap(), status);
+            }
+            board.revision = revision;
+        });
     }
 
     fn get(&self, path: &str) -> (u16, String) {
@@ -118,7 +141,8 @@ fn a_zone_is_made_shown_and_deleted() {
 }
 
 #[test]
-fn a_post_is_answered_by_a_job_that_anyone_with_its_uuid_can_poll() {
+fn a_post_is_answered_by_a_job_that_its_owner_can_poll_and_others_only_if_they_could_not_guess_it()
+{
     let running = Running::start();
     let job = "0123456789abcdef0123456789abcdef";
     let body = r#"{"params": {"name": "z"}, "userTags": ["mine"]}"#;
@@ -128,7 +152,14 @@ fn a_post_is_answered_by_a_job_that_anyone_with_its_uuid_can_poll() {
     let location = answer["location"].as_str().unwrap();
     assert!(location.ends_with(&format!("/zstack/v1/api-jobs/{job}")), "{location}");
     assert_eq!(answer["apiTimeout"], 1_800_000);
-    let (status, text) = running.get(&format!("/zstack/v1/api-jobs/{job}"));
+    let own = format!("/zstack/v1/api-jobs/{job}");
+    let (status, text) = running.get_as(&running.client(), &own);
+    assert!(status == 200 && text.contains("\"inventory\""), "{status} {text}");
+    assert_eq!(running.get(&own).0, 404, "its caller chose the uuid: it proves nothing");
+    let (_, text) = running.post("/v1/zones", body, &[]);
+    let drawn: Value = serde_json::from_str(&text).unwrap();
+    let drawn = drawn["location"].as_str().unwrap();
+    let (status, text) = running.get(&drawn[drawn.find("/zstack").unwrap()..]);
     assert!(status == 200 && text.contains("\"inventory\""), "{status} {text}");
     let (status, text) = running.post("/v1/zones", body, &[("X-Job-UUID", job)]);
     assert_eq!(status, 400, "the same job again: {text}");
@@ -168,6 +199,20 @@ fn broken_requests_are_told_in_plain_text() {
     assert_eq!(running.post("/v1/zones", r#"{"createZone": {}}"#, &[]).0, 400);
     assert_eq!(running.post("/v1/zones", r#"{"params": {}}"#, &[("X-Job-UUID", "short")]).0, 400);
     assert_eq!(running.post("/v1/nothing", "{}", &[]).0, 404);
+    let twice = r#"{"params": {"name": "a", "name": "b"}}"#;
+    let (status, text) = running.post("/v1/zones", twice, &[]);
+    assert!(status == 400 && text.contains("\"name\" is there twice"), "{text}");
+    let fine = r#"{"params": {"name": "z"}}"#;
+    for (header, value, says) in [
+        ("X-API-Timeout", "soon", "1 to 86400"),
+        ("X-API-Timeout", "0", "1 to 86400"),
+        ("Prefer", "wait=long", "0 to 3600"),
+        ("Prefer", "wait=86400", "0 to 3600"),
+    ] {
+        let (status, text) = running.post("/v1/zones", fine, &[(header, value)]);
+        assert!(status == 400 && text.contains(says), "{header}: {value}: {status} {text}");
+    }
+    assert!(running.client().query("/zones", &[]).unwrap().is_empty());
     let (status, text) = running.get("/v1/zones");
     assert_eq!(status, 400, "no Authorization: {text}");
 }
@@ -246,12 +291,64 @@ fn queries_filter_sort_page_and_count() {
         ("sort", "colour"),
         ("fields", "name,colour"),
         ("filter", "x"),
+        ("q", "uuid=nonsense"),
+        ("limit", ""),
+        ("start", "1.5"),
+        ("replyWithCount", "1"),
     ];
     for bad in odd {
         let refused = query(&[bad]).unwrap_err();
-        let Error::Refused { code, field, .. } = refused else { panic!("{bad:?}: {refused}") };
+        let Error::Refused { code, field, hint, .. } = refused else {
+            panic!("{bad:?}: {refused}")
+        };
+        assert!(hint.is_some(), "{bad:?}: {code}");
         assert_eq!((code.as_str(), field.as_deref()), ("SYS.1007", Some(bad.0)), "{bad:?}");
     }
+}
+
+#[test]
+fn a_uuid_is_understood_in_each_form_and_everywhere() {
+    let running = Running::start();
+    let client = running.client();
+    let plain = "0123456789abcdef0123456789abcdef";
+    let dashed = "01234567-89AB-CDEF-0123-456789abcdef";
+    let zone = made(&client, "CreateZone", json!({"name": "z", "resourceUuid": dashed}));
+    assert_eq!(zone, plain, "shown in one form");
+    let cluster = json!({"name": "c", "zoneUuid": dashed, "hypervisorType": "KVM"});
+    made(&client, "CreateCluster", cluster);
+    let session = client.session().unwrap();
+    let session = session.to_uppercase();
+    let get = |path: &str| {
+        let request = ureq::http::Request::get(format!("{}{path}", running.base()))
+            .header("authorization", format!("OAuth {session}"));
+        running.raw(request.body(String::new()).unwrap())
+    };
+    for path in [
+        format!("/v1/zones/{dashed}"),
+        format!("/v1/zones?q=uuid={dashed}"),
+        format!("/v1/clusters?q=zoneUuid={dashed}"),
+    ] {
+        let (status, text) = get(&path);
+        assert!(status == 200 && text.contains(plain), "{path}: {text}");
+    }
+    let job = "AAAAAAAA-0000-0000-0000-00000000000A";
+    let body = r#"{"params": {"name": "y"}}"#;
+    assert_eq!(running.post("/v1/zones", body, &[("X-Job-UUID", job)]).0, 202);
+    for form in [job, &job.replace('-', "").to_lowercase()] {
+        assert_eq!(get(&format!("/v1/api-jobs/{form}")).0, 200);
+    }
+    let (status, text) = get("/v1/zones/nonsense");
+    assert!(status == 503 && text.contains("is not a uuid") && text.contains("hint"), "{text}");
+    let (status, text) = get(&format!("/v1/zones/{}", "f".repeat(32)));
+    assert_eq!((status, text.as_str()), (200, r#"{"inventories":[]}"#));
+    client
+        .call(
+            "DeleteCluster",
+            object(json!({"uuid": client.query("/clusters", &[]).unwrap()[0]["uuid"]})),
+            &[],
+        )
+        .unwrap();
+    client.call("DeleteZone", object(json!({"uuid": dashed})), &[]).unwrap();
 }
 
 #[test]
@@ -308,17 +405,16 @@ fn an_instance_is_a_success_only_once_its_host_has_acknowledged() {
     let client = running.client();
     let ids = two_hosts(&client);
     let job = "0123456789abcdef0123456789abcdef";
+    running.connect_hosts(&client, 0);
     let body = json!({"params": {"name": "vm", "l3NetworkUuids": [ids["l3"]]}}).to_string();
     let (status, _) = running.post("/v1/vm-instances", &body, &[("X-Job-UUID", job)]);
     assert_eq!(status, 202);
-    let poll = || running.get(&format!("/v1/api-jobs/{job}"));
-    assert_eq!(poll().0, 202, "durable, not in effect");
+    let poll = || running.get_as(&client, &format!("/v1/api-jobs/{job}"));
+    let (status, text) = poll();
+    assert_eq!(status, 202, "durable, not in effect");
     let host = client.query("/vm-instances", &[]).unwrap()[0]["hostUuid"].clone();
-    running.board.send_modify(|board| {
-        let status = board.hosts.entry(host.as_str().unwrap().parse().unwrap()).or_default();
-        status.connected = true;
-        status.acked_revision = u64::MAX;
-    });
+    assert!(text.contains("waitsFor") && text.contains(host.as_str().unwrap()), "{text}");
+    running.connect_hosts(&client, u64::MAX);
     let (status, text) = poll();
     assert_eq!(status, 200, "{text}");
     let shown: Value = serde_json::from_str(&text).unwrap();

@@ -1,7 +1,9 @@
 //! `netloom CreateZone name=z1` and `netloom QueryZone name=z1 limit=5`.
 
+use std::io::{self, Write};
+
 use client::Error::UnknownMessage;
-use model::{Kind, MessageDef, ResourceDef, declare::Answer};
+use model::{Kind, MessageDef, declare::Answer, resource::faces, shown::Face};
 use serde_json::{Map, Value};
 
 use crate::{Connection, Error, describe};
@@ -18,9 +20,9 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
         return Ok(());
     }
     let result = match queried(name) {
-        Some(resource) => {
+        Some((_, face)) => {
             let pairs: Vec<_> = arguments.iter().map(|word| query_pair(word)).collect();
-            connection.with(|client| Ok(client.query_pairs(resource.path, &pairs)?))?
+            connection.with(|client| Ok(client.query_pairs(face.path, &pairs)?))?
         }
         None => {
             let def = client::message(name)?;
@@ -28,18 +30,25 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
                 return Err(Error::Usage(format!("{name} is what `netloom login` is for")));
             }
             let (params, tags) = params(def, arguments)?;
-            connection.with(|client| Ok(client.call(name, params, &tags)?))?
+            connection.with(|client| Ok(client.call_and_hear(name, params, &tags, tell)?))?
         }
     };
     crate::print(&format_args!("{result:#}"))?;
     Ok(())
 }
 
-/// The resource that `Query<Name>` asks for.
-pub(crate) fn queried(name: &str) -> Option<&'static ResourceDef> {
+/// Says what a call waits for, beside its result.
+fn tell(reasons: &[&str]) {
+    for reason in reasons {
+        // Nobody may read it any more; the call goes on.
+        let _ = writeln!(io::stderr(), "waiting: {reason}");
+    }
+}
+
+/// What `Query<Name>` asks for.
+pub(crate) fn queried(name: &str) -> Option<(Kind, &'static Face)> {
     let wanted = name.strip_prefix("Query")?;
-    let mut defs = Kind::ALL.iter().map(|kind| kind.def());
-    defs.find(|def| def.name == wanted && !def.path.is_empty())
+    faces().find(|(_, face)| face.name == wanted)
 }
 
 fn query_pair(word: &str) -> (String, String) {
@@ -67,7 +76,13 @@ fn params(def: &MessageDef, words: &[String]) -> Result<(Map<String, Value>, Vec
         }
         let field = def.fields.iter().find(|field| field.name == key);
         // The server knows best what is wrong with an unknown field, and says so with a hint.
-        params.insert(key.to_owned(), field.map_or_else(|| value.into(), |f| f.from_text(value)));
+        let value = match field {
+            // `description=`: away with it.
+            Some(field) if field.nullable && value.is_empty() => Value::Null,
+            Some(field) => field.from_text(value),
+            None => value.into(),
+        };
+        params.insert(key.to_owned(), value);
     }
     Ok((params, tags))
 }
@@ -93,6 +108,9 @@ mod tests {
         assert_eq!(Value::Object(params), expected);
         assert_eq!(tags, ["p::q", "r::s"]);
         assert!(super::params(def, &["name".to_owned()]).is_err());
+        let def = client::message("UpdateZone").unwrap();
+        let (params, _) = super::params(def, &["description=".to_owned()]).unwrap();
+        assert_eq!(Value::Object(params), json!({"description": null}));
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use std::fmt::Write;
 
-use model::{FieldDef, Kind, MessageDef, declare::Method, resource::MESSAGES};
+use model::{
+    FieldDef, MessageDef,
+    declare::Method,
+    resource::{MESSAGES, faces},
+};
 
 use crate::{Error, call};
 
@@ -12,8 +16,8 @@ pub(crate) fn list() -> String {
     for def in MESSAGES {
         line(&mut text, def.name, first_sentence(def.doc));
     }
-    for def in Kind::ALL.iter().map(|kind| kind.def()).filter(|def| !def.path.is_empty()) {
-        line(&mut text, &format!("Query{}", def.name), first_sentence(def.doc));
+    for (kind, face) in faces() {
+        line(&mut text, &format!("Query{}", face.name), first_sentence(kind.def().doc));
     }
     text
 }
@@ -24,10 +28,12 @@ pub(crate) fn list() -> String {
 /// When there is none of this name.
 pub(crate) fn one(name: &str) -> Result<String, Error> {
     let mut text = String::new();
-    if let Some(def) = call::queried(name) {
-        let fields = def.fields.iter().filter(|field| !field.hidden);
-        head(&mut text, name, def.doc, &format!("GET /zstack/v1{}", def.path));
-        fields.for_each(|field| field_line(&mut text, field));
+    if let Some((kind, face)) = call::queried(name) {
+        let def = kind.def();
+        head(&mut text, name, def.doc, &format!("GET /zstack/v1{}", face.path));
+        let columns = def.columns().filter(|column| !column.hidden).map(|column| &column.field);
+        let derived = def.derived.iter().map(|derived| &derived.field);
+        columns.chain(derived).for_each(|field| shown_line(&mut text, field));
         return Ok(text);
     }
     let Some(def) = MESSAGES.iter().find(|def| def.name == name) else {
@@ -60,6 +66,11 @@ fn line(text: &mut String, name: &str, doc: &str) {
 fn field_line(text: &mut String, field: &FieldDef) {
     let star = if field.required { "*" } else { "" };
     let _ = writeln!(text, "  {:28} {}", format!("{}{star}", field.name), field.doc);
+}
+
+/// A field of an inventory: nobody has to give it.
+fn shown_line(text: &mut String, field: &FieldDef) {
+    let _ = writeln!(text, "  {:28} {}", field.name, field.doc);
 }
 
 fn first_sentence(doc: &str) -> &str {

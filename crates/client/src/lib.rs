@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use model::{
     MessageDef,
-    declare::{Body, Method},
+    declare::{FieldsIn, Method},
     resource::MESSAGES,
 };
 use serde_json::{Map, Value, json};
@@ -16,7 +16,10 @@ use ureq::{Agent, http};
 
 /// How long one request may take, in seconds; a job is waited for with several.
 const REQUEST_SECONDS: u64 = 60;
-/// How long the server is asked to hold a request until the job is decided, in seconds.
+/// How long the server is asked to hold a call until its job is decided, in seconds: longer than
+/// most jobs take, and short enough that the caller soon hears what the others wait for.
+const CALL_HOLD_SECONDS: u64 = 2;
+/// How long the server is asked to hold a later request for a job, in seconds.
 const HOLD_SECONDS: u64 = 30;
 
 /// Longest answer that is read, in bytes: a query without a limit of its own, over the largest cloud
@@ -155,24 +158,46 @@ impl Client {
         params: Map<String, Value>,
         system_tags: &[String],
     ) -> Result<Value, Error> {
+        self.call_and_hear(name, params, system_tags, |_| ())
+    }
+
+    /// The same. `hear` is given what the job waits for, at once and whenever that changes: texts
+    /// such as "host node1 is not connected".
+    ///
+    /// # Errors
+    /// The call's own, or no answer.
+    pub fn call_and_hear(
+        &self,
+        name: &str,
+        params: Map<String, Value>,
+        system_tags: &[String],
+        hear: impl FnMut(&[&str]),
+    ) -> Result<Value, Error> {
         let def = message(name)?;
         let (path, body) = shape(def, params, system_tags);
-        let (status, answer) = self.send(def.method, &path, body.as_ref())?;
+        let (status, answer) = self.send(def.method, &path, body.as_ref(), CALL_HOLD_SECONDS)?;
         let location = answer["location"].as_str().unwrap_or_default();
         if status != http::StatusCode::ACCEPTED || location.is_empty() {
             return Ok(answer);
         }
         let at = location.find("/zstack/v1/api-jobs").unwrap_or_default();
-        self.wait(name, &location[at..])
+        self.wait(name, &location[at..], hear)
     }
 
-    fn wait(&self, name: &str, job: &str) -> Result<Value, Error> {
+    fn wait(&self, name: &str, job: &str, mut hear: impl FnMut(&[&str])) -> Result<Value, Error> {
         let (start, patience) = (Instant::now(), Duration::from_secs(1800));
+        let (mut hold_seconds, mut heard) = (0, Value::Null);
         while start.elapsed() < patience {
-            let (status, answer) = self.send(Method::Get, job, None)?;
+            let (status, answer) = self.send(Method::Get, job, None, hold_seconds)?;
             if status != http::StatusCode::ACCEPTED {
                 return Ok(answer);
             }
+            if answer["waitsFor"] != heard {
+                heard = answer["waitsFor"].clone();
+                let reasons = heard.as_array().into_iter().flatten().filter_map(Value::as_str);
+                hear(&reasons.collect::<Vec<_>>());
+            }
+            hold_seconds = HOLD_SECONDS;
         }
         let (message, location) = (name.to_owned(), format!("{}{job}", self.base));
         Err(Error::Timeout { message, seconds: patience.as_secs(), location })
@@ -199,7 +224,7 @@ impl Client {
         let encoded: Vec<String> =
             pairs.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect();
         let path = format!("/zstack/v1{path}?{}", encoded.join("&"));
-        self.send(Method::Get, &path, None).map(|(_, answer)| answer)
+        self.send(Method::Get, &path, None, 0).map(|(_, answer)| answer)
     }
 
     fn send(
@@ -207,6 +232,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
+        hold_seconds: u64,
     ) -> Result<(http::StatusCode, Value), Error> {
         let url = format!("{}{path}", self.base);
         let verb = match method {
@@ -221,7 +247,7 @@ impl Client {
             .method(verb)
             .uri(&url)
             .header("content-type", "application/json")
-            .header("prefer", format!("wait={HOLD_SECONDS}"));
+            .header("prefer", format!("wait={hold_seconds}"));
         if let Some(session) = &self.session {
             request = request.header("authorization", format!("OAuth {session}"));
         }
@@ -278,9 +304,9 @@ fn shape(
         }
     }
     let mut body = Map::new();
-    match def.body {
-        Body::Below(key) => drop(body.insert(key.to_owned(), Value::Object(params))),
-        Body::Path | Body::Query => {
+    match def.fields_in {
+        FieldsIn::Below(key) => drop(body.insert(key.to_owned(), Value::Object(params))),
+        FieldsIn::Path | FieldsIn::Query => {
             let pairs =
                 params.iter().map(|(key, value)| format!("{key}={}", encode(&plain(value))));
             let pairs: Vec<String> = pairs.collect();

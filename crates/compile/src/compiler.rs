@@ -1,14 +1,16 @@
 //! The incremental compiler: the rules of the crate's documentation as a chain of operators.
 //!
 //! ```text
-//! NICs ──filter──┐
-//!                ├─join─► placed ──┐               ┌────────────────────────► Port
-//! networks ─map──┘        │        ├─join─► homed ─┼─group─► present ──┬─────► Network
-//!                         │        │               └─────────────────join───► Peer
-//! VTEPs ──────────group───┼────────┘
-//!                         └─group─► needed, minus the same of homed ────────► missing VTEPs
-//! instances ──────map───────────────────────────────────────────────────────► Instance
+//! addresses ──map──┐
+//! NICs ───filter─gather─┐
+//!                       ├─join─► placed ──┐               ┌─────────────────────► Port
+//! networks ──map────────┘        │        ├─join─► homed ─┼─group─► present ──┬─► Network
+//!                                │        │               └────────────────join─► Peer
+//! VTEPs ────────group────────────┼────────┘
+//!                                └─group─► sites of placed, without those of homed ─► missing VTEPs
+//! instances ────map────────────────────────────────────────────────────────────► Instance
 //! ```
+//! A network that needs no tunnel skips the join with VTEPs, and tells nobody of its NICs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +21,7 @@ use std::{
 use model::{
     Id, Kind, Record, Resource,
     resource::{
-        host::Host, l2_vxlan_network::L2VxlanNetwork, vm_instance::VmInstance, vm_nic::VmNic,
-        vtep::Vtep,
+        host::Host, l2_network::L2Network, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep,
     },
 };
 use store::{Change, Read, Snapshot};
@@ -28,22 +29,25 @@ use wire::object::Object;
 
 use crate::{
     HostDelta, HostObjects, MissingVtep,
-    objects::{self, Net, Nic, Site},
-    operators::{Delta, Group, Join, map, settle},
+    objects::{self, Address, Net, Nic, Site},
+    operators::{Delta, Gather, Group, Join, map, settle},
     output::Output,
 };
 
-type NetworkId = Id<L2VxlanNetwork>;
-/// A NIC whose tunnels end somewhere: at this address.
-type Homed = (Arc<Nic>, Net, IpAddr);
+type NetworkId = Id<L2Network>;
+/// A NIC whose host can carry its network, with the VTEP there if it needs one.
+type Homed = (Arc<Nic>, Net, Option<IpAddr>);
+/// A NIC that has a home, and a host of its network.
+type Pair = (NetworkId, (Arc<Nic>, IpAddr), Id<Host>);
 
 /// What every host must hold, kept up to date by change sets.
 #[derive(Debug)]
 pub struct Compiler {
     vteps: Group<Site, (Id<Vtep>, IpAddr)>,
+    nics: Gather<Id<VmNic>, Nic, Address>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
     homed: Join<Site, (Arc<Nic>, Net), IpAddr>,
-    present: Group<(Id<Host>, Net, IpAddr), ()>,
+    present: Group<(Id<Host>, Net, Option<IpAddr>), ()>,
     peers: Join<NetworkId, (Arc<Nic>, IpAddr), Id<Host>>,
     needed: Group<Site, ()>,
     served: Group<Site, ()>,
@@ -57,6 +61,8 @@ pub struct Compiler {
 pub struct Work {
     /// Choosing a VTEP for each host and pool.
     pub vteps: u64,
+    /// Bringing NICs and their addresses together.
+    pub nics: u64,
     /// Bringing NICs and their networks together.
     pub placed: u64,
     /// Bringing these and their VTEPs together.
@@ -83,6 +89,7 @@ impl Compiler {
     pub fn new() -> Self {
         Self {
             vteps: Group::new(),
+            nics: Gather::new(),
             placed: Join::new(),
             homed: Join::new(),
             present: Group::new(),
@@ -99,7 +106,7 @@ impl Compiler {
     /// Hosts without a difference are absent.
     pub fn load(&mut self, snapshot: &Snapshot<Record>) -> BTreeMap<Id<Host>, HostDelta> {
         let before = std::mem::take(self);
-        let kinds = [Kind::L2VxlanNetwork, Kind::Vtep, Kind::VmInstance, Kind::VmNic];
+        let kinds = [Kind::L2Network, Kind::Vtep, Kind::VmInstance, Kind::VmNic, Kind::UsedIp];
         let rows = kinds.into_iter().flat_map(|kind| snapshot.list(kind));
         let new = |row: Arc<Record>| Change {
             kind: row.kind(),
@@ -114,25 +121,33 @@ impl Compiler {
     /// Takes in what one or more transactions have changed, in order; gives what that changes per
     /// host. Hosts for which nothing changes are absent.
     pub fn apply(&mut self, changes: &[Change<Record>]) -> BTreeMap<Id<Host>, HostDelta> {
-        let nics =
-            rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.network, Arc::new(nic))));
-        let networks = rows(changes, |row: &L2VxlanNetwork| Some((row.uuid, Net::of(row))));
+        let nics = rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.uuid, nic)));
+        let nics = self.nics.step(nics, rows(changes, objects::address));
+        let nics = map(&nics, |(nic, addresses)| {
+            Some((nic.network, Arc::new(nic.with(addresses.clone()))))
+        });
+        let networks = rows(changes, |l2: &L2Network| Net::of(l2).map(|net| (l2.uuid, net)));
         let vteps = self.vteps.step(rows(changes, |vtep: &Vtep| Some(objects::vtep(vtep))));
         let vteps = map(&vteps, |(site, (_, ip))| Some((*site, *ip)));
 
         let placed = self.placed.step(nics, networks);
-        let placed =
-            map(&placed, |(_, nic, net)| Some(((nic.host, net.pool), (Arc::clone(nic), *net))));
+        let plain = map(&placed, |(_, nic, net)| {
+            net.pool().is_none().then(|| (Arc::clone(nic), net.clone(), None))
+        });
+        let placed = map(&placed, |(_, nic, net)| {
+            Some(((nic.host, net.pool()?), (Arc::clone(nic), net.clone())))
+        });
         let needed = map(&placed, |(site, _)| Some((*site, ())));
         let homed = self.homed.step(placed, vteps);
         let served = map(&homed, |(site, ..)| Some((*site, ())));
         self.note_missing(needed, served);
 
-        let homed: Delta<Homed> =
-            map(&homed, |(_, (nic, net), vtep)| Some((Arc::clone(nic), *net, *vtep)));
+        let mut homed: Delta<Homed> =
+            map(&homed, |(_, (nic, net), vtep)| Some((Arc::clone(nic), net.clone(), Some(*vtep))));
+        homed.extend(plain);
         let mut out = self.compile(&homed);
         out.extend(rows_unsettled(changes, |row: &VmInstance| {
-            Some((row.host_uuid, objects::instance(row)))
+            Some((row.host_uuid?, Arc::new(objects::instance(row))))
         }));
         self.output.step(out)
     }
@@ -159,6 +174,7 @@ impl Compiler {
     pub fn work(&self) -> Work {
         Work {
             vteps: self.vteps.work,
+            nics: self.nics.work,
             placed: self.placed.work,
             homed: self.homed.work,
             present: self.present.work,
@@ -169,19 +185,19 @@ impl Compiler {
     }
 
     /// Networks, ports and peers.
-    fn compile(&mut self, homed: &Delta<Homed>) -> Delta<(Id<Host>, Object)> {
-        let ports = map(homed, |(nic, ..)| Some((nic.host, nic.port())));
-        let at = map(homed, |(nic, net, vtep)| Some(((nic.host, *net, *vtep), ())));
+    fn compile(&mut self, homed: &Delta<Homed>) -> Delta<(Id<Host>, Arc<Object>)> {
+        let ports = map(homed, |(nic, ..)| Some((nic.host, Arc::new(nic.port()))));
+        let at = map(homed, |(nic, net, vtep)| Some(((nic.host, net.clone(), *vtep), ())));
         let present = self.present.step(at);
-        let networks = map(&present, |((host, net, vtep), ())| Some((*host, net.network(*vtep))));
+        let networks =
+            map(&present, |((host, net, vtep), ())| Some((*host, Arc::new(net.network(*vtep)?))));
 
-        let members = map(homed, |(nic, net, vtep)| Some((net.uuid, (Arc::clone(nic), *vtep))));
+        let members = map(homed, |(nic, net, vtep)| Some((net.uuid, (Arc::clone(nic), (*vtep)?))));
         // A host whose VTEP has changed goes and comes here; nothing is made of it.
-        let hosts = settle(map(&present, |((host, net, _), ())| Some((net.uuid, *host))));
+        let hosts = map(&present, |((host, net, vtep), ())| vtep.map(|_| (net.uuid, *host)));
+        let hosts = settle(hosts);
         let peers = self.peers.step(settle(members), hosts);
-        let peers = map(&peers, |(_, (nic, vtep), host)| {
-            (nic.host != *host).then(|| (*host, nic.peer(*vtep)))
-        });
+        let peers = share_peers(&peers);
         [networks, ports, peers].concat()
     }
 
@@ -203,9 +219,26 @@ impl Work {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Work { vteps, placed, homed, present, peers, missing, objects } = self;
-        vteps + placed + homed + present + peers + missing + objects
+        let Work { vteps, nics, placed, homed, present, peers, missing, objects } = self;
+        vteps + nics + placed + homed + present + peers + missing + objects
     }
+}
+
+/// What NICs are to the other hosts of their networks: one object for all of them.
+fn share_peers(pairs: &Delta<Pair>) -> Delta<(Id<Host>, Arc<Object>)> {
+    // Pairs are sorted, so those of one NIC stand together.
+    let (mut of, mut peers) = (None, Vec::new());
+    for ((_, (nic, vtep), host), weight) in pairs {
+        if nic.host == *host {
+            continue;
+        }
+        let object = match &of {
+            Some((last, at, object)) if Arc::ptr_eq(last, nic) && *at == *vtep => object,
+            _ => &of.insert((Arc::clone(nic), *vtep, Arc::new(nic.peer(*vtep)))).2,
+        };
+        peers.push(((*host, Arc::clone(object)), *weight));
+    }
+    peers
 }
 
 /// The change of one table, as far as `of` wants it: a change of a field that it leaves out is
@@ -218,7 +251,7 @@ fn rows_unsettled<R: Resource, T>(
     changes: &[Change<Record>],
     of: impl Fn(&R) -> Option<T>,
 ) -> Delta<T> {
-    let of = |row: &Option<Arc<Record>>| R::from_record(row.as_deref()?).and_then(&of);
+    let of = |row: &Option<Arc<Record>>| R::of(row.as_deref()?).and_then(&of);
     let mine = changes.iter().filter(|change| change.kind == R::KIND);
     mine.flat_map(|change| [(of(&change.before), -1), (of(&change.after), 1)])
         .filter_map(|(entry, weight)| Some((entry?, weight)))

@@ -4,38 +4,54 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use model::{Id, Kind, Record, Resource, resource::host::Host};
+use model::{
+    Id, Kind, Record, Resource,
+    resource::{
+        host::Host, l2_network::L2Network, used_ip::UsedIp, vm_instance::VmInstance, vm_nic::VmNic,
+        vtep::Vtep,
+    },
+};
 use store::Read;
 use wire::object::Object;
 
 use crate::{
     HostObjects, MissingVtep,
-    objects::{self, Net, Nic, Site},
+    objects::{self, Address, Net, Nic, Site},
 };
 
 /// What every host must hold; a host that must hold nothing is absent.
 pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> {
     let mut hosts: BTreeMap<Id<Host>, HostObjects> = BTreeMap::new();
     let mut hold = |host: Id<Host>, object: Object| {
-        hosts.entry(host).or_default().insert(object.key(), object);
+        hosts.entry(host).or_default().insert(object.key(), Arc::new(object));
     };
     let vteps = vteps(read);
     let placed = placed(read);
+    // Its VTEP, if it needs one; `None`: its host cannot carry the network.
+    let home = |nic: &Nic, net: &Net| match net.pool() {
+        None => Some(None),
+        Some(pool) => vteps.get(&(nic.host, pool)).map(|vtep| Some(*vtep)),
+    };
     for (nic, net) in &placed {
-        let Some(&vtep) = vteps.get(&(nic.host, net.pool)) else { continue };
-        hold(nic.host, net.network(vtep));
+        let Some(vtep) = home(nic, net) else { continue };
+        if let Some(network) = net.network(vtep) {
+            hold(nic.host, network);
+        }
         hold(nic.host, nic.port());
+        let Some(vtep) = vtep else { continue };
         for (other, _) in placed.iter().filter(|(other, _)| other.network == nic.network) {
-            if other.host != nic.host && vteps.contains_key(&(other.host, net.pool)) {
+            if other.host != nic.host && home(other, net).is_some() {
                 hold(other.host, nic.peer(vtep));
             }
         }
     }
     for record in read.list(Kind::VmInstance) {
-        if let Record::VmInstance(instance) = &*record {
-            hold(instance.host_uuid, objects::instance(instance));
+        let Some(instance) = VmInstance::of(&record) else { continue };
+        if let Some(host) = instance.host_uuid {
+            hold(host, objects::instance(instance));
         }
     }
     hosts
@@ -44,19 +60,27 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
 /// Every host that lacks a VTEP it needs.
 pub fn missing_vteps(read: &impl Read<Record>) -> BTreeSet<MissingVtep> {
     let vteps = vteps(read);
-    let needed = placed(read).into_iter().map(|(nic, net)| (nic.host, net.pool));
+    let needed = placed(read).into_iter().filter_map(|(nic, net)| Some((nic.host, net.pool()?)));
     let missing = needed.filter(|site| !vteps.contains_key(site));
     missing.map(|(host, pool)| MissingVtep { host, pool }).collect()
 }
 
-/// Every NIC that is bound, with its network.
+/// Every NIC that is bound, with its addresses and its network.
 fn placed(read: &impl Read<Record>) -> Vec<(Nic, Net)> {
-    let network = |nic: &Nic| match &*read.get(Kind::L2VxlanNetwork, nic.network.uuid())? {
-        Record::L2VxlanNetwork(network) => Some(Net::of(network)),
-        _ => None,
+    let mut addresses: BTreeMap<Id<VmNic>, Vec<Address>> = BTreeMap::new();
+    for record in read.list(Kind::UsedIp) {
+        if let Some((nic, address)) = UsedIp::of(&record).and_then(objects::address) {
+            addresses.entry(nic).or_default().push(address);
+        }
+    }
+    addresses.values_mut().for_each(|of| of.sort_unstable());
+    let network = |nic: &Nic| {
+        let record = read.get(Kind::L2Network, nic.network.uuid())?;
+        L2Network::of(&record).and_then(Net::of)
     };
     let nics = read.list(Kind::VmNic);
-    let nics = nics.filter_map(|record| Resource::from_record(&record).and_then(Nic::of));
+    let nics = nics.filter_map(|record| VmNic::of(&record).and_then(Nic::of));
+    let nics = nics.map(|nic| nic.with(addresses.get(&nic.uuid).cloned().unwrap_or_default()));
     nics.filter_map(|nic| network(&nic).map(|net| (nic, net))).collect()
 }
 
@@ -64,10 +88,9 @@ fn placed(read: &impl Read<Record>) -> Vec<(Nic, Net)> {
 fn vteps(read: &impl Read<Record>) -> BTreeMap<Site, IpAddr> {
     let mut vteps = BTreeMap::new();
     for record in read.list(Kind::Vtep) {
-        if let Record::Vtep(vtep) = &*record {
-            let (site, (_, ip)) = objects::vtep(vtep);
-            vteps.entry(site).or_insert(ip);
-        }
+        let Some(vtep) = Vtep::of(&record) else { continue };
+        let (site, (_, ip)) = objects::vtep(vtep);
+        vteps.entry(site).or_insert(ip);
     }
     vteps
 }

@@ -1,13 +1,14 @@
 //! Change set in, wire objects per host out: pure and incremental.
 //!
 //! Rules, for a host H. A NIC counts when it is enabled, bound to a host and plugged into an
-//! instance, its L2 network exists, and its host has a VTEP in the network's pool. H holds:
+//! instance, its L2 network exists, and its host has a VTEP in the network's pool, if the network
+//! has one. H holds:
 //!
 //! | object | for each |
 //! |---|---|
 //! | `Network` | network of which a NIC that counts lives on H |
 //! | `Port` | NIC that counts, on H |
-//! | `Peer` | NIC that counts, on another host, of a network that H holds |
+//! | `Peer` | NIC that counts, on another host, of a tunnelled network that H holds |
 //! | `Instance` | VM instance that is meant to run on H |
 //!
 //! A host without a VTEP in a pool gets nothing of that pool's networks and is nobody's peer
@@ -24,24 +25,26 @@ mod objects;
 mod operators;
 mod output;
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use model::{
     Id,
-    resource::{host::Host, l2_vxlan_pool::L2VxlanNetworkPool},
+    resource::{host::Host, l2_network::L2Network},
 };
 use wire::object::{Object, ObjectKey};
 
 pub use compiler::{Compiler, Work};
 pub use full::{compile_all, missing_vteps};
 
-/// What one host must hold. A clone is free.
-pub type HostObjects = OrdMap<ObjectKey, Object>;
+/// What one host must hold. A clone is free, and shares the objects.
+pub type HostObjects = OrdMap<ObjectKey, Arc<Object>>;
 
 /// How what one host must hold has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostDelta {
     /// New objects and objects with another content, in the order in which to apply them.
-    pub upserts: Vec<Object>,
+    pub upserts: Vec<Arc<Object>>,
     /// Objects that are gone, in the order in which to apply them: after the upserts.
     pub removes: Vec<ObjectKey>,
 }
@@ -52,5 +55,5 @@ pub struct MissingVtep {
     /// The host.
     pub host: Id<Host>,
     /// The pool.
-    pub pool: Id<L2VxlanNetworkPool>,
+    pub pool: Id<L2Network>,
 }

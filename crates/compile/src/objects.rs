@@ -8,49 +8,58 @@ use model::{
     Id,
     resource::{
         host::Host,
-        l2_vxlan_network::L2VxlanNetwork,
-        l2_vxlan_pool::L2VxlanNetworkPool,
+        l2_network::{L2Network, Segment},
+        used_ip::UsedIp,
         vm_instance::{InstanceDriver, VmInstance},
         vm_nic::VmNic,
         vtep::Vtep,
         zone::EnableState,
     },
 };
-use wire::object::{Driver, Instance, Network, Object, Peer, Port, PortAddress};
+use wire::object::{
+    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+};
 
 /// A host and a pool: where a VTEP is needed, or is.
-pub(crate) type Site = (Id<Host>, Id<L2VxlanNetworkPool>);
+pub(crate) type Site = (Id<Host>, Id<L2Network>);
+/// An address of a NIC: itself, the length of its subnet's prefix, the gateway.
+pub(crate) type Address = (IpAddr, u8, IpAddr);
 
 /// A NIC that is enabled, bound and plugged in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Nic {
     pub(crate) uuid: Id<VmNic>,
     pub(crate) host: Id<Host>,
-    pub(crate) network: Id<L2VxlanNetwork>,
+    pub(crate) network: Id<L2Network>,
     number: u32,
     instance: Id<VmInstance>,
     device_id: u32,
     mac: [u8; 6],
-    /// Address, prefix length, gateway; sorted.
-    addresses: Vec<(IpAddr, u8, IpAddr)>,
+    /// Sorted.
+    addresses: Vec<Address>,
     mtu_bytes: u32,
 }
 
 /// A network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Net {
-    pub(crate) uuid: Id<L2VxlanNetwork>,
-    pub(crate) pool: Id<L2VxlanNetworkPool>,
+    pub(crate) uuid: Id<L2Network>,
     number: u32,
-    vni: u32,
+    way: Way,
+}
+
+/// What leads from a host into a network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// Tunnels: hosts need a VTEP in the pool.
+    Tunnel { pool: Id<L2Network>, vni: u32 },
+    /// An interface, with or without a tag. Who else is there is learned, not told.
+    Uplink { interface: String, vlan: Option<u16> },
 }
 
 impl Nic {
-    /// `None`: no host carries it.
+    /// A NIC without its addresses; `None`: no host carries it.
     pub(crate) fn of(nic: &VmNic) -> Option<Self> {
-        let mut addresses: Vec<_> =
-            nic.used_ips.iter().map(|used| (used.ip, used.prefix_len, used.gateway)).collect();
-        addresses.sort_unstable();
         let bound = Self {
             uuid: nic.uuid,
             host: nic.host_uuid?,
@@ -59,10 +68,15 @@ impl Nic {
             instance: nic.vm_instance_uuid?,
             device_id: nic.device_id,
             mac: nic.mac.0,
-            addresses,
+            addresses: Vec::new(),
             mtu_bytes: nic.mtu,
         };
         (nic.state == EnableState::Enabled).then_some(bound)
+    }
+
+    /// The same NIC with these addresses, which are sorted.
+    pub(crate) fn with(&self, addresses: Vec<Address>) -> Self {
+        Self { addresses, ..self.clone() }
     }
 
     /// What its own host holds for it.
@@ -94,20 +108,45 @@ impl Nic {
 }
 
 impl Net {
-    pub(crate) fn of(network: &L2VxlanNetwork) -> Self {
-        Self {
-            uuid: network.uuid,
-            pool: network.pool_uuid,
-            number: network.number,
-            vni: network.vni,
+    /// `None`: no ports are on it.
+    pub(crate) fn of(l2: &L2Network) -> Option<Self> {
+        let interface = || l2.physical_interface.clone().unwrap_or_default();
+        let way = match l2.segment {
+            Segment::NoVlan => Way::Uplink { interface: interface(), vlan: None },
+            Segment::Vlan { vlan } => Way::Uplink { interface: interface(), vlan: Some(vlan) },
+            Segment::Vxlan { vni, pool_uuid } => Way::Tunnel { pool: pool_uuid, vni },
+            Segment::VxlanPool => return None,
+        };
+        Some(Self { uuid: l2.uuid, number: l2.number, way })
+    }
+
+    /// The pool in which a host needs a VTEP to have ports on it.
+    pub(crate) const fn pool(&self) -> Option<Id<L2Network>> {
+        match &self.way {
+            Way::Tunnel { pool, .. } => Some(*pool),
+            Way::Uplink { .. } => None,
         }
     }
 
-    /// What a host whose VTEP is `local_vtep` holds for it.
-    pub(crate) fn network(&self, local_vtep: IpAddr) -> Object {
-        let (uuid, number, vni) = (self.uuid.uuid(), self.number, self.vni);
-        Object::Network(Network { uuid, number, vni, local_vtep })
+    /// What a host holds for it, whose VTEP is `local_vtep` if it needs one.
+    pub(crate) fn network(&self, local_vtep: Option<IpAddr>) -> Option<Object> {
+        let attachment = match (&self.way, local_vtep) {
+            (Way::Tunnel { vni, .. }, Some(local_vtep)) => {
+                Attachment::Tunnel(Tunnel { vni: *vni, local_vtep })
+            }
+            (Way::Tunnel { .. }, None) => return None,
+            (Way::Uplink { interface, vlan }, _) => {
+                Attachment::Uplink(Uplink { interface: interface.clone(), vlan: *vlan })
+            }
+        };
+        let (uuid, number) = (self.uuid.uuid(), self.number);
+        Some(Object::Network(Network { uuid, number, attachment }))
     }
+}
+
+/// The NIC that has an address.
+pub(crate) fn address(used: &UsedIp) -> Option<(Id<VmNic>, Address)> {
+    Some((used.used_by.id()?, (used.ip, used.prefix_len, used.gateway)))
 }
 
 /// Where it is, and what tells it from others there.

@@ -6,7 +6,7 @@
 //! The algebra is that of Z-sets: McSherry et al., "Differential dataflow", CIDR 2013; Budiu et
 //! al., "DBSP", VLDB 2023. There is no time, no recursion and no sharing between operators here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Entries with how often each one comes (> 0) or goes (< 0).
 pub(crate) type Delta<T> = Vec<(T, i64)>;
@@ -90,6 +90,43 @@ impl<K: Ord + Clone, V: Ord + Clone> Group<K, V> {
     }
 }
 
+/// *Gather*: each left entry with all the right values of its key, sorted; none is fine too.
+#[derive(Debug)]
+pub(crate) struct Gather<K, A, V> {
+    left: Index<K, A>,
+    right: Index<K, V>,
+    pub(crate) work: u64,
+}
+
+impl<K: Ord + Clone, A: Ord + Clone, V: Ord + Clone> Gather<K, A, V> {
+    pub(crate) fn new() -> Self {
+        Self { left: Index::new(), right: Index::new(), work: 0 }
+    }
+
+    pub(crate) fn step(&mut self, left: Delta<(K, A)>, right: Delta<(K, V)>) -> Delta<(A, Vec<V>)> {
+        let keys = left.iter().map(|((key, _), _)| key);
+        let keys: BTreeSet<K> =
+            keys.chain(right.iter().map(|((key, _), _)| key)).cloned().collect();
+        self.work += count(&left) + count(&right);
+        let mut change: Delta<(A, Vec<V>)> = Vec::new();
+        for key in &keys {
+            change.extend(self.gathered(key).into_iter().map(|(entry, n)| (entry, -n)));
+        }
+        self.left.add(left);
+        self.right.add(right);
+        for key in &keys {
+            change.extend(self.gathered(key));
+        }
+        self.work += count(&change);
+        settle(change)
+    }
+
+    fn gathered(&self, key: &K) -> Delta<(A, Vec<V>)> {
+        let values: Vec<V> = self.right.of(key).map(|(value, _)| value.clone()).collect();
+        self.left.of(key).map(|(entry, n)| ((entry.clone(), values.clone()), n)).collect()
+    }
+}
+
 /// A multiset of values for each key.
 #[derive(Debug)]
 struct Index<K, V>(BTreeMap<K, BTreeMap<V, i64>>);
@@ -155,6 +192,17 @@ mod tests {
         assert_eq!(group.step(vec![(('k', 2), -1)]), [(('k', 2), -1), (('k', 3), 1)]);
         assert_eq!(group.step(vec![(('k', 3), -1), (('k', 4), -1)]), [(('k', 3), -1)]);
         assert!(group.groups.0.is_empty());
+    }
+
+    #[test]
+    fn a_gathered_entry_has_all_its_values_and_none_is_fine() {
+        let mut gather = Gather::new();
+        let none: Vec<i32> = Vec::new();
+        assert_eq!(gather.step(vec![((1, 'a'), 1)], vec![((2, 7), 1)]), [(('a', none.clone()), 1)]);
+        let change = gather.step(vec![], vec![((1, 9), 1), ((1, 8), 1)]);
+        assert_eq!(change, [(('a', none), -1), (('a', vec![8, 9]), 1)]);
+        assert_eq!(gather.step(vec![], vec![((2, 7), -1)]), []);
+        assert_eq!(gather.step(vec![((1, 'a'), -1)], vec![]), [(('a', vec![8, 9]), -1)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The last operator: objects per host, and how they change.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{Id, resource::host::Host};
 use wire::object::{Object, ObjectKey};
@@ -18,9 +18,9 @@ impl Output {
     /// Takes objects in and out. At most one object of a key remains: its records have one value.
     pub(crate) fn step(
         &mut self,
-        delta: Delta<(Id<Host>, Object)>,
+        delta: Delta<(Id<Host>, Arc<Object>)>,
     ) -> BTreeMap<Id<Host>, HostDelta> {
-        let mut touched: BTreeMap<(Id<Host>, ObjectKey), Delta<Object>> = BTreeMap::new();
+        let mut touched: BTreeMap<(Id<Host>, ObjectKey), Delta<Arc<Object>>> = BTreeMap::new();
         for ((host, object), weight) in delta {
             self.work += 1;
             touched.entry((host, object.key())).or_default().push((object, weight));
@@ -56,9 +56,10 @@ impl Output {
         for host in self.hosts.keys().chain(next.hosts.keys()) {
             let before = self.hosts.get(host).unwrap_or(&none);
             let after = next.hosts.get(host).unwrap_or(&none);
-            let changed = |(key, _): &(&ObjectKey, &Object)| before.get(*key) != after.get(*key);
-            let upserts: Vec<Object> =
-                after.iter().filter(changed).map(|(_, object)| object.clone()).collect();
+            let changed =
+                |(key, _): &(&ObjectKey, &Arc<Object>)| before.get(*key) != after.get(*key);
+            let upserts: Vec<Arc<Object>> =
+                after.iter().filter(changed).map(|(_, object)| Arc::clone(object)).collect();
             let gone = before.keys().filter(|key| !after.contains_key(*key));
             let mut removes: Vec<ObjectKey> = gone.copied().collect();
             removes.reverse();
@@ -71,8 +72,9 @@ impl Output {
 }
 
 /// What is left of `before` and `entries`.
-fn settled(before: Option<&Object>, entries: Delta<Object>) -> Option<Object> {
-    let mut sum: Delta<Object> = before.map(|object| (object.clone(), 1)).into_iter().collect();
+fn settled(before: Option<&Arc<Object>>, entries: Delta<Arc<Object>>) -> Option<Arc<Object>> {
+    let mut sum: Delta<Arc<Object>> =
+        before.map(|object| (Arc::clone(object), 1)).into_iter().collect();
     for (object, weight) in entries {
         match sum.iter_mut().find(|(other, _)| *other == object) {
             Some((_, total)) => *total += weight,

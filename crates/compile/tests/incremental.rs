@@ -6,14 +6,15 @@ use std::{
 };
 
 use model::{
-    Id, Kind, Record, Resource, Timestamp,
+    AnyId, Id, Kind, Meta, Record, Resource, Timestamp,
     resource::{
         cluster::HypervisorType,
         host::Host,
-        l2_vxlan_network::L2VxlanNetwork,
-        vm_instance::{InstanceDriver, VmInstance},
-        vm_nic::{UsedIp, VmNic},
-        vtep::Vtep,
+        l2_network::{L2Network, Segment},
+        used_ip::UsedIp,
+        vm_instance::{InstanceDriver, InstanceType, VmInstance},
+        vm_nic::VmNic,
+        vtep::{Vtep, VtepType},
         zone::EnableState,
     },
 };
@@ -33,20 +34,23 @@ fn ip(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n))
 }
 
-const NOW: Timestamp = Timestamp(0);
+fn record_of<R: Resource>(resource: R) -> Record {
+    Record::new(resource, Meta::default())
+}
 
-fn network(n: u32, pool: u32, vni: u32) -> L2VxlanNetwork {
-    L2VxlanNetwork {
+fn network(n: u32, pool: u32, vni: u32) -> L2Network {
+    on(n, Segment::Vxlan { vni, pool_uuid: id(2, pool) })
+}
+
+fn on(n: u32, segment: Segment) -> L2Network {
+    L2Network {
         uuid: id(1, n),
         name: format!("net{n}"),
         description: None,
         zone_uuid: id(9, 0),
-        network_type: "VxlanNetwork".to_owned(),
-        vni,
-        pool_uuid: id(2, pool),
+        physical_interface: Some("eth1".to_owned()),
+        segment,
         number: n,
-        create_date: NOW,
-        last_op_date: NOW,
     }
 }
 
@@ -56,9 +60,7 @@ fn vtep(n: u32, host: u32, pool: u32, address: u32) -> Vtep {
         host_uuid: id(4, host),
         vtep_ip: ip(address),
         port: 8472,
-        vtep_type: "KVM_HOST_VXLAN".to_owned(),
-        create_date: NOW,
-        last_op_date: NOW,
+        vtep_type: VtepType::KvmHost,
         pool_uuid: id(2, pool),
     }
 }
@@ -69,27 +71,38 @@ fn instance(n: u32, host: u32, name: &str) -> VmInstance {
         name: name.to_owned(),
         description: None,
         zone_uuid: id(9, 0),
-        cluster_uuid: id(9, 1),
-        host_uuid: id(4, host),
-        default_l3_network_uuid: id(9, 2),
-        instance_type: "UserVm".to_owned(),
+        cluster_uuid: Some(id(9, 1)),
+        host_uuid: Some(id(4, host)),
+        default_l3_network_uuid: Some(id(9, 2)),
+        instance_type: InstanceType::User,
         hypervisor_type: HypervisorType::Kvm,
         driver: InstanceDriver::Netns,
-        create_date: NOW,
-        last_op_date: NOW,
     }
 }
 
-fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
-    let used = |last: u32| UsedIp {
+/// The `which`-th address of a NIC.
+fn used(nic: u32, which: u32, last: u32) -> UsedIp {
+    UsedIp {
+        uuid: id(7, nic * 4 + which),
         ip_range_uuid: id(9, 3),
         l3_network_uuid: id(9, 2),
+        l2_network_uuid: id(8, nic),
         ip_version: 4,
         ip: ip(last),
         netmask: None,
         prefix_len: 24,
         gateway: ip(1),
-    };
+        used_by: AnyId::of(id::<VmNic>(6, nic)),
+    }
+}
+
+/// A NIC with two addresses.
+fn nic_rows(n: u32, network: u32, host: Option<u32>) -> [Record; 3] {
+    let (first, second) = (used(n, 0, n + 20), used(n, 1, n + 10));
+    [record_of(nic(n, network, host)), record_of(first), record_of(second)]
+}
+
+fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
     VmNic {
         uuid: id(6, n),
         vm_instance_uuid: host.map(|_| id(5, n)),
@@ -98,12 +111,10 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         host_uuid: host.map(|host| id(4, host)),
         number: n,
         mac: mac_of(n),
-        used_ips: vec![used(n + 20), used(n + 10)],
+        used_ip_uuid: Some(id(7, n * 4)),
         mtu: 1450,
         device_id: 0,
         state: EnableState::Enabled,
-        create_date: NOW,
-        last_op_date: NOW,
     }
 }
 
@@ -120,28 +131,32 @@ enum Step {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    let network = (0..3u32, 0..2u32, 1..3u32).prop_map(|(n, pool, vni)| network(n, pool, vni));
+    let network = (0..3u32, 0..2u32, 1..9u32).prop_map(|(n, pool, vni)| match vni {
+        7 => on(n, Segment::NoVlan),
+        8 => on(n, Segment::Vlan { vlan: 5 }),
+        _ => network(n, pool, vni),
+    });
     let vtep = (0..6u32, 0..4u32, 0..2u32, 0..8u32)
         .prop_map(|(n, host, pool, ip)| vtep(n, host, pool, ip));
     let instance = (0..4u32, 0..4u32, "[ab]").prop_map(|(n, host, name)| instance(n, host, &name));
     let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..6u32, 0..5i64).prop_map(
         |(n, net, host, twist, time)| {
             let mut nic = nic(n, net, host);
-            nic.last_op_date = Timestamp(time);
             match twist {
                 0 => nic.state = EnableState::Disabled,
-                1 => nic.used_ips.clear(),
                 2 => nic.vm_instance_uuid = None,
                 _ => {}
             }
-            nic
+            Record::new(nic, Meta { changed: Timestamp(time), ..Meta::default() })
         },
     );
+    let used = (0..8u32, 0..3u32, 0..9u32).prop_map(|(nic, which, last)| used(nic, which, last));
     prop_oneof![
-        2 => network.prop_map(Resource::into_record),
-        3 => vtep.prop_map(Resource::into_record),
-        1 => instance.prop_map(Resource::into_record),
-        6 => nic.prop_map(Resource::into_record),
+        2 => network.prop_map(record_of),
+        3 => vtep.prop_map(record_of),
+        1 => instance.prop_map(record_of),
+        6 => nic,
+        4 => used.prop_map(record_of),
     ]
 }
 
@@ -155,7 +170,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn commit(store: &Store<Record>, step: Step) {
     let work = move |tx: &mut store::Tx<Record>| {
         match step.clone() {
-            Step::Put(records) => records.into_iter().for_each(|record| tx.put(record)),
+            // What another row holds alone is refused, and does not happen.
+            Step::Put(records) => records.into_iter().for_each(|record| drop(tx.put(record))),
             Step::Delete(kind, uuid) => tx.delete(kind, uuid),
         }
         Ok(())
@@ -249,11 +265,11 @@ proptest! {
 /// `hosts` hosts with a VTEP each; `networks` networks with `members` NICs each, spread over the
 /// first `spread` hosts.
 fn lay_out(store: &Store<Record>, hosts: u32, networks: u32, (members, spread): (u32, u32)) {
-    let vteps = (0..hosts).map(|h| vtep(h, h, 0, h).into_record());
-    let nets = (0..networks).map(|n| network(n, 0, n).into_record());
+    let vteps = (0..hosts).map(|h| record_of(vtep(h, h, 0, h)));
+    let nets = (0..networks).map(|n| record_of(network(n, 0, n)));
     let nics = (0..networks)
         .flat_map(move |n| (0..members).map(move |m| (n, m)))
-        .map(|(n, m)| nic(n * members + m, n, Some(m % spread)).into_record());
+        .flat_map(move |(n, m)| nic_rows(n * members + m, n, Some(m % spread)));
     commit(store, Step::Put(vteps.chain(nets).chain(nics).collect()));
 }
 
@@ -263,7 +279,7 @@ fn work_of_one_nic(store: &Store<Record>, host: u32) -> (u64, usize) {
     compiler.load(&store.snapshot());
     let before = compiler.work().total();
     let mut watch = store.watch();
-    commit(store, Step::Put(vec![nic(99_999, 0, Some(host)).into_record()]));
+    commit(store, Step::Put(nic_rows(99_999, 0, Some(host)).to_vec()));
     let found = std::iter::from_fn(|| watch.try_next());
     let changes = found
         .filter_map(|event| match event {
@@ -304,10 +320,10 @@ fn the_first_nic_on_a_host_costs_the_networks_members_and_hosts() {
 fn a_host_without_a_vtep_holds_nothing_of_the_network_and_is_named() {
     let (store, _, mut compiler) = start();
     let records = [
-        network(0, 0, 7).into_record(),
-        vtep(0, 0, 0, 1).into_record(),
-        nic(0, 0, Some(0)).into_record(),
-        nic(1, 0, Some(1)).into_record(),
+        record_of(network(0, 0, 7)),
+        record_of(vtep(0, 0, 0, 1)),
+        record_of(nic(0, 0, Some(0))),
+        record_of(nic(1, 0, Some(1))),
     ];
     commit(&store, Step::Put(records.to_vec()));
     compiler.load(&store.snapshot());
@@ -319,20 +335,51 @@ fn a_host_without_a_vtep_holds_nothing_of_the_network_and_is_named() {
 }
 
 #[test]
+fn a_nic_is_one_object_for_all_the_hosts_that_have_it_as_a_peer() {
+    let (store, mut watch, mut compiler) = start();
+    lay_out(&store, 5, 1, (5, 5));
+    while let Some(event) = watch.try_next() {
+        if let Event::Commit(commit) = event {
+            compiler.apply(&commit.changes);
+        }
+    }
+    let key = ObjectKey { table: Table::Peer, uuid: id::<VmNic>(6, 0).uuid() };
+    let held = |host| std::sync::Arc::as_ptr(&compiler.host(&id(4, host))[&key]);
+    assert!((2..5).all(|host| held(host) == held(1)));
+}
+
+#[test]
 fn addresses_are_sorted_and_carry_their_subnet() {
     let (store, _, mut compiler) = start();
-    let records = [
-        network(0, 0, 7).into_record(),
-        vtep(0, 0, 0, 1).into_record(),
-        nic(0, 0, Some(0)).into_record(),
-    ];
-    commit(&store, Step::Put(records.to_vec()));
+    let mut records = nic_rows(0, 0, Some(0)).to_vec();
+    records.extend([record_of(network(0, 0, 7)), record_of(vtep(0, 0, 0, 1))]);
+    commit(&store, Step::Put(records));
     compiler.load(&store.snapshot());
     let key = ObjectKey { table: Table::Port, uuid: id::<VmNic>(6, 0).uuid() };
-    let Some(Object::Port(port)) = compiler.host(&id(4, 0)).get(&key) else { panic!("no port") };
+    let object = compiler.host(&id(4, 0)).get(&key).map(|object| &**object);
+    let Some(Object::Port(port)) = object else { panic!("no port") };
     let ips: Vec<IpAddr> = port.addresses.iter().map(|address| address.ip).collect();
     assert_eq!(ips, [ip(10), ip(20)]);
     assert!(port.addresses.iter().all(|a| a.prefix_bits == 24 && a.gateway == Some(ip(1))));
+}
+
+#[test]
+fn a_network_without_tunnels_needs_no_vtep_and_tells_nobody_of_its_nics() {
+    let (store, _, mut compiler) = start();
+    let vlan = on(0, Segment::Vlan { vlan: 5 });
+    let records =
+        vec![record_of(vlan), record_of(nic(0, 0, Some(0))), record_of(nic(1, 0, Some(1)))];
+    commit(&store, Step::Put(records));
+    compiler.load(&store.snapshot());
+    assert!(compiler.missing().is_empty());
+    for host in [0, 1] {
+        let held: Vec<_> = compiler.host(&id(4, host)).values().collect();
+        let [Object::Network(network), Object::Port(_)] = [&**held[0], &**held[1]] else {
+            panic!("{held:?}")
+        };
+        assert!(network.tunnel().is_none());
+        assert_eq!(held.len(), 2);
+    }
 }
 
 #[test]
@@ -341,9 +388,8 @@ fn a_change_that_no_host_can_see_costs_no_object() {
     lay_out(&store, 3, 1, (3, 3));
     compiler.load(&store.snapshot());
     let before = compiler.work();
-    let mut renamed = nic(0, 0, Some(0));
-    renamed.last_op_date = Timestamp(5);
-    commit(&store, Step::Put(vec![renamed.into_record()]));
+    let touched = Meta { changed: Timestamp(5), ..Meta::default() };
+    commit(&store, Step::Put(vec![Record::new(nic(0, 0, Some(0)), touched)]));
     let last = std::iter::from_fn(|| watch.try_next()).last();
     let Some(Event::Commit(commit)) = last else { panic!("no commit") };
     assert_eq!(commit.changes.len(), 1);

@@ -1,15 +1,25 @@
-//! Accounts and passwords.
+//! Accounts: passwords, and the messages that open and close sessions.
+
+use std::{sync::Arc, time::Instant};
 
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use model::{
-    Code, Error, Id, Kind, Record, Result, Timestamp,
-    resource::account::{ADMIN, Account},
+    Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
+    resource::account::{
+        ADMIN, Account, AccountType, LogInByAccount, LogOut, UpdateAccount, ValidateSession,
+    },
 };
+use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use store::{Read, Store};
+
+use crate::{Caller, Gate, logins::unchecked};
+
+/// Length of a SHA-512 in hex.
+const DIGEST_LENGTH: usize = 128;
 
 /// What ZStack's clients send instead of the password: its SHA-512 in lower-case hex.
 #[must_use]
@@ -28,6 +38,25 @@ pub fn hash(digest: &str) -> Result<String> {
     })
 }
 
+fn fits(stored: &str, digest: &str) -> bool {
+    PasswordHash::new(stored)
+        .is_ok_and(|hash| Argon2::default().verify_password(digest.as_bytes(), &hash).is_ok())
+}
+
+/// Refuses what cannot be a password's client digest: a client that sends the password itself
+/// would lock its user out, because the next one sends the digest.
+///
+/// # Errors
+/// [`Code::InvalidArgument`] blaming `field`. What was sent is not repeated: it may be a password.
+pub fn check_digest(field: &str, digest: &str) -> Result<()> {
+    let is_hex = digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if digest.len() == DIGEST_LENGTH && is_hex {
+        return Ok(());
+    }
+    let hint = "send the password's SHA-512 in lower-case hex: printf %s PASSWORD | sha512sum";
+    Err(Error::field(field, "is not 128 lower-case hex digits").hint(hint))
+}
+
 /// Makes the account `admin` if the store has none yet.
 ///
 /// # Errors
@@ -36,16 +65,16 @@ pub fn create_admin(store: &Store<Record>, password_hash: &str, now: Timestamp) 
     let account = Account {
         uuid: Id::new(ADMIN),
         name: "admin".into(),
-        account_type: "SystemAdmin".into(),
+        account_type: AccountType::Admin,
         password_hash: password_hash.to_owned(),
-        create_date: now,
-        last_op_date: now,
+        description: None,
     };
+    let meta = Meta { owner: None, created: now, changed: now };
     let insert = move |tx: &mut store::Tx<Record>| {
-        if tx.get(Kind::Account, ADMIN).is_none() {
-            tx.put(Record::Account(account.clone()));
+        if tx.get(Kind::Account, ADMIN).is_some() {
+            return Ok(());
         }
-        Ok(())
+        tx.put(Record::new(account.clone(), meta)).map_err(crate::claim::taken)
     };
     store.transact(insert).map(|_| ())
 }
@@ -56,22 +85,190 @@ pub fn create_admin(store: &Store<Record>, password_hash: &str, now: Timestamp) 
 /// # Errors
 /// [`Code::AuthenticationFailed`], the same for an unknown name and a wrong password.
 pub fn authenticate(read: &impl Read<Record>, name: &str, digest: &str) -> Result<Account> {
-    let account = read.list(Kind::Account).find_map(|record| match &*record {
-        Record::Account(account) if account.name == name => Some(account.clone()),
-        _ => None,
-    });
+    let holder = read.holder(&Claim::AccountName(name.to_owned()));
+    let account = holder.and_then(|(kind, uuid)| read.get(kind, uuid));
+    let account = account.as_deref().and_then(Account::of).cloned();
     // An unknown name costs as much as a known one: timing must not tell them apart.
     let stored = account.as_ref().map_or(NOBODY, |account| &account.password_hash);
-    let fits = PasswordHash::new(stored)
-        .is_ok_and(|hash| Argon2::default().verify_password(digest.as_bytes(), &hash).is_ok());
+    let fits = fits(stored, digest);
     account.filter(|_| fits).ok_or_else(|| {
         Error::new(Code::AuthenticationFailed, "wrong account name or password").hint(
             "the first start writes admin's password to DIR/admin-password; \
-             clients send its SHA-512 in hex",
+             clients send its SHA-512 in hex; `netloom reset-password` gives it a new one",
         )
     })
+}
+
+/// Opens a session.
+pub(crate) async fn log_in(
+    gate: Arc<Gate>,
+    caller: Caller,
+    message: LogInByAccount,
+) -> Result<Value> {
+    let (name, digest, source) = (message.account_name, message.password, caller.source());
+    gate.throttle.admit(&name, source, Instant::now())?;
+    let turn = gate.logins.turn().await?;
+    let (snapshot, tried) = (gate.store().snapshot(), name.clone());
+    // The turn lasts as long as the check, even if the caller goes away.
+    let check = move || {
+        let _turn = turn;
+        authenticate(&snapshot, &tried, &digest)
+    };
+    let checked = tokio::task::spawn_blocking(check).await.map_err(unchecked)?;
+    let at = Instant::now();
+    let account = checked.inspect_err(|_| gate.throttle.failed(&name, source, at))?;
+    gate.throttle.succeeded(&name, source, at);
+    let session = gate.sessions.open(account.uuid, gate.now(), at);
+    // In this order: had the password changed before the session was open, nobody would close it.
+    let present = gate.store().snapshot().get(Account::KIND, account.uuid.uuid());
+    let present = present.as_deref().and_then(Account::of);
+    if present.is_none_or(|present| present.password_hash != account.password_hash) {
+        gate.sessions.close(&session.uuid.simple().to_string());
+        let error = Error::new(Code::AuthenticationFailed, "the password was changed just now");
+        return Err(error.hint("log in with the new one"));
+    }
+    Ok(json!({"inventory": {
+        "uuid": session.uuid.simple().to_string(),
+        "accountUuid": account.uuid,
+        "userUuid": account.uuid,
+        "userType": "Account",
+        "createDate": session.created.to_string(),
+        "expiredDate": session.expires.to_string(),
+    }}))
+}
+
+/// Changes an account: its owner may, and administrators. Slow hashing is done before the
+/// transaction, and its other sessions end after it.
+pub(crate) async fn update(
+    gate: Arc<Gate>,
+    caller: Caller,
+    message: UpdateAccount,
+) -> Result<Value> {
+    let (id, snapshot) = (message.uuid, gate.store().snapshot());
+    let account = snapshot.get(Account::KIND, id.uuid());
+    let account = account.as_deref().and_then(Account::of);
+    let Some(account) = account.filter(|account| caller.owns(Some(account.uuid))) else {
+        return Err(Error::not_found(Account::DEF.name, id).on_field("uuid"));
+    };
+    if message.name.as_ref().is_some_and(|name| *name != account.name) && id.uuid() == ADMIN {
+        let error = Error::field("name", "admin is always called so");
+        return Err(error.hint("leave it out"));
+    }
+    check_old(&gate, &caller, account, message.old_password).await?;
+    let hash = match message.password {
+        Some(digest) => {
+            check_digest("password", &digest)?;
+            let turn = gate.logins.turn().await?;
+            let hashing = move || {
+                let _turn = turn;
+                hash(&digest)
+            };
+            Some(tokio::task::spawn_blocking(hashing).await.map_err(unchecked)??)
+        }
+        None => None,
+    };
+    let (now, is_new, name) = (gate.now(), hash.is_some(), message.name);
+    let change = move |tx: &mut store::Tx<Record>| {
+        let before = tx.get(Account::KIND, id.uuid());
+        let before = before.ok_or_else(|| Error::not_found(Account::DEF.name, id))?;
+        let Some(mut account) = Account::of(&before).cloned() else { return Ok(None) };
+        message.description.clone().apply(&mut account.description);
+        account.name = name.clone().unwrap_or(account.name);
+        account.password_hash = hash.clone().unwrap_or(account.password_hash);
+        let after = Record::new(account, Meta { changed: now, ..before.meta });
+        tx.put(after.clone()).map_err(crate::claim::taken)?;
+        Ok(Some(after))
+    };
+    let after = gate.store().transact_async(change).await?.value;
+    if is_new {
+        gate.sessions.close_others(id, caller.session());
+    }
+    Ok(after.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
+}
+
+/// Whoever changes their own password says the present one; an administrator need not.
+async fn check_old(
+    gate: &Gate,
+    caller: &Caller,
+    account: &Account,
+    old: Option<String>,
+) -> Result<()> {
+    let Some(old) = old else {
+        if caller.is_admin() {
+            return Ok(());
+        }
+        let error = Error::field("oldPassword", "is required");
+        return Err(error.hint("send the SHA-512 of the present password"));
+    };
+    check_digest("oldPassword", &old)?;
+    let (name, source, stored) =
+        (account.name.clone(), caller.source(), account.password_hash.clone());
+    gate.throttle.admit(&name, source, Instant::now())?;
+    let turn = gate.logins.turn().await?;
+    let check = move || {
+        let _turn = turn;
+        fits(&stored, &old)
+    };
+    if tokio::task::spawn_blocking(check).await.map_err(unchecked)? {
+        return Ok(());
+    }
+    gate.throttle.failed(&name, source, Instant::now());
+    let error = Error::field("oldPassword", "is not the present password");
+    Err(error.hint("an operator can set a new one with `netloom reset-password`"))
+}
+
+/// Gives `admin` another password, of which this is the hash.
+///
+/// # Errors
+/// The store's; [`Code::NotFound`] when the server has not been started yet.
+pub fn reset_admin(store: &Store<Record>, password_hash: &str, now: Timestamp) -> Result<()> {
+    let password_hash = password_hash.to_owned();
+    let change = move |tx: &mut store::Tx<Record>| {
+        let found = tx.get(Kind::Account, ADMIN);
+        let Some((before, account)) = found.as_deref().and_then(|r| Some((r, Account::of(r)?)))
+        else {
+            let error = Error::not_found("Account", Id::<Account>::new(ADMIN));
+            return Err(error.hint("the first start of the server makes it: start it once"));
+        };
+        let account = Account { password_hash: password_hash.clone(), ..account.clone() };
+        let changed = Record::new(account, Meta { changed: now, ..before.meta });
+        tx.put(changed).map_err(crate::claim::taken)
+    };
+    store.transact(change).map(|_| ())
+}
+
+/// Closes a session: whoever knows its uuid may.
+pub(crate) async fn log_out(gate: Arc<Gate>, _caller: Caller, message: LogOut) -> Result<Value> {
+    gate.sessions.close(&message.session_uuid);
+    Ok(json!({}))
+}
+
+/// Tells whether a session still works.
+pub(crate) async fn validate_session(
+    gate: Arc<Gate>,
+    _caller: Caller,
+    message: ValidateSession,
+) -> Result<Value> {
+    let valid = gate.sessions.check(&message.session_uuid, Instant::now()).is_ok();
+    Ok(json!({"valid": valid}))
 }
 
 /// The hash of a password that nobody knows.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5$\
                       QXJlIHlvdSBzdXJlIHRoYXQgaXQgaXMgbm9ib2R5PyE";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_digest_is_taken_for_one_and_what_was_sent_is_not_repeated() {
+        assert!(check_digest("password", &client_digest("p")).is_ok());
+        let upper = client_digest("p").to_uppercase();
+        for odd in ["", "hunter2", &upper, &"g".repeat(128), &"0".repeat(129)] {
+            let error = check_digest("password", odd).unwrap_err();
+            assert!(error.hint.is_some() && error.field.as_deref() == Some("password"));
+            assert!(odd.is_empty() || !error.to_string().contains(odd), "{error}");
+        }
+    }
+}

@@ -1,10 +1,9 @@
 //! Clusters.
 
 use model::{
-    Kind, Result,
+    Result,
     resource::{
-        cluster::{Cluster, CreateCluster, DeleteCluster},
-        l2_vxlan_pool::L2NetworkClusterRef,
+        cluster::{Cluster, ClusterType, CreateCluster, DeleteCluster, UpdateCluster},
         zone::EnableState,
     },
 };
@@ -18,20 +17,21 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateCluster) -> Result<Reply>
         description: message.description,
         state: EnableState::Enabled,
         hypervisor_type: message.hypervisor_type,
-        create_date: txn.now(),
-        last_op_date: txn.now(),
         zone_uuid: message.zone_uuid,
-        cluster_type: "zstack".into(),
+        cluster_type: ClusterType::Zstack,
     };
     txn.insert(cluster).map(Reply::shows)
 }
 
-/// A cluster without hosts takes its attachments with it.
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateCluster) -> Result<Reply> {
+    let mut cluster = txn.get(message.uuid)?;
+    cluster.name = message.name.unwrap_or(cluster.name);
+    message.description.apply(&mut cluster.description);
+    txn.update(cluster)?;
+    Ok(Reply::shows(message.uuid))
+}
+
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteCluster) -> Result<Reply> {
-    txn.must_be_unused(message.uuid, &[Kind::L2NetworkClusterRef])?;
-    for attached in txn.children::<L2NetworkClusterRef>("clusterUuid", message.uuid.uuid()) {
-        txn.remove(attached.uuid);
-    }
-    txn.remove(message.uuid);
+    txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }

@@ -1,22 +1,25 @@
 //! Hosts, and the tokens with which their agents enrol.
 
+use std::sync::Arc;
+
 use model::{
-    Error, Id, Kind, Result, Timestamp,
+    Error, Id, Meta, Record, Resource, Result, Timestamp,
     resource::{
-        host::{AddKVMHost, DeleteHost, Host, HostCredential},
-        l2_vxlan_pool::L2NetworkClusterRef,
-        vtep::Vtep,
+        host::{AddKVMHost, CreateHostEnrolment, DeleteHost, Host, HostCredential, UpdateHost},
+        l2_attachment::L2NetworkClusterRef,
         zone::EnableState,
     },
 };
+use serde_json::{Value, json};
+use store::{Read, Tx};
 
-use crate::{Reply, Txn, special, vtep};
+use crate::{Caller, Gate, Reply, Txn, reserved, secret, vtep};
 
 /// How long a one-time enrolment token works, in seconds: long enough to carry it to the host.
 pub const TOKEN_SECONDS: i64 = 3600;
 
 pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
-    special::check_host("managementIp", message.management_ip)?;
+    reserved::check_host("managementIp", message.management_ip)?;
     let cluster = txn.get(message.cluster_uuid)?;
     let host = Host {
         zone_uuid: cluster.zone_uuid,
@@ -27,15 +30,9 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
         management_ip: message.management_ip,
         hypervisor_type: cluster.hypervisor_type,
         state: EnableState::Enabled,
-        create_date: txn.now(),
-        last_op_date: txn.now(),
     };
     let id = txn.insert(host.clone())?;
-    txn.claim(&address_claim(&host), id.uuid()).map_err(|other| {
-        let text = format!("{} belongs to host {}", host.management_ip, other.simple());
-        Error::field("managementIp", text).hint("each host has a management address of its own")
-    })?;
-    for attached in txn.children::<L2NetworkClusterRef>("clusterUuid", cluster.uuid.uuid()) {
+    for attached in txn.children(L2NetworkClusterRef::CLUSTER, cluster.uuid) {
         // The message has no other field that the VTEP's address comes from.
         let made = vtep::create_from_cidr(txn, &host, &attached);
         made.map_err(|error| error.on_field("managementIp"))?;
@@ -43,47 +40,66 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
     Ok(Reply::shows(id))
 }
 
-/// Forgets a host without instances: its certificate stops working, and nothing waits for its
-/// acknowledgement any more. So only delete a host that is off or clean.
-pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteHost) -> Result<Reply> {
-    txn.must_be_unused(message.uuid, &[Kind::Vtep])?;
-    for vtep in txn.children::<Vtep>("hostUuid", message.uuid.uuid()) {
-        txn.remove(vtep.uuid);
+/// Its VTEPs stay where they are: another management address does not move tunnels.
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateHost) -> Result<Reply> {
+    let mut host = txn.get(message.uuid)?;
+    if let Some(ip) = message.management_ip {
+        reserved::check_host("managementIp", ip)?;
+        host.management_ip = ip;
     }
-    let host = txn.get(message.uuid)?;
-    txn.release_claim(&address_claim(&host));
-    txn.remove(Id::<HostCredential>::new(message.uuid.uuid()));
-    txn.remove(message.uuid);
+    host.name = message.name.unwrap_or(host.name);
+    message.description.apply(&mut host.description);
+    txn.update(host)?;
+    Ok(Reply::shows(message.uuid))
+}
+
+pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteHost) -> Result<Reply> {
+    txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }
 
-/// The claim that keeps a management address unique.
-fn address_claim(host: &Host) -> String {
-    format!("management-ip/{}", host.management_ip)
+/// Makes a token and shows it, once: only its hash is kept. An older open token stops working.
+pub(crate) async fn enrol(
+    gate: Arc<Gate>,
+    _caller: Caller,
+    message: CreateHostEnrolment,
+) -> Result<Value> {
+    let host = message.uuid;
+    let token = secret::random()?;
+    let (hash, now) = (secret::hash(&token), gate.now());
+    let open = move |tx: &mut Tx<Record>| open_enrolment(tx, host, hash.clone(), now);
+    let expires = gate.store().transact_async(open).await?.value;
+    Ok(json!({"inventory": {
+        "server": gate.enrolment.server,
+        "host": host,
+        "token": token,
+        "ca": gate.enrolment.ca,
+        "expiredDate": expires.to_string(),
+    }}))
 }
 
-/// Opens the way for one enrolment; an older open token stops working.
-///
-/// # Errors
-/// [`model::Code::NotFound`] when there is no such host.
-pub fn open_enrolment(
-    txn: &mut Txn<'_>,
+/// Opens the way for one enrolment.
+fn open_enrolment(
+    tx: &mut Tx<Record>,
     host: Id<Host>,
     token_sha256: String,
+    now: Timestamp,
 ) -> Result<Timestamp> {
-    txn.get(host)?;
-    let id = Id::<HostCredential>::new(host.uuid());
-    let expires = txn.now().plus_seconds(TOKEN_SECONDS);
-    let mut credential = txn.find(id).unwrap_or(HostCredential {
-        uuid: id,
-        certificate_sha256: None,
-        token_sha256: None,
+    if tx.get(Host::KIND, host.uuid()).is_none() {
+        return Err(Error::not_found(Host::DEF.name, host));
+    }
+    let before = tx.get(HostCredential::KIND, host.uuid());
+    let certificate = before.as_deref().and_then(HostCredential::of);
+    let expires = now.plus_seconds(TOKEN_SECONDS);
+    let credential = HostCredential {
+        uuid: Id::new(host.uuid()),
+        host_uuid: host,
+        certificate_sha256: certificate.and_then(|before| before.certificate_sha256.clone()),
+        token_sha256: Some(token_sha256),
         token_key_sha256: None,
         token_expires: expires,
-    });
-    credential.token_sha256 = Some(token_sha256);
-    credential.token_key_sha256 = None;
-    credential.token_expires = expires;
-    txn.update(credential);
+    };
+    let meta = Meta { owner: None, created: now, changed: now };
+    tx.put(Record::new(credential, meta)).map_err(crate::claim::taken)?;
     Ok(expires)
 }

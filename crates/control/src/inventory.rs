@@ -1,175 +1,247 @@
-//! Resources as the API shows them: declared fields, what is derived, and what hosts reported.
+//! Resources as the API shows them: the fields of their records, what is computed, and what hangs
+//! on them. All of it is declared in `model`; nothing here knows a kind.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::{Cell, RefCell},
+    cmp::Ordering,
+    sync::Arc,
+};
 
 use model::{
-    FieldType, Id, Kind, Record, Resource,
-    resource::{
-        host::Host, l2_vxlan_network::L2VxlanNetwork, l2_vxlan_pool::L2VxlanNetworkPool,
-        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic,
-    },
+    Error, FieldDef, FieldType, Kind, Plain, Record, Result,
+    declare::Column,
+    record::COMMON,
+    shown::{Child, Derived, LIST_MAX, Shown, View},
     status::Board,
-    time::Timestamp,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use store::{Read, Snapshot};
 use uuid::Uuid;
 
-/// A resource as JSON, as ZStack shows it: no hidden fields, no empty ones, times as text.
+/// The key under which an inventory names its lists that were cut at [`LIST_MAX`].
+pub const TRUNCATED: &str = "truncated";
+
+/// Something that the inventories of a kind show, by its name.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry {
+    /// A field of the record.
+    Column(&'static Column),
+    /// A computed field.
+    Derived(&'static Derived),
+    /// The resources that hang on it.
+    List(&'static Child),
+}
+
+impl Entry {
+    /// Its name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Entry::Column(column) => column.field.name,
+            Entry::Derived(derived) => derived.field.name,
+            Entry::List(child) => child.name,
+        }
+    }
+
+    /// The field that it is; `None` for lists of other resources.
+    #[must_use]
+    pub const fn field(self) -> Option<&'static FieldDef> {
+        match self {
+            Entry::Column(column) => Some(&column.field),
+            Entry::Derived(derived) => Some(&derived.field),
+            Entry::List(_) => None,
+        }
+    }
+
+    /// Its type, if values can be compared with it.
+    #[must_use]
+    pub fn comparable(self) -> Option<FieldType> {
+        self.field().map(|field| field.kind).filter(|kind| *kind != FieldType::Object)
+    }
+
+    /// Its value; nothing for lists of other resources.
+    #[must_use]
+    pub fn read<'a>(self, record: &'a Record, view: &dyn View) -> Plain<'a> {
+        match self {
+            Entry::Column(column) => record.read(column),
+            Entry::Derived(derived) if is_of_type(record, derived.only) => {
+                (derived.read)(record, view)
+            }
+            Entry::Derived(_) | Entry::List(_) => Plain::Null,
+        }
+    }
+}
+
+/// Everything that an inventory of `kind` may show.
+pub fn entries(kind: Kind) -> impl Iterator<Item = Entry> {
+    let def = kind.def();
+    let lists = def.children.iter().filter(|child| child.shown != Shown::No).map(Entry::List);
+    in_record(kind).chain(def.derived.iter().map(Entry::Derived)).chain(lists)
+}
+
+/// The part of [`entries`] that is in the record itself.
+fn in_record(kind: Kind) -> impl Iterator<Item = Entry> {
+    let def = kind.def();
+    let common = if def.is_shown() { COMMON } else { &[] };
+    let columns = def.own.iter().chain(def.also).chain(common);
+    columns.filter(|column| !column.hidden).map(Entry::Column)
+}
+
+/// The entry of this name.
+///
+/// # Errors
+/// [`model::Code::InvalidArgument`] with the names that there are, blaming `key`.
+pub fn entry(kind: Kind, key: &str, name: &str) -> Result<Entry> {
+    entries(kind).find(|entry| entry.name() == name).ok_or_else(|| {
+        let error = Error::field(key, format!("{} has no field {name}", kind.def().name));
+        error.hint(format!("its fields: {}", names(entries(kind).map(Entry::name))))
+    })
+}
+
+/// The entry of this name, for conditions and the order of answers.
+///
+/// # Errors
+/// As [`entry`]; also for what cannot be compared.
+pub fn comparable(kind: Kind, key: &str, name: &str) -> Result<Entry> {
+    let entry = entry(kind, key, name)?;
+    match entry {
+        Entry::List(child) => {
+            let many = child.kind.def().name;
+            let error = Error::field(key, format!("{name} is a list of {many}, not a value"));
+            Err(error.hint(format!("name a field of theirs, such as {name}.uuid")))
+        }
+        Entry::Column(_) | Entry::Derived(_) if entry.comparable().is_none() => {
+            let rule = format!("{name} is a structure, which cannot be compared");
+            Err(Error::field(key, rule).hint(format!("fields={name} shows it")))
+        }
+        Entry::Column(_) | Entry::Derived(_) => Ok(entry),
+    }
+}
+
+/// Names in their order, for a hint.
+pub(crate) fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
+    let mut all: Vec<&str> = all.collect();
+    all.sort_unstable();
+    all.dedup();
+    all.join(", ")
+}
+
+/// A snapshot of the store with what hosts report: all that an inventory shows. It counts the
+/// records that were looked at through it.
+pub struct Observed<'a> {
+    snapshot: &'a Snapshot<Record>,
+    board: &'a Board,
+    looks: Cell<u64>,
+    /// What was got last: several fields of an inventory are read from the same other record.
+    last: RefCell<Option<Arc<Record>>>,
+}
+
+impl<'a> Observed<'a> {
+    /// Nothing of it has been looked at yet.
+    #[must_use]
+    pub const fn new(snapshot: &'a Snapshot<Record>, board: &'a Board) -> Self {
+        Self { snapshot, board, looks: Cell::new(0), last: RefCell::new(None) }
+    }
+
+    /// How many records have been looked at.
+    #[must_use]
+    pub const fn looks(&self) -> u64 {
+        self.looks.get()
+    }
+
+    /// More records are looked at than those that were got from here.
+    pub(crate) fn look(&self, more: u64) {
+        self.looks.set(self.looks.get().saturating_add(more));
+    }
+
+    pub(crate) const fn snapshot(&self) -> &'a Snapshot<Record> {
+        self.snapshot
+    }
+}
+
+impl View for Observed<'_> {
+    fn get(&self, kind: Kind, uuid: Uuid) -> Option<Arc<Record>> {
+        let is_it = |record: &&Arc<Record>| record.uuid() == uuid && record.kind() == kind;
+        if let Some(again) = self.last.borrow().as_ref().filter(is_it) {
+            return Some(Arc::clone(again));
+        }
+        self.look(1);
+        let found = self.snapshot.get(kind, uuid)?;
+        *self.last.borrow_mut() = Some(Arc::clone(&found));
+        Some(found)
+    }
+
+    fn pointing(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>> {
+        let ids = self.snapshot.referrers(kind, field, parent).take(max);
+        ids.filter_map(|id| self.get(kind, id)).collect()
+    }
+
+    fn revision(&self) -> u64 {
+        self.snapshot.revision()
+    }
+
+    fn board(&self) -> &Board {
+        self.board
+    }
+}
+
+/// A resource as ZStack shows it: no hidden fields, no empty ones, times as text. A list has
+/// [`LIST_MAX`] resources at most.
 #[must_use]
-pub fn show(record: &Record, read: &Snapshot<Record>, board: &Board) -> Map<String, Value> {
-    let mut shown = declared(record);
-    match record {
-        Record::Host(host) => show_host(&mut shown, host, read.revision(), board),
-        Record::L2VxlanNetworkPool(pool) => show_pool(&mut shown, pool, read),
-        Record::L2VxlanNetwork(network) => show_l2(&mut shown, network, read),
-        Record::L3Network(l3) => show_l3(&mut shown, l3, read),
-        Record::VmNic(nic) => show_nic(&mut shown, nic),
-        Record::VmInstance(instance) => show_instance(&mut shown, instance, read, board),
-        _ => {}
+pub fn show(record: &Record, view: &dyn View) -> Map<String, Value> {
+    project(record, view, entries(record.kind()))
+}
+
+/// The part of [`show`] that is asked for; nothing else is computed.
+pub fn project(
+    record: &Record,
+    view: &dyn View,
+    wanted: impl IntoIterator<Item = Entry>,
+) -> Map<String, Value> {
+    let (mut shown, mut cut) = (Map::new(), Vec::new());
+    for entry in wanted {
+        let value = match entry {
+            Entry::List(child) if is_of_type(record, child.only) => {
+                let mut children = children(record, child, view);
+                if children.len() > LIST_MAX {
+                    children.truncate(LIST_MAX);
+                    cut.push(child.name);
+                }
+                list(children, child, view)
+            }
+            field => match field.read(record, view) {
+                Plain::Null => continue,
+                value => value.to_json(),
+            },
+        };
+        shown.insert(entry.name().to_owned(), value);
+    }
+    if !cut.is_empty() {
+        shown.insert(TRUNCATED.to_owned(), cut.into());
     }
     shown
 }
 
-/// The part of [`show`] that is in the record itself: cheap, where nothing else is asked for.
-#[must_use]
-pub fn declared(record: &Record) -> Map<String, Value> {
-    let Ok(Value::Object(mut all)) = record.to_json() else { return Map::new() };
-    let mut shown = Map::new();
-    for field in record.kind().def().fields.iter().filter(|field| !field.hidden) {
-        match (field.kind, all.remove(field.name)) {
-            (_, None | Some(Value::Null)) => {}
-            (FieldType::Time, Some(at)) => {
-                let at = Timestamp(at.as_i64().unwrap_or_default());
-                shown.insert(field.name.into(), at.to_string().into());
-            }
-            (_, Some(value)) => {
-                shown.insert(field.name.into(), value);
-            }
-        }
+/// One more than a list may have, where there are more.
+fn children(record: &Record, child: &Child, view: &dyn View) -> Vec<Arc<Record>> {
+    view.pointing(child.kind, child.by, record.uuid(), LIST_MAX + 1)
+}
+
+fn list(mut children: Vec<Arc<Record>>, child: &Child, view: &dyn View) -> Value {
+    if children.len() > 1
+        && let Some(order) = child.order.and_then(|order| child.kind.def().column(order))
+    {
+        let by = |a: &Arc<Record>, b: &Arc<Record>| a.read(order).order(&b.read(order));
+        children.sort_by(|a, b| by(a, b).unwrap_or(Ordering::Equal));
     }
-    shown
-}
-
-/// `synced`: the host has last said that it holds all that concerns it, and exactly that.
-fn show_host(shown: &mut Map<String, Value>, host: &Host, revision: u64, board: &Board) {
-    let status = match board.hosts.get(&host.uuid) {
-        Some(status) if status.connected => "Connected",
-        Some(_) => "Disconnected",
-        None => "Connecting",
-    };
-    shown.insert("status".into(), status.into());
-    let status = board.status(host.uuid);
-    shown.insert("synced".into(), (status.agrees && status.acked_revision >= revision).into());
-}
-
-fn show_pool(shown: &mut Map<String, Value>, pool: &L2VxlanNetworkPool, read: &impl Read<Record>) {
-    let uuid = pool.uuid.uuid();
-    let list =
-        |kind, field| -> Value { children(read, kind, field, uuid).iter().map(declared).collect() };
-    shown.insert("attachedVtepRefs".into(), list(Kind::Vtep, "poolUuid"));
-    shown.insert("attachedVxlanNetworkRefs".into(), list(Kind::L2VxlanNetwork, "poolUuid"));
-    shown.insert("attachedVniRanges".into(), list(Kind::VniRange, "l2NetworkUuid"));
-    let cidrs = clusters(read, pool.uuid);
-    shown.insert("attachedClusterUuids".into(), cidrs.keys().cloned().collect());
-    shown.insert("attachedCidrs".into(), json!(cidrs));
-}
-
-fn show_l2(shown: &mut Map<String, Value>, network: &L2VxlanNetwork, read: &impl Read<Record>) {
-    let clusters = clusters(read, network.pool_uuid);
-    shown.insert("attachedClusterUuids".into(), clusters.into_keys().collect());
-    shown.insert("virtualNetworkId".into(), network.vni.into());
-}
-
-/// The clusters that a pool is attached to, each with its VTEP network.
-fn clusters(read: &impl Read<Record>, pool: Id<L2VxlanNetworkPool>) -> BTreeMap<String, String> {
-    let refs = children(read, Kind::L2NetworkClusterRef, "l2NetworkUuid", pool.uuid());
-    let attached = refs.iter().filter_map(|record| match record {
-        Record::L2NetworkClusterRef(r) => {
-            Some((r.cluster_uuid.to_string(), r.vtep_cidr.to_string()))
-        }
-        _ => None,
+    let shown = children.iter().map(|record| match child.shown {
+        Shown::Fields => project(record, view, in_record(child.kind)),
+        Shown::Whole | Shown::No => show(record, view),
     });
-    attached.collect()
+    shown.map(Value::Object).collect()
 }
 
-fn show_l3(shown: &mut Map<String, Value>, l3: &L3Network, read: &impl Read<Record>) {
-    let ranges = children(read, Kind::IpRange, "l3NetworkUuid", l3.uuid.uuid());
-    shown.insert("ipRanges".into(), ranges.iter().map(declared).collect());
-    for empty in ["dns", "networkServices", "hostRoute"] {
-        shown.insert(empty.into(), json!([]));
-    }
-}
-
-fn show_nic(shown: &mut Map<String, Value>, nic: &VmNic) {
-    if let Some(first) = nic.used_ips.first() {
-        shown.insert("ip".into(), json!(first.ip));
-        shown.insert("gateway".into(), json!(first.gateway));
-        shown.insert("ipVersion".into(), first.ip_version.into());
-        if let Some(netmask) = first.netmask {
-            shown.insert("netmask".into(), json!(netmask));
-        }
-    }
-    if let Some(Value::Array(used)) = shown.get_mut("usedIps") {
-        for ip in used.iter_mut().filter_map(Value::as_object_mut) {
-            ip.insert("vmNicUuid".into(), nic.uuid.to_string().into());
-        }
-    }
-}
-
-fn show_instance(
-    shown: &mut Map<String, Value>,
-    instance: &VmInstance,
-    read: &Snapshot<Record>,
-    board: &Board,
-) {
-    let status = board.status(instance.host_uuid);
-    let state = match (status.connected, status.up.contains(&instance.uuid.uuid())) {
-        (true, true) => "Running",
-        (true, false) => "Starting",
-        (false, _) => "Unknown",
-    };
-    shown.insert("state".into(), state.into());
-    let nics = children(read, Kind::VmNic, "vmInstanceUuid", instance.uuid.uuid());
-    let mut nics: Vec<_> = nics.iter().map(|nic| show(nic, read, board)).collect();
-    nics.sort_by_key(|nic| nic.get("deviceId").and_then(Value::as_u64));
-    shown.insert("vmNics".into(), json!(nics));
-}
-
-fn children(read: &impl Read<Record>, kind: Kind, field: &str, parent: Uuid) -> Vec<Record> {
-    let ids: Vec<Uuid> = read.referrers(kind, field, parent).collect();
-    ids.into_iter().filter_map(|id| read.get(kind, id)).map(|record| (*record).clone()).collect()
-}
-
-/// Fields that the inventory has beside the declared ones, with their types; conditions of queries
-/// may name them too.
-#[must_use]
-pub fn derived_fields(kind: Kind) -> &'static [(&'static str, FieldType)] {
-    const CLUSTERS: (&str, FieldType) = ("attachedClusterUuids", FieldType::List(&FieldType::Uuid));
-    match kind {
-        Host::KIND => &[("status", FieldType::Text), ("synced", FieldType::Bool)],
-        L2VxlanNetworkPool::KIND => &[CLUSTERS],
-        L2VxlanNetwork::KIND => &[CLUSTERS, ("virtualNetworkId", FieldType::Integer)],
-        VmNic::KIND => &[
-            ("ip", FieldType::Ip),
-            ("netmask", FieldType::Ip),
-            ("gateway", FieldType::Ip),
-            ("ipVersion", FieldType::Integer),
-        ],
-        VmInstance::KIND => &[("state", FieldType::Text)],
-        _ => &[],
-    }
-}
-
-/// Structures that the inventory has besides: queries may choose them, not compare them.
-#[must_use]
-pub fn derived_structures(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        L2VxlanNetworkPool::KIND => {
-            &["attachedVtepRefs", "attachedVxlanNetworkRefs", "attachedVniRanges", "attachedCidrs"]
-        }
-        L3Network::KIND => &["ipRanges", "dns", "networkServices", "hostRoute"],
-        VmInstance::KIND => &["vmNics"],
-        _ => &[],
-    }
+/// Whether a resource has the type that something is declared for.
+fn is_of_type(record: &Record, only: Option<&'static str>) -> bool {
+    only.is_none_or(|only| record.field("type") == Plain::word(only))
 }

@@ -4,17 +4,19 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use model::{
-    Code, Error, Id, Kind, Result,
+    AnyId, Claim, Code, Error, Id, Result,
     resource::{
-        ip_range::{AddIpRange, AddIpv6Range, AddressMode, DeleteIpRange, IpRange},
-        l2_vxlan_network::L2VxlanNetwork,
+        ip_range::{
+            AddIpRange, AddIpv6Range, AddressMode, DeleteIpRange, IpRange, IpRangeType,
+            UpdateIpRange,
+        },
+        l2_network::L2Network,
         l3_network::L3Network,
-        vm_nic::{UsedIp, VmNic},
+        used_ip::UsedIp,
     },
 };
-use uuid::Uuid;
 
-use crate::{Reply, Txn, allocate, special};
+use crate::{Reply, Txn, reserved};
 
 /// A range as either message describes it.
 struct Wanted {
@@ -39,7 +41,7 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddIpRange) -> Result<Reply> {
         let error = Error::field("netmask", format!("{netmask} is no mask of 1 to 30 bits"));
         return Err(error.hint("give a mask such as 255.255.255.0"));
     };
-    let lowest = IpAddr::V4(from_number(to_number(cidr.network().into()) + 1));
+    let lowest = IpAddr::V4(u32::from(cidr.network()).saturating_add(1).into());
     let gateway = message.gateway.unwrap_or(lowest);
     v4("gateway", gateway)?;
     let wanted = Wanted {
@@ -78,15 +80,16 @@ pub(crate) fn add_ipv6(txn: &mut Txn<'_>, message: AddIpv6Range) -> Result<Reply
     insert(txn, wanted)
 }
 
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateIpRange) -> Result<Reply> {
+    let mut range = txn.get(message.uuid)?;
+    range.name = message.name.unwrap_or(range.name);
+    message.description.apply(&mut range.description);
+    txn.update(range)?;
+    Ok(Reply::shows(message.uuid))
+}
+
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteIpRange) -> Result<Reply> {
-    let range = txn.get(message.uuid)?;
-    let nics = txn.children::<VmNic>("l3NetworkUuid", range.l3_network_uuid.uuid());
-    let uses = |nic: &&VmNic| nic.used_ips.iter().any(|ip| ip.ip_range_uuid == range.uuid);
-    if let Some(nic) = nics.iter().find(uses) {
-        let text = format!("NIC {} has an address of this range", nic.uuid);
-        return Err(Error::new(Code::InUse, text).hint("delete the NICs or their instances first"));
-    }
-    txn.remove(message.uuid);
+    txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }
 
@@ -118,9 +121,7 @@ fn insert(txn: &mut Txn<'_>, wanted: Wanted) -> Result<Reply> {
         ip_version: if wanted.cidr.addr().is_ipv4() { 4 } else { 6 },
         prefix_len: wanted.cidr.prefix_len(),
         address_mode: wanted.address_mode,
-        ip_range_type: "Normal".into(),
-        create_date: txn.now(),
-        last_op_date: txn.now(),
+        ip_range_type: IpRangeType::Normal,
     };
     txn.insert(range).map(Reply::shows)
 }
@@ -138,7 +139,7 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
     // The end stands for the whole range: special addresses may be in its middle.
     let spans = [("startIp", start, start), ("endIp", start, end), ("gateway", gateway, gateway)];
     for (field, low, high) in spans {
-        if let Some(net) = special::block(*low, *high) {
+        if let Some(net) = reserved::block(*low, *high) {
             let rule = format!("addresses of {net} cannot be given to an instance");
             return fail(field, rule, "choose unicast addresses");
         }
@@ -170,8 +171,8 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
 /// ZStack's rules between ranges: one subnet and gateway per L3 and family, no overlap on the L2;
 /// and no range gives out another one's gateway there.
 fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()> {
-    for other_l3 in txn.children::<L3Network>("l2NetworkUuid", l3.l2_network_uuid.uuid()) {
-        for range in txn.children::<IpRange>("l3NetworkUuid", other_l3.uuid.uuid()) {
+    for other_l3 in txn.children(L3Network::L2_NETWORK, l3.l2_network_uuid) {
+        for range in txn.children(IpRange::L3_NETWORK, other_l3.uuid) {
             if range.start_ip.is_ipv4() != wanted.start.is_ipv4() {
                 continue;
             }
@@ -209,44 +210,16 @@ fn check_apart(range: &IpRange, wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
-/// An address as a number, in which IPv4 and IPv6 do not collide (RFC 4291 §2.5.5.2).
-fn to_number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6),
-    }
-}
-
-fn from_number(number: u128) -> Ipv4Addr {
-    let [.., a, b, c, d] = number.to_be_bytes();
-    Ipv4Addr::new(a, b, c, d)
-}
-
-fn ip_from_number(number: u128, like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => IpAddr::V4(from_number(number)),
-        IpAddr::V6(_) => IpAddr::V6(number.into()),
-    }
-}
-
-fn claim_prefix(l2: Id<L2VxlanNetwork>) -> String {
-    format!("ip/{l2}/")
-}
-
-/// The claim that makes an address unique on its L2 network.
-pub(crate) fn claim_key(l2: Id<L2VxlanNetwork>, ip: IpAddr) -> String {
-    format!("{}{:032x}", claim_prefix(l2), to_number(ip))
-}
-
-/// Gives the NIC one address of each family that the L3 network has: the wanted ones, else a
-/// random free one (ZStack's default strategy), so that a freed address rests.
+/// Gives `user` one address of each family that the L3 network has: the wanted ones, else a free
+/// one near a random point (ZStack's default strategy), so that a freed address rests. Gives the one
+/// of the network's own family first.
 pub(crate) fn give(
     txn: &mut Txn<'_>,
     l3: &L3Network,
-    owner: Id<VmNic>,
+    user: AnyId,
     wanted: &[IpAddr],
-) -> Result<Vec<UsedIp>> {
-    let ranges = txn.children::<IpRange>("l3NetworkUuid", l3.uuid.uuid());
+) -> Result<Vec<Id<UsedIp>>> {
+    let ranges = txn.children(IpRange::L3_NETWORK, l3.uuid);
     for ip in wanted {
         if !ranges.iter().any(|r| (r.start_ip..=r.end_ip).contains(ip)) {
             let error =
@@ -256,19 +229,18 @@ pub(crate) fn give(
     }
     let mut given = Vec::new();
     for version in [l3.ip_version, 10 - l3.ip_version] {
-        let mut family: Vec<IpRange> =
-            ranges.iter().filter(|r| r.ip_version == version).cloned().collect();
-        family.sort_by_key(|range| to_number(range.start_ip));
+        let family: Vec<&IpRange> = ranges.iter().filter(|r| r.ip_version == version).collect();
         if family.is_empty() {
             continue;
         }
-        let choice = wanted.iter().find(|ip| ip.is_ipv4() == (version == 4));
-        let (range, ip) = match choice {
-            Some(ip) => (range_of(&family, *ip), *ip),
+        let choice = wanted.iter().find(|ip| ip.is_ipv4() == (version == 4)).copied();
+        let ip = match choice {
+            Some(ip) => ip,
             None => free_address(txn, l3, &family)?,
         };
-        claim(txn, l3.l2_network_uuid, ip, owner.uuid())?;
-        given.push(used_ip(range, ip));
+        let inside = |range: &&&IpRange| (range.start_ip..=range.end_ip).contains(&ip);
+        let Some(range) = family.iter().find(inside) else { continue };
+        given.push(use_address(txn, range, l3.l2_network_uuid, (ip, user))?);
     }
     if given.is_empty() {
         let error = Error::new(Code::IpExhausted, format!("L3 network {} has no range", l3.uuid));
@@ -277,66 +249,102 @@ pub(crate) fn give(
     Ok(given)
 }
 
-fn range_of(family: &[IpRange], ip: IpAddr) -> &IpRange {
-    let inside = |range: &&IpRange| (range.start_ip..=range.end_ip).contains(&ip);
-    family.iter().find(inside).unwrap_or(&family[0])
-}
-
-fn used_ip(range: &IpRange, ip: IpAddr) -> UsedIp {
-    UsedIp {
+fn use_address(
+    txn: &mut Txn<'_>,
+    range: &IpRange,
+    l2: Id<L2Network>,
+    (ip, user): (IpAddr, AnyId),
+) -> Result<Id<UsedIp>> {
+    txn.insert(UsedIp {
+        uuid: Id::new(txn.random_uuid()),
         ip_range_uuid: range.uuid,
         l3_network_uuid: range.l3_network_uuid,
+        l2_network_uuid: l2,
         ip_version: range.ip_version,
         ip,
         netmask: range.netmask,
         prefix_len: range.prefix_len,
         gateway: range.gateway,
-    }
-}
-
-fn claim(txn: &mut Txn<'_>, l2: Id<L2VxlanNetwork>, ip: IpAddr, owner: Uuid) -> Result<()> {
-    txn.claim(&claim_key(l2, ip), owner).map_err(|other| {
-        let held = txn.record(Kind::VmNic, other).is_none();
-        let (text, hint) = match held {
-            true => (
-                format!("{ip} is still being released by NIC {}", other.simple()),
-                "hosts must acknowledge its removal first; QueryHost status!=Connected shows who is missing",
-            ),
-            false => (
-                format!("{ip} belongs to NIC {}", other.simple()),
-                "choose another address, or leave it out",
-            ),
-        };
-        Error::new(Code::IpExhausted, text).on_field("ip").hint(hint)
+        used_by: user,
     })
 }
 
-/// A free address: some random picks, then the lowest one that is free.
-fn free_address<'r>(
-    txn: &Txn<'_>,
-    l3: &L3Network,
-    family: &'r [IpRange],
-) -> Result<(&'r IpRange, IpAddr)> {
-    let span = |range: &IpRange| (to_number(range.start_ip), to_number(range.end_ip));
-    for _ in 0..allocate::RANDOM_PICKS {
-        let random = txn.random_uuid().as_u128();
-        let index = usize::try_from(random >> 96).unwrap_or(0) % family.len();
-        let range = &family[index];
-        let ip = ip_from_number(allocate::pick(span(range), random), range.start_ip);
-        if txn.claim_owner(&claim_key(l3.l2_network_uuid, ip)).is_none() {
-            return Ok((range, ip));
-        }
-    }
-    let prefix = claim_prefix(l3.l2_network_uuid);
-    let number = |key: String| u128::from_str_radix(key.strip_prefix(&prefix)?, 16).ok();
-    let taken: Vec<u128> = txn.claims_with_prefix(&prefix).filter_map(number).collect();
-    for range in family {
-        if let Some(free) = allocate::lowest_free(span(range), &taken) {
-            return Ok((range, ip_from_number(free, range.start_ip)));
+/// A free address: the first one from a random point on, else from the start of a range on.
+fn free_address(txn: &Txn<'_>, l3: &L3Network, family: &[&IpRange]) -> Result<IpAddr> {
+    let random = txn.random_uuid().as_u128();
+    let first = usize::try_from(random >> 96).unwrap_or(0) % family.len();
+    // The first range twice: after the random point, and before it.
+    let order = (0..=family.len()).map(|at| family[(first + at) % family.len()]);
+    let starts = std::iter::once(pick(family[first], random));
+    let starts = starts.chain(order.clone().skip(1).map(|range| range.start_ip));
+    for (range, start) in order.zip(starts) {
+        match txn.first_free(&Claim::Ip(l3.l2_network_uuid, start)) {
+            Some(Claim::Ip(_, ip)) if ip <= range.end_ip => return Ok(ip),
+            _ => {}
         }
     }
     let version = family.first().map_or(4, |range| range.ip_version);
     let text = format!("L3 network {} has no free IPv{version} address", l3.uuid);
     let hint = "add addresses with AddIpRange, or delete unused NICs";
     Err(Error::new(Code::IpExhausted, text).on_field("l3NetworkUuid").hint(hint))
+}
+
+/// An address of a range, even over the range for even `random`.
+fn pick(range: &IpRange, random: u128) -> IpAddr {
+    match (range.start_ip, range.end_ip) {
+        (IpAddr::V4(start), IpAddr::V4(end)) => {
+            let (start, end) = (u32::from(start), u32::from(end));
+            let size = u128::from(end.saturating_sub(start)) + 1;
+            let offset = u32::try_from(random % size).unwrap_or(0);
+            IpAddr::V4(start.saturating_add(offset).into())
+        }
+        (IpAddr::V6(start), IpAddr::V6(end)) => {
+            let (start, end) = (u128::from(start), u128::from(end));
+            let offset = match end.saturating_sub(start).checked_add(1) {
+                Some(size) => random % size,
+                None => random,
+            };
+            IpAddr::V6(start.saturating_add(offset).into())
+        }
+        (start, _) => start,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn range(start: IpAddr, end: IpAddr) -> IpRange {
+        IpRange {
+            uuid: Id::new(Uuid::from_u128(1)),
+            l3_network_uuid: Id::new(Uuid::from_u128(2)),
+            name: "r".into(),
+            description: None,
+            start_ip: start,
+            end_ip: end,
+            netmask: None,
+            gateway: start,
+            network_cidr: IpNet::new(start, 8).unwrap(),
+            ip_version: 4,
+            prefix_len: 8,
+            address_mode: None,
+            ip_range_type: IpRangeType::Normal,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pick_is_inside_the_range(start: u128, size: u128, random: u128, v4: (u32, u32)) {
+            let (low, high) = (IpAddr::V6(start.into()), start.saturating_add(size).into());
+            let picked = pick(&range(low, IpAddr::V6(high)), random);
+            prop_assert!(low <= picked && picked <= IpAddr::V6(high));
+            let (low, high) = (v4.0.min(v4.1), v4.0.max(v4.1));
+            let (low, high) = (IpAddr::V4(low.into()), IpAddr::V4(high.into()));
+            let picked = pick(&range(low, high), random);
+            prop_assert!(low <= picked && picked <= high);
+        }
+    }
 }

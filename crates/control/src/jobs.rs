@@ -8,27 +8,33 @@
 mod sweep;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use model::{
-    Code, Error, Id, Kind, Record, Result, Timestamp,
-    resource::{host::Host, job::Job},
-    status::Board,
+    Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
+    resource::{account::Account, host::Host, job::Job},
+    status::{Board, Obstacle, Unsettled},
 };
 use serde_json::{Value, json};
 use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::{Call, Reply, inventory, operation::Operation};
+use crate::{
+    Caller,
+    command::{Command, Surroundings},
+    inventory::{self, Observed},
+    operation::{self, Done},
+};
 
 /// How long a finished job can be asked for, in seconds (ZStack: `rest/completedApi.expiredPeriod`).
 pub const KEEP_SECONDS: i64 = 10_800;
-/// Finished jobs kept at most; beyond that the oldest go early.
-pub const KEEP_MAX: usize = 50_000;
+/// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
+/// that the oldest that are over go early.
+pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
 /// How long a job waits for hosts when the caller names no time, in seconds (ZStack's default).
@@ -39,8 +45,8 @@ pub const TIMEOUT_SECONDS: i64 = 1800;
 pub enum JobState {
     /// No such job, or one that is long over.
     Unknown,
-    /// Durable; hosts have not all acknowledged yet.
-    Processing,
+    /// It is being run, or durable and not confirmed by its hosts: these are why.
+    Processing(Vec<String>),
     /// Done, with the answer.
     Done(Value),
     /// Refused, or not done in time.
@@ -52,23 +58,71 @@ pub struct Jobs {
     store: Store<Record>,
     board: watch::Receiver<Board>,
     clock: fn() -> Timestamp,
-    memory: Mutex<Memory>,
+    memory: Arc<Mutex<Memory>>,
     /// Wakes whoever waits for a job that is being run: it is not any more.
     ended: Notify,
-    /// The last copy that was made of the board, and what tells whether it is still like it.
-    copied: Mutex<(watch::Receiver<Board>, Arc<Board>)>,
 }
 
 /// What is not worth a disk write.
 #[derive(Default)]
 struct Memory {
-    refused: HashMap<Uuid, Error>,
+    refused: HashMap<Uuid, Refused>,
     refused_order: VecDeque<Uuid>,
     /// Being run. Two calls with one uuid must not both run and tell different stories.
     running: HashSet<Uuid>,
-    /// For each job that waits for hosts, a revision that includes it: its own, or the one at which
-    /// it was first seen (its caller went away, or it is of an earlier life of the server).
-    revisions: HashMap<Uuid, u64>,
+    /// The jobs that may wait for hosts and are not known to be a success.
+    open: HashMap<Uuid, Since>,
+    /// All jobs that are kept, by when they may be forgotten.
+    kept: BTreeSet<(Timestamp, Uuid)>,
+}
+
+/// From when a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// It is of an earlier life of the server: what its hosts were told is not known.
+    EarlierLife,
+    /// It was run, and this revision includes it, once it is known: the one that made it or, when
+    /// its caller went away, the one at which it was first seen.
+    Revision(Option<u64>),
+}
+
+impl Memory {
+    /// Notes a job that is there, or will be.
+    fn note(&mut self, job: &Job, since: Since) {
+        if !job.done && !job.hosts.is_empty() {
+            self.open.entry(job.uuid.uuid()).or_insert(since);
+        }
+        self.kept.insert(sweep::entry(job));
+    }
+}
+
+/// A call that was refused.
+struct Refused {
+    error: Error,
+    view: View,
+}
+
+/// Who may see a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct View {
+    owner: Option<Id<Account>>,
+    uuid_chosen: bool,
+}
+
+/// A job's uuid. ZStack's clients ask for their jobs without a session, so one that the server drew
+/// opens its job to whoever knows it. One that the caller chose is no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobId {
+    /// The uuid.
+    pub uuid: Id<Job>,
+    /// The caller chose it.
+    pub is_chosen: bool,
+}
+
+impl View {
+    fn allows(self, caller: &Caller) -> bool {
+        !self.uuid_chosen || caller.owns(self.owner)
+    }
 }
 
 /// A job uuid taken by one call; given back when dropped, also by a caller who goes away.
@@ -92,8 +146,8 @@ enum Look {
     Acknowledged(JobState),
     /// It is being run.
     Running,
-    /// It waits for hosts, until then.
-    Waiting(Timestamp),
+    /// It waits for hosts, until then and for these reasons.
+    Waiting(Timestamp, Vec<String>),
 }
 
 impl Jobs {
@@ -104,9 +158,14 @@ impl Jobs {
         board: watch::Receiver<Board>,
         clock: fn() -> Timestamp,
     ) -> Self {
-        let copied = Mutex::new((board.clone(), Arc::new(board.borrow().clone())));
-        let (memory, ended) = (Mutex::default(), Notify::new());
-        Self { store, board, clock, memory, ended, copied }
+        let mut memory = Memory::default();
+        for record in store.snapshot().list(Kind::Job) {
+            if let Some(job) = Job::of(&record) {
+                memory.note(job, Since::EarlierLife);
+            }
+        }
+        let (memory, ended) = (Arc::new(Mutex::new(memory)), Notify::new());
+        Self { store, board, clock, memory, ended }
     }
 
     /// The store that calls run on.
@@ -115,17 +174,10 @@ impl Jobs {
         &self.store
     }
 
-    /// What hosts report now. Copied once for each change, not for each call.
+    /// What hosts report now.
     #[must_use]
-    pub fn board(&self) -> Arc<Board> {
-        // Both fields change together, and nothing in between panics.
-        let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
-        // An error says that no host will report any more: the copy is the last word.
-        if copied.0.has_changed().unwrap_or(false) {
-            let board = copied.0.borrow_and_update().clone();
-            copied.1 = Arc::new(board);
-        }
-        Arc::clone(&copied.1)
+    pub fn board(&self) -> Board {
+        self.board.borrow().clone()
     }
 
     /// Now.
@@ -138,12 +190,12 @@ impl Jobs {
     ///
     /// # Errors
     /// [`Code::Duplicate`] when the job's uuid was used before: that job stays what it is.
-    pub fn refuse(&self, job: Id<Job>, error: Error) -> Result<()> {
-        let _running = self.take(job)?;
-        if self.store.snapshot().get(Kind::Job, job.uuid()).is_some() {
-            return Err(used(job));
+    pub fn refuse(&self, caller: &Caller, job: JobId, error: Error) -> Result<()> {
+        let _running = self.take(job.uuid)?;
+        if self.store.snapshot().get(Kind::Job, job.uuid.uuid()).is_some() {
+            return Err(used(job.uuid));
         }
-        self.remember(job, error);
+        self.remember(caller, job, error);
         Ok(())
     }
 
@@ -155,10 +207,11 @@ impl Jobs {
         Ok(Running { jobs: self, job })
     }
 
-    fn remember(&self, job: Id<Job>, error: Error) {
+    fn remember(&self, caller: &Caller, job: JobId, error: Error) {
+        let view = View { owner: caller.account(), uuid_chosen: job.is_chosen };
         let mut memory = self.lock();
-        memory.refused.insert(job.uuid(), error);
-        memory.refused_order.push_back(job.uuid());
+        memory.refused.insert(job.uuid.uuid(), Refused { error, view });
+        memory.refused_order.push_back(job.uuid.uuid());
         if memory.refused_order.len() > REFUSALS_MAX
             && let Some(oldest) = memory.refused_order.pop_front()
         {
@@ -166,31 +219,35 @@ impl Jobs {
         }
     }
 
-    /// Runs the call. Afterwards the job is known: durable, or refused.
+    /// Runs the command. Afterwards the job is known: durable, or refused.
     ///
     /// # Errors
     /// [`Code::Duplicate`] when the job's uuid was used before: the call was not run again.
     /// [`Code::StoreUnavailable`]: the same call may be tried again with the same uuid.
-    pub async fn submit(
-        &self,
-        operation: Arc<Operation>,
-        call: Call,
-        job: Id<Job>,
-        timeout_seconds: i64,
-    ) -> Result<()> {
-        let _running = self.take(job)?;
+    pub async fn submit(&self, command: Command, job: JobId, timeout_seconds: i64) -> Result<()> {
+        let _running = self.take(job.uuid)?;
+        let caller = *command.caller();
+        let (seed, now) = (Uuid::new_v4(), self.now());
+        let surroundings = Surroundings { now, seed, board: self.board() };
+        let (memory, uuid) = (Arc::clone(&self.memory), job.uuid.uuid());
         let run = move |tx: &mut Tx<Record>| {
-            if tx.get(Kind::Job, job.uuid()).is_some() {
-                return Err(used(job));
+            if tx.get(Kind::Job, uuid).is_some() {
+                return Err(used(job.uuid));
             }
-            let reply = operation.run(tx, &call)?;
-            tx.put(Record::Job(record(job, &operation, &reply, (call.now, timeout_seconds))));
-            Ok(reply)
+            let done = operation::run(&command, tx, &surroundings)?;
+            let row = record(job, &command, done, (now, timeout_seconds));
+            // Now, since the caller may go away. Should it not be committed, nothing is lost.
+            lock(&memory).note(&row, Since::Revision(None));
+            let waits = !row.hosts.is_empty();
+            let meta = Meta { owner: caller.account(), created: now, changed: now };
+            tx.put(Record::new(row, meta)).map_err(crate::claim::taken)?;
+            Ok(waits)
         };
         match self.store.transact_async(run).await {
             Ok(committed) => {
-                if !committed.value.hosts.is_empty() {
-                    self.lock().revisions.insert(job.uuid(), committed.revision);
+                if committed.value {
+                    let since = Since::Revision(Some(committed.revision));
+                    self.lock().open.insert(uuid, since);
                 }
                 Ok(())
             }
@@ -198,20 +255,36 @@ impl Jobs {
             // Says nothing about the call. Should it have happened nevertheless, the job tells.
             Err(error) if error.code == Code::StoreUnavailable => Err(error),
             Err(error) => {
-                tracing::debug!(%job, %error, "call refused");
-                self.remember(job, error);
+                tracing::debug!(job = %job.uuid, %error, "call refused");
+                self.remember(&caller, job, error);
                 Ok(())
             }
         }
     }
 
-    /// What became of a job.
-    pub async fn state(&self, job: Id<Job>) -> JobState {
+    /// What became of a job. One that the caller may not see is unknown.
+    pub async fn state(&self, caller: &Caller, job: Id<Job>) -> JobState {
+        if !self.allows(caller, job) {
+            return JobState::Unknown;
+        }
         match self.look(job) {
             Look::Over(state) => state,
             Look::Acknowledged(state) => self.succeed(job, state).await,
-            Look::Running | Look::Waiting(_) => JobState::Processing,
+            Look::Running => JobState::Processing(Vec::new()),
+            Look::Waiting(_, reasons) => JobState::Processing(reasons),
         }
+    }
+
+    /// Whether the caller may see a job that is decided or durable; of one that still runs nothing is
+    /// told but that.
+    fn allows(&self, caller: &Caller, job: Id<Job>) -> bool {
+        let refused = self.lock().refused.get(&job.uuid()).map(|refused| refused.view);
+        let view = refused.or_else(|| {
+            let record = self.store.snapshot().get(Kind::Job, job.uuid())?;
+            let uuid_chosen = Job::of(&record)?.uuid_chosen;
+            Some(View { owner: record.meta.owner, uuid_chosen })
+        });
+        view.is_none_or(|view| view.allows(caller))
     }
 
     fn look(&self, job: Id<Job>) -> Look {
@@ -219,19 +292,22 @@ impl Jobs {
         let uncommitted = self.uncommitted(job);
         let snapshot = self.store.snapshot();
         let Some(record) = snapshot.get(Kind::Job, job.uuid()) else { return uncommitted };
-        let Record::Job(job) = &*record else { return Look::Over(JobState::Unknown) };
-        let board = self.board.borrow();
+        let Some(job) = Job::of(&record) else { return Look::Over(JobState::Unknown) };
+        let board = self.board.borrow().clone();
         if job.done || job.hosts.is_empty() {
             return Look::Over(JobState::Done(answer(job, &snapshot, &board)));
         }
-        let hosts = job.hosts.iter();
+        let since = self.since(job, snapshot.revision());
+        // A host that was deleted is not waited for.
+        let exists = |host: &&Id<Host>| snapshot.get(Kind::Host, host.uuid()).is_some();
+        let hosts = job.hosts.iter().filter(exists);
         let waiting: Vec<String> =
-            hosts.filter_map(|host| self.waits_for(*host, job, &snapshot, &board)).collect();
+            hosts.filter_map(|host| waits_for(*host, job, since, &board)).collect();
         if waiting.is_empty() {
             return Look::Acknowledged(JobState::Done(answer(job, &snapshot, &board)));
         }
         if self.now() <= job.deadline {
-            return Look::Waiting(job.deadline);
+            return Look::Waiting(job.deadline, waiting);
         }
         let text = format!("{} is durable, but not in effect: {}", job.message, waiting.join("; "));
         let hint = "it takes effect when the host is back; nothing needs to be repeated";
@@ -245,7 +321,7 @@ impl Jobs {
         marked.map_or_else(
             |error| {
                 tracing::warn!(%job, %error, "a success is not told yet");
-                JobState::Processing
+                JobState::Processing(Vec::new())
             },
             |()| state,
         )
@@ -258,16 +334,16 @@ impl Jobs {
             for uuid in &marking {
                 // It may have been forgotten meanwhile.
                 let Some(record) = tx.get(Kind::Job, *uuid) else { continue };
-                if let Record::Job(job) = &*record {
-                    tx.put(Record::Job(Job { done: true, ..job.clone() }));
-                }
+                let Some(job) = Job::of(&record) else { continue };
+                let done = Record::new(Job { done: true, ..job.clone() }, record.meta);
+                tx.put(done).map_err(crate::claim::taken)?;
             }
             Ok(())
         };
         self.store.transact_async(mark).await?;
         let mut memory = self.lock();
         for job in &jobs {
-            memory.revisions.remove(job);
+            memory.open.remove(job);
         }
         Ok(())
     }
@@ -276,16 +352,23 @@ impl Jobs {
     fn uncommitted(&self, job: Id<Job>) -> Look {
         let memory = self.lock();
         match memory.refused.get(&job.uuid()) {
-            Some(error) => Look::Over(JobState::Failed(error.clone())),
+            Some(refused) => Look::Over(JobState::Failed(refused.error.clone())),
             None if memory.running.contains(&job.uuid()) => Look::Running,
             None => Look::Over(JobState::Unknown),
         }
     }
 
     /// What became of a job, once that is decided or `patience` is over.
-    pub async fn wait(&self, job: Id<Job>, patience: Duration) -> JobState {
-        let decided = self.decided(job);
-        tokio::time::timeout(patience, decided).await.unwrap_or(JobState::Processing)
+    pub async fn wait(&self, caller: &Caller, job: Id<Job>, patience: Duration) -> JobState {
+        let decided = tokio::time::timeout(patience, self.decided(job)).await;
+        // Asked afterwards: while it ran there was no telling whose it is.
+        if !self.allows(caller, job) {
+            return JobState::Unknown;
+        }
+        match decided {
+            Ok(state) => state,
+            Err(_) => self.state(caller, job).await,
+        }
     }
 
     async fn decided(&self, job: Id<Job>) -> JobState {
@@ -305,7 +388,7 @@ impl Jobs {
                     ended.await;
                     true
                 }
-                Look::Waiting(deadline) => tokio::select! {
+                Look::Waiting(deadline, _) => tokio::select! {
                     reported = board.changed() => reported.is_ok(),
                     decides = host_changed(&mut commits) => decides,
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
@@ -313,7 +396,7 @@ impl Jobs {
             };
             // The board and the store outlive the server's last answer: this is the shutdown.
             if !goes_on {
-                return JobState::Processing;
+                return JobState::Processing(Vec::new());
             }
         }
     }
@@ -324,38 +407,52 @@ impl Jobs {
         Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1))
     }
 
-    /// Why a job still waits for a host, if it does. A host that was deleted is not waited for.
-    fn waits_for(
-        &self,
-        host: Id<Host>,
-        job: &Job,
-        snapshot: &Snapshot<Record>,
-        board: &Board,
-    ) -> Option<String> {
-        snapshot.get(Kind::Host, host.uuid())?;
-        let status = board.status(host);
+    /// From when a job is; if it is not known yet, `now` is a revision that includes it.
+    fn since(&self, job: &Job, now: u64) -> Since {
         let mut memory = self.lock();
-        let seen = memory.revisions.entry(job.uuid.uuid()).or_insert_with(|| snapshot.revision());
-        let revision = *seen;
-        drop(memory);
-        if status.acked_revision < revision {
-            let how = if status.connected { "has not acknowledged yet" } else { "is disconnected" };
-            return Some(format!("host {host} {how}"));
+        let since = memory.open.entry(job.uuid.uuid()).or_insert(Since::Revision(None));
+        if *since == Since::Revision(None) {
+            *since = Since::Revision(Some(now));
         }
-        let subject = job.subject_uuid?;
-        let nics = snapshot.referrers(Kind::VmNic, "vmInstanceUuid", subject);
-        let parts: Vec<Uuid> = nics.chain([subject]).collect();
-        parts.iter().find_map(|part| {
-            status
-                .failed
-                .get(part)
-                .map(|why| format!("host {host} cannot apply {}: {why}", part.simple()))
-        })
+        *since
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
-        // Every change is a few calls that cannot panic in between.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
+    }
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    // Every change is a few calls that cannot panic in between.
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a job still waits for a host, if it does.
+fn waits_for(host: Id<Host>, job: &Job, since: Since, board: &Board) -> Option<String> {
+    let status = board.status(host);
+    let how = match (&status.refused, status.connected) {
+        (Some(reason), _) => format!("has not acknowledged: {reason}"),
+        (None, true) => "has not acknowledged yet".to_owned(),
+        (None, false) => "is disconnected".to_owned(),
+    };
+    let revision = match since {
+        Since::EarlierLife if !status.confirmed => return Some(format!("host {host} {how}")),
+        // What it confirmed since includes whatever an earlier life told it.
+        Since::EarlierLife => 0,
+        Since::Revision(revision) => revision.unwrap_or_default(),
+    };
+    if job.objects.is_empty() {
+        let open = status.pending.values().any(|pending| pending.since <= revision);
+        let waits = board.revision < revision || open || !status.confirmed;
+        return waits.then(|| format!("host {host} {how}"));
+    }
+    match board.obstacle(host, &job.objects, revision)? {
+        Obstacle::Object(object, Unsettled::Failed(why)) => {
+            Some(format!("host {host}: {} is not in effect: {why}", object.simple()))
+        }
+        Obstacle::Uncompiled | Obstacle::Forgotten | Obstacle::Object(_, Unsettled::Pending) => {
+            Some(format!("host {host} {how}"))
+        }
     }
 }
 
@@ -377,18 +474,20 @@ fn used(job: Id<Job>) -> Error {
 }
 
 fn record(
-    job: Id<Job>,
-    operation: &Operation,
-    reply: &Reply,
+    job: JobId,
+    command: &Command,
+    done: Done,
     (now, timeout_seconds): (Timestamp, i64),
 ) -> Job {
     Job {
-        uuid: job,
-        message: operation.def.name.to_owned(),
-        subject_kind: reply.subject.map(|(kind, _)| kind),
-        subject_uuid: reply.subject.map(|(_, uuid)| uuid),
-        hosts: reply.hosts.iter().copied().collect(),
+        uuid: job.uuid,
+        message: command.name().to_owned(),
+        subject_kind: done.reply.subject.map(|(kind, _)| kind),
+        subject_uuid: done.reply.subject.map(|(_, uuid)| uuid),
+        hosts: done.hosts.into_iter().collect(),
+        objects: done.objects.into_iter().collect(),
         done: false,
+        uuid_chosen: job.is_chosen,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),
     }
@@ -399,7 +498,9 @@ fn record(
 fn answer(job: &Job, snapshot: &Snapshot<Record>, board: &Board) -> Value {
     let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
     match snapshot.get(kind, uuid) {
-        Some(record) => json!({"inventory": inventory::show(&record, snapshot, board)}),
+        Some(record) => {
+            json!({"inventory": inventory::show(&record, &Observed::new(snapshot, board))})
+        }
         None => json!({"inventory": {"uuid": uuid.simple().to_string()}}),
     }
 }

@@ -1,10 +1,12 @@
 //! L3 networks.
 
 use model::{
-    Error, Kind, Result,
+    Error, Result,
     resource::{
-        ip_range::IpRange,
-        l3_network::{CreateL3Network, DeleteL3Network, L3Category, L3Network},
+        l2_network::Segment,
+        l3_network::{
+            CreateL3Network, DeleteL3Network, L3Category, L3Network, L3Type, UpdateL3Network,
+        },
         zone::EnableState,
     },
 };
@@ -13,6 +15,10 @@ use crate::{Reply, Txn};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Reply> {
     let l2 = txn.get(message.l2_network_uuid)?;
+    if l2.segment == Segment::VxlanPool {
+        let error = Error::field("l2NetworkUuid", format!("{} is a pool", l2.uuid));
+        return Err(error.hint("make a network from it with CreateL2VxlanNetwork"));
+    }
     let ip_version = message.ip_version.unwrap_or(4);
     if ip_version == 5 {
         return Err(Error::field("ipVersion", "5 is no family").hint("give 4 or 6"));
@@ -31,7 +37,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Repl
         uuid: txn.new_id(),
         name: message.name,
         description: message.description,
-        network_type: "L3BasicNetwork".into(),
+        network_type: L3Type::Basic,
         zone_uuid: l2.zone_uuid,
         l2_network_uuid: l2.uuid,
         state: EnableState::Enabled,
@@ -40,18 +46,20 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Repl
         category,
         ip_version,
         enable_ipam: true,
-        create_date: txn.now(),
-        last_op_date: txn.now(),
     };
     txn.insert(network).map(Reply::shows)
 }
 
-/// An L3 network without NICs takes its ranges with it.
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateL3Network) -> Result<Reply> {
+    let mut l3 = txn.get(message.uuid)?;
+    l3.name = message.name.unwrap_or(l3.name);
+    message.description.apply(&mut l3.description);
+    message.dns_domain.apply(&mut l3.dns_domain);
+    txn.update(l3)?;
+    Ok(Reply::shows(message.uuid))
+}
+
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteL3Network) -> Result<Reply> {
-    txn.must_be_unused(message.uuid, &[Kind::IpRange])?;
-    for range in txn.children::<IpRange>("l3NetworkUuid", message.uuid.uuid()) {
-        txn.remove(range.uuid);
-    }
-    txn.remove(message.uuid);
+    txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }

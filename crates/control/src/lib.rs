@@ -1,18 +1,25 @@
-//! What every message does: one handler each, over one transaction.
+//! What every message does: one handler each, over one transaction; and the gate through which
+//! every door comes.
 //!
-//! Handlers are synchronous and pure: time, randomness and what hosts report come in with the
-//! [`Call`]. All doors build the same calls; nothing here knows HTTP or what an agent does.
+//! Handlers of jobs are synchronous and pure: time, randomness, the caller and what hosts report
+//! come in with the transaction. Nothing here knows HTTP or what an agent does.
 
-pub mod allocate;
-pub mod call;
+mod claim;
+pub mod command;
+mod delete;
+pub mod gate;
 pub mod inventory;
+mod invisible;
 pub mod jobs;
+mod logins;
 pub mod operation;
-mod release;
+mod placement;
+pub mod query;
 pub mod releaser;
+mod reserved;
 pub mod secret;
 pub mod sessions;
-mod special;
+pub mod throttle;
 pub mod txn;
 pub mod validate;
 
@@ -20,14 +27,16 @@ pub mod account;
 pub mod cluster;
 pub mod host;
 pub mod ip_range;
-pub mod l2_vxlan_network;
-pub mod l2_vxlan_pool;
+pub mod l2_attachment;
+pub mod l2_network;
+pub mod l2_vxlan;
 pub mod l3_network;
 pub mod vm_instance;
 pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
 
-pub use call::{Call, Reply};
-pub use jobs::{JobState, Jobs};
+pub use command::{Caller, Command, Operations, Reply, Request};
+pub use gate::{Enrolment, Gate};
+pub use jobs::{JobId, JobState, Jobs};
 pub use txn::Txn;

@@ -1,19 +1,24 @@
-//! Operations: each message with its handler, and the checks that all share.
+//! Operations: each message with its handler, and what all of them have in common.
+
+use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
 
 use model::{
-    Error, Id, Kind, Message, MessageDef, Record, Result, declare::Method,
-    resource::l2_vxlan_network::L2VxlanNetwork,
+    Error, Id, Message, MessageDef, Record, Result, declare::Method, resource::host::Host,
 };
 use serde_json::{Map, Value};
 use store::Tx;
 use uuid::Uuid;
 
 use crate::{
-    Call, Reply, Txn, cluster, host, ip_range, l2_vxlan_network, l2_vxlan_pool, l3_network,
-    validate, vm_instance, vm_nic, vtep, zone,
+    Gate, Reply, Txn, account, cluster,
+    command::{Call, Caller, Command, Surroundings},
+    host, ip_range, l2_attachment, l2_network, l2_vxlan, l3_network, validate, vm_instance, vm_nic,
+    vtep, zone,
 };
 
-type Handler = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
+type InJob = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
+type Answered = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
+type AtOnce = Box<dyn Fn(Arc<Gate>, Caller, Map<String, Value>) -> Answered + Send + Sync>;
 
 /// A message and what it does.
 pub struct Operation {
@@ -22,19 +27,53 @@ pub struct Operation {
     handler: Handler,
 }
 
+enum Handler {
+    /// Changes resources, in a transaction of its own or with others.
+    Job(InJob),
+    /// Answers at once; it may be slow, and starts its own transactions.
+    Now(AtOnce),
+}
+
+/// Runs the messages of a command in one transaction; gives the last thing that one of them shows.
+///
+/// # Errors
+/// The first handler's that refuses, or [`model::Code::NotFound`] for a reference that leads
+/// nowhere.
+pub fn run(command: &Command, tx: &mut Tx<Record>, surroundings: &Surroundings) -> Result<Done> {
+    let mut done = Done::default();
+    for (at, call) in command.calls().iter().enumerate() {
+        let mut txn = Txn::new(tx, (surroundings, command.caller()), call, at);
+        let reply = call.operation.run(&mut txn, call)?;
+        done.reply.subject = reply.subject.or(done.reply.subject);
+        txn.end(&mut done);
+    }
+    Ok(done)
+}
+
+/// What the messages of a command did.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// What the answer shows.
+    pub reply: Reply,
+    /// Hosts on which something that lives there has changed.
+    pub hosts: BTreeSet<Id<Host>>,
+    /// The uuids by which these hosts know it.
+    pub objects: BTreeSet<Uuid>,
+}
+
 impl Operation {
-    /// Runs the call inside a transaction: references must exist, then the handler decides.
-    ///
-    /// # Errors
-    /// The handler's, or [`model::Code::NotFound`] for a reference that leads nowhere.
-    pub fn run(&self, tx: &mut Tx<Record>, call: &Call) -> Result<Reply> {
-        let mut txn = Txn::new(tx, call);
+    fn run(&self, txn: &mut Txn<'_>, call: &Call) -> Result<Reply> {
+        let Handler::Job(handler) = &self.handler else {
+            let text = format!("{} is no job", self.def.name);
+            return Err(Error::new(model::Code::Internal, text));
+        };
         for field in self.def.fields {
             let (Some(kind), Some(value)) = (field.refs, call.params.get(field.name)) else {
                 continue;
             };
             for uuid in uuids(value) {
-                if txn.record(kind, uuid).is_some() {
+                // What is somebody else's is not there: an error must not tell.
+                if txn.visible(kind, uuid).is_some() {
                     continue;
                 }
                 // ZStack: deleting what is gone succeeds.
@@ -45,10 +84,29 @@ impl Operation {
                 return Err(error.on_field(field.name));
             }
         }
-        let reply = (self.handler)(&mut txn, call.params.clone())?;
+        let reply = handler(txn, call.params.clone())?;
         match txn.unused_tag() {
             Some(tag) => Err(self.odd_tag(tag)),
             None => Ok(reply),
+        }
+    }
+
+    /// Answers a message that is answered at once.
+    ///
+    /// # Errors
+    /// The handler's; [`model::Code::Internal`] for a message that is a job.
+    pub(crate) async fn answer(
+        &self,
+        gate: Arc<Gate>,
+        caller: Caller,
+        params: Map<String, Value>,
+    ) -> Result<Value> {
+        match &self.handler {
+            Handler::Now(handler) => handler(gate, caller, params).await,
+            Handler::Job(_) => {
+                let text = format!("{} is a job", self.def.name);
+                Err(Error::new(model::Code::Internal, text))
+            }
         }
     }
 
@@ -71,72 +129,87 @@ fn uuids(value: &Value) -> Vec<Uuid> {
     }
 }
 
-fn operation<M: Message>(handler: fn(&mut Txn<'_>, M) -> Result<Reply>) -> Operation {
-    let run = move |txn: &mut Txn<'_>, params: Map<String, Value>| {
-        let message = serde_json::from_value(Value::Object(params));
-        let message = message.map_err(|cause| {
-            let error =
-                Error::new(model::Code::InvalidArgument, format!("{}: {cause}", M::DEF.name));
-            error.hint(validate::usage(&M::DEF))
-        })?;
-        handler(txn, message)
-    };
-    Operation { def: &M::DEF, handler: Box::new(run) }
+fn read<M: Message>(params: Map<String, Value>) -> Result<M> {
+    serde_json::from_value(Value::Object(params)).map_err(|cause| {
+        let error = Error::new(model::Code::InvalidArgument, format!("{}: {cause}", M::DEF.name));
+        error.hint(validate::usage(&M::DEF))
+    })
 }
 
-/// Every operation that is answered by a job.
+fn job<M: Message>(handler: fn(&mut Txn<'_>, M) -> Result<Reply>) -> Operation {
+    let run = move |txn: &mut Txn<'_>, params| handler(txn, read(params)?);
+    Operation { def: &M::DEF, handler: Handler::Job(Box::new(run)) }
+}
+
+fn now<M, F>(handler: fn(Arc<Gate>, Caller, M) -> F) -> Operation
+where
+    M: Message + Send,
+    F: Future<Output = Result<Value>> + Send + 'static,
+{
+    let run = move |gate, caller, params| -> Answered {
+        match read(params) {
+            Ok(message) => Box::pin(handler(gate, caller, message)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    };
+    Operation { def: &M::DEF, handler: Handler::Now(Box::new(run)) }
+}
+
+/// Every operation.
 #[must_use]
 pub fn all() -> Vec<Operation> {
     vec![
-        operation(zone::create),
-        operation(zone::delete),
-        operation(cluster::create),
-        operation(cluster::delete),
-        operation(host::add),
-        operation(host::delete),
-        operation(l2_vxlan_pool::create),
-        operation(l2_vxlan_pool::create_vni_range),
-        operation(l2_vxlan_pool::delete_vni_range),
-        operation(l2_vxlan_pool::attach),
-        operation(l2_vxlan_pool::detach),
-        operation(vtep::create),
-        operation(l2_vxlan_network::create),
-        operation(delete_l2_network),
-        operation(l3_network::create),
-        operation(l3_network::delete),
-        operation(ip_range::add),
-        operation(ip_range::add_ipv6),
-        operation(ip_range::delete),
-        operation(vm_instance::create),
-        operation(vm_instance::destroy),
-        operation(vm_nic::create),
-        operation(vm_nic::delete),
+        now(account::log_in),
+        now(account::log_out),
+        now(account::validate_session),
+        now(account::update),
+        job(zone::create),
+        job(zone::update),
+        job(zone::delete),
+        job(cluster::create),
+        job(cluster::update),
+        job(cluster::delete),
+        job(host::add),
+        job(host::update),
+        job(host::delete),
+        now(host::enrol),
+        job(l2_vxlan::create_pool),
+        job(l2_vxlan::create_vni_range),
+        job(l2_vxlan::update_vni_range),
+        job(l2_vxlan::delete_vni_range),
+        job(l2_attachment::attach),
+        job(l2_attachment::detach),
+        job(vtep::create),
+        job(l2_vxlan::create),
+        job(l2_network::update),
+        job(l2_network::delete),
+        job(l3_network::create),
+        job(l3_network::update),
+        job(l3_network::delete),
+        job(ip_range::add),
+        job(ip_range::add_ipv6),
+        job(ip_range::update),
+        job(ip_range::delete),
+        job(vm_instance::create),
+        job(vm_instance::update),
+        job(vm_instance::destroy),
+        job(vm_nic::create),
+        job(vm_nic::delete),
     ]
-}
-
-/// ZStack deletes L2 networks of every type by one message.
-fn delete_l2_network(
-    txn: &mut Txn<'_>,
-    message: model::resource::l2_vxlan_network::DeleteL2Network,
-) -> Result<Reply> {
-    let uuid = message.uuid.uuid();
-    if txn.record(Kind::L2VxlanNetworkPool, uuid).is_some() {
-        return l2_vxlan_pool::delete(txn, Id::new(uuid));
-    }
-    l2_vxlan_network::delete(txn, Id::<L2VxlanNetwork>::new(uuid))
 }
 
 #[cfg(test)]
 mod tests {
     use model::{declare::Answer, resource::MESSAGES};
 
+    use super::Handler;
+
     #[test]
-    fn every_declared_job_message_has_a_handler_and_no_other_has() {
-        let declared = MESSAGES.iter().filter(|m| m.answer == Answer::Job).map(|m| m.name);
+    fn every_declared_message_has_a_handler_that_answers_as_it_says() {
+        let declared: Vec<_> = MESSAGES.iter().map(|m| (m.name, m.answer == Answer::Job)).collect();
         let handled = super::all();
-        assert_eq!(
-            declared.collect::<Vec<_>>(),
-            handled.iter().map(|o| o.def.name).collect::<Vec<_>>()
-        );
+        let handled: Vec<_> =
+            handled.iter().map(|o| (o.def.name, matches!(o.handler, Handler::Job(_)))).collect();
+        assert_eq!(declared, handled);
     }
 }

@@ -1,38 +1,74 @@
-//! Gives up the claims of deleted resources once every host that held them has let go.
+//! Gives up the claims of deleted resources once no host holds what was made of them.
+//!
+//! `link` tells the board on which hosts each object is not settled, and a release waits until its
+//! objects are settled everywhere. What is open for more than a few seconds gets the hosts that it
+//! waits for written down, for a server that starts later and knows nothing of them.
 
-use std::{collections::BTreeMap, time::Duration};
+mod open;
 
-use model::{Kind, Record, Result, resource::release::Release, status::Board};
-use store::{Read, Snapshot, Store, Tx};
-use tokio::sync::watch;
+use std::time::Duration;
+
+use model::{
+    Id, Kind, Record, Resource, Result,
+    resource::{
+        host::{Host, HostCredential},
+        release::Release,
+    },
+    status::Board,
+};
+use store::{Event, Read, Snapshot, Store, Tx, Watch};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{jobs::host_changed, l2_vxlan_network, vm_nic};
+use open::{Hosts, Open};
 
 /// Most keys that one transaction gives up, so that it stays small however many are due. The
 /// store takes ten times as many.
 const STEP_KEYS: usize = 1000;
 
-/// After how long what the store refused is tried again, if no host reports before.
+/// After how long what the store refused is tried again, if nothing happens before.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long a release is open before the hosts that it waits for are written down. Most are not
+/// open for so long.
+const NAME_AFTER: Duration = Duration::from_secs(3);
+
+/// How often at most hosts are written down.
+const NAME_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the store and the board until told to stop.
 pub async fn run(store: Store<Record>, mut board: watch::Receiver<Board>, stop: CancellationToken) {
-    // The revision by which each release was made is at most the one at which it is first seen.
-    let mut seen: BTreeMap<Uuid, u64> = BTreeMap::new();
     let mut commits = store.watch();
+    let mut open = Open::default();
     loop {
-        board.mark_unchanged();
-        let snapshot = store.snapshot();
-        let due = due(&snapshot, &board.borrow(), &mut seen);
-        let all = give_up(&store, due).await;
+        drain(&mut commits, &mut open);
+        let now = board.borrow_and_update().clone();
+        let (due, named) = {
+            let snapshot = store.snapshot();
+            let hosts = Existing(&snapshot);
+            let due = open.due(&now, &hosts);
+            (due, open.to_name(&now, &hosts, Instant::now()))
+        };
+        let all = give_up(&store, due).await & name_hosts(&store, named).await;
+        let soonest = Instant::now() + NAME_EVERY;
+        let naming = open.oldest_unnamed().map(|made| soonest.max(made + NAME_AFTER));
         // Each branch only waits: dropping the others loses nothing.
         let goes_on = tokio::select! {
             () = stop.cancelled() => false,
-            () = tokio::time::sleep(RETRY), if !all => true,
-            acknowledged = board.changed() => acknowledged.is_ok(),
-            deleted = host_changed(&mut commits) => deleted,
+            () = sleep(RETRY), if !all => true,
+            () = sleep_until(naming.unwrap_or(soonest)), if all && naming.is_some() => true,
+            reported = board.changed() => reported.is_ok(),
+            event = commits.next() => match event {
+                Some(event) => {
+                    take(&mut open, event);
+                    true
+                }
+                None => false,
+            },
         };
         if !goes_on {
             return;
@@ -40,31 +76,50 @@ pub async fn run(store: Store<Record>, mut board: watch::Receiver<Board>, stop: 
     }
 }
 
-/// The releases that no host stands in the way of any more. `seen` has the revision at which each
-/// of the others was first seen.
-fn due(snapshot: &Snapshot<Record>, board: &Board, seen: &mut BTreeMap<Uuid, u64>) -> Vec<Release> {
-    let mut open = BTreeMap::new();
-    let mut due = Vec::new();
-    for record in snapshot.list(Kind::Release) {
-        let Record::Release(release) = &*record else { continue };
-        let uuid = release.uuid.uuid();
-        let revision = seen.get(&uuid).copied().unwrap_or_else(|| snapshot.revision());
-        // Kept for those that are due, too: a transaction may fail, and is tried again.
-        open.insert(uuid, revision);
-        let exists = |host: Uuid| snapshot.get(Kind::Host, host).is_some();
-        if is_due(release, revision, board, exists) {
-            due.push(release.clone());
-        }
+fn drain(commits: &mut Watch<Record>, open: &mut Open) {
+    while let Some(event) = commits.try_next() {
+        take(open, event);
     }
-    *seen = open;
-    due
 }
 
-/// Whether every host of a release has applied `revision`, or is gone: nobody waits for a host
-/// that was deleted.
-fn is_due(release: &Release, revision: u64, board: &Board, exists: impl Fn(Uuid) -> bool) -> bool {
-    let acknowledged = |host| board.status(host).acked_revision >= revision;
-    release.hosts.iter().all(|host| acknowledged(*host) || !exists(host.uuid()))
+fn take(open: &mut Open, event: Event<Record>) {
+    let now = Instant::now();
+    match event {
+        Event::Snapshot(snapshot) => {
+            let rows = snapshot.list(Kind::Release).filter_map(|row| Release::of(&row).cloned());
+            open.start_over(rows, snapshot.revision(), now);
+        }
+        Event::Commit(commit) => {
+            for change in commit.changes.iter().filter(|change| change.kind == Kind::Release) {
+                match change.after.as_deref().and_then(Release::of) {
+                    Some(release) => open.put(release.clone(), commit.revision, now),
+                    None => open.remove(change.id),
+                }
+            }
+        }
+        Event::Lagged => {}
+    }
+}
+
+/// The hosts of a snapshot. Nobody waits for one that was deleted.
+struct Existing<'a>(&'a Snapshot<Record>);
+
+impl Hosts for Existing<'_> {
+    fn exists(&self, host: Id<Host>) -> bool {
+        self.0.get(Kind::Host, host.uuid()).is_some()
+    }
+
+    fn enrolled(&self) -> Vec<Id<Host>> {
+        let credentials = self.0.list(Kind::HostCredential);
+        credentials
+            .filter(|record| {
+                let credential = HostCredential::of(record);
+                credential.is_some_and(|credential| credential.certificate_sha256.is_some())
+            })
+            .map(|record| Id::new(record.uuid()))
+            .filter(|host| self.exists(*host))
+            .collect()
+    }
 }
 
 /// Gives up what is due, in steps, a step that fails holding up no other; says whether all went.
@@ -72,7 +127,8 @@ async fn give_up(store: &Store<Record>, due: Vec<Release>) -> bool {
     let mut all = true;
     for step in steps(due) {
         let release = move |tx: &mut Tx<Record>| {
-            step.iter().for_each(|release| release_one(tx, release));
+            // What it held is free with it.
+            step.iter().for_each(|release| tx.delete(Kind::Release, release.uuid.uuid()));
             Ok(())
         };
         let result: Result<_> = store.transact_async(release).await;
@@ -82,6 +138,29 @@ async fn give_up(store: &Store<Record>, due: Vec<Release>) -> bool {
         }
     }
     all
+}
+
+/// Writes down which hosts releases wait for; says whether that worked.
+async fn name_hosts(store: &Store<Record>, named: Vec<(Uuid, Vec<Id<Host>>)>) -> bool {
+    for step in named.chunks(STEP_KEYS) {
+        let step = step.to_vec();
+        let write = move |tx: &mut Tx<Record>| {
+            for (uuid, hosts) in &step {
+                // It may have been given up meanwhile.
+                let Some(record) = tx.get(Kind::Release, *uuid) else { continue };
+                let Some(release) = Release::of(&record) else { continue };
+                let release = Release { hosts: Some(hosts.clone()), ..release.clone() };
+                tx.put(Record::new(release, record.meta)).map_err(crate::claim::taken)?;
+            }
+            Ok(())
+        };
+        let result: Result<_> = store.transact_async(write).await;
+        if let Err(error) = result {
+            tracing::warn!(%error, "the hosts that releases wait for are not written down yet");
+            return false;
+        }
+    }
+    true
 }
 
 /// Cuts releases into steps of [`STEP_KEYS`] keys at most, a release that has more alone.
@@ -101,77 +180,19 @@ fn steps(due: Vec<Release>) -> Vec<Vec<Release>> {
     steps
 }
 
-fn release_one(tx: &mut Tx<Record>, release: &Release) {
-    if tx.get(Kind::Release, release.uuid.uuid()).is_none() {
-        return;
-    }
-    for claim in &release.claims {
-        if !is_held(tx, claim) {
-            tx.release_claim(claim);
-        }
-    }
-    tx.delete(Kind::Release, release.uuid.uuid());
-}
-
-/// Whether a resource that exists holds the claim. Claims that rest are not given out, so this is
-/// the second lock on the same door: what lives must never lose what keeps it unique.
-fn is_held(tx: &Tx<Record>, claim: &str) -> bool {
-    let Some(owner) = tx.claim_owner(claim) else { return false };
-    let held_by = |kind| {
-        tx.get(kind, owner).is_some_and(|record| match &*record {
-            Record::L2VxlanNetwork(network) => l2_vxlan_network::holds(network, claim),
-            Record::VmNic(nic) => vm_nic::claims(nic).iter().any(|own| own == claim),
-            _ => false,
-        })
-    };
-    [Kind::L2VxlanNetwork, Kind::VmNic].into_iter().any(held_by)
-}
-
 #[cfg(test)]
 mod tests {
-    use model::{Id, Timestamp, resource::host::Host, status::HostStatus};
+    use model::{Claim, Timestamp};
 
     use super::*;
-
-    fn host(number: u128) -> Id<Host> {
-        Id::new(Uuid::from_u128(number))
-    }
 
     fn release(claims: usize) -> Release {
         Release {
             uuid: Id::new(Uuid::from_u128(7)),
-            l2_network_uuid: Id::new(Uuid::from_u128(8)),
-            claims: (0..claims).map(|claim| claim.to_string()).collect(),
-            hosts: vec![host(1), host(2)],
+            objects: Vec::new(),
+            claims: (0..claims).map(|claim| Claim::AccountName(claim.to_string())).collect(),
+            hosts: None,
             create_date: Timestamp(0),
-        }
-    }
-
-    #[test]
-    fn due_is_what_every_host_that_exists_has_acknowledged() {
-        let both: &[u128] = &[1, 2];
-        // Revisions that the hosts 1 and 2 have acknowledged, the hosts that exist, and whether
-        // what was released by revision 5 is due.
-        let cases = [
-            ((None, None), both, false),
-            ((Some(5), None), both, false),
-            ((None, Some(5)), both, false),
-            ((Some(5), Some(4)), both, false),
-            ((Some(5), Some(5)), both, true),
-            ((Some(9), Some(6)), both, true),
-            ((Some(5), None), &[1], true),
-            ((None, None), &[1], false),
-            ((None, None), &[], true),
-        ];
-        for ((first, second), exist, expected) in cases {
-            let mut board = Board::default();
-            for (number, acked) in [(1, first), (2, second)] {
-                let status = |acked_revision| HostStatus { acked_revision, ..Default::default() };
-                board.hosts.extend(acked.map(|revision| (host(number), status(revision))));
-            }
-            let exists = |host: Uuid| exist.contains(&host.as_u128());
-            let seen = is_due(&release(1), 5, &board, exists);
-            assert_eq!(seen, expected, "{first:?} {second:?}, {exist:?} exist");
         }
     }
 

@@ -1,15 +1,20 @@
 //! Sessions: who may call. In memory only: after a restart, clients log in again.
+//!
+//! They end by a clock that only goes forward, which the caller passes in: when somebody sets the
+//! machine's time, no session ends early and none lasts longer. What is shown of them is the time
+//! of day.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use model::{Code, Error, Id, Result, Timestamp, resource::account::Account};
 use uuid::Uuid;
 
 /// How long a session lasts, in seconds (ZStack: `identity/session.timeout`).
-pub const SESSION_SECONDS: i64 = 7200;
+pub const SESSION_SECONDS: u32 = 7200;
 /// Sessions of one account at most (ZStack: `identity/session.maxConcurrent`); a further one ends
 /// the one that was not used for the longest time. So those who log in for each call and never out
 /// end each other's, not one that is in use.
@@ -22,12 +27,14 @@ pub struct Session {
     pub uuid: Uuid,
     /// Whose it is.
     pub account: Id<Account>,
-    /// When it was opened.
+    /// When it was opened, for people.
     pub created: Timestamp,
-    /// When it was last used.
-    pub used: Timestamp,
-    /// When it ends.
+    /// When it ends, for people.
     pub expires: Timestamp,
+    /// When it was last used.
+    used: Instant,
+    /// When it ends.
+    ends: Instant,
 }
 
 /// The open sessions.
@@ -37,12 +44,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Opens a session.
-    pub fn open(&self, account: Id<Account>, now: Timestamp) -> Session {
-        let expires = now.plus_seconds(SESSION_SECONDS);
-        let session = Session { uuid: Uuid::new_v4(), account, created: now, used: now, expires };
+    /// Opens a session at `at`, which people know as `now`.
+    pub fn open(&self, account: Id<Account>, now: Timestamp, at: Instant) -> Session {
+        let expires = now.plus_seconds(SESSION_SECONDS.into());
+        let ends = at + Duration::from_secs(SESSION_SECONDS.into());
+        let uuid = Uuid::new_v4();
+        let session = Session { uuid, account, created: now, expires, used: at, ends };
         let mut open = self.lock();
-        open.retain(|_, session| session.expires > now);
+        open.retain(|_, session| session.ends > at);
         let own = || open.values().filter(|session| session.account == account);
         let idle = own().min_by_key(|session| session.used).map(|session| session.uuid);
         if let (true, Some(idle)) = (own().count() >= SESSIONS_PER_ACCOUNT, idle) {
@@ -52,19 +61,25 @@ impl Sessions {
         session
     }
 
-    /// The session with this uuid, which is used now.
+    /// The session with this uuid, which is used at `at`.
     ///
     /// # Errors
     /// [`Code::InvalidSession`] when it is unknown or over.
-    pub fn check(&self, uuid: &str, now: Timestamp) -> Result<Session> {
+    pub fn check(&self, uuid: &str, at: Instant) -> Result<Session> {
         let mut open = self.lock();
         let found = model::id::parse_uuid(uuid).and_then(|uuid| open.get_mut(&uuid));
-        let Some(session) = found.filter(|session| session.expires > now) else {
+        let Some(session) = found.filter(|session| session.ends > at) else {
             let error = Error::new(Code::InvalidSession, "the session is unknown or expired");
             return Err(error.hint("log in again"));
         };
-        session.used = now;
+        session.used = at;
         Ok(session.clone())
+    }
+
+    /// Closes the sessions of `account`, all but the one with the uuid `kept`: whoever has learned
+    /// the old password is out once there is a new one.
+    pub fn close_others(&self, account: Id<Account>, kept: Option<Uuid>) {
+        self.lock().retain(|uuid, session| session.account != account || Some(*uuid) == kept);
     }
 
     /// Closes a session, if it is open.
@@ -84,22 +99,52 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    fn text(session: &Session) -> String {
+        session.uuid.simple().to_string()
+    }
+
     #[test]
     fn a_session_ends_by_time_by_logout_and_by_too_many_others() {
         let (sessions, account) = (Sessions::default(), Id::new(Uuid::from_u128(1)));
-        let text = |session: &Session| session.uuid.simple().to_string();
-        let first = sessions.open(account, Timestamp(0));
-        let end = Timestamp(SESSION_SECONDS * 1000);
-        assert!(sessions.check(&text(&first), Timestamp(end.0 - 1)).is_ok());
-        assert!(sessions.check(&text(&first), end).is_err());
-        let second = sessions.open(account, Timestamp(1));
+        let start = Instant::now();
+        let after = |millis: u64| start + Duration::from_millis(millis);
+        let first = sessions.open(account, Timestamp(0), start);
+        let end = u64::from(SESSION_SECONDS) * 1000;
+        assert!(sessions.check(&text(&first), after(end - 1)).is_ok());
+        assert!(sessions.check(&text(&first), after(end)).is_err());
+        let second = sessions.open(account, Timestamp(1), after(1));
         for at in 2..=600 {
-            sessions.open(account, Timestamp(at));
-            assert!(sessions.check(&text(&first), Timestamp(at)).is_ok(), "in use");
+            sessions.open(account, Timestamp(0), after(at));
+            assert!(sessions.check(&text(&first), after(at)).is_ok(), "in use");
         }
-        assert!(sessions.check(&text(&second), Timestamp(601)).is_err(), "an idle one made room");
-        let last = sessions.open(account, Timestamp(502));
+        assert!(sessions.check(&text(&second), after(601)).is_err(), "an idle one made room");
+        let last = sessions.open(account, Timestamp(0), after(602));
         sessions.close(&text(&last));
-        assert!(sessions.check(&text(&last), Timestamp(503)).is_err());
+        assert!(sessions.check(&text(&last), after(603)).is_err());
+    }
+
+    #[test]
+    fn setting_the_machines_time_neither_ends_nor_prolongs_a_session() {
+        let (sessions, account) = (Sessions::default(), Id::new(Uuid::from_u128(1)));
+        let start = Instant::now();
+        let after = |seconds: u32| start + Duration::from_secs(seconds.into());
+        let first = sessions.open(account, Timestamp(1_000_000_000_000), start);
+        // A year ahead, then far back.
+        sessions.open(account, Timestamp(1_031_536_000_000), after(1));
+        sessions.open(account, Timestamp(0), after(2));
+        assert!(sessions.check(&text(&first), after(SESSION_SECONDS - 1)).is_ok());
+        assert!(sessions.check(&text(&first), after(SESSION_SECONDS)).is_err());
+        assert_eq!(first.expires, Timestamp(1_000_007_200_000), "shown by the clock of the day");
+    }
+
+    #[test]
+    fn the_other_sessions_of_one_account_can_be_closed() {
+        let (sessions, at) = (Sessions::default(), Instant::now());
+        let [own, foreign] = [1, 2].map(|n| Id::new(Uuid::from_u128(n)));
+        let [kept, other, theirs] =
+            [own, own, foreign].map(|account| text(&sessions.open(account, Timestamp(0), at)));
+        sessions.close_others(own, model::id::parse_uuid(&kept));
+        let is_open = |session: &String| sessions.check(session, at).is_ok();
+        assert_eq!([&kept, &other, &theirs].map(is_open), [true, false, true]);
     }
 }

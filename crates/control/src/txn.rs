@@ -1,4 +1,5 @@
-//! A transaction, with the rules that hold for every resource: names, ids, references, fences.
+//! A transaction, with the rules that hold for every resource: ids, owners, quotas, claims,
+//! references, fences. What a deletion takes along is in [`crate::delete`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,40 +8,64 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Record, Resource, Result, Timestamp, resource::host::Host,
+    Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
+    record::OWNER,
+    resource::{host::Host, release::Release},
     status::HostStatus,
 };
-use serde_json::Value;
-use store::{Read, Tx};
+use store::{Key, Read, Tx};
 use uuid::Uuid;
 
-use crate::Call;
+use crate::{
+    claim,
+    command::{Call, Caller, Surroundings},
+    operation::Done,
+};
 
 /// A store transaction on behalf of a call.
 pub struct Txn<'a> {
-    tx: &'a mut Tx<Record>,
+    pub(crate) tx: &'a mut Tx<Record>,
+    surroundings: &'a Surroundings,
+    caller: &'a Caller,
     call: &'a Call,
+    /// Which call of its command it is, and how many uuids it has drawn.
+    at: usize,
     drawn: Cell<u64>,
     /// System tags that somebody asked for, by their position in the call.
     used_tags: RefCell<BTreeSet<usize>>,
+    hosts: BTreeSet<Id<Host>>,
+    objects: BTreeSet<Uuid>,
 }
 
 impl<'a> Txn<'a> {
-    /// Runs `call` over `tx`.
-    pub fn new(tx: &'a mut Tx<Record>, call: &'a Call) -> Self {
-        Self { tx, call, drawn: Cell::new(0), used_tags: RefCell::default() }
+    /// Runs `call`, the `at`-th of its command, over `tx`.
+    pub(crate) fn new(
+        tx: &'a mut Tx<Record>,
+        (surroundings, caller): (&'a Surroundings, &'a Caller),
+        call: &'a Call,
+        at: usize,
+    ) -> Self {
+        let (drawn, used_tags) = (Cell::new(0), RefCell::default());
+        let (hosts, objects) = (BTreeSet::new(), BTreeSet::new());
+        Self { tx, surroundings, caller, call, at, drawn, used_tags, hosts, objects }
+    }
+
+    /// Adds what it did to what its command did.
+    pub(crate) fn end(self, done: &mut Done) {
+        done.hosts.extend(self.hosts);
+        done.objects.extend(self.objects);
     }
 
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.call.now
+        self.surroundings.now
     }
 
     /// What `host` has reported.
     #[must_use]
     pub fn status(&self, host: Id<Host>) -> &'a HostStatus {
-        self.call.board.status(host)
+        self.surroundings.board.status(host)
     }
 
     /// The call's system tags that start with `start`, without it.
@@ -68,11 +93,13 @@ impl<'a> Txn<'a> {
         Id::new(self.call.resource_uuid.unwrap_or_else(|| self.random_uuid()))
     }
 
-    /// A uuid that nobody else has: derived from the call's seed, so that a repeat draws the same.
+    /// A uuid that nobody else has: derived from the seed, so that a repeat draws the same.
     #[must_use]
     pub fn random_uuid(&self) -> Uuid {
         self.drawn.set(self.drawn.get() + 1);
-        Uuid::new_v5(&self.call.seed, &self.drawn.get().to_be_bytes())
+        let mut name = self.drawn.get().to_be_bytes().to_vec();
+        name.extend(self.at.to_be_bytes());
+        Uuid::new_v5(&self.surroundings.seed, &name)
     }
 
     /// The resource, or [`Code::NotFound`].
@@ -86,7 +113,7 @@ impl<'a> Txn<'a> {
     /// The resource, if there is one.
     #[must_use]
     pub fn find<R: Resource>(&self, id: Id<R>) -> Option<R> {
-        self.record(R::KIND, id.uuid()).and_then(|record| R::from_record(&record).cloned())
+        self.record(R::KIND, id.uuid()).and_then(|record| R::of(&record).cloned())
     }
 
     /// The record of any kind, if there is one.
@@ -95,130 +122,187 @@ impl<'a> Txn<'a> {
         self.tx.get(kind, uuid)
     }
 
-    /// Every resource of this kind whose `field` points at `parent`, by uuid.
+    /// The record, if there is one and the caller may see it.
     #[must_use]
-    pub fn children<R: Resource>(&self, field: &str, parent: Uuid) -> Vec<R> {
-        let ids: Vec<Uuid> = self.tx.referrers(R::KIND, field, parent).collect();
-        ids.into_iter().filter_map(|uuid| self.find(Id::new(uuid))).collect()
+    pub(crate) fn visible(&self, kind: Kind, uuid: Uuid) -> Option<Arc<Record>> {
+        let record = self.record(kind, uuid)?;
+        self.caller.owns(record.meta.owner).then_some(record)
     }
 
-    /// How many resources of `kind` point at `parent` with `field`.
+    /// Every resource that points at `parent` by this relation, by uuid.
     #[must_use]
-    pub fn count(&self, kind: Kind, field: &str, parent: Uuid) -> usize {
-        self.tx.referrers(kind, field, parent).count()
+    pub fn children<C: Resource, P: Resource>(
+        &self,
+        relation: Relation<C, P>,
+        parent: Id<P>,
+    ) -> Vec<C> {
+        self.child_ids(relation, parent).into_iter().filter_map(|id| self.find(id)).collect()
+    }
+
+    /// The ids of all resources that point at `parent` by this relation, ascending.
+    #[must_use]
+    pub fn child_ids<C: Resource, P: Resource>(
+        &self,
+        relation: Relation<C, P>,
+        parent: Id<P>,
+    ) -> Vec<Id<C>> {
+        self.tx.referrers(C::KIND, relation.field, parent.uuid()).map(Id::new).collect()
+    }
+
+    /// One resource that points at `parent` by this relation, if any does.
+    #[must_use]
+    pub fn any_child<C: Resource, P: Resource>(
+        &self,
+        relation: Relation<C, P>,
+        parent: Id<P>,
+    ) -> Option<C> {
+        let first = self.tx.referrers(C::KIND, relation.field, parent.uuid()).next();
+        first.and_then(|uuid| self.find(Id::new(uuid)))
+    }
+
+    /// How many resources point at `parent` by this relation; the same work however many.
+    #[must_use]
+    pub fn count<C: Resource, P: Resource>(&self, relation: Relation<C, P>, parent: Id<P>) -> u64 {
+        self.tx.count(C::KIND, relation.field, &Key::Uuid(parent.uuid()))
     }
 
     /// Makes this transaction conflict with every other one that adds or removes what points at
     /// `parent`. Adding and removing do it for direct parents; a decision that rests on the
     /// members of any other parent must do it itself, or two servers could decide at once.
     pub fn fence<R: Resource>(&mut self, parent: Id<R>) {
-        self.tx.fence(&fence(parent.uuid()));
+        self.fence_uuid(parent.uuid());
     }
 
-    /// Adds a resource: its uuid and its name must be free; its parents' fences move.
+    pub(crate) fn fence_uuid(&mut self, parent: Uuid) {
+        self.tx.fence(&parent.simple().to_string());
+    }
+
+    /// Adds a resource, which is the caller's from now on: its uuid must be free, nobody else may
+    /// hold what it holds alone, and the caller's quota must allow it.
     ///
     /// # Errors
-    /// [`Code::UuidTaken`], [`Code::Duplicate`].
+    /// [`Code::UuidTaken`], [`Code::QuotaExceeded`], and what [`claim::refusal`] says.
     pub fn insert<R: Resource>(&mut self, resource: R) -> Result<Id<R>> {
         let id = resource.id();
         if let Some(other) = self.owner_of_uuid(R::KIND, id.uuid()) {
             let error = Error::new(Code::UuidTaken, format!("a {} {id} exists", other.def().name));
-            return Err(error
-                .on_field("resourceUuid")
-                .hint("choose another uuid, or leave it out"));
+            let hint = "choose another uuid, or leave it out";
+            return Err(error.on_field("resourceUuid").hint(hint));
         }
-        for (_, parent) in resource.references() {
-            self.tx.fence(&fence(parent));
-        }
-        let record = resource.into_record();
-        if let Some((claim, name)) = name_claim(&record) {
-            self.claim(&claim, id.uuid()).map_err(|owner| {
-                let (kind, other) = (R::DEF.name, owner.simple());
-                let error = Error::new(
-                    Code::Duplicate,
-                    format!("the name \"{name}\" belongs to the {kind} {other} already"),
-                );
-                error.on_field("name").hint("choose another name, or delete the other one first")
-            })?;
-        }
-        self.tx.put(record);
+        self.keep_quota(R::KIND)?;
+        let now = self.now();
+        let owner = self.caller.account();
+        let record = Record::new(resource, Meta { owner, created: now, changed: now });
+        self.fence_parents(&record);
+        self.put(record)?;
         Ok(id)
     }
 
-    /// Changes a resource that exists. Its name stays.
-    pub fn update<R: Resource>(&mut self, resource: R) {
-        self.tx.put(resource.into_record());
+    /// Changes a resource that exists.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when it does not, and what [`claim::refusal`] says.
+    pub fn update<R: Resource>(&mut self, resource: R) -> Result<()> {
+        let (id, before) = (resource.id(), self.record(R::KIND, resource.id().uuid()));
+        let before = before.ok_or_else(|| Error::not_found(R::DEF.name, id))?;
+        let after = Record::new(resource, before.meta);
+        self.replace(&before, after)
+    }
+
+    /// Puts `after` in the place of `before`. What it no longer holds rests, if hosts act on it.
+    pub(crate) fn replace(&mut self, before: &Record, mut after: Record) -> Result<()> {
+        after.meta.changed = self.now();
+        let kept = after.claims();
+        let mut given_up = before.claims();
+        given_up.retain(|claim| claim.rests() && !kept.contains(claim));
+        let object = before.object();
+        self.note(before);
+        self.put(after)?;
+        self.let_rest(BTreeSet::from([object]), given_up)
+    }
+
+    fn put(&mut self, record: Record) -> Result<()> {
+        self.note(&record);
+        self.tx.put(record).map_err(claim::taken)
+    }
+
+    /// Remembers which host has to act on a change of this.
+    pub(crate) fn note(&mut self, record: &Record) {
+        if let Some(home) = record.home() {
+            self.hosts.insert(home);
+            self.objects.insert(record.object());
+        }
+    }
+
+    /// Keeps claims from being given out again until no host acts on them any more.
+    pub(crate) fn let_rest(
+        &mut self,
+        mut objects: BTreeSet<Uuid>,
+        claims: Vec<Claim>,
+    ) -> Result<()> {
+        if claims.is_empty() {
+            return Ok(());
+        }
+        // The networks, too: a host that keeps one may keep in it what was there.
+        let networks = claims.iter().filter_map(Claim::network).map(Id::uuid);
+        objects.extend(networks);
+        let release = Release {
+            uuid: Id::new(self.random_uuid()),
+            objects: objects.into_iter().collect(),
+            claims,
+            hosts: None,
+            create_date: self.now(),
+        };
+        let meta = Meta { owner: None, created: self.now(), changed: self.now() };
+        self.put(Record::new(release, meta))
+    }
+
+    fn fence_parents(&mut self, record: &Record) {
+        for parent in parents(record) {
+            self.fence_uuid(parent);
+        }
     }
 
     /// The kind that has a resource with this uuid. Among what users see, a uuid names one thing:
-    /// `DeleteL2Network` takes it without its kind, and hosts report by it alone.
+    /// hosts report by it alone, and so do references to anything. A uuid that was drawn here is
+    /// nobody's.
     fn owner_of_uuid(&self, kind: Kind, uuid: Uuid) -> Option<Kind> {
-        let shown = |other: &Kind| *other == kind || !other.def().path.is_empty();
+        if self.call.resource_uuid != Some(uuid) {
+            return self.tx.get(kind, uuid).map(|_| kind);
+        }
+        let shown = |other: &Kind| *other == kind || other.def().is_shown();
         Kind::ALL.iter().copied().filter(shown).find(|other| self.tx.get(*other, uuid).is_some())
     }
 
-    /// Removes a resource and gives up its name; its own and its parents' fences move.
-    pub fn remove<R: Resource>(&mut self, id: Id<R>) {
-        let Some(record) = self.tx.get(R::KIND, id.uuid()) else { return };
-        self.tx.fence(&fence(id.uuid()));
-        for (_, parent) in record.references() {
-            self.tx.fence(&fence(parent));
+    /// An administrator has no limits. For others, the fence keeps two servers from both taking
+    /// the last place.
+    fn keep_quota(&mut self, kind: Kind) -> Result<()> {
+        let caller = self.caller;
+        let (Some(quota), Some(account), false) =
+            (kind.def().quota, caller.account(), caller.is_admin())
+        else {
+            return Ok(());
+        };
+        self.fence_uuid(account.uuid());
+        let count = self.tx.count(kind, OWNER, &Key::Uuid(account.uuid()));
+        if count < quota.default {
+            return Ok(());
         }
-        if let Some((claim, _)) = name_claim(&record) {
-            self.tx.release_claim(&claim);
-        }
-        self.tx.delete(R::KIND, id.uuid());
+        let text = format!("the account has {count} {}, which is its limit", kind.def().name);
+        let hint = format!("delete some, or ask an administrator for more {}", quota.name);
+        Err(Error::new(Code::QuotaExceeded, text).hint(hint))
     }
 
-    /// Refuses when any resource still points at this one, `owned` kinds aside.
-    ///
-    /// # Errors
-    /// [`Code::InUse`], naming what and how many.
-    pub fn must_be_unused<R: Resource>(&self, id: Id<R>, owned: &[Kind]) -> Result<()> {
-        for kind in Kind::ALL.iter().filter(|kind| !owned.contains(kind)) {
-            let pointing = kind.def().fields.iter().filter(|field| field.refs == Some(R::KIND));
-            for field in pointing.filter(|field| field.name != "uuid") {
-                let count = self.count(*kind, field.name, id.uuid());
-                if count > 0 {
-                    let (this, other) = (R::DEF.name, kind.def().name);
-                    let message = format!("{this} {id} is used by {count} {other}");
-                    let hint =
-                        format!("delete them first: Query{other} {}={id} lists them", field.name);
-                    return Err(Error::new(Code::InUse, message).hint(hint));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a claim key that nobody holds. Stricter than the store's own claim: a caller may
-    /// choose a uuid again, so what `owner` seems to hold already may still rest for its namesake
-    /// that was deleted.
-    ///
-    /// # Errors
-    /// Its present owner.
-    pub fn claim(&mut self, key: &str, owner: Uuid) -> std::result::Result<(), Uuid> {
-        match self.tx.claim_owner(key) {
-            Some(other) => Err(other),
-            None => self.tx.claim(key, owner).map_err(|taken| taken.owner),
-        }
-    }
-
-    /// Who owns a claim key.
+    /// The first claim from `from` on, in its sequence, that nobody holds.
     #[must_use]
-    pub fn claim_owner(&self, key: &str) -> Option<Uuid> {
-        self.tx.claim_owner(key)
+    pub fn first_free(&self, from: &Claim) -> Option<Claim> {
+        self.tx.first_free(from)
     }
 
-    /// Every claim key with this start, in order.
-    pub fn claims_with_prefix(&self, prefix: &str) -> impl Iterator<Item = String> {
-        let keys: Vec<String> = self.tx.claims_with_prefix(prefix).map(|(key, _)| key).collect();
-        keys.into_iter()
-    }
-
-    /// Gives up a claim key.
-    pub fn release_claim(&mut self, key: &str) {
-        self.tx.release_claim(key);
+    /// The first claim of a sequence, from `low` to `high`, that somebody holds, and who.
+    #[must_use]
+    pub fn first_held(&self, low: &Claim, high: &Claim) -> Option<(Claim, (Kind, Uuid))> {
+        self.tx.first_held(low, high)
     }
 
     /// The next number of a sequence that starts at 1 and never repeats.
@@ -232,17 +316,13 @@ impl<'a> Txn<'a> {
     }
 }
 
-/// The fence of all that points at a resource.
-fn fence(parent: Uuid) -> String {
-    parent.simple().to_string()
-}
-
-/// The claim that keeps a record's name unique, and the name; `None` where names may repeat.
-fn name_claim(record: &Record) -> Option<(String, String)> {
-    let def = record.kind().def();
-    let scope = def.name_scope?;
-    let json = record.to_json().ok()?;
-    let name = json.get("name").and_then(Value::as_str)?;
-    let within = json.get(scope).and_then(Value::as_str).unwrap_or_default();
-    Some((format!("name/{}/{within}/{name}", def.name), name.to_owned()))
+/// What a resource points at, its owner aside: fencing that would make every two calls of one
+/// account meet.
+pub(crate) fn parents(record: &Record) -> Vec<Uuid> {
+    let references = record.index().into_iter().filter(|(field, _)| *field != OWNER);
+    let uuid = |(_, value)| match value {
+        model::Plain::Uuid(uuid) => Some(uuid),
+        _ => None,
+    };
+    references.filter_map(uuid).collect()
 }

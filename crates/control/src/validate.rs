@@ -9,12 +9,15 @@ use ipnet::IpNet;
 use model::{Code, Error, FieldDef, FieldType, Mac, MessageDef, Result};
 use serde_json::{Map, Value};
 
-/// Checks every field of `params`: known, present if required, of its type, within its limits.
+use crate::invisible;
+
+/// Checks every field of `params`: known, present if required, of its type, within its limits. Gives
+/// them without those that are `null` and mean nothing by it.
 ///
 /// # Errors
 /// [`Code::InvalidArgument`] naming the field, the rule and what to do.
-pub fn check(def: &MessageDef, params: &Map<String, Value>) -> Result<()> {
-    for (name, value) in params {
+pub fn check(def: &MessageDef, mut params: Map<String, Value>) -> Result<Map<String, Value>> {
+    for (name, value) in &params {
         let Some(field) = def.fields.iter().find(|field| field.name == name) else {
             let error = Error::field(name, format!("{} has no such field", def.name));
             return Err(error.hint(usage(def)));
@@ -26,10 +29,12 @@ pub fn check(def: &MessageDef, params: &Map<String, Value>) -> Result<()> {
     let missing = |field: &&FieldDef| {
         field.required && params.get(field.name).is_none_or(serde_json::Value::is_null)
     };
-    match def.fields.iter().find(missing) {
-        Some(field) => Err(Error::field(field.name, "is required").hint(describe(field))),
-        None => Ok(()),
+    if let Some(field) = def.fields.iter().find(missing) {
+        return Err(Error::field(field.name, "is required").hint(describe(field)));
     }
+    let nullable = |name: &str| def.fields.iter().any(|f| f.name == name && f.nullable);
+    params.retain(|name, value| !value.is_null() || nullable(name));
+    Ok(params)
 }
 
 /// The fields of a message, for a hint.
@@ -65,7 +70,7 @@ fn type_name(kind: FieldType) -> String {
         FieldType::Text => "text".into(),
         FieldType::Bool => "true or false".into(),
         FieldType::Integer => "a whole number".into(),
-        FieldType::Uuid => "a uuid (32 lower-case hex digits, no dashes)".into(),
+        FieldType::Uuid => "a uuid (32 hex digits, with or without dashes)".into(),
         FieldType::Ip => "an IPv4 or IPv6 address".into(),
         FieldType::Cidr => "a network such as 192.168.100.0/24".into(),
         FieldType::Mac => "a MAC address such as fa:16:3e:00:00:01".into(),
@@ -109,14 +114,23 @@ fn check_type(field: &FieldDef, kind: FieldType, value: &Value) -> Result<()> {
 
 fn check_text(field: &FieldDef, value: &Value) -> Result<()> {
     let Value::String(text) = value else { return Err(wrong_type(field, FieldType::Text, value)) };
-    if field.required && text.trim().is_empty() {
+    let is_blank = text.trim().is_empty();
+    if field.required && is_blank {
         return Err(Error::field(field.name, "is required and may not be blank"));
+    }
+    if field.name == "name" && is_blank {
+        return Err(Error::field(field.name, "may not be blank"));
     }
     if text.chars().count() > field.max_len {
         return Err(Error::field(field.name, format!("is over {} characters long", field.max_len)));
     }
-    if text.chars().any(char::is_control) && field.name != "description" {
-        return Err(Error::field(field.name, "has a control character in it"));
+    // A description is a text of several lines, in whatever script.
+    if let Some(hidden) = invisible::first(text)
+        && field.name != "description"
+    {
+        let what =
+            format!("has a character in it that cannot be seen: U+{:04X}", u32::from(hidden));
+        return Err(Error::field(field.name, what));
     }
     if !field.one_of.is_empty() && !field.one_of.contains(&text.as_str()) {
         let words = field.one_of.join(", ");
@@ -162,14 +176,14 @@ fn wrong_type(field: &FieldDef, kind: FieldType, value: &Value) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use model::{Message, resource::l2_vxlan_network::CreateL2VxlanNetwork};
+    use model::{Message, resource::l2_vxlan::CreateL2VxlanNetwork};
     use serde_json::json;
 
     use super::*;
 
     fn check(params: Value) -> Option<(String, String)> {
         let Value::Object(params) = params else { panic!("an object") };
-        let error = super::check(&CreateL2VxlanNetwork::DEF, &params).err()?;
+        let error = super::check(&CreateL2VxlanNetwork::DEF, params).err()?;
         Some((error.field.unwrap_or_default(), error.message))
     }
 
@@ -181,6 +195,12 @@ mod tests {
             (json!({"name": "n", "poolUuid": pool, "vni": null}), None),
             (json!({"name": "n"}), Some(("poolUuid", "is required"))),
             (json!({"name": " ", "poolUuid": pool}), Some(("name", "blank"))),
+            (json!({"name": "\u{2003}\u{3000}", "poolUuid": pool}), Some(("name", "blank"))),
+            (json!({"name": "\u{3164}", "poolUuid": pool}), Some(("name", "U+3164"))),
+            (json!({"name": "a\u{200b}b", "poolUuid": pool}), Some(("name", "U+200B"))),
+            (json!({"name": "a\u{202e}b", "poolUuid": pool}), Some(("name", "U+202E"))),
+            (json!({"name": "a\tb", "poolUuid": pool}), Some(("name", "U+0009"))),
+            (json!({"name": "n", "poolUuid": pool, "description": "a\n\u{200f}b"}), None),
             (json!({"name": 5, "poolUuid": pool}), Some(("name", "5 is not text"))),
             (json!({"name": "n", "poolUuid": "x"}), Some(("poolUuid", "is not a uuid"))),
             (json!({"name": "n", "poolUuid": pool, "vni": 0}), Some(("vni", "outside 1 to"))),

@@ -1,46 +1,41 @@
-//! VM instances: where they run, and the NICs they get.
+//! VM instances: the NICs they get, their names and their end. Where they run is decided in
+//! [`crate::placement`].
 
 use std::net::IpAddr;
 
 use model::{
-    Code, Error, Id, Kind, Mac, Result,
+    Error, Id, Mac, Result,
     resource::{
-        host::Host,
-        l2_vxlan_pool::L2VxlanNetworkPool,
         l3_network::L3Network,
-        vm_instance::{CreateVmInstance, DestroyVmInstance, InstanceDriver, VmInstance},
+        vm_instance::{
+            CreateVmInstance, DestroyVmInstance, InstanceDriver, InstanceType, UpdateVmInstance,
+            VmInstance,
+        },
         vm_nic::VmNic,
-        zone::EnableState,
     },
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, placement,
     vm_nic::{self, Plug, Wanted},
-    vtep,
 };
-
-/// Unfit hosts that a refusal names.
-const REASONS_MAX: usize = 8;
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Reply> {
     let l3s = message.l3_network_uuids.iter().map(|id| txn.get(*id)).collect::<Result<Vec<_>>>()?;
     let default_l3 = default_l3(&message, &l3s)?;
-    let host = place(txn, &message, &l3s)?;
+    let host = placement::choose(txn, &message, &l3s)?;
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
         uuid: id,
         name: message.name,
         description: message.description,
         zone_uuid: host.zone_uuid,
-        cluster_uuid: host.cluster_uuid,
-        host_uuid: host.uuid,
-        default_l3_network_uuid: default_l3,
-        instance_type: "UserVm".into(),
+        cluster_uuid: Some(host.cluster_uuid),
+        host_uuid: Some(host.uuid),
+        default_l3_network_uuid: Some(default_l3),
+        instance_type: InstanceType::User,
         hypervisor_type: host.hypervisor_type,
         driver: InstanceDriver::Netns,
-        create_date: txn.now(),
-        last_op_date: txn.now(),
     })?;
     for (device_id, l3) in (0..).zip(&l3s) {
         let wanted = Wanted {
@@ -51,18 +46,29 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         let nic = Id::new(txn.random_uuid());
         vm_nic::insert(txn, nic, l3, wanted).map_err(in_instance)?;
     }
-    Ok(Reply::shows(id).once_acked_by(host.uuid))
+    Ok(Reply::shows(id))
+}
+
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Reply> {
+    let mut instance = txn.get(message.uuid)?;
+    if let Some(l3) = message.default_l3_network_uuid {
+        let nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
+        if nics.iter().all(|nic| nic.l3_network_uuid != l3) {
+            let error = Error::field("defaultL3NetworkUuid", format!("no NIC is on {l3}"));
+            return Err(error.hint("name the L3 network of one of its NICs"));
+        }
+        instance.default_l3_network_uuid = Some(l3);
+    }
+    instance.name = message.name.unwrap_or(instance.name);
+    message.description.apply(&mut instance.description);
+    txn.update(instance)?;
+    Ok(Reply::shows(message.uuid))
 }
 
 /// The instance and its NICs go at once; addresses rest until the hosts have let go of them.
 pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<Reply> {
-    let instance = txn.get(message.uuid)?;
-    let nics = txn.children::<VmNic>("vmInstanceUuid", instance.uuid.uuid());
-    for nic in &nics {
-        vm_nic::remove(txn, nic)?;
-    }
-    txn.remove(instance.uuid);
-    Ok(Reply::nothing().once_acked_by(instance.host_uuid))
+    txn.delete(message.uuid)?;
+    Ok(Reply::nothing())
 }
 
 fn default_l3(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<L3Network>> {
@@ -83,58 +89,6 @@ fn default_l3(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<L3Netw
             Err(error.hint("name the one that carries the default route"))
         }
     }
-}
-
-/// Chooses the host: inside what the message asks for, with a tunnel end in every network's pool,
-/// connected ones first, then the one with the fewest instances.
-fn place(txn: &Txn<'_>, message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Host> {
-    let mut pools = Vec::new();
-    for l3 in l3s {
-        if l3.zone_uuid != l3s[0].zone_uuid {
-            let error = Error::field("l3NetworkUuids", "are in different zones");
-            return Err(error.hint("choose networks of one zone"));
-        }
-        pools.push(txn.get(l3.l2_network_uuid)?.pool_uuid);
-    }
-    let zone = l3s[0].zone_uuid;
-    let hosts = txn.children::<Host>("zoneUuid", zone.uuid());
-    let wanted = hosts.into_iter().filter(|host| {
-        message.host_uuid.is_none_or(|id| id == host.uuid)
-            && message.cluster_uuid.is_none_or(|id| id == host.cluster_uuid)
-            && message.zone_uuid.is_none_or(|id| id == host.zone_uuid)
-    });
-    let (fit, unfit): (Vec<_>, Vec<_>) = wanted
-        .map(|host| (why_not(txn, &host, &pools), host))
-        .partition(|(obstacle, _)| obstacle.is_none());
-    let load = |host: &Host| {
-        let instances = txn.count(Kind::VmInstance, "hostUuid", host.uuid.uuid());
-        (!txn.status(host.uuid).connected, instances)
-    };
-    fit.into_iter().map(|(_, host)| host).min_by_key(load).ok_or_else(|| {
-        let reasons: Vec<String> = unfit
-            .into_iter()
-            .take(REASONS_MAX)
-            .filter_map(|(why, host)| Some(format!("{}: {}", host.name, why?)))
-            .collect();
-        let hint = match reasons.is_empty() {
-            true => format!("no host of zone {zone} matches hostUuid, clusterUuid and zoneUuid"),
-            false => reasons.join("; "),
-        };
-        Error::new(Code::NoHost, "no host can run the instance").hint(hint)
-    })
-}
-
-/// What keeps a host from running an instance on these pools' networks, and the fix.
-fn why_not(txn: &Txn<'_>, host: &Host, pools: &[Id<L2VxlanNetworkPool>]) -> Option<String> {
-    if host.state == EnableState::Disabled {
-        return Some("is disabled".into());
-    }
-    let without = pools.iter().find(|pool| vtep::of_host(txn, host.uuid, **pool).is_none())?;
-    Some(format!(
-        "has no VTEP in pool {without}: AttachL2NetworkToCluster with a CIDR that contains \
-         {}, or CreateVxlanVtep",
-        host.management_ip
-    ))
 }
 
 /// The addresses that `staticIp` tags ask for, one of each family at most; IPv6 is written with
@@ -176,7 +130,7 @@ fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
 /// A refusal of a NIC, told with the fields that the instance's message has.
 fn in_instance(error: Error) -> Error {
     match error.field.as_deref() {
-        Some("ip") => error.on_field("systemTags"),
+        Some("ip" | "mac") => error.on_field("systemTags"),
         Some("l3NetworkUuid") => error.on_field("l3NetworkUuids"),
         _ => error,
     }

@@ -3,18 +3,17 @@
 use std::net::IpAddr;
 
 use model::{
-    Code, Error, Id, Kind, Mac, Result,
+    AnyId, Code, Error, Id, Mac, Result,
     resource::{
         host::Host,
-        l2_vxlan_network::L2VxlanNetwork,
         l3_network::L3Network,
         vm_instance::VmInstance,
-        vm_nic::{CreateVmNic, DeleteVmNic, VXLAN_MTU_BYTES, VmNic},
+        vm_nic::{CreateVmNic, DeleteVmNic, VmNic},
         zone::EnableState,
     },
 };
 
-use crate::{Reply, Txn, ip_range, release};
+use crate::{Reply, Txn, ip_range};
 
 /// What a new NIC shall be like.
 #[derive(Default)]
@@ -46,7 +45,7 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteVmNic) -> Result<Reply> {
         let hint = "destroy the instance; it takes its NICs with it";
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
-    remove(txn, &nic)?;
+    txn.delete(nic.uuid)?;
     Ok(Reply::nothing())
 }
 
@@ -66,8 +65,8 @@ pub(crate) fn insert(
         Some(mac) => custom_mac(mac, number)?,
         None => mac_of(number),
     };
-    claim_mac(txn, l3.l2_network_uuid, mac, id)?;
-    let used_ips = ip_range::give(txn, l3, id, &wanted.addresses)?;
+    let segment = txn.get(l3.l2_network_uuid)?.segment;
+    let addresses = ip_range::give(txn, l3, AnyId::of(id), &wanted.addresses)?;
     txn.insert(VmNic {
         uuid: id,
         vm_instance_uuid: wanted.plug.map(|plug| plug.instance),
@@ -76,33 +75,11 @@ pub(crate) fn insert(
         host_uuid: wanted.plug.map(|plug| plug.host),
         number,
         mac,
-        used_ips,
-        mtu: VXLAN_MTU_BYTES,
+        used_ip_uuid: addresses.first().copied(),
+        mtu: segment.mtu_bytes(),
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,
-        create_date: txn.now(),
-        last_op_date: txn.now(),
     })
-}
-
-/// Removes a NIC. Its addresses and MAC can be given out again once every host that knows it has
-/// acknowledged the removal: no packet for the new owner may reach the old one, or come from it.
-pub(crate) fn remove(txn: &mut Txn<'_>, nic: &VmNic) -> Result<()> {
-    let claims = claims(nic);
-    match nic.host_uuid {
-        Some(_) => release::when_let_go(txn, nic.l2_network_uuid, claims)?,
-        // No host was ever told of it.
-        None => claims.iter().for_each(|claim| txn.release_claim(claim)),
-    }
-    txn.remove(nic.uuid);
-    Ok(())
-}
-
-/// What a NIC holds alone on its L2 network.
-pub(crate) fn claims(nic: &VmNic) -> Vec<String> {
-    let l2 = nic.l2_network_uuid;
-    let addresses = nic.used_ips.iter().map(|used| ip_range::claim_key(l2, used.ip));
-    addresses.chain([mac_claim(l2, nic.mac)]).collect()
 }
 
 /// Netloom's own MACs: locally administered (second bit of the first byte), with ZStack's first
@@ -115,32 +92,17 @@ fn mac_of(number: u32) -> Mac {
     Mac([a, b, c, d, e, f])
 }
 
-fn mac_claim(l2: Id<L2VxlanNetwork>, mac: Mac) -> String {
-    format!("mac/{l2}/{mac}")
-}
-
 /// Checks a MAC that the caller chose while `number` was drawn: it is a machine's, and none that a
 /// later NIC will draw.
 fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
     if !mac.is_machines() {
-        let error = Error::field("systemTags", format!("{mac} is no machine's address"));
+        let error = Error::field("mac", format!("{mac} is no machine's address"));
         return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));
     }
     let Mac([a, b, rest @ ..]) = mac;
     if [a, b] == MAC_START && u32::from_be_bytes(rest) > number {
-        let error = Error::field("systemTags", format!("{mac} is reserved for a later NIC"));
+        let error = Error::field("mac", format!("{mac} is reserved for a later NIC"));
         return Err(error.hint("fa:4c is the start of netloom's own MACs: choose another one"));
     }
     Ok(mac)
-}
-
-fn claim_mac(txn: &mut Txn<'_>, l2: Id<L2VxlanNetwork>, mac: Mac, owner: Id<VmNic>) -> Result<()> {
-    txn.claim(&mac_claim(l2, mac), owner.uuid()).map_err(|other| {
-        let nic = other.simple();
-        let text = match txn.record(Kind::VmNic, other) {
-            Some(_) => format!("{mac} belongs to NIC {nic}"),
-            None => format!("{mac} is still being released by NIC {nic}"),
-        };
-        Error::field("systemTags", text).hint("a MAC is unique on its L2 network: choose another")
-    })
 }

@@ -6,17 +6,19 @@ use model::{
     Code, Error, Id, Result,
     resource::{
         host::Host,
-        l2_vxlan_pool::{L2NetworkClusterRef, L2VxlanNetworkPool},
-        vtep::{CreateVxlanVtep, VXLAN_PORT, Vtep},
+        l2_attachment::L2NetworkClusterRef,
+        l2_network::L2Network,
+        vtep::{CreateVxlanVtep, VXLAN_PORT, Vtep, VtepType},
     },
 };
 
-use crate::{Reply, Txn, special};
+use crate::{Reply, Txn, l2_attachment, l2_vxlan, reserved};
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Reply> {
     let host = txn.get(message.host_uuid)?;
-    let pools = txn.children::<L2NetworkClusterRef>("clusterUuid", host.cluster_uuid.uuid());
-    if pools.iter().all(|attached| attached.l2_network_uuid != message.pool_uuid) {
+    l2_vxlan::pool(txn, "poolUuid", message.pool_uuid)?;
+    let attached = l2_attachment::ref_id(message.pool_uuid, host.cluster_uuid);
+    if txn.find(attached).is_none() {
         let text = format!("pool {} is not in the host's cluster", message.pool_uuid);
         let cluster = host.cluster_uuid;
         return Err(Error::field("poolUuid", text)
@@ -40,7 +42,8 @@ pub(crate) fn create_from_cidr(
     attached: &L2NetworkClusterRef,
 ) -> Result<()> {
     let known = of_host(txn, host.uuid, attached.l2_network_uuid).is_some();
-    if !known && attached.vtep_cidr.contains(&host.management_ip) {
+    let fits = attached.vtep_cidr.is_some_and(|cidr| cidr.contains(&host.management_ip));
+    if !known && fits {
         let id = Id::new(txn.random_uuid());
         insert(txn, id, host, (attached.l2_network_uuid, host.management_ip))?;
     }
@@ -48,8 +51,8 @@ pub(crate) fn create_from_cidr(
 }
 
 /// The host's VTEP in a pool.
-pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2VxlanNetworkPool>) -> Option<Vtep> {
-    txn.children::<Vtep>("hostUuid", host.uuid()).into_iter().find(|v| v.pool_uuid == pool)
+pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2Network>) -> Option<Vtep> {
+    txn.children(Vtep::HOST, host).into_iter().find(|v| v.pool_uuid == pool)
 }
 
 /// Checks that a tunnel end, or the network of some, is of the family of the pool's others: between
@@ -59,13 +62,13 @@ pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2VxlanNetworkPool
 /// The rule that it breaks, and what to do.
 pub(crate) fn one_family(
     txn: &Txn<'_>,
-    pool: Id<L2VxlanNetworkPool>,
+    pool: Id<L2Network>,
     address: IpAddr,
 ) -> std::result::Result<(), (String, String)> {
-    let attached = txn.children::<L2NetworkClusterRef>("l2NetworkUuid", pool.uuid());
-    let vteps = txn.children::<Vtep>("poolUuid", pool.uuid());
-    let mut others =
-        attached.iter().map(|r| r.vtep_cidr.addr()).chain(vteps.iter().map(|vtep| vtep.vtep_ip));
+    let attached = txn.children(L2NetworkClusterRef::L2_NETWORK, pool);
+    let cidrs = attached.iter().filter_map(|r| r.vtep_cidr).map(|cidr| cidr.addr());
+    let one = txn.any_child(Vtep::POOL, pool).map(|vtep| vtep.vtep_ip);
+    let mut others = cidrs.chain(one);
     let Some(other) = others.find(|other| other.is_ipv4() != address.is_ipv4()) else {
         return Ok(());
     };
@@ -79,24 +82,17 @@ fn insert(
     txn: &mut Txn<'_>,
     id: Id<Vtep>,
     host: &Host,
-    (pool, address): (Id<L2VxlanNetworkPool>, IpAddr),
+    (pool, address): (Id<L2Network>, IpAddr),
 ) -> Result<Id<Vtep>> {
-    special::check_host("vtepIp", address)?;
+    reserved::check_host("vtepIp", address)?;
     one_family(txn, pool, address)
         .map_err(|(rule, hint)| Error::field("vtepIp", rule).hint(hint))?;
-    let others = txn.children::<Vtep>("poolUuid", pool.uuid());
-    if let Some(other) = others.iter().find(|vtep| vtep.vtep_ip == address) {
-        let text = format!("{address} is the VTEP of host {} in this pool", other.host_uuid);
-        return Err(Error::field("vtepIp", text).hint("each host needs an address of its own"));
-    }
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,
         vtep_ip: address,
         port: VXLAN_PORT,
-        vtep_type: "KVM_HOST_VXLAN".into(),
-        create_date: txn.now(),
-        last_op_date: txn.now(),
+        vtep_type: VtepType::KvmHost,
         pool_uuid: pool,
     };
     txn.insert(vtep)

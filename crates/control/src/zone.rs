@@ -2,7 +2,7 @@
 
 use model::{
     Result,
-    resource::zone::{CreateZone, DeleteZone, EnableState, Zone},
+    resource::zone::{CreateZone, DeleteZone, EnableState, UpdateZone, Zone, ZoneType},
 };
 
 use crate::{Reply, Txn};
@@ -13,16 +13,22 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateZone) -> Result<Reply> {
         name: message.name,
         description: message.description,
         state: EnableState::Enabled,
-        zone_type: "zstack".into(),
+        zone_type: ZoneType::Zstack,
         is_default: message.is_default.unwrap_or(false),
-        create_date: txn.now(),
-        last_op_date: txn.now(),
     };
     txn.insert(zone).map(Reply::shows)
 }
 
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateZone) -> Result<Reply> {
+    let mut zone = txn.get(message.uuid)?;
+    zone.name = message.name.unwrap_or(zone.name);
+    message.description.apply(&mut zone.description);
+    zone.is_default = message.is_default.unwrap_or(zone.is_default);
+    txn.update(zone)?;
+    Ok(Reply::shows(message.uuid))
+}
+
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteZone) -> Result<Reply> {
-    txn.must_be_unused(message.uuid, &[])?;
-    txn.remove(message.uuid);
+    txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }

@@ -2,10 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, Lit, LitStr, Meta};
-
-/// Longest text where the declaration names no limit: ZStack's limit for names, in characters.
-const DEFAULT_MAX_LEN: usize = 255;
+use syn::{
+    Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, GenericArgument, Lit, LitStr, Meta,
+    PathArguments, Type,
+};
 
 /// The first paragraph of the doc comment, on one line.
 pub(crate) fn doc(attributes: &[Attribute]) -> String {
@@ -58,35 +58,64 @@ pub(crate) fn api_name(field: &Field) -> syn::Result<String> {
 
 /// What `#[field(..)]` says.
 #[derive(Default)]
-struct Rules {
-    hidden: bool,
+pub(crate) struct Rules {
+    pub(crate) hidden: bool,
+    pub(crate) index: bool,
+    /// It is no column: its struct shows what is in it, or does not.
+    pub(crate) flatten: bool,
+    pub(crate) on_delete: Option<String>,
     required: bool,
-    any_uuid: bool,
     max_len: Option<usize>,
     range: Option<(i64, i64)>,
 }
 
-fn rules(field: &Field) -> syn::Result<Rules> {
+/// Reads `#[field(..)]`.
+pub(crate) fn rules(field: &Field) -> syn::Result<Rules> {
     let mut rules = Rules::default();
     for attribute in field.attrs.iter().filter(|a| a.path().is_ident("field")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("hidden") {
                 rules.hidden = true;
+            } else if meta.path.is_ident("index") {
+                rules.index = true;
+            } else if meta.path.is_ident("flatten") {
+                rules.flatten = true;
+            } else if meta.path.is_ident("on_delete") {
+                rules.on_delete = Some(on_delete(&meta.value()?.parse()?)?);
             } else if meta.path.is_ident("required") {
                 rules.required = true;
-            } else if meta.path.is_ident("any_uuid") {
-                rules.any_uuid = true;
             } else if meta.path.is_ident("max_len") {
                 rules.max_len = Some(meta.value()?.parse::<syn::LitInt>()?.base10_parse()?);
             } else if meta.path.is_ident("range") {
                 rules.range = Some(parse_range(&meta.value()?.parse()?)?);
             } else {
-                return Err(meta.error("unknown: hidden, required, any_uuid, max_len, range"));
+                return Err(meta.error(
+                    "unknown: hidden, index, flatten, on_delete, required, max_len, range",
+                ));
             }
             Ok(())
         })?;
     }
     Ok(rules)
+}
+
+/// The variant of `OnDelete` that a rule is.
+fn on_delete(text: &LitStr) -> syn::Result<String> {
+    let variant = match text.value().as_str() {
+        "refuse" => "Refuse",
+        "cascade" => "Cascade",
+        "cascade_to_user" => "CascadeToUser",
+        "detach" => "Detach",
+        "keep" => "Keep",
+        _ => {
+            let text = syn::Error::new_spanned(
+                text,
+                "unknown: refuse, cascade, cascade_to_user, detach, keep",
+            );
+            return Err(text);
+        }
+    };
+    Ok(variant.to_owned())
 }
 
 fn parse_range(text: &LitStr) -> syn::Result<(i64, i64)> {
@@ -95,31 +124,50 @@ fn parse_range(text: &LitStr) -> syn::Result<(i64, i64)> {
     ends.ok_or_else(|| syn::Error::new_spanned(text, "a range is written \"1..=9\""))
 }
 
+/// What a field of this type points at.
+pub(crate) enum Target {
+    /// Nothing: it is no reference.
+    Nothing,
+    /// A resource of this type.
+    One(Box<Type>),
+    /// A resource of any type.
+    Any,
+}
+
+/// Looks for `Id<T>` and `AnyId`, also inside `Option` and `Vec`.
+pub(crate) fn target(of: &Type) -> Target {
+    let Type::Path(path) = of else { return Target::Nothing };
+    let Some(last) = path.path.segments.last() else { return Target::Nothing };
+    let inner = match &last.arguments {
+        PathArguments::AngleBracketed(arguments) => match arguments.args.first() {
+            Some(GenericArgument::Type(inner)) => Some(inner),
+            _ => None,
+        },
+        _ => None,
+    };
+    match (last.ident.to_string().as_str(), inner) {
+        ("AnyId", _) => Target::Any,
+        ("Id", Some(parent)) => Target::One(Box::new(parent.clone())),
+        ("Option" | "Vec", Some(inner)) => target(inner),
+        _ => Target::Nothing,
+    }
+}
+
 /// The `FieldDef` of a field.
 pub(crate) fn field_def(field: &Field) -> syn::Result<TokenStream> {
     let (name, doc, rules) = (api_name(field)?, doc(&field.attrs), rules(field)?);
     if doc.is_empty() {
         return Err(syn::Error::new_spanned(field, "every field has a doc comment: users see it"));
     }
-    let value = &field.ty;
-    let (hidden, must) = (rules.hidden, rules.required);
-    let max_len = rules.max_len.unwrap_or(DEFAULT_MAX_LEN);
+    let (value, must) = (&field.ty, rules.required);
+    let max_len = rules.max_len.map_or(quote!(::model::field::MAX_LEN), |max| quote!(#max));
     let range = rules.range.map_or(quote!(None), |(low, high)| quote!(Some((#low, #high))));
-    let refs = match rules.any_uuid {
-        true => quote!(None),
-        false => quote!(<#value as ::model::declare::FieldValue>::REFS),
-    };
     Ok(quote! {
         ::model::FieldDef {
-            name: #name,
-            kind: <#value as ::model::declare::FieldValue>::TYPE,
-            required: #must || <#value as ::model::declare::FieldValue>::REQUIRED,
+            required: #must || <#value as ::model::field::FieldValue>::REQUIRED,
             max_len: #max_len,
             range: #range,
-            one_of: <#value as ::model::declare::FieldValue>::ONE_OF,
-            refs: #refs,
-            hidden: #hidden,
-            doc: #doc,
+            ..::model::FieldDef::of::<#value>(#name, #doc)
         }
     })
 }

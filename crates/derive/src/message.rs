@@ -14,6 +14,7 @@ struct Call {
     path_only: bool,
     creates: Option<String>,
     now: bool,
+    access: Option<&'static str>,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
@@ -25,6 +26,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let name = ident.to_string();
     let body = body(&call, method);
     let method = format_ident!("{method}");
+    let access = format_ident!("{}", call.access.unwrap_or("Account"));
     let answer = if call.now { quote!(Now) } else { quote!(Job) };
     let creates = call.creates.as_ref().map_or(quote!(None), |kind| {
         let kind = format_ident!("{kind}");
@@ -38,9 +40,10 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 name: #name,
                 method: ::model::declare::Method::#method,
                 path: #path,
-                body: ::model::declare::Body::#body,
+                fields_in: ::model::declare::FieldsIn::#body,
                 creates: #creates,
                 answer: ::model::declare::Answer::#answer,
+                access: ::model::declare::Access::#access,
                 doc: #doc,
                 fields: &[#(#defs),*],
             };
@@ -78,10 +81,12 @@ fn read(call: &mut Call, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
         ("creates", _) => call.creates = Some(text),
         ("body", "path") => call.path_only = true,
         ("answer", "now") => call.now = true,
+        ("access", "open") => call.access = Some("Open"),
+        ("access", "account") => call.access = Some("Account"),
+        ("access", "admin") => call.access = Some("Admin"),
         _ => {
-            return Err(
-                meta.error("unknown: get, post, put, delete, action, creates, body, answer")
-            );
+            return Err(meta
+                .error("unknown: get, post, put, delete, action, creates, body, answer, access"));
         }
     }
     Ok(())

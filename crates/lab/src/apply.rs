@@ -67,7 +67,13 @@ impl<'a> Applier<'a> {
     /// for, so hosts have applied it.
     pub(crate) fn apply(&self, topology: &Topology) -> Result<Applied, Error> {
         let mut applied = Applied::default();
+        let mut hosts_connected = false;
         for step in &topology.steps {
+            // Nothing is placed on a host whose agent is not there yet.
+            if step.message.creates == Some(Kind::VmInstance) && !hosts_connected {
+                self.until(&connected(topology))?;
+                hosts_connected = true;
+            }
             if self.exists(step)? {
                 applied.unchanged += 1;
             } else {
@@ -85,15 +91,18 @@ impl<'a> Applier<'a> {
     pub(crate) fn settle(&self, topology: &Topology) -> Result<(), Error> {
         let vms = topology.vms().into_iter();
         let vms = vms.map(|vm| (Kind::VmInstance, vm, "state", json!("Running")));
-        let hosts = topology.hosts.iter().flat_map(|host| {
-            [("status", json!("Connected")), ("synced", json!(true))]
-                .map(|(field, value)| (Kind::Host, host.as_str(), field, value))
-        });
-        let wanted: Vec<_> = hosts.chain(vms).collect();
+        let synced = |host| (Kind::Host, host, "synced", json!(true));
+        let synced = topology.hosts.iter().map(String::as_str).map(synced);
+        let wanted: Vec<_> = connected(topology).into_iter().chain(synced).chain(vms).collect();
+        self.until(&wanted)
+    }
+
+    /// Waits until resources are as they should be.
+    fn until(&self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
         let mut late = String::new();
         let settled = wait::until(SETTLE_LIMIT, || {
             self.check_agents()?;
-            for (kind, name, field, value) in &wanted {
+            for (kind, name, field, value) in wanted {
                 let found = self.find(*kind, name)?.unwrap_or_default();
                 if found[field] != *value {
                     late = format!("{field} of {name} is {}, not {value}", found[field]);
@@ -143,7 +152,7 @@ impl<'a> Applier<'a> {
         debug_assert_eq!(step.message.name, ATTACH);
         let pool = step.params.get("l2NetworkUuid").and_then(Value::as_str).unwrap_or_default();
         let cluster = step.params.get("clusterUuid");
-        let found = self.query(Kind::L2VxlanNetworkPool, pool)?;
+        let found = self.query(Kind::L2Network, pool)?;
         let clusters = found.as_ref().and_then(|pool| pool["attachedClusterUuids"].as_array());
         Ok(clusters.is_some_and(|clusters| clusters.iter().any(|one| Some(one) == cluster)))
     }
@@ -153,7 +162,7 @@ impl<'a> Applier<'a> {
     }
 
     fn query(&self, kind: Kind, uuid: &str) -> Result<Option<Value>, Error> {
-        let found = self.client.query(kind.def().path, &[format!("uuid={uuid}")]);
+        let found = self.client.query(kind.def().path(), &[format!("uuid={uuid}")]);
         let found = found.map_err(api(format!("Query{}", kind.def().name)))?;
         Ok(found.into_iter().next())
     }
@@ -200,6 +209,15 @@ impl<'a> Applier<'a> {
         let log = Some(logs.collect::<Vec<_>>().join("\n"));
         Error::Timeout { what, seconds: limit.as_secs(), log }
     }
+}
+
+/// A resource's kind and name, and the value that one of its fields should have.
+type Wanted<'a> = (Kind, &'a str, &'static str, Value);
+
+/// Every host's agent is there.
+fn connected(topology: &Topology) -> Vec<Wanted<'_>> {
+    let connected = |host| (Kind::Host, host, "status", json!("Connected"));
+    topology.hosts.iter().map(String::as_str).map(connected).collect()
 }
 
 /// Opens a session as `admin`.

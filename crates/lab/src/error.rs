@@ -61,6 +61,14 @@ pub enum Error {
         /// The namespaces.
         namespaces: Vec<String>,
     },
+    /// Several VMs have the name.
+    #[error("several VMs are called {node}: give one of the uuids {uuids} instead")]
+    Ambiguous {
+        /// The name.
+        node: String,
+        /// Their uuids.
+        uuids: String,
+    },
     /// The lab has no such host, VM or process, or it does not run.
     #[error("lab {lab} has no {node} that runs; it has: {known}")]
     NoNode {

@@ -27,7 +27,8 @@ pub(crate) fn exec(lab: &str, root: &Path, node: &str, argv: &[String]) -> Resul
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
 }
 
-/// The namespace of a host or VM. The server is asked only for VMs that the topology lacks.
+/// The namespace of a host or VM, which is named or given by its uuid. The server is asked only for
+/// VMs that the topology lacks.
 pub(crate) fn namespace(place: &Place, node: &str) -> Result<Namespace, Error> {
     let settings = place.existing()?;
     if settings.hosts.iter().any(|host| host == node) {
@@ -36,9 +37,15 @@ pub(crate) fn namespace(place: &Place, node: &str) -> Result<Namespace, Error> {
     if let Some(found) = names::vm_namespace(&place.lab, names::uuid(&place.lab, node))? {
         return Ok(found);
     }
-    let asked = ask(place, &settings, node).map(|uuid| names::vm_namespace(&place.lab, uuid));
-    if let Some(found) = asked.transpose()?.flatten() {
+    let named = ask(place, &settings, node);
+    if let [one] = named[..]
+        && let Some(found) = names::vm_namespace(&place.lab, one)?
+    {
         return Ok(found);
+    }
+    if named.len() > 1 {
+        let uuids = named.iter().map(|uuid| uuid.simple().to_string()).collect::<Vec<_>>();
+        return Err(Error::Ambiguous { node: node.to_owned(), uuids: uuids.join(", ") });
     }
     let topology = applied_topology(place)?;
     let vms = topology.vms();
@@ -56,9 +63,12 @@ pub(crate) fn applied_topology(place: &Place) -> Result<Topology, Error> {
     Topology::parse(&place.lab, &path, &text)
 }
 
-fn ask(place: &Place, settings: &Settings, vm: &str) -> Option<Uuid> {
-    let client = apply::log_in(place, settings).ok()?;
-    let path = model::Kind::VmInstance.def().path;
-    let found = client.query(path, &[format!("name={vm}")]).ok()?;
-    Uuid::try_parse(found.first()?.get("uuid").and_then(Value::as_str)?).ok()
+/// The VMs of this name or with this uuid; none when the server cannot be asked.
+fn ask(place: &Place, settings: &Settings, vm: &str) -> Vec<Uuid> {
+    let Ok(client) = apply::log_in(place, settings) else { return Vec::new() };
+    let field = if model::id::parse_uuid(vm).is_some() { "uuid" } else { "name" };
+    let path = model::Kind::VmInstance.def().path();
+    let found = client.query(path, &[format!("{field}={vm}")]).unwrap_or_default();
+    let uuid = |vm: &Value| Uuid::try_parse(vm.get("uuid").and_then(Value::as_str)?).ok();
+    found.iter().filter_map(uuid).collect()
 }

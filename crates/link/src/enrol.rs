@@ -5,7 +5,10 @@
 //! gets another certificate in the place of the one that nobody received. Why a token is refused
 //! is not told apart.
 
-use model::{Code, Error, Id, Kind, Record, Result, Timestamp, resource::host::HostCredential};
+use model::{
+    Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
+    resource::host::HostCredential,
+};
 use store::{Read, Tx};
 use uuid::Uuid;
 use wire::message::EnrolRequest;
@@ -35,16 +38,17 @@ pub(crate) async fn enrol(link: &Link, request: EnrolRequest) -> Result<String> 
     let AgentCertificate { pem, sha256, key_sha256 } =
         link.pki.agent(host, &csr, now).map_err(|error| unsignable(host, &error))?;
     let record = move |tx: &mut Tx<Record>| {
-        let credential = open_credential(tx, host, &token, now)?;
+        let (credential, meta) = open_credential(tx, host, &token, now)?;
         if credential.token_key_sha256.as_ref().is_some_and(|used| *used != key_sha256) {
             return Err(refused(host));
         }
-        tx.put(Record::HostCredential(HostCredential {
+        let credential = HostCredential {
             certificate_sha256: Some(sha256.clone()),
             token_key_sha256: Some(key_sha256.clone()),
             ..credential
-        }));
-        Ok(())
+        };
+        let record = Record::new(credential, Meta { changed: now, ..meta });
+        tx.put(record).map_err(|taken| Error::new(Code::Internal, taken.to_string()))
     };
     link.store.transact_async(record).await?;
     tracing::info!(host = %host.simple(), "host enrolled");
@@ -57,14 +61,13 @@ fn open_credential(
     host: Uuid,
     token_sha256: &str,
     now: Timestamp,
-) -> Result<HostCredential> {
-    let credential = read.get(Kind::Host, host).and(read.get(Kind::HostCredential, host));
-    let Some(Record::HostCredential(credential)) = credential.as_deref() else {
-        return Err(refused(host));
-    };
+) -> Result<(HostCredential, Meta)> {
+    let record = read.get(Kind::Host, host).and(read.get(Kind::HostCredential, host));
+    let Some(record) = record else { return Err(refused(host)) };
+    let Some(credential) = HostCredential::of(&record) else { return Err(refused(host)) };
     let known = credential.token_sha256.as_deref().is_some_and(|open| same(open, token_sha256));
     if known && now < credential.token_expires {
-        Ok(credential.clone())
+        Ok((credential.clone(), record.meta))
     } else {
         Err(refused(host))
     }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use compile::{Compiler, HostDelta};
-use model::{Id, Kind, Record, resource::host::Host};
+use model::{
+    Id, Kind, Record, Resource,
+    resource::host::{Host, HostCredential},
+};
 use store::{Change, Event, Read, Snapshot};
 
 use crate::{Error, Link, feed::Feed};
@@ -37,7 +40,7 @@ impl Link {
     fn update(&self, change: impl FnOnce(&mut Feed)) {
         let mut feed = self.feed();
         change(&mut feed);
-        self.board.send_modify(|board| feed.publish(board));
+        self.publish(&mut feed);
     }
 }
 
@@ -56,10 +59,10 @@ fn admit(feed: &mut Feed, change: &Change<Record>) {
     let host = Id::new(change.id);
     match (change.kind, change.after.as_deref()) {
         (Kind::Host, None) => feed.forget(host),
-        (Kind::HostCredential, Some(Record::HostCredential(credential))) => {
-            feed.recertify(host, credential.certificate_sha256.as_deref());
+        (Kind::HostCredential, after) => {
+            let credential = after.and_then(HostCredential::of);
+            feed.recertify(host, credential.and_then(|c| c.certificate_sha256.as_deref()));
         }
-        (Kind::HostCredential, None) => feed.recertify(host, None),
         _ => {}
     }
 }
@@ -67,8 +70,6 @@ fn admit(feed: &mut Feed, change: &Change<Record>) {
 /// SHA-256 of the certificate with which a host may connect, if it has enrolled and exists.
 pub(crate) fn certificate(snapshot: &Snapshot<Record>, host: Id<Host>) -> Option<String> {
     snapshot.get(Kind::Host, host.uuid())?;
-    match &*snapshot.get(Kind::HostCredential, host.uuid())? {
-        Record::HostCredential(credential) => credential.certificate_sha256.clone(),
-        _ => None,
-    }
+    let record = snapshot.get(Kind::HostCredential, host.uuid())?;
+    HostCredential::of(&record)?.certificate_sha256.clone()
 }

@@ -2,7 +2,7 @@
 //!
 //! [`pki`] vouches for both ends, [`enrol`] gives agents their certificates, [`service`] is the
 //! gRPC door, [`session`] one host's open stream, [`follow`] turns commits into changes for hosts,
-//! and [`feed`], the core without I/O, knows what every host must hold and has acknowledged.
+//! and [`feed`], the core without I/O, knows what every host must hold and has confirmed.
 //!
 //! It never decides what a host must hold (`compile` does), and never waits for a host: a slow one
 //! gets a snapshot later.
@@ -24,11 +24,16 @@ use std::{
 use model::{Record, Timestamp, status::Board};
 use store::Store;
 use thiserror::Error;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use uuid::Uuid;
 use wire::{HEARTBEAT, MESSAGE_BYTES_MAX, r#gen::link_server::LinkServer};
 
+use feed::{Feed, Origin};
 pub use pki::Pki;
 
 /// How long a TLS handshake may take.
@@ -43,6 +48,9 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 /// How long a call may take to be answered; for a stream, until it is open.
 const CALL_WAIT: Duration = Duration::from_secs(30);
 
+/// Messages of snapshots that are cut at the same time: one thread's work.
+const CUTS_MAX: usize = 1;
+
 /// Calls that one connection may have open at once; an agent needs one.
 const CALLS_MAX: u32 = 4;
 
@@ -54,6 +62,11 @@ pub struct Config {
     pub pki: Pki,
     /// The clock.
     pub clock: fn() -> Timestamp,
+    /// The lineage of the store.
+    pub lineage: Uuid,
+    /// Make hosts as this store says, also those that were told more, or by another store. What
+    /// was made there since is destroyed: only when an operator says so.
+    pub accept_older: bool,
 }
 
 /// Why the server's end cannot start or go on.
@@ -63,7 +76,7 @@ pub enum Error {
     /// The certificate authority's file cannot be used.
     #[error(
         "certificate authority {path}: {cause}; restore this file from a backup. Only if there is \
-         none: move it away, start again, and enrol every host again"
+         none: move it away, start once with --new-ca, and enrol every host again"
     )]
     Pki {
         /// The file.
@@ -87,11 +100,12 @@ pub enum Error {
 
 /// What all parts share.
 pub(crate) struct Link {
-    pub(crate) feed: Mutex<feed::Feed>,
+    pub(crate) feed: Mutex<Feed>,
     pub(crate) board: watch::Sender<Board>,
     pub(crate) store: Store<Record>,
     pub(crate) pki: Pki,
     pub(crate) clock: fn() -> Timestamp,
+    pub(crate) cutting: Semaphore,
     pub(crate) sessions: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -107,7 +121,7 @@ pub async fn serve(
     board: watch::Sender<Board>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Config { listener, pki, clock } = config;
+    let Config { listener, pki, clock, lineage, accept_older } = config;
     let server = pki.server()?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(server.certificate, server.key))
@@ -119,8 +133,10 @@ pub async fn serve(
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
 
     let stop = stop.child_token();
-    let (feed, sessions) = (Mutex::default(), TaskTracker::new());
-    let link = Arc::new(Link { feed, board, store, pki, clock, sessions, stop: stop.clone() });
+    let feed = Mutex::new(Feed::new(Origin { lineage, accept_older }));
+    let (cutting, sessions) = (Semaphore::new(CUTS_MAX), TaskTracker::new());
+    let link = Link { feed, board, store, pki, clock, cutting, sessions, stop: stop.clone() };
+    let link = Arc::new(link);
     let service = LinkServer::new(service::Service(Arc::clone(&link)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

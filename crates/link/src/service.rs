@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::{
-    PROTOCOL, r#gen as pb,
+    PROTOCOL, PROTOCOL_MIN, r#gen as pb,
     message::{AgentMessage, EnrolRequest, Hello},
 };
 
@@ -72,17 +72,15 @@ impl Link {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets everybody know what is new in the feed.
+    pub(crate) fn publish(&self, feed: &mut Feed) {
+        self.board.send_if_modified(|board| feed.publish(board));
+    }
+
     /// Opens a session for the host that `hello` names, if the certificate is that host's.
     fn admit(&self, hello: &Hello, presented: String) -> Result<Ticket, Status> {
         let host = Id::new(hello.host);
-        if hello.protocol != PROTOCOL {
-            let text = format!(
-                "host {host}: the agent speaks protocol {}, the server {PROTOCOL}; install the same \
-                 release on both",
-                hello.protocol
-            );
-            return Err(Status::failed_precondition(text));
-        }
+        understand(hello)?;
         // Under the feed's lock: what is committed after this snapshot comes to the feed later.
         let mut feed = self.feed();
         if certificate(&self.store.snapshot(), host).as_deref() != Some(presented.as_str()) {
@@ -95,11 +93,27 @@ impl Link {
             return Err(Status::permission_denied(text));
         }
         let ticket = feed.connect(hello, presented, self.stop.child_token());
-        self.board.send_modify(|board| feed.publish_host(host, board));
+        self.publish(&mut feed);
         drop(feed);
         tracing::info!(%host, version = hello.agent_version, revision = hello.revision, "agent connected");
         Ok(ticket)
     }
+}
+
+/// Refuses an agent that is too old for this server, or too new.
+fn understand(hello: &Hello) -> Result<(), Status> {
+    let Hello { protocol, protocol_min, agent_version, .. } = hello;
+    let what = match (*protocol < PROTOCOL_MIN, *protocol_min > PROTOCOL) {
+        (false, false) => return Ok(()),
+        (true, _) => format!("the server needs {PROTOCOL_MIN} or newer: upgrade the agent"),
+        (_, true) => format!(
+            "the agent needs {protocol_min} or newer, the server speaks {PROTOCOL}: upgrade the server"
+        ),
+    };
+    let host: Id<model::resource::host::Host> = Id::new(hello.host);
+    let text =
+        format!("host {host}: the agent ({agent_version}) speaks protocol {protocol}, {what}");
+    Err(Status::failed_precondition(text))
 }
 
 pub(crate) fn parse(message: pb::AgentMessage) -> Result<AgentMessage, Status> {

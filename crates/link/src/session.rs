@@ -9,9 +9,16 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use wire::{SILENCE_MAX, r#gen as pb, message::AgentMessage};
+use wire::{
+    SILENCE_MAX, r#gen as pb,
+    message::{AgentMessage, ServerMessage},
+};
 
-use crate::{Link, feed::Ticket, service::parse};
+use crate::{
+    Link,
+    feed::{Outgoing, Ticket},
+    service::parse,
+};
 
 /// How long a new stream may take to say who it is.
 pub(crate) const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -45,7 +52,7 @@ pub(crate) fn start(
         let _ = outbound.try_send(Err(why));
         let mut feed = own.feed();
         feed.disconnect(&ticket);
-        own.board.send_modify(|board| feed.publish_host(ticket.host, board));
+        own.publish(&mut feed);
     });
     ReceiverStream::new(stream)
 }
@@ -65,7 +72,7 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
             Ok(AgentMessage::Report(report)) => {
                 let mut feed = link.feed();
                 feed.report(ticket, report);
-                link.board.send_modify(|board| feed.publish_host(ticket.host, board));
+                link.publish(&mut feed);
             }
         }
     }
@@ -73,9 +80,15 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
 
 async fn write(link: &Link, ticket: &Ticket, outbound: &Outbound) -> Status {
     loop {
-        let messages = link.feed().pull(ticket);
-        for message in &messages {
-            let message = pb::ServerMessage::from(message);
+        let outgoing = {
+            let mut feed = link.feed();
+            let outgoing = feed.pull(ticket);
+            link.publish(&mut feed);
+            outgoing
+        };
+        let is_whole = outgoing.as_ref().is_some_and(Outgoing::is_whole);
+        let mut messages = outgoing.into_iter().flat_map(Outgoing::messages);
+        while let Some(message) = cut(link, is_whole, &mut messages).await {
             match timeout(SEND_WAIT, outbound.send(Ok(message))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Status::ok("the stream is gone"),
@@ -84,4 +97,21 @@ async fn write(link: &Link, ticket: &Ticket, outbound: &Outbound) -> Status {
         }
         ticket.wake.notified().await;
     }
+}
+
+/// Cuts the next message. Few cut snapshots at a time: when all hosts come back at once, what is
+/// committed meanwhile must still find a thread.
+async fn cut(
+    link: &Link,
+    is_whole: bool,
+    messages: &mut (impl Iterator<Item = ServerMessage> + Send),
+) -> Option<pb::ServerMessage> {
+    let permit = match is_whole {
+        // Never closed.
+        true => link.cutting.acquire().await.ok(),
+        false => None,
+    };
+    let message = messages.next().map(|message| pb::ServerMessage::from(&message));
+    drop(permit);
+    message
 }

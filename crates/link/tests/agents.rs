@@ -4,9 +4,10 @@ mod world;
 
 use std::fs;
 
+use model::status::HostStatus;
 use world::{
     World, now,
-    records::{host, instance, instance_uuid, network, nic_uuid},
+    records::{host, host_id, instance, instance_uuid, network, nic_uuid},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,9 +18,9 @@ async fn an_agent_enrols_applies_and_agrees() {
     world.put(instance(10, 1, 1));
     let revision = world.put(instance(20, 2, 1));
     let status = world.settled(1, revision).await;
-    assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into());
+    assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into_iter().collect());
     let status = world.settled(2, revision).await;
-    assert_eq!(status.up, [instance_uuid(20), nic_uuid(20)].into());
+    assert_eq!(status.up, [instance_uuid(20), nic_uuid(20)].into_iter().collect());
     for host in [&one, &two] {
         let tables = host.kernel.state().tables.clone();
         assert_eq!((tables.ports.len(), tables.fdb.len(), tables.vteps.len()), (1, 2, 1));
@@ -64,7 +65,9 @@ async fn a_failing_instance_is_reported_and_does_not_stop_the_others() {
     let revision = world.put(instance(11, 1, 1));
     let told = world
         .status(1, "told of the failure", |s| {
-            s.acked_revision >= revision && s.up.contains(&nic_uuid(11)) && !s.failed.is_empty()
+            s.settled(&[instance_uuid(11), nic_uuid(11)], revision)
+                && s.up.contains(&nic_uuid(11))
+                && !s.failed.is_empty()
         })
         .await;
     assert!(told.failed[&instance_uuid(10)].contains("broken on purpose"), "{told:?}");
@@ -72,6 +75,86 @@ async fn a_failing_instance_is_reported_and_does_not_stop_the_others() {
     one.kernel.state().broken.clear();
     let status = world.settled(1, revision).await;
     assert!(status.failed.is_empty() && status.up.contains(&nic_uuid(10)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_cannot_be_removed_holds_up_no_other() {
+    let mut world = World::new();
+    let one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    one.kernel.state().broken.insert(instance_uuid(10));
+    world.delete(instance(10, 1, 1));
+    let revision = world.put(instance(11, 1, 1));
+    let own = [instance_uuid(11), nic_uuid(11)];
+    let told = world
+        .status(1, "done with the other", |s| {
+            s.settled(&own, revision) && s.up.contains(&nic_uuid(11)) && s.pending.is_empty()
+        })
+        .await;
+    let lingering = [instance_uuid(10), nic_uuid(10)];
+    assert!(lingering.iter().all(|uuid| told.failed.contains_key(uuid)), "{told:?}");
+    let unsettled: Vec<_> = world.board.borrow().unsettled(nic_uuid(10)).collect();
+    assert_eq!(unsettled, [host_id(1)], "its address rests");
+    one.kernel.state().broken.clear();
+    world.settled(1, revision).await;
+    one.assert_never_open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_was_restored_destroys_nothing_until_an_operator_says_so() {
+    let mut world = World::new();
+    let one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    let writes = one.writes();
+    world.stop_server().await;
+    // As an older database would have it: another life, in which the instance never was.
+    world.delete(instance(10, 1, 1));
+    world.lineage = uuid::Uuid::from_u128(2);
+    world.start_server();
+    let refused = world.status(1, "refused", |status| status.refused.is_some()).await;
+    let reason = refused.refused.unwrap();
+    assert!(reason.contains("--accept-older-database"), "{reason}");
+    assert!(!refused.confirmed && !refused.agrees);
+    world.stop_server().await;
+    assert_eq!((one.writes(), one.kernel.state().instances.len()), (writes, 1));
+
+    world.accept_older = true;
+    world.start_server();
+    let revision = world.put([network(2)]);
+    world.settled(1, revision).await;
+    assert_eq!(one.kernel.state().instances.len(), 0);
+    // From now on this is the database that the host knows.
+    world.stop_server().await;
+    world.accept_older = false;
+    world.start_server();
+    world.settled(1, revision).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_agent_that_cannot_read_its_state_tears_nothing_down() {
+    let mut world = World::new();
+    let mut one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+    world.stop_server().await;
+    one.stop().await;
+    let writes = one.writes();
+    let state = one.data.join("state");
+    let newer = fs::read(&state).unwrap();
+    let older = [b"netloom state 1\n", &newer[16..]].concat();
+    fs::write(&state, older).unwrap();
+    one.restart();
+    // No server: it does not know what is wanted.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!((one.writes(), one.kernel.state().instances.len()), (writes, 1));
+    world.start_server();
+    world.settled(1, revision).await;
+    assert_eq!(one.writes(), writes, "all was right already");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +240,7 @@ async fn a_deleted_host_loses_its_stream() {
     let revision = world.put([network(1)]);
     world.settled(1, revision).await;
     world.delete([host(1)]);
-    world.status(1, "gone", |status| !status.connected && status.acked_revision == 0).await;
+    world.status(1, "gone", |status| *status == HostStatus::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

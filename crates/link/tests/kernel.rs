@@ -93,7 +93,7 @@ async fn follow_and_restart(bpffs: PathBuf) {
     world.put(instance(20, 2, 1));
     let revision = world.put(instance(10, 1, 1));
     let status = world.settled(1, revision).await;
-    assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into());
+    assert_eq!(status.up, [instance_uuid(10), nic_uuid(10)].into_iter().collect());
     assert!(!is_mounted_on_the_machine(&config.bpffs), "a killed test would leave it");
     agent.stop().await;
 

@@ -14,16 +14,18 @@ use tonic::{
     transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
 };
 use wire::{
-    PROTOCOL, SERVER_NAME,
-    digest::TableDigests,
+    PROTOCOL, PROTOCOL_MIN, SERVER_NAME,
+    digest::{SetDigest, TableDigests},
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
     message::{AgentMessage, Hello, Report, ServerMessage},
+    object::Table,
     parts::Assembly,
+    versions::Versions,
 };
 use world::{
     World,
-    records::{host_id, instance, network},
+    records::{host_id, instance, network, nic_uuid},
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -39,7 +41,16 @@ async fn identity(world: &mut World, number: u32) -> Value {
 
 fn hello(host: u32, digests: TableDigests) -> Hello {
     let (agent_version, host) = ("test".to_owned(), host_id(host).uuid());
-    Hello { protocol: PROTOCOL, agent_version, host, revision: 0, digests }
+    Hello {
+        protocol: PROTOCOL,
+        protocol_min: PROTOCOL_MIN,
+        agent_version,
+        tables: Versions::own(),
+        host,
+        revision: 0,
+        lineage: None,
+        digests,
+    }
 }
 
 struct Stream {
@@ -49,6 +60,14 @@ struct Stream {
 
 impl Stream {
     async fn open(world: &World, own: Option<&Value>, hello: Hello) -> Result<Self, Status> {
+        Self::begin(world, own, (&AgentMessage::Hello(hello)).into()).await
+    }
+
+    async fn begin(
+        world: &World,
+        own: Option<&Value>,
+        hello: pb::AgentMessage,
+    ) -> Result<Self, Status> {
         let ca = Certificate::from_pem(world.ca());
         let mut tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(SERVER_NAME);
         if let Some(own) = own {
@@ -59,14 +78,20 @@ impl Stream {
         let channel = endpoint.tls_config(tls).unwrap().connect().await;
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         let (outbound, messages) = mpsc::channel(8);
-        outbound.try_send((&AgentMessage::Hello(hello)).into()).unwrap();
+        outbound.try_send(hello).unwrap();
         let sync = LinkClient::new(channel).sync(ReceiverStream::new(messages)).await?;
         Ok(Self { outbound, inbound: sync.into_inner() })
     }
 
+    /// The next part of what the host must hold.
     async fn next(&mut self) -> Result<ServerMessage, Status> {
-        let message = timeout(WAIT, self.inbound.message()).await.unwrap()?;
-        Ok(message.expect("the stream is open").try_into().unwrap())
+        loop {
+            let message = timeout(WAIT, self.inbound.message()).await.unwrap()?;
+            match message.expect("the stream is open").try_into().unwrap() {
+                ServerMessage::Welcome(_) => {}
+                message => return Ok(message),
+            }
+        }
     }
 
     /// Takes one change whole, whatever comes.
@@ -106,12 +131,57 @@ async fn a_stream_needs_the_hosts_own_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_protocol_is_refused() {
+async fn an_agent_that_is_too_old_or_too_new_is_refused_and_told_what_to_upgrade() {
     let mut world = World::new();
     let one = identity(&mut world, 1).await;
-    let other = Hello { protocol: PROTOCOL + 1, ..hello(1, TableDigests::default()) };
-    let status = refusal(&world, Some(&one), other).await;
-    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    let mine = || hello(1, TableDigests::default());
+    let old = Hello { protocol: PROTOCOL_MIN - 1, ..mine() };
+    let new = Hello { protocol: PROTOCOL + 2, protocol_min: PROTOCOL + 1, ..mine() };
+    for (other, upgrade) in [(old, "upgrade the agent"), (new, "upgrade the server")] {
+        let status = refusal(&world, Some(&one), other).await;
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert!(status.message().contains(upgrade), "{status}");
+    }
+    let newer = Hello { protocol: PROTOCOL + 1, ..mine() };
+    Stream::open(&world, Some(&one), newer).await.unwrap().next().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_agent_gets_what_it_can_hold_and_people_are_told_of_the_rest() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    let mut tables = Versions::own();
+    tables.note(Table::Port.number(), 0);
+    let old = Hello { tables, ..hello(1, TableDigests::default()) };
+    let mut stream = Stream::open(&world, Some(&one), old).await.unwrap();
+    let mut held = (0, Holding::default());
+    while held.0 < revision {
+        held = stream.take(&held.1).await;
+    }
+    let tables: Vec<_> = held.1.objects().keys().map(|key| key.table).collect();
+    assert_eq!(tables, [Table::Network, Table::Instance]);
+    let told = world.status(1, "told", |status| !status.failed.is_empty()).await;
+    let reason = &told.failed[&nic_uuid(10)];
+    assert!(reason.contains("upgrade the agent on host"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_agent_that_holds_what_this_server_does_not_know_is_given_everything_anew() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    let mut digests = TableDigests::default();
+    digests.note(99, SetDigest::from_bytes([1; 32]));
+    let newer = AgentMessage::Hello(Hello { protocol: PROTOCOL + 1, ..hello(1, digests) });
+    let mut newer = pb::AgentMessage::from(&newer);
+    if let Some(pb::agent_message::Kind::Hello(hello)) = &mut newer.kind {
+        hello.tables.push(pb::TableVersion { table: 99, version: 7 });
+        hello.digests.push(pb::TableDigest { table: 99, digest: vec![1; 32] });
+    }
+    let mut stream = Stream::begin(&world, Some(&one), newer).await.unwrap();
+    let first = stream.next().await.unwrap();
+    assert!(matches!(first, ServerMessage::Snapshot(_)), "{first:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +216,7 @@ async fn a_second_stream_replaces_the_first() {
     second.take(&Holding::default()).await;
     assert_eq!(first.next().await.unwrap_err().code(), Code::Aborted);
 
-    let report = Report { revision, complete: true, digests: held.digests(), ..Report::default() };
+    let report = Report { revision, processed: true, digests: held.digests(), ..Report::default() };
     second.outbound.send((&AgentMessage::Report(report)).into()).await.unwrap();
     let status = world.settled(1, revision).await;
     assert!(status.connected, "the end of the first changes nothing");

@@ -2,17 +2,24 @@
 //!
 //! Every surface (REST, CLI, query, store indexes) is an ordinary function that walks these tables.
 
-use std::net::IpAddr;
+use std::fmt::Debug;
 
-use ipnet::IpNet;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Id, Kind, Mac, Record, Timestamp};
+use crate::{
+    FieldDef, Id, Kind, Plain, Record,
+    claim::Claim,
+    record::{COMMON, Upcast},
+    relation::OnDelete,
+    resource::Body,
+    shown::{Child, Derived, Face},
+};
 
 /// A resource: a struct with `#[derive(Resource)]`, the same in store, API and CLI.
-pub trait Resource: Clone + Serialize + DeserializeOwned + Sized + 'static {
+pub trait Resource:
+    Clone + Debug + PartialEq + Serialize + DeserializeOwned + Sized + 'static
+{
     /// Which resource this is.
     const KIND: Kind;
     /// Its declaration.
@@ -20,12 +27,12 @@ pub trait Resource: Clone + Serialize + DeserializeOwned + Sized + 'static {
 
     /// Its id.
     fn id(&self) -> Id<Self>;
-    /// The resources it points at: field name and uuid. The store keeps these both ways.
-    fn references(&self) -> Vec<(&'static str, Uuid)>;
-    /// Wraps it for the store.
-    fn into_record(self) -> Record;
+    /// What it holds alone.
+    fn claims(&self) -> Vec<Claim>;
+    /// Wraps it.
+    fn into_body(self) -> Body;
     /// Unwraps it.
-    fn from_record(record: &Record) -> Option<&Self>;
+    fn of(record: &Record) -> Option<&Self>;
 }
 
 /// A message: a struct with `#[derive(Message)]`, one per operation that changes something.
@@ -39,16 +46,119 @@ pub trait Message: DeserializeOwned + 'static {
 pub struct ResourceDef {
     /// Which resource.
     pub kind: Kind,
-    /// ZStack's name of it, such as `L3Network`: `QueryL3Network`, `L3NetworkInventory`.
+    /// Its name, such as `L3Network`: `L3NetworkInventory`.
     pub name: &'static str,
-    /// Where it is queried, such as `/l3-networks`; empty for what has no face of its own.
-    pub path: &'static str,
-    /// The field within whose value `name` is unique; `None`: names may repeat.
-    pub name_scope: Option<&'static str>,
+    /// Where it is queried; none for what the API does not show.
+    pub faces: &'static [Face],
+    /// What counts it against an account's quota, and how many a normal account may have if nobody
+    /// says otherwise; `None`: it is not counted.
+    pub quota: Option<Quota>,
+    /// It lives on the host that its field `hostUuid` names: that host acts when it changes.
+    pub home: bool,
     /// What it is, in a sentence.
     pub doc: &'static str,
     /// Its fields, in the order of the inventory.
-    pub fields: &'static [FieldDef],
+    pub own: &'static [Column],
+    /// Fields of a structure inside of it that the inventory shows beside them.
+    pub also: &'static [Column],
+    /// The lists in its inventory.
+    pub children: &'static [Child],
+    /// The computed fields of its inventory.
+    pub derived: &'static [Derived],
+    /// Other names of relations in the paths of queries, as ZStack has them, each with the path
+    /// that it stands for.
+    pub aliases: &'static [(&'static str, &'static str)],
+    /// The steps from older stored forms.
+    pub upcasts: &'static [Upcast],
+}
+
+/// What counts a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// ZStack's name of it, such as `eip.num`.
+    pub name: &'static str,
+    /// How many a normal account may have.
+    pub default: u64,
+}
+
+impl ResourceDef {
+    /// Version of the stored form: it starts at 1.
+    #[must_use]
+    pub const fn version(&self) -> usize {
+        self.upcasts.len() + 1
+    }
+
+    /// All its columns, the common ones too.
+    pub fn columns(&self) -> impl Iterator<Item = &'static Column> + use<> {
+        self.own.iter().chain(self.also).chain(COMMON)
+    }
+
+    /// A column by its name in the API.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&'static Column> {
+        self.columns().find(|column| column.field.name == name)
+    }
+
+    /// Whether the API shows it.
+    #[must_use]
+    pub const fn is_shown(&self) -> bool {
+        !self.faces.is_empty()
+    }
+
+    /// The path of its first face; empty for what the API does not show.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        self.faces.first().map_or("", |face| face.path)
+    }
+}
+
+/// A field of a resource.
+#[derive(Debug)]
+pub struct Column {
+    /// Its name, type and meaning.
+    pub field: FieldDef,
+    /// Kept in the store, but not shown.
+    pub hidden: bool,
+    /// Queries find resources by it without looking at all of them. References are indexed anyway.
+    pub index: bool,
+    /// For references: what happens when what it points at is deleted.
+    pub on_delete: Option<OnDelete>,
+    /// Its value.
+    pub read: for<'a> fn(&'a Record) -> Plain<'a>,
+    /// Makes it point no longer at a resource; `false` if it cannot be empty.
+    pub detach: fn(&mut Record, Uuid) -> bool,
+}
+
+impl Column {
+    /// A column that is shown, and no reference.
+    #[must_use]
+    pub const fn computed(field: FieldDef, read: for<'a> fn(&'a Record) -> Plain<'a>) -> Self {
+        Self { field, hidden: false, index: false, on_delete: None, read, detach: |_, _| false }
+    }
+
+    /// The same, found by its values.
+    #[must_use]
+    pub const fn indexed(mut self) -> Self {
+        self.index = true;
+        self
+    }
+
+    /// The same, as a reference.
+    #[must_use]
+    pub const fn on_delete(mut self, rule: OnDelete) -> Self {
+        self.on_delete = Some(rule);
+        self
+    }
+
+    /// Whether the store finds resources by it.
+    #[must_use]
+    pub const fn is_indexed(&self) -> bool {
+        match self.on_delete {
+            Some(OnDelete::Keep) => false,
+            Some(_) => true,
+            None => self.index,
+        }
+    }
 }
 
 /// The declaration of a message.
@@ -61,11 +171,13 @@ pub struct MessageDef {
     /// Where, with `{placeholders}` that are fields of the message.
     pub path: &'static str,
     /// Where its fields are.
-    pub body: Body,
+    pub fields_in: FieldsIn,
     /// What kind of resource it makes; then it takes `resourceUuid` too.
     pub creates: Option<Kind>,
     /// Whether the answer is a job (202, then polling) or comes at once.
     pub answer: Answer,
+    /// Who may call it.
+    pub access: Access,
     /// What it does, in a sentence.
     pub doc: &'static str,
     /// Its fields.
@@ -87,7 +199,7 @@ pub enum Method {
 
 /// Where a message's fields are in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum FieldsIn {
     /// In the body, below this key: `params` or an action's name.
     Below(&'static str),
     /// In the path alone; the body holds tags at most.
@@ -105,139 +217,13 @@ pub enum Answer {
     Now,
 }
 
-/// The declaration of a field.
-#[derive(Debug)]
-pub struct FieldDef {
-    /// Its name in the API, such as `zoneUuid`.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: FieldType,
-    /// A message without it is refused.
-    pub required: bool,
-    /// Longest text, in characters.
-    pub max_len: usize,
-    /// Smallest and largest number.
-    pub range: Option<(i64, i64)>,
-    /// The values it may have, when there are only some.
-    pub one_of: &'static [&'static str],
-    /// What it points at.
-    pub refs: Option<Kind>,
-    /// Kept in the store, but not shown.
-    pub hidden: bool,
-    /// What it is, in a sentence.
-    pub doc: &'static str,
-}
-
-impl FieldDef {
-    /// Text, as in a path, a query string or a command line, as the JSON type that the field has.
-    /// What does not fit stays text, for the checks to refuse.
-    #[must_use]
-    pub fn from_text(&self, text: &str) -> Value {
-        match self.kind {
-            FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
-            FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-            FieldType::List(_) => text.split(',').map(str::trim).collect(),
-            _ => text.into(),
-        }
-    }
-}
-
-/// The type of a field, as the API sees it.
+/// Who may call a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldType {
-    /// A JSON string.
-    Text,
-    /// `true` or `false`.
-    Bool,
-    /// A whole number.
-    Integer,
-    /// 32 lower-case hex digits.
-    Uuid,
-    /// An IPv4 or IPv6 address.
-    Ip,
-    /// An IPv4 or IPv6 network with its prefix length.
-    Cidr,
-    /// A MAC address.
-    Mac,
-    /// A point in time.
-    Time,
-    /// A list of these.
-    List(&'static FieldType),
-    /// A structure of its own.
-    Object,
-}
-
-/// What a Rust type says about a field that has it.
-pub trait FieldValue {
-    /// The API's type.
-    const TYPE: FieldType;
-    /// Must be there.
-    const REQUIRED: bool = true;
-    /// The only values that it may have; empty: any.
-    const ONE_OF: &'static [&'static str] = &[];
-    /// What it points at.
-    const REFS: Option<Kind> = None;
-    /// The uuid that it points at.
-    fn reference(&self) -> Option<Uuid> {
-        None
-    }
-}
-
-macro_rules! plain {
-    ($($type:ty => $api:ident,)*) => {
-        $(impl FieldValue for $type { const TYPE: FieldType = FieldType::$api; })*
-    };
-}
-
-plain! {
-    String => Text, bool => Bool, u8 => Integer, u16 => Integer, u32 => Integer, u64 => Integer,
-    IpAddr => Ip, IpNet => Cidr, Mac => Mac, Timestamp => Time, Value => Object,
-    Uuid => Uuid, Kind => Text,
-}
-
-impl<R: Resource> FieldValue for Id<R> {
-    const TYPE: FieldType = FieldType::Uuid;
-    const REFS: Option<Kind> = Some(R::KIND);
-    fn reference(&self) -> Option<Uuid> {
-        Some(self.uuid())
-    }
-}
-
-impl<T: FieldValue> FieldValue for Option<T> {
-    const TYPE: FieldType = T::TYPE;
-    const REQUIRED: bool = false;
-    const ONE_OF: &'static [&'static str] = T::ONE_OF;
-    const REFS: Option<Kind> = T::REFS;
-    fn reference(&self) -> Option<Uuid> {
-        self.as_ref().and_then(T::reference)
-    }
-}
-
-impl<T: FieldValue> FieldValue for Vec<T> {
-    const TYPE: FieldType = FieldType::List(&T::TYPE);
-    const REQUIRED: bool = false;
-    const REFS: Option<Kind> = T::REFS;
-}
-
-/// Declares an enum whose variants are words of the API.
-#[macro_export]
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant,)* }
-
-        impl $name {
-            /// The word that the API uses.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word,)* }
-            }
-        }
-
-        impl $crate::declare::FieldValue for $name {
-            const TYPE: $crate::FieldType = $crate::FieldType::Text;
-            const ONE_OF: &'static [&'static str] = &[$($word,)*];
-        }
-    };
+pub enum Access {
+    /// Anybody, without a session.
+    Open,
+    /// Every account, for what it owns.
+    Account,
+    /// Accounts of the type `SystemAdmin`.
+    Admin,
 }

@@ -60,6 +60,8 @@ codes! {
     AuthenticationFailed = ("ID.1000", 401, "Unauthorized", 401),
     /// The session is unknown or expired.
     InvalidSession = ("ID.1001", 401, "Unauthorized", 401),
+    /// The account may not do that.
+    AccessDenied = ("ID.1002", 403, "Forbidden", 531),
     /// A project is at its limit.
     QuotaExceeded = ("ID.1003", 409, "OverQuota", 532),
     /// No VNI can be given.

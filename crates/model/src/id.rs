@@ -25,17 +25,18 @@ impl<R> Id<R> {
     }
 }
 
-/// Reads ZStack's form of a uuid: 32 lower-case hex digits, nothing else.
+/// Reads a uuid as people and programs write it: 32 hex digits, or with the four dashes of RFC 9562
+/// §4, in either case. It is always shown in ZStack's form.
 #[must_use]
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
-    let plain = text.len() == 32 && !text.bytes().any(|b| b.is_ascii_uppercase());
-    plain.then(|| Uuid::try_parse(text).ok()).flatten()
+    // The other lengths that the parser knows are in braces, or a URN.
+    matches!(text.len(), 32 | 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
 impl<R> FromStr for Id<R> {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_uuid(text).map(Self::new).ok_or("a uuid is 32 lower-case hex digits without dashes")
+        parse_uuid(text).map(Self::new).ok_or("is not a uuid, which is 32 hex digits")
     }
 }
 
@@ -90,5 +91,36 @@ impl<R> Ord for Id<R> {
 impl<R> hash::Hash for Id<R> {
     fn hash<H: hash::Hasher>(&self, state: &mut H) {
         self.uuid.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_common_form_is_read_and_zstacks_is_shown() {
+        let shown = "0123456789abcdef0123456789abcdef";
+        let forms = [
+            shown,
+            "0123456789ABCDEF0123456789ABCDEF",
+            "01234567-89ab-cdef-0123-456789abcdef",
+            "01234567-89AB-CDEF-0123-456789abcdef",
+        ];
+        for form in forms {
+            assert_eq!(form.parse::<Id<()>>().map(|id| id.to_string()), Ok(shown.to_owned()));
+        }
+        let odd = [
+            "",
+            "0123456789abcdef0123456789abcde",
+            "0123456789abcdef0123456789abcdeg",
+            "0123456789abcdef0123456789abcdef0123",
+            "0123456-789ab-cdef-0123-456789abcdef",
+            "{0123456789abcdef0123456789abcdef}",
+            " 0123456789abcdef0123456789abcde",
+        ];
+        for form in odd {
+            assert!(parse_uuid(form).is_none(), "{form}");
+        }
     }
 }

@@ -5,17 +5,30 @@
 
 extern crate self as model;
 
+pub mod claim;
 pub mod declare;
 pub mod error;
+pub mod field;
 pub mod id;
 pub mod mac;
+mod plain;
+pub mod record;
+pub mod relation;
 pub mod resource;
+pub mod shown;
 pub mod status;
 pub mod time;
+mod update;
 
-pub use declare::{FieldDef, FieldType, Message, MessageDef, Resource, ResourceDef};
+pub use claim::Claim;
+pub use declare::{Message, MessageDef, Resource, ResourceDef};
 pub use error::{Code, Error, Result};
+pub use field::{FieldDef, FieldType};
 pub use id::Id;
 pub use mac::Mac;
-pub use resource::{Kind, Record};
+pub use plain::Plain;
+pub use record::{Meta, Record};
+pub use relation::{AnyId, Relation};
+pub use resource::Kind;
 pub use time::Timestamp;
+pub use update::Update;

@@ -1,9 +1,15 @@
 //! What hosts report. Status is level-triggered, kept in memory, and never needed to decide config.
 //!
-//! `link` writes the board, `control` and `api` read it: data flows one way.
+//! `link` writes the board, `control` and `api` read it: data flows one way. A clone of the board
+//! is free and shares everything, so readers take one and look at it as long as they like.
+//!
+//! Hosts are known by object: one that is told of a change has it *pending* until it confirms it,
+//! and *failed* as long as it says that the object is not as it must be, there or gone. An object
+//! is *settled* on a host when it is neither.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use uuid::Uuid;
 
 use crate::{Id, resource::host::Host};
@@ -11,54 +17,301 @@ use crate::{Id, resource::host::Host};
 /// What is known of every host right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Board {
-    /// By host; a host that never connected has no entry.
-    pub hosts: BTreeMap<Id<Host>, HostStatus>,
+    /// The store's revision up to which it is known what hosts must hold: what a later one changes
+    /// is not pending yet.
+    pub revision: u64,
+    /// The revision that the server started with. What it told hosts before is not known: a host
+    /// has to confirm what it holds.
+    pub first: u64,
+    hosts: OrdMap<Id<Host>, HostStatus>,
+    /// The hosts on which each object is not settled.
+    unsettled: OrdMap<Uuid, OrdSet<Id<Host>>>,
+    /// The hosts of which it is not known any more what was pending.
+    forgetful: OrdSet<Id<Host>>,
+    unheard: HostStatus,
 }
 
-/// What is known of one host.
+/// What is known of one host. A clone is free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostStatus {
     /// Its agent's stream is open.
     pub connected: bool,
-    /// The store revision up to which it has applied all that concerns it.
-    pub acked_revision: u64,
-    /// It holds exactly what the server compiled for it (digests agree), at `acked_revision`.
+    /// It has confirmed what it was told since the server started. Until then nobody knows what
+    /// it may still hold of what it was told before.
+    pub confirmed: bool,
+    /// What was pending up to this revision is not known any more, until it has confirmed.
+    pub forgot: u64,
+    /// How often it has connected, or said what became of what it was told.
+    pub heard: u64,
+    /// It holds exactly what it was told last, and its data plane too (digests agree).
     pub agrees: bool,
+    /// Objects that have changed for it, and that it has not confirmed since.
+    pub pending: OrdMap<Uuid, Pending>,
+    /// Objects that are not as they must be, with the reason; under its own uuid what concerns
+    /// the host as a whole.
+    pub failed: OrdMap<Uuid, Arc<str>>,
     /// Instances that run, and NICs that are up.
-    pub up: BTreeSet<Uuid>,
-    /// Objects that it could not apply, with the reason.
-    pub failed: BTreeMap<Uuid, String>,
+    pub up: OrdSet<Uuid>,
+    /// Why it is told nothing, if so.
+    pub refused: Option<Arc<str>>,
 }
 
-/// Of a host that has never been heard of.
-const UNHEARD: &HostStatus = &HostStatus {
-    connected: false,
-    acked_revision: 0,
-    agrees: false,
-    up: BTreeSet::new(),
-    failed: BTreeMap::new(),
-};
+/// When an object has changed for a host that has not confirmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Nothing before this revision is waited for.
+    pub since: u64,
+    /// The newest revision that changed it.
+    pub last: u64,
+}
+
+/// Why an object is not settled on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsettled<'a> {
+    /// The host has not confirmed it.
+    Pending,
+    /// It is not as it must be, for this reason.
+    Failed(&'a str),
+}
+
+/// Why a host holds up whoever waits for what a revision did to some objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle<'a> {
+    /// It is not known yet what the revision changes for hosts.
+    Uncompiled,
+    /// It is not known what the host was told of and has not confirmed.
+    Forgotten,
+    /// This object is not settled on the host.
+    Object(Uuid, Unsettled<'a>),
+}
 
 impl Board {
-    /// What is known of `host`. A host's sets may be large: look, do not copy.
+    /// What is known of `host`.
     #[must_use]
     pub fn status(&self, host: Id<Host>) -> &HostStatus {
-        self.hosts.get(&host).unwrap_or(UNHEARD)
+        self.hosts.get(&host).unwrap_or(&self.unheard)
+    }
+
+    /// Whether `host` has last said that it holds all that concerns it up to `revision`, and
+    /// exactly that.
+    #[must_use]
+    pub fn is_synced(&self, host: Id<Host>, revision: u64) -> bool {
+        let status = self.status(host);
+        let settled = status.pending.is_empty() && status.failed.is_empty();
+        self.revision >= revision && status.confirmed && status.agrees && settled
+    }
+
+    /// The revision up to which `host` has confirmed all that concerns it, 0 if none.
+    #[must_use]
+    pub fn confirmed_revision(&self, host: Id<Host>) -> u64 {
+        let status = self.status(host);
+        if !status.confirmed {
+            return 0;
+        }
+        let first = status.pending.values().map(|pending| pending.since).min();
+        first.map_or(self.revision, |first| first.saturating_sub(1))
+    }
+
+    /// The hosts that were told of an object, that it is there or that it is gone, and on which it
+    /// is not so, as far as is known. It says nothing of hosts that have not confirmed what they
+    /// hold since the server started.
+    pub fn unsettled(&self, object: Uuid) -> impl Iterator<Item = Id<Host>> {
+        self.unsettled.get(&object).into_iter().flatten().copied()
+    }
+
+    /// The hosts that may have been told of what `revision` changed, and of which that is not known
+    /// any more. Few, if any: hosts that have confirmed nothing for very many changes.
+    pub fn forgetful(&self, revision: u64) -> impl Iterator<Item = Id<Host>> {
+        let may = move |host: &Id<Host>| revision <= self.status(*host).forgot;
+        self.forgetful.iter().copied().filter(may)
+    }
+
+    /// Why `host` holds up whoever waits for what `revision` did to these objects. A host that was
+    /// told nothing of them does not, connected or not.
+    #[must_use]
+    pub fn obstacle(
+        &self,
+        host: Id<Host>,
+        objects: &[Uuid],
+        revision: u64,
+    ) -> Option<Obstacle<'_>> {
+        if self.revision < revision {
+            return Some(Obstacle::Uncompiled);
+        }
+        let status = self.status(host);
+        if !status.confirmed && revision <= self.first.max(status.forgot) {
+            return Some(Obstacle::Forgotten);
+        }
+        let first = |object: &Uuid| Some((*object, status.unsettled(*object, revision)?));
+        objects.iter().find_map(first).map(|(object, why)| Obstacle::Object(object, why))
+    }
+
+    /// Writes down what is known of a host. Costs what has changed of it.
+    pub fn put(&mut self, host: Id<Host>, status: HostStatus) {
+        let before = self.status(host);
+        let mut touched = keys(before.pending.diff(&status.pending));
+        touched.extend(keys(before.failed.diff(&status.failed)));
+        for object in touched {
+            self.index(host, object, !status.is_settled(object));
+        }
+        match status.forgot > 0 && !status.confirmed {
+            true => self.forgetful.insert(host),
+            false => self.forgetful.remove(&host),
+        };
+        self.hosts.insert(host, status);
+    }
+
+    /// Forgets a host.
+    pub fn remove(&mut self, host: Id<Host>) {
+        self.put(host, HostStatus::default());
+        self.hosts.remove(&host);
+    }
+
+    fn index(&mut self, host: Id<Host>, object: Uuid, unsettled: bool) {
+        if unsettled {
+            self.unsettled.entry(object).or_default().insert(host);
+        } else if let Some(hosts) = self.unsettled.get_mut(&object) {
+            hosts.remove(&host);
+            if hosts.is_empty() {
+                self.unsettled.remove(&object);
+            }
+        }
+    }
+}
+
+/// The keys that were added, changed or taken out.
+fn keys<'a, V: PartialEq + 'a>(
+    difference: impl Iterator<Item = DiffItem<'a, 'a, Uuid, V>>,
+) -> Vec<Uuid> {
+    let key = |item| match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
+        DiffItem::Update { new: (key, _), .. } => *key,
+    };
+    difference.map(key).collect()
+}
+
+impl HostStatus {
+    /// Whether the host has nothing left to say about an object.
+    #[must_use]
+    pub fn is_settled(&self, object: Uuid) -> bool {
+        !self.pending.contains_key(&object) && !self.failed.contains_key(&object)
+    }
+
+    /// Why an object is not what `revision` made of it, if so.
+    #[must_use]
+    pub fn unsettled(&self, object: Uuid, revision: u64) -> Option<Unsettled<'_>> {
+        if let Some(reason) = self.failed.get(&object) {
+            return Some(Unsettled::Failed(reason));
+        }
+        let pending = self.pending.get(&object)?;
+        (pending.since <= revision).then_some(Unsettled::Pending)
+    }
+
+    /// Whether these objects are what `revision`, or a later one, made of them.
+    #[must_use]
+    pub fn settled(&self, objects: &[Uuid], revision: u64) -> bool {
+        objects.iter().all(|object| self.unsettled(*object, revision).is_none())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
+
+    fn host(number: u128) -> Id<Host> {
+        Id::new(Uuid::from_u128(number))
+    }
+
+    const OBJECT: Uuid = Uuid::from_u128(7);
+
+    fn pending(since: u64, last: u64) -> HostStatus {
+        let pending = [(OBJECT, Pending { since, last })].into_iter().collect();
+        HostStatus { confirmed: true, pending, ..HostStatus::default() }
+    }
 
     #[test]
     fn nothing_is_known_of_a_host_that_was_never_heard_of() {
-        let host = Id::new(Uuid::from_u128(1));
-        assert_eq!(*Board::default().status(host), HostStatus::default());
-        let known = HostStatus { acked_revision: 7, ..HostStatus::default() };
-        let board = Board { hosts: [(host, known.clone())].into() };
-        assert_eq!(*board.status(host), known);
+        let mut board = Board::default();
+        assert_eq!(*board.status(host(1)), HostStatus::default());
+        board.put(host(1), pending(3, 3));
+        assert_eq!(*board.status(host(1)), pending(3, 3));
+        board.remove(host(1));
+        assert_eq!(board, Board::default(), "and nothing is left of one that is gone");
+    }
+
+    #[test]
+    fn an_object_is_unsettled_where_it_is_pending_or_failed() {
+        let mut board = Board::default();
+        let failed = [(OBJECT, Arc::from("busy"))].into_iter().collect();
+        let failing = HostStatus { failed, ..HostStatus::default() };
+        board.put(host(1), pending(3, 3));
+        board.put(host(2), failing.clone());
+        board.put(host(3), HostStatus::default());
+        let unsettled = |board: &Board| board.unsettled(OBJECT).collect::<Vec<_>>();
+        assert_eq!(unsettled(&board), [host(1), host(2)]);
+        board.put(host(1), failing);
+        assert_eq!(unsettled(&board), [host(1), host(2)], "confirmed, and not done");
+        board.put(host(2), HostStatus::default());
+        board.remove(host(1));
+        assert_eq!(unsettled(&board), []);
+    }
+
+    #[test]
+    fn a_later_change_is_not_waited_for() {
+        let status = pending(5, 9);
+        let cases = [(4, None), (5, Some(Unsettled::Pending)), (9, Some(Unsettled::Pending))];
+        for (revision, expected) in cases {
+            assert_eq!(status.unsettled(OBJECT, revision), expected, "{revision}");
+        }
+        assert!(status.settled(&[Uuid::nil()], 9));
+    }
+
+    #[test]
+    fn what_holds_up_is_told_in_the_order_in_which_it_is_known() {
+        let mut board = Board { revision: 4, first: 2, ..Board::default() };
+        let of = |board: &Board, revision| match board.obstacle(host(1), &[OBJECT], revision) {
+            None => "nothing",
+            Some(Obstacle::Uncompiled) => "uncompiled",
+            Some(Obstacle::Forgotten) => "forgotten",
+            Some(Obstacle::Object(object, _)) if object == OBJECT => "object",
+            Some(Obstacle::Object(..)) => "other",
+        };
+        assert_eq!(of(&board, 4), "nothing", "a host that was told nothing");
+        assert_eq!(of(&board, 2), "forgotten", "what the server did not see itself");
+        assert_eq!(of(&board, 5), "uncompiled");
+        board.put(host(1), pending(4, 4));
+        assert_eq!((of(&board, 3), of(&board, 4)), ("nothing", "object"));
+        let forgetful = HostStatus { forgot: 3, confirmed: false, ..pending(4, 4) };
+        board.put(host(1), forgetful);
+        assert_eq!((of(&board, 3), of(&board, 4)), ("forgotten", "object"));
+        let forgetful = |revision| board.forgetful(revision).collect::<Vec<_>>();
+        assert_eq!((forgetful(3), forgetful(4)), (vec![host(1)], vec![]));
+    }
+
+    #[test]
+    fn a_host_has_confirmed_what_comes_before_the_first_that_it_has_not() {
+        let mut board = Board { revision: 9, ..Board::default() };
+        assert_eq!(board.confirmed_revision(host(1)), 0);
+        board.put(host(1), HostStatus { confirmed: true, ..HostStatus::default() });
+        assert_eq!(board.confirmed_revision(host(1)), 9);
+        board.put(host(1), pending(5, 9));
+        assert_eq!(board.confirmed_revision(host(1)), 4);
+    }
+
+    #[test]
+    fn a_host_is_synced_if_it_agrees_and_nothing_is_open() {
+        let good = HostStatus { confirmed: true, agrees: true, ..HostStatus::default() };
+        let cases = [
+            (good.clone(), 9, true),
+            (good.clone(), 10, false),
+            (HostStatus { agrees: false, ..good.clone() }, 9, false),
+            (HostStatus { confirmed: false, ..good.clone() }, 9, false),
+            (HostStatus { agrees: true, ..pending(5, 9) }, 9, false),
+        ];
+        for (status, revision, expected) in cases {
+            let mut board = Board { revision: 9, ..Board::default() };
+            board.put(host(1), status);
+            assert_eq!(board.is_synced(host(1), revision), expected);
+        }
     }
 }

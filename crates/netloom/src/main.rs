@@ -2,8 +2,11 @@
 
 mod agent;
 mod data;
+mod descriptors;
 mod inspect;
+mod installation;
 mod lab;
+mod password;
 mod runtime;
 mod server;
 
@@ -25,6 +28,8 @@ struct Arguments {
 enum Verb {
     /// Run the server in the foreground: REST for people, gRPC for agents.
     Server(server::Arguments),
+    /// Give the account admin a new password, while the server is stopped.
+    ResetPassword(password::Arguments),
     /// Run a host's agent in the foreground.
     Agent(agent::Arguments),
     /// On a host: what its data plane should hold, holds, and dropped. Needs no agent.
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.verb {
         Verb::Server(arguments) => server::run(arguments),
+        Verb::ResetPassword(arguments) => password::reset(&arguments),
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
@@ -66,6 +72,8 @@ mod tests {
     fn every_form_of_the_command_line_is_understood() {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap().verb;
         assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
+        assert!(matches!(parse("netloom server --data d --new-ca"), Verb::Server(_)));
+        assert!(matches!(parse("netloom reset-password --data d"), Verb::ResetPassword(_)));
         assert!(matches!(parse("netloom agent --enrol f"), Verb::Agent(_)));
         assert!(matches!(parse("netloom inspect -o json"), Verb::Inspect(_)));
         assert!(matches!(parse("netloom lab check -o json"), Verb::Lab(_)));

@@ -2,27 +2,29 @@
 //! to stop.
 
 use std::{
-    fs, io,
-    io::Write,
+    io,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use api::{Door, Enrolment};
+use api::Limits;
 use clap::Args;
-use control::{Jobs, account, releaser, secret};
+use control::{Enrolment, Gate, Jobs, releaser};
 use hostnet::Namespace;
 use link::Pki;
-use model::{Kind, Record, status::Board};
-use store::{Read, Store};
+use model::{Record, status::Board};
+use store::Store;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, data, runtime};
+use crate::{
+    Failure, descriptors,
+    installation::{self, OnLoss},
+    runtime,
+};
 
 /// How often jobs that are long over are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -45,20 +47,35 @@ pub(crate) struct Arguments {
     /// Open the agents' socket in this network namespace (its name in /run/netns).
     #[arg(long)]
     link_netns: Option<String>,
+    /// Make a new certificate authority, because pki/ is lost. Every host must enrol again.
+    #[arg(long)]
+    new_ca: bool,
+    /// The database was restored from a backup that is older than what hosts have seen: make them
+    /// what it says. What was made since is lost to the server and removed from the hosts.
+    #[arg(long)]
+    accept_older_database: bool,
+    /// REST connections at a time [default: what the limit on open files allows, at most 4096].
+    #[arg(long)]
+    connections_max: Option<usize>,
+    /// REST connections of one address at a time; loopback, where proxies are, is exempt.
+    #[arg(long, default_value_t = Limits::default().connections_per_source_max)]
+    connections_per_source_max: usize,
+    /// A TLS proxy on this machine appends its client's address to X-Forwarded-For: believe it.
+    #[arg(long)]
+    forwarded_for: bool,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
+    let limits = limits(&arguments)?;
     let rest = listen_rest(arguments.listen)?;
     let agents = listen_agents(&arguments, rest.local_addr()?)?;
     let advertised = advertised(&arguments, agents.local_addr()?)?;
-    data::open(&arguments.data)?;
-    let engine = store::Sqlite::open(arguments.data.join(data::STORE))?;
-    let store: Store<Record> = Store::open(Box::new(engine))?;
-    create_admin(&store, &arguments.data)?;
-    let pki = Pki::open(&arguments.data.join("pki"), runtime::now())?;
+    let on_loss = if arguments.new_ca { OnLoss::MakeAnew } else { OnLoss::Refuse };
+    let (store, pki) = installation::open(&arguments.data, on_loss, runtime::now())?;
     let enrolment = Enrolment { server: advertised, ca: pki.certificate().to_owned() };
-    let sockets = Sockets { rest, agents };
+    let accept_older = arguments.accept_older_database;
+    let sockets = Sockets { rest, agents, limits, accept_older };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(sockets, store, pki, enrolment))?;
     Ok(ExitCode::SUCCESS)
@@ -67,6 +84,25 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 struct Sockets {
     rest: TcpListener,
     agents: TcpListener,
+    limits: Limits,
+    accept_older: bool,
+}
+
+/// How many connections the door takes, as far as files may be opened.
+fn limits(arguments: &Arguments) -> Result<Limits, Failure> {
+    let defaults = Limits::default();
+    let wanted = arguments.connections_max.unwrap_or(defaults.connections_max);
+    let connections_max = descriptors::share(descriptors::raise()?, wanted)?;
+    if connections_max < wanted {
+        tracing::warn!(
+            wanted,
+            connections_max,
+            "the limit on open files is low: fewer REST connections are taken"
+        );
+    }
+    let connections_per_source_max = arguments.connections_per_source_max.max(1);
+    let believe_forwarded_for = arguments.forwarded_for;
+    Ok(Limits { connections_max, connections_per_source_max, believe_forwarded_for, ..defaults })
 }
 
 fn advertised(arguments: &Arguments, bound: SocketAddr) -> Result<String, Failure> {
@@ -113,28 +149,6 @@ fn taken(address: SocketAddr, option: &str, cause: &io::Error) -> Failure {
     format!("cannot listen on {address}: {cause}; {hint} with {option}").into()
 }
 
-/// At the first start: a random password into `DIR/admin-password`, its hash into the store. In
-/// this order: after a crash in between, the next start does it again.
-fn create_admin(store: &Store<Record>, data: &Path) -> Result<(), Failure> {
-    if store.snapshot().list(Kind::Account).next().is_some() {
-        return Ok(());
-    }
-    let password = secret::random()?;
-    let path = data.join("admin-password");
-    let unwritable = |cause: io::Error| format!("cannot write {}: {cause}", path.display());
-    let mut file = fs::OpenOptions::new();
-    let file = file.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    let write = |mut file: fs::File| {
-        file.write_all(password.as_bytes())?;
-        file.sync_all()
-    };
-    file.and_then(write).map_err(unwritable)?;
-    let hash = account::hash(&account::client_digest(&password))?;
-    account::create_admin(store, &hash, runtime::now())?;
-    tracing::info!(file = %path.display(), "made the account admin; its password is in the file");
-    Ok(())
-}
-
 async fn serve(
     sockets: Sockets,
     store: Store<Record>,
@@ -144,13 +158,19 @@ async fn serve(
     let stop = CancellationToken::new();
     let (board, reports) = watch::channel(Board::default());
     let jobs = Jobs::new(store.clone(), reports.clone(), runtime::now);
-    let door = Arc::new(Door::new(jobs, enrolment));
+    let gate = Arc::new(Gate::new(jobs, enrolment));
     let mut parts: JoinSet<Result<(), String>> = JoinSet::new();
     let text = |error: &dyn std::error::Error| error.to_string();
 
     tracing::info!(rest = %sockets.rest.local_addr()?, agents = %sockets.agents.local_addr()?,
         "serving");
-    let agents = link::Config { listener: sockets.agents, pki, clock: runtime::now };
+    let agents = link::Config {
+        listener: sockets.agents,
+        pki,
+        clock: runtime::now,
+        lineage: store.lineage(),
+        accept_older: sockets.accept_older,
+    };
     let serving = link::serve(agents, store.clone(), board, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
     let releasing = releaser::run(store, reports, stop.clone());
@@ -158,8 +178,8 @@ async fn serve(
         releasing.await;
         Ok(())
     });
-    parts.spawn(sweep(Arc::clone(&door), stop.clone()));
-    let serving = api::serve(sockets.rest, door, stop.clone());
+    parts.spawn(sweep(Arc::clone(&gate), stop.clone()));
+    let serving = api::serve(sockets.rest, gate, sockets.limits, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
 
     // Whatever ends first ends all: a server with half of its parts would only look alive.
@@ -179,10 +199,10 @@ fn flatten(part: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(
     Ok(part??)
 }
 
-async fn sweep(door: Arc<Door>, stop: CancellationToken) -> Result<(), String> {
+async fn sweep(gate: Arc<Gate>, stop: CancellationToken) -> Result<(), String> {
     let mut tick = tokio::time::interval(SWEEP_EVERY);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Err(error) = door.jobs.sweep().await {
+        if let Err(error) = gate.jobs.sweep().await {
             tracing::warn!(%error, "old jobs are kept for now");
         }
     }

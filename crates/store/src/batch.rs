@@ -4,7 +4,6 @@
 
 use std::{
     any::Any,
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -12,9 +11,10 @@ use std::{
 use model::{Code, Error, Result};
 
 use crate::{
-    Change, Committed, LogRecord, Row, Tx,
-    log::{Key, Writes},
+    Change, Committed, LogRecord, Row, Taken, Tx,
+    log::{Marks, Writes},
     state::State,
+    tx::Finished,
 };
 
 /// Most keys that one transaction may write.
@@ -66,7 +66,7 @@ where
 /// A transaction that has run and is not durable yet.
 pub(crate) struct Slot<R: Row> {
     pub(crate) work: Box<dyn Work<R>>,
-    touched: BTreeSet<Key<R::Kind>>,
+    touched: Marks<R>,
     writes: Writes<R>,
     /// `None`: it wrote nothing, and makes no revision.
     pub(crate) record: Option<LogRecord>,
@@ -80,28 +80,31 @@ impl<R: Row> Slot<R> {
     pub(crate) fn run(mut work: Box<dyn Work<R>>, base: &State<R>) -> Self {
         let mut tx = Tx::new(base);
         let keep = work.run(&mut tx);
-        let (touched, mut writes) = tx.finish(base);
-        let record = if keep { encode(&writes, base.revision + 1) } else { Ok(None) };
+        let Finished { touched, writes, changes, after } = tx.finish(base);
+        let record = if keep { encode(&writes, after.revision) } else { Ok(None) };
         let record = record.unwrap_or_else(|error| {
             work.fail(error);
             None
         });
-        if record.is_none() {
-            writes = Writes::new();
+        if record.is_some() {
+            return Self { work, touched, writes, record, changes, after };
         }
-        let none = Arc::from(Vec::new());
-        let mut slot = Self { work, touched, writes, record, changes: none, after: base.clone() };
-        slot.reapply(base);
-        slot
+        let (writes, changes, after) = (Writes::new(), Arc::from([]), base.clone());
+        Self { work, touched, writes, record, changes, after }
     }
 
     /// The same writes on another state, in which nothing that it touched has changed.
-    fn reapply(&mut self, base: &State<R>) {
+    fn reapply(&mut self, base: &State<R>) -> Result<(), Taken<R>> {
         self.after = base.clone();
         if let Some(record) = &mut self.record {
-            self.changes = self.after.apply(&self.writes);
+            self.changes = self.after.apply(&self.writes)?;
             record.revision = self.after.revision;
         }
+        Ok(())
+    }
+
+    fn marks(&self) -> Marks<R> {
+        self.writes.marks(&self.changes)
     }
 }
 
@@ -118,24 +121,27 @@ fn encode<R: Row>(writes: &Writes<R>, revision: u64) -> Result<Option<LogRecord>
     writes.encode(revision).map(Some).map_err(broken)
 }
 
-/// The keys that other servers have written since a batch ran.
-#[derive(Debug)]
-pub(crate) enum Dirty<K> {
-    Keys(BTreeSet<Key<K>>),
+/// What other servers have written since a batch ran.
+pub(crate) enum Dirty<R: Row> {
+    Marks(Marks<R>),
     /// The log was too short to tell.
     Everything,
 }
 
-impl<K: Ord> Dirty<K> {
-    pub(crate) fn add(&mut self, keys: impl Iterator<Item = Key<K>>) {
-        if let Dirty::Keys(dirty) = self {
-            dirty.extend(keys);
+impl<R: Row> Dirty<R> {
+    pub(crate) fn nothing() -> Self {
+        Dirty::Marks(Marks::<R>::new())
+    }
+
+    pub(crate) fn add(&mut self, marks: Marks<R>) {
+        if let Dirty::Marks(dirty) = self {
+            dirty.extend(marks);
         }
     }
 
-    fn meets(&self, touched: &BTreeSet<Key<K>>) -> bool {
+    fn meets(&self, touched: &Marks<R>) -> bool {
         match self {
-            Dirty::Keys(dirty) => !dirty.is_disjoint(touched),
+            Dirty::Marks(dirty) => !dirty.is_disjoint(touched),
             Dirty::Everything => true,
         }
     }
@@ -147,17 +153,17 @@ impl<K: Ord> Dirty<K> {
 pub(crate) fn rebase<R: Row>(
     batch: Vec<Slot<R>>,
     base: &State<R>,
-    mut dirty: Dirty<R::Kind>,
+    mut dirty: Dirty<R>,
 ) -> Vec<Slot<R>> {
     let mut head = base.clone();
     let mut moved = Vec::with_capacity(batch.len());
     for mut slot in batch {
-        if dirty.meets(&slot.touched) {
-            dirty.add(slot.writes.keys());
+        let before = slot.marks();
+        // A claim that is taken by now has been touched: the second question is a safeguard.
+        if dirty.meets(&slot.touched) || slot.reapply(&head).is_err() {
+            dirty.add(before);
             slot = Slot::run(slot.work, &head);
-            dirty.add(slot.writes.keys());
-        } else {
-            slot.reapply(&head);
+            dirty.add(slot.marks());
         }
         head = slot.after.clone();
         moved.push(slot);

@@ -5,26 +5,31 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IntoDeserializer},
+};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
-use crate::Row;
+use crate::{Change, Row};
 
 /// What two transactions can conflict about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Key<K> {
+pub(crate) enum Mark<K, C> {
     Row(K, Uuid),
-    Claim(Arc<str>),
+    Claim(C),
     Counter(Arc<str>),
     Fence(Arc<str>),
 }
 
-/// One transaction's writes, last value of each key.
+/// The marks of a row type's transactions.
+pub(crate) type Marks<R> = BTreeSet<Mark<<R as Row>::Kind, <R as Row>::Claim>>;
+
+/// One transaction's writes, last value of each.
 #[derive(Debug)]
 pub(crate) struct Writes<R: Row> {
     pub(crate) rows: BTreeMap<(R::Kind, Uuid), Option<Arc<R>>>,
-    pub(crate) claims: BTreeMap<Arc<str>, Option<Uuid>>,
     pub(crate) counters: BTreeMap<Arc<str>, u64>,
     pub(crate) fences: BTreeSet<Arc<str>>,
 }
@@ -37,13 +42,10 @@ pub struct LogRecord {
     /// Rows put and deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<RowChange>,
-    /// Claims taken (owner) and given up (`None`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<(String, Option<Uuid>)>,
     /// Counters and the last number each has given out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<(String, u64)>,
-    /// Fences touched. They are kept nowhere else: only other transactions' conflicts need them.
+    /// Fences touched. They are kept nowhere else: only other servers' conflicts need them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fences: Vec<String>,
 }
@@ -55,44 +57,40 @@ pub struct RowChange {
     pub kind: String,
     /// Its id.
     pub id: Uuid,
-    /// The row as JSON; `None`: deleted.
+    /// The row's durable form; `None`: deleted.
     pub value: Option<Box<RawValue>>,
 }
 
 impl<R: Row> Writes<R> {
     pub(crate) fn new() -> Self {
-        Self {
-            rows: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            fences: BTreeSet::new(),
-        }
+        Self { rows: BTreeMap::new(), counters: BTreeMap::new(), fences: BTreeSet::new() }
     }
 
     /// How many keys are written.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len() + self.claims.len() + self.counters.len() + self.fences.len()
+        self.rows.len() + self.counters.len() + self.fences.len()
     }
 
-    /// Every key that is written.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = Key<R::Kind>> {
-        let rows = self.rows.keys().map(|&(kind, id)| Key::Row(kind, id));
-        let claims = self.claims.keys().map(|key| Key::Claim(Arc::clone(key)));
-        let counters = self.counters.keys().map(|name| Key::Counter(Arc::clone(name)));
-        let fences = self.fences.iter().map(|name| Key::Fence(Arc::clone(name)));
-        rows.chain(claims).chain(counters).chain(fences)
+    /// Everything that is written: also every claim that `changes`, which these writes have made,
+    /// have taken or given up.
+    pub(crate) fn marks(&self, changes: &[Change<R>]) -> Marks<R> {
+        let rows = self.rows.keys().map(|&(kind, id)| Mark::Row(kind, id));
+        let both = changes.iter().flat_map(|change| [&change.before, &change.after]);
+        let claims = both.flatten().flat_map(|row| row.claims()).map(Mark::Claim);
+        let counters = self.counters.keys().map(|name| Mark::Counter(Arc::clone(name)));
+        let fences = self.fences.iter().map(|name| Mark::Fence(Arc::clone(name)));
+        rows.chain(claims).chain(counters).chain(fences).collect()
     }
 
     /// The durable form.
     pub(crate) fn encode(&self, revision: u64) -> serde_json::Result<LogRecord> {
         let rows = self.rows.iter().map(|(&(kind, id), row)| {
-            let value = row.as_deref().map(serde_json::value::to_raw_value).transpose()?;
+            let value = row.as_deref().map(R::encode).transpose()?;
             Ok(RowChange { kind: kind_name(kind)?, id, value })
         });
         Ok(LogRecord {
             revision,
             rows: rows.collect::<serde_json::Result<_>>()?,
-            claims: self.claims.iter().map(|(key, owner)| (key.to_string(), *owner)).collect(),
             counters: self.counters.iter().map(|(name, last)| (name.to_string(), *last)).collect(),
             fences: self.fences.iter().map(ToString::to_string).collect(),
         })
@@ -101,21 +99,21 @@ impl<R: Row> Writes<R> {
     /// Reads the durable form.
     pub(crate) fn decode(record: &LogRecord) -> serde_json::Result<Self> {
         let rows = record.rows.iter().map(|change| {
-            let kind = serde_json::from_value(Value::String(change.kind.clone()))?;
-            let row = change.value.as_ref().map(|json| serde_json::from_str(json.get()));
-            Ok(((kind, change.id), row.transpose()?.map(Arc::new)))
+            let kind = kind_of(&change.kind)?;
+            let row = change.value.as_ref().map(|json| R::decode(kind, json)).transpose()?;
+            Ok(((kind, change.id), row.map(Arc::new)))
         });
         Ok(Self {
             rows: rows.collect::<serde_json::Result<_>>()?,
-            claims: record
-                .claims
-                .iter()
-                .map(|(key, owner)| (key.as_str().into(), *owner))
-                .collect(),
             counters: record.counters.iter().map(|(name, n)| (name.as_str().into(), *n)).collect(),
             fences: record.fences.iter().map(|name| name.as_str().into()).collect(),
         })
     }
+}
+
+/// A table by its name.
+pub(crate) fn kind_of<K: DeserializeOwned>(name: &str) -> serde_json::Result<K> {
+    K::deserialize(name.into_deserializer())
 }
 
 fn kind_name<K: Serialize>(kind: K) -> serde_json::Result<String> {

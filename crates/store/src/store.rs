@@ -10,13 +10,13 @@ use std::{
 
 use model::{Code, Error, Result};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::{
     Engine, Memory, Row, Snapshot, Tx, Watch,
     batch::{Call, Work},
-    state::State,
     watch::Shared,
-    writer::{Job, Writer, undecodable},
+    writer::{Job, Writer, load},
 };
 
 /// How many transactions may wait for the writer thread. When there are more, new ones are refused
@@ -40,6 +40,7 @@ pub struct Committed<T> {
 }
 
 struct Inner<R: Row> {
+    lineage: Uuid,
     shared: Arc<Shared<R>>,
     /// `None` only while it is dropped.
     jobs: Option<SyncSender<Job<R>>>,
@@ -50,11 +51,11 @@ impl<R: Row> Store<R> {
     /// Loads the state and starts the writer thread.
     ///
     /// # Errors
-    /// [`Code::StoreUnavailable`], when the engine cannot be read, or holds rows that this version
-    /// does not understand.
+    /// [`Code::StoreUnavailable`], when the engine cannot be read, holds rows that this version does
+    /// not understand, or is damaged: two of its rows hold one claim.
     pub fn open(mut engine: Box<dyn Engine>) -> Result<Self> {
-        let state = State::decode(engine.load()?).map_err(|error| undecodable(&error))?;
-        let snapshot = Snapshot(Arc::new(state));
+        let lineage = engine.lineage();
+        let snapshot = Snapshot(Arc::new(load(engine.as_mut())?));
         let shared = Arc::new(Shared::new(snapshot.clone()));
         let (jobs, waiting) = mpsc::sync_channel(QUEUE_CAPACITY);
         let writer = Writer::new(engine, snapshot, Arc::clone(&shared), waiting);
@@ -62,7 +63,8 @@ impl<R: Row> Store<R> {
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| unavailable("the writer thread cannot be started").cause(e))?;
-        Ok(Self { inner: Arc::new(Inner { shared, jobs: Some(jobs), writer: Some(writer) }) })
+        let inner = Inner { lineage, shared, jobs: Some(jobs), writer: Some(writer) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// An empty store of its own in memory, for tests.
@@ -71,6 +73,13 @@ impl<R: Row> Store<R> {
     /// As [`open`](Self::open).
     pub fn in_memory() -> Result<Self> {
         Self::open(Box::new(Memory::new()))
+    }
+
+    /// Drawn at random when the store was made. A store with another lineage is no continuation of
+    /// this one, whatever its revision.
+    #[must_use]
+    pub fn lineage(&self) -> Uuid {
+        self.inner.lineage
     }
 
     /// The state as of the last durable transaction. Never waits for a writer.

@@ -1,73 +1,79 @@
 //! A transaction: reads its own writes, and remembers what it touched.
 
-use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 
+use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    Read, Row,
-    log::{Key, Writes},
+    Change, Key, Read, Row,
+    log::{Mark, Marks, Writes},
+    read::untracked_reads,
     state::State,
 };
 
-/// A claim key has an owner already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// Who.
-    pub owner: Uuid,
+/// Another row holds a claim already.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("{kind:?} {id} holds {claim:?} already")]
+pub struct Taken<R: Row> {
+    /// What.
+    pub claim: R::Claim,
+    /// The table of the row that holds it.
+    pub kind: R::Kind,
+    /// The id of that row.
+    pub id: Uuid,
 }
 
 /// A transaction in the making, on a private copy of the state.
 pub struct Tx<R: Row> {
     state: State<R>,
     writes: Writes<R>,
-    touched: RefCell<BTreeSet<Key<R::Kind>>>,
+    touched: RefCell<Marks<R>>,
+}
+
+/// What has become of a transaction.
+pub(crate) struct Finished<R: Row> {
+    pub(crate) touched: Marks<R>,
+    pub(crate) writes: Writes<R>,
+    pub(crate) changes: Arc<[Change<R>]>,
+    /// The state that it leaves, one revision later.
+    pub(crate) after: State<R>,
 }
 
 impl<R: Row> Tx<R> {
     pub(crate) fn new(base: &State<R>) -> Self {
-        Self { state: base.clone(), writes: Writes::new(), touched: RefCell::new(BTreeSet::new()) }
-    }
-
-    /// Inserts or replaces a row.
-    pub fn put(&mut self, row: R) {
-        let row = Arc::new(row);
-        self.touch(Key::Row(row.kind(), row.id()));
-        self.writes.rows.insert((row.kind(), row.id()), Some(Arc::clone(&row)));
-        self.state.put(row);
-    }
-
-    /// Removes a row; nothing happens when there is none.
-    pub fn delete(&mut self, kind: R::Kind, id: Uuid) {
-        self.touch(Key::Row(kind, id));
-        self.writes.rows.insert((kind, id), None);
-        self.state.remove(kind, id);
-    }
-
-    /// Takes a claim key. A key has at most one owner; claiming what one owns already is fine.
-    ///
-    /// # Errors
-    /// [`Taken`], when somebody else owns it; nothing changes then.
-    pub fn claim(&mut self, key: &str, owner: Uuid) -> Result<(), Taken> {
-        match self.claim_owner(key) {
-            Some(other) if other != owner => Err(Taken { owner: other }),
-            _ => {
-                self.set_claim(key, Some(owner));
-                Ok(())
-            }
+        Self {
+            state: base.clone(),
+            writes: Writes::new(),
+            touched: RefCell::new(Marks::<R>::new()),
         }
     }
 
-    /// Gives up a claim key, whoever owns it; nothing happens when nobody does.
-    pub fn release_claim(&mut self, key: &str) {
-        self.touch(Key::Claim(key.into()));
-        self.set_claim(key, None);
+    /// Inserts or replaces a row. It takes its claims, and gives up those that it no longer has.
+    ///
+    /// # Errors
+    /// [`Taken`], when another row holds one of its claims; nothing changes then.
+    pub fn put(&mut self, row: R) -> Result<(), Taken<R>> {
+        let (kind, id) = (row.kind(), row.id());
+        self.touch(Mark::Row(kind, id));
+        self.touched.borrow_mut().extend(row.claims().into_iter().map(Mark::Claim));
+        let row = Arc::new(row);
+        self.state.put(Arc::clone(&row))?;
+        self.writes.rows.insert((kind, id), Some(row));
+        Ok(())
+    }
+
+    /// Removes a row, which gives up its claims; nothing happens when there is none.
+    pub fn delete(&mut self, kind: R::Kind, id: Uuid) {
+        self.touch(Mark::Row(kind, id));
+        self.writes.rows.insert((kind, id), None);
+        self.state.remove(kind, id);
     }
 
     /// Makes this transaction conflict with every other one that touches the same fence. Use the
     /// id of the parent whose members a decision rests on: see the crate's documentation.
     pub fn fence(&mut self, name: &str) {
-        self.touch(Key::Fence(name.into()));
+        self.touch(Mark::Fence(name.into()));
         self.writes.fences.insert(name.into());
     }
 
@@ -75,7 +81,7 @@ impl<R: Row> Tx<R> {
     /// again: not after a deletion, a restart or by another server.
     pub fn counter(&mut self, name: &str) -> u64 {
         let name: Arc<str> = name.into();
-        self.touch(Key::Counter(Arc::clone(&name)));
+        self.touch(Mark::Counter(Arc::clone(&name)));
         let next = self.state.counters.get(&name).copied().unwrap_or(0) + 1;
         self.state.counters.insert(Arc::clone(&name), next);
         self.writes.counters.insert(name, next);
@@ -83,40 +89,36 @@ impl<R: Row> Tx<R> {
     }
 
     /// What it touched, and what it really changes compared with `base`.
-    pub(crate) fn finish(self, base: &State<R>) -> (BTreeSet<Key<R::Kind>>, Writes<R>) {
+    pub(crate) fn finish(self, base: &State<R>) -> Finished<R> {
         let mut writes = self.writes;
         writes.rows.retain(|key, after| base.rows.get(key) != after.as_ref());
-        writes.claims.retain(|key, owner| base.claims.get(key) != owner.as_ref());
-        (self.touched.into_inner(), writes)
+        let changes = writes.rows.iter().map(|(&(kind, id), after)| {
+            let before = base.rows.get(&(kind, id)).cloned();
+            Change { kind, id, before, after: after.clone() }
+        });
+        let changes = changes.collect();
+        let after = State { revision: base.revision + 1, ..self.state };
+        Finished { touched: self.touched.into_inner(), writes, changes, after }
     }
 
-    fn set_claim(&mut self, key: &str, owner: Option<Uuid>) {
-        let key: Arc<str> = key.into();
-        self.state.set_claim(&key, owner);
-        self.writes.claims.insert(key, owner);
-    }
-
-    fn touch(&self, key: Key<R::Kind>) {
-        self.touched.borrow_mut().insert(key);
+    fn touch(&self, mark: Mark<R::Kind, R::Claim>) {
+        self.touched.borrow_mut().insert(mark);
     }
 }
 
 impl<R: Row> Read<R> for Tx<R> {
     fn get(&self, kind: R::Kind, id: Uuid) -> Option<Arc<R>> {
-        self.touch(Key::Row(kind, id));
+        self.touch(Mark::Row(kind, id));
         self.state.get(kind, id)
     }
-    fn list(&self, kind: R::Kind) -> impl Iterator<Item = Arc<R>> {
-        self.state.list(kind)
+    fn holder(&self, claim: &R::Claim) -> Option<(R::Kind, Uuid)> {
+        self.touch(Mark::Claim(claim.clone()));
+        self.state.holder(claim)
     }
-    fn referrers(&self, kind: R::Kind, field: &str, parent: Uuid) -> impl Iterator<Item = Uuid> {
-        self.state.referrers(kind, field, parent)
+    fn first_free(&self, from: &R::Claim) -> Option<R::Claim> {
+        let free = self.state.first_free(from)?;
+        self.touch(Mark::Claim(free.clone()));
+        Some(free)
     }
-    fn claim_owner(&self, key: &str) -> Option<Uuid> {
-        self.touch(Key::Claim(key.into()));
-        self.state.claim_owner(key)
-    }
-    fn claims_with_prefix(&self, prefix: &str) -> impl Iterator<Item = (String, Uuid)> {
-        self.state.claims_with_prefix(prefix)
-    }
+    untracked_reads!(R, state);
 }

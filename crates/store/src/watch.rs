@@ -28,7 +28,7 @@ pub enum Event<R: Row> {
 pub struct Commit<R: Row> {
     /// The revision that it made.
     pub revision: u64,
-    /// The rows that it changed; none, when it only wrote claims, counters or fences.
+    /// The rows that it changed; none, when it only wrote counters or fences.
     pub changes: Arc<[Change<R>]>,
     /// The state after it.
     pub after: Snapshot<R>,

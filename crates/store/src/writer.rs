@@ -21,7 +21,7 @@ use crate::{
     Commit, CommitError, Engine, LogError, LogRecord, Row, Snapshot,
     batch::{Dirty, Slot, Work, rebase},
     log::Writes,
-    state::State,
+    state::{State, Unsound},
     watch::Shared,
 };
 
@@ -162,9 +162,9 @@ impl<R: Row> Writer<R> {
         work.answer(self.durable.revision());
     }
 
-    /// Takes in what other servers have committed; gives the keys that they have written.
-    fn catch_up(&mut self) -> Result<Dirty<R::Kind>> {
-        let mut dirty = Dirty::Keys([].into());
+    /// Takes in what other servers have committed; gives what they have written.
+    fn catch_up(&mut self) -> Result<Dirty<R>> {
+        let mut dirty = Dirty::nothing();
         loop {
             let records = match self.engine.read_log(self.durable.revision(), LOG_PAGE) {
                 Ok(records) => records,
@@ -178,19 +178,18 @@ impl<R: Row> Writer<R> {
                 if record.revision != self.durable.revision() + 1 {
                     return self.reload();
                 }
-                let writes = Writes::decode(&record).map_err(|error| undecodable(&error))?;
-                dirty.add(writes.keys());
+                let writes = Writes::decode(&record).map_err(undecodable)?;
                 let mut after = State::clone(&self.durable.0);
-                let changes = after.apply(&writes);
+                let changes = after.apply(&writes).map_err(damaged)?;
+                dirty.add(writes.marks(&changes));
                 self.advance(after, changes);
             }
         }
     }
 
     /// Starts anew from the engine's state, when the log does not reach back to ours.
-    fn reload(&mut self) -> Result<Dirty<R::Kind>> {
-        let state = State::decode(self.engine.load()?).map_err(|error| undecodable(&error))?;
-        self.durable = Snapshot(Arc::new(state));
+    fn reload(&mut self) -> Result<Dirty<R>> {
+        self.durable = Snapshot(Arc::new(load(self.engine.as_mut())?));
         self.shared.reset(self.durable.clone());
         Ok(Dirty::Everything)
     }
@@ -209,14 +208,51 @@ impl<R: Row> Writer<R> {
     }
 }
 
-fn unknown(error: Error) -> Error {
-    let message = format!("{}; the change may have happened nevertheless", error.message);
-    Error { message, ..error }.hint("look before you try again")
+/// The state at the engine's head.
+pub(crate) fn load<R: Row>(engine: &mut dyn Engine) -> Result<State<R>> {
+    let mut state = State::new();
+    let loaded = engine.load(&mut |row| {
+        state.load(&row.kind, row.id, &row.json).map_err(|unsound| match unsound {
+            Unsound::Undecodable { .. } => undecodable(unsound),
+            Unsound::Misplaced { .. } | Unsound::ClaimedTwice { .. } => damaged(unsound),
+        })
+    })?;
+    state.revision = loaded.head;
+    state.counters = loaded.counters.into_iter().map(|(name, n)| (Arc::from(name), n)).collect();
+    Ok(state)
 }
 
-/// Rows of another version of netloom, or damage.
-pub(crate) fn undecodable(error: &serde_json::Error) -> Error {
+/// The engine's own hint is what helps the caller: it comes first.
+fn unknown(error: Error) -> Error {
+    let message = format!("{}; the change may have happened nevertheless", error.message);
+    let look = "look before you try again";
+    let hint = error.hint.as_ref().map_or(look.to_owned(), |hint| format!("{hint}; {look}"));
+    Error { message, ..error }.hint(hint)
+}
+
+/// Rows of another version of netloom.
+fn undecodable(cause: impl std::fmt::Display) -> Error {
     Error::new(Code::StoreUnavailable, "the store holds something that this version cannot read")
         .hint("start the version of netloom that wrote it, or restore a backup")
-        .cause(error)
+        .cause(cause)
+}
+
+/// Rows that cannot have been written like this.
+fn damaged(cause: impl std::fmt::Display) -> Error {
+    Error::new(Code::StoreUnavailable, format!("the store is damaged: {cause}"))
+        .hint("restore a backup")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_commit_passes_on_what_the_engine_advises() {
+        let full = Error::new(Code::StoreUnavailable, "the disk is full").hint("free some space");
+        let told = unknown(full);
+        assert_eq!(told.hint.as_deref(), Some("free some space; look before you try again"));
+        let told = unknown(Error::new(Code::StoreUnavailable, "it is cut off"));
+        assert_eq!(told.hint.as_deref(), Some("look before you try again"));
+    }
 }

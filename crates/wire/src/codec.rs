@@ -1,20 +1,20 @@
 //! Protobuf to typed values and back. What comes from outside is checked here, once: lengths of
 //! uuids, MACs, addresses and digests, known enum values, nothing missing.
 
-mod object;
-
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use prost::Message as _;
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    FAILURES_MAX, TEXT_BYTES_MAX,
+    FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX, UP_MAX,
     digest::{SetDigest, TableDigests},
+    field::fixed,
     r#gen as pb,
-    message::{AgentMessage, Delta, EnrolRequest, Hello, Report, ServerMessage, Snapshot},
-    object::Object,
+    message::{AgentMessage, Delta, EnrolRequest, Hello, Report, ServerMessage, Snapshot, Welcome},
+    object::{Object, ObjectKey, Table},
+    versions::Versions,
 };
 
 /// What is wrong with a message.
@@ -47,19 +47,32 @@ pub enum ParseError {
     Protobuf(#[from] prost::DecodeError),
 }
 
-/// The bytes of a saved state: see [`decode_state`].
-#[must_use]
-pub fn encode_state<'a>(revision: u64, objects: impl Iterator<Item = &'a Object>) -> Vec<u8> {
-    pb::SavedState { revision, objects: objects.map(pb::Object::from).collect() }.encode_to_vec()
+/// What an agent keeps on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The store's revision.
+    pub revision: u64,
+    /// The lineage of that store, if the agent knows it.
+    pub lineage: Option<Uuid>,
+    /// What the host must hold.
+    pub objects: Vec<Arc<Object>>,
 }
 
-/// The revision and the objects of a saved state.
+/// The bytes of a saved state: see [`decode_state`].
+#[must_use]
+pub fn encode_state(saved: &Saved) -> Vec<u8> {
+    let objects = saved.objects.iter().map(|object| object_to_pb(object)).collect();
+    let lineage = saved.lineage.map(bytes_of).unwrap_or_default();
+    pb::SavedState { revision: saved.revision, objects, lineage }.encode_to_vec()
+}
+
+/// A saved state.
 ///
 /// # Errors
 /// [`ParseError`] for bytes that [`encode_state`] did not make.
-pub fn decode_state(bytes: &[u8]) -> Result<(u64, Vec<Object>), ParseError> {
-    let saved = pb::SavedState::decode(bytes)?;
-    Ok((saved.revision, each(saved.objects)?))
+pub fn decode_state(bytes: &[u8]) -> Result<Saved, ParseError> {
+    let pb::SavedState { revision, objects, lineage } = pb::SavedState::decode(bytes)?;
+    Ok(Saved { revision, lineage: self::lineage(&lineage)?, objects: each(objects, object)? })
 }
 
 impl From<EnrolRequest> for pb::EnrolRequest {
@@ -80,21 +93,8 @@ impl TryFrom<pb::EnrolRequest> for EnrolRequest {
 impl From<&AgentMessage> for pb::AgentMessage {
     fn from(message: &AgentMessage) -> Self {
         let kind = match message {
-            AgentMessage::Hello(hello) => pb::agent_message::Kind::Hello(pb::Hello {
-                protocol: hello.protocol,
-                agent_version: hello.agent_version.clone(),
-                host: bytes_of(hello.host),
-                revision: hello.revision,
-                digests: Some(hello.digests.into()),
-            }),
-            AgentMessage::Report(report) => pb::agent_message::Kind::Report(pb::Report {
-                revision: report.revision,
-                complete: report.complete,
-                digests: Some(report.digests.into()),
-                kernel: report.kernel.to_bytes().into(),
-                up: report.up.iter().map(|uuid| bytes_of(*uuid)).collect(),
-                failed: report.failed.iter().take(FAILURES_MAX).map(failure_to_pb).collect(),
-            }),
+            AgentMessage::Hello(hello) => pb::agent_message::Kind::Hello(hello.into()),
+            AgentMessage::Report(report) => pb::agent_message::Kind::Report(report.into()),
             AgentMessage::Heartbeat => pb::agent_message::Kind::Heartbeat(pb::Heartbeat {}),
         };
         Self { kind: Some(kind) }
@@ -105,38 +105,84 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
     type Error = ParseError;
     fn try_from(message: pb::AgentMessage) -> Result<Self, ParseError> {
         match message.kind.ok_or(ParseError::Missing("agent message"))? {
-            pb::agent_message::Kind::Hello(hello) => Ok(Self::Hello(Hello {
-                protocol: hello.protocol,
-                agent_version: cut(hello.agent_version),
-                host: uuid("host", &hello.host)?,
-                revision: hello.revision,
-                digests: digests(hello.digests)?,
-            })),
-            pb::agent_message::Kind::Report(report) => {
-                if report.failed.len() > FAILURES_MAX {
-                    return Err(ParseError::TooMany("failed"));
-                }
-                let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, cut(f.reason)));
-                Ok(Self::Report(Report {
-                    revision: report.revision,
-                    complete: report.complete,
-                    digests: digests(report.digests)?,
-                    kernel: SetDigest::from_bytes(fixed("kernel", &report.kernel)?),
-                    up: report.up.iter().map(|up| uuid("up", up)).collect::<Result<_, _>>()?,
-                    failed: report
-                        .failed
-                        .into_iter()
-                        .map(failure)
-                        .collect::<Result<_, ParseError>>()?,
-                }))
-            }
+            pb::agent_message::Kind::Hello(hello) => hello.try_into().map(Self::Hello),
+            pb::agent_message::Kind::Report(report) => report.try_into().map(Self::Report),
             pb::agent_message::Kind::Heartbeat(_) => Ok(Self::Heartbeat),
         }
     }
 }
 
-fn failure_to_pb((uuid, reason): (&Uuid, &String)) -> pb::Failure {
-    pb::Failure { uuid: bytes_of(*uuid), reason: cut(reason.clone()) }
+impl From<&Hello> for pb::Hello {
+    fn from(hello: &Hello) -> Self {
+        let version = |(table, version)| pb::TableVersion { table, version };
+        Self {
+            protocol: hello.protocol,
+            protocol_min: hello.protocol_min,
+            agent_version: hello.agent_version.clone(),
+            tables: hello.tables.numbered().map(version).collect(),
+            host: bytes_of(hello.host),
+            revision: hello.revision,
+            lineage: hello.lineage.map(bytes_of).unwrap_or_default(),
+            digests: digests_to_pb(hello.digests),
+        }
+    }
+}
+
+impl TryFrom<pb::Hello> for Hello {
+    type Error = ParseError;
+    fn try_from(hello: pb::Hello) -> Result<Self, ParseError> {
+        let mut tables = Versions::NONE;
+        hello.tables.iter().for_each(|known| tables.note(known.table, known.version));
+        Ok(Self {
+            protocol: hello.protocol,
+            protocol_min: hello.protocol_min,
+            agent_version: cut(hello.agent_version),
+            tables,
+            host: uuid("host", &hello.host)?,
+            revision: hello.revision,
+            lineage: lineage(&hello.lineage)?,
+            digests: digests(&hello.digests)?,
+        })
+    }
+}
+
+impl From<&Report> for pb::Report {
+    fn from(report: &Report) -> Self {
+        let failed = report.failed.iter().take(FAILURES_MAX).enumerate();
+        let failure = |(at, (uuid, reason)): (usize, (&Uuid, &String))| pb::Failure {
+            uuid: bytes_of(*uuid),
+            reason: if at < REASONS_MAX { cut(reason.clone()) } else { String::new() },
+        };
+        Self {
+            revision: report.revision,
+            processed: report.processed && report.failed.len() <= FAILURES_MAX,
+            digests: digests_to_pb(report.digests),
+            kernel: report.kernel.to_bytes().into(),
+            up: report.up.iter().take(UP_MAX).map(|uuid| bytes_of(*uuid)).collect(),
+            failed: failed.map(failure).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Report> for Report {
+    type Error = ParseError;
+    fn try_from(report: pb::Report) -> Result<Self, ParseError> {
+        if report.failed.len() > FAILURES_MAX {
+            return Err(ParseError::TooMany("failed"));
+        }
+        if report.up.len() > UP_MAX {
+            return Err(ParseError::TooMany("up"));
+        }
+        let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, cut(f.reason)));
+        Ok(Self {
+            revision: report.revision,
+            processed: report.processed,
+            digests: digests(&report.digests)?,
+            kernel: SetDigest::from_bytes(fixed("kernel", &report.kernel)?),
+            up: report.up.iter().map(|up| uuid("up", up)).collect::<Result<_, _>>()?,
+            failed: report.failed.into_iter().map(failure).collect::<Result<_, ParseError>>()?,
+        })
+    }
 }
 
 /// Text for people, no longer than [`TEXT_BYTES_MAX`].
@@ -147,19 +193,25 @@ fn cut(mut text: String) -> String {
 
 impl From<&ServerMessage> for pb::ServerMessage {
     fn from(message: &ServerMessage) -> Self {
+        let objects = |of: &[Arc<Object>]| of.iter().map(|object| object_to_pb(object)).collect();
         let kind = match message {
+            ServerMessage::Welcome(welcome) => pb::server_message::Kind::Welcome(pb::Welcome {
+                protocol: welcome.protocol,
+                server_version: welcome.server_version.clone(),
+                lineage: bytes_of(welcome.lineage),
+            }),
             ServerMessage::Snapshot(part) => pb::server_message::Kind::Snapshot(pb::Snapshot {
                 revision: part.revision,
-                objects: part.objects.iter().map(pb::Object::from).collect(),
+                objects: objects(&part.objects),
                 last: part.last.is_some(),
-                digests: part.last.map(pb::Digests::from),
+                digests: part.last.map(digests_to_pb).unwrap_or_default(),
             }),
             ServerMessage::Delta(part) => pb::server_message::Kind::Delta(pb::Delta {
                 revision: part.revision,
-                upserts: part.upserts.iter().map(pb::Object::from).collect(),
-                removes: part.removes.iter().map(pb::ObjectKey::from).collect(),
+                upserts: objects(&part.upserts),
+                removes: part.removes.iter().map(key_to_pb).collect(),
                 last: part.last.is_some(),
-                digests: part.last.map(pb::Digests::from),
+                digests: part.last.map(digests_to_pb).unwrap_or_default(),
             }),
         };
         Self { kind: Some(kind) }
@@ -170,44 +222,72 @@ impl TryFrom<pb::ServerMessage> for ServerMessage {
     type Error = ParseError;
     fn try_from(message: pb::ServerMessage) -> Result<Self, ParseError> {
         match message.kind.ok_or(ParseError::Missing("server message"))? {
+            pb::server_message::Kind::Welcome(welcome) => Ok(Self::Welcome(Welcome {
+                protocol: welcome.protocol,
+                server_version: cut(welcome.server_version),
+                lineage: uuid("lineage", &welcome.lineage)?,
+            })),
             pb::server_message::Kind::Snapshot(part) => Ok(Self::Snapshot(Snapshot {
                 revision: part.revision,
-                objects: each(part.objects)?,
-                last: part.last.then(|| digests(part.digests)).transpose()?,
+                objects: each(part.objects, object)?,
+                last: part.last.then(|| digests(&part.digests)).transpose()?,
             })),
             pb::server_message::Kind::Delta(part) => Ok(Self::Delta(Delta {
                 revision: part.revision,
-                upserts: each(part.upserts)?,
-                removes: each(part.removes)?,
-                last: part.last.then(|| digests(part.digests)).transpose()?,
+                upserts: each(part.upserts, object)?,
+                removes: each(part.removes, key)?,
+                last: part.last.then(|| digests(&part.digests)).transpose()?,
             })),
         }
     }
 }
 
-impl From<TableDigests> for pb::Digests {
-    fn from(digests: TableDigests) -> Self {
-        Self {
-            network: digests.network.to_bytes().into(),
-            peer: digests.peer.to_bytes().into(),
-            instance: digests.instance.to_bytes().into(),
-            port: digests.port.to_bytes().into(),
-        }
+fn digests_to_pb(digests: TableDigests) -> Vec<pb::TableDigest> {
+    let digest = |(table, digest): (u32, SetDigest)| pb::TableDigest {
+        table,
+        digest: digest.to_bytes().into(),
+    };
+    digests.numbered().map(digest).collect()
+}
+
+fn digests(digests: &[pb::TableDigest]) -> Result<TableDigests, ParseError> {
+    let mut all = TableDigests::default();
+    for pb::TableDigest { table, digest } in digests {
+        all.note(*table, SetDigest::from_bytes(fixed("digests.digest", digest)?));
     }
+    Ok(all)
 }
 
-fn digests(digests: Option<pb::Digests>) -> Result<TableDigests, ParseError> {
-    let digests = digests.ok_or(ParseError::Missing("digests"))?;
-    Ok(TableDigests {
-        network: SetDigest::from_bytes(fixed("digests.network", &digests.network)?),
-        peer: SetDigest::from_bytes(fixed("digests.peer", &digests.peer)?),
-        instance: SetDigest::from_bytes(fixed("digests.instance", &digests.instance)?),
-        port: SetDigest::from_bytes(fixed("digests.port", &digests.port)?),
-    })
+fn object_to_pb(object: &Object) -> pb::Object {
+    pb::Object { table: object.key().table.number(), body: object.encode() }
 }
 
-fn each<P, T: TryFrom<P>>(values: Vec<P>) -> Result<Vec<T>, T::Error> {
-    values.into_iter().map(T::try_from).collect()
+fn object(object: pb::Object) -> Result<Arc<Object>, ParseError> {
+    Object::decode(table(object.table)?, &object.body).map(Arc::new)
+}
+
+fn key_to_pb(key: &ObjectKey) -> pb::ObjectKey {
+    pb::ObjectKey { table: key.table.number(), uuid: bytes_of(key.uuid) }
+}
+
+fn key(key: pb::ObjectKey) -> Result<ObjectKey, ParseError> {
+    Ok(ObjectKey { table: table(key.table)?, uuid: uuid("key.uuid", &key.uuid)? })
+}
+
+fn table(number: u32) -> Result<Table, ParseError> {
+    Table::from_number(number).ok_or(ParseError::Missing("table"))
+}
+
+fn each<P, T>(
+    values: Vec<P>,
+    parse: impl Fn(P) -> Result<T, ParseError>,
+) -> Result<Vec<T>, ParseError> {
+    values.into_iter().map(parse).collect()
+}
+
+/// Empty: not known.
+fn lineage(bytes: &[u8]) -> Result<Option<Uuid>, ParseError> {
+    (!bytes.is_empty()).then(|| uuid("lineage", bytes)).transpose()
 }
 
 fn bytes_of(uuid: Uuid) -> Vec<u8> {
@@ -218,30 +298,17 @@ fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, ParseError> {
     fixed(field, bytes).map(Uuid::from_bytes)
 }
 
-fn ip_to_pb(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().into(),
-        IpAddr::V6(ip) => ip.octets().into(),
-    }
-}
-
-fn ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, ParseError> {
-    match bytes.len() {
-        4 => fixed::<4>(field, bytes).map(IpAddr::from),
-        _ => fixed::<16>(field, bytes).map(IpAddr::from),
-    }
-}
-
-fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ParseError> {
-    bytes.try_into().map_err(|_| ParseError::Length { field, bytes: bytes.len() })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::testing::objects;
+
+    fn saved(revision: u64, objects: Vec<Object>) -> Saved {
+        let lineage = revision.is_multiple_of(2).then(Uuid::max);
+        Saved { revision, lineage, objects: objects.into_iter().map(Arc::new).collect() }
+    }
 
     fn there_and_back(message: &ServerMessage) -> ServerMessage {
         let bytes = pb::ServerMessage::from(message).encode_to_vec();
@@ -253,28 +320,38 @@ mod tests {
         fn server_messages_survive_the_wire(
             objects in objects(), revision: u64, digest: [u8; 32], last: bool,
         ) {
-            let peer = SetDigest::from_bytes(digest);
-            let last = last.then_some(TableDigests { peer, ..TableDigests::default() });
+            let mut digests = TableDigests::default();
+            digests.note(Table::Peer.number(), SetDigest::from_bytes(digest));
+            let last = last.then_some(digests);
             let removes = objects.iter().map(Object::key).collect();
+            let objects: Vec<_> = objects.into_iter().map(Arc::new).collect();
             let delta = Delta { revision, upserts: objects.clone(), removes, last };
-            let delta = ServerMessage::Delta(delta);
-            prop_assert_eq!(&there_and_back(&delta), &delta);
-            let snapshot = ServerMessage::Snapshot(Snapshot { revision, objects, last });
-            prop_assert_eq!(&there_and_back(&snapshot), &snapshot);
+            let lineage = Uuid::from_u128(revision.into());
+            let welcome = Welcome { protocol: 2, server_version: "2".to_owned(), lineage };
+            let all = [
+                ServerMessage::Delta(delta),
+                ServerMessage::Snapshot(Snapshot { revision, objects, last }),
+                ServerMessage::Welcome(welcome),
+            ];
+            for message in all {
+                prop_assert_eq!(&there_and_back(&message), &message);
+            }
         }
 
         #[test]
         fn agent_messages_survive_the_wire(
-            revision: u64, complete: bool, digest: [u8; 32], ids: Vec<u128>,
+            revision: u64, processed: bool, digest: [u8; 32], ids: Vec<u128>,
         ) {
             let kernel = SetDigest::from_bytes(digest);
-            let digests = TableDigests { port: kernel, ..TableDigests::default() };
+            let mut digests = TableDigests::default();
+            digests.note(Table::Port.number(), kernel);
             let ids = || ids.iter().copied().map(Uuid::from_u128);
             let failed = ids().map(|id| (id, format!("{id} is broken"))).collect();
             let up = ids().collect();
-            let report = Report { revision, complete, digests, kernel, up, failed };
+            let report = Report { revision, processed, digests, kernel, up, failed };
             let hello = Hello {
-                protocol: 1, agent_version: "1".into(), host: Uuid::max(), revision, digests,
+                protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
+                host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
             };
             let all = [
                 AgentMessage::Report(report), AgentMessage::Hello(hello), AgentMessage::Heartbeat,
@@ -288,8 +365,8 @@ mod tests {
 
         #[test]
         fn a_saved_state_is_read_back(objects in objects(), revision: u64) {
-            let bytes = encode_state(revision, objects.iter());
-            prop_assert_eq!(decode_state(&bytes), Ok((revision, objects)));
+            let saved = saved(revision, objects);
+            prop_assert_eq!(decode_state(&encode_state(&saved)), Ok(saved));
         }
 
         #[test]
@@ -304,7 +381,7 @@ mod tests {
         fn damaged_messages_never_panic(
             objects in objects(), at: prop::sample::Index, byte: u8,
         ) {
-            let mut bytes = encode_state(1, objects.iter());
+            let mut bytes = encode_state(&saved(1, objects));
             let at = at.index(bytes.len());
             bytes[at] = byte;
             _ = decode_state(&bytes);
@@ -312,17 +389,28 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_names_its_field() {
-        let network = pb::Network { uuid: vec![1; 15], ..pb::Network::default() };
-        let object = pb::Object { kind: Some(pb::object::Kind::Network(network)) };
-        let expected = ParseError::Length { field: "network.uuid", bytes: 15 };
-        assert_eq!(Object::try_from(object), Err(expected));
+    fn long_texts_are_cut_at_a_character() {
+        let reason = "é".repeat(TEXT_BYTES_MAX);
+        let cut = cut(reason.clone());
+        assert!(cut.len() <= TEXT_BYTES_MAX && reason.starts_with(&cut));
     }
 
     #[test]
-    fn long_texts_are_cut_at_a_character() {
-        let reason = "é".repeat(TEXT_BYTES_MAX);
-        let cut = failure_to_pb((&Uuid::nil(), &reason)).reason;
-        assert!(cut.len() <= TEXT_BYTES_MAX && reason.starts_with(&cut));
+    fn the_largest_report_fits_into_a_message() {
+        let uuid = |at: usize| Uuid::from_u128(at as u128);
+        let reason = "r".repeat(TEXT_BYTES_MAX);
+        let failed = (0..=FAILURES_MAX).map(|at| (uuid(at), reason.clone())).collect();
+        let up = (0..=UP_MAX).map(uuid).collect();
+        let report = Report { processed: true, up, failed, ..Report::default() };
+        let report = pb::AgentMessage::from(&AgentMessage::Report(report));
+        assert!(report.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", report.encoded_len());
+        let AgentMessage::Report(back) = report.try_into().unwrap() else { panic!("a report") };
+        assert!(!back.processed, "what is cut off must not count as done");
+    }
+
+    #[test]
+    fn the_hello_of_the_first_release_is_read_as_far_as_its_protocol() {
+        let old = pb::Hello { protocol: 1, host: vec![1; 16], ..pb::Hello::default() };
+        assert_eq!(Hello::try_from(old).unwrap().protocol, 1);
     }
 }

@@ -5,15 +5,14 @@
 //! who may choose very many members; that is no loss here, because a digest finds mistakes between
 //! two ends that are authenticated by TLS, it does not authenticate.
 //!
-//! Members are hashed in a form of our own (big endian, lengths first, one tag for each kind):
-//! protobuf promises no single encoding, and a form that changes raises [`crate::PROTOCOL`].
+//! An object is hashed as its table's number and its encoding, of which there is one for each value
+//! ([`Object::encode`]): a field that is added later changes no digest where it is not set.
 
 use std::{fmt, net::IpAddr};
 
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
-use crate::object::{Driver, Object, Table};
+use crate::object::{Object, Table};
 
 /// Bytes of a digest.
 pub const DIGEST_BYTES: usize = 32;
@@ -71,27 +70,40 @@ impl fmt::Debug for SetDigest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberHash([u8; DIGEST_BYTES]);
 
+/// How many tables there are.
+const TABLES: usize = Table::ALL.len();
+
 /// The digests of a host's objects, one for each table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TableDigests {
-    /// Of the networks.
-    pub network: SetDigest,
-    /// Of the peers.
-    pub peer: SetDigest,
-    /// Of the instances.
-    pub instance: SetDigest,
-    /// Of the ports.
-    pub port: SetDigest,
+    tables: [SetDigest; TABLES],
+    /// Of what is in tables that this release does not know: such a host holds something else.
+    unknown: SetDigest,
 }
 
 impl TableDigests {
     /// The digest of a table.
-    pub fn table_mut(&mut self, table: Table) -> &mut SetDigest {
-        match table {
-            Table::Network => &mut self.network,
-            Table::Peer => &mut self.peer,
-            Table::Instance => &mut self.instance,
-            Table::Port => &mut self.port,
+    #[must_use]
+    pub const fn table(&self, table: Table) -> SetDigest {
+        self.tables[table as usize]
+    }
+
+    /// The digest of a table, to change it.
+    pub const fn table_mut(&mut self, table: Table) -> &mut SetDigest {
+        &mut self.tables[table as usize]
+    }
+
+    /// Each table that is not empty, by number.
+    pub fn numbered(&self) -> impl Iterator<Item = (u32, SetDigest)> {
+        let all = Table::ALL.iter().map(|table| (table.number(), self.table(*table)));
+        all.filter(|(_, digest)| *digest != SetDigest::default())
+    }
+
+    /// Notes the digest of the table with this number, known or not.
+    pub fn note(&mut self, number: u32, digest: SetDigest) {
+        match Table::from_number(number) {
+            Some(table) => *self.table_mut(table) = digest,
+            None => self.unknown.add(MemberHash(digest.0)),
         }
     }
 }
@@ -99,35 +111,14 @@ impl TableDigests {
 /// Hashes an object.
 #[must_use]
 pub fn hash_object(object: &Object) -> MemberHash {
-    let mut form = Form::default();
-    match object {
-        Object::Network(o) => {
-            form.tag(1).uuid(o.uuid).number(o.number).number(o.vni).ip(o.local_vtep);
-        }
-        Object::Peer(o) => {
-            form.tag(2).uuid(o.uuid).uuid(o.network).bytes(&o.mac).length(o.addresses.len());
-            o.addresses.iter().for_each(|ip| _ = form.ip(*ip));
-            form.ip(o.vtep);
-        }
-        Object::Instance(o) => {
-            let driver = match o.driver {
-                Driver::Netns => 1,
-            };
-            form.tag(3).uuid(o.uuid).bytes(o.name.as_bytes()).tag(driver);
-        }
-        Object::Port(o) => {
-            form.tag(4).uuid(o.uuid).number(o.number).uuid(o.network).uuid(o.instance);
-            form.number(o.device_id).bytes(&o.mac).number(o.mtu_bytes).length(o.addresses.len());
-            for address in &o.addresses {
-                form.ip(address.ip).tag(address.prefix_bits).length(address.gateway.iter().len());
-                address.gateway.iter().for_each(|ip| _ = form.ip(*ip));
-            }
-        }
-    }
-    form.finish()
+    let mut hash = Sha256::new();
+    hash.update(object.key().table.number().to_be_bytes());
+    hash.update(object.encode());
+    MemberHash(hash.finalize().into())
 }
 
-/// The bytes of a member, in the one form that is hashed.
+/// The bytes of a fact, in the one form that is hashed: big endian, lengths first, one tag for each
+/// kind.
 #[derive(Default)]
 pub(crate) struct Form(Vec<u8>);
 
@@ -142,18 +133,9 @@ impl Form {
         self
     }
 
-    pub(crate) fn length(&mut self, length: usize) -> &mut Self {
-        self.0.extend((length as u64).to_be_bytes());
-        self
-    }
-
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.length(bytes.len()).0.extend(bytes);
-        self
-    }
-
-    pub(crate) fn uuid(&mut self, uuid: Uuid) -> &mut Self {
-        self.0.extend(uuid.as_bytes());
+        self.0.extend((bytes.len() as u64).to_be_bytes());
+        self.0.extend(bytes);
         self
     }
 
@@ -190,6 +172,17 @@ mod tests {
         assert_eq!(sum, SetDigest::default());
         sum.take(one);
         assert_eq!(sum, SetDigest(all));
+    }
+
+    #[test]
+    fn what_is_in_an_unknown_table_is_never_equal_to_nothing() {
+        let mut digests = TableDigests::default();
+        digests.note(Table::Port.number(), SetDigest([1; 32]));
+        assert_eq!(digests.table(Table::Port), SetDigest([1; 32]));
+        let known = digests;
+        digests.note(99, SetDigest([1; 32]));
+        assert_ne!(digests, known);
+        assert_eq!(digests.numbered().collect::<Vec<_>>(), [(4, SetDigest([1; 32]))]);
     }
 
     proptest! {

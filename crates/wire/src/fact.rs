@@ -2,16 +2,14 @@
 //! interface index): the server computes these facts from objects, the agent from what it read
 //! back from the kernel's maps, and the two digests must be equal.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
+use imbl::OrdMap;
 use uuid::Uuid;
 
 use crate::{
     digest::{Form, MemberHash, SetDigest},
-    object::{Network, Object, Peer, Port},
+    object::{Network, Object, ObjectKey, Peer, Port, Table},
 };
 
 /// One thing that the data plane knows.
@@ -94,10 +92,12 @@ pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
     facts
 }
 
-/// The facts that a peer gives. Peers behind one VTEP give its fact more than once.
+/// The facts that a peer gives: none in a network without tunnels. Peers behind one VTEP give its
+/// fact more than once.
 #[must_use]
 pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
-    let (net, vni, mac) = (network.number, network.vni, peer.mac);
+    let Some(tunnel) = network.tunnel() else { return Vec::new() };
+    let (net, vni, mac) = (network.number, tunnel.vni, peer.mac);
     let mut facts = vec![
         Fact::Fdb { net, mac, at: Station::Remote { vni, vtep: peer.vtep } },
         Fact::Vtep { vni, ip: peer.vtep, net },
@@ -107,17 +107,14 @@ pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
 }
 
 /// All facts that objects give.
-pub fn facts<'a>(objects: impl IntoIterator<Item = &'a Object> + Clone) -> BTreeSet<Fact> {
-    let mut networks = BTreeMap::new();
-    for object in objects.clone() {
-        if let Object::Network(network) = object {
-            networks.insert(network.uuid, network);
-        }
-    }
-    let of = |object: &Object| {
-        network_of(object).and_then(|uuid| networks.get(&uuid)).map(|net| member_facts(object, net))
+#[must_use]
+pub fn facts(objects: &OrdMap<ObjectKey, Arc<Object>>) -> BTreeSet<Fact> {
+    let network = |uuid| objects.get(&ObjectKey { table: Table::Network, uuid });
+    let of = |object: &Arc<Object>| match &**network(network_of(object)?)? {
+        Object::Network(network) => Some(member_facts(object, network)),
+        _ => None,
     };
-    objects.into_iter().filter_map(of).flatten().collect()
+    objects.values().filter_map(of).flatten().collect()
 }
 
 /// The digest of a set of facts.
@@ -136,7 +133,7 @@ pub fn digest(facts: &BTreeSet<Fact>) -> SetDigest {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FactDigest {
     digest: SetDigest,
-    vteps: BTreeMap<Fact, u32>,
+    vteps: OrdMap<Fact, u32>,
 }
 
 impl FactDigest {

@@ -1,8 +1,9 @@
 //! The objects that a host must hold, kept together with their digests. Both ends use it, so what
 //! the server expects and what the agent reports is computed by the same code.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
 use crate::{
@@ -11,10 +12,12 @@ use crate::{
     object::{Network, Object, ObjectKey, Table},
 };
 
-/// Objects by key, with digests that follow every change.
+/// Objects by key, with digests that follow every change. A clone is free, and shares the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
-    objects: BTreeMap<ObjectKey, Object>,
+    objects: OrdMap<ObjectKey, Arc<Object>>,
+    /// The ports and peers of each network, whether or not the network itself is held.
+    members: OrdMap<Uuid, OrdSet<ObjectKey>>,
     digests: TableDigests,
     facts: FactDigest,
 }
@@ -22,7 +25,7 @@ pub struct Holding {
 impl Holding {
     /// The objects, in the order in which a host applies additions.
     #[must_use]
-    pub const fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
+    pub const fn objects(&self) -> &OrdMap<ObjectKey, Arc<Object>> {
         &self.objects
     }
 
@@ -38,17 +41,24 @@ impl Holding {
         self.facts.digest()
     }
 
+    /// An object by its key.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key).map(Arc::as_ref)
+    }
+
     /// A network by its uuid.
     #[must_use]
     pub fn network(&self, uuid: Uuid) -> Option<&Network> {
-        match self.objects.get(&ObjectKey { table: Table::Network, uuid }) {
+        match self.get(&ObjectKey { table: Table::Network, uuid }) {
             Some(Object::Network(network)) => Some(network),
             _ => None,
         }
     }
 
     /// Puts an object in, in the place of the one with its key.
-    pub fn upsert(&mut self, object: Object) {
+    pub fn upsert(&mut self, object: impl Into<Arc<Object>>) {
+        let object = object.into();
         let key = object.key();
         if self.objects.get(&key) == Some(&object) {
             return;
@@ -56,6 +66,9 @@ impl Holding {
         self.remove(&key);
         self.digests.table_mut(key.table).add(hash_object(&object));
         self.count(&object, FactDigest::add);
+        if let Some(network) = network_of(&object) {
+            self.members.entry(network).or_default().insert(key);
+        }
         self.objects.insert(key, object);
     }
 
@@ -64,24 +77,35 @@ impl Holding {
         let Some(object) = self.objects.remove(key) else { return };
         self.digests.table_mut(key.table).take(hash_object(&object));
         self.count(&object, FactDigest::take);
+        if let Some(network) = network_of(&object)
+            && let Some(members) = self.members.get_mut(&network)
+        {
+            members.remove(key);
+            if members.is_empty() {
+                self.members.remove(&network);
+            }
+        }
     }
 
-    /// Counts what `object` gives; called while it is not among the objects itself. A network
-    /// gives nothing of its own, but its members need it.
+    /// Changes the facts by those that come and go with `object`, which is not among the objects
+    /// itself while this is called: its own, or for a network those of its members.
     fn count(&mut self, object: &Object, change: fn(&mut FactDigest, &Object, &Network)) {
         if let Object::Network(network) = object {
-            let members = self.objects.values().filter(|o| network_of(o) == Some(network.uuid));
-            members.for_each(|member| change(&mut self.facts, member, network));
-        } else if let Some(Object::Network(network)) = network_of(object)
-            .and_then(|uuid| self.objects.get(&ObjectKey { table: Table::Network, uuid }))
-        {
-            change(&mut self.facts, object, network);
+            let keys = self.members.get(&network.uuid).into_iter().flatten();
+            for member in keys.filter_map(|key| self.objects.get(key)) {
+                change(&mut self.facts, member, network);
+            }
+        } else if let Some(uuid) = network_of(object) {
+            let network = self.objects.get(&ObjectKey { table: Table::Network, uuid });
+            if let Some(Object::Network(network)) = network.map(Arc::as_ref) {
+                change(&mut self.facts, object, network);
+            }
         }
     }
 }
 
-impl FromIterator<Object> for Holding {
-    fn from_iter<I: IntoIterator<Item = Object>>(objects: I) -> Self {
+impl<O: Into<Arc<Object>>> FromIterator<O> for Holding {
+    fn from_iter<I: IntoIterator<Item = O>>(objects: I) -> Self {
         let mut holding = Self::default();
         objects.into_iter().for_each(|object| holding.upsert(object));
         holding
@@ -123,7 +147,7 @@ mod tests {
             prop_assert_eq!(&holding, &fresh);
             prop_assert_eq!(holding.digests(), fresh.digests());
             prop_assert_eq!(holding.kernel_digest(), fresh.kernel_digest());
-            let expected = digest(&facts(fresh.objects().values()));
+            let expected = digest(&facts(fresh.objects()));
             prop_assert_eq!(holding.kernel_digest(), expected);
 
             holding.objects().keys().copied().collect::<Vec<_>>().iter().for_each(|key| {
@@ -131,6 +155,7 @@ mod tests {
             });
             prop_assert_eq!(holding.digests(), TableDigests::default());
             prop_assert_eq!(holding.kernel_digest(), SetDigest::default());
+            prop_assert!(holding.members.is_empty());
         }
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! [`object`] has the typed objects that `compile` produces and the agent applies, [`message`] what
 //! carries them, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
-//! they agree. The protobuf encoding (`proto/link.proto`) is parsed at the door by [`codec`];
-//! [`gen`](mod@r#gen) is what the door itself is made of, and nothing behind it is used elsewhere.
+//! they agree, [`versions`] what an end of another release can be told. The protobuf encoding
+//! (`proto/link.proto`) is parsed at the door by [`codec`]; [`gen`](mod@r#gen) is what the door
+//! itself is made of, and nothing behind it is used elsewhere.
 //! [`durable`] is how both ends put a file on disk.
 
 pub mod codec;
+mod declare;
 pub mod digest;
 pub mod durable;
 pub mod fact;
+mod field;
 #[path = "gen/mod.rs"]
 pub mod r#gen;
 pub mod holding;
@@ -18,11 +21,15 @@ pub mod object;
 pub mod parts;
 #[cfg(test)]
 mod testing;
+pub mod versions;
 
 use std::time::Duration;
 
-/// Version of the protocol. Both ends must have the same: a digest covers what it covers.
-pub const PROTOCOL: u32 = 1;
+/// Version of the protocol: of what carries the objects, which have versions of their own.
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest protocol that this release understands. Each end refuses the other below this.
+pub const PROTOCOL_MIN: u32 = 2;
 
 /// The name in the server's certificate, which agents check whatever address they dial.
 pub const SERVER_NAME: &str = "netloom-server";
@@ -39,8 +46,14 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long an agent may be silent before the server takes it for dead: three heartbeats.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// Most failures in one report; the rest is reported when these are gone.
-pub const FAILURES_MAX: usize = 1024;
+/// Failures of a report that come with their reason; the others are only named.
+pub const REASONS_MAX: usize = 1024;
+
+/// Most failures in one report. An agent that has more acknowledges nothing.
+pub const FAILURES_MAX: usize = 65_536;
+
+/// Most instances and ports in one report; the others do not show as running.
+pub const UP_MAX: usize = 100_000;
 
 /// Longest text in a message, such as the reason of a failure, in bytes; the rest is cut off.
 pub const TEXT_BYTES_MAX: usize = 512;

@@ -1,12 +1,16 @@
 //! What goes over the stream, after parsing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
 use crate::{
     digest::{SetDigest, TableDigests},
     object::{Object, ObjectKey},
+    versions::Versions,
 };
 
 /// What an agent asks for once in its life.
@@ -36,12 +40,18 @@ pub enum AgentMessage {
 pub struct Hello {
     /// [`crate::PROTOCOL`] of the agent.
     pub protocol: u32,
+    /// [`crate::PROTOCOL_MIN`] of the agent.
+    pub protocol_min: u32,
     /// The agent's release, for people.
     pub agent_version: String,
+    /// The tables that it knows.
+    pub tables: Versions,
     /// The host that it says it is; the certificate proves it.
     pub host: Uuid,
     /// The revision that it holds on disk, 0 if none.
     pub revision: u64,
+    /// The lineage of the store that this revision is of, if it knows.
+    pub lineage: Option<Uuid>,
     /// The digests of what it holds.
     pub digests: TableDigests,
 }
@@ -51,27 +61,40 @@ pub struct Hello {
 pub struct Report {
     /// The objects that were applied last are those of this revision.
     pub revision: u64,
-    /// All of it is durable, what must be gone is gone, and what must be there is there or is
-    /// listed in `failed`: only then does the host acknowledge the revision.
-    pub complete: bool,
+    /// All of it is durable and was worked on: what is not in `failed` is as it must be. `false`
+    /// says that the host as a whole is in trouble, and acknowledges nothing.
+    pub processed: bool,
     /// The digests of these objects.
     pub digests: TableDigests,
     /// The digest of the facts that were read back from the kernel.
     pub kernel: SetDigest,
     /// Instances that run and ports that are up.
     pub up: BTreeSet<Uuid>,
-    /// Objects that could not be applied, with the reason; under the host's own uuid what
-    /// concerns the host as a whole.
+    /// Objects that are not in force, and objects that ought to be gone and are not, with the
+    /// reason; under the host's own uuid what concerns the host as a whole.
     pub failed: BTreeMap<Uuid, String>,
 }
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerMessage {
+    /// First, and once.
+    Welcome(Welcome),
     /// A part of everything that the host must hold.
     Snapshot(Snapshot),
     /// A part of a change.
     Delta(Delta),
+}
+
+/// Who the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// [`crate::PROTOCOL`] of the server.
+    pub protocol: u32,
+    /// The server's release, for people.
+    pub server_version: String,
+    /// The lineage of the store that revisions are of.
+    pub lineage: Uuid,
 }
 
 /// A part of everything that a host must hold. Takes effect as a whole with the last part.
@@ -80,7 +103,7 @@ pub struct Snapshot {
     /// The store's revision.
     pub revision: u64,
     /// The objects of this part.
-    pub objects: Vec<Object>,
+    pub objects: Vec<Arc<Object>>,
     /// With the last part: the digests after it. `None`: more parts follow.
     pub last: Option<TableDigests>,
 }
@@ -91,7 +114,7 @@ pub struct Delta {
     /// The store's revision.
     pub revision: u64,
     /// Objects to put in, in the place of those with their keys.
-    pub upserts: Vec<Object>,
+    pub upserts: Vec<Arc<Object>>,
     /// Objects to take out.
     pub removes: Vec<ObjectKey>,
     /// With the last part: the digests after it. `None`: more parts follow.

@@ -1,23 +1,17 @@
 //! The keyed objects that a host must hold. `compile` makes them, the agent applies them.
 //!
-//! An object never refers to what only one host can know (an interface index, a file): the same
-//! objects on both ends give the same digest.
+//! Each is declared once, here ([`declare`](crate::declare)): one more object is one more entry,
+//! and what the agent does with it. An object never refers to what only one host can know (an
+//! interface's index, a file): the same objects on both ends give the same digest.
 
 use std::net::IpAddr;
+
 use uuid::Uuid;
 
-/// The kind of an object, in the order in which a host applies additions; removals go in reverse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
-    /// Broadcast domains present on the host.
-    Network,
-    /// NICs of those networks that live on *other* hosts.
-    Peer,
-    /// Instances that the host runs.
-    Instance,
-    /// NICs that live on this host.
-    Port,
-}
+use crate::{
+    codec::ParseError,
+    declare::{message, objects, one_of, words},
+};
 
 /// What identifies an object on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,107 +22,188 @@ pub struct ObjectKey {
     pub uuid: Uuid,
 }
 
-/// One object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Object {
-    /// See [`Network`].
-    Network(Network),
-    /// See [`Peer`].
-    Peer(Peer),
-    /// See [`Instance`].
-    Instance(Instance),
-    /// See [`Port`].
-    Port(Port),
+objects! {
+    /// A broadcast domain that is present on the host. Closed: only known MACs exist in it.
+    1 "network" => Network {
+        /// The L2 network's uuid.
+        1 => uuid: Uuid,
+        /// Its number in the data plane: unique in the installation, never reused.
+        2 => number: u32,
+        /// How the host is attached to it.
+        3 => attachment: Attachment,
+    }
+
+    /// A NIC of a network on this host that lives on *another* host.
+    2 "peer" => Peer {
+        /// The NIC's uuid.
+        1 => uuid: Uuid,
+        /// Its network's uuid.
+        2 => network: Uuid,
+        /// Its MAC.
+        3 => mac: [u8; 6],
+        /// Its addresses, sorted.
+        4 => addresses: Vec<IpAddr>,
+        /// The VTEP of the host it lives on.
+        5 => vtep: IpAddr,
+    }
+
+    /// An instance (a VM or a container) that the host runs.
+    3 "instance" => Instance {
+        /// The VM instance's uuid.
+        1 => uuid: Uuid,
+        /// Its name, for people.
+        2 => name: String,
+        /// What runs it.
+        3 => driver: Driver,
+    }
+
+    /// A NIC that lives on this host.
+    4 "port" => Port {
+        /// The NIC's uuid.
+        1 => uuid: Uuid,
+        /// Its number in the data plane: unique in the installation, never reused.
+        2 => number: u32,
+        /// Its network's uuid.
+        3 => network: Uuid,
+        /// The instance that it is plugged into.
+        4 => instance: Uuid,
+        /// Position in the instance: 0 is `eth0`.
+        5 => device_id: u32,
+        /// Its MAC.
+        6 => mac: [u8; 6],
+        /// Its addresses, sorted by address.
+        7 => addresses: Vec<PortAddress>,
+        /// MTU inside the instance, in bytes.
+        8 => mtu_bytes: u32,
+    }
 }
 
-/// A broadcast domain. Closed: only known MACs exist in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// The L2 network's uuid.
-    pub uuid: Uuid,
-    /// Its number in the data plane: unique in the installation, never reused.
-    pub number: u32,
-    /// VXLAN network identifier, 24 bits (RFC 7348).
-    pub vni: u32,
-    /// This host's own VTEP for the network.
-    pub local_vtep: IpAddr,
+one_of! {
+    /// How a host is attached to a network.
+    Attachment {
+        /// By tunnels to the other hosts of the network.
+        1 => Tunnel,
+        /// By an interface of the host.
+        2 => Uplink,
+    }
 }
 
-/// A NIC of a network on this host that lives on another host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The NIC's uuid.
-    pub uuid: Uuid,
-    /// Its network's uuid.
-    pub network: Uuid,
-    /// Its MAC.
-    pub mac: [u8; 6],
-    /// Its addresses, sorted.
-    pub addresses: Vec<IpAddr>,
-    /// The VTEP of the host it lives on.
-    pub vtep: IpAddr,
+message! {
+    /// Tunnels to the other hosts of a network.
+    Tunnel checked by check_vni {
+        /// VXLAN network identifier, 24 bits (RFC 7348).
+        1 => vni: u32,
+        /// This host's own VTEP for the network.
+        2 => local_vtep: IpAddr,
+    }
 }
 
-/// An instance (a VM or a container) that the host runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instance {
-    /// The VM instance's uuid.
-    pub uuid: Uuid,
-    /// Its name, for people.
-    pub name: String,
-    /// What runs it.
-    pub driver: Driver,
+message! {
+    /// An interface of the host that leads into the network.
+    Uplink checked by check_vlan {
+        /// The name of the interface.
+        1 => interface: String,
+        /// The IEEE 802.1Q VLAN on it, 1 to 4094; untagged if absent.
+        2 => vlan: Option<u16>,
+    }
 }
 
-/// What runs an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
-    /// A network namespace without processes of its own.
-    Netns,
+words! {
+    /// What runs an instance.
+    Driver {
+        /// A network namespace without processes of its own.
+        1 => Netns,
+    }
 }
 
-/// A NIC that lives on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// The NIC's uuid.
-    pub uuid: Uuid,
-    /// Its number in the data plane: unique in the installation, never reused.
-    pub number: u32,
-    /// Its network's uuid.
-    pub network: Uuid,
-    /// The instance that it is plugged into.
-    pub instance: Uuid,
-    /// Position in the instance: 0 is `eth0`.
-    pub device_id: u32,
-    /// Its MAC.
-    pub mac: [u8; 6],
-    /// Its addresses, sorted by address.
-    pub addresses: Vec<PortAddress>,
-    /// MTU inside the instance, in bytes.
-    pub mtu_bytes: u32,
+message! {
+    /// An address of a port.
+    PortAddress checked by check_prefix {
+        /// The address.
+        1 => ip: IpAddr,
+        /// Length of the subnet's prefix, in bits.
+        2 => prefix_bits: u8,
+        /// The subnet's gateway.
+        3 => gateway: Option<IpAddr>,
+    }
 }
 
-/// An address of a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortAddress {
-    /// The address.
-    pub ip: IpAddr,
-    /// Length of the subnet's prefix, in bits.
-    pub prefix_bits: u8,
-    /// The subnet's gateway.
-    pub gateway: Option<IpAddr>,
-}
-
-impl Object {
-    /// What identifies this object.
+impl Table {
+    /// The table with this number, if this release knows it.
     #[must_use]
-    pub fn key(&self) -> ObjectKey {
-        let (table, uuid) = match self {
-            Object::Network(o) => (Table::Network, o.uuid),
-            Object::Peer(o) => (Table::Peer, o.uuid),
-            Object::Instance(o) => (Table::Instance, o.uuid),
-            Object::Port(o) => (Table::Port, o.uuid),
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|table| table.number() == number)
+    }
+}
+
+impl Network {
+    /// The tunnel by which the host is attached, if it is by one.
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.attachment {
+            Attachment::Tunnel(tunnel) => Some(tunnel),
+            Attachment::Uplink(_) => None,
+        }
+    }
+}
+
+/// RFC 7348: 24 bits.
+fn check_vni(tunnel: &Tunnel) -> Result<(), ParseError> {
+    let in_range = tunnel.vni >> 24 == 0;
+    in_range.then_some(()).ok_or(ParseError::Range { field: "Tunnel.vni", value: tunnel.vni })
+}
+
+/// IEEE 802.1Q: 0 and 4095 are reserved.
+fn check_vlan(uplink: &Uplink) -> Result<(), ParseError> {
+    match uplink.vlan {
+        Some(vlan) if !(1..=4094).contains(&vlan) => {
+            Err(ParseError::Range { field: "Uplink.vlan", value: vlan.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_prefix(address: &PortAddress) -> Result<(), ParseError> {
+    let bits_max = if address.ip.is_ipv4() { 32 } else { 128 };
+    let (field, value) = ("PortAddress.prefix_bits", address.prefix_bits.into());
+    (address.prefix_bits <= bits_max).then_some(()).ok_or(ParseError::Range { field, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_numbers_are_those_that_agents_know() {
+        let numbers = Table::ALL.iter().map(|table| (table.name(), table.number()));
+        let expected = [("network", 1), ("peer", 2), ("instance", 3), ("port", 4)];
+        assert_eq!(numbers.collect::<Vec<_>>(), expected);
+        assert_eq!(Table::from_number(9), None);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_and_named() {
+        let network = |attachment| {
+            let network = Network { uuid: Uuid::nil(), number: 1, attachment };
+            Object::decode(Table::Network, &Object::Network(network).encode())
         };
-        ObjectKey { table, uuid }
+        let local_vtep = IpAddr::from([192, 0, 2, 1]);
+        let wrong = network(Attachment::Tunnel(Tunnel { vni: 1 << 24, local_vtep }));
+        assert_eq!(wrong, Err(ParseError::Range { field: "Tunnel.vni", value: 1 << 24 }));
+        let uplink = |vlan| Attachment::Uplink(Uplink { interface: "eth1".to_owned(), vlan });
+        let wrong = network(uplink(Some(4095)));
+        assert_eq!(wrong, Err(ParseError::Range { field: "Uplink.vlan", value: 4095 }));
+        for right in [None, Some(1), Some(4094)] {
+            network(uplink(right)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_names_its_field() {
+        let mut bytes = Vec::new();
+        prost::encoding::bytes::encode(1, &vec![1_u8; 15], &mut bytes);
+        let expected = ParseError::Length { field: "Network.uuid", bytes: 15 };
+        assert_eq!(Object::decode(Table::Network, &bytes), Err(expected));
+        assert_eq!(Object::decode(Table::Network, &[]), Err(ParseError::Missing("Network.uuid")));
     }
 }

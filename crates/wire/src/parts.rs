@@ -1,68 +1,74 @@
 //! Cuts snapshots and deltas into parts that fit a message, and puts parts together again.
 
-use prost::Message as _;
+use std::{iter::Peekable, sync::Arc};
+
 use thiserror::Error;
 
 use crate::{
     PART_BYTES,
     digest::TableDigests,
-    r#gen as pb,
     holding::Holding,
     message::{Delta, ServerMessage, Snapshot},
     object::{Object, ObjectKey},
 };
 
-/// The parts of a snapshot; at least one.
+/// What carries an object adds at most so many bytes to its own.
+const OBJECT_BYTES: usize = 16;
+
+/// The parts of a snapshot; at least one. Each is cut when it is asked for.
 pub fn snapshot(
     revision: u64,
-    objects: impl IntoIterator<Item = Object>,
+    objects: impl IntoIterator<Item = Arc<Object>>,
     digests: TableDigests,
-) -> Vec<ServerMessage> {
-    let mut parts: Vec<_> = cut(objects)
-        .into_iter()
-        .map(|objects| Snapshot { revision, objects, last: None })
-        .collect();
-    if let Some(part) = parts.last_mut() {
-        part.last = Some(digests);
-    }
-    parts.into_iter().map(ServerMessage::Snapshot).collect()
+) -> impl Iterator<Item = ServerMessage> {
+    Cut::new(objects).map(move |(objects, is_last)| {
+        let last = is_last.then_some(digests);
+        ServerMessage::Snapshot(Snapshot { revision, objects, last })
+    })
 }
 
 /// The parts of a delta; at least one. Removals go with the first part.
 pub fn delta(
     revision: u64,
-    upserts: impl IntoIterator<Item = Object>,
-    removes: Vec<ObjectKey>,
+    upserts: impl IntoIterator<Item = Arc<Object>>,
+    mut removes: Vec<ObjectKey>,
     digests: TableDigests,
-) -> Vec<ServerMessage> {
-    let mut parts: Vec<_> = cut(upserts)
-        .into_iter()
-        .map(|upserts| Delta { revision, upserts, removes: Vec::new(), last: None })
-        .collect();
-    if let Some(part) = parts.first_mut() {
-        part.removes = removes;
-    }
-    if let Some(part) = parts.last_mut() {
-        part.last = Some(digests);
-    }
-    parts.into_iter().map(ServerMessage::Delta).collect()
+) -> impl Iterator<Item = ServerMessage> {
+    Cut::new(upserts).map(move |(upserts, is_last)| {
+        let (removes, last) = (std::mem::take(&mut removes), is_last.then_some(digests));
+        ServerMessage::Delta(Delta { revision, upserts, removes, last })
+    })
 }
 
-/// Groups of at most [`PART_BYTES`] and one object; at least one group.
-fn cut(objects: impl IntoIterator<Item = Object>) -> Vec<Vec<Object>> {
-    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for object in objects {
-        bytes += pb::Object::from(&object).encoded_len();
-        part.push(object);
-        if bytes >= PART_BYTES {
-            parts.push(std::mem::take(&mut part));
-            bytes = 0;
+/// Groups of at most [`PART_BYTES`] and one object, with whether it is the last; at least one.
+struct Cut<I: Iterator> {
+    objects: Peekable<I>,
+    over: bool,
+}
+
+impl<I: Iterator<Item = Arc<Object>>> Cut<I> {
+    fn new(objects: impl IntoIterator<IntoIter = I>) -> Self {
+        Self { objects: objects.into_iter().peekable(), over: false }
+    }
+}
+
+impl<I: Iterator<Item = Arc<Object>>> Iterator for Cut<I> {
+    type Item = (Vec<Arc<Object>>, bool);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
         }
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_BYTES
+            && let Some(object) = self.objects.next()
+        {
+            bytes += object.encode().len() + OBJECT_BYTES;
+            part.push(object);
+        }
+        self.over = self.objects.peek().is_none();
+        Some((part, self.over))
     }
-    if !part.is_empty() || parts.is_empty() {
-        parts.push(part);
-    }
-    parts
 }
 
 /// Why parts do not go together.
@@ -71,6 +77,9 @@ pub enum AssemblyError {
     /// A part of something else came in between.
     #[error("parts of different snapshots or deltas are mixed")]
     Mixed,
+    /// Something came that is no part of what a host must hold.
+    #[error("a second Welcome came")]
+    Welcome,
     /// What the host would hold is not what the server says it should.
     #[error("the digests at revision {0} are not those that the server expects")]
     Digests(u64),
@@ -87,7 +96,7 @@ struct Parts {
     revision: u64,
     /// A snapshot starts from nothing, a delta from what is held.
     whole: bool,
-    upserts: Vec<Object>,
+    upserts: Vec<Arc<Object>>,
     removes: Vec<ObjectKey>,
 }
 
@@ -102,6 +111,7 @@ impl Assembly {
         message: ServerMessage,
     ) -> Result<Option<(u64, Holding)>, AssemblyError> {
         let (revision, whole, upserts, removes, last) = match message {
+            ServerMessage::Welcome(_) => return Err(AssemblyError::Welcome),
             ServerMessage::Snapshot(part) => {
                 (part.revision, true, part.objects, Vec::new(), part.last)
             }
@@ -134,31 +144,35 @@ impl Assembly {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
     use uuid::Uuid;
 
     use super::*;
     use crate::{
-        MESSAGE_BYTES_MAX,
+        MESSAGE_BYTES_MAX, r#gen as pb,
         object::{Driver, Instance},
         testing::objects,
     };
 
-    fn assemble(held: &Holding, parts: Vec<ServerMessage>) -> Option<(u64, Holding)> {
+    fn assemble(
+        held: &Holding,
+        parts: impl IntoIterator<Item = ServerMessage>,
+    ) -> Option<(u64, Holding)> {
         let mut assembly = Assembly::default();
         parts.into_iter().find_map(|part| assembly.take(held, part).unwrap())
     }
 
-    fn instances(count: u128) -> Vec<Object> {
+    fn instances(count: u128) -> Vec<Arc<Object>> {
         let name = "n".repeat(250);
         let instance =
             |at| Instance { uuid: Uuid::from_u128(at), name: name.clone(), driver: Driver::Netns };
-        (0..count).map(|at| Object::Instance(instance(at))).collect()
+        (0..count).map(|at| Arc::new(Object::Instance(instance(at)))).collect()
     }
 
     #[test]
     fn a_large_snapshot_goes_in_parts_that_fit() {
         let all: Holding = instances(10_000).into_iter().collect();
-        let parts = snapshot(5, instances(10_000), all.digests());
+        let parts: Vec<_> = snapshot(5, instances(10_000), all.digests()).collect();
         assert!(parts.len() > 1);
         let fits = |part| pb::ServerMessage::from(part).encoded_len() < MESSAGE_BYTES_MAX / 4;
         assert!(parts.iter().all(fits));
@@ -173,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_of_nothing_is_one_part() {
-        let nothing = snapshot(9, [], TableDigests::default());
+        let nothing: Vec<_> = snapshot(9, [], TableDigests::default()).collect();
         assert_eq!(nothing.len(), 1);
         let held: Holding = instances(3).into_iter().collect();
         assert_eq!(assemble(&held, nothing), Some((9, Holding::default())));
@@ -182,18 +196,18 @@ mod tests {
     #[test]
     fn mixed_parts_are_refused() {
         let objects = instances(10_000);
-        let mut parts = snapshot(1, objects.clone(), TableDigests::default());
-        parts.truncate(1);
-        parts.extend(delta(2, objects, Vec::new(), TableDigests::default()));
+        let first = snapshot(1, objects.clone(), TableDigests::default()).take(1);
+        let parts = first.chain(delta(2, objects, Vec::new(), TableDigests::default()));
         let mut assembly = Assembly::default();
         let results: Vec<_> =
-            parts.into_iter().take(2).map(|p| assembly.take(&Holding::default(), p)).collect();
+            parts.take(2).map(|p| assembly.take(&Holding::default(), p)).collect();
         assert_eq!(results, [Ok(None), Err(AssemblyError::Mixed)]);
     }
 
     #[test]
     fn wrong_digests_change_nothing() {
-        let part = delta(2, instances(1), Vec::new(), TableDigests::default()).remove(0);
+        let mut parts = delta(2, instances(1), Vec::new(), TableDigests::default());
+        let part = parts.next().unwrap();
         let refused = Assembly::default().take(&Holding::default(), part);
         assert_eq!(refused, Err(AssemblyError::Digests(2)));
     }
@@ -203,7 +217,7 @@ mod tests {
         fn a_delta_leads_from_one_holding_to_the_next(before in objects(), after in objects()) {
             let (before, after): (Holding, Holding) =
                 (before.into_iter().collect(), after.into_iter().collect());
-            let gone = |key: &&ObjectKey| !after.objects().contains_key(key);
+            let gone = |key: &&ObjectKey| !after.objects().contains_key(*key);
             let removes = before.objects().keys().filter(gone).copied().collect();
             let parts = delta(3, after.objects().values().cloned(), removes, after.digests());
             prop_assert_eq!(assemble(&before, parts), Some((3, after)));

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
-use crate::object::{Driver, Instance, Network, Object, Peer, Port, PortAddress};
+use crate::object::{
+    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+};
 
 const NETWORKS: u128 = 3;
 
@@ -31,7 +33,16 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
     // The low bits are the object's own: no two objects have the same address.
     let own = IpAddr::from((u128::from(number) << 64 | 1).to_be_bytes());
     match kind {
-        0 => Object::Network(Network { uuid: network, number, vni: number, local_vtep: ip }),
+        0 => {
+            let attachment = match at % 5 {
+                0 => {
+                    let vlan = flag.then_some(7);
+                    Attachment::Uplink(Uplink { interface: format!("eth{at}"), vlan })
+                }
+                _ => Attachment::Tunnel(Tunnel { vni: number, local_vtep: ip }),
+            };
+            Object::Network(Network { uuid: network, number, attachment })
+        }
         1 => Object::Instance(Instance { uuid, name: format!("vm {at}"), driver: Driver::Netns }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);

@@ -1,13 +1,22 @@
 //! Keeps the table of jobs right and small: writes successes down, forgets what is long over.
+//!
+//! A sweep looks at the jobs that are open and at those whose time is over, never at all.
+
+use std::collections::BTreeSet;
 
 use model::{Id, Kind, Record, Result, Timestamp, resource::job::Job};
 use store::{Read, Tx};
 use uuid::Uuid;
 
-use super::{Jobs, KEEP_MAX, KEEP_SECONDS, Look};
+use super::{JobState, Jobs, KEEP_MAX, KEEP_SECONDS, Look};
 
 /// Jobs changed in one transaction, so that it stays small however many there are.
 const STEP: usize = 1000;
+
+/// When a job may be forgotten, and which.
+pub(super) fn entry(job: &Job) -> (Timestamp, Uuid) {
+    (job.create_date.plus_seconds(KEEP_SECONDS).max(job.deadline), job.uuid.uuid())
+}
 
 impl Jobs {
     /// Writes down which jobs are a success, and forgets those that are long over; says how many.
@@ -19,17 +28,18 @@ impl Jobs {
         for step in self.unmarked().chunks(STEP) {
             self.mark(step.to_vec()).await?;
         }
-        let gone = forgotten(self.all(), self.now(), KEEP_MAX);
+        let gone = self.to_forget();
         for step in gone.chunks(STEP) {
-            let delete = step.to_vec();
+            let delete: Vec<Uuid> = step.iter().map(|(_, uuid)| *uuid).collect();
             let forget = move |tx: &mut Tx<Record>| {
                 delete.iter().for_each(|uuid| tx.delete(Kind::Job, *uuid));
                 Ok(())
             };
             self.store.transact_async(forget).await?;
             let mut memory = self.lock();
-            for job in step {
-                memory.revisions.remove(job);
+            for entry in step {
+                memory.open.remove(&entry.1);
+                memory.kept.remove(entry);
             }
         }
         Ok(gone.len())
@@ -37,49 +47,55 @@ impl Jobs {
 
     /// Successes that nobody has asked for yet.
     fn unmarked(&self) -> Vec<Uuid> {
-        let open = self.all().into_iter().filter(|job| job.waits).map(|job| job.uuid);
-        open.filter(|uuid| matches!(self.look(Id::<Job>::new(*uuid)), Look::Acknowledged(_)))
-            .collect()
-    }
-
-    fn all(&self) -> Vec<Brief> {
-        let snapshot = self.store.snapshot();
-        let brief = |record: std::sync::Arc<Record>| match &*record {
-            Record::Job(job) => Some(Brief {
-                created: job.create_date,
-                deadline: job.deadline,
-                uuid: job.uuid.uuid(),
-                waits: !job.done && !job.hosts.is_empty(),
-            }),
-            _ => None,
-        };
-        snapshot.list(Kind::Job).filter_map(brief).collect()
-    }
-}
-
-/// What decides whether a job is kept; the oldest comes first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Brief {
-    created: Timestamp,
-    deadline: Timestamp,
-    uuid: Uuid,
-    /// It is no success yet; whether it is over is up to its deadline.
-    waits: bool,
-}
-
-/// The jobs to forget: those that are long over, and beyond `keep` the oldest that are over at all.
-/// One that is not is never forgotten, its caller would be told that it never was.
-fn forgotten(mut jobs: Vec<Brief>, now: Timestamp, keep: usize) -> Vec<Uuid> {
-    jobs.sort_unstable();
-    let mut surplus = jobs.len().saturating_sub(keep);
-    let mut gone = Vec::new();
-    for job in jobs.iter().filter(|job| !job.waits || job.deadline < now) {
-        let expired = job.created.plus_seconds(KEEP_SECONDS) < now && job.deadline < now;
-        if expired || surplus > 0 {
-            surplus = surplus.saturating_sub(1);
-            gone.push(job.uuid);
+        let open: Vec<Uuid> = self.lock().open.keys().copied().collect();
+        let mut acknowledged = Vec::new();
+        for uuid in open {
+            match self.look(Id::<Job>::new(uuid)) {
+                Look::Acknowledged(_) => acknowledged.push(uuid),
+                // Written down already, refused, or never committed.
+                Look::Over(JobState::Done(_) | JobState::Unknown) => {
+                    self.lock().open.remove(&uuid);
+                }
+                Look::Over(_) if self.store.snapshot().get(Kind::Job, uuid).is_none() => {
+                    self.lock().open.remove(&uuid);
+                }
+                Look::Over(_) | Look::Running | Look::Waiting(..) => {}
+            }
         }
+        acknowledged
     }
+
+    fn to_forget(&self) -> Vec<(Timestamp, Uuid)> {
+        let now = self.now();
+        let memory = self.lock();
+        let is_open = |uuid: &Uuid| memory.open.contains_key(uuid);
+        let gone = forgotten(&memory.kept, is_open, now, KEEP_MAX);
+        let early = gone.iter().filter(|(until, _)| *until >= now).count();
+        if early > 0 {
+            tracing::warn!(
+                early,
+                keep = KEEP_MAX,
+                "finished jobs are forgotten before their time: \
+                there are too many"
+            );
+        }
+        gone
+    }
+}
+
+/// The jobs to forget: those whose time is over, and beyond `keep` the oldest that are over at all.
+/// One that is not is never forgotten, its caller would be told that it never was.
+fn forgotten(
+    kept: &BTreeSet<(Timestamp, Uuid)>,
+    is_open: impl Fn(&Uuid) -> bool,
+    now: Timestamp,
+    keep: usize,
+) -> Vec<(Timestamp, Uuid)> {
+    let expired = kept.iter().take_while(|(until, _)| *until < now);
+    let mut gone: Vec<_> = expired.copied().collect();
+    let surplus = kept.len().saturating_sub(keep).saturating_sub(gone.len());
+    let rest = kept.iter().skip(gone.len()).filter(|(_, uuid)| !is_open(uuid));
+    gone.extend(rest.take(surplus));
     gone
 }
 
@@ -89,30 +105,18 @@ mod tests {
 
     #[test]
     fn only_what_is_over_is_forgotten() {
-        let job = |number: u128, created: i64, deadline: i64, waits: bool| Brief {
-            created: Timestamp(created),
-            deadline: Timestamp(deadline),
-            uuid: Uuid::from_u128(number),
-            waits,
+        let jobs = [(5, 1), (99, 2), (100, 3), (200, 4), (300, 5), (400, 6)];
+        let kept: BTreeSet<_> =
+            jobs.into_iter().map(|(until, at)| (Timestamp(until), Uuid::from_u128(at))).collect();
+        let is_open = |uuid: &Uuid| [1, 4].contains(&uuid.as_u128());
+        let forgets = |keep: usize| -> Vec<u128> {
+            let gone = forgotten(&kept, is_open, Timestamp(100), keep);
+            gone.iter().map(|(_, uuid)| uuid.as_u128()).collect()
         };
-        let long_ago = -KEEP_SECONDS * 1000;
-        let jobs = || {
-            vec![
-                job(1, long_ago - 1, 5000, true),
-                job(2, long_ago - 1, 5, true),
-                job(3, long_ago, 5, false),
-                job(4, 1, 5000, false),
-                job(5, 2, 5000, true),
-                job(6, 3, 5000, false),
-            ]
-        };
-        let kept_of = |keep: usize| -> Vec<u128> {
-            let gone = forgotten(jobs(), Timestamp(100), keep);
-            gone.iter().map(Uuid::as_u128).collect()
-        };
-        assert_eq!(kept_of(6), [2, 3]);
-        assert_eq!(kept_of(4), [2, 3]);
-        assert_eq!(kept_of(3), [2, 3, 4]);
-        assert_eq!(kept_of(0), [2, 3, 4, 6]);
+        assert_eq!(forgets(6), [1, 2], "one that waits has its deadline behind it then");
+        assert_eq!(forgets(4), [1, 2]);
+        assert_eq!(forgets(3), [1, 2, 3]);
+        assert_eq!(forgets(2), [1, 2, 3, 5]);
+        assert_eq!(forgets(0), [1, 2, 3, 5, 6]);
     }
 }

@@ -1,13 +1,25 @@
 //! Calls messages on an in-memory store, as a door would.
 
-use std::collections::BTreeMap;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use model::{
-    Code, Error, Id, Kind, Record, Timestamp,
-    resource::{host::Host, vm_nic::VmNic},
-    status::{Board, HostStatus},
+    Code, Error, Id, Kind, Plain, Record, Resource, Timestamp,
+    record::OWNER,
+    resource::{
+        account::{ADMIN, Account},
+        host::Host,
+        release::Release,
+        used_ip::UsedIp,
+        vm_nic::VmNic,
+    },
+    status::{Board, HostStatus, Pending},
 };
-use netloom_control::{self as control, Call, Reply, operation::Operation};
+use netloom_control::{
+    self as control, Caller, Operations, Reply, Request, command::Surroundings, operation::Done,
+};
 use serde_json::{Value, json};
 use store::{Memory, Read, Snapshot, Store};
 use uuid::Uuid;
@@ -20,7 +32,8 @@ pub(crate) struct Cloud {
     pub(crate) engine: Memory,
     /// What hosts report.
     pub(crate) board: Board,
-    operations: BTreeMap<&'static str, std::sync::Arc<Operation>>,
+    /// What can be called.
+    pub(crate) operations: Arc<Operations>,
 }
 
 impl Cloud {
@@ -31,19 +44,19 @@ impl Cloud {
 
     /// A server on this engine.
     fn on(engine: Memory) -> Self {
-        let operations = control::operation::all().into_iter().map(|o| (o.def.name, o.into()));
         let store = Store::open(Box::new(engine.clone())).unwrap();
-        Self { store, engine, board: Board::default(), operations: operations.collect() }
+        control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
+        Self { store, engine, board: Board::default(), operations: Arc::default() }
     }
 
     /// Another server on the same engine, which knows what is in it now.
     pub(crate) fn second_server(&self) -> Self {
-        Self::on(self.engine.clone())
+        Self { board: self.board.clone(), ..Self::on(self.engine.clone()) }
     }
 
     /// A zone with one cluster of two hosts, a pool of the VNIs 100 to 103 attached to it.
     pub(crate) fn with_two_hosts() -> (Self, Fixture) {
-        let cloud = Self::empty();
+        let mut cloud = Self::empty();
         let zone = cloud.made("CreateZone", json!({"name": "z"}));
         let cluster = cloud
             .made("CreateCluster", json!({"name": "c", "zoneUuid": zone, "hypervisorType": "KVM"}));
@@ -60,6 +73,7 @@ impl Cloud {
         let tag = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::{{172.30.0.0/24}}");
         let attach = json!({"l2NetworkUuid": pool, "clusterUuid": cluster});
         cloud.call_tagged("AttachL2NetworkToCluster", attach, &[tag]).unwrap();
+        hosts.iter().for_each(|host| cloud.acked(host, 0));
         (cloud, Fixture { zone, cluster, hosts, pool })
     }
 
@@ -89,7 +103,7 @@ impl Cloud {
         if result.is_err() {
             assert_eq!(before, self.contents(), "a refused call changed something");
         }
-        result
+        result.map(|done| done.reply)
     }
 
     /// Calls a message with all that a call may have, whatever others do meanwhile.
@@ -99,19 +113,40 @@ impl Cloud {
         params: Value,
         tags: &[String],
         resource_uuid: Option<Uuid>,
-    ) -> Result<Reply, Error> {
-        let Value::Object(params) = params else { panic!("params are an object") };
-        let operation = self.operations[name].clone();
-        control::validate::check(operation.def, &params)?;
-        let call = Call {
-            params,
-            system_tags: tags.to_vec(),
-            resource_uuid,
-            now: Timestamp(1_000),
-            seed: Uuid::new_v4(),
-            board: self.board.clone().into(),
-        };
-        self.store.transact(move |tx| operation.run(tx, &call)).map(|committed| committed.value)
+    ) -> Result<Done, Error> {
+        let request =
+            Request { resource_uuid, system_tags: tags.to_vec(), ..request(name, params) };
+        self.send(ADMINISTRATOR, vec![request])
+    }
+
+    /// What a caller wants done, in one transaction.
+    pub(crate) fn send(&self, caller: Caller, requests: Vec<Request>) -> Result<Done, Error> {
+        let command = self.operations.command(caller, requests)?;
+        let board = self.board.clone();
+        let surroundings = Surroundings { now: Timestamp(1_000), seed: Uuid::new_v4(), board };
+        let done =
+            self.store.transact(move |tx| control::operation::run(&command, tx, &surroundings));
+        assert_eq!(self.dangling(), Vec::<String>::new());
+        done.map(|committed| committed.value)
+    }
+
+    /// References that lead nowhere.
+    pub(crate) fn dangling(&self) -> Vec<String> {
+        let snapshot = self.store.snapshot();
+        let exists = |uuid| Kind::ALL.iter().any(|kind| snapshot.get(*kind, uuid).is_some());
+        let rows = Kind::ALL.iter().flat_map(|kind| snapshot.list(*kind));
+        let mut found = Vec::new();
+        for record in rows {
+            for (field, value) in record.index() {
+                match value {
+                    Plain::Uuid(uuid) if field != OWNER && !exists(uuid) => {
+                        found.push(format!("{field} of {record:?}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found
     }
 
     /// The uuid of what a message made.
@@ -126,12 +161,11 @@ impl Cloud {
         (error.code, error.field.clone(), error.to_string())
     }
 
-    /// Everything that is in the store, claims too.
-    pub(crate) fn contents(&self) -> (Vec<Record>, Vec<(String, Uuid)>) {
+    /// Everything that is in the store.
+    pub(crate) fn contents(&self) -> Vec<Record> {
         let snapshot = self.store.snapshot();
         let records = |kind: &Kind| snapshot.list(*kind).map(|r| (*r).clone()).collect::<Vec<_>>();
-        let records = Kind::ALL.iter().flat_map(records).collect();
-        (records, snapshot.claims_with_prefix("").collect())
+        Kind::ALL.iter().flat_map(records).collect()
     }
 
     /// The state now.
@@ -151,19 +185,67 @@ impl Cloud {
         let instance = model::id::parse_uuid(instance).unwrap();
         let snapshot = self.snapshot();
         let ids: Vec<Uuid> = snapshot.referrers(Kind::VmNic, "vmInstanceUuid", instance).collect();
-        let nic = |id| match &*snapshot.get(Kind::VmNic, id).unwrap() {
-            Record::VmNic(nic) => nic.clone(),
-            other => panic!("{other:?}"),
+        ids.into_iter().map(|id| self.get(Id::new(id)).unwrap()).collect()
+    }
+
+    /// The addresses of a NIC, IPv4 first.
+    pub(crate) fn addresses(&self, nic: Id<VmNic>) -> Vec<UsedIp> {
+        let snapshot = self.snapshot();
+        let ids: Vec<Uuid> =
+            snapshot.referrers(Kind::UsedIp, UsedIp::USED_BY, nic.uuid()).collect();
+        let mut used: Vec<UsedIp> =
+            ids.into_iter().map(|id| self.get(Id::new(id)).unwrap()).collect();
+        used.sort_by_key(|used| used.ip);
+        used
+    }
+
+    /// A resource, if there is one.
+    pub(crate) fn get<R: Resource>(&self, id: Id<R>) -> Option<R> {
+        self.snapshot().get(R::KIND, id.uuid()).as_deref().and_then(R::of).cloned()
+    }
+
+    /// Every host has let go of what was deleted.
+    pub(crate) fn give_up_releases(&self) {
+        let give_up = |tx: &mut store::Tx<Record>| {
+            let open: Vec<Uuid> = tx.list(Kind::Release).map(|release| release.uuid()).collect();
+            open.into_iter().for_each(|release| tx.delete(Kind::Release, release));
+            Ok(())
         };
-        ids.into_iter().map(nic).collect()
+        self.store.transact(give_up).unwrap();
+    }
+
+    /// Reports that a host is disconnected.
+    pub(crate) fn lost(&mut self, host: &str) {
+        let host: Id<Host> = host.parse().unwrap();
+        self.board.put(host, HostStatus { heard: 1, ..HostStatus::default() });
     }
 
     /// Reports that a host is connected and has applied everything up to `revision`.
     pub(crate) fn acked(&mut self, host: &str, revision: u64) {
-        let host: Id<Host> = host.parse().unwrap();
-        let status = HostStatus { connected: true, acked_revision: revision, ..Default::default() };
-        self.board.hosts.insert(host, status);
+        confirm(&mut self.board, host.parse().unwrap());
+        self.board.revision = revision;
     }
+
+    /// Tells a host of what it has to take out for the releases that are open now.
+    pub(crate) fn tell(&mut self, host: &str) {
+        let snapshot = self.snapshot();
+        let (host, revision): (Id<Host>, u64) = (host.parse().unwrap(), snapshot.revision());
+        let mut status = self.board.status(host).clone();
+        for record in snapshot.list(Kind::Release) {
+            for object in &Release::of(&record).unwrap().objects {
+                status.pending.insert(*object, Pending { since: revision, last: revision });
+            }
+        }
+        self.board.put(host, status);
+        self.board.revision = revision;
+    }
+}
+
+/// Reports that a host is connected, and that all is as it was told.
+pub(crate) fn confirm(board: &mut Board, host: Id<Host>) {
+    let heard = board.status(host).heard + 1;
+    let status = HostStatus { connected: true, confirmed: true, heard, ..HostStatus::default() };
+    board.put(host, status);
 }
 
 /// What `with_two_hosts` made.
@@ -184,4 +266,18 @@ pub(crate) fn range(l3: &str, start: &str, end: &str) -> Value {
         "l3NetworkUuid": l3, "name": format!("{start}-{end}"), "startIp": start, "endIp": end,
         "netmask": "255.255.255.0", "gateway": "10.0.0.1",
     })
+}
+
+/// Who may do everything.
+pub(crate) const ADMINISTRATOR: Caller = Caller::Account {
+    id: Id::<Account>::new(ADMIN),
+    is_admin: true,
+    session: None,
+    source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+};
+
+/// A message without tags.
+pub(crate) fn request(message: &str, params: Value) -> Request {
+    let Value::Object(params) = params else { panic!("params are an object") };
+    Request { message: message.to_owned(), params, ..Request::default() }
 }

@@ -16,7 +16,7 @@ fn tenants_may_use_the_same_addresses() {
         let params = json!({"name": name, "l3NetworkUuids": [l3]});
         let reply = cloud.call_tagged("CreateVmInstance", params, &tags).unwrap();
         let nics = cloud.nics(&reply.subject.unwrap().1.simple().to_string());
-        assert_eq!(nics[0].used_ips[0].ip, "10.0.0.11".parse::<IpAddr>().unwrap());
+        assert_eq!(cloud.addresses(nics[0].uuid)[0].ip, "10.0.0.11".parse::<IpAddr>().unwrap());
         assert_eq!(nics[0].mac.to_string(), "fa:00:00:00:00:01");
     }
 }
@@ -31,8 +31,11 @@ fn a_nic_gets_an_address_of_each_family() {
     });
     cloud.call("AddIpv6Range", v6).unwrap();
     let vm = cloud.made("CreateVmInstance", json!({"name": "a", "l3NetworkUuids": [l3]}));
-    let versions: Vec<u8> = cloud.nics(&vm)[0].used_ips.iter().map(|ip| ip.ip_version).collect();
+    let nic = cloud.nics(&vm).remove(0);
+    let used = cloud.addresses(nic.uuid);
+    let versions: Vec<u8> = used.iter().map(|ip| ip.ip_version).collect();
     assert_eq!(versions, [4, 6]);
+    assert_eq!(nic.used_ip_uuid, Some(used[0].uuid), "the network's own family comes first");
 }
 
 #[test]
@@ -41,17 +44,23 @@ fn placement_spreads_and_says_what_is_missing() {
     let l3 = cloud.l3(&fixture, "red");
     let on = |cloud: &Cloud, name: &str| {
         let params = json!({"name": name, "l3NetworkUuids": [l3]});
-        let reply = cloud.call("CreateVmInstance", params).unwrap();
-        reply.hosts.into_iter().next().unwrap().to_string()
+        let done = cloud.run("CreateVmInstance", params, &[], None).unwrap();
+        done.hosts.into_iter().next().unwrap().to_string()
     };
     let (first, second) = (on(&cloud, "a"), on(&cloud, "b"));
     assert_ne!(first, second, "the host with fewer instances is chosen");
-    cloud.acked(&fixture.hosts[1], 0);
-    assert_eq!(on(&cloud, "c"), fixture.hosts[1], "connected hosts come first");
+    cloud.lost(&fixture.hosts[0]);
+    assert_eq!(on(&cloud, "c"), fixture.hosts[1], "only connected hosts run anything new");
+    cloud.lost(&fixture.hosts[1]);
+    let params = json!({"name": "d", "l3NetworkUuids": [l3]});
+    let (code, _, text) = cloud.refusal("CreateVmInstance", params);
+    assert_eq!(code, Code::NoHost);
+    assert!(text.contains("h1: is not connected"), "{text}");
     let outside = json!({
         "name": "h3", "managementIp": "172.31.0.1", "clusterUuid": fixture.cluster,
     });
     let outside = cloud.made("AddKVMHost", outside);
+    cloud.acked(&outside, 0);
     let params = json!({"name": "d", "l3NetworkUuids": [l3], "hostUuid": outside});
     let (code, _, text) = cloud.refusal("CreateVmInstance", params);
     assert_eq!(code, Code::NoHost);
@@ -119,6 +128,7 @@ fn sixteen_networks_are_sixteen_nics_and_a_chosen_mac_blocks_no_later_one() {
     // A MAC that was drawn before, and is free again, may be chosen.
     let spare = cloud.made("CreateVmNic", json!({"l3NetworkUuid": l3s[0]}));
     cloud.call("DeleteVmNic", json!({"uuid": spare})).unwrap();
+    cloud.give_up_releases();
     let tags = [format!("customMac::{}::fa:4c:00:00:00:11", l3s[0])];
     cloud.call_tagged("CreateVmInstance", with("b", &l3s[..1]), &tags).unwrap();
     cloud.call("CreateVmNic", json!({"l3NetworkUuid": l3s[0]})).unwrap();

@@ -9,37 +9,25 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Record, Timestamp,
+    Code, Error, Id, Kind, Meta, Record, Timestamp,
     resource::{host::Host, job::Job},
-    status::{Board, HostStatus},
+    status::{Board, HostStatus, Pending},
 };
-use netloom_control::{Call, JobState, Jobs, operation::Operation};
+use netloom_control::{Caller, Command, JobId, JobState, Jobs};
 use serde_json::{Value, json};
-use store::{CommitError, Engine, Loaded, LogError, LogRecord, Memory, Read, Store};
+use store::{CommitError, Engine, Loaded, LogError, LogRecord, Memory, Read, Store, StoredRow};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::harness::{Cloud, Fixture};
+use crate::harness::{ADMINISTRATOR, Cloud, Fixture, confirm, request};
 
-fn operation(name: &str) -> Arc<Operation> {
-    let mut all = netloom_control::operation::all().into_iter();
-    Arc::new(all.find(|operation| operation.def.name == name).unwrap())
-}
-
-fn call(params: Value) -> Call {
-    let Value::Object(params) = params else { panic!("params are an object") };
-    Call {
-        params,
-        system_tags: Vec::new(),
-        resource_uuid: None,
-        now: Timestamp(1_000),
-        seed: Uuid::new_v4(),
-        board: Arc::default(),
-    }
+/// A command of an administrator's.
+fn command(cloud: &Cloud, message: &str, params: Value) -> Command {
+    cloud.operations.command(ADMINISTRATOR, vec![request(message, params)]).unwrap()
 }
 
 fn jobs(cloud: &Cloud) -> (Jobs, watch::Sender<Board>) {
-    let (board, reports) = watch::channel(Board::default());
+    let (board, reports) = watch::channel(cloud.board.clone());
     (Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000)), board)
 }
 
@@ -47,18 +35,29 @@ fn job(number: u128) -> Id<Job> {
     Id::new(Uuid::from_u128(number))
 }
 
+fn drawn(number: u128) -> JobId {
+    JobId { uuid: job(number), is_chosen: false }
+}
+
+fn is_open(state: &JobState) -> bool {
+    matches!(state, JobState::Processing(_))
+}
+
 #[tokio::test]
 async fn a_job_stays_what_it_is_when_its_uuid_is_used_again() {
-    let (jobs, _board) = jobs(&Cloud::empty());
-    let create =
-        |name: &str| jobs.submit(operation("CreateZone"), call(json!({"name": name})), job(1), 60);
+    let cloud = Cloud::empty();
+    let (jobs, _board) = jobs(&cloud);
+    let create = |name: &str| {
+        jobs.submit(command(&cloud, "CreateZone", json!({"name": name})), drawn(1), 60)
+    };
     create("z").await.unwrap();
-    let done = jobs.state(job(1)).await;
+    let done = jobs.state(&ADMINISTRATOR, job(1)).await;
     assert!(matches!(done, JobState::Done(_)), "{done:?}");
-    let refused = jobs.refuse(job(1), Error::field("name", "is wrong")).unwrap_err();
+    let refused =
+        jobs.refuse(&ADMINISTRATOR, drawn(1), Error::field("name", "is wrong")).unwrap_err();
     assert_eq!(refused.code, Code::Duplicate);
     assert_eq!(create("other").await.unwrap_err().code, Code::Duplicate);
-    assert_eq!(jobs.state(job(1)).await, done);
+    assert_eq!(jobs.state(&ADMINISTRATOR, job(1)).await, done);
 }
 
 #[tokio::test]
@@ -67,13 +66,14 @@ async fn a_job_waits_for_its_host_even_if_its_caller_has_gone_away() {
     let l3 = cloud.l3(&fixture, "red");
     let (jobs, board) = jobs(&cloud);
     let host: Id<Host> = fixture.hosts[0].parse().unwrap();
-    let acked_revision = cloud.snapshot().revision();
-    let status = HostStatus { connected: true, acked_revision, ..HostStatus::default() };
-    board.send_modify(|board| drop(board.hosts.insert(host, status)));
+    board.send_modify(|board| {
+        confirm(board, host);
+        board.revision = cloud.snapshot().revision();
+    });
     let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
     tokio::select! {
         biased;
-        _ = jobs.submit(operation("CreateVmInstance"), call(vm), job(1), 60) => {}
+        _ = jobs.submit(command(&cloud, "CreateVmInstance", vm), drawn(1), 60) => {}
         () = std::future::ready(()) => {}
     }
     let committed = async {
@@ -82,11 +82,9 @@ async fn a_job_waits_for_its_host_even_if_its_caller_has_gone_away() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), committed).await.expect("durable");
-    assert_eq!(jobs.state(job(1)).await, JobState::Processing);
-    board.send_modify(|board| {
-        board.hosts.entry(host).or_default().acked_revision = cloud.snapshot().revision();
-    });
-    assert!(matches!(jobs.state(job(1)).await, JobState::Done(_)));
+    assert!(is_open(&jobs.state(&ADMINISTRATOR, job(1)).await));
+    acknowledge(&board, host);
+    assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
 }
 
 #[tokio::test]
@@ -95,7 +93,9 @@ async fn however_many_jobs_are_over_they_are_forgotten() {
     let many = 12_000;
     for start in (0..many).step_by(4_000) {
         let put = move |tx: &mut store::Tx<Record>| {
-            (start..start + 4_000).for_each(|number| tx.put(Record::Job(over(number))));
+            for number in start..start + 4_000 {
+                tx.put(Record::new(over(number), Meta::default())).unwrap();
+            }
             Ok(())
         };
         cloud.store.transact(put).unwrap();
@@ -111,15 +111,16 @@ async fn waiting(cloud: &Cloud, fixture: &Fixture, jobs: &Jobs, timeout_seconds:
     let l3 = cloud.l3(fixture, "red");
     let host: Id<Host> = fixture.hosts[0].parse().unwrap();
     let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
-    let submitted = jobs.submit(operation("CreateVmInstance"), call(vm), job(1), timeout_seconds);
+    let submitted = jobs.submit(command(cloud, "CreateVmInstance", vm), drawn(1), timeout_seconds);
     submitted.await.unwrap();
-    assert_eq!(jobs.state(job(1)).await, JobState::Processing);
+    assert!(is_open(&jobs.state(&ADMINISTRATOR, job(1)).await));
     host
 }
 
 fn acknowledge(board: &watch::Sender<Board>, host: Id<Host>) {
     board.send_modify(|board| {
-        board.hosts.entry(host).or_default().acked_revision = u64::MAX;
+        confirm(board, host);
+        board.revision = u64::MAX;
     });
 }
 
@@ -127,8 +128,128 @@ fn acknowledge(board: &watch::Sender<Board>, host: Id<Host>) {
 fn fail(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>) {
     let snapshot = cloud.snapshot();
     let instances = snapshot.referrers(Kind::VmInstance, "hostUuid", host.uuid());
-    let failed = instances.map(|uuid| (uuid, "no such device".to_owned())).collect();
-    board.send_modify(|board| board.hosts.entry(host).or_default().failed = failed);
+    let failed = instances.map(|uuid| (uuid, Arc::from("no such device"))).collect();
+    board.send_modify(|board| {
+        board.put(host, HostStatus { failed, ..board.status(host).clone() });
+    });
+}
+
+/// Tells hosts of changes of these objects, as link does once they are compiled.
+fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[Uuid]) {
+    let revision = cloud.snapshot().revision();
+    board.send_modify(|board| {
+        let mut status = board.status(host).clone();
+        let pending = Pending { since: revision, last: revision };
+        status.pending.extend(objects.iter().map(|object| (*object, pending)));
+        board.put(host, status);
+        board.revision = revision;
+    });
+}
+
+/// The instance that job 1 made, and its NIC.
+fn made(cloud: &Cloud) -> [Uuid; 2] {
+    let uuid = |kind| cloud.snapshot().list(kind).next().unwrap().uuid();
+    [uuid(Kind::VmInstance), uuid(Kind::VmNic)]
+}
+
+#[tokio::test]
+async fn a_job_waits_for_its_own_objects_and_for_nothing_else_on_their_host() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (jobs, board) = jobs(&cloud);
+    let host = waiting(&cloud, &fixture, &jobs, 60).await;
+    let [instance, nic] = made(&cloud);
+    let other = Uuid::from_u128(999);
+    tell(&cloud, &board, host, &[instance, nic, other]);
+    assert!(is_open(&jobs.state(&ADMINISTRATOR, job(1)).await));
+    // The other object cannot be removed, and never will be.
+    let stuck: imbl::OrdMap<_, _> = [(other, Arc::from("busy"))].into_iter().collect();
+    for (failed, done) in [([nic, other].as_slice(), false), ([other].as_slice(), true)] {
+        let failed = failed.iter().map(|uuid| (*uuid, Arc::from("busy"))).collect();
+        board.send_modify(|board| {
+            confirm(board, host);
+            board.put(host, HostStatus { failed, ..board.status(host).clone() });
+        });
+        assert_eq!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)), done);
+    }
+    assert_eq!(board.borrow().status(host).failed, stuck);
+}
+
+#[tokio::test]
+async fn a_host_that_was_told_nothing_of_the_jobs_objects_is_not_waited_for() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (jobs, board) = jobs(&cloud);
+    let host = waiting(&cloud, &fixture, &jobs, 60).await;
+    // It never connected, and never will.
+    tell(&cloud, &board, host, &[]);
+    assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_in_effect_in_time_says_why() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (board, reports) = watch::channel(cloud.board.clone());
+    let patient = Jobs::new(cloud.store.clone(), reports.clone(), || Timestamp(1_000));
+    let host = waiting(&cloud, &fixture, &patient, 60).await;
+    let late = Jobs::new(cloud.store.clone(), reports, || Timestamp(100_000));
+    acknowledge(&board, host);
+    fail(&cloud, &board, host);
+    let JobState::Failed(error) = late.state(&ADMINISTRATOR, job(1)).await else {
+        panic!(
+            "in effect: {:?} {:?}",
+            late.state(&ADMINISTRATOR, job(1)).await,
+            board.borrow().status(host)
+        )
+    };
+    assert!(error.message.contains("no such device"), "{error}");
+    let refused = Some(Arc::from("told by another database"));
+    board.send_modify(|board| board.put(host, HostStatus { refused, ..HostStatus::default() }));
+    let JobState::Failed(error) = late.state(&ADMINISTRATOR, job(1)).await else {
+        panic!(
+            "in effect: {:?} {:?}",
+            late.state(&ADMINISTRATOR, job(1)).await,
+            board.borrow().status(host)
+        )
+    };
+    assert!(error.message.contains("told by another database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_job_of_an_earlier_life_waits_until_its_host_has_confirmed() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let host = waiting(&cloud, &fixture, &jobs(&cloud).0, 60).await;
+    let (board, reports) = watch::channel(Board::default());
+    let restarted = Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000));
+    tell(&cloud, &board, host, &[]);
+    assert!(is_open(&restarted.state(&ADMINISTRATOR, job(1)).await));
+    acknowledge(&board, host);
+    assert!(matches!(restarted.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
+}
+
+#[tokio::test]
+async fn finished_jobs_are_kept_by_time_however_many_there_are() {
+    let cloud = Cloud::empty();
+    let (jobs, _board) = jobs(&cloud);
+    for number in 0..3 {
+        let zone = command(&cloud, "CreateZone", json!({"name": format!("z{number}")}));
+        jobs.submit(zone, drawn(number), 60).await.unwrap();
+    }
+    assert_eq!(jobs.sweep().await.unwrap(), 0);
+    // More than were ever kept before.
+    for start in (10..60_010).step_by(5_000) {
+        let put = move |tx: &mut store::Tx<Record>| {
+            let young = |number| Job { create_date: Timestamp(1_000), ..over(number) };
+            for number in start..start + 5_000 {
+                tx.put(Record::new(young(number), Meta::default())).unwrap();
+            }
+            Ok(())
+        };
+        cloud.store.transact(put).unwrap();
+    }
+    let (restarted, _board) = self::jobs(&cloud);
+    assert_eq!(restarted.sweep().await.unwrap(), 0);
+    let (_board, reports) = watch::channel(Board::default());
+    let later = Jobs::new(cloud.store.clone(), reports, || Timestamp(20_000_000));
+    assert_eq!(later.sweep().await.unwrap(), 60_003);
 }
 
 #[tokio::test]
@@ -137,11 +258,17 @@ async fn what_was_told_to_be_a_success_stays_one() {
     let (jobs, board) = jobs(&cloud);
     let host = waiting(&cloud, &fixture, &jobs, 60).await;
     acknowledge(&board, host);
-    assert!(matches!(jobs.state(job(1)).await, JobState::Done(_)));
+    assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
     fail(&cloud, &board, host);
-    assert!(matches!(jobs.state(job(1)).await, JobState::Done(_)), "a fault of later");
+    assert!(
+        matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)),
+        "a fault of later"
+    );
     let (restarted, _board) = self::jobs(&cloud);
-    assert!(matches!(restarted.state(job(1)).await, JobState::Done(_)), "nobody has reported");
+    assert!(
+        matches!(restarted.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)),
+        "nobody has reported"
+    );
 }
 
 #[tokio::test]
@@ -152,14 +279,14 @@ async fn a_success_that_nobody_asked_for_is_written_down_too() {
     acknowledge(&board, host);
     jobs.sweep().await.unwrap();
     fail(&cloud, &board, host);
-    assert!(matches!(jobs.state(job(1)).await, JobState::Done(_)));
+    assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
 }
 
 /// Far longer than what is waited for takes, and than the test may.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn waited(jobs: &Jobs) -> JobState {
-    let waiting = jobs.wait(job(1), PATIENCE);
+    let waiting = jobs.wait(&ADMINISTRATOR, job(1), PATIENCE);
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("told in time")
 }
 
@@ -171,7 +298,7 @@ async fn whoever_waits_is_told_when_the_deadline_is_over() {
         Timestamp(1_000 + i64::try_from(passed).unwrap())
     };
     let (cloud, fixture) = Cloud::with_two_hosts();
-    let (_board, reports) = watch::channel(Board::default());
+    let (_board, reports) = watch::channel(cloud.board.clone());
     let jobs = Jobs::new(cloud.store.clone(), reports, clock);
     waiting(&cloud, &fixture, &jobs, 2).await;
     let state = waited(&jobs).await;
@@ -207,7 +334,7 @@ async fn whoever_waits_is_told_of_a_refusal() {
     let nobody = json!({"name": "c", "zoneUuid": job(9), "hypervisorType": "KVM"});
     let (_, submitted, state, ()) = tokio::join!(
         busy,
-        jobs.submit(operation("CreateCluster"), call(nobody), job(1), 60),
+        jobs.submit(command(&cloud, "CreateCluster", nobody), drawn(1), 60),
         waited(&jobs),
         async { go.send(()).unwrap() },
     );
@@ -222,8 +349,15 @@ struct Flaky {
 }
 
 impl Engine for Flaky {
-    fn load(&mut self) -> Result<Loaded, Error> {
-        self.memory.load()
+    fn lineage(&self) -> Uuid {
+        self.memory.lineage()
+    }
+
+    fn load(
+        &mut self,
+        row: &mut dyn FnMut(StoredRow) -> Result<(), Error>,
+    ) -> Result<Loaded, Error> {
+        self.memory.load(row)
     }
 
     fn commit(&mut self, head: u64, records: &[LogRecord]) -> Result<(), CommitError> {
@@ -249,11 +383,12 @@ async fn a_store_that_is_away_for_a_while_costs_no_job_uuid() {
     let store = Store::open(Box::new(engine)).unwrap();
     let (_board, reports) = watch::channel(Board::default());
     let jobs = Jobs::new(store, reports, || Timestamp(1_000));
-    let create = || jobs.submit(operation("CreateZone"), call(json!({"name": "z"})), job(1), 60);
+    let other = Cloud::empty();
+    let create = || jobs.submit(command(&other, "CreateZone", json!({"name": "z"})), drawn(1), 60);
     assert_eq!(create().await.unwrap_err().code, Code::StoreUnavailable);
     away.store(false, Ordering::SeqCst);
     create().await.unwrap();
-    assert!(matches!(jobs.state(job(1)).await, JobState::Done(_)));
+    assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
 }
 
 fn over(number: u128) -> Job {
@@ -263,8 +398,36 @@ fn over(number: u128) -> Job {
         subject_kind: None,
         subject_uuid: None,
         hosts: Vec::new(),
+        objects: Vec::new(),
         done: false,
+        uuid_chosen: false,
         create_date: Timestamp(0),
         deadline: Timestamp(0),
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_uuid_the_caller_chose_is_its_owners_alone() {
+    let cloud = Cloud::empty();
+    let (jobs, _board) = jobs(&cloud);
+    let source = ADMINISTRATOR.source();
+    let stranger = Caller::Stranger { source };
+    let other =
+        Caller::Account { id: Id::new(Uuid::from_u128(7)), is_admin: false, session: None, source };
+    let zone = || command(&cloud, "CreateZone", json!({"name": "z"}));
+    jobs.submit(zone(), drawn(1), 60).await.unwrap();
+    jobs.submit(zone(), JobId { uuid: job(2), is_chosen: true }, 60).await.unwrap();
+    let refused = JobId { uuid: job(3), is_chosen: true };
+    jobs.refuse(&ADMINISTRATOR, refused, Error::field("name", "is wrong")).unwrap();
+    for (caller, seen) in [(ADMINISTRATOR, [true; 3]), (stranger, [true, false, false])]
+        .into_iter()
+        .chain([(other, [true, false, false])])
+    {
+        for (number, seen) in (1..).zip(seen) {
+            let state = jobs.state(&caller, job(number)).await;
+            assert_eq!(state != JobState::Unknown, seen, "{caller:?} {number}");
+            let waited = jobs.wait(&caller, job(number), Duration::from_secs(1)).await;
+            assert_eq!(waited, state);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod deletions;
+mod gate;
 mod harness;
 mod instances;
 mod inventories;

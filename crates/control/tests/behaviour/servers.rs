@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use model::{Code, Error, Kind, Record};
-use netloom_control::Reply;
+use model::{Code, Error, Kind, Record, Resource, resource::release::Release};
+use netloom_control::operation::Done;
 use serde_json::{Value, json};
 use store::Read;
+use uuid::Uuid;
 
 use crate::harness::{Cloud, Fixture, range};
 
@@ -13,7 +14,7 @@ type Message<'a> = (&'a str, Value);
 
 /// `first` on one server, then `second` on another one that has not seen it: that one decides on
 /// old state, and must decide again when its commit meets the newer head.
-fn race(cloud: &Cloud, first: Message<'_>, second: Message<'_>) -> Result<Reply, Error> {
+fn race(cloud: &Cloud, first: Message<'_>, second: Message<'_>) -> Result<Done, Error> {
     let behind = cloud.second_server();
     cloud.engine.delay_log();
     cloud.call(first.0, first.1).unwrap();
@@ -36,12 +37,13 @@ fn only_the_first(setup: impl Fn(&Cloud, &Fixture) -> [Message<'static>; 2], cod
 }
 
 #[test]
-fn names_vnis_and_addresses_are_given_once() {
-    let zone = json!({"name": "twin"});
-    only_the_first(
-        |_, _| [("CreateZone", zone.clone()), ("CreateZone", zone.clone())],
-        [Code::Duplicate; 2],
-    );
+fn vnis_and_addresses_are_given_once() {
+    let host = |fixture: &Fixture| {
+        let cluster = &fixture.cluster;
+        let host = json!({"name": "h", "managementIp": "172.30.0.9", "clusterUuid": cluster});
+        ("AddKVMHost", host)
+    };
+    only_the_first(|_, f| [host(f), host(f)], [Code::InvalidArgument; 2]);
     let network = |name: &str, fixture: &Fixture| {
         ("CreateL2VxlanNetwork", json!({"name": name, "poolUuid": fixture.pool, "vni": 101}))
     };
@@ -76,20 +78,58 @@ fn ranges_do_not_overlap_across_parents() {
     only_the_first(addresses, [Code::InvalidArgument; 2]);
 }
 
+/// Both orders of two messages of which one deletes what the other uses: the second one either meets
+/// that it is gone, or takes the user along. The harness checks that nothing points nowhere.
+#[test]
+fn what_is_being_used_while_it_is_deleted_leaves_nothing_behind() {
+    let nic = |cloud: &Cloud, fixture: &Fixture| {
+        let l3 = cloud.l3(fixture, "red");
+        (l3.clone(), ("CreateVmNic", json!({"l3NetworkUuid": l3})))
+    };
+    let in_range = |cloud: &Cloud, fixture: &Fixture| {
+        let (l3, create) = nic(cloud, fixture);
+        [create, ("DeleteIpRange", cloud.children(Kind::IpRange, "l3NetworkUuid", &l3))]
+    };
+    let on_l3 = |cloud: &Cloud, fixture: &Fixture| {
+        let (l3, create) = nic(cloud, fixture);
+        [create, ("DeleteL3Network", json!({"uuid": l3}))]
+    };
+    let on_host = |cloud: &Cloud, fixture: &Fixture| {
+        let l3 = cloud.l3(fixture, "red");
+        let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
+        [("CreateVmInstance", vm), ("DeleteHost", json!({"uuid": fixture.hosts[0]}))]
+    };
+    let in_zone = |cloud: &Cloud, fixture: &Fixture| {
+        let (_, create) = nic(cloud, fixture);
+        [create, ("DeleteZone", json!({"uuid": fixture.zone}))]
+    };
+    type Setup<'a> = &'a dyn Fn(&Cloud, &Fixture) -> [Message<'static>; 2];
+    let cases: [(Setup<'_>, Code); 4] = [
+        (&in_range, Code::IpExhausted),
+        (&on_l3, Code::NotFound),
+        (&on_host, Code::NotFound),
+        (&in_zone, Code::NotFound),
+    ];
+    for (setup, gone) in cases {
+        let (cloud, fixture) = Cloud::with_two_hosts();
+        let [use_it, delete_it] = setup(&cloud, &fixture);
+        let name = delete_it.0;
+        race(&cloud, use_it, delete_it).expect(name);
+        assert_eq!(cloud.dangling(), Vec::<String>::new(), "{name}");
+        assert_eq!(cloud.snapshot().list(Kind::VmNic).filter(bound).count(), 0, "{name}");
+
+        let (cloud, fixture) = Cloud::with_two_hosts();
+        let [use_it, delete_it] = setup(&cloud, &fixture);
+        assert_eq!(race(&cloud, delete_it, use_it).expect_err(name).code, gone, "{name}");
+    }
+}
+
+fn bound(record: &std::sync::Arc<Record>) -> bool {
+    record.home().is_some()
+}
+
 #[test]
 fn what_is_being_used_is_not_deleted() {
-    let in_range = |cloud: &Cloud, fixture: &Fixture| {
-        let l3 = cloud.l3(fixture, "red");
-        let range = cloud.children(Kind::IpRange, "l3NetworkUuid", &l3);
-        [("CreateVmNic", json!({"l3NetworkUuid": l3})), ("DeleteIpRange", range)]
-    };
-    only_the_first(in_range, [Code::InUse, Code::IpExhausted]);
-    let on_l3 = |cloud: &Cloud, fixture: &Fixture| {
-        let l3 = cloud.l3(fixture, "red");
-        let delete = json!({"uuid": l3});
-        [("CreateVmNic", json!({"l3NetworkUuid": l3})), ("DeleteL3Network", delete)]
-    };
-    only_the_first(on_l3, [Code::InUse, Code::NotFound]);
     let in_vnis = |cloud: &Cloud, fixture: &Fixture| {
         let network = json!({"name": "n", "poolUuid": fixture.pool});
         let range = cloud.children(Kind::VniRange, "l2NetworkUuid", &fixture.pool);
@@ -103,12 +143,6 @@ fn what_is_being_used_is_not_deleted() {
         [("CreateVmInstance", vm), ("DetachL2NetworkFromCluster", pool)]
     };
     only_the_first(on_pool, [Code::InUse, Code::NoHost]);
-    let on_host = |cloud: &Cloud, fixture: &Fixture| {
-        let l3 = cloud.l3(fixture, "red");
-        let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
-        [("CreateVmInstance", vm), ("DeleteHost", json!({"uuid": fixture.hosts[0]}))]
-    };
-    only_the_first(on_host, [Code::InUse, Code::NotFound]);
 }
 
 #[test]
@@ -127,16 +161,19 @@ fn a_pool_that_is_detached_leaves_no_vtep_on_a_new_host() {
 }
 
 #[test]
-fn an_address_rests_until_a_host_that_joined_meanwhile_has_let_go_too() {
+fn a_release_names_its_objects_and_leaves_it_to_link_who_has_them() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let on = |name: &str, host: usize| json!({"name": name, "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[host]});
     let vm = cloud.made("CreateVmInstance", on("a", 0));
+    let nic = cloud.nics(&vm).remove(0);
+    // A host that joins meanwhile is told of the NIC and of its end by the same stream of commits.
     let join = ("CreateVmInstance", on("b", 1));
     race(&cloud, join, ("DestroyVmInstance", json!({"uuid": vm}))).unwrap();
     let snapshot = cloud.snapshot();
     let release = snapshot.list(Kind::Release).next().unwrap();
-    let Record::Release(release) = &*release else { panic!("{release:?}") };
-    let hosts: BTreeSet<String> = release.hosts.iter().map(ToString::to_string).collect();
-    assert_eq!(hosts, fixture.hosts.into_iter().collect());
+    let release = Release::of(&release).unwrap();
+    let objects: BTreeSet<Uuid> = release.objects.iter().copied().collect();
+    assert_eq!(objects, [nic.uuid.uuid(), nic.l2_network_uuid.uuid()].into());
+    assert_eq!(release.hosts, None);
 }

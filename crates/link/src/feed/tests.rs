@@ -1,10 +1,20 @@
 //! The feed as tables: what a host is sent, and what is known of it then.
 
+mod confirm;
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+use model::status::HostStatus;
 use uuid::Uuid;
 use wire::{
-    PROTOCOL,
-    object::{Driver, Instance},
+    PROTOCOL, PROTOCOL_MIN,
+    digest::{SetDigest, TableDigests},
+    holding::Holding,
+    message::ServerMessage,
+    object::{Attachment, Driver, Instance, Network, Object, Table, Uplink},
     parts::Assembly,
+    versions::Versions,
 };
 
 use super::*;
@@ -18,8 +28,13 @@ fn instance(number: u128, name: &str) -> Object {
     Object::Instance(Instance { uuid, name, driver: Driver::Netns })
 }
 
+fn network(number: u128) -> Object {
+    let attachment = Attachment::Uplink(Uplink { interface: "eth1".to_owned(), vlan: None });
+    Object::Network(Network { uuid: Uuid::from_u128(number), number: 1, attachment })
+}
+
 fn upsert(objects: impl IntoIterator<Item = Object>) -> HostDelta {
-    HostDelta { upserts: objects.into_iter().collect(), removes: Vec::new() }
+    HostDelta { upserts: objects.into_iter().map(Arc::new).collect(), removes: Vec::new() }
 }
 
 fn remove(number: u128) -> HostDelta {
@@ -34,15 +49,21 @@ struct Agent {
 }
 
 impl Agent {
-    fn connect(&self, feed: &mut Feed, number: u128) -> Ticket {
-        let hello = Hello {
+    fn hello(&self, number: u128) -> Hello {
+        Hello {
             protocol: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
             agent_version: String::new(),
+            tables: Versions::own(),
             host: Uuid::from_u128(number),
             revision: self.revision,
+            lineage: None,
             digests: self.holding.digests(),
-        };
-        feed.connect(&hello, "certificate".to_owned(), CancellationToken::new())
+        }
+    }
+
+    fn connect(&self, feed: &mut Feed, number: u128) -> Ticket {
+        feed.connect(&self.hello(number), "certificate".to_owned(), CancellationToken::new())
     }
 
     /// Takes all messages; says how many objects and keys were in them.
@@ -50,6 +71,7 @@ impl Agent {
         let (mut assembly, mut count) = (Assembly::default(), 0);
         for message in messages {
             count += match &message {
+                ServerMessage::Welcome(_) => continue,
                 ServerMessage::Snapshot(part) => part.objects.len(),
                 ServerMessage::Delta(part) => part.upserts.len() + part.removes.len(),
             };
@@ -63,24 +85,46 @@ impl Agent {
     fn report(&self) -> Report {
         let (revision, digests) = (self.revision, self.holding.digests());
         let kernel = self.holding.kernel_digest();
-        Report { revision, complete: true, digests, kernel, ..Report::default() }
+        Report { revision, processed: true, digests, kernel, ..Report::default() }
     }
 }
 
 /// Host 1 holds the one instance that revision 5 gave it, and has not reported yet.
 fn told() -> (Feed, Agent, Ticket) {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
+    feed.apply(4, BTreeMap::new());
     feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    agent.take(pull(&mut feed, &ticket));
     (feed, agent, ticket)
 }
 
-fn status(feed: &mut Feed, number: u128) -> HostStatus {
+const ORIGIN: Origin = Origin { lineage: Uuid::from_u128(77), accept_older: false };
+
+fn feed() -> Feed {
+    Feed::new(ORIGIN)
+}
+
+/// What a session sends now, the welcome aside.
+fn pull(feed: &mut Feed, ticket: &Ticket) -> Vec<ServerMessage> {
+    let messages = feed.pull(ticket).into_iter().flat_map(Outgoing::messages);
+    messages.filter(|message| !matches!(message, ServerMessage::Welcome(_))).collect()
+}
+
+fn board(feed: &Feed) -> Board {
     let mut board = Board::default();
-    feed.hosts.values_mut().for_each(|feed| feed.dirty = true);
-    feed.publish(&mut board);
-    board.status(host(number)).clone()
+    board.revision = feed.revision;
+    feed.hosts.iter().for_each(|(host, feed)| board.put(*host, feed.status.clone()));
+    board
+}
+
+fn status(feed: &mut Feed, number: u128) -> HostStatus {
+    board(feed).status(host(number)).clone()
+}
+
+/// The revision up to which a host has confirmed all.
+fn confirmed(feed: &Feed, number: u128) -> u64 {
+    board(feed).confirmed_revision(host(number))
 }
 
 fn is_snapshot(messages: &[ServerMessage]) -> bool {
@@ -89,18 +133,18 @@ fn is_snapshot(messages: &[ServerMessage]) -> bool {
 
 #[test]
 fn a_new_host_gets_a_snapshot_and_then_deltas() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
     feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a"), instance(11, "b")]))]));
     agent.holding.upsert(instance(99, "stray"));
     let ticket = agent.connect(&mut feed, 1);
-    let messages = feed.pull(&ticket);
+    let messages = pull(&mut feed, &ticket);
     assert!(is_snapshot(&messages));
     assert_eq!((agent.take(messages), agent.revision), (2, 5));
-    assert_eq!(feed.pull(&ticket), []);
+    assert_eq!(pull(&mut feed, &ticket), []);
 
     feed.apply(6, BTreeMap::from([(host(1), remove(10))]));
     feed.apply(7, BTreeMap::from([(host(1), upsert([instance(10, "again")]))]));
-    let messages = feed.pull(&ticket);
+    let messages = pull(&mut feed, &ticket);
     assert!(!is_snapshot(&messages), "what waits is one delta");
     assert_eq!((agent.take(messages), agent.revision), (1, 7));
     assert_eq!(agent.holding.objects().len(), 2);
@@ -108,85 +152,84 @@ fn a_new_host_gets_a_snapshot_and_then_deltas() {
 
 #[test]
 fn a_host_with_the_same_digests_gets_no_objects() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
     feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     agent.holding.upsert(instance(10, "a"));
     let ticket = agent.connect(&mut feed, 1);
-    let messages = feed.pull(&ticket);
+    let messages = pull(&mut feed, &ticket);
     assert_eq!((agent.take(messages), agent.revision), (0, 5));
 }
 
 #[test]
 fn a_host_that_was_away_gets_only_what_changed() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
     feed.apply(5, BTreeMap::from([(host(1), upsert((10..30).map(|at| instance(at, "a"))))]));
     let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    agent.take(pull(&mut feed, &ticket));
     feed.disconnect(&ticket);
     feed.apply(6, BTreeMap::from([(host(1), remove(10))]));
     let ticket = agent.connect(&mut feed, 1);
-    assert_eq!(agent.take(feed.pull(&ticket)), 1);
+    assert_eq!(agent.take(pull(&mut feed, &ticket)), 1);
 }
 
 #[test]
 fn a_host_that_lags_behind_the_history_gets_a_snapshot() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
     let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    agent.take(pull(&mut feed, &ticket));
     for at in 0..=HISTORY_CHANGES_MAX as u64 {
         let change = upsert([instance(1000 + u128::from(at), "a")]);
         feed.apply(at + 1, BTreeMap::from([(host(1), change)]));
     }
-    let messages = feed.pull(&ticket);
+    let messages = pull(&mut feed, &ticket);
     assert!(is_snapshot(&messages));
     assert_eq!(agent.take(messages), HISTORY_CHANGES_MAX + 1);
 }
 
 #[test]
 fn a_change_larger_than_the_history_becomes_a_snapshot() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
     let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    agent.take(pull(&mut feed, &ticket));
     let many = (0..=HISTORY_OBJECTS_MAX as u128).map(|at| instance(at, "a"));
     feed.apply(1, BTreeMap::from([(host(1), upsert(many))]));
-    assert!(is_snapshot(&feed.pull(&ticket)));
+    assert!(is_snapshot(&pull(&mut feed, &ticket)));
     assert_eq!(feed.hosts[&host(1)].history.objects, 0);
 }
 
 #[test]
 fn a_second_session_replaces_the_first() {
-    let (mut feed, agent) = (Feed::default(), Agent::default());
+    let (mut feed, agent) = (feed(), Agent::default());
     feed.apply(5, BTreeMap::new());
     let first = agent.connect(&mut feed, 1);
     let second = agent.connect(&mut feed, 1);
     assert!(first.over.is_cancelled() && !second.over.is_cancelled());
-    assert_eq!(feed.pull(&first), []);
+    assert_eq!(pull(&mut feed, &first), []);
     feed.disconnect(&first);
     assert!(status(&mut feed, 1).connected, "the late end of the first changes nothing");
-    assert_eq!(feed.pull(&second).len(), 1);
+    assert_eq!(pull(&mut feed, &second).len(), 1);
 }
 
 #[test]
 fn the_watermark_passes_revisions_that_do_not_concern_the_host() {
     let (mut feed, mut agent, ticket) = told();
-    assert_eq!(status(&mut feed, 1).acked_revision, 0, "sent is not acknowledged");
+    assert_eq!(confirmed(&feed, 1), 0, "sent is not acknowledged");
     feed.apply(6, BTreeMap::new());
     feed.report(&ticket, agent.report());
-    assert_eq!(status(&mut feed, 1).acked_revision, 6);
+    assert_eq!(confirmed(&feed, 1), 6);
     feed.apply(9, BTreeMap::from([(host(2), upsert([instance(20, "b")]))]));
-    assert_eq!(status(&mut feed, 1).acked_revision, 9);
-    assert_eq!(feed.pull(&ticket), [], "and costs no message");
+    assert_eq!(confirmed(&feed, 1), 9);
+    assert_eq!(pull(&mut feed, &ticket), [], "and costs no message");
 
     feed.apply(10, BTreeMap::from([(host(1), remove(10))]));
     feed.apply(11, BTreeMap::new());
-    assert_eq!(status(&mut feed, 1).acked_revision, 9, "not before the host acknowledges 10");
-    agent.take(feed.pull(&ticket));
+    assert_eq!(confirmed(&feed, 1), 9, "not before the host acknowledges 10");
+    agent.take(pull(&mut feed, &ticket));
     feed.report(&ticket, agent.report());
-    assert_eq!(status(&mut feed, 1).acked_revision, 11);
+    assert_eq!(confirmed(&feed, 1), 11);
     feed.disconnect(&ticket);
     feed.apply(12, BTreeMap::new());
-    let gone = status(&mut feed, 1);
-    assert_eq!((gone.connected, gone.acked_revision), (false, 12));
+    assert_eq!((status(&mut feed, 1).connected, confirmed(&feed, 1)), (false, 12));
 }
 
 #[test]
@@ -197,13 +240,13 @@ fn agreement_needs_the_objects_and_the_kernel() {
 
     let kernel = SetDigest::from_bytes([1; 32]);
     feed.report(&ticket, Report { kernel, ..agent.report() });
-    let other = status(&mut feed, 1);
-    assert_eq!((other.agrees, other.acked_revision), (false, 5));
+    assert_eq!((status(&mut feed, 1).agrees, confirmed(&feed, 1)), (false, 5));
 
-    let digests = TableDigests { port: kernel, ..TableDigests::default() };
+    let mut digests = TableDigests::default();
+    digests.note(Table::Port.number(), kernel);
     feed.report(&ticket, Report { digests, ..agent.report() });
     assert!(!status(&mut feed, 1).agrees);
-    assert!(is_snapshot(&feed.pull(&ticket)), "other objects are replaced");
+    assert!(is_snapshot(&pull(&mut feed, &ticket)), "other objects are replaced");
 }
 
 #[test]
@@ -215,56 +258,74 @@ fn agreement_is_said_anew_on_each_stream() {
 
     let second = agent.connect(&mut feed, 1);
     assert!(!status(&mut feed, 1).agrees);
-    agent.take(feed.pull(&second));
+    agent.take(pull(&mut feed, &second));
     feed.report(&second, agent.report());
     assert!(status(&mut feed, 1).agrees);
 }
 
 #[test]
 fn a_host_that_claims_other_objects_once_more_loses_its_stream() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
+    feed.apply(4, BTreeMap::new());
     feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let ticket = agent.connect(&mut feed, 1);
-    let digests = TableDigests { port: SetDigest::from_bytes([1; 32]), ..TableDigests::default() };
+    let mut digests = TableDigests::default();
+    digests.note(Table::Port.number(), SetDigest::from_bytes([1; 32]));
     for is_over in [false, true] {
-        let messages = feed.pull(&ticket);
+        let messages = pull(&mut feed, &ticket);
         assert_eq!(is_snapshot(&messages), is_over, "the second time all is sent");
         agent.take(messages);
         feed.report(&ticket, Report { digests, ..agent.report() });
         assert_eq!(ticket.over.is_cancelled(), is_over);
     }
-    assert_eq!(feed.pull(&ticket), []);
+    assert_eq!(pull(&mut feed, &ticket), []);
 }
 
 #[test]
 fn nothing_is_sent_before_the_store_was_read() {
-    let (mut feed, agent) = (Feed::default(), Agent::default());
+    let (mut feed, agent) = (feed(), Agent::default());
     let ticket = agent.connect(&mut feed, 1);
-    assert_eq!(feed.pull(&ticket), [], "an empty snapshot would take everything down");
+    assert_eq!(pull(&mut feed, &ticket), [], "an empty snapshot would take everything down");
     feed.apply(5, BTreeMap::new());
-    assert_eq!(feed.pull(&ticket).len(), 1);
+    assert_eq!(pull(&mut feed, &ticket).len(), 1);
+}
+
+#[test]
+fn what_the_server_starts_with_is_not_pending_but_has_to_be_confirmed() {
+    let (mut feed, mut agent) = (feed(), Agent::default());
+    // Before the store was read, and with the digests of what is there then: of nothing.
+    let ticket = agent.connect(&mut feed, 1);
+    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    let mut board = Board::default();
+    feed.publish(&mut board);
+    assert_eq!((board.first, board.status(host(1)).pending.len()), (5, 0));
+    assert!(board.obstacle(host(1), &[], 5).is_some() && !board.is_synced(host(1), 5));
+    assert_eq!(agent.take(pull(&mut feed, &ticket)), 1);
+    feed.report(&ticket, agent.report());
+    feed.publish(&mut board);
+    assert!(board.obstacle(host(1), &[], 5).is_none() && board.is_synced(host(1), 5));
 }
 
 #[test]
 fn a_host_that_does_not_report_is_sent_no_more_until_it_does() {
-    let (mut feed, mut agent) = (Feed::default(), Agent::default());
+    let (mut feed, mut agent) = (feed(), Agent::default());
     feed.apply(1, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let ticket = agent.connect(&mut feed, 1);
-    agent.take(feed.pull(&ticket));
+    agent.take(pull(&mut feed, &ticket));
     let slow = agent.report();
     let mut sent = 1;
     for revision in 2..1000_u32 {
         let delta = upsert([instance(10, &revision.to_string())]);
         feed.apply(revision.into(), BTreeMap::from([(host(1), delta)]));
-        sent += usize::from(agent.take(feed.pull(&ticket)) > 0);
+        sent += usize::from(agent.take(pull(&mut feed, &ticket)) > 0);
     }
     assert_eq!(sent, SENT_MAX);
     feed.report(&ticket, slow);
     feed.report(&ticket, agent.report());
-    assert_eq!(status(&mut feed, 1).acked_revision, SENT_MAX as u64);
-    agent.take(feed.pull(&ticket));
+    assert_eq!(confirmed(&feed, 1), SENT_MAX as u64);
+    agent.take(pull(&mut feed, &ticket));
     feed.report(&ticket, agent.report());
-    assert_eq!(status(&mut feed, 1).acked_revision, 999);
+    assert_eq!(confirmed(&feed, 1), 999);
 }
 
 #[test]
@@ -272,16 +333,17 @@ fn a_report_about_a_state_that_was_never_sent_counts_for_nothing() {
     let (mut feed, mut agent, ticket) = told();
     agent.revision = 900;
     feed.report(&ticket, agent.report());
-    assert_eq!(status(&mut feed, 1).acked_revision, 0);
+    assert_eq!(confirmed(&feed, 1), 0);
 }
 
 #[test]
-fn an_incomplete_report_acknowledges_nothing_but_tells_why() {
+fn a_report_of_a_host_in_trouble_confirms_nothing_but_tells_why() {
     let (mut feed, agent, ticket) = told();
     let failed = BTreeMap::from([(Uuid::from_u128(9), "busy".to_owned())]);
-    feed.report(&ticket, Report { complete: false, failed: failed.clone(), ..agent.report() });
+    feed.report(&ticket, Report { processed: false, failed: failed.clone(), ..agent.report() });
     let seen = status(&mut feed, 1);
-    assert_eq!((seen.acked_revision, seen.agrees, seen.failed), (0, false, failed));
+    assert_eq!((confirmed(&feed, 1), seen.agrees), (0, false));
+    assert_eq!(seen.failed.keys().copied().collect::<Vec<_>>(), [Uuid::from_u128(9)]);
 }
 
 #[test]
@@ -289,12 +351,12 @@ fn a_host_speaks_for_its_own_objects_only() {
     let (mut feed, agent, ticket) = told();
     let up = [10, 66].map(Uuid::from_u128).into();
     feed.report(&ticket, Report { up, ..agent.report() });
-    assert_eq!(status(&mut feed, 1).up, [Uuid::from_u128(10)].into());
+    assert_eq!(status(&mut feed, 1).up, OrdSet::unit(Uuid::from_u128(10)));
 }
 
 #[test]
 fn another_certificate_or_a_deletion_ends_the_session() {
-    let (mut feed, agent) = (Feed::default(), Agent::default());
+    let (mut feed, agent) = (feed(), Agent::default());
     let ticket = agent.connect(&mut feed, 1);
     feed.recertify(host(1), Some("certificate"));
     assert!(!ticket.over.is_cancelled());

@@ -12,7 +12,7 @@ use std::{
 
 use agent::memory::Memory;
 use model::{
-    Id, Record, Timestamp,
+    Id, Meta, Record, Resource, Timestamp,
     resource::host::{Host, HostCredential},
     status::{Board, HostStatus},
 };
@@ -26,6 +26,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Longest wait for a condition.
 const WAIT: Duration = Duration::from_secs(20);
@@ -42,6 +43,8 @@ pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) address: SocketAddr,
     pub(crate) board: watch::Receiver<Board>,
+    pub(crate) lineage: Uuid,
+    pub(crate) accept_older: bool,
     sender: watch::Sender<Board>,
     server: JoinSet<Result<(), netloom_link::Error>>,
     stop: CancellationToken,
@@ -57,6 +60,8 @@ impl World {
             directory: tempfile::tempdir().unwrap(),
             address,
             board,
+            lineage: Uuid::from_u128(1),
+            accept_older: false,
             sender,
             server: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -68,7 +73,13 @@ impl World {
     fn serve(&mut self, listener: TcpListener) {
         let pki = self.pki();
         self.stop = CancellationToken::new();
-        let config = Config { listener, pki, clock: now };
+        let config = Config {
+            listener,
+            pki,
+            clock: now,
+            lineage: self.lineage,
+            accept_older: self.accept_older,
+        };
         let serving = serve(config, self.store.clone(), self.sender.clone(), self.stop.clone());
         self.server.spawn(serving);
     }
@@ -96,7 +107,7 @@ impl World {
     pub(crate) fn put(&self, records: impl IntoIterator<Item = Record>) -> u64 {
         let records: Vec<_> = records.into_iter().collect();
         let put = move |tx: &mut store::Tx<Record>| {
-            records.iter().for_each(|record| tx.put(record.clone()));
+            records.iter().for_each(|record| tx.put(record.clone()).unwrap());
             Ok(())
         };
         self.store.transact(put).unwrap().revision
@@ -116,21 +127,20 @@ impl World {
     pub(crate) fn enrolment(&self, host: u32, token: &str, expires: Timestamp) -> PathBuf {
         let uuid = records::host_id(host).uuid();
         let known = self.store.snapshot().get(model::Kind::HostCredential, uuid);
-        let certificate_sha256 = match known.as_deref() {
-            Some(Record::HostCredential(known)) => known.certificate_sha256.clone(),
-            _ => None,
-        };
+        let known = known.as_deref().and_then(HostCredential::of);
+        let certificate_sha256 = known.and_then(|known| known.certificate_sha256.clone());
         let digest = Sha256::digest(token.as_bytes());
         let token_sha256 = Some(digest.iter().map(|byte| format!("{byte:02x}")).collect());
         let uuid = Id::new(uuid);
         let credential = HostCredential {
             uuid,
+            host_uuid: records::host_id(host),
             certificate_sha256,
             token_sha256,
             token_key_sha256: None,
             token_expires: expires,
         };
-        self.put([Record::HostCredential(credential)]);
+        self.put([Record::new(credential, Meta::default())]);
         self.bundle(host, token)
     }
 
@@ -172,8 +182,13 @@ impl World {
 
     /// Waits until a host has acknowledged a revision and agrees with the server.
     pub(crate) async fn settled(&mut self, host: u32, revision: u64) -> HostStatus {
-        let settled = |s: &HostStatus| s.connected && s.agrees && s.acked_revision >= revision;
-        self.status(host, &format!("settled at {revision}"), settled).await
+        let id = records::host_id(host);
+        let settled = |board: &Board| board.status(id).connected && board.is_synced(id, revision);
+        let reached = timeout(WAIT, self.board.wait_for(settled)).await;
+        let Ok(reached) = reached.map(|board| board.unwrap().status(id).clone()) else {
+            panic!("host {host} never settled at {revision}: {:?}", self.board.borrow());
+        };
+        reached
     }
 }
 

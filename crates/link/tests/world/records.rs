@@ -3,20 +3,23 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
-    Id, Record, Timestamp,
+    AnyId, Id, Meta, Record, Resource,
     resource::{
         cluster::HypervisorType,
         host::Host,
-        l2_vxlan_network::L2VxlanNetwork,
-        vm_instance::{InstanceDriver, VmInstance},
-        vm_nic::{UsedIp, VmNic},
-        vtep::{VXLAN_PORT, Vtep},
+        l2_network::{L2Network, Segment},
+        used_ip::UsedIp,
+        vm_instance::{InstanceDriver, InstanceType, VmInstance},
+        vm_nic::VmNic,
+        vtep::{VXLAN_PORT, Vtep, VtepType},
         zone::EnableState,
     },
 };
 use uuid::Uuid;
 
-const NOW: Timestamp = Timestamp(0);
+fn record(resource: impl Resource) -> Record {
+    Record::new(resource, Meta::default())
+}
 
 fn id<R>(kind: u8, number: u32) -> Id<R> {
     Id::new(Uuid::from_u128((u128::from(kind) << 64) | u128::from(number)))
@@ -39,7 +42,7 @@ fn ip(net: u8, number: u32) -> IpAddr {
 }
 
 pub(crate) fn host(number: u32) -> Record {
-    Record::Host(Host {
+    record(Host {
         zone_uuid: id(9, 0),
         name: format!("host-{number}"),
         uuid: host_id(number),
@@ -48,57 +51,51 @@ pub(crate) fn host(number: u32) -> Record {
         management_ip: ip(172, number),
         hypervisor_type: HypervisorType::Kvm,
         state: EnableState::Enabled,
-        create_date: NOW,
-        last_op_date: NOW,
     })
 }
 
 pub(crate) fn vtep(host: u32) -> Record {
-    Record::Vtep(Vtep {
+    record(Vtep {
         uuid: id(3, host),
         host_uuid: host_id(host),
         vtep_ip: ip(192, host),
         port: VXLAN_PORT,
-        vtep_type: "KVM_HOST_VXLAN".to_owned(),
-        create_date: NOW,
-        last_op_date: NOW,
+        vtep_type: VtepType::KvmHost,
         pool_uuid: id(2, 1),
     })
 }
 
 pub(crate) fn network(number: u32) -> Record {
-    Record::L2VxlanNetwork(L2VxlanNetwork {
+    record(L2Network {
         uuid: id(1, number),
         name: format!("net-{number}"),
         description: None,
         zone_uuid: id(9, 0),
-        network_type: "VxlanNetwork".to_owned(),
-        vni: 1000 + number,
-        pool_uuid: id(2, 1),
+        physical_interface: None,
+        segment: Segment::Vxlan { vni: 1000 + number, pool_uuid: id(2, 1) },
         number,
-        create_date: NOW,
-        last_op_date: NOW,
     })
 }
 
 /// An instance with one NIC in a network.
-pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 2] {
+pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
     let instance = VmInstance {
         uuid: id(5, number),
         name: format!("vm-{number}"),
         description: None,
         zone_uuid: id(9, 0),
-        cluster_uuid: id(9, 1),
-        host_uuid: host_id(host),
-        default_l3_network_uuid: id(9, 2),
-        instance_type: "UserVm".to_owned(),
+        cluster_uuid: Some(id(9, 1)),
+        host_uuid: Some(host_id(host)),
+        default_l3_network_uuid: Some(id(9, 2)),
+        instance_type: InstanceType::User,
         hypervisor_type: HypervisorType::Kvm,
         driver: InstanceDriver::Netns,
-        create_date: NOW,
-        last_op_date: NOW,
     };
     let [a, b, c, d] = number.to_be_bytes();
     let address = UsedIp {
+        uuid: id(7, number),
+        l2_network_uuid: id(1, network),
+        used_by: AnyId::of(id::<VmNic>(6, number)),
         ip_range_uuid: id(9, 3),
         l3_network_uuid: id(9, 2),
         ip_version: 4,
@@ -115,12 +112,10 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 2] {
         host_uuid: Some(host_id(host)),
         number,
         mac: model::Mac([0xfa, 0x16, a, b, c, d]),
-        used_ips: vec![address],
+        used_ip_uuid: Some(id(7, number)),
         mtu: 1450,
         device_id: 0,
         state: EnableState::Enabled,
-        create_date: NOW,
-        last_op_date: NOW,
     };
-    [Record::VmInstance(instance), Record::VmNic(nic)]
+    [record(instance), record(nic), record(address)]
 }

@@ -4,7 +4,7 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::zone::{EnableState, Zone};
-use crate::{Id, Timestamp, words};
+use crate::{Id, Kind, Update, shown::Child, words};
 
 words! {
     /// What runs the instances of a cluster.
@@ -39,9 +39,10 @@ words! {
 /// Hosts of one kind that see the same L2 networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/clusters", name_scope = "zoneUuid")]
+#[resource(path = "/clusters", children, aliases)]
 pub struct Cluster {
-    /// A name, unique in its zone.
+    /// A name.
+    #[field(index)]
     pub name: String,
     /// Its id.
     pub uuid: Id<Cluster>,
@@ -51,25 +52,33 @@ pub struct Cluster {
     pub state: EnableState,
     /// What runs its instances.
     pub hypervisor_type: HypervisorType,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
     /// Its zone.
+    #[field(on_delete = "cascade")]
     pub zone_uuid: Id<Zone>,
     /// Always `zstack`.
     #[serde(rename = "type")]
-    pub cluster_type: String,
+    pub cluster_type: ClusterType,
+}
+
+impl Cluster {
+    const CHILDREN: &'static [Child] = &[
+        Child::unseen("host", Kind::Host, "clusterUuid"),
+        Child::unseen("vmInstance", Kind::VmInstance, "clusterUuid"),
+        Child::unseen("l2NetworkRef", Kind::L2NetworkClusterRef, "clusterUuid"),
+    ];
+
+    const ALIASES: &'static [(&'static str, &'static str)] =
+        &[("l2Network", "l2NetworkRef.l2Network"), ("l2VlanNetwork", "l2NetworkRef.l2Network")];
 }
 
 /// Makes a cluster.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
-#[message(post = "/clusters", creates = "Cluster")]
+#[message(post = "/clusters", creates = "Cluster", access = "admin")]
 pub struct CreateCluster {
     /// Its zone.
     pub zone_uuid: Id<Zone>,
-    /// A name, unique in its zone.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
@@ -83,9 +92,24 @@ pub struct CreateCluster {
     pub architecture: Option<Architecture>,
 }
 
-/// Deletes a cluster without hosts.
+/// Renames a cluster.
 #[derive(Debug, Deserialize, Message)]
-#[message(delete = "/clusters/{uuid}")]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/clusters/{uuid}/actions", action = "updateCluster", access = "admin")]
+pub struct UpdateCluster {
+    /// The cluster.
+    pub uuid: Id<Cluster>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+}
+
+/// Deletes a cluster with its hosts, and takes L2 networks out of it; instances that ran there stop.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/clusters/{uuid}", access = "admin")]
 pub struct DeleteCluster {
     /// The cluster.
     pub uuid: Id<Cluster>,

@@ -9,42 +9,140 @@ use super::{
     cluster::{Cluster, HypervisorType},
     zone::{EnableState, Zone},
 };
-use crate::{Id, Timestamp};
+use crate::{
+    Claim, FieldDef, Id, Kind, Plain, Resource, Timestamp, Update,
+    shown::{Child, Derived, View},
+    words,
+};
 
 /// A machine that runs instances. Its `status` and `synced` in the API come from the status board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/hosts", name_scope = "zoneUuid")]
+#[resource(path = "/hosts", children, claims, derived)]
 pub struct Host {
     /// Its zone.
+    #[field(on_delete = "cascade")]
     pub zone_uuid: Id<Zone>,
-    /// A name, unique in its zone.
+    /// A name.
+    #[field(index)]
     pub name: String,
     /// Its id.
     pub uuid: Id<Host>,
     /// Its cluster.
+    #[field(on_delete = "cascade")]
     pub cluster_uuid: Id<Cluster>,
     /// Free text.
     pub description: Option<String>,
     /// Its address on the management network.
+    #[field(index)]
     pub management_ip: IpAddr,
     /// What runs its instances.
     pub hypervisor_type: HypervisorType,
     /// Whether it takes new instances.
     pub state: EnableState,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
+}
+
+impl Host {
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        vec![Claim::ManagementIp(self.management_ip)]
+    }
+
+    const CHILDREN: &'static [Child] = &[Child::unseen("vmInstance", Kind::VmInstance, "hostUuid")];
+
+    const DERIVED: &'static [Derived] = &[
+        Derived {
+            field: FieldDef::of::<HostState>("status", "Whether its agent is connected."),
+            read: |record, view| {
+                let state = Host::of(record).map(|host| HostState::reported(host.uuid, view));
+                state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<bool>(
+                "synced",
+                "It has last said that it holds all that concerns it, and exactly that.",
+            ),
+            read: |record, view| {
+                let host = Host::of(record);
+                let synced = |host: &Host| view.board().is_synced(host.uuid, view.revision());
+                Plain::Bool(host.is_some_and(synced))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<String>>(
+                "refused",
+                "Why it is told nothing, if so; instances on it go on as they are.",
+            ),
+            read: |record, view| {
+                let reason = Host::of(record);
+                let reason = reason.and_then(|host| view.board().status(host.uuid).refused.clone());
+                reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+            },
+            found_by: &[],
+            only: None,
+        },
+    ];
+}
+
+words! {
+    /// Whether a host's agent is connected.
+    HostState {
+        /// It never was since the server has started. Ends by a connection.
+        Connecting = "Connecting",
+        /// It is. Ends when the connection does.
+        Connected = "Connected",
+        /// It was. Ends by a connection.
+        Disconnected = "Disconnected",
+    }
+}
+
+/// What happens to a host's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostEvent {
+    /// Its agent's stream is open.
+    Opened,
+    /// Its agent's stream is closed.
+    Closed,
+}
+
+impl HostState {
+    /// The state after an event.
+    #[must_use]
+    pub const fn next(self, event: HostEvent) -> Self {
+        match (self, event) {
+            (Self::Connecting | Self::Connected | Self::Disconnected, HostEvent::Opened) => {
+                Self::Connected
+            }
+            (Self::Connecting | Self::Connected | Self::Disconnected, HostEvent::Closed) => {
+                Self::Disconnected
+            }
+        }
+    }
+
+    /// The state of a host, from what is known of it.
+    fn reported(host: Id<Host>, view: &dyn View) -> Self {
+        let status = view.board().status(host);
+        match (status.connected, status.heard > 0) {
+            (true, _) => Self::Connecting.next(HostEvent::Opened),
+            (false, true) => Self::Connecting.next(HostEvent::Closed),
+            (false, false) => Self::Connecting,
+        }
+    }
 }
 
 /// How a host's agent proves who it is. Has the host's uuid; never shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "")]
 pub struct HostCredential {
     /// The host's uuid, as this record's own.
     pub uuid: Id<HostCredential>,
+    /// The host.
+    #[field(on_delete = "cascade")]
+    pub host_uuid: Id<Host>,
     /// SHA-256 of the client certificate's DER, hex; `None` until the agent has enrolled.
     pub certificate_sha256: Option<String>,
     /// SHA-256 of the one-time token, hex.
@@ -59,9 +157,9 @@ pub struct HostCredential {
 /// not kept: netloom never logs in to a host, its agent enrols with a one-time token.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
-#[message(post = "/hosts/kvm", creates = "Host")]
+#[message(post = "/hosts/kvm", creates = "Host", access = "admin")]
 pub struct AddKVMHost {
-    /// A name, unique in its zone.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
@@ -79,9 +177,27 @@ pub struct AddKVMHost {
     pub ssh_port: Option<u32>,
 }
 
-/// Deletes a host without instances.
+/// Changes a host's name or its address on the management network.
 #[derive(Debug, Deserialize, Message)]
-#[message(delete = "/hosts/{uuid}")]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/hosts/{uuid}/actions", action = "updateHost", access = "admin")]
+pub struct UpdateHost {
+    /// The host.
+    pub uuid: Id<Host>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+    /// A new address on the management network.
+    pub management_ip: Option<IpAddr>,
+}
+
+/// Deletes a host: its certificate stops working, and nothing waits for it any more. Its instances
+/// stay, stopped. Only delete a host that is off or clean.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/hosts/{uuid}", access = "admin")]
 pub struct DeleteHost {
     /// The host.
     pub uuid: Id<Host>,
@@ -90,7 +206,12 @@ pub struct DeleteHost {
 /// Makes a one-time token with which the host's agent enrols; an older open one stops working.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
-#[message(put = "/hosts/{uuid}/actions", action = "createHostEnrolment", answer = "now")]
+#[message(
+    put = "/hosts/{uuid}/actions",
+    action = "createHostEnrolment",
+    answer = "now",
+    access = "admin"
+)]
 pub struct CreateHostEnrolment {
     /// The host.
     pub uuid: Id<Host>,

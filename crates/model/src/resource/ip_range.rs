@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::l3_network::L3Network;
-use crate::{Id, Timestamp, words};
+use crate::{Id, Update, words};
 
 words! {
     /// How IPv6 instances learn their addresses. Kept for clients; netloom configures by DHCP.
@@ -32,13 +32,15 @@ words! {
 /// Addresses of an L3 network that may be given out, both ends included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l3-networks/ip-ranges", name_scope = "l3NetworkUuid")]
+#[resource(path = "/l3-networks/ip-ranges")]
 pub struct IpRange {
     /// Its id.
     pub uuid: Id<IpRange>,
     /// The L3 network.
+    #[field(on_delete = "cascade")]
     pub l3_network_uuid: Id<L3Network>,
-    /// A name, unique in its L3 network.
+    /// A name.
+    #[field(index)]
     pub name: String,
     /// Free text.
     pub description: Option<String>,
@@ -59,11 +61,7 @@ pub struct IpRange {
     /// How IPv6 instances learn their addresses.
     pub address_mode: Option<AddressMode>,
     /// Always `Normal`.
-    pub ip_range_type: String,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
+    pub ip_range_type: IpRangeType,
 }
 
 /// Adds IPv4 addresses to an L3 network.
@@ -73,7 +71,7 @@ pub struct IpRange {
 pub struct AddIpRange {
     /// The L3 network.
     pub l3_network_uuid: Id<L3Network>,
-    /// A name, unique in its L3 network.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
@@ -97,7 +95,7 @@ pub struct AddIpRange {
 pub struct AddIpv6Range {
     /// The L3 network.
     pub l3_network_uuid: Id<L3Network>,
-    /// A name, unique in its L3 network.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
@@ -117,7 +115,22 @@ pub struct AddIpv6Range {
     pub ip_range_type: Option<IpRangeType>,
 }
 
-/// Deletes a range none of whose addresses is in use.
+/// Renames a range.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/l3-networks/ip-ranges/{uuid}/actions", action = "updateIpRange")]
+pub struct UpdateIpRange {
+    /// The range.
+    pub uuid: Id<IpRange>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+}
+
+/// Deletes a range with the NICs that have an address of it; instances stay.
 #[derive(Debug, Deserialize, Message)]
 #[message(delete = "/l3-networks/ip-ranges/{uuid}")]
 pub struct DeleteIpRange {

@@ -12,7 +12,6 @@ use crate::{Id, Kind, Timestamp};
 /// that was refused changed nothing and has no job here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "")]
 pub struct Job {
     /// Its id, chosen by the caller with `X-Job-UUID` or by the server.
     pub uuid: Id<Job>,
@@ -23,12 +22,20 @@ pub struct Job {
     /// The resource that the answer shows.
     pub subject_uuid: Option<Uuid>,
     /// Hosts whose acknowledgement makes it a success.
-    #[field(hidden)]
+    #[field(hidden, on_delete = "keep")]
     pub hosts: Vec<Id<Host>>,
+    /// The uuids by which these know what has changed.
+    #[field(hidden)]
+    #[serde(default)]
+    pub objects: Vec<Uuid>,
     /// Every one of them has; what they report later is about something else.
     #[field(hidden)]
     #[serde(default)]
     pub done: bool,
+    /// Its uuid was the caller's choice, so knowing it proves nothing.
+    #[field(hidden)]
+    #[serde(default)]
+    pub uuid_chosen: bool,
     /// When it was made.
     pub create_date: Timestamp,
     /// When it stops waiting for hosts.

@@ -4,10 +4,14 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    l2_vxlan_network::L2VxlanNetwork,
+    l2_network::L2Network,
     zone::{EnableState, Zone},
 };
-use crate::{Id, Timestamp, words};
+use crate::{
+    Id, Kind, Update,
+    shown::{Child, Derived, Shown},
+    words,
+};
 
 words! {
     /// What an L3 network is for.
@@ -32,21 +36,24 @@ words! {
 /// A subnet on an L2 network: at most one prefix per address family, in one or more ranges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l3-networks", name_scope = "zoneUuid")]
+#[resource(path = "/l3-networks", quota = "l3.num", quota_default = 20, children, derived)]
 pub struct L3Network {
     /// Its id.
     pub uuid: Id<L3Network>,
-    /// A name, unique in its zone.
+    /// A name.
+    #[field(index)]
     pub name: String,
     /// Free text.
     pub description: Option<String>,
     /// Always `L3BasicNetwork`.
     #[serde(rename = "type")]
-    pub network_type: String,
+    pub network_type: L3Type,
     /// Its zone.
+    #[field(on_delete = "cascade")]
     pub zone_uuid: Id<Zone>,
     /// The L2 network that carries it.
-    pub l2_network_uuid: Id<L2VxlanNetwork>,
+    #[field(on_delete = "cascade")]
+    pub l2_network_uuid: Id<L2Network>,
     /// Whether it takes new NICs.
     pub state: EnableState,
     /// Domain name for its instances.
@@ -60,10 +67,26 @@ pub struct L3Network {
     /// netloom hands out its addresses.
     #[serde(rename = "enableIPAM")]
     pub enable_ipam: bool,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
+}
+
+impl L3Network {
+    const CHILDREN: &'static [Child] = &[
+        Child {
+            name: "ipRanges",
+            kind: Kind::IpRange,
+            by: "l3NetworkUuid",
+            order: Some("startIp"),
+            shown: Shown::Fields,
+            only: None,
+        },
+        Child::unseen("vmNic", Kind::VmNic, "l3NetworkUuid"),
+        Child::unseen("usedIp", Kind::UsedIp, "l3NetworkUuid"),
+    ];
+    const DERIVED: &'static [Derived] = &[
+        Derived::nothing("dns", "Name servers: none can be set yet."),
+        Derived::nothing("networkServices", "Services: none can be attached yet."),
+        Derived::nothing("hostRoute", "Routes for instances: none can be set yet."),
+    ];
 }
 
 /// Makes an L3 network. It has no addresses until ranges are added.
@@ -71,13 +94,13 @@ pub struct L3Network {
 #[serde(rename_all = "camelCase")]
 #[message(post = "/l3-networks", creates = "L3Network")]
 pub struct CreateL3Network {
-    /// A name, unique in its zone.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
     pub description: Option<String>,
     /// The L2 network that carries it.
-    pub l2_network_uuid: Id<L2VxlanNetwork>,
+    pub l2_network_uuid: Id<L2Network>,
     /// What it is for.
     pub category: Option<L3Category>,
     /// 4 or 6.
@@ -95,7 +118,25 @@ pub struct CreateL3Network {
     pub enable_ipam: Option<bool>,
 }
 
-/// Deletes an L3 network without NICs, with its ranges.
+/// Changes an L3 network's names.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/l3-networks/{uuid}/actions", action = "updateL3Network")]
+pub struct UpdateL3Network {
+    /// The L3 network.
+    pub uuid: Id<L3Network>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+    /// A new domain name for its instances, or none.
+    #[serde(default)]
+    pub dns_domain: Update<String>,
+}
+
+/// Deletes an L3 network with its ranges and NICs; instances stay.
 #[derive(Debug, Deserialize, Message)]
 #[message(delete = "/l3-networks/{uuid}")]
 pub struct DeleteL3Network {

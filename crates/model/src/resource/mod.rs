@@ -3,21 +3,25 @@
 pub mod account;
 pub mod cluster;
 pub mod host;
+pub mod installation;
 pub mod ip_range;
 pub mod job;
-pub mod l2_vxlan_network;
-pub mod l2_vxlan_pool;
+pub mod l2_attachment;
+pub mod l2_network;
+pub mod l2_vxlan;
 pub mod l3_network;
 pub mod release;
+pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{MessageDef, Resource, ResourceDef};
+use crate::{Claim, MessageDef, Resource, ResourceDef, shown::Face};
 
 macro_rules! records {
     ($($name:ident in $module:ident,)*) => {
@@ -26,11 +30,10 @@ macro_rules! records {
         #[expect(missing_docs, reason = "each variant is the struct of the same name")]
         pub enum Kind { $($name,)* }
 
-        /// A resource of any kind: what the store keeps.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "kind")]
+        /// The own fields of a resource of any kind.
+        #[derive(Clone, Debug, PartialEq)]
         #[expect(missing_docs, reason = "each variant is the struct of the same name")]
-        pub enum Record { $($name($module::$name),)* }
+        pub enum Body { $($name($module::$name),)* }
 
         impl Kind {
             /// Every kind.
@@ -43,31 +46,25 @@ macro_rules! records {
             }
         }
 
-        impl Record {
-            /// Which resource it is.
-            #[must_use]
-            pub const fn kind(&self) -> Kind {
-                match self { $(Record::$name(_) => Kind::$name,)* }
+        impl Body {
+            pub(crate) const fn kind(&self) -> Kind {
+                match self { $(Body::$name(_) => Kind::$name,)* }
             }
 
-            /// Its uuid.
-            #[must_use]
-            pub fn uuid(&self) -> Uuid {
-                match self { $(Record::$name(r) => r.id().uuid(),)* }
+            pub(crate) fn uuid(&self) -> Uuid {
+                match self { $(Body::$name(r) => r.id().uuid(),)* }
             }
 
-            /// The resources it points at: field name and uuid.
-            #[must_use]
-            pub fn references(&self) -> Vec<(&'static str, Uuid)> {
-                match self { $(Record::$name(r) => r.references(),)* }
+            pub(crate) fn claims(&self) -> Vec<Claim> {
+                match self { $(Body::$name(r) => r.claims(),)* }
             }
 
-            /// Its fields as JSON, hidden ones too.
-            ///
-            /// # Errors
-            /// Never for the resources of this crate: all their keys are strings.
-            pub fn to_json(&self) -> serde_json::Result<serde_json::Value> {
-                match self { $(Record::$name(r) => serde_json::to_value(r),)* }
+            pub(crate) fn encode(&self) -> serde_json::Result<Box<RawValue>> {
+                match self { $(Body::$name(r) => serde_json::value::to_raw_value(r),)* }
+            }
+
+            pub(crate) fn decode(kind: Kind, json: &RawValue) -> serde_json::Result<Self> {
+                match kind { $(Kind::$name => serde_json::from_str(json.get()).map(Body::$name),)* }
             }
         }
     };
@@ -79,17 +76,23 @@ records! {
     Cluster in cluster,
     Host in host,
     HostCredential in host,
-    L2VxlanNetworkPool in l2_vxlan_pool,
-    VniRange in l2_vxlan_pool,
-    L2NetworkClusterRef in l2_vxlan_pool,
+    L2Network in l2_network,
+    VniRange in l2_vxlan,
+    L2NetworkClusterRef in l2_attachment,
     Vtep in vtep,
-    L2VxlanNetwork in l2_vxlan_network,
     L3Network in l3_network,
     IpRange in ip_range,
     VmInstance in vm_instance,
     VmNic in vm_nic,
+    UsedIp in used_ip,
     Release in release,
+    Installation in installation,
     Job in job,
+}
+
+/// Every face of every resource: what can be queried.
+pub fn faces() -> impl Iterator<Item = (Kind, &'static Face)> {
+    Kind::ALL.iter().flat_map(|kind| kind.def().faces.iter().map(|face| (*kind, face)))
 }
 
 /// Every message, in the order in which documentation lists them.
@@ -97,27 +100,36 @@ pub const MESSAGES: &[&MessageDef] = &[
     &<account::LogInByAccount as crate::Message>::DEF,
     &<account::LogOut as crate::Message>::DEF,
     &<account::ValidateSession as crate::Message>::DEF,
+    &<account::UpdateAccount as crate::Message>::DEF,
     &<zone::CreateZone as crate::Message>::DEF,
+    &<zone::UpdateZone as crate::Message>::DEF,
     &<zone::DeleteZone as crate::Message>::DEF,
     &<cluster::CreateCluster as crate::Message>::DEF,
+    &<cluster::UpdateCluster as crate::Message>::DEF,
     &<cluster::DeleteCluster as crate::Message>::DEF,
     &<host::AddKVMHost as crate::Message>::DEF,
+    &<host::UpdateHost as crate::Message>::DEF,
     &<host::DeleteHost as crate::Message>::DEF,
     &<host::CreateHostEnrolment as crate::Message>::DEF,
-    &<l2_vxlan_pool::CreateL2VxlanNetworkPool as crate::Message>::DEF,
-    &<l2_vxlan_pool::CreateVniRange as crate::Message>::DEF,
-    &<l2_vxlan_pool::DeleteVniRange as crate::Message>::DEF,
-    &<l2_vxlan_pool::AttachL2NetworkToCluster as crate::Message>::DEF,
-    &<l2_vxlan_pool::DetachL2NetworkFromCluster as crate::Message>::DEF,
+    &<l2_vxlan::CreateL2VxlanNetworkPool as crate::Message>::DEF,
+    &<l2_vxlan::CreateVniRange as crate::Message>::DEF,
+    &<l2_vxlan::UpdateVniRange as crate::Message>::DEF,
+    &<l2_vxlan::DeleteVniRange as crate::Message>::DEF,
+    &<l2_attachment::AttachL2NetworkToCluster as crate::Message>::DEF,
+    &<l2_attachment::DetachL2NetworkFromCluster as crate::Message>::DEF,
     &<vtep::CreateVxlanVtep as crate::Message>::DEF,
-    &<l2_vxlan_network::CreateL2VxlanNetwork as crate::Message>::DEF,
-    &<l2_vxlan_network::DeleteL2Network as crate::Message>::DEF,
+    &<l2_vxlan::CreateL2VxlanNetwork as crate::Message>::DEF,
+    &<l2_network::UpdateL2Network as crate::Message>::DEF,
+    &<l2_network::DeleteL2Network as crate::Message>::DEF,
     &<l3_network::CreateL3Network as crate::Message>::DEF,
+    &<l3_network::UpdateL3Network as crate::Message>::DEF,
     &<l3_network::DeleteL3Network as crate::Message>::DEF,
     &<ip_range::AddIpRange as crate::Message>::DEF,
     &<ip_range::AddIpv6Range as crate::Message>::DEF,
+    &<ip_range::UpdateIpRange as crate::Message>::DEF,
     &<ip_range::DeleteIpRange as crate::Message>::DEF,
     &<vm_instance::CreateVmInstance as crate::Message>::DEF,
+    &<vm_instance::UpdateVmInstance as crate::Message>::DEF,
     &<vm_instance::DestroyVmInstance as crate::Message>::DEF,
     &<vm_nic::CreateVmNic as crate::Message>::DEF,
     &<vm_nic::DeleteVmNic as crate::Message>::DEF,

@@ -2,26 +2,33 @@
 
 use derive::Resource;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{host::Host, l2_vxlan_network::L2VxlanNetwork};
-use crate::{Id, Timestamp};
+use super::host::Host;
+use crate::{Claim, Id, Timestamp};
 
-/// Claims of a deleted resource that some host may still hold in its data plane. They are given up
-/// when each of these hosts has acknowledged the revision, or is gone.
+/// Claims of a deleted resource that some host may still act on. They are given up when each host
+/// that was told of its objects has confirmed that these are gone, or is deleted itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "")]
+#[resource(claims)]
 pub struct Release {
     /// Its id.
     pub uuid: Id<Release>,
-    /// The L2 network in which it was in use, which may be gone too.
-    pub l2_network_uuid: Id<L2VxlanNetwork>,
-    /// The claim keys.
-    #[field(hidden)]
-    pub claims: Vec<String>,
-    /// Hosts that have not acknowledged yet.
-    #[field(hidden)]
-    pub hosts: Vec<Id<Host>>,
+    /// The objects by which hosts know the holder: of NICs and networks, their uuids.
+    pub objects: Vec<Uuid>,
+    /// What is still held.
+    #[field(flatten)]
+    pub claims: Vec<Claim>,
+    /// Hosts that have to confirm; `None` until somebody wrote it down.
+    #[field(hidden, on_delete = "keep")]
+    pub hosts: Option<Vec<Id<Host>>>,
     /// When that was.
     pub create_date: Timestamp,
+}
+
+impl Release {
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        self.claims.clone()
+    }
 }

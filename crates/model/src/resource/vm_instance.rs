@@ -10,7 +10,11 @@ use super::{
     l3_network::L3Network,
     zone::Zone,
 };
-use crate::{Id, Timestamp, words};
+use crate::{
+    FieldDef, Id, Kind, Plain, Resource, Update,
+    shown::{Child, Derived, Shown, View},
+    words,
+};
 
 words! {
     /// What runs an instance.
@@ -39,34 +43,114 @@ words! {
 /// An instance on a host. Its `state` in the API comes from the status board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/vm-instances", name_scope = "zoneUuid")]
+#[resource(path = "/vm-instances", quota = "vm.num", quota_default = 20, children, derived, home)]
 pub struct VmInstance {
     /// Its id.
     pub uuid: Id<VmInstance>,
-    /// A name, unique in its zone.
+    /// A name.
+    #[field(index)]
     pub name: String,
     /// Free text.
     pub description: Option<String>,
     /// Its zone.
+    #[field(on_delete = "cascade")]
     pub zone_uuid: Id<Zone>,
     /// Its cluster.
-    pub cluster_uuid: Id<Cluster>,
-    /// The host that it is meant to run on.
-    pub host_uuid: Id<Host>,
+    #[field(on_delete = "detach")]
+    pub cluster_uuid: Option<Id<Cluster>>,
+    /// The host that it is meant to run on; none while it is stopped.
+    #[field(on_delete = "detach")]
+    pub host_uuid: Option<Id<Host>>,
     /// The L3 network of its default route.
-    pub default_l3_network_uuid: Id<L3Network>,
+    #[field(on_delete = "detach")]
+    pub default_l3_network_uuid: Option<Id<L3Network>>,
     /// Always `UserVm`.
     #[serde(rename = "type")]
-    pub instance_type: String,
+    pub instance_type: InstanceType,
     /// What runs the host's instances.
     pub hypervisor_type: HypervisorType,
     /// What runs this one.
     #[field(hidden)]
     pub driver: InstanceDriver,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
+}
+
+words! {
+    /// The state of an instance.
+    InstanceState {
+        /// Its host has been told. Ends when the host reports it, or is lost, or the instance is
+        /// taken off.
+        Starting = "Starting",
+        /// Its host says that it runs. Ends as `Starting` does.
+        Running = "Running",
+        /// It is on no host. Ends when it is put on one.
+        Stopped = "Stopped",
+        /// Its host cannot be asked. Ends when the host reports it, or the instance is taken off.
+        Unknown = "Unknown",
+    }
+}
+
+/// What happens to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceEvent {
+    /// It is put on a host.
+    Placed,
+    /// It is taken off its host, or its host is deleted.
+    TakenOff,
+    /// Its host says that it runs.
+    Runs,
+    /// Its host says nothing of it, or that it does not run yet.
+    DoesNotRun,
+    /// Its host cannot be asked.
+    HostLost,
+}
+
+impl InstanceState {
+    /// The state after an event. What a host says of an instance that is not on it changes nothing.
+    #[must_use]
+    pub const fn next(self, event: InstanceEvent) -> Self {
+        use InstanceEvent::{DoesNotRun, HostLost, Placed, Runs, TakenOff};
+        match (self, event) {
+            (_, TakenOff) | (Self::Stopped, Runs | DoesNotRun | HostLost) => Self::Stopped,
+            (Self::Stopped, Placed) => Self::Starting,
+            (other, Placed) => other,
+            (Self::Starting | Self::Running | Self::Unknown, Runs) => Self::Running,
+            (Self::Starting | Self::Running | Self::Unknown, DoesNotRun) => Self::Starting,
+            (Self::Starting | Self::Running | Self::Unknown, HostLost) => Self::Unknown,
+        }
+    }
+}
+
+impl VmInstance {
+    const CHILDREN: &'static [Child] = &[Child {
+        name: "vmNics",
+        kind: Kind::VmNic,
+        by: "vmInstanceUuid",
+        order: Some("deviceId"),
+        shown: Shown::Whole,
+        only: None,
+    }];
+
+    const DERIVED: &'static [Derived] = &[Derived {
+        field: FieldDef::of::<InstanceState>("state", "What its host reports of it."),
+        read: |record, view| {
+            let state = VmInstance::of(record).map(|instance| instance.state(view));
+            state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+        },
+        found_by: &[],
+        only: None,
+    }];
+
+    /// Its state, from where it is meant to be and what its host reports.
+    fn state(&self, view: &dyn View) -> InstanceState {
+        let Some(host) = self.host_uuid else { return InstanceState::Stopped };
+        let status = view.board().status(host);
+        let reported = match (status.connected, status.up.contains(&self.uuid.uuid())) {
+            (true, true) => InstanceEvent::Runs,
+            (true, false) => InstanceEvent::DoesNotRun,
+            (false, _) => InstanceEvent::HostLost,
+        };
+        InstanceState::Stopped.next(InstanceEvent::Placed).next(reported)
+    }
 }
 
 /// Makes an instance and starts it. System tags `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`)
@@ -75,7 +159,7 @@ pub struct VmInstance {
 #[serde(rename_all = "camelCase")]
 #[message(post = "/vm-instances", creates = "VmInstance")]
 pub struct CreateVmInstance {
-    /// A name, unique in its zone.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
@@ -106,10 +190,53 @@ pub struct CreateVmInstance {
     pub memory_size: Option<u64>,
 }
 
+/// Renames an instance.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/vm-instances/{uuid}/actions", action = "updateVmInstance")]
+pub struct UpdateVmInstance {
+    /// The instance.
+    pub uuid: Id<VmInstance>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+    /// The L3 network of its default route, one of its NICs'.
+    pub default_l3_network_uuid: Option<Id<L3Network>>,
+}
+
 /// Ends an instance; its NICs and addresses go with it.
 #[derive(Debug, Deserialize, Message)]
 #[message(delete = "/vm-instances/{uuid}")]
 pub struct DestroyVmInstance {
     /// The instance.
     pub uuid: Id<VmInstance>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_instance_on_a_host_is_anything_but_stopped() {
+        use InstanceEvent::{DoesNotRun, HostLost, Placed, Runs, TakenOff};
+        let cases: &[(&[InstanceEvent], InstanceState)] = &[
+            (&[], InstanceState::Stopped),
+            (&[Runs], InstanceState::Stopped),
+            (&[Placed], InstanceState::Starting),
+            (&[Placed, DoesNotRun], InstanceState::Starting),
+            (&[Placed, Runs], InstanceState::Running),
+            (&[Placed, Runs, Placed], InstanceState::Running),
+            (&[Placed, Runs, HostLost], InstanceState::Unknown),
+            (&[Placed, HostLost, Runs], InstanceState::Running),
+            (&[Placed, Runs, TakenOff], InstanceState::Stopped),
+            (&[Placed, HostLost, TakenOff, HostLost], InstanceState::Stopped),
+        ];
+        for (events, expected) in cases {
+            let state = events.iter().fold(InstanceState::Stopped, |state, e| state.next(*e));
+            assert_eq!(state, *expected, "{events:?}");
+        }
+    }
 }

@@ -6,73 +6,101 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    host::Host, ip_range::IpRange, l2_vxlan_network::L2VxlanNetwork, l3_network::L3Network,
+    host::Host, l2_network::L2Network, l3_network::L3Network, used_ip::UsedIp,
     vm_instance::VmInstance, zone::EnableState,
 };
-use crate::{FieldType, Id, Mac, Timestamp, declare::FieldValue};
-
-/// MTU inside a VXLAN network over an underlay of 1,500 bytes: minus 50 for IPv4 VTEPs.
-pub const VXLAN_MTU_BYTES: u32 = 1450;
+use crate::{
+    Claim, FieldDef, Id, Kind, Mac, Plain, Record, Resource,
+    shown::{Child, Derived, Shown, View},
+};
 
 /// A port of an L2 network, with its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/vm-instances/nics")]
+#[resource(path = "/vm-instances/nics", children, derived, claims, home)]
 pub struct VmNic {
     /// Its id.
     pub uuid: Id<VmNic>,
     /// The instance it is plugged into.
+    #[field(on_delete = "cascade")]
     pub vm_instance_uuid: Option<Id<VmInstance>>,
     /// The L3 network of its first address.
+    #[field(on_delete = "cascade")]
     pub l3_network_uuid: Id<L3Network>,
     /// Its L2 network.
-    #[field(hidden)]
-    pub l2_network_uuid: Id<L2VxlanNetwork>,
+    #[field(hidden, on_delete = "cascade")]
+    pub l2_network_uuid: Id<L2Network>,
     /// The host it is bound to.
-    #[field(hidden)]
+    #[field(hidden, on_delete = "detach")]
     pub host_uuid: Option<Id<Host>>,
     /// Its number in the data plane; never reused.
     #[field(hidden)]
     pub number: u32,
     /// Its MAC.
+    #[field(index)]
     pub mac: Mac,
-    /// Its addresses; the first one decides `ip`, `netmask` and `gateway` in the API.
-    pub used_ips: Vec<UsedIp>,
+    /// Its first address, which decides `ip`, `netmask` and `gateway` in the API.
+    #[field(on_delete = "detach")]
+    pub used_ip_uuid: Option<Id<UsedIp>>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Position in the instance: 0 is `eth0`.
     pub device_id: u32,
     /// Whether it passes traffic.
     pub state: EnableState,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
 }
 
-/// An address in use by a NIC.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UsedIp {
-    /// The range that it came from.
-    pub ip_range_uuid: Id<IpRange>,
-    /// The L3 network.
-    pub l3_network_uuid: Id<L3Network>,
-    /// 4 or 6.
-    pub ip_version: u8,
-    /// The address.
-    pub ip: IpAddr,
-    /// The subnet's mask, IPv4 only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub netmask: Option<IpAddr>,
-    /// Length of the subnet's prefix, in bits.
-    pub prefix_len: u8,
-    /// The subnet's gateway.
-    pub gateway: IpAddr,
+impl VmNic {
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        vec![Claim::Mac(self.l2_network_uuid, self.mac)]
+    }
+
+    const CHILDREN: &'static [Child] = &[Child {
+        name: "usedIps",
+        kind: Kind::UsedIp,
+        by: "usedBy",
+        order: Some("ipVersion"),
+        shown: Shown::Whole,
+        only: None,
+    }];
+
+    const DERIVED: &'static [Derived] = &[
+        Derived {
+            field: FieldDef::of::<Option<IpAddr>>("ip", "Its first address."),
+            read: |nic, view| first(nic, view, |used| Plain::Ip(used.ip)),
+            found_by: &["usedIps.ip"],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<IpAddr>>("netmask", "The mask of that one's subnet."),
+            read: |nic, view| first(nic, view, |used| used.netmask.map_or(Plain::Null, Plain::Ip)),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<IpAddr>>("gateway", "The gateway of that one's subnet."),
+            read: |nic, view| first(nic, view, |used| Plain::Ip(used.gateway)),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<u8>>("ipVersion", "4 or 6: that one's family."),
+            read: |nic, view| first(nic, view, |used| Plain::Integer(used.ip_version.into())),
+            found_by: &[],
+            only: None,
+        },
+    ];
 }
 
-impl FieldValue for UsedIp {
-    const TYPE: FieldType = FieldType::Object;
+/// Something about a NIC's first address.
+fn first(
+    record: &Record,
+    view: &dyn View,
+    of: impl FnOnce(&UsedIp) -> Plain<'static>,
+) -> Plain<'static> {
+    let used = VmNic::of(record).and_then(|nic| nic.used_ip_uuid);
+    let used = used.and_then(|used| view.get(Kind::UsedIp, used.uuid()));
+    used.as_deref().and_then(UsedIp::of).map_or(Plain::Null, of)
 }
 
 /// Makes a NIC that is plugged in nowhere yet.

@@ -3,7 +3,7 @@
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Timestamp, words};
+use crate::{Id, Kind, Update, shown::Child, words};
 
 words! {
     /// Whether a resource may be used for new things.
@@ -15,14 +15,44 @@ words! {
     }
 }
 
+impl EnableState {
+    /// The state after an event.
+    #[must_use]
+    pub const fn next(self, event: EnableEvent) -> Self {
+        match (self, event) {
+            (Self::Enabled | Self::Disabled, EnableEvent::Enable) => Self::Enabled,
+            (Self::Enabled | Self::Disabled, EnableEvent::Disable) => Self::Disabled,
+        }
+    }
+}
+
+words! {
+    /// What changes whether a resource may be used for new things: ZStack's `stateEvent`.
+    EnableEvent {
+        /// It may be from now on.
+        Enable = "enable",
+        /// Nothing new from now on.
+        Disable = "disable",
+    }
+}
+
+words! {
+    /// The type of a zone.
+    ZoneType {
+        /// The only one there is.
+        Zstack = "zstack",
+    }
+}
+
 /// The outermost container: clusters and networks belong to one zone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/zones", unique_name)]
+#[resource(path = "/zones", children)]
 pub struct Zone {
     /// Its id.
     pub uuid: Id<Zone>,
-    /// A name, unique among zones.
+    /// A name.
+    #[field(index)]
     pub name: String,
     /// Free text.
     pub description: Option<String>,
@@ -30,21 +60,27 @@ pub struct Zone {
     pub state: EnableState,
     /// Always `zstack`.
     #[serde(rename = "type")]
-    pub zone_type: String,
+    pub zone_type: ZoneType,
     /// Chosen when a message names no zone.
     pub is_default: bool,
-    /// When it was made.
-    pub create_date: Timestamp,
-    /// When it last changed.
-    pub last_op_date: Timestamp,
+}
+
+impl Zone {
+    const CHILDREN: &'static [Child] = &[
+        Child::unseen("cluster", Kind::Cluster, "zoneUuid"),
+        Child::unseen("host", Kind::Host, "zoneUuid"),
+        Child::unseen("l2Network", Kind::L2Network, "zoneUuid"),
+        Child::unseen("l3Network", Kind::L3Network, "zoneUuid"),
+        Child::unseen("vmInstance", Kind::VmInstance, "zoneUuid"),
+    ];
 }
 
 /// Makes a zone.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
-#[message(post = "/zones", creates = "Zone")]
+#[message(post = "/zones", creates = "Zone", access = "admin")]
 pub struct CreateZone {
-    /// A name, unique among zones.
+    /// A name.
     pub name: String,
     /// Free text.
     #[field(max_len = 2048)]
@@ -53,9 +89,26 @@ pub struct CreateZone {
     pub is_default: Option<bool>,
 }
 
-/// Deletes a zone that holds nothing any more.
+/// Renames a zone, or makes it the default.
 #[derive(Debug, Deserialize, Message)]
-#[message(delete = "/zones/{uuid}")]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/zones/{uuid}/actions", action = "updateZone", access = "admin")]
+pub struct UpdateZone {
+    /// The zone.
+    pub uuid: Id<Zone>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+    /// Whether it is chosen when a message names no zone.
+    pub is_default: Option<bool>,
+}
+
+/// Deletes a zone with everything in it: clusters, hosts, networks and instances.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/zones/{uuid}", access = "admin")]
 pub struct DeleteZone {
     /// The zone.
     pub uuid: Id<Zone>,

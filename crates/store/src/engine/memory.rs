@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::must_follow;
-use crate::{CommitError, Engine, Loaded, LogError, LogRecord};
+use crate::{CommitError, Engine, Loaded, LogError, LogRecord, StoredRow};
 
 /// An engine in memory. A clone is another server's engine on the same state.
 #[derive(Clone, Debug, Default)]
@@ -35,11 +35,11 @@ pub enum Fault {
     Conflict,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Disk {
+    lineage: Uuid,
     head: u64,
     rows: BTreeMap<(String, Uuid), Box<RawValue>>,
-    claims: BTreeMap<String, Uuid>,
     counters: BTreeMap<String, u64>,
     log: VecDeque<LogRecord>,
     faults: VecDeque<Fault>,
@@ -99,14 +99,20 @@ impl Memory {
 }
 
 impl Engine for Memory {
-    fn load(&mut self) -> Result<Loaded, Error> {
+    fn lineage(&self) -> Uuid {
+        self.disk().lineage
+    }
+
+    fn load(
+        &mut self,
+        take: &mut dyn FnMut(StoredRow) -> Result<(), Error>,
+    ) -> Result<Loaded, Error> {
         let disk = self.reach()?;
-        Ok(Loaded {
-            head: disk.head,
-            rows: disk.rows.values().cloned().collect(),
-            claims: disk.claims.iter().map(|(key, owner)| (key.clone(), *owner)).collect(),
-            counters: disk.counters.iter().map(|(name, n)| (name.clone(), *n)).collect(),
-        })
+        for ((kind, id), json) in &disk.rows {
+            take(StoredRow { kind: kind.clone(), id: *id, json: json.clone() })?;
+        }
+        let counters = disk.counters.iter().map(|(name, n)| (name.clone(), *n)).collect();
+        Ok(Loaded { head: disk.head, counters })
     }
 
     fn commit(&mut self, expected_head: u64, records: &[LogRecord]) -> Result<(), CommitError> {
@@ -140,6 +146,21 @@ impl Engine for Memory {
     }
 }
 
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            lineage: Uuid::new_v4(),
+            head: 0,
+            rows: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            log: VecDeque::new(),
+            faults: VecDeque::new(),
+            unreachable: false,
+            hidden_after: None,
+        }
+    }
+}
+
 impl Disk {
     fn commit(&mut self, expected_head: u64, records: &[LogRecord]) -> Result<(), CommitError> {
         let fault = self.faults.pop_front();
@@ -165,12 +186,6 @@ impl Disk {
             match &row.value {
                 Some(value) => self.rows.insert(key, value.clone()),
                 None => self.rows.remove(&key),
-            };
-        }
-        for (key, owner) in &record.claims {
-            match owner {
-                Some(owner) => self.claims.insert(key.clone(), *owner),
-                None => self.claims.remove(key),
             };
         }
         self.counters.extend(record.counters.iter().cloned());

@@ -17,11 +17,18 @@ use crate::LogRecord;
 /// Commits are compare-and-set of the head, because several servers may share an engine. All
 /// methods block; only the store's writer thread calls them.
 pub trait Engine: Send {
-    /// The state at the head.
+    /// Drawn at random when the log was begun: tells it from every other one.
+    fn lineage(&self) -> Uuid;
+
+    /// The state at the head. Hands each row to `take`, once and in no order, so that the rows
+    /// need not be in memory twice.
     ///
     /// # Errors
-    /// `StoreUnavailable`, when it cannot be read.
-    fn load(&mut self) -> Result<Loaded, Error>;
+    /// `StoreUnavailable`, when it cannot be read; those of `take`.
+    fn load(
+        &mut self,
+        take: &mut dyn FnMut(StoredRow) -> Result<(), Error>,
+    ) -> Result<Loaded, Error>;
 
     /// Makes the revisions after `expected_head` durable, all or none, if that is the head. They
     /// survive a power loss once this has returned.
@@ -49,15 +56,22 @@ pub trait Engine: Send {
     }
 }
 
-/// The state at the head.
+/// A row as it is stored.
+#[derive(Debug)]
+pub struct StoredRow {
+    /// Its table's name.
+    pub kind: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Its durable form.
+    pub json: Box<RawValue>,
+}
+
+/// The state at the head, apart from the rows.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The head: the last revision.
     pub head: u64,
-    /// Every row, as JSON.
-    pub rows: Vec<Box<RawValue>>,
-    /// Every claim: key and owner.
-    pub claims: Vec<(String, Uuid)>,
     /// Every counter and the last number it has given out.
     pub counters: Vec<(String, u64)>,
 }

@@ -1,48 +1,44 @@
 //! SQLite: the embedded engine, one file, one server.
 //!
-//! WAL with `synchronous=FULL`: a commit has been synced before it returns
-//! (<https://sqlite.org/pragma.html#pragma_synchronous>).
-//! The file is locked for as long as it is open, so two servers cannot take it by mistake; that
-//! also means that there is nobody to follow, and no conflict.
+//! A commit appends its records to the log, and is synced; that is all the writer waits for. The
+//! tables that a start reads follow later, on another thread ([`keeper`]). The file is locked for
+//! as long as it is open, so that two servers cannot take it by mistake; that also means that there
+//! is nobody to follow, and no conflict. Beside the file lie only SQLite's own `-wal` and `-shm`.
 
-use std::path::{Path, PathBuf};
+mod file;
+mod keeper;
+mod progress;
+mod tables;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 use model::{Code, Error};
-use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior,
-    params,
-};
-use serde_json::value::RawValue;
+use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
+use self::{file::failed, keeper::Keeper, progress::Shared};
 use super::must_follow;
-use crate::{CommitError, Engine, Loaded, LogError, LogRecord};
-
-/// Marks a file as ours: "ntlm" (<https://sqlite.org/pragma.html#pragma_application_id>).
-const APPLICATION_ID: i64 = 0x6e74_6c6d;
-/// Version of the tables below.
-const SCHEMA_VERSION: i64 = 1;
-/// A record is kept in pieces of so many bytes.
-const CHUNK_BYTES: usize = 256 * 1024;
-
-const SCHEMA: &str = "
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE log (revision INTEGER, chunk INTEGER, bytes BLOB NOT NULL,
-                      PRIMARY KEY (revision, chunk)) WITHOUT ROWID;
-    CREATE TABLE rows (kind TEXT, id TEXT, value TEXT NOT NULL,
-                       PRIMARY KEY (kind, id)) WITHOUT ROWID;
-    CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
-    INSERT INTO meta VALUES ('head', 0);
-";
+use crate::{CommitError, Engine, Loaded, LogError, LogRecord, StoredRow};
 
 /// An open store file.
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
     connection: Connection,
+    lineage: Uuid,
     /// The head, unless a commit has failed: then the file has to be asked.
     head: Option<u64>,
+    /// Up to here the log is as good as cut, whether it is already or not.
+    cut: u64,
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+    /// Dropped last.
+    _lock: File,
 }
 
 impl Sqlite {
@@ -53,237 +49,140 @@ impl Sqlite {
     /// or the file system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
-        let opened = connect(&path).map_err(|error| failed(&path, error))?;
-        opened.map(|connection| Self { path, connection, head: None })
+        let mut store = Self::open_idle(&path)?;
+        let keeper = file::connect_keeper(&path)?;
+        let keeper = Keeper::new(path, keeper, Arc::clone(&store.shared));
+        let keeper = keeper.map_err(|error| failed(&store.path, &error))?;
+        let thread = thread::Builder::new().name("store-keeper".to_owned());
+        let thread = thread.spawn(move || keeper.run()).map_err(|error| {
+            Error::new(Code::StoreUnavailable, "the keeper thread cannot be started").cause(error)
+        })?;
+        store.keeper = Some(thread);
+        Ok(store)
     }
 
-    fn apply(&mut self, expected: u64, records: &[LogRecord]) -> rusqlite::Result<Option<u64>> {
-        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let head = head(&tx)?;
+    /// Without the keeper.
+    fn open_idle(path: &Path) -> Result<Self, Error> {
+        let lock = file::lock(path)?;
+        let mut connection = file::connect_writer(path)?;
+        let shared = Arc::new(Shared::default());
+        let mut begin = || {
+            shared.measure_wal(&mut connection)?;
+            Ok((tables::lineage(&connection)?, shared.begin(&connection)?))
+        };
+        let (lineage, head) = begin().map_err(|error| failed(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+            lineage,
+            head: Some(head),
+            cut: 0,
+            shared,
+            keeper: None,
+            _lock: lock,
+        })
+    }
+
+    fn append(&mut self, expected: u64, records: &[LogRecord]) -> rusqlite::Result<Option<u64>> {
+        let head = self.head()?;
         if head != expected {
             return Ok(Some(head));
         }
-        for record in records {
-            write_rows(&tx, record)?;
-            write_claims(&tx, record)?;
-            write_log(&tx, record)?;
+        let mut bytes = 0;
+        {
+            let _turn = self.shared.turn();
+            let behavior = TransactionBehavior::Immediate;
+            let tx = self.connection.transaction_with_behavior(behavior)?;
+            for record in records {
+                bytes += tables::append(&tx, record)?;
+            }
+            tx.commit()?;
         }
         let reached = records.last().map_or(head, |record| record.revision);
-        tx.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'head'")?
-            .execute([signed(reached)?])?;
-        tx.commit()?;
         self.head = Some(reached);
+        self.shared.added(reached, bytes);
         Ok(None)
     }
 
-    fn log_after(&self, after: u64, limit: usize) -> rusqlite::Result<Option<Vec<LogRecord>>> {
-        if self.head.is_some_and(|head| head <= after) {
+    fn head(&mut self) -> rusqlite::Result<u64> {
+        let head = match self.head {
+            Some(head) => head,
+            None => tables::head(&self.connection)?,
+        };
+        self.head = Some(head);
+        Ok(head)
+    }
+
+    fn log_after(&mut self, after: u64, limit: usize) -> rusqlite::Result<Option<Vec<LogRecord>>> {
+        let head = self.head()?;
+        if head <= after {
             return Ok(Some(Vec::new()));
         }
-        let oldest: Option<i64> =
-            self.connection.query_row("SELECT min(revision) FROM log", [], |row| row.get(0))?;
-        let before_log = oldest.map_or_else(|| head(&self.connection), |n| unsigned(n - 1))?;
-        if before_log > after {
+        let oldest = tables::oldest(&self.connection)?.unwrap_or(head + 1);
+        if after < self.cut || after + 1 < oldest {
             return Ok(None);
         }
-        let records = "SELECT revision, bytes FROM log WHERE revision > ?1 AND revision <= ?2
-                       ORDER BY revision, chunk";
-        let last = signed(after)?.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX));
-        let mut pieces: Vec<(i64, Vec<u8>)> = Vec::new();
-        let mut found = self.connection.prepare_cached(records)?;
-        let mut found = found.query([signed(after)?, last])?;
-        while let Some(row) = found.next()? {
-            let (revision, bytes): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-            match pieces.last_mut() {
-                Some((last, start)) if *last == revision => start.extend(bytes),
-                _ => pieces.push((revision, bytes)),
-            }
-        }
-        pieces.iter().map(|(_, json)| parse(json)).collect::<Result<_, _>>().map(Some)
+        tables::records(&self.connection, after, limit).map(Some)
     }
 }
 
 impl Engine for Sqlite {
-    fn load(&mut self) -> Result<Loaded, Error> {
-        let loaded = load(&self.connection).map_err(|error| failed(&self.path, error))?;
-        self.head = Some(loaded.head);
-        Ok(loaded)
+    fn lineage(&self) -> Uuid {
+        self.lineage
+    }
+
+    fn load(
+        &mut self,
+        take: &mut dyn FnMut(StoredRow) -> Result<(), Error>,
+    ) -> Result<Loaded, Error> {
+        tables::load(&self.connection, take).map_err(|error| failed(&self.path, &error))?
     }
 
     fn commit(&mut self, expected_head: u64, records: &[LogRecord]) -> Result<(), CommitError> {
         must_follow(expected_head, records)?;
-        match self.apply(expected_head, records) {
-            Ok(None) => Ok(()),
+        match self.append(expected_head, records) {
+            Ok(None) => {
+                self.shared.wait_for_keeper();
+                Ok(())
+            }
             Ok(Some(head)) => Err(CommitError::Conflict { head }),
             Err(error) => {
                 self.head = None;
-                Err(CommitError::Failed(failed(&self.path, error)))
+                Err(CommitError::Failed(failed(&self.path, &error)))
             }
         }
     }
 
     fn read_log(&mut self, after: u64, limit: usize) -> Result<Vec<LogRecord>, LogError> {
         let records = self.log_after(after, limit);
-        let records = records.map_err(|error| LogError::Failed(failed(&self.path, error)))?;
+        let records = records.map_err(|error| LogError::Failed(failed(&self.path, &error)))?;
         records.ok_or(LogError::Compacted)
     }
 
     fn compact(&mut self, revision: u64) -> Result<(), Error> {
-        let cut = |connection: &Connection| {
-            connection.execute("DELETE FROM log WHERE revision <= ?1", [signed(revision)?])
-        };
-        cut(&self.connection).map(|_| ()).map_err(|error| failed(&self.path, error))
+        self.cut = self.cut.max(revision);
+        self.shared.dispense(revision);
+        Ok(())
     }
 }
 
-/// Takes the file's lock, then looks whether the file is what it should be.
-fn connect(path: &Path) -> rusqlite::Result<Result<Connection, Error>> {
-    let mut connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::ZERO)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    // In this order: the lock mode counts from the first access, and WAL's is the first one.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    if let Err(error) = check(&tx, path)? {
-        return Ok(Err(error));
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if self.keeper.take().is_some_and(|keeper| keeper.join().is_err()) {
+            tracing::error!("the store's keeper thread has panicked");
+        }
     }
-    tx.commit()?;
-    Ok(Ok(connection))
-}
-
-/// Makes the tables in an empty file; refuses any other file that is not a sound store.
-fn check(tx: &Transaction<'_>, path: &Path) -> rusqlite::Result<Result<(), Error>> {
-    let number = |pragma: &str| tx.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let (application, version) = (number("application_id")?, number("user_version")?);
-    let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if (application, version, tables) == (0, 0, 0) {
-        tx.execute_batch(SCHEMA)?;
-        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        return Ok(Ok(()));
-    }
-    if application != APPLICATION_ID {
-        return Ok(Err(refused(path, "is not a netloom store", "name another file")));
-    }
-    if version != SCHEMA_VERSION {
-        let what = format!("has version {version} of the tables, this netloom {SCHEMA_VERSION}");
-        return Ok(Err(refused(path, &what, "start the netloom that wrote it")));
-    }
-    let verdict: String = tx.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Ok(Err(refused(path, "is damaged", "restore a backup").cause(verdict)));
-    }
-    Ok(Ok(()))
-}
-
-fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
-    let rows = connection
-        .prepare("SELECT value FROM rows")?
-        .query_map([], |row| row.get::<_, String>(0))?
-        .map(|json| RawValue::from_string(json?).map_err(invalid))
-        .collect::<rusqlite::Result<_>>()?;
-    let claims = connection
-        .prepare("SELECT key, owner FROM claims")?
-        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?
-        .map(|claim| claim.and_then(|(key, owner)| Ok((key, owner.parse().map_err(invalid)?))))
-        .collect::<rusqlite::Result<_>>()?;
-    let counters = connection
-        .prepare("SELECT name, last FROM counters")?
-        .query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(Loaded { head: head(connection)?, rows, claims, counters })
-}
-
-fn head(connection: &Connection) -> rusqlite::Result<u64> {
-    let mut found = connection.prepare_cached("SELECT value FROM meta WHERE name = 'head'")?;
-    unsigned(found.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
-}
-
-fn write_rows(tx: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result<()> {
-    let mut put = tx.prepare_cached("INSERT OR REPLACE INTO rows VALUES (?1, ?2, ?3)")?;
-    let mut delete = tx.prepare_cached("DELETE FROM rows WHERE kind = ?1 AND id = ?2")?;
-    for row in &record.rows {
-        match &row.value {
-            Some(json) => put.execute(params![row.kind, hex(row.id), json.get()])?,
-            None => delete.execute(params![row.kind, hex(row.id)])?,
-        };
-    }
-    Ok(())
-}
-
-fn write_claims(tx: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result<()> {
-    let mut take = tx.prepare_cached("INSERT OR REPLACE INTO claims VALUES (?1, ?2)")?;
-    let mut release = tx.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
-    for (key, owner) in &record.claims {
-        match owner {
-            Some(owner) => take.execute(params![key, hex(*owner)])?,
-            None => release.execute([key])?,
-        };
-    }
-    let mut count = tx.prepare_cached("INSERT OR REPLACE INTO counters VALUES (?1, ?2)")?;
-    for (name, last) in &record.counters {
-        count.execute(params![name, signed(*last)?])?;
-    }
-    Ok(())
-}
-
-fn write_log(tx: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result<()> {
-    let json = serde_json::to_vec(record).map_err(invalid)?;
-    let mut add: CachedStatement<'_> = tx.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3)")?;
-    for (chunk, bytes) in (0_i64..).zip(json.chunks(CHUNK_BYTES)) {
-        add.execute(params![signed(record.revision)?, chunk, bytes])?;
-    }
-    Ok(())
-}
-
-fn parse(json: &[u8]) -> rusqlite::Result<LogRecord> {
-    serde_json::from_slice(json).map_err(invalid)
-}
-
-fn hex(id: Uuid) -> String {
-    id.simple().to_string()
-}
-
-/// SQLite's integers have a sign.
-fn signed(n: u64) -> rusqlite::Result<i64> {
-    i64::try_from(n).map_err(invalid)
-}
-
-fn unsigned(n: i64) -> rusqlite::Result<u64> {
-    u64::try_from(n).map_err(invalid)
-}
-
-/// The file holds, or would get, what has no meaning.
-fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
-}
-
-fn refused(path: &Path, what: &str, hint: &str) -> Error {
-    Error::new(Code::StoreUnavailable, format!("the file {} {what}", path.display())).hint(hint)
-}
-
-fn failed(path: &Path, error: rusqlite::Error) -> Error {
-    let (what, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
-            "is open in another process, probably another netloom server",
-            "stop that one, or give this server a data directory of its own",
-        ),
-        Some(ErrorCode::NotADatabase) => ("is not a netloom store", "name another file"),
-        Some(ErrorCode::DatabaseCorrupt) => ("is damaged", "restore a backup"),
-        Some(ErrorCode::DiskFull) => ("cannot grow: the disk is full", "free some space"),
-        _ => ("cannot be read or written", "look at the disk, and at the server's log"),
-    };
-    refused(path, what, hint).cause(error)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
-    fn commits_are_synced_and_the_file_is_ours_alone() {
+    fn commits_are_synced_and_leave_checkpoints_to_the_keeper() {
         let dir = tempfile::tempdir().unwrap();
         let store = Sqlite::open(dir.path().join("store.db")).unwrap();
         let pragma = |name: &str| {
@@ -293,25 +192,48 @@ mod tests {
         };
         assert_eq!(pragma("synchronous").unwrap(), 2.into(), "FULL");
         assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
-        assert_eq!(pragma("locking_mode").unwrap(), "exclusive".to_owned().into());
+        assert_eq!(pragma("wal_autocheckpoint").unwrap(), 0.into());
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_files_even_if_others_could_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let modes = || {
+            ["", "-wal", "-shm"].map(|end| {
+                let file = format!("{}{end}", path.display());
+                std::fs::metadata(file).unwrap().permissions().mode() & 0o777
+            })
+        };
+        let record = LogRecord { revision: 1, rows: vec![], counters: vec![], fences: vec![] };
+        let mut store = Sqlite::open(&path).unwrap();
+        store.commit(0, std::slice::from_ref(&record)).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+        drop(store);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        let mut store = Sqlite::open(&path).unwrap();
+        store.commit(1, &[LogRecord { revision: 2, ..record }]).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
     }
 
     #[test]
     fn a_full_disk_fails_the_commit_and_harms_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Sqlite::open(dir.path().join("store.db")).unwrap();
-        let record = |revision, fences| {
-            let (rows, claims, counters) = (vec![], vec![], vec![]);
-            LogRecord { revision, rows, claims, counters, fences }
+        let record = |revision, name: &str| {
+            let counters = vec![(name.to_owned(), 1)];
+            LogRecord { revision, rows: vec![], counters, fences: vec![] }
         };
-        store.commit(0, &[record(1, vec![])]).unwrap();
+        let big = "x".repeat(500_000);
+        store.commit(0, &[record(1, "small")]).unwrap();
         store.connection.pragma_update(None, "max_page_count", 20).unwrap();
-        let big = store.commit(1, &[record(2, vec![]), record(3, vec!["x".repeat(500_000)])]);
-        let Err(CommitError::Failed(error)) = big else { panic!("it fits: {big:?}") };
+        let failed = store.commit(1, &[record(2, "small"), record(3, &big)]);
+        let Err(CommitError::Failed(error)) = failed else { panic!("it fits: {failed:?}") };
         assert!(error.message.contains("the disk is full"), "{error}");
+        assert_eq!(error.hint.as_deref(), Some("free some space"));
         assert_eq!(store.read_log(1, 10).unwrap().len(), 0, "all or none");
         store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
-        store.commit(1, &[record(2, vec!["x".repeat(500_000)])]).unwrap();
-        assert_eq!(store.load().unwrap().head, 2);
+        store.commit(1, &[record(2, &big)]).unwrap();
+        assert_eq!(store.load(&mut |_| Ok(())).unwrap().head, 2);
     }
 }

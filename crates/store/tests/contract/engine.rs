@@ -1,24 +1,36 @@
 //! Engines by themselves: compare-and-set, log, lock, refusals.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use model::Code;
-use netloom_store::{CommitError, Engine, LogError, LogRecord, Sqlite};
+use netloom_store::{CommitError, Engine, Loaded, LogError, LogRecord, Sqlite};
 
 use crate::toy::{Disk, put, thing};
 
 fn record(revision: u64) -> LogRecord {
     let json = format!(
         r#"{{"revision": {revision}, "counters": [["n", {revision}]], "fences": ["f"],
-            "claims": [["k{revision}", "00000000-0000-0000-0000-000000000001"]]}}"#
+            "rows": [{{"kind": "Thing", "id": "00000000-0000-0000-0000-{revision:012}",
+                       "value": {{"any": "thing"}}}}]}}"#
     );
     serde_json::from_str(&json).expect("a record")
+}
+
+/// Loads everything; gives how many rows there are, too.
+fn load(engine: &mut dyn Engine) -> (Loaded, usize) {
+    let mut rows = BTreeSet::new();
+    let loaded = engine.load(&mut |row| {
+        assert_eq!(row.json.get(), r#"{"any": "thing"}"#);
+        assert!(rows.insert((row.kind, row.id)), "{} came twice", row.id);
+        Ok(())
+    });
+    (loaded.expect("it loads"), rows.len())
 }
 
 fn on_both(test: impl Fn(&mut dyn Engine)) {
     for disk in [Disk::sqlite(), Disk::memory()] {
         let mut engine = disk.engine();
-        engine.load().expect("it loads");
+        load(engine.as_mut());
         test(engine.as_mut());
     }
 }
@@ -34,8 +46,8 @@ fn a_commit_on_an_old_head_writes_nothing() {
         engine.commit(0, &[record(1), record(2)]).expect("the head is 0");
         let late = engine.commit(1, &[record(2)]);
         assert!(matches!(late, Err(CommitError::Conflict { head: 2 })));
-        let loaded = engine.load().expect("it loads");
-        assert_eq!((loaded.head, loaded.claims.len()), (2, 2));
+        let (loaded, rows) = load(engine);
+        assert_eq!((loaded.head, rows), (2, 2));
         assert_eq!(loaded.counters, [("n".to_owned(), 2)]);
     });
 }
@@ -46,7 +58,7 @@ fn a_commit_that_would_leave_a_gap_is_refused() {
         for wrong in [vec![record(2)], vec![record(1), record(3)], vec![record(0)]] {
             assert!(matches!(engine.commit(0, &wrong), Err(CommitError::Failed(_))));
         }
-        assert_eq!(engine.load().expect("it loads").head, 0);
+        assert_eq!(load(engine).0.head, 0);
     });
 }
 
@@ -63,7 +75,7 @@ fn the_log_is_read_in_pages_and_may_be_cut() {
         engine.compact(9).expect("it is cut");
         assert!(matches!(engine.read_log(8, 9), Err(LogError::Compacted)));
         assert!(revisions(engine, 9, 100).is_empty());
-        assert_eq!(engine.load().expect("it loads").head, 9);
+        assert_eq!(load(engine).0.head, 9);
     });
 }
 
@@ -71,10 +83,10 @@ fn the_log_is_read_in_pages_and_may_be_cut() {
 fn a_record_larger_than_a_piece_comes_back_whole() {
     on_both(|engine| {
         let mut big = record(1);
-        big.fences = vec!["x".repeat(1_000_000), "y".to_owned()];
+        big.counters = vec![("x".repeat(1_000_000), 1), ("y".to_owned(), 2)];
         engine.commit(0, &[big.clone(), record(2)]).expect("the head is 0");
         let read = engine.read_log(0, 10).expect("the log is there");
-        assert_eq!((&read[0].fences, read.len()), (&big.fences, 2));
+        assert_eq!((&read[0].counters, read.len()), (&big.counters, 2));
     });
 }
 
@@ -114,16 +126,21 @@ fn a_file_that_is_no_sound_store_is_refused() {
 }
 
 #[test]
-fn a_store_of_a_later_version_is_refused() {
+fn a_store_of_another_version_is_refused() {
     let disk = Disk::sqlite();
     put(&disk.open(), thing(1, 1));
     let Disk::Sqlite(dir) = &disk else { panic!("it is SQLite") };
     let path = dir.path().join("store.db");
-    let raw = rusqlite::Connection::open(&path).expect("it opens");
-    raw.pragma_update(None, "user_version", 99).expect("it is changed");
-    drop(raw);
-    let told = refusal(&path);
-    assert!(told.contains("version 99") && told.contains("start the netloom"), "{told}");
+    let told = |version: i64| {
+        let raw = rusqlite::Connection::open(&path).expect("it opens");
+        raw.pragma_update(None, "user_version", version).expect("it is changed");
+        drop(raw);
+        refusal(&path)
+    };
+    let later = told(99);
+    assert!(later.contains("version 99") && later.contains("start the netloom"), "{later}");
+    let earlier = told(1);
+    assert!(earlier.contains("version 1") && earlier.contains("begin anew"), "{earlier}");
 }
 
 #[test]
@@ -141,4 +158,18 @@ fn a_damaged_store_is_refused() {
     bytes[middle..middle + 3000].fill(0xa5);
     fs::write(&path, bytes).expect("it is written");
     assert!(refusal(&path).contains("is damaged"));
+}
+
+#[test]
+fn a_record_that_is_none_is_damage() {
+    let disk = Disk::sqlite();
+    put(&disk.open(), thing(1, 1));
+    let Disk::Sqlite(dir) = &disk else { panic!("it is SQLite") };
+    let path = dir.path().join("store.db");
+    let raw = rusqlite::Connection::open(&path).expect("it opens");
+    raw.execute("INSERT INTO log VALUES (2, x'00')", []).expect("it is added");
+    drop(raw);
+    let mut engine = Sqlite::open(&path).expect("its pages are sound");
+    let told = engine.load(&mut |_| Ok(())).expect_err("its content is not").to_string();
+    assert!(told.contains("is damaged") && told.contains("restore a backup"), "{told}");
 }

@@ -1,72 +1,106 @@
 //! Random histories against the plainest store that one can write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use netloom_store::{Event, Read, Row, Tx};
+use netloom_store::{ClaimKey, Event, Key, Read, Row, Tx};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::toy::{Disk, Kind, Toy, commit, everything, id};
+use crate::toy::{Disk, Kind, LINE_END, Place, Toy, commit, everything, id};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Put(Toy),
     Delete(Kind, Uuid),
-    Claim(String, Uuid),
-    Release(String),
     Count(String),
     /// How many rows point at this one. Fenced, as every change of a row is.
     Children(Kind, Uuid),
     Get(Kind, Uuid),
+    /// Which row holds this.
+    Holder(Place),
+    /// The first free claim from here on. Fenced, as every change of a row is.
+    FirstFree(Place),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Naive {
     pub(crate) rows: BTreeMap<(Kind, Uuid), Toy>,
-    pub(crate) claims: BTreeMap<String, Uuid>,
     counters: BTreeMap<String, u64>,
 }
 
+/// What an operation answers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answer {
+    Done,
+    Number(u64),
+    /// Who holds what was asked for, or what was to be put.
+    Holder(Option<(Kind, Uuid)>),
+    Free(Option<Place>),
+}
+
 impl Naive {
-    /// What the operation answers: the number of a counter, whether a claim was free.
-    pub(crate) fn run(&mut self, op: &Op) -> u64 {
+    pub(crate) fn run(&mut self, op: &Op) -> Answer {
         match op {
-            Op::Put(row) => drop(self.rows.insert((row.kind, row.id), row.clone())),
-            Op::Delete(kind, id) => drop(self.rows.remove(&(*kind, *id))),
-            Op::Claim(key, owner) => {
-                return u64::from(self.claims.entry(key.clone()).or_insert(*owner) == owner);
+            Op::Put(row) => {
+                let key = (row.kind, row.id);
+                let mut holders = row.places.iter().filter_map(|place| self.holder(place));
+                if let Some(holder) = holders.find(|holder| *holder != key) {
+                    return Answer::Holder(Some(holder));
+                }
+                self.rows.insert(key, row.clone());
             }
-            Op::Release(key) => drop(self.claims.remove(key)),
+            Op::Delete(kind, id) => drop(self.rows.remove(&(*kind, *id))),
             Op::Count(name) => {
                 let last = self.counters.entry(name.clone()).or_default();
                 *last += 1;
-                return *last;
+                return Answer::Number(*last);
             }
             Op::Children(kind, parent) => {
-                return self.children(*kind, "inside", *parent).len() as u64;
+                let found = self.found(*kind, "inside", &Key::Uuid(*parent));
+                return Answer::Number(found.len() as u64);
             }
             Op::Get(kind, id) => {
-                return self.rows.get(&(*kind, *id)).map_or(0, |row| row.value + 1);
+                let row = self.rows.get(&(*kind, *id));
+                return Answer::Number(row.map_or(0, |row| row.value + 1));
             }
+            Op::Holder(place) => return Answer::Holder(self.holder(place)),
+            Op::FirstFree(from) => return Answer::Free(self.first_free(from)),
         }
-        0
+        Answer::Done
     }
 
-    fn children(&self, kind: Kind, field: &str, parent: Uuid) -> Vec<Uuid> {
-        let of = |row: &Toy| if field == "inside" { row.inside } else { row.beside };
-        let rows = self.rows.iter().filter(|((k, _), row)| *k == kind && of(row) == Some(parent));
+    fn found(&self, kind: Kind, field: &str, key: &Key) -> Vec<Uuid> {
+        let rows = self.rows.iter().filter(|((k, _), row)| {
+            *k == kind && row.index().iter().any(|(f, v)| *f == field && v == key)
+        });
         rows.map(|((_, id), _)| *id).collect()
     }
-}
 
-/// Moves the fence of every row that this one points at.
-fn fence_parents(tx: &mut Tx<Toy>, row: &Toy) {
-    for (_, parent) in row.references() {
-        tx.fence(&parent.to_string());
+    /// Fails when two rows hold one claim.
+    fn holder(&self, place: &Place) -> Option<(Kind, Uuid)> {
+        let mut holders = self.rows.iter().filter(|(_, row)| row.places.contains(place));
+        let holder = holders.next().map(|(key, _)| *key);
+        assert_eq!(holders.count(), 0, "{place:?} is held twice");
+        holder
+    }
+
+    fn first_free(&self, from: &Place) -> Option<Place> {
+        let mut line = std::iter::successors(Some(from.clone()), ClaimKey::next);
+        line.find(|place| self.holder(place).is_none())
     }
 }
 
-pub(crate) fn run(tx: &mut Tx<Toy>, op: &Op) -> u64 {
+/// Moves the fence of every row that this one points at, and the one of claims.
+fn fence_parents(tx: &mut Tx<Toy>, row: &Toy) {
+    for parent in [row.inside, row.beside].into_iter().flatten() {
+        tx.fence(&parent.to_string());
+    }
+    if !row.places.is_empty() {
+        tx.fence("places");
+    }
+}
+
+pub(crate) fn run(tx: &mut Tx<Toy>, op: &Op) -> Answer {
     if let Op::Put(Toy { kind, id, .. }) | Op::Delete(kind, id) = op
         && let Some(old) = tx.get(*kind, *id)
     {
@@ -75,19 +109,27 @@ pub(crate) fn run(tx: &mut Tx<Toy>, op: &Op) -> u64 {
     match op {
         Op::Put(row) => {
             fence_parents(tx, row);
-            tx.put(row.clone());
+            if let Err(taken) = tx.put(row.clone()) {
+                assert!(row.places.contains(&taken.claim));
+                return Answer::Holder(Some((taken.kind, taken.id)));
+            }
         }
         Op::Delete(kind, id) => tx.delete(*kind, *id),
-        Op::Claim(key, owner) => return u64::from(tx.claim(key, *owner).is_ok()),
-        Op::Release(key) => tx.release_claim(key),
-        Op::Count(name) => return tx.counter(name),
+        Op::Count(name) => return Answer::Number(tx.counter(name)),
         Op::Children(kind, parent) => {
             tx.fence(&parent.to_string());
-            return tx.referrers(*kind, "inside", *parent).count() as u64;
+            return Answer::Number(tx.referrers(*kind, "inside", *parent).count() as u64);
         }
-        Op::Get(kind, id) => return tx.get(*kind, *id).map_or(0, |row| row.value + 1),
+        Op::Get(kind, id) => {
+            return Answer::Number(tx.get(*kind, *id).map_or(0, |row| row.value + 1));
+        }
+        Op::Holder(place) => return Answer::Holder(tx.holder(place)),
+        Op::FirstFree(from) => {
+            tx.fence("places");
+            return Answer::Free(tx.first_free(from));
+        }
     }
-    0
+    Answer::Done
 }
 
 fn small_id() -> impl Strategy<Value = Uuid> {
@@ -98,35 +140,79 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![Just(Kind::Box), Just(Kind::Thing)]
 }
 
-pub(crate) fn op() -> impl Strategy<Value = Op> {
-    let row =
-        (kind(), small_id(), prop::option::of(small_id()), prop::option::of(small_id()), 0..3u64)
-            .prop_map(|(kind, id, inside, beside, value)| Toy { kind, id, inside, beside, value });
+fn place() -> impl Strategy<Value = Place> {
     prop_oneof![
-        4 => row.prop_map(Op::Put),
-        2 => (kind(), small_id()).prop_map(|(kind, id)| Op::Delete(kind, id)),
-        2 => ("[ab][12]?", small_id()).prop_map(|(key, owner)| Op::Claim(key, owner)),
-        1 => "[ab][12]?".prop_map(Op::Release),
-        1 => "[nm]".prop_map(Op::Count),
-        1 => (kind(), small_id()).prop_map(|(kind, id)| Op::Children(kind, id)),
-        2 => (kind(), small_id()).prop_map(|(kind, id)| Op::Get(kind, id)),
+        4 => (0..2u8, 0..=LINE_END).prop_map(|(line, n)| Place::Number(line, n)),
+        1 => "[ab]".prop_map(Place::Name),
     ]
 }
 
+fn row() -> impl Strategy<Value = Toy> {
+    let at = || prop::option::of(small_id());
+    let tags = prop::collection::vec("[xyz]", 0..3);
+    let places = prop::collection::vec(place(), 0..4);
+    (kind(), small_id(), at(), at(), 0..3u64, tags, places).prop_map(
+        |(kind, id, inside, beside, value, tags, places)| Toy {
+            kind,
+            id,
+            inside,
+            beside,
+            value,
+            tags,
+            places,
+        },
+    )
+}
+
+pub(crate) fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => row().prop_map(Op::Put),
+        2 => (kind(), small_id()).prop_map(|(kind, id)| Op::Delete(kind, id)),
+        1 => "[nm]".prop_map(Op::Count),
+        1 => (kind(), small_id()).prop_map(|(kind, id)| Op::Children(kind, id)),
+        2 => (kind(), small_id()).prop_map(|(kind, id)| Op::Get(kind, id)),
+        1 => place().prop_map(Op::Holder),
+        1 => place().prop_map(Op::FirstFree),
+    ]
+}
+
+/// Rows, and everything that follows from them.
 pub(crate) fn assert_same(read: &impl Read<Toy>, naive: &Naive) {
-    let (rows, claims) = everything(read);
-    assert_eq!(rows, naive.rows.values().cloned().collect::<Vec<_>>());
-    assert_eq!(claims, naive.claims.clone().into_iter().collect::<Vec<_>>());
-    for parent in (0..6).map(id) {
-        for (kind, field) in
-            [(Kind::Box, "inside"), (Kind::Thing, "inside"), (Kind::Thing, "beside")]
-        {
-            let found: Vec<Uuid> = read.referrers(kind, field, parent).collect();
-            assert_eq!(found, naive.children(kind, field, parent));
+    assert_eq!(everything(read), naive.rows.values().cloned().collect::<Vec<_>>());
+    let places = (0..2).flat_map(|line| (0..=LINE_END).map(move |n| Place::Number(line, n)));
+    for place in places.chain(["a", "b"].map(|name| Place::Name(name.to_owned()))) {
+        assert_eq!(read.holder(&place), naive.holder(&place));
+        assert_eq!(read.first_free(&place), naive.first_free(&place));
+    }
+    let texts = ["x", "y", "z"].map(|text| ("tags", Key::Text(text.into())));
+    let numbers = (0..4).map(|n| ("value", Key::Number(n)));
+    let keys: Vec<_> = texts.into_iter().chain(numbers).collect();
+    for kind in [Kind::Box, Kind::Thing] {
+        let ids: Vec<Uuid> = naive.rows.keys().filter(|(k, _)| *k == kind).map(|k| k.1).collect();
+        assert_eq!(read.total(kind), ids.len() as u64);
+        for after in ids.iter().copied().chain([id(3)]) {
+            let rest = ids.iter().copied().filter(|id| *id > after);
+            assert!(read.list_after(kind, Some(after)).map(|row| row.id).eq(rest));
+        }
+        let parents = (0..6).map(|n| Key::Uuid(id(n)));
+        let parents = parents.flat_map(|key| [("inside", key.clone()), ("beside", key)]);
+        for (field, key) in keys.iter().cloned().chain(parents) {
+            let expected = naive.found(kind, field, &key);
+            assert_eq!(read.count(kind, field, &key), expected.len() as u64);
+            assert_eq!(read.find(kind, field, &key).collect::<Vec<_>>(), expected);
         }
     }
-    let with_a: BTreeSet<String> = read.claims_with_prefix("a").map(|(key, _)| key).collect();
-    assert!(naive.claims.keys().filter(|key| key.starts_with('a')).eq(&with_a));
+    for to in (0..6).map(id) {
+        let fields =
+            [Kind::Box, Kind::Thing].into_iter().flat_map(|k| [(k, "beside"), (k, "inside")]);
+        let expected = fields.flat_map(|(kind, field)| {
+            let found = naive.found(kind, field, &Key::Uuid(to)).into_iter();
+            found.map(move |id| (kind, field, id))
+        });
+        assert!(read.pointing(to).eq(expected));
+        let inside = naive.found(Kind::Thing, "inside", &Key::Uuid(to));
+        assert!(read.referrers(Kind::Thing, "inside", to).eq(inside));
+    }
 }
 
 /// Each inner list is a transaction; one that starts with `true` is refused at its end.
@@ -136,9 +222,9 @@ fn check(disk: &Disk, history: Vec<(bool, Vec<Op>)>) {
     let mut followed = BTreeMap::new();
     for (refuse, ops) in history {
         let mut next = naive.clone();
-        let expected: Vec<u64> = ops.iter().map(|op| next.run(op)).collect();
+        let expected: Vec<Answer> = ops.iter().map(|op| next.run(op)).collect();
         let answers = store.transact(move |tx| {
-            let answers: Vec<u64> = ops.iter().map(|op| run(tx, op)).collect();
+            let answers: Vec<Answer> = ops.iter().map(|op| run(tx, op)).collect();
             if refuse { Err(crate::toy::refused()) } else { Ok(answers) }
         });
         if let Ok(done) = answers {

@@ -7,7 +7,7 @@ use netloom_store::{Memory, Store};
 use proptest::prelude::*;
 
 use crate::{
-    naive::{Naive, Op, assert_same, op, run},
+    naive::{Answer, Naive, Op, assert_same, op, run},
     toy::{Toy, Work, batch, server},
 };
 
@@ -20,7 +20,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A transaction that always writes, so that each has a revision of its own.
-fn work(mut ops: Vec<Op>) -> (Vec<Op>, Work<Vec<u64>>) {
+fn work(mut ops: Vec<Op>) -> (Vec<Op>, Work<Vec<Answer>>) {
     ops.push(Op::Count("each".to_owned()));
     let mine = ops.clone();
     (ops, Box::new(move |tx| mine.iter().map(|op| run(tx, op)).collect()))
@@ -45,7 +45,7 @@ proptest! {
         let mut naive = Naive::default();
         prop_assert!(history.keys().copied().eq(1..=history.len() as u64));
         for (ops, answers) in history.values() {
-            let expected: Vec<u64> = ops.iter().map(|op| naive.run(op)).collect();
+            let expected: Vec<Answer> = ops.iter().map(|op| naive.run(op)).collect();
             prop_assert_eq!(answers, &expected);
         }
         memory.show_log();

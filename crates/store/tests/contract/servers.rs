@@ -14,8 +14,8 @@ use model::Code;
 use netloom_store::{Engine, Event, Memory, Read, Store, Tx, engine::memory::Fault};
 
 use crate::toy::{
-    Kind, Toy, batch, changed, commit, everything, id, next_commit, next_snapshot, put, server,
-    thing, value,
+    Kind, Place, Toy, batch, changed, commit, everything, id, name_holder, named, next_commit,
+    next_snapshot, put, put_free, server, thing, value,
 };
 
 /// Two servers; neither sees what the other does from now on, until it meets a conflict.
@@ -33,7 +33,7 @@ fn increment(n: u64, of: u64) -> (Arc<AtomicU32>, impl FnMut(&mut Tx<Toy>) -> u6
     let work = move |tx: &mut Tx<Toy>| {
         counted.fetch_add(1, Ordering::Relaxed);
         let next = value(tx, of).unwrap_or(0) + 1;
-        tx.put(thing(n, next));
+        put_free(tx, thing(n, next));
         next
     };
     (runs, work)
@@ -77,7 +77,7 @@ fn what_a_repeated_transaction_no_longer_writes_repeats_those_that_saw_it() {
     put(&a, thing(1, 10));
     let first = |tx: &mut Tx<Toy>| {
         if value(tx, 1).is_none() {
-            tx.put(thing(2, 5));
+            put_free(tx, thing(2, 5));
         }
         0
     };
@@ -93,7 +93,7 @@ fn what_a_repeated_transaction_newly_writes_repeats_those_that_did_not_see_it() 
     put(&a, thing(1, 10));
     let first = |tx: &mut Tx<Toy>| {
         if value(tx, 1).is_some() {
-            tx.put(thing(2, 5));
+            put_free(tx, thing(2, 5));
         }
         0
     };
@@ -103,18 +103,14 @@ fn what_a_repeated_transaction_newly_writes_repeats_those_that_did_not_see_it() 
 
 #[test]
 fn what_is_written_unseen_is_written_in_the_order_of_revisions() {
-    let blind: [fn(&mut Tx<Toy>); 3] =
-        [|tx| tx.delete(Kind::Thing, id(1)), |tx| tx.release_claim("k"), |tx| tx.put(thing(1, 2))];
-    let expected = [(vec![], 1), (vec![thing(1, 1)], 0), (vec![thing(1, 2)], 1)];
-    for (work, (rows, claims)) in blind.into_iter().zip(expected) {
+    let blind: [fn(&mut Tx<Toy>); 2] =
+        [|tx| tx.delete(Kind::Thing, id(1)), |tx| put_free(tx, thing(1, 2))];
+    for (work, rows) in blind.into_iter().zip([vec![], vec![thing(1, 2)]]) {
         let (_, a, b) = apart();
-        commit(&a, |tx| {
-            tx.put(thing(1, 1));
-            tx.claim("k", id(1)).expect("nobody has it");
-        });
+        put(&a, named(1, "k"));
         assert_eq!(commit(&b, move |tx| (work(tx), tx.fence("other")).0).1, 2);
-        let (found, claimed) = everything(&b.snapshot());
-        assert_eq!((found, claimed.len()), (rows, claims));
+        let snapshot = b.snapshot();
+        assert_eq!((everything(&snapshot), name_holder(&snapshot, "k")), (rows, None));
     }
 }
 
@@ -143,7 +139,7 @@ fn only_child(n: u64, fenced: bool) -> impl FnMut(&mut Tx<Toy>) -> bool + Send {
         }
         let empty = tx.referrers(Kind::Thing, "inside", id(9)).next().is_none();
         if empty {
-            tx.put(Toy { inside: Some(id(9)), ..thing(n, 0) });
+            put_free(tx, Toy { inside: Some(id(9)), ..thing(n, 0) });
         }
         empty
     }
@@ -166,11 +162,74 @@ fn without_a_fence_sets_are_not_protected() {
 #[test]
 fn claims_are_exclusive_and_counters_unique_between_servers() {
     let (_, a, b) = apart();
-    assert!(commit(&a, |tx| tx.claim("k", id(1)).is_ok()).0);
-    assert!(!commit(&b, |tx| tx.claim("k", id(2)).is_ok()).0);
+    put(&a, named(1, "k"));
+    let (taken, _) = commit(&b, |tx| tx.put(named(2, "k")));
+    assert_eq!(taken.map_err(|taken| taken.id), Err(id(1)));
     let (_, a, b) = apart();
     assert_eq!(commit(&a, |tx| tx.counter("n")).0, 1);
     assert_eq!(commit(&b, |tx| tx.counter("n")).0, 2);
+}
+
+#[test]
+fn a_refusal_does_not_outlive_the_claim_that_caused_it() {
+    let memory = Memory::new();
+    let (a, b) = (server(&memory), server(&memory));
+    put(&a, named(1, "k"));
+    assert_eq!(b.follow(), Ok(1));
+    memory.delay_log();
+    commit(&a, |tx| tx.delete(Kind::Thing, id(1)));
+    let again = |tx: &mut Tx<Toy>| (tx.put(named(2, "k")).is_ok(), tx.fence("written")).0;
+    assert_eq!(commit(&b, again), (true, 3), "b ran on a state in which row 1 held it");
+}
+
+#[test]
+fn a_claim_passes_between_rows_in_either_order_of_their_ids() {
+    for (from, to) in [(1, 2), (2, 1)] {
+        let memory = Memory::new();
+        let (a, b) = (server(&memory), server(&memory));
+        put(&a, named(from, "k"));
+        commit(&a, move |tx| {
+            put_free(tx, thing(from, 7));
+            put_free(tx, named(to, "k"));
+        });
+        assert_eq!(b.follow(), Ok(2), "it takes both rows from the log");
+        for store in [&a, &b, &server(&memory)] {
+            assert_eq!(name_holder(&store.snapshot(), "k"), Some(id(to)));
+        }
+    }
+}
+
+#[test]
+fn what_is_free_first_is_given_to_one_server_only() {
+    let (_, a, b) = apart();
+    let take = |n: u64| {
+        move |tx: &mut Tx<Toy>| {
+            let free = tx.first_free(&Place::Number(0, 0)).expect("the line is not full");
+            put_free(tx, Toy { places: vec![free.clone()], ..thing(n, 0) });
+            free
+        }
+    };
+    assert_eq!(commit(&a, take(1)).0, Place::Number(0, 0));
+    assert_eq!(commit(&b, take(2)).0, Place::Number(0, 1));
+}
+
+#[test]
+fn a_stored_state_in_which_two_rows_hold_one_claim_is_refused() {
+    let memory = Memory::new();
+    let store = server(&memory);
+    put(&store, named(1, "k"));
+    let row = netloom_store::RowChange {
+        kind: "Thing".to_owned(),
+        id: id(2),
+        value: Some(netloom_store::Row::encode(&named(2, "k")).expect("it is JSON")),
+    };
+    let (counters, fences) = (vec![], vec![]);
+    let forged = netloom_store::LogRecord { revision: 2, rows: vec![row], counters, fences };
+    memory.clone().commit(1, &[forged]).expect("engines know nothing of claims");
+    let told = store.follow().expect_err("the log is unsound");
+    assert_eq!(told.code, Code::StoreUnavailable);
+    let told = Store::<Toy>::open(Box::new(memory)).err().expect("the state is unsound");
+    assert!(told.message.contains("is damaged") && told.message.contains("same claim"), "{told}");
 }
 
 #[test]
@@ -182,9 +241,9 @@ fn servers_with_interleaved_writes_converge() {
         let once = move |i: u64| {
             let work = move |tx: &mut Tx<Toy>| {
                 let number = tx.counter("n");
-                tx.put(thing(i, number));
-                tx.put(thing(1000 + number, n));
-                let _ = tx.claim(&format!("k{i}"), id(n));
+                put_free(tx, thing(i, number));
+                put_free(tx, thing(1000 + number, n));
+                let _ = tx.put(Toy { kind: Kind::Box, ..named(1000 * n + i, &format!("k{i}")) });
                 number
             };
             commit(&store, work).0
@@ -248,7 +307,7 @@ fn a_server_for_which_the_log_is_too_short_loads_the_state_anew() {
 
 fn failing_put(store: &Store<Toy>) -> model::Result<netloom_store::Committed<()>> {
     store.transact(|tx| {
-        tx.put(thing(1, 1));
+        put_free(tx, thing(1, 1));
         Ok(())
     })
 }
@@ -260,7 +319,7 @@ fn a_commit_that_fails_before_it_is_applied_leaves_nothing() {
     memory.inject(Fault::FailBefore);
     let failed = failing_put(&store).expect_err("the fault");
     assert_eq!(failed.code, Code::StoreUnavailable);
-    assert_eq!(everything(&store.snapshot()), (vec![], vec![]));
+    assert_eq!(everything(&store.snapshot()), []);
     let (_, work) = increment(1, 1);
     assert_eq!(commit(&store, work), (1, 1));
 }
@@ -274,7 +333,7 @@ fn a_commit_that_fails_after_it_is_applied_is_found_out() {
     memory.inject(Fault::FailAfter);
     let failed = store.transact(|tx| {
         let number = tx.counter("n");
-        tx.put(thing(1, number));
+        put_free(tx, thing(1, number));
         Ok(())
     });
     let failed = failed.expect_err("the fault");

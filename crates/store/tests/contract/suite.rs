@@ -6,8 +6,8 @@ use model::Code;
 use netloom_store::{Event, Read, Taken, Tx, WATCH_CAPACITY};
 
 use crate::toy::{
-    Disk, Kind, Toy, changed, commit, everything, id, next_commit, next_snapshot, put, refused,
-    thing, value,
+    Disk, Kind, Place, Toy, changed, commit, everything, id, name_holder, named, next_commit,
+    next_snapshot, put, put_free, refused, thing, value,
 };
 
 macro_rules! on_every_engine {
@@ -22,7 +22,7 @@ on_every_engine! {
     a_snapshot_never_changes,
     an_error_leaves_nothing,
     a_panic_leaves_the_store_alive,
-    a_claim_has_one_owner_whoever_tries_at_once,
+    a_claim_has_one_holder_whoever_tries_at_once,
     a_counter_never_repeats_across_threads_and_restarts,
     a_watch_tells_each_transaction_once_and_in_order,
     a_watcher_that_lags_starts_again_from_a_snapshot,
@@ -33,6 +33,7 @@ on_every_engine! {
     a_transaction_whose_caller_has_left_is_finished,
     a_handle_dropped_inside_a_transaction_harms_nobody,
     a_transaction_inside_a_transaction_is_refused,
+    no_two_stores_are_of_one_lineage,
 }
 
 fn a_transaction_sees_its_own_writes_and_nobody_else_does(disk: &Disk) {
@@ -40,9 +41,12 @@ fn a_transaction_sees_its_own_writes_and_nobody_else_does(disk: &Disk) {
     let outside = store.clone();
     let ((inside, seen), _) = commit(&store, move |tx| {
         let child = Toy { inside: Some(id(9)), ..thing(1, 7) };
-        tx.put(child);
-        assert_eq!(tx.claim("name", id(1)), Ok(()));
-        assert_eq!(tx.claim("name", id(2)), Err(Taken { owner: id(1) }));
+        put_free(tx, child);
+        put_free(tx, named(3, "name"));
+        let claim = Place::Name("name".to_owned());
+        let taken = Taken { claim, kind: Kind::Thing, id: id(3) };
+        assert_eq!(tx.put(named(2, "name")), Err(taken));
+        assert_eq!(value(tx, 2), None, "a refused row is not there");
         let children: Vec<_> = tx.referrers(Kind::Thing, "inside", id(9)).collect();
         assert_eq!(children, [id(1)]);
         assert_eq!((tx.counter("n"), tx.counter("n")), (1, 2));
@@ -59,23 +63,23 @@ fn a_snapshot_never_changes(disk: &Disk) {
     put(&store, thing(1, 2));
     commit(&store, |tx| {
         tx.delete(Kind::Thing, id(1));
-        tx.claim("k", id(1)).expect("nobody has it");
+        put_free(tx, named(2, "k"));
     });
-    assert_eq!((value(&old, 1), old.claim_owner("k"), old.revision()), (Some(1), None, 1));
+    assert_eq!((value(&old, 1), name_holder(&old, "k"), old.revision()), (Some(1), None, 1));
     let new = store.snapshot();
-    assert_eq!((value(&new, 1), new.claim_owner("k"), new.revision()), (None, Some(id(1)), 3));
+    assert_eq!((value(&new, 1), name_holder(&new, "k"), new.revision()), (None, Some(id(2)), 3));
 }
 
 fn an_error_leaves_nothing(disk: &Disk) {
     let store = disk.open();
     let failed = store.transact(|tx: &mut Tx<Toy>| {
-        tx.put(thing(1, 1));
-        tx.claim("k", id(1)).expect("nobody has it");
+        put_free(tx, named(1, "k"));
         tx.counter("n");
         Err::<(), _>(refused())
     });
     assert_eq!(failed, Err(refused()));
-    assert_eq!(everything(&store.snapshot()), (vec![], vec![]));
+    assert_eq!(everything(&store.snapshot()), []);
+    assert_eq!(name_holder(&store.snapshot(), "k"), None);
     assert_eq!(store.snapshot().revision(), 0);
     assert_eq!(commit(&store, |tx| tx.counter("n")).0, 1);
 }
@@ -83,7 +87,7 @@ fn an_error_leaves_nothing(disk: &Disk) {
 fn a_panic_leaves_the_store_alive(disk: &Disk) {
     let store = disk.open();
     let failed = store.transact(|tx: &mut Tx<Toy>| -> model::Result<()> {
-        tx.put(thing(1, 1));
+        put_free(tx, thing(1, 1));
         panic!("on purpose");
     });
     assert_eq!(failed.map_err(|error| (error.code, error.cause)).err(), {
@@ -93,12 +97,13 @@ fn a_panic_leaves_the_store_alive(disk: &Disk) {
     assert_eq!((value(&store.snapshot(), 1), value(&store.snapshot(), 2)), (None, Some(2)));
 }
 
-fn a_claim_has_one_owner_whoever_tries_at_once(disk: &Disk) {
+fn a_claim_has_one_holder_whoever_tries_at_once(disk: &Disk) {
     let store = disk.open();
     let claim_all = |me: u64| {
         let store = store.clone();
         let claim = move |key: u64| {
-            let work = move |tx: &mut Tx<Toy>| tx.claim(&format!("k{key}"), id(me)).is_ok();
+            let row = named(1000 * me + key, &format!("k{key}"));
+            let work = move |tx: &mut Tx<Toy>| tx.put(row.clone()).is_ok();
             commit(&store, work).0
         };
         thread::spawn(move || (0..20).filter(|key| claim(*key)).collect::<Vec<u64>>())
@@ -107,7 +112,7 @@ fn a_claim_has_one_owner_whoever_tries_at_once(disk: &Disk) {
     let won: Vec<u64> = threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect();
     assert_eq!(won.len(), 20, "each key was won once");
     assert_eq!(won.into_iter().collect::<BTreeSet<_>>().len(), 20);
-    assert_eq!(store.snapshot().claims_with_prefix("k").count(), 20);
+    assert_eq!(store.snapshot().total(Kind::Thing), 20);
 }
 
 fn a_counter_never_repeats_across_threads_and_restarts(disk: &Disk) {
@@ -133,9 +138,9 @@ fn a_watch_tells_each_transaction_once_and_in_order(disk: &Disk) {
     let mut watch = store.watch();
     assert_eq!(next_snapshot(&mut watch), 1);
     put(&store, thing(2, 2));
-    commit(&store, |tx| tx.claim("k", id(1)).is_ok());
+    commit(&store, |tx| tx.counter("n"));
     commit(&store, |tx| {
-        tx.put(thing(1, 3));
+        put_free(tx, thing(1, 3));
         tx.delete(Kind::Thing, id(2));
     });
     let (first, second, third) =
@@ -186,19 +191,23 @@ fn a_watch_ends_with_the_store(disk: &Disk) {
 fn a_reopened_store_has_the_same_state(disk: &Disk) {
     let store = disk.open();
     commit(&store, |tx| {
-        (1..5).for_each(|n| tx.put(Toy { inside: Some(id(9)), ..thing(n, n) }));
-        tx.claim("a/1", id(1)).expect("nobody has it");
-        tx.claim("a/2", id(2)).expect("nobody has it");
+        for n in 1..5 {
+            let name = format!("name {n}");
+            put_free(tx, Toy { inside: Some(id(9)), value: n, ..named(n, &name) });
+        }
     });
     commit(&store, |tx| {
         tx.delete(Kind::Thing, id(2));
-        tx.put(Toy { beside: Some(id(9)), ..thing(3, 33) });
-        tx.release_claim("a/1");
+        put_free(tx, Toy { beside: Some(id(9)), ..thing(3, 33) });
     });
-    let before = (store.snapshot().revision(), everything(&store.snapshot()));
+    let snapshot = store.snapshot();
+    let before = (store.lineage(), snapshot.revision(), everything(&snapshot));
     drop(store);
-    let again = disk.open().snapshot();
-    assert_eq!((again.revision(), everything(&again)), before);
+    let store = disk.open();
+    let again = store.snapshot();
+    assert_eq!((store.lineage(), again.revision(), everything(&again)), before);
+    let holders = [1, 2, 3, 4].map(|n| name_holder(&again, &format!("name {n}")));
+    assert_eq!(holders, [Some(id(1)), None, None, Some(id(4))]);
     assert_eq!(again.referrers(Kind::Thing, "inside", id(9)).collect::<Vec<_>>(), [id(1), id(4)]);
     assert_eq!(again.referrers(Kind::Thing, "beside", id(9)).collect::<Vec<_>>(), [id(3)]);
 }
@@ -207,9 +216,8 @@ fn what_changes_nothing_makes_no_revision(disk: &Disk) {
     let store = disk.open();
     put(&store, thing(1, 1));
     let same = commit(&store, |tx| {
-        tx.put(thing(1, 1));
+        put_free(tx, thing(1, 1));
         tx.delete(Kind::Thing, id(2));
-        tx.release_claim("k");
         value(tx, 1)
     });
     assert_eq!(same, (Some(1), 1));
@@ -220,7 +228,7 @@ fn ten_thousand_rows_fit_in_a_transaction_and_no_more(disk: &Disk) {
     let store = disk.open();
     let fill = |rows: u64| {
         move |tx: &mut Tx<Toy>| {
-            (0..rows).for_each(|n| tx.put(thing(n, rows)));
+            (0..rows).for_each(|n| put_free(tx, thing(n, rows)));
             Ok(())
         }
     };
@@ -238,7 +246,7 @@ fn a_transaction_whose_caller_has_left_is_finished(disk: &Disk) {
     runtime.block_on(async {
         let add = |n| {
             move |tx: &mut Tx<Toy>| {
-                tx.put(thing(n, n));
+                put_free(tx, thing(n, n));
                 Ok(())
             }
         };
@@ -264,7 +272,7 @@ fn a_handle_dropped_inside_a_transaction_harms_nobody(disk: &Disk) {
         commit(&store, move |tx| {
             gate.recv().expect("the gate opens");
             drop(inner.take());
-            tx.put(thing(1, 1));
+            put_free(tx, thing(1, 1));
         })
     });
     open.send(()).expect("the transaction waits");
@@ -277,4 +285,9 @@ fn a_transaction_inside_a_transaction_is_refused(disk: &Disk) {
     let inner = store.clone();
     let (refused, _) = commit(&store, move |_| inner.transact(|_| Ok(())).err());
     assert_eq!(refused.map(|error| error.code), Some(Code::Internal));
+}
+
+fn no_two_stores_are_of_one_lineage(disk: &Disk) {
+    let others = [Disk::sqlite(), Disk::memory()].map(|other| other.open().lineage());
+    assert!(!others.contains(&disk.open().lineage()));
 }

@@ -3,39 +3,77 @@
 use std::{sync::mpsc, task::Poll, thread};
 
 use model::{Code, Error};
-use netloom_store::{Change, Commit, Engine, Event, Memory, Read, Row, Sqlite, Store, Tx, Watch};
+use netloom_store::{
+    Change, ClaimKey, Commit, Engine, Event, Key, Memory, Read, Row, Sqlite, Store, Tx, Watch,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tempfile::TempDir;
 use uuid::Uuid;
 
 /// Two tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Box,
+    #[default]
     Thing,
 }
 
-/// A row that may point at two others.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A row that may point at two others, is found by its value and its tags, and may hold places.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Toy {
     pub(crate) kind: Kind,
     pub(crate) id: Uuid,
     pub(crate) inside: Option<Uuid>,
     pub(crate) beside: Option<Uuid>,
     pub(crate) value: u64,
+    pub(crate) tags: Vec<String>,
+    pub(crate) places: Vec<Place>,
+}
+
+/// What a toy claims: a name, or a number in a line of [`LINE_END`] numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Place {
+    Name(String),
+    Number(u8, u8),
+}
+
+/// The last number of a line.
+pub(crate) const LINE_END: u8 = 5;
+
+impl ClaimKey for Place {
+    fn next(&self) -> Option<Self> {
+        match self {
+            Place::Number(line, n) if *n < LINE_END => Some(Place::Number(*line, n + 1)),
+            Place::Number(..) | Place::Name(_) => None,
+        }
+    }
 }
 
 impl Row for Toy {
     type Kind = Kind;
+    type Claim = Place;
     fn kind(&self) -> Kind {
         self.kind
     }
     fn id(&self) -> Uuid {
         self.id
     }
-    fn references(&self) -> Vec<(&'static str, Uuid)> {
+    fn index(&self) -> Vec<(&'static str, Key)> {
         let fields = [("inside", self.inside), ("beside", self.beside)];
-        fields.into_iter().filter_map(|(field, id)| Some((field, id?))).collect()
+        let fields = fields.into_iter().filter_map(|(field, id)| Some((field, Key::Uuid(id?))));
+        let tags = self.tags.iter().map(|tag| ("tags", Key::Text(tag.as_str().into())));
+        let value = i64::try_from(self.value).map(|value| ("value", Key::Number(value)));
+        fields.chain(tags).chain(value.ok()).collect()
+    }
+    fn claims(&self) -> Vec<Place> {
+        self.places.clone()
+    }
+    fn encode(&self) -> serde_json::Result<Box<RawValue>> {
+        serde_json::value::to_raw_value(self)
+    }
+    fn decode(_: Kind, json: &RawValue) -> serde_json::Result<Self> {
+        serde_json::from_str(json.get())
     }
 }
 
@@ -44,7 +82,17 @@ pub(crate) fn id(n: u64) -> Uuid {
 }
 
 pub(crate) fn thing(n: u64, value: u64) -> Toy {
-    Toy { kind: Kind::Thing, id: id(n), inside: None, beside: None, value }
+    Toy { id: id(n), value, ..Toy::default() }
+}
+
+/// A thing that claims the name `name`.
+pub(crate) fn named(n: u64, name: &str) -> Toy {
+    Toy { places: vec![Place::Name(name.to_owned())], ..thing(n, 0) }
+}
+
+/// Who holds this name.
+pub(crate) fn name_holder(read: &impl Read<Toy>, name: &str) -> Option<Uuid> {
+    read.holder(&Place::Name(name.to_owned())).map(|(_, id)| id)
 }
 
 /// What survives a restart: a file, or the memory twin's state.
@@ -83,7 +131,12 @@ pub(crate) fn server(memory: &Memory) -> Store<Toy> {
 
 /// Commits one row; gives the revision.
 pub(crate) fn put(store: &Store<Toy>, row: Toy) -> u64 {
-    commit(store, move |tx| tx.put(row.clone())).1
+    commit(store, move |tx| put_free(tx, row.clone())).1
+}
+
+/// Puts a row whose claims nobody else holds.
+pub(crate) fn put_free(tx: &mut Tx<Toy>, row: Toy) {
+    tx.put(row).expect("its claims are free");
 }
 
 /// Commits what cannot be refused; gives the value and the revision.
@@ -159,8 +212,8 @@ pub(crate) fn changed(changes: &[Change<Toy>]) -> Vec<Uuid> {
     changes.iter().map(|change| change.id).collect()
 }
 
-/// Every row of the toy's tables, and every claim.
-pub(crate) fn everything(read: &impl Read<Toy>) -> (Vec<Toy>, Vec<(String, Uuid)>) {
+/// Every row of the toy's tables.
+pub(crate) fn everything(read: &impl Read<Toy>) -> Vec<Toy> {
     let rows = [Kind::Box, Kind::Thing].into_iter().flat_map(|kind| read.list(kind));
-    (rows.map(|row| (*row).clone()).collect(), read.claims_with_prefix("").collect())
+    rows.map(|row| (*row).clone()).collect()
 }

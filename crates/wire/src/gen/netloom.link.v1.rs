@@ -33,19 +33,28 @@ pub mod agent_message {
         Heartbeat(super::Heartbeat),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
+    /// What the agent speaks, and the oldest that it understands.
     #[prost(uint32, tag = "1")]
     pub protocol: u32,
+    #[prost(uint32, tag = "7")]
+    pub protocol_min: u32,
     #[prost(string, tag = "2")]
     pub agent_version: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "3")]
     pub host: ::prost::alloc::vec::Vec<u8>,
-    /// What the agent holds on disk; 0 and the digests of nothing if it does not know.
+    /// What the agent holds on disk; 0 and no digests if it does not know.
     #[prost(uint64, tag = "4")]
     pub revision: u64,
-    #[prost(message, optional, tag = "5")]
-    pub digests: ::core::option::Option<Digests>,
+    #[prost(message, repeated, tag = "6")]
+    pub digests: ::prost::alloc::vec::Vec<TableDigest>,
+    /// The tables that the agent knows, and up to which version.
+    #[prost(message, repeated, tag = "8")]
+    pub tables: ::prost::alloc::vec::Vec<TableVersion>,
+    /// The lineage of the store that `revision` is of; empty if it does not know.
+    #[prost(bytes = "vec", tag = "9")]
+    pub lineage: ::prost::alloc::vec::Vec<u8>,
 }
 /// Level-triggered: the newest one says all.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -54,19 +63,19 @@ pub struct Report {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
     /// Of these objects.
-    #[prost(message, optional, tag = "2")]
-    pub digests: ::core::option::Option<Digests>,
+    #[prost(message, repeated, tag = "7")]
+    pub digests: ::prost::alloc::vec::Vec<TableDigest>,
     /// Of the facts that were read back from the kernel.
     #[prost(bytes = "vec", tag = "3")]
     pub kernel: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub up: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Objects that are not in force, and objects that ought to be gone and are not.
     #[prost(message, repeated, tag = "5")]
     pub failed: ::prost::alloc::vec::Vec<Failure>,
-    /// All of it is durable, what must be gone is gone, and what must be there is there or is listed
-    /// in `failed`.
-    #[prost(bool, tag = "6")]
-    pub complete: bool,
+    /// All of it is durable and was worked on; what did not succeed is in `failed`.
+    #[prost(bool, tag = "8")]
+    pub processed: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
@@ -77,21 +86,24 @@ pub struct Failure {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
-/// One digest for each table.
+/// Of the objects of one table. A table without objects may be left out.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Digests {
-    #[prost(bytes = "vec", tag = "1")]
-    pub network: ::prost::alloc::vec::Vec<u8>,
+pub struct TableDigest {
+    #[prost(uint32, tag = "1")]
+    pub table: u32,
     #[prost(bytes = "vec", tag = "2")]
-    pub peer: ::prost::alloc::vec::Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    pub instance: ::prost::alloc::vec::Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    pub port: ::prost::alloc::vec::Vec<u8>,
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TableVersion {
+    #[prost(uint32, tag = "1")]
+    pub table: u32,
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
-    #[prost(oneof = "server_message::Kind", tags = "1, 2")]
+    #[prost(oneof = "server_message::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<server_message::Kind>,
 }
 /// Nested message and enum types in `ServerMessage`.
@@ -102,7 +114,21 @@ pub mod server_message {
         Snapshot(super::Snapshot),
         #[prost(message, tag = "2")]
         Delta(super::Delta),
+        /// First, and once.
+        #[prost(message, tag = "3")]
+        Welcome(super::Welcome),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Welcome {
+    /// What the server speaks.
+    #[prost(uint32, tag = "1")]
+    pub protocol: u32,
+    #[prost(string, tag = "2")]
+    pub server_version: ::prost::alloc::string::String,
+    /// The lineage of the store that revisions are of.
+    #[prost(bytes = "vec", tag = "3")]
+    pub lineage: ::prost::alloc::vec::Vec<u8>,
 }
 /// A part of everything that the host must hold. Takes effect as a whole with the last part.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -114,8 +140,8 @@ pub struct Snapshot {
     #[prost(bool, tag = "3")]
     pub last: bool,
     /// After the last part.
-    #[prost(message, optional, tag = "4")]
-    pub digests: ::core::option::Option<Digests>,
+    #[prost(message, repeated, tag = "5")]
+    pub digests: ::prost::alloc::vec::Vec<TableDigest>,
 }
 /// A part of a change. Takes effect as a whole with the last part. Empty when there is nothing to
 /// change: the host holds what `revision` wants.
@@ -130,165 +156,35 @@ pub struct Delta {
     #[prost(bool, tag = "4")]
     pub last: bool,
     /// After the last part.
-    #[prost(message, optional, tag = "5")]
-    pub digests: ::core::option::Option<Digests>,
+    #[prost(message, repeated, tag = "6")]
+    pub digests: ::prost::alloc::vec::Vec<TableDigest>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectKey {
-    #[prost(enumeration = "Table", tag = "1")]
-    pub table: i32,
+    /// The number of its table.
+    #[prost(uint32, tag = "1")]
+    pub table: u32,
     #[prost(bytes = "vec", tag = "2")]
     pub uuid: ::prost::alloc::vec::Vec<u8>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Object {
-    #[prost(oneof = "object::Kind", tags = "1, 2, 3, 4")]
-    pub kind: ::core::option::Option<object::Kind>,
-}
-/// Nested message and enum types in `Object`.
-pub mod object {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Kind {
-        #[prost(message, tag = "1")]
-        Network(super::Network),
-        #[prost(message, tag = "2")]
-        Peer(super::Peer),
-        #[prost(message, tag = "3")]
-        Instance(super::Instance),
-        #[prost(message, tag = "4")]
-        Port(super::Port),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Network {
-    #[prost(bytes = "vec", tag = "1")]
-    pub uuid: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint32, tag = "2")]
-    pub number: u32,
-    #[prost(uint32, tag = "3")]
-    pub vni: u32,
-    #[prost(bytes = "vec", tag = "4")]
-    pub local_vtep: ::prost::alloc::vec::Vec<u8>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Peer {
-    #[prost(bytes = "vec", tag = "1")]
-    pub uuid: ::prost::alloc::vec::Vec<u8>,
+    /// The number of its table.
+    #[prost(uint32, tag = "1")]
+    pub table: u32,
+    /// The object, as that table has it.
     #[prost(bytes = "vec", tag = "2")]
-    pub network: ::prost::alloc::vec::Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    pub mac: ::prost::alloc::vec::Vec<u8>,
-    #[prost(bytes = "vec", repeated, tag = "4")]
-    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    #[prost(bytes = "vec", tag = "5")]
-    pub vtep: ::prost::alloc::vec::Vec<u8>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Instance {
-    #[prost(bytes = "vec", tag = "1")]
-    pub uuid: ::prost::alloc::vec::Vec<u8>,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(enumeration = "Driver", tag = "3")]
-    pub driver: i32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Port {
-    #[prost(bytes = "vec", tag = "1")]
-    pub uuid: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint32, tag = "2")]
-    pub number: u32,
-    #[prost(bytes = "vec", tag = "3")]
-    pub network: ::prost::alloc::vec::Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    pub instance: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint32, tag = "5")]
-    pub device_id: u32,
-    #[prost(bytes = "vec", tag = "6")]
-    pub mac: ::prost::alloc::vec::Vec<u8>,
-    #[prost(message, repeated, tag = "7")]
-    pub addresses: ::prost::alloc::vec::Vec<PortAddress>,
-    #[prost(uint32, tag = "8")]
-    pub mtu_bytes: u32,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PortAddress {
-    #[prost(bytes = "vec", tag = "1")]
-    pub ip: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint32, tag = "2")]
-    pub prefix_bits: u32,
-    /// Empty for none.
-    #[prost(bytes = "vec", tag = "3")]
-    pub gateway: ::prost::alloc::vec::Vec<u8>,
+    pub body: ::prost::alloc::vec::Vec<u8>,
 }
 /// The agent's last desired state, on disk.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SavedState {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    #[prost(message, repeated, tag = "2")]
+    #[prost(message, repeated, tag = "3")]
     pub objects: ::prost::alloc::vec::Vec<Object>,
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Table {
-    Unspecified = 0,
-    Network = 1,
-    Peer = 2,
-    Instance = 3,
-    Port = 4,
-}
-impl Table {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "TABLE_UNSPECIFIED",
-            Self::Network => "TABLE_NETWORK",
-            Self::Peer => "TABLE_PEER",
-            Self::Instance => "TABLE_INSTANCE",
-            Self::Port => "TABLE_PORT",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "TABLE_UNSPECIFIED" => Some(Self::Unspecified),
-            "TABLE_NETWORK" => Some(Self::Network),
-            "TABLE_PEER" => Some(Self::Peer),
-            "TABLE_INSTANCE" => Some(Self::Instance),
-            "TABLE_PORT" => Some(Self::Port),
-            _ => None,
-        }
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Driver {
-    Unspecified = 0,
-    Netns = 1,
-}
-impl Driver {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "DRIVER_UNSPECIFIED",
-            Self::Netns => "DRIVER_NETNS",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "DRIVER_UNSPECIFIED" => Some(Self::Unspecified),
-            "DRIVER_NETNS" => Some(Self::Netns),
-            _ => None,
-        }
-    }
+    #[prost(bytes = "vec", tag = "4")]
+    pub lineage: ::prost::alloc::vec::Vec<u8>,
 }
 /// Generated client implementations.
 pub mod link_client {

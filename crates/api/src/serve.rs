@@ -1,0 +1,402 @@
+//! Accepts connections and speaks HTTP/1.1 on them, within bounds.
+//!
+//! A connection that waits costs a socket and about a kilobyte: HTTP's buffers are made when its
+//! first byte is there, and given back once it has been quiet for [`LINGER`]. Every wait has an
+//! end ([`Limits`]), and so has the number of connections: a newcomer who finds all seats taken
+//! gets that of the connection that has waited longest, so strangers who open many cannot keep an
+//! operator out (`seats`).
+
+mod body;
+mod seats;
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, http::Request, response::Response};
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, Version, header},
+};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{net::TcpStream, task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+
+use control::Gate;
+
+use crate::{Error, router};
+use body::Timed;
+use seats::{Full, Seat, Seats};
+
+/// What connections may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Those of one address. Loopback is exempt: behind a proxy on this machine stand many.
+    pub connections_per_source_max: usize,
+    /// How long the head of a request may take from its first byte.
+    pub head_wait: Duration,
+    /// How long a body may take from the end of the head.
+    pub body_wait: Duration,
+    /// How long a connection may be open without a request.
+    pub idle_wait: Duration,
+    /// How long a client may take to acknowledge what was sent, or to make room for more.
+    pub unread_wait: Duration,
+    /// Believe what a proxy on this machine says about where its client is: the last address in
+    /// `X-Forwarded-For`. Only for a proxy that appends to this header; else clients could invent
+    /// sources.
+    pub believe_forwarded_for: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            connections_per_source_max: 256,
+            head_wait: Duration::from_secs(10),
+            body_wait: Duration::from_secs(30),
+            idle_wait: Duration::from_secs(75),
+            unread_wait: Duration::from_secs(30),
+            believe_forwarded_for: false,
+        }
+    }
+}
+
+/// How long requests may take to end once the server is told to stop; whatever is cut then can be
+/// asked for by its job.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long after an answer the buffers are kept for the next request, at least; twice that at most.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long it rests when the system has no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a newcomer is told when every connection is at work.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+    Content-Type: text/plain\r\nContent-Length: 43\r\nConnection: close\r\n\r\n\
+    too many connections; try again in a second";
+
+/// What all connections share.
+struct Serving {
+    app: TowerToHyperService<Router>,
+    limits: Limits,
+    seats: Arc<Seats>,
+    stop: CancellationToken,
+}
+
+/// Serves until `stop`; then lets requests end, for a few seconds.
+///
+/// # Errors
+/// When the socket cannot be used at all.
+pub async fn serve(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    limits: Limits,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    listener.set_nonblocking(true)?;
+    // Accepted sockets inherit it. The kernel also counts a client that reads nothing
+    // (tcp(7), TCP_USER_TIMEOUT).
+    let unread_ms = u32::try_from(limits.unread_wait.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(&listener, sockopt::TcpUserTimeout, &unread_ms).map_err(io::Error::from)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let seats = Seats::new(limits.connections_max, limits.connections_per_source_max);
+    let (app, stopped) = (TowerToHyperService::new(router(gate)), stop.clone());
+    let serving = Arc::new(Serving { app, limits, seats: Arc::new(seats), stop });
+    let mut connections = JoinSet::new();
+    let mut accepting = Accepting::default();
+    loop {
+        // Accepting is cancel-safe, and a connection that has ended is only reaped.
+        tokio::select! {
+            () = stopped.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepting.judge(accepted, &serving.seats) {
+                Accepted::New(stream, peer) => admit(&mut connections, &serving, stream, peer),
+                Accepted::Nothing => {}
+                Accepted::Pause => {
+                    stopped.run_until_cancelled(time::sleep(ACCEPT_PAUSE)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    // A connection that never finishes its request would keep the server alive for ever. Dropping
+    // it loses nothing that was answered.
+    if time::timeout(DRAIN, drained).await.is_err() {
+        tracing::info!(connections = connections.len(), "cut those that did not end in time");
+    }
+    Ok(())
+}
+
+/// Gives a newcomer a seat, or tells it that there is none.
+fn admit(
+    connections: &mut JoinSet<()>,
+    serving: &Arc<Serving>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    match serving.seats.take(peer.ip()) {
+        Ok(seat) => {
+            connections.spawn(attend(stream, peer, Arc::clone(serving), seat));
+        }
+        Err(Full { .. }) => {
+            // The socket's buffer is empty, so this does not wait; if it fails, the client sees a
+            // closed connection instead.
+            let _ = stream.try_write(FULL);
+        }
+    }
+}
+
+/// Whether accepting works; told once each time that it changes.
+#[derive(Default)]
+struct Accepting {
+    failing: bool,
+}
+
+enum Accepted {
+    New(TcpStream, SocketAddr),
+    Nothing,
+    Pause,
+}
+
+impl Accepting {
+    fn judge(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>, seats: &Seats) -> Accepted {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        match accepted {
+            Ok((stream, peer)) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("connections are accepted again");
+                }
+                // A socket for both families shows IPv4, and so loopback, in IPv6 form.
+                Accepted::New(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+            }
+            // That client is gone; the next one is not.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+                ) =>
+            {
+                Accepted::Nothing
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "no connection can be accepted; closing idle ones, \
+                        trying again until it works");
+                }
+                seats.free_one();
+                Accepted::Pause
+            }
+        }
+    }
+}
+
+/// One connection, from its first byte to its last.
+async fn attend(stream: TcpStream, peer: SocketAddr, serving: Arc<Serving>, seat: Seat) {
+    let seat = Arc::new(seat);
+    let mut io = Rewound { rest: Bytes::new(), stream: TokioIo::new(stream) };
+    loop {
+        if io.rest.is_empty() {
+            let mut first = [0];
+            let arrival =
+                time::timeout(serving.limits.idle_wait, io.stream.inner().peek(&mut first));
+            // Peeking takes nothing away, so dropping any of these loses nothing.
+            let has_come = tokio::select! {
+                () = serving.stop.cancelled() => false,
+                () = seat.lost() => false,
+                arrival = arrival => matches!(arrival, Ok(Ok(1))),
+            };
+            if !has_come {
+                return;
+            }
+        }
+        match Box::pin(exchange(io, peer, &serving, &seat)).await {
+            Some(quiet) => io = quiet,
+            None => return,
+        }
+    }
+}
+
+/// What happens on a connection while it has buffers.
+#[derive(Default)]
+struct Exchanges {
+    answered: AtomicUsize,
+    is_open: AtomicBool,
+    /// The client wants it to end after this answer.
+    is_last: AtomicBool,
+}
+
+/// Answers requests until the connection ends (`None`), or is quiet: then its socket is given back
+/// with what was read of the next request.
+async fn exchange(
+    io: Rewound,
+    peer: SocketAddr,
+    serving: &Arc<Serving>,
+    seat: &Arc<Seat>,
+) -> Option<Rewound> {
+    let seen = Arc::new(Exchanges::default());
+    let service = {
+        let (serving, seat, seen) = (Arc::clone(serving), Arc::clone(seat), Arc::clone(&seen));
+        service_fn(move |request| answer(request, peer, &serving, &seat, &seen))
+    };
+    let mut builder = http1::Builder::new();
+    // It also runs while the buffers are kept for a next request.
+    let head_wait = 2 * LINGER + serving.limits.head_wait;
+    builder.timer(TokioTimer::new()).header_read_timeout(head_wait);
+    let mut connection = builder.serve_connection(io, service);
+    let (mut is_ending, mut is_quiet, mut answered) = (false, false, 0);
+    loop {
+        // Only the first branch has state, and it lives outside of it.
+        tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => match ended {
+                Ok(()) => break,
+                // The client broke off, or was too slow or too odd; hyper has told it.
+                Err(_) => return None,
+            },
+            () = seat.lost() => return None,
+            () = serving.stop.cancelled(), if !is_ending => {
+                is_ending = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            () = time::sleep(LINGER), if !is_ending && !is_quiet => {
+                let before = std::mem::replace(&mut answered, seen.answered.load(Ordering::Relaxed));
+                let rests = answered > 0 && answered == before
+                    && !seen.is_open.load(Ordering::Relaxed)
+                    && !seen.is_last.load(Ordering::Relaxed);
+                if rests {
+                    is_quiet = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+            }
+        }
+    }
+    let parts = connection.into_parts();
+    let mut io = parts.io;
+    if is_quiet && !is_ending {
+        // What was put back for this exchange, if any, has been read by now.
+        io.rest = parts.read_buf;
+        return Some(io);
+    }
+    // The client sees an orderly end. It may be gone, which is one too.
+    let _ = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut io), cx)).await;
+    None
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// Lets the routes answer one request. The seat is at work once the request has arrived as a whole.
+fn answer(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    serving: &Arc<Serving>,
+    seat: &Arc<Seat>,
+    seen: &Arc<Exchanges>,
+) -> Answering {
+    let closes = |value: &header::HeaderValue| {
+        value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("close"))
+    };
+    let is_last = request.version() != Version::HTTP_11
+        || request.headers().get_all(header::CONNECTION).iter().any(closes);
+    seen.is_last.store(is_last, Ordering::Relaxed);
+    seen.is_open.store(true, Ordering::Relaxed);
+    let wait = serving.limits.body_wait;
+    let mut request = request.map(|body| Body::new(Timed::new(body, wait, Arc::clone(seat))));
+    let believes = serving.limits.believe_forwarded_for && peer.ip().is_loopback();
+    let named = believes.then(|| forwarded_for(request.headers())).flatten();
+    request.extensions_mut().insert(Source(named.unwrap_or(peer.ip())));
+    let answering = serving.app.call(request);
+    let (seat, seen) = (Arc::clone(seat), Arc::clone(seen));
+    Box::pin(async move {
+        let answer = answering.await;
+        seat.waits();
+        seen.answered.fetch_add(1, Ordering::Relaxed);
+        seen.is_open.store(false, Ordering::Relaxed);
+        answer
+    })
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+struct Source(IpAddr);
+
+/// Where a request comes from; loopback when nobody has said.
+pub(crate) fn source(request: &Request<Body>) -> IpAddr {
+    let source = request.extensions().get::<Source>();
+    source.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |source| source.0)
+}
+
+/// The address that the nearest proxy has appended: what stands before it came from the client.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// A socket, before it what was read from it already.
+struct Rewound {
+    rest: Bytes,
+    stream: TokioIo<TcpStream>,
+}
+
+impl hyper::rt::Read for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut into: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let fits = self.rest.len().min(into.remaining());
+        into.put_slice(&self.rest.split_to(fits));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Rewound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+}

@@ -1,0 +1,115 @@
+//! Passwords over REST: changed, guessed, and what becomes of sessions.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    time::Instant,
+};
+
+use client::{Client, Error};
+use model::resource::account::ADMIN;
+use netloom_api::Limits;
+use serde_json::{Map, Value, json};
+use support::{PASSWORD, PATIENCE, Running};
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn update(client: &Client, mut fields: Value) -> Result<Value, Error> {
+    fields["uuid"] = ADMIN.simple().to_string().into();
+    client.call("UpdateAccount", object(fields), &[])
+}
+
+fn client(running: &Running) -> Client {
+    Client::new(&format!("http://{}", running.address))
+}
+
+fn blamed(result: Result<Value, Error>) -> String {
+    match result.unwrap_err() {
+        Error::Refused { field: Some(field), hint: Some(_), .. } => field,
+        other => panic!("names no field, or no hint: {other}"),
+    }
+}
+
+#[test]
+fn a_new_password_counts_at_once_and_ends_the_other_sessions() {
+    let running = Running::start(Limits::default());
+    let (own, other) = (running.log_in(), running.log_in());
+    let old = control::account::client_digest(PASSWORD);
+    let new = control::account::client_digest("battery staple");
+    let shown = update(&own, json!({"description": "the operators"})).unwrap();
+    assert_eq!(shown["inventory"]["description"], "the operators");
+    other.query("/zones", &[]).unwrap();
+    let shown = update(&own, json!({"password": new, "oldPassword": old})).unwrap();
+    assert_eq!(shown["inventory"]["name"], "admin");
+    assert!(!shown.to_string().contains("argon2"), "{shown}");
+    own.query("/zones", &[]).unwrap();
+    let refused = other.query("/zones", &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1001"), "{refused}");
+    assert!(client(&running).log_in("admin", PASSWORD).is_err());
+    client(&running).log_in("admin", "battery staple").unwrap();
+}
+
+#[test]
+fn what_is_no_digest_or_not_the_present_password_changes_nothing() {
+    let running = Running::start(Limits::default());
+    let (own, other) = (running.log_in(), running.log_in());
+    let new = control::account::client_digest("battery staple");
+    assert_eq!(blamed(update(&own, json!({"password": "battery staple"}))), "password");
+    assert_eq!(blamed(update(&own, json!({"password": ""}))), "password");
+    let wrong = json!({"password": new, "oldPassword": new});
+    assert_eq!(blamed(update(&own, wrong)), "oldPassword");
+    assert_eq!(blamed(update(&own, json!({"password": new, "name": "root"}))), "name");
+    other.query("/zones", &[]).unwrap();
+    running.log_in();
+}
+
+/// A login as a proxy would pass it on: its status, and all that came.
+fn pass_on(running: &Running, forwarded_for: &str, password: &str) -> (String, String) {
+    let digest = control::account::client_digest(password);
+    let body = json!({"logInByAccount": {"accountName": "admin", "password": digest}}).to_string();
+    let head = format!(
+        "PUT /v1/accounts/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         X-Forwarded-For: {forwarded_for}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = running.open(&head);
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    (text.split(' ').nth(1).unwrap().to_owned(), text)
+}
+
+#[test]
+fn whoever_guesses_is_refused_and_nobody_else_is() {
+    let limits = Limits { believe_forwarded_for: true, ..Limits::default() };
+    let running = Running::start(limits);
+    let guesser = "10.9.9.9, 192.0.2.1";
+    let refused = (0..8).find_map(|_| {
+        let (_, text) = pass_on(&running, guesser, "wrong");
+        text.contains("NL.1007").then_some(text)
+    });
+    let refused = refused.expect("guesses go on");
+    assert!(refused.contains("try again in") && refused.contains("192.0.2.1"), "{refused}");
+    let (status, text) = pass_on(&running, guesser, PASSWORD);
+    assert_eq!(status, "503", "a right guess does not show either: {text}");
+    assert_eq!(pass_on(&running, "192.0.2.1, 192.0.2.7", PASSWORD).0, "200");
+    running.log_in();
+}
+
+#[test]
+fn invented_sources_do_not_help_unless_a_proxy_is_believed() {
+    let running = Running::start(Limits::default());
+    let refused =
+        (0..8).any(|n| pass_on(&running, &format!("192.0.2.{n}"), "wrong").1.contains("NL.1007"));
+    assert!(refused, "guesses go on");
+    // On loopback the wait is short, because others share it.
+    let started = Instant::now();
+    while client(&running).log_in("admin", PASSWORD).is_err() {
+        assert!(started.elapsed() < PATIENCE, "kept out");
+    }
+}

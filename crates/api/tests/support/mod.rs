@@ -1,0 +1,68 @@
+//! A running door with an admin, and raw sockets to it.
+
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use client::Client;
+use control::{Enrolment, Gate};
+use model::{Record, Timestamp, status::Board};
+use netloom_api::{Limits, serve};
+use store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const PASSWORD: &str = "correct horse";
+/// Any wait of a test; far more than what is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    server: Option<std::thread::JoinHandle<()>>,
+    _board: watch::Sender<Board>,
+}
+
+impl Running {
+    pub(crate) fn start(limits: Limits) -> Self {
+        let store: Store<Record> = Store::in_memory().unwrap();
+        let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
+        control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
+        let (board, reports) = watch::channel(Board::default());
+        let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
+        let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };
+        let gate = Arc::new(Gate::new(jobs, enrolment));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let ended = stop.clone();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(serve(listener, gate, limits, ended)).unwrap();
+        });
+        Self { address, stop, server: Some(server), _board: board }
+    }
+
+    pub(crate) fn open(&self, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    }
+
+    pub(crate) fn log_in(&self) -> Client {
+        let mut client = Client::new(&format!("http://{}", self.address));
+        client.log_in("admin", PASSWORD).unwrap();
+        client
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.server.take().unwrap().join().unwrap();
+    }
+}

@@ -1,0 +1,41 @@
+//! How a refused claim is told.
+
+use model::{Claim, Code, Error, Kind, Record};
+use store::Taken;
+use uuid::Uuid;
+
+/// The same, from the store's words.
+pub(crate) fn taken(taken: Taken<Record>) -> Error {
+    refusal(&taken.claim, taken.kind, taken.id)
+}
+
+/// The refusal of a claim that `holder` has.
+pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Uuid) -> Error {
+    let id = holder.simple();
+    let text = match kind {
+        Kind::Release => format!("{claim} is still being released by its former holder"),
+        _ => format!("{claim} belongs to {} {id}", kind.def().name),
+    };
+    let (code, field, hint) = match claim {
+        Claim::AccountName(_) => (Code::Duplicate, "name", "choose another name"),
+        Claim::ManagementIp(_) => {
+            (Code::InvalidArgument, "managementIp", "each host has a management address of its own")
+        }
+        Claim::VtepIp(..) => {
+            (Code::InvalidArgument, "vtepIp", "each host of a pool needs an address of its own")
+        }
+        Claim::Vni(..) => (Code::VniExhausted, "vni", "choose another VNI, or leave it out"),
+        Claim::Mac(..) => (
+            Code::InvalidArgument,
+            "mac",
+            "a MAC is unique on its L2 network: choose another one, or leave it out",
+        ),
+        Claim::Ip(..) if kind == Kind::Release => (
+            Code::IpExhausted,
+            "ip",
+            "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
+        ),
+        Claim::Ip(..) => (Code::IpExhausted, "ip", "choose another address, or leave it out"),
+    };
+    Error::new(code, text).on_field(field).hint(hint)
+}

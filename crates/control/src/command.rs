@@ -1,0 +1,238 @@
+//! Commands: what a caller wants done, checked. Every door hands in [`Request`]s and gets a
+//! [`Command`], which nobody else can make.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use model::{
+    Code, Error, Id, Kind, MessageDef, Result, Timestamp,
+    declare::{Access, Answer},
+    resource::account::Account,
+    status::Board,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::{operation::Operation, query::Scope, validate};
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody known.
+    Stranger {
+        /// Where the call comes from.
+        source: IpAddr,
+    },
+    /// An account with an open session.
+    Account {
+        /// Which one.
+        id: Id<Account>,
+        /// It may do everything.
+        is_admin: bool,
+        /// The session by which it calls, if there is one.
+        session: Option<Uuid>,
+        /// Where the call comes from.
+        source: IpAddr,
+    },
+}
+
+impl Caller {
+    /// The account that calls.
+    #[must_use]
+    pub const fn account(&self) -> Option<Id<Account>> {
+        match self {
+            Caller::Stranger { .. } => None,
+            Caller::Account { id, .. } => Some(*id),
+        }
+    }
+
+    /// Where the call comes from; of one inside of the server, this machine.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        match self {
+            Caller::Stranger { source } | Caller::Account { source, .. } => *source,
+        }
+    }
+
+    /// The session by which it calls.
+    #[must_use]
+    pub const fn session(&self) -> Option<Uuid> {
+        match self {
+            Caller::Stranger { .. } => None,
+            Caller::Account { session, .. } => *session,
+        }
+    }
+
+    /// Whether the caller may do everything.
+    #[must_use]
+    pub const fn is_admin(&self) -> bool {
+        matches!(self, Caller::Account { is_admin: true, .. })
+    }
+
+    /// Whose resources the caller sees.
+    #[must_use]
+    pub const fn scope(&self) -> Option<Scope> {
+        match self {
+            Caller::Stranger { .. } => None,
+            Caller::Account { is_admin: true, .. } => Some(Scope::Everything),
+            Caller::Account { id, .. } => Some(Scope::OwnedBy(*id)),
+        }
+    }
+
+    /// Whether the caller may see and change what `owner` owns. What the platform owns is the
+    /// admin's.
+    #[must_use]
+    pub fn owns(&self, owner: Option<Id<Account>>) -> bool {
+        match self {
+            Caller::Stranger { .. } => false,
+            Caller::Account { id, is_admin, .. } => *is_admin || owner == Some(*id),
+        }
+    }
+}
+
+/// A message as a door understood it: nothing in it has been checked.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The message's name.
+    pub message: String,
+    /// Its fields, in the API's names, path variables included.
+    pub params: Map<String, Value>,
+    /// ZStack's system tags, such as `staticIp::<l3>::<ip>`.
+    pub system_tags: Vec<String>,
+    /// The id that the caller wants for what is created.
+    pub resource_uuid: Option<Uuid>,
+}
+
+/// Checked messages of one caller, done in one transaction: all or none.
+#[derive(Clone)]
+pub struct Command {
+    caller: Caller,
+    calls: Vec<Call>,
+}
+
+/// A checked message.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) operation: Arc<Operation>,
+    pub(crate) params: Map<String, Value>,
+    pub(crate) system_tags: Vec<String>,
+    pub(crate) resource_uuid: Option<Uuid>,
+}
+
+/// Everything that a handler may know besides the store. The same transaction on the same state
+/// with the same surroundings gives the same result.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Now.
+    pub now: Timestamp,
+    /// The source of all randomness.
+    pub seed: Uuid,
+    /// What hosts have reported.
+    pub board: Board,
+}
+
+/// What a handler did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The resource that the answer shows; none for ZStack's `{}`.
+    pub subject: Option<(Kind, Uuid)>,
+}
+
+impl Reply {
+    /// Nothing to show: ZStack's `{}`.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { subject: None }
+    }
+
+    /// Shows a resource.
+    #[must_use]
+    pub fn shows<R: model::Resource>(id: Id<R>) -> Self {
+        Self { subject: Some((R::KIND, id.uuid())) }
+    }
+}
+
+/// Every operation, by its message's name.
+pub struct Operations(BTreeMap<&'static str, Arc<Operation>>);
+
+impl Default for Operations {
+    fn default() -> Self {
+        let all = crate::operation::all().into_iter();
+        Self(all.map(|operation| (operation.def.name, Arc::new(operation))).collect())
+    }
+}
+
+impl Operations {
+    /// Checks what a caller wants: that each message exists, that the caller may send it, and that
+    /// its fields keep its rules.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] with the field and its rule, [`Code::AccessDenied`],
+    /// [`Code::InvalidSession`] for strangers.
+    pub fn command(&self, caller: Caller, requests: Vec<Request>) -> Result<Command> {
+        let calls = requests.into_iter().map(|request| self.call(&caller, request));
+        let calls = calls.collect::<Result<Vec<_>>>()?;
+        let is_now = |call: &Call| call.operation.def.answer == Answer::Now;
+        if calls.len() != 1 && calls.iter().any(is_now) {
+            let text = "a message that is answered at once cannot be one of several";
+            return Err(Error::new(Code::InvalidArgument, text).hint("send it by itself"));
+        }
+        Ok(Command { caller, calls })
+    }
+
+    fn call(&self, caller: &Caller, request: Request) -> Result<Call> {
+        let Some(operation) = self.0.get(request.message.as_str()) else {
+            let error = Error::field("message", format!("{} is no message", request.message));
+            return Err(error.hint("`netloom messages` lists what there is"));
+        };
+        let def = operation.def;
+        may_send(caller, def)?;
+        let params = validate::check(def, request.params)?;
+        if request.resource_uuid.is_some() && def.creates.is_none() {
+            let error = Error::field("resourceUuid", format!("{} makes nothing", def.name));
+            return Err(error.hint("leave it out"));
+        }
+        Ok(Call {
+            operation: Arc::clone(operation),
+            params,
+            system_tags: request.system_tags,
+            resource_uuid: request.resource_uuid,
+        })
+    }
+}
+
+/// Whether a caller may send a message at all; what it may be about is checked when it runs.
+///
+/// # Errors
+/// [`Code::InvalidSession`] for strangers, [`Code::AccessDenied`] for accounts.
+pub fn may_send(caller: &Caller, def: &MessageDef) -> Result<()> {
+    match (def.access, caller) {
+        (Access::Open, _) | (Access::Account, Caller::Account { .. }) => Ok(()),
+        (Access::Admin, Caller::Account { is_admin: true, .. }) => Ok(()),
+        (Access::Account | Access::Admin, Caller::Stranger { .. }) => {
+            let text = format!("{} needs a session", def.name);
+            Err(Error::new(Code::InvalidSession, text).hint("log in first"))
+        }
+        (Access::Admin, Caller::Account { is_admin: false, .. }) => {
+            let text = format!("{} is for administrators", def.name);
+            Err(Error::new(Code::AccessDenied, text).hint("ask one of them"))
+        }
+    }
+}
+
+impl Command {
+    /// Who wants it done.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub(crate) fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// The message's name; of several the first one's.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.calls.first().map_or("", |call| call.operation.def.name)
+    }
+}

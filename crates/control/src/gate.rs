@@ -1,0 +1,133 @@
+//! The gate: the one way in for every door. It knows who calls, checks what they want, runs it or
+//! answers it.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use model::{
+    Error, Record, Resource, Result, Timestamp,
+    declare::Answer,
+    resource::account::{Account, AccountType},
+};
+use serde_json::{Value, json};
+use store::{Read, Store};
+
+use crate::{
+    Caller, Command, Jobs, Operations, Request,
+    inventory::{self, Observed},
+    logins::Logins,
+    query::{self, Found, Query, Readers},
+    sessions::Sessions,
+    throttle::Throttle,
+};
+
+/// What agents need to enrol, besides their token.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    /// Where agents reach the server: `address:port`.
+    pub server: String,
+    /// The certificate authority by which they know it, PEM.
+    pub ca: String,
+}
+
+/// Everything that the doors need.
+pub struct Gate {
+    /// Runs commands.
+    pub jobs: Jobs,
+    /// Who is logged in.
+    pub sessions: Sessions,
+    /// What agents need to enrol.
+    pub enrolment: Enrolment,
+    /// Password checks that run and wait.
+    pub(crate) logins: Logins,
+    /// Who has guessed wrong passwords.
+    pub(crate) throttle: Throttle,
+    readers: Readers,
+    operations: Operations,
+}
+
+impl Gate {
+    /// A gate before `jobs`.
+    #[must_use]
+    pub fn new(jobs: Jobs, enrolment: Enrolment) -> Self {
+        let (sessions, logins) = (Sessions::default(), Logins::default());
+        let (throttle, operations) = (Throttle::default(), Operations::default());
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let readers = Readers::new(cores);
+        Self { jobs, sessions, enrolment, logins, throttle, readers, operations }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.jobs.now()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store<Record> {
+        self.jobs.store()
+    }
+
+    /// What the API shows of a resource, as the answer to a message.
+    pub(crate) fn answer_with(&self, record: &Record) -> Value {
+        let (snapshot, board) = (self.store().snapshot(), self.jobs.board());
+        json!({"inventory": inventory::show(record, &Observed::new(&snapshot, &board))})
+    }
+
+    /// Who has a session, calling from `source`.
+    ///
+    /// # Errors
+    /// [`model::Code::InvalidSession`] when it is unknown or over, or its account is gone.
+    pub fn caller(&self, session: &str, source: IpAddr) -> Result<Caller> {
+        let session = self.sessions.check(session, Instant::now())?;
+        let account = self.store().snapshot().get(Account::KIND, session.account.uuid());
+        let account = account.as_deref().and_then(Account::of).ok_or_else(|| {
+            let text = "the account of this session does not exist any more";
+            Error::new(model::Code::InvalidSession, text).hint("log in with another one")
+        })?;
+        let is_admin = account.account_type == AccountType::Admin;
+        Ok(Caller::Account { id: account.uuid, is_admin, session: Some(session.uuid), source })
+    }
+
+    /// Checks what a caller wants.
+    ///
+    /// # Errors
+    /// As [`Operations::command`].
+    pub fn command(&self, caller: Caller, requests: Vec<Request>) -> Result<Command> {
+        self.operations.command(caller, requests)
+    }
+
+    /// Answers a query, on a thread of its own when it is its turn. `write` makes the door's answer
+    /// there too: a page may be some megabytes.
+    ///
+    /// # Errors
+    /// The query's; [`model::Code::Overloaded`] when too many wait already.
+    pub async fn query<T>(
+        self: &Arc<Self>,
+        query: Query,
+        write: impl FnOnce(Found) -> T + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+    {
+        let gate = Arc::clone(self);
+        let work = move || {
+            let (snapshot, board) = (gate.store().snapshot(), gate.jobs.board());
+            query::run(&query, &Observed::new(&snapshot, &board)).map(write)
+        };
+        self.readers.run(work).await
+    }
+
+    /// Answers a command that needs no job.
+    ///
+    /// # Errors
+    /// The message's own; [`model::Code::Internal`] for one that is a job.
+    pub async fn answer(self: &Arc<Self>, command: Command) -> Result<Value> {
+        let [call] = command.calls() else {
+            return Err(Error::new(model::Code::Internal, "no message is answered at once"));
+        };
+        debug_assert_eq!(call.operation.def.answer, Answer::Now);
+        let params = call.params.clone();
+        call.operation.answer(Arc::clone(self), *command.caller(), params).await
+    }
+}

@@ -1,0 +1,105 @@
+//! Which clusters have which L2 networks.
+
+use ipnet::IpNet;
+use model::{
+    Code, Error, Id, Result,
+    resource::{
+        cluster::Cluster,
+        host::Host,
+        l2_attachment::{
+            AttachL2NetworkToCluster, DetachL2NetworkFromCluster, L2NetworkClusterRef,
+        },
+        l2_network::{L2Network, Segment},
+        vm_nic::VmNic,
+    },
+};
+use uuid::Uuid;
+
+use crate::{Reply, Txn, vtep};
+
+pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Result<Reply> {
+    let (l2, cluster) = (txn.get(message.l2_network_uuid)?, txn.get(message.cluster_uuid)?);
+    if l2.zone_uuid != cluster.zone_uuid {
+        let text =
+            format!("L2 network {} and cluster {} are in different zones", l2.uuid, cluster.uuid);
+        let hint = "choose a cluster of the network's zone";
+        return Err(Error::field("clusterUuid", text).hint(hint));
+    }
+    if let Some(pool) = l2.segment.pool() {
+        let text = format!("VXLAN network {} is where its pool is", l2.uuid);
+        return Err(Error::field("l2NetworkUuid", text).hint(format!("attach pool {pool}")));
+    }
+    let id = ref_id(l2.uuid, cluster.uuid);
+    if txn.find(id).is_some() {
+        let text = format!("{} is attached to cluster {} already", l2.uuid, cluster.uuid);
+        let hint = "QueryL2Network shows attachedClusterUuids";
+        return Err(Error::new(Code::OperationFailed, text).hint(hint));
+    }
+    let vtep_cidr = match l2.segment {
+        Segment::VxlanPool => Some(vtep_cidr(txn, l2.uuid, cluster.uuid)?),
+        Segment::NoVlan | Segment::Vlan { .. } | Segment::Vxlan { .. } => None,
+    };
+    let attached = L2NetworkClusterRef {
+        uuid: id,
+        cluster_uuid: cluster.uuid,
+        l2_network_uuid: l2.uuid,
+        vtep_cidr,
+    };
+    txn.insert(attached.clone())?;
+    for host in txn.children(Host::CLUSTER, cluster.uuid) {
+        vtep::create_from_cidr(txn, &host, &attached)?;
+    }
+    Ok(Reply::shows(l2.uuid))
+}
+
+pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> Result<Reply> {
+    let (l2, cluster) = (message.l2_network_uuid, message.cluster_uuid);
+    let id = ref_id(l2, cluster);
+    if txn.find(id).is_none() {
+        let text = format!("{l2} is not attached to cluster {cluster}");
+        let hint = "QueryL2Network shows attachedClusterUuids";
+        return Err(Error::new(Code::OperationFailed, text).hint(hint));
+    }
+    let hosts = txn.children(Host::CLUSTER, cluster);
+    for host in &hosts {
+        for nic in txn.children(VmNic::HOST, host.uuid) {
+            if txn.get(nic.l2_network_uuid)?.attached() == l2 {
+                let text = format!("NIC {} on host {} uses {l2}", nic.uuid, host.uuid);
+                let hint = "destroy the cluster's instances on its networks first";
+                return Err(Error::new(Code::InUse, text).hint(hint));
+            }
+        }
+    }
+    for host in &hosts {
+        if let Some(vtep) = vtep::of_host(txn, host.uuid, l2) {
+            txn.delete(vtep.uuid)?;
+        }
+    }
+    txn.delete(id)?;
+    Ok(Reply::shows(l2))
+}
+
+/// An attachment exists once per L2 network and cluster: its id says so.
+pub(crate) fn ref_id(l2: Id<L2Network>, cluster: Id<Cluster>) -> Id<L2NetworkClusterRef> {
+    Id::new(Uuid::new_v5(&l2.uuid(), cluster.uuid().as_bytes()))
+}
+
+/// Reads ZStack's tag `l2NetworkUuid::<pool>::clusterUuid::<cluster>::cidr::{..}`; the braces are
+/// part of it.
+fn vtep_cidr(txn: &Txn<'_>, pool: Id<L2Network>, cluster: Id<Cluster>) -> Result<IpNet> {
+    let start = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::");
+    let form = format!("{start}{{192.168.100.0/24}}");
+    let wrong = |what: &str| {
+        let error = Error::field("systemTags", what.to_owned());
+        error.hint(format!("pass exactly one system tag of the form {form}"))
+    };
+    let [cidr] = txn.tags(&start)[..] else {
+        return Err(wrong("needs exactly one tag with the cluster's VTEP network"));
+    };
+    let inner = cidr.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let parsed: Option<IpNet> = inner.and_then(|inner| inner.parse().ok());
+    let parsed = parsed.ok_or_else(|| wrong(&format!("\"{cidr}\" is not a network in braces")))?;
+    vtep::one_family(txn, pool, parsed.addr())
+        .map_err(|(rule, hint)| Error::field("systemTags", rule).hint(hint))?;
+    Ok(parsed)
+}

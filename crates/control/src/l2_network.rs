@@ -1,0 +1,64 @@
+//! L2 networks of every type: names, deletion, and which hosts can carry one. What is particular to
+//! VXLAN is in [`crate::l2_vxlan`].
+
+use model::{
+    Error, Result,
+    resource::{
+        host::Host,
+        l2_attachment::L2NetworkClusterRef,
+        l2_network::{DeleteL2Network, L2Network, Segment, UpdateL2Network},
+    },
+};
+
+use crate::{Reply, Txn, l2_attachment, vtep};
+
+pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateL2Network) -> Result<Reply> {
+    let mut l2 = txn.get(message.uuid)?;
+    l2.name = message.name.unwrap_or(l2.name);
+    message.description.apply(&mut l2.description);
+    txn.update(l2)?;
+    Ok(Reply::shows(message.uuid))
+}
+
+pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteL2Network) -> Result<Reply> {
+    txn.delete(message.uuid)?;
+    Ok(Reply::nothing())
+}
+
+/// Ports of one network reach each other: nothing keeps them apart yet, so nobody may rely on it.
+pub(crate) fn not_isolated(isolated: Option<bool>) -> Result<()> {
+    match isolated {
+        Some(true) => {
+            let error = Error::field("isolated", "ports cannot be kept apart yet");
+            Err(error.hint("give false, or leave it out"))
+        }
+        Some(false) | None => Ok(()),
+    }
+}
+
+/// What keeps a host from carrying an L2 network, and what to do about it. The one place that
+/// knows: placement asks it, and so does whoever shows a host's networks.
+pub(crate) fn why_not(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<String> {
+    let attached = l2.attached();
+    let cluster = host.cluster_uuid;
+    let presence: Option<L2NetworkClusterRef> = txn.find(l2_attachment::ref_id(attached, cluster));
+    if presence.is_none() {
+        return Some(format!(
+            "its cluster {cluster} does not have L2 network {attached}: AttachL2NetworkToCluster \
+             brings it there"
+        ));
+    }
+    match l2.segment {
+        Segment::NoVlan | Segment::Vlan { .. } => None,
+        Segment::Vxlan { pool_uuid, .. } => {
+            vtep::of_host(txn, host.uuid, pool_uuid).is_none().then(|| {
+                format!(
+                    "has no VTEP in pool {pool_uuid}: AttachL2NetworkToCluster with a CIDR that \
+                     contains {}, or CreateVxlanVtep",
+                    host.management_ip
+                )
+            })
+        }
+        Segment::VxlanPool => Some(format!("{} is a pool, not a network", l2.uuid)),
+    }
+}

@@ -1,0 +1,135 @@
+//! VXLAN networks, and the pools and VNIs that they are made from.
+
+use model::{
+    Claim, Code, Error, Id, Result,
+    resource::{
+        l2_network::{L2Network, Segment},
+        l2_vxlan::{
+            CreateL2VxlanNetwork, CreateL2VxlanNetworkPool, CreateVniRange, DeleteVniRange,
+            UpdateVniRange, VniRange,
+        },
+        zone::Zone,
+    },
+};
+
+use crate::{Reply, Txn, l2_network};
+
+pub(crate) fn create_pool(txn: &mut Txn<'_>, message: CreateL2VxlanNetworkPool) -> Result<Reply> {
+    l2_network::not_isolated(message.isolated)?;
+    let pool = L2Network {
+        uuid: txn.new_id(),
+        name: message.name,
+        description: message.description,
+        zone_uuid: message.zone_uuid,
+        physical_interface: message.physical_interface,
+        segment: Segment::VxlanPool,
+        number: txn.number("network")?,
+    };
+    txn.insert(pool).map(Reply::shows)
+}
+
+pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result<Reply> {
+    l2_network::not_isolated(message.isolated)?;
+    let pool = pool(txn, "poolUuid", message.pool_uuid)?;
+    if message.zone_uuid.is_some_and(|zone| zone != pool.zone_uuid) {
+        let text = format!("pool {} is in zone {}", pool.uuid, pool.zone_uuid);
+        return Err(Error::field("zoneUuid", text).hint("leave it out, or name the pool's zone"));
+    }
+    let network = L2Network {
+        uuid: txn.new_id(),
+        name: message.name,
+        description: message.description,
+        zone_uuid: pool.zone_uuid,
+        physical_interface: None,
+        segment: Segment::Vxlan { vni: vni(txn, &pool, message.vni)?, pool_uuid: pool.uuid },
+        number: txn.number("network")?,
+    };
+    txn.insert(network).map(Reply::shows)
+}
+
+/// The L2 network that a field of a message names, which must be a pool.
+pub(crate) fn pool(txn: &Txn<'_>, field: &str, id: Id<L2Network>) -> Result<L2Network> {
+    let l2 = txn.get(id)?;
+    if l2.segment == Segment::VxlanPool {
+        return Ok(l2);
+    }
+    let text = format!("{id} is a {}, not a pool", l2.segment.of_type().as_str());
+    Err(Error::field(field, text).hint("QueryL2VxlanNetworkPool lists the pools"))
+}
+
+/// The wanted VNI, which must be inside a range of the pool, or the lowest free one.
+fn vni(txn: &Txn<'_>, pool: &L2Network, wanted: Option<u32>) -> Result<u32> {
+    let mut ranges = txn.children(VniRange::L2_NETWORK, pool.uuid);
+    match wanted {
+        Some(vni) if !ranges.iter().any(|r| (r.start_vni..=r.end_vni).contains(&vni)) => {
+            let error = Error::field("vni", format!("{vni} is in no range of pool {}", pool.uuid));
+            return Err(error.hint("QueryVniRange shows the ranges; CreateVniRange adds one"));
+        }
+        Some(vni) => return Ok(vni),
+        None => {}
+    }
+    ranges.sort_unstable_by_key(|range| range.start_vni);
+    let free = ranges.iter().find_map(|range| free_vni(txn, pool.zone_uuid, range));
+    free.ok_or_else(|| {
+        let error = Error::new(Code::VniExhausted, format!("pool {} has no free VNI", pool.uuid));
+        error.on_field("poolUuid").hint("add VNIs with CreateVniRange, or delete unused networks")
+    })
+}
+
+/// The lowest free VNI of a range.
+fn free_vni(txn: &Txn<'_>, zone: Id<Zone>, range: &VniRange) -> Option<u32> {
+    match txn.first_free(&Claim::Vni(zone, range.start_vni))? {
+        Claim::Vni(_, vni) if vni <= range.end_vni => Some(vni),
+        _ => None,
+    }
+}
+
+/// VNIs are unique in a zone, not only in a pool: ranges of all its pools must not overlap. Two
+/// networks with one VNI between the same two VTEPs could not be told apart.
+pub(crate) fn create_vni_range(txn: &mut Txn<'_>, message: CreateVniRange) -> Result<Reply> {
+    let (start, end) = (message.start_vni, message.end_vni);
+    if start > end {
+        let error = Error::field("endVni", format!("{end} is below startVni {start}"));
+        return Err(error.hint("give the range from its lowest to its highest VNI"));
+    }
+    let pool = pool(txn, "l2NetworkUuid", message.l2_network_uuid)?;
+    let range = VniRange {
+        uuid: txn.new_id(),
+        name: message.name,
+        description: message.description,
+        start_vni: start,
+        end_vni: end,
+        l2_network_uuid: message.l2_network_uuid,
+        zone_uuid: pool.zone_uuid,
+    };
+    // The rule rests on the ranges of all pools of the zone.
+    txn.fence(pool.zone_uuid);
+    for other in txn.children(VniRange::ZONE, pool.zone_uuid) {
+        if other.start_vni <= end && start <= other.end_vni {
+            let (low, high) = (other.start_vni, other.end_vni);
+            let text = format!("{start}-{end} overlaps {low}-{high} of {}", other.l2_network_uuid);
+            return Err(Error::field("startVni", text).hint("VNIs are unique in a zone"));
+        }
+    }
+    txn.insert(range).map(Reply::shows)
+}
+
+pub(crate) fn update_vni_range(txn: &mut Txn<'_>, message: UpdateVniRange) -> Result<Reply> {
+    let mut range = txn.get(message.uuid)?;
+    range.name = message.name.unwrap_or(range.name);
+    message.description.apply(&mut range.description);
+    txn.update(range)?;
+    Ok(Reply::shows(message.uuid))
+}
+
+pub(crate) fn delete_vni_range(txn: &mut Txn<'_>, message: DeleteVniRange) -> Result<Reply> {
+    let range = txn.get(message.uuid)?;
+    let (low, high) = (range.start_vni, range.end_vni);
+    let (low, high) = (Claim::Vni(range.zone_uuid, low), Claim::Vni(range.zone_uuid, high));
+    if let Some((claim, (_, network))) = txn.first_held(&low, &high) {
+        let text = format!("{claim} of this range is in use by {}", network.simple());
+        return Err(Error::new(Code::InUse, text).hint("delete its networks first"));
+    }
+    txn.delete(message.uuid)?;
+    Ok(Reply::nothing())
+}

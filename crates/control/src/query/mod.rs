@@ -1,0 +1,167 @@
+//! Queries: which resources an account sees that meet some conditions, a page of them.
+//!
+//! Typed: a door reads its own language into a [`Query`], [`run`] answers it from a snapshot.
+//! Records are looked at through their typed readers; only what is on the page is shown. What a
+//! query may cost is bounded: [`LOOKS_MAX`], [`LIMIT_MAX`], and [`Readers`] for all of them.
+
+mod condition;
+mod page;
+mod path;
+mod pattern;
+mod plan;
+mod readers;
+mod search;
+pub mod value;
+
+use model::{Error, FieldType, Id, Kind, Record, Result, resource::account::Account, shown::Face};
+use serde_json::{Map, Value};
+
+pub use condition::{Condition, Operator, VALUES_MAX};
+pub use path::{Path, RELATIONS_MAX};
+pub use readers::{Readers, WAITING_MAX};
+
+use crate::inventory::{self, Entry, Observed};
+
+/// Resources in one answer if the query names no limit (ZStack's default).
+pub const LIMIT: usize = 1000;
+/// Most resources in one answer.
+pub const LIMIT_MAX: usize = 10_000;
+/// Most records that one query looks at, on its way and for its page: about a second.
+pub const LOOKS_MAX: u64 = 2_000_000;
+/// Most records that one page is made from, those in lists included: about 100 MB.
+pub const SHOWN_MAX: u64 = 100_000;
+
+/// A query of resources of one kind.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The kind.
+    pub kind: Kind,
+    /// The face of the kind under which it is asked for; it may admit one type only.
+    pub face: &'static Face,
+    /// Whose resources are seen.
+    pub scope: Scope,
+    /// What each of them must meet.
+    pub conditions: Vec<Condition>,
+    /// How many are left out at the beginning.
+    pub start: usize,
+    /// How many are given then.
+    pub limit: usize,
+    /// What the answer tells.
+    pub tells: Tells,
+    /// The order; by uuid if there is none.
+    pub sort: Option<Sort>,
+    /// What is shown of each; everything if it is not said.
+    pub fields: Option<Vec<Entry>>,
+}
+
+impl Query {
+    /// The first [`LIMIT`] resources, whatever they are.
+    #[must_use]
+    pub const fn new(kind: Kind, face: &'static Face, scope: Scope) -> Self {
+        Self {
+            kind,
+            face,
+            scope,
+            conditions: Vec::new(),
+            start: 0,
+            limit: LIMIT,
+            tells: Tells::Page,
+            sort: None,
+            fields: None,
+        }
+    }
+}
+
+/// Whose resources a query finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody's: for accounts of the type `SystemAdmin`.
+    Everything,
+    /// Those that an account owns. What these point at counts in conditions, whoever owns it; what
+    /// points at them only if the account owns it too.
+    OwnedBy(Id<Account>),
+}
+
+impl Scope {
+    pub(crate) fn includes(self, record: &Record) -> bool {
+        match self {
+            Scope::Everything => true,
+            Scope::OwnedBy(account) => record.meta.owner == Some(account),
+        }
+    }
+}
+
+/// What the answer to a query tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tells {
+    /// The page.
+    Page,
+    /// The page, and how many there are in all.
+    PageAndTotal,
+    /// How many there are in all.
+    Total,
+}
+
+/// The order of an answer. Where it does not decide, the uuid does, ascending.
+#[derive(Clone, Copy, Debug)]
+pub struct Sort {
+    pub(crate) by: Entry,
+    pub(crate) direction: Direction,
+}
+
+/// The direction of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Nothing comes first, then the least.
+    Ascending,
+    /// The reverse.
+    Descending,
+}
+
+impl Sort {
+    /// Orders by a field of resources of `kind`.
+    ///
+    /// # Errors
+    /// [`model::Code::InvalidArgument`], blaming `key`, for what is not there or has no order.
+    pub fn by(kind: Kind, key: &str, name: &str, direction: Direction) -> Result<Self> {
+        let by = inventory::comparable(kind, key, name)?;
+        if matches!(by.comparable(), Some(FieldType::List(_))) {
+            let error = Error::field(key, format!("{name} is a list, which has no order"));
+            return Err(error.hint("order by a field with one value"));
+        }
+        Ok(Self { by, direction })
+    }
+}
+
+/// What a query may cost, in records.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    looks: u64,
+    shown: u64,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The page, if it was asked for.
+    pub inventories: Option<Vec<Map<String, Value>>>,
+    /// How many there are in all, if that was asked for.
+    pub total: Option<u64>,
+}
+
+/// Answers a query. It takes up to a second of one core: never run it on an async worker.
+///
+/// # Errors
+/// [`model::Code::InvalidArgument`] for a limit above [`LIMIT_MAX`].
+/// [`model::Code::OperationFailed`] when it looks at more than [`LOOKS_MAX`] records, or shows
+/// what is in more than [`SHOWN_MAX`].
+pub fn run(query: &Query, view: &Observed<'_>) -> Result<Found> {
+    page::run(query, view, Bounds { looks: LOOKS_MAX, shown: SHOWN_MAX })
+}
+
+#[cfg(test)]
+mod figures;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

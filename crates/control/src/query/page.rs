@@ -1,0 +1,133 @@
+//! The page of a query: counts, order, and what is shown.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use model::{Code, Error, Plain, Record, Result, shown::View};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Bounds, Direction, Found, LIMIT_MAX, Query, Sort, Tells, plan::Plan, search::Search};
+use crate::inventory::{self, Observed};
+
+/// Answers a query within bounds.
+pub(super) fn run(query: &Query, view: &Observed<'_>, bounds: Bounds) -> Result<Found> {
+    if query.limit > LIMIT_MAX {
+        let error = Error::field("limit", format!("{} is more than {LIMIT_MAX}", query.limit));
+        return Err(error.hint("ask page by page, with start"));
+    }
+    let search = Search { kind: query.kind, scope: query.scope, view, looks_max: bounds.looks };
+    let plan = Plan::new(query, &search)?;
+    let known = plan.total(&search);
+    if query.tells == Tells::Total {
+        let total = match known {
+            Some(total) => total,
+            None => matches(&plan, &search, |_, _| Wanted::More)?,
+        };
+        return Ok(Found { inventories: None, total: Some(total) });
+    }
+    let (page, counted) = match &query.sort {
+        None if plan.is_exact() => {
+            let page = plan.candidates(&search, query.start).take(query.limit);
+            (page.collect(), known)
+        }
+        None => by_uuid(query, &plan, &search)?,
+        Some(sort) => sorted(query, sort, &plan, &search)?,
+    };
+    Ok(Found {
+        inventories: Some(show(query, &page, &search, bounds.shown)?),
+        total: counted.filter(|_| query.tells == Tells::PageAndTotal),
+    })
+}
+
+/// Whether to go on.
+enum Wanted {
+    More,
+    NoMore,
+}
+
+/// Gives each resource that is found and its position to `take`; gives how many there were.
+fn matches(
+    plan: &Plan<'_>,
+    search: &Search<'_>,
+    mut take: impl FnMut(u64, Arc<Record>) -> Wanted,
+) -> Result<u64> {
+    let mut found = 0;
+    for record in plan.candidates(search, 0) {
+        search.within()?;
+        if plan.meets(&record, search)? {
+            if let Wanted::NoMore = take(found, record) {
+                break;
+            }
+            found += 1;
+        }
+    }
+    Ok(found)
+}
+
+/// A page, and how many there are in all if that had to be found out.
+type Page = (Vec<Arc<Record>>, Option<u64>);
+
+fn by_uuid(query: &Query, plan: &Plan<'_>, search: &Search<'_>) -> Result<Page> {
+    let (start, end) = (query.start as u64, query.start.saturating_add(query.limit) as u64);
+    let mut page = Vec::new();
+    let total = matches(plan, search, |at, record| {
+        if at >= start && at < end {
+            page.push(record);
+        }
+        match query.tells == Tells::Page && at + 1 >= end {
+            true => Wanted::NoMore,
+            false => Wanted::More,
+        }
+    })?;
+    Ok((page, Some(total)))
+}
+
+/// Keeps the keys of what may come on the page, not the records, and twice as many at most.
+fn sorted(query: &Query, sort: &Sort, plan: &Plan<'_>, search: &Search<'_>) -> Result<Page> {
+    let end = query.start.saturating_add(query.limit);
+    let mut keys: Vec<(Plain<'static>, Uuid)> = Vec::new();
+    let by = |a: &(Plain<'_>, Uuid), b: &(Plain<'_>, Uuid)| {
+        let order = a.0.order(&b.0).unwrap_or(Ordering::Equal);
+        let order = match sort.direction {
+            Direction::Ascending => order,
+            Direction::Descending => order.reverse(),
+        };
+        order.then(a.1.cmp(&b.1))
+    };
+    let total = matches(plan, search, |_, record| {
+        keys.push((sort.by.read(&record, search.view).into_owned(), record.uuid()));
+        if keys.len() > end.saturating_mul(2).saturating_add(LIMIT_MAX) {
+            keys.select_nth_unstable_by(end, by);
+            keys.truncate(end);
+        }
+        Wanted::More
+    })?;
+    keys.sort_unstable_by(by);
+    let page = keys.iter().skip(query.start).take(query.limit);
+    let page = page.filter_map(|(_, id)| search.view.get(search.kind, *id)).collect();
+    Ok((page, Some(total)))
+}
+
+/// The inventories, made from `most` records at most.
+fn show(
+    query: &Query,
+    page: &[Arc<Record>],
+    search: &Search<'_>,
+    most: u64,
+) -> Result<Vec<Map<String, Value>>> {
+    let before = search.view.looks();
+    let mut shown = Vec::with_capacity(page.len());
+    for record in page {
+        shown.push(match &query.fields {
+            Some(fields) => inventory::project(record, search.view, fields.iter().copied()),
+            None => inventory::show(record, search.view),
+        });
+        if search.view.looks() - before > most {
+            let message = format!("the page shows what is in more than {most} records");
+            let error = Error::new(Code::OperationFailed, message);
+            return Err(error.hint("ask for fewer with limit, or leave lists out with fields"));
+        }
+        search.within()?;
+    }
+    Ok(shown)
+}

@@ -1,0 +1,245 @@
+//! How a query is answered: where its candidates come from, and what is left to check of each.
+//!
+//! Every condition that an index answers offers its holders, the owner and the type of the face
+//! are such conditions too. The smallest offer gives the candidates, the other conditions are
+//! checked on each. What an offer holds meets its condition exactly, so that a query with a single
+//! indexed condition is counted without looking at a record.
+
+use std::sync::Arc;
+
+use model::{Kind, Plain, Record, Result, record::OWNER, shown::View};
+use store::{Key, Read};
+use uuid::Uuid;
+
+use super::{
+    Query, Scope,
+    condition::{Condition, Test},
+    path::Step,
+    search::{Index, Keys, Search, found_by},
+};
+use crate::inventory::Entry;
+
+/// So few candidates are checked one by one: cheaper than to look for fewer.
+const FEW: u64 = 64;
+
+/// Where candidates come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The whole table.
+    Table,
+    /// An index, under one value.
+    Value(&'static str, Key),
+    /// Found already; ascending.
+    Ids(Vec<Uuid>),
+}
+
+/// How a query is answered.
+pub(crate) struct Plan<'q> {
+    pub(crate) source: Source,
+    checks: Vec<Check<'q>>,
+}
+
+/// What is checked of a candidate.
+enum Check<'q> {
+    Type(&'static str),
+    Owner(Scope),
+    /// The condition itself.
+    Condition(&'q Condition),
+    /// What a field points at is one of these, which meet the rest of the condition; ascending.
+    Near(Entry, Vec<Uuid>),
+    /// It is one of these; ascending.
+    Member(Vec<Uuid>),
+}
+
+/// A check, and those that pass it if they are found otherwise.
+struct Part<'q> {
+    check: Check<'q>,
+    offer: Option<Index>,
+}
+
+impl<'q> Plan<'q> {
+    /// Decides how to answer.
+    pub(crate) fn new(query: &'q Query, search: &Search<'_>) -> Result<Self> {
+        let mut parts = implied(query, search);
+        let (own, related): (Vec<_>, Vec<_>) =
+            query.conditions.iter().partition(|condition| is_simple(condition));
+        parts.extend(own.into_iter().map(|condition| Part {
+            offer: search.index(query.kind, (condition.path.end, &condition.test)),
+            check: Check::Condition(condition),
+        }));
+        let mut fewest = fewest(&parts).unwrap_or_else(|| search.view.snapshot().total(query.kind));
+        for condition in related {
+            let part = related_part(search, condition, fewest)?;
+            fewest = part.offer.as_ref().map_or(fewest, |offer| offer.count.min(fewest));
+            parts.push(part);
+        }
+        let offers = parts.iter().enumerate();
+        let offers = offers.filter_map(|(at, part)| Some((part.offer.as_ref()?.count, at)));
+        let Some((_, best)) = offers.min() else {
+            let checks = parts.into_iter().map(|part| part.check).collect();
+            return Ok(Self { source: Source::Table, checks });
+        };
+        let offer = parts.swap_remove(best).offer;
+        let source = match offer.map(|offer| offer.keys) {
+            None => Source::Table,
+            Some(Keys::Of(field, mut keys)) if keys.len() == 1 => {
+                keys.pop().map_or(Source::Ids(Vec::new()), |key| Source::Value(field, key))
+            }
+            Some(keys) => Source::Ids(search.ids(query.kind, &keys)?),
+        };
+        Ok(Self { source, checks: parts.into_iter().map(|part| part.check).collect() })
+    }
+
+    /// How many there are, if that is known without looking at them.
+    pub(crate) fn total(&self, search: &Search<'_>) -> Option<u64> {
+        let snapshot = search.view.snapshot();
+        self.checks.is_empty().then(|| match &self.source {
+            Source::Table => snapshot.total(search.kind),
+            Source::Value(field, key) => snapshot.count(search.kind, field, key),
+            Source::Ids(ids) => ids.len() as u64,
+        })
+    }
+
+    /// Whether every candidate is found.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.checks.is_empty()
+    }
+
+    /// Whether a candidate is found.
+    pub(crate) fn meets(&self, record: &Record, search: &Search<'_>) -> Result<bool> {
+        for check in &self.checks {
+            let meets = match check {
+                Check::Type(only) => record.field("type") == Plain::word(only),
+                Check::Owner(scope) => scope.includes(record),
+                Check::Condition(condition) => {
+                    let end = (condition.path.end, &condition.test);
+                    search.meets(record, &condition.path.steps, end)?
+                }
+                Check::Near(entry, ids) => {
+                    let value = entry.read(record, search.view);
+                    let near = |item: &Plain<'_>| match item {
+                        Plain::Uuid(id) => ids.binary_search(id).is_ok(),
+                        _ => false,
+                    };
+                    value.items().iter().any(near)
+                }
+                Check::Member(ids) => ids.binary_search(&record.uuid()).is_ok(),
+            };
+            if !meets {
+                return Ok(false);
+            }
+        }
+        search.within().map(|()| true)
+    }
+
+    /// The candidates in the order of their ids, each looked at when its turn comes.
+    pub(crate) fn candidates<'a>(
+        &'a self,
+        search: &'a Search<'_>,
+        skip: usize,
+    ) -> Box<dyn Iterator<Item = Arc<Record>> + 'a> {
+        let (kind, view) = (search.kind, search.view);
+        match &self.source {
+            Source::Table => {
+                // Rows that are left out are not touched.
+                let from = match skip.checked_sub(1) {
+                    None => Ok(None),
+                    Some(before) => view.snapshot().ids(kind).nth(before).map(Some).ok_or(()),
+                };
+                let rows = from.map(|from| view.snapshot().list_after(kind, from));
+                Box::new(rows.into_iter().flatten().inspect(|_| view.look(1)))
+            }
+            Source::Value(field, key) => {
+                let ids = view.snapshot().find(kind, field, key).skip(skip);
+                Box::new(ids.filter_map(move |id| view.get(kind, id)))
+            }
+            Source::Ids(ids) => {
+                let ids = ids.iter().skip(skip);
+                Box::new(ids.filter_map(move |id| view.get(kind, *id)))
+            }
+        }
+    }
+}
+
+/// What a query asks for without saying so.
+fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
+    let offer = |kind: Kind, field: &'static str, key: Key| {
+        let count = search.view.snapshot().count(kind, field, &key);
+        Some(Index { count, keys: Keys::Of(field, vec![key]) })
+    };
+    let mut parts = Vec::new();
+    if let Some(only) = query.face.only {
+        let column = query.kind.def().column("type").filter(|column| column.is_indexed());
+        let offer = column.and_then(|c| offer(query.kind, c.field.name, Key::Text(only.into())));
+        parts.push(Part { check: Check::Type(only), offer });
+    }
+    if let Scope::OwnedBy(account) = query.scope {
+        let offer = offer(query.kind, OWNER, Key::Uuid(account.uuid()));
+        parts.push(Part { check: Check::Owner(query.scope), offer });
+    }
+    parts
+}
+
+/// Whether a condition is about a field in the record, so that it costs nothing to ask the index.
+fn is_simple(condition: &Condition) -> bool {
+    condition.path.steps.is_empty() && matches!(condition.path.end, Entry::Column(_))
+}
+
+/// A condition over relations or on a computed field, when there are `fewest` candidates already.
+fn related_part<'q>(
+    search: &Search<'_>,
+    condition: &'q Condition,
+    fewest: u64,
+) -> Result<Part<'q>> {
+    let itself = Part { check: Check::Condition(condition), offer: None };
+    if fewest <= FEW {
+        return Ok(itself);
+    }
+    let (steps, end) = (&condition.path.steps[..], (condition.path.end, &condition.test));
+    Ok(match steps.split_first() {
+        // Without an index one would look at the whole table, as the query itself does.
+        None if found_by(search.kind, end.0).is_none() || end.1.values().is_none() => itself,
+        None => {
+            Part { offer: search.locate(search.kind, steps, end, fewest)?.map(found), ..itself }
+        }
+        Some((Step::Down(_), _)) => match search.locate(search.kind, steps, end, fewest)? {
+            Some(ids) => Part { check: Check::Member(ids.clone()), offer: Some(found(ids)) },
+            None => itself,
+        },
+        Some((Step::Up(entry, kind), rest)) => {
+            let Some(near) = search.locate(*kind, rest, end, fewest)? else { return Ok(itself) };
+            let offer = pointing(search, *entry, &near, fewest)?;
+            Part { check: Check::Near(*entry, near), offer }
+        }
+    })
+}
+
+/// The resources whose field points at one of `near`, when there are `fewest` candidates already.
+fn pointing(
+    search: &Search<'_>,
+    entry: Entry,
+    near: &[Uuid],
+    fewest: u64,
+) -> Result<Option<Index>> {
+    // To ask the index for each of very many takes longer than to look at every candidate.
+    if near.len() as u64 > fewest / 4 {
+        return Ok(None);
+    }
+    let points_there = Test::is_one_of(near);
+    if let Some(index) = search.index(search.kind, (entry, &points_there)) {
+        return Ok(Some(index));
+    }
+    if found_by(search.kind, entry).is_none() {
+        return Ok(None);
+    }
+    Ok(search.locate(search.kind, &[], (entry, &points_there), fewest)?.map(found))
+}
+
+/// What was found already, as an offer.
+fn found(ids: Vec<Uuid>) -> Index {
+    Index { count: ids.len() as u64, keys: Keys::Ids(ids) }
+}
+
+fn fewest(parts: &[Part<'_>]) -> Option<u64> {
+    parts.iter().filter_map(|part| part.offer.as_ref()).map(|offer| offer.count).min()
+}

@@ -1,0 +1,365 @@
+//! One host: what it must hold, what it was sent, what it has confirmed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use compile::HostDelta;
+use imbl::OrdMap;
+use model::{
+    Id,
+    resource::host::Host,
+    status::{HostStatus, Pending},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use wire::{
+    digest::{SetDigest, TableDigests},
+    holding::Holding,
+    message::{Hello, Report},
+    object::{Object, ObjectKey, Table},
+    versions::Versions,
+};
+
+use super::{
+    LINGERING_MAX, Origin, PENDING_MAX, SENT_MAX,
+    history::{Entry, History},
+    outgoing::{Content, Outgoing},
+};
+
+pub(super) struct HostFeed {
+    /// What the host is to hold, as far as its agent can.
+    holding: Holding,
+    /// What its agent is too old to hold.
+    withheld: OrdMap<ObjectKey, Arc<Object>>,
+    /// What its agent knows; until one connects, all that this release does.
+    versions: Versions,
+    pub(super) history: History,
+    /// What the host has confirmed.
+    pub(super) status: HostStatus,
+    /// It was told something since the server started.
+    told: bool,
+    pub(super) session: Option<Session>,
+}
+
+/// A host's open stream. At most one for each host.
+pub(super) struct Session {
+    pub(super) number: u64,
+    /// The first change that was not sent. `None`: the host needs a snapshot.
+    next: Option<u64>,
+    /// What the host was told before it connected: the store's lineage, and its revision.
+    seen: (Option<Uuid>, u64),
+    /// Something was sent, so the agent knows at which revision it is.
+    greeted: bool,
+    /// A snapshot was sent because the host held other objects than those that it was sent.
+    mended: bool,
+    sent: VecDeque<Sent>,
+    /// SHA-256 of the client certificate, hex.
+    pub(super) certificate: String,
+    pub(super) wake: Arc<Notify>,
+    pub(super) over: CancellationToken,
+}
+
+/// A state that the host was brought to, or is on the way to.
+struct Sent {
+    revision: u64,
+    digests: TableDigests,
+    kernel: SetDigest,
+}
+
+impl Default for HostFeed {
+    fn default() -> Self {
+        Self {
+            holding: Holding::default(),
+            withheld: OrdMap::new(),
+            versions: Versions::own(),
+            history: History::default(),
+            status: HostStatus::default(),
+            told: false,
+            session: None,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        number: u64,
+        certificate: String,
+        wake: Arc<Notify>,
+        over: CancellationToken,
+    ) -> Self {
+        let (next, seen, sent) = (None, (None, 0), VecDeque::new());
+        let (greeted, mended) = (false, false);
+        Self { number, next, seen, greeted, mended, sent, certificate, wake, over }
+    }
+}
+
+impl HostFeed {
+    /// Takes what the host is to hold when the server starts. It was told of all that by an
+    /// earlier life of the server, or was not: it says so itself.
+    pub(super) fn load(&mut self, host: Id<Host>, delta: HostDelta) {
+        drop(self.hold(host, delta));
+        // A session that was open before had nothing to compare with.
+        self.history.clear();
+    }
+
+    /// Takes a change that `revision` makes.
+    pub(super) fn change(&mut self, host: Id<Host>, revision: u64, delta: HostDelta) {
+        let before = self.holding.digests();
+        let delta = self.hold(host, delta);
+        let removed = delta.removes.iter().map(|key| key.uuid);
+        let changed: Vec<_> = removed.chain(delta.upserts.iter().map(|o| o.key().uuid)).collect();
+        if changed.is_empty() {
+            return;
+        }
+        changed.into_iter().for_each(|object| self.expect(host, object, revision));
+        self.history.push(Entry { before, delta });
+        if let Some(session) = &self.session {
+            session.wake.notify_one();
+        }
+    }
+
+    /// Changes what the host is to hold, and gives how as far as its agent can hold it.
+    fn hold(&mut self, host: Id<Host>, delta: HostDelta) -> HostDelta {
+        let HostDelta { upserts, mut removes } = delta;
+        for key in &removes {
+            self.withhold_no_more(key);
+        }
+        let (upserts, too_new): (Vec<_>, Vec<_>) =
+            upserts.into_iter().partition(|object| self.versions.can_hold(object));
+        for object in too_new {
+            let key = object.key();
+            if self.holding.get(&key).is_some() {
+                removes.push(key);
+            }
+            self.withhold(host, object);
+        }
+        for object in &upserts {
+            self.withhold_no_more(&object.key());
+        }
+        removes.retain(|key| self.holding.get(key).is_some());
+        removes.iter().for_each(|key| self.holding.remove(key));
+        upserts.iter().for_each(|object| self.holding.upsert(Arc::clone(object)));
+        HostDelta { upserts, removes }
+    }
+
+    /// An object has changed: the host has to confirm it.
+    fn expect(&mut self, host: Id<Host>, object: Uuid, revision: u64) {
+        let since = self.status.pending.get(&object).map_or(revision, |known| known.since);
+        self.status.pending.insert(object, Pending { since, last: revision });
+        if self.status.pending.len() > PENDING_MAX {
+            tracing::info!(%host, revision, "the host has confirmed too little for too long; \
+                what it holds is known again once it confirms all of it");
+            self.status.pending = OrdMap::new();
+            (self.status.confirmed, self.status.forgot) = (false, revision);
+        }
+    }
+
+    fn withhold(&mut self, host: Id<Host>, object: Arc<Object>) {
+        let key = object.key();
+        let reason = format!(
+            "{} {} is newer than the agent: upgrade the agent on host {host}",
+            key.table.name(),
+            key.uuid.simple()
+        );
+        self.status.failed.insert(key.uuid, reason.into());
+        self.withheld.insert(key, object);
+    }
+
+    fn withhold_no_more(&mut self, key: &ObjectKey) {
+        if self.withheld.remove(key).is_some() {
+            self.status.failed.remove(&key.uuid);
+        }
+    }
+
+    /// Takes a new session while the store is at `revision`.
+    pub(super) fn connect(&mut self, revision: u64, hello: &Hello, mut session: Session) {
+        let is_all = self.withheld.is_empty() && self.versions.can_hold_all();
+        if hello.tables != self.versions && !(is_all && hello.tables.can_hold_all()) {
+            self.divide(Id::new(hello.host), revision, hello.tables);
+        }
+        self.versions = hello.tables;
+        session.next = match hello.digests == self.holding.digests() {
+            true => Some(self.history.end),
+            false => self.history.find(hello.digests),
+        };
+        session.seen = (hello.lineage, hello.revision);
+        self.session = Some(session);
+        self.status.connected = true;
+        self.status.heard += 1;
+        self.status.refused = None;
+        // Its machine may have started anew: only what it says from now on counts.
+        self.status.agrees = false;
+    }
+
+    /// Divides all objects anew into what an agent can hold and what it cannot.
+    fn divide(&mut self, host: Id<Host>, revision: u64, versions: Versions) {
+        let keys: Vec<_> = self.withheld.keys().copied().collect();
+        for key in keys {
+            let Some(object) = self.withheld.get(&key).cloned() else { continue };
+            if versions.can_hold(&object) {
+                self.withhold_no_more(&key);
+                self.holding.upsert(object);
+                self.expect(host, key.uuid, revision);
+            }
+        }
+        let held = self.holding.objects().values();
+        let too_new: Vec<_> = held.filter(|object| !versions.can_hold(object)).cloned().collect();
+        for object in too_new {
+            self.holding.remove(&object.key());
+            self.withhold(host, object);
+        }
+        self.history.clear();
+    }
+
+    /// Whether the host may be told what this store has. Not if it was told more, or by another
+    /// store: then the database was put in the place of a newer one, and what was made meanwhile
+    /// would be destroyed.
+    pub(super) fn is_told_by(&mut self, host: Id<Host>, origin: &Origin, first: u64) -> bool {
+        if self.told || origin.accept_older {
+            return true;
+        }
+        let Some(Session { seen: (Some(lineage), revision), .. }) = self.session else {
+            return true;
+        };
+        let reason = if lineage != origin.lineage {
+            format!("host {host} was last told what to hold by another database ({lineage})")
+        } else if revision > first {
+            format!("host {host} was told revision {revision}, this database began with {first}")
+        } else {
+            return true;
+        };
+        if self.status.refused.is_none() {
+            tracing::error!(%host, reason, "the host is told nothing, and nothing changes on it: the \
+                database is older than what the host has seen, or another one");
+        }
+        let hint = "the host is told nothing: restore the newest database, or start the server with \
+                    --accept-older-database to make the host as this one says";
+        self.status.refused = Some(format!("{reason}; {hint}").into());
+        false
+    }
+
+    pub(super) fn pull(&mut self, revision: u64, lineage: Uuid) -> Option<Outgoing> {
+        let session = self.session.as_mut()?;
+        let (end, digests) = (self.history.end, self.holding.digests());
+        if session.next == Some(end) && session.greeted || session.sent.len() == SENT_MAX {
+            return None;
+        }
+        let content = match session.next.and_then(|next| self.history.since(next)) {
+            Some(changes) => Content::Changes(changes),
+            None => Content::Snapshot(self.holding.objects().clone()),
+        };
+        let welcome = (!session.greeted).then_some(lineage);
+        (session.next, session.greeted, self.told) = (Some(end), true, true);
+        session.sent.push_back(Sent { revision, digests, kernel: self.holding.kernel_digest() });
+        Some(Outgoing { welcome, revision, digests, content })
+    }
+
+    /// Takes a report; says whether something is new.
+    pub(super) fn report(&mut self, host: Id<Host>, report: Report) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let Some(at) = session.sent.iter().rposition(|sent| sent.revision == report.revision)
+        else {
+            tracing::debug!(%host, revision = report.revision, "report about another stream's state");
+            return false;
+        };
+        session.sent.drain(..at);
+        // There may be room again.
+        session.wake.notify_one();
+        let Some(sent) = session.sent.front() else { return false };
+        if sent.digests != report.digests {
+            tracing::warn!(%host, revision = report.revision, "host holds other objects");
+            if session.mended {
+                // Snapshots cost the server more than reports cost an agent that lies.
+                session.over.cancel();
+            } else if session.sent.len() == 1 {
+                (session.next, session.mended) = (None, true);
+            }
+            self.status.agrees = false;
+            return true;
+        }
+        session.mended = false;
+        let agrees = sent.kernel == report.kernel;
+        if report.processed && !agrees && report.failed.is_empty() {
+            tracing::warn!(%host, revision = report.revision, "data plane holds other facts");
+        }
+        self.believe(host, report, agrees)
+    }
+
+    /// Takes what a host says of the state that it was sent.
+    fn believe(&mut self, host: Id<Host>, report: Report, agrees: bool) -> bool {
+        let Report { revision, processed, up, failed, .. } = report;
+        let before = self.status.clone();
+        let told = self.own_failures(host, failed);
+        let processed = processed && told.is_some();
+        let told = told.unwrap_or_default();
+        self.status.agrees = agrees && processed;
+        // A host speaks for what it was given, and for nothing else.
+        let runs = [Table::Instance, Table::Port];
+        self.status.up = up.into_iter().filter(|uuid| self.holds(&runs, *uuid)).collect();
+        if processed {
+            self.settle(revision);
+            self.status.failed = told;
+            // A report about an older state does not say what was forgotten.
+            self.status.confirmed |= revision >= self.status.forgot;
+            self.status.heard += 1;
+        } else {
+            // Nothing is in force: what was known to fail may still.
+            self.status.failed = told.union(std::mem::take(&mut self.status.failed));
+        }
+        self.status != before
+    }
+
+    /// What a report says of failures, as far as it is the host's to say, with what is withheld;
+    /// `None` if it speaks of too much that it was never given.
+    fn own_failures(
+        &self,
+        host: Id<Host>,
+        failed: BTreeMap<Uuid, String>,
+    ) -> Option<OrdMap<Uuid, Arc<str>>> {
+        let (mut own, mut strange) = (OrdMap::new(), 0);
+        for (uuid, reason) in failed {
+            let known = uuid == host.uuid()
+                || self.holds(Table::ALL, uuid)
+                || !self.status.is_settled(uuid);
+            if !known {
+                if self.status.confirmed {
+                    continue;
+                }
+                strange += 1;
+            }
+            own.insert(uuid, Arc::from(reason));
+        }
+        if strange > LINGERING_MAX {
+            tracing::warn!(%host, strange, "the host speaks of too much that it was never given");
+            return None;
+        }
+        for key in self.withheld.keys() {
+            if let Some(reason) = self.status.failed.get(&key.uuid) {
+                own.insert(key.uuid, Arc::clone(reason));
+            }
+        }
+        Some(own)
+    }
+
+    /// What has changed up to `revision` is confirmed.
+    fn settle(&mut self, revision: u64) {
+        let open = self.status.pending.iter();
+        let told: Vec<_> = open
+            .filter(|(_, pending)| pending.since <= revision)
+            .map(|(object, pending)| (*object, pending.last))
+            .collect();
+        for (object, last) in told {
+            match last <= revision {
+                true => self.status.pending.remove(&object),
+                false => self.status.pending.insert(object, Pending { since: revision + 1, last }),
+            };
+        }
+    }
+
+    fn holds(&self, tables: &[Table], uuid: Uuid) -> bool {
+        tables.iter().any(|table| self.holding.get(&ObjectKey { table: *table, uuid }).is_some())
+    }
+}

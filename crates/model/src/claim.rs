@@ -1,0 +1,108 @@
+//! Claims: what at most one resource may hold at a time. A resource says what it holds
+//! ([`crate::Resource::claims`]); the store refuses a second holder.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Id, Mac,
+    resource::{l2_network::L2Network, zone::Zone},
+};
+
+/// Something that at most one resource holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Claim {
+    /// An account's name: people log in with it.
+    AccountName(String),
+    /// A host's address on the management network.
+    ManagementIp(IpAddr),
+    /// The address of a tunnel end in a pool.
+    VtepIp(Id<L2Network>, IpAddr),
+    /// A VNI in a zone: two networks with one VNI between the same two VTEPs could not be told
+    /// apart.
+    Vni(Id<Zone>, u32),
+    /// A MAC on an L2 network.
+    Mac(Id<L2Network>, Mac),
+    /// An address on an L2 network: all its L3 networks share one broadcast domain.
+    Ip(Id<L2Network>, IpAddr),
+}
+
+impl Claim {
+    /// The claim that follows in the same sequence; `None` at its end, and for what is no sequence.
+    #[must_use]
+    pub fn next(&self) -> Option<Self> {
+        match self {
+            Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
+            Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
+            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Mac(..) => {
+                None
+            }
+        }
+    }
+
+    /// Whether hosts act on it. Then it must not be given to another resource before each host that
+    /// knew the former holder has confirmed that it forgot it.
+    #[must_use]
+    pub const fn rests(&self) -> bool {
+        match self {
+            Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) => true,
+            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) => false,
+        }
+    }
+
+    /// The network in which hosts act on it.
+    #[must_use]
+    pub const fn network(&self) -> Option<Id<L2Network>> {
+        match self {
+            Claim::Mac(l2, _) | Claim::Ip(l2, _) => Some(*l2),
+            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Vni(..) => {
+                None
+            }
+        }
+    }
+}
+
+fn next_ip(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|next| IpAddr::V6(next.into())),
+    }
+}
+
+impl fmt::Display for Claim {
+    /// What is claimed, for an error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Claim::AccountName(name) => write!(f, "the name \"{name}\""),
+            Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
+            Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
+            Claim::Mac(_, mac) => write!(f, "{mac}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_sequence_is_in_the_order_of_its_claims_and_ends() {
+        let l2 = Id::new(Uuid::from_u128(1));
+        for (ip, next) in [
+            ("10.0.0.255", Some("10.0.1.0")),
+            ("255.255.255.255", None),
+            ("fd00::ffff", Some("fd00::1:0")),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", None),
+        ] {
+            let claim = Claim::Ip(l2, ip.parse().unwrap());
+            let next = next.map(|next| Claim::Ip(l2, next.parse().unwrap()));
+            assert_eq!(claim.next(), next);
+            assert!(next.is_none_or(|next| claim < next));
+        }
+        assert_eq!(Claim::Mac(l2, Mac([0; 6])).next(), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! An L2 network's presence in a cluster. VXLAN networks are where their pool is.
+
+use derive::{Message, Resource};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{cluster::Cluster, l2_network::L2Network};
+use crate::Id;
+
+/// An L2 network's presence in a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+pub struct L2NetworkClusterRef {
+    /// Its id, derived from the two others.
+    pub uuid: Id<L2NetworkClusterRef>,
+    /// The cluster.
+    #[field(on_delete = "cascade")]
+    pub cluster_uuid: Id<Cluster>,
+    /// The L2 network.
+    #[field(on_delete = "cascade")]
+    pub l2_network_uuid: Id<L2Network>,
+    /// Of a VXLAN pool: hosts of the cluster end their tunnels at their address in this network.
+    pub vtep_cidr: Option<IpNet>,
+}
+
+/// Brings an L2 network into a cluster. A VXLAN pool needs the system tag
+/// `l2NetworkUuid::<pool>::clusterUuid::<cluster>::cidr::{192.168.100.0/24}`.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(
+    post = "/l2-networks/{l2NetworkUuid}/clusters/{clusterUuid}",
+    body = "path",
+    access = "admin"
+)]
+pub struct AttachL2NetworkToCluster {
+    /// The L2 network; for VXLAN networks their pool.
+    pub l2_network_uuid: Id<L2Network>,
+    /// The cluster.
+    pub cluster_uuid: Id<Cluster>,
+}
+
+/// Takes an L2 network out of a cluster in which it is not in use.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(delete = "/l2-networks/{l2NetworkUuid}/clusters/{clusterUuid}", access = "admin")]
+pub struct DetachL2NetworkFromCluster {
+    /// The L2 network; for VXLAN networks their pool.
+    pub l2_network_uuid: Id<L2Network>,
+    /// The cluster.
+    pub cluster_uuid: Id<Cluster>,
+}

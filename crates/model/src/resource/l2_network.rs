@@ -1,0 +1,342 @@
+//! L2 network: one broadcast domain, or the pool that VXLAN networks are made from. One resource
+//! with several faces, as ZStack has a query for each type.
+
+use derive::{Message, Resource};
+use serde::{Deserialize, Serialize};
+
+use super::zone::Zone;
+use crate::{
+    Claim, FieldDef, FieldType, Id, Kind, Plain, Record, Relation, Resource, Update,
+    declare::Column,
+    relation::OnDelete,
+    resource::{cluster::Cluster, l2_attachment::L2NetworkClusterRef},
+    shown::{Child, Derived, Face, LIST_MAX, Shown, View},
+    words,
+};
+
+/// MTU on a physical network, in bytes (ZStack's default).
+pub const MTU_BYTES: u32 = 1500;
+/// MTU inside a VXLAN network over an underlay of 1,500 bytes: minus 50 for IPv4 VTEPs.
+pub const VXLAN_MTU_BYTES: u32 = MTU_BYTES - 50;
+
+words! {
+    /// What joins the ports on a host.
+    VSwitchType {
+        /// ZStack's default; netloom's data plane stands in for it.
+        Bridge = "LinuxBridge",
+    }
+}
+
+/// A broadcast domain, or a pool of VNIs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource(faces, also, children, derived, aliases, claims, quota = "vxlan.num", quota_default = 8)]
+pub struct L2Network {
+    /// Its id.
+    pub uuid: Id<L2Network>,
+    /// A name.
+    #[field(index)]
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// Its zone.
+    #[field(on_delete = "cascade")]
+    pub zone_uuid: Id<Zone>,
+    /// The interface that carries it; of a pool, for people.
+    pub physical_interface: Option<String>,
+    /// What carries its frames.
+    #[field(flatten)]
+    #[serde(flatten)]
+    pub segment: Segment,
+    /// Its number in the data plane; never reused.
+    #[field(hidden)]
+    pub number: u32,
+}
+
+/// What carries the frames of an L2 network. Written as ZStack does: `type`, and the type's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all_fields = "camelCase")]
+pub enum Segment {
+    /// The physical network itself, untagged.
+    #[serde(rename = "L2NoVlanNetwork")]
+    NoVlan,
+    /// The physical network with an IEEE 802.1Q tag.
+    #[serde(rename = "L2VlanNetwork")]
+    Vlan {
+        /// The tag: 1 to 4094.
+        vlan: u16,
+    },
+    /// Tunnels between hosts (RFC 7348).
+    #[serde(rename = "VxlanNetwork")]
+    Vxlan {
+        /// VXLAN network identifier, 24 bits.
+        vni: u32,
+        /// The pool that it was made from.
+        pool_uuid: Id<L2Network>,
+    },
+    /// None: other networks are made from it.
+    #[serde(rename = "VxlanNetworkPool")]
+    VxlanPool,
+}
+
+words! {
+    /// The type of an L2 network.
+    L2Type {
+        /// Untagged.
+        NoVlan = "L2NoVlanNetwork",
+        /// Tagged.
+        Vlan = "L2VlanNetwork",
+        /// Tunnelled.
+        Vxlan = "VxlanNetwork",
+        /// A pool.
+        VxlanPool = "VxlanNetworkPool",
+    }
+}
+
+impl Segment {
+    /// The word for it.
+    #[must_use]
+    pub const fn of_type(&self) -> L2Type {
+        match self {
+            Segment::NoVlan => L2Type::NoVlan,
+            Segment::Vlan { .. } => L2Type::Vlan,
+            Segment::Vxlan { .. } => L2Type::Vxlan,
+            Segment::VxlanPool => L2Type::VxlanPool,
+        }
+    }
+
+    /// MTU of its ports, in bytes.
+    #[must_use]
+    pub const fn mtu_bytes(&self) -> u32 {
+        match self {
+            Segment::NoVlan | Segment::Vlan { .. } => MTU_BYTES,
+            Segment::Vxlan { .. } | Segment::VxlanPool => VXLAN_MTU_BYTES,
+        }
+    }
+
+    /// Its tag or VNI.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        match self {
+            Segment::NoVlan | Segment::VxlanPool => None,
+            Segment::Vlan { vlan } => Some((*vlan).into()),
+            Segment::Vxlan { vni, .. } => Some(*vni),
+        }
+    }
+
+    /// The pool that it was made from.
+    #[must_use]
+    pub const fn pool(&self) -> Option<Id<L2Network>> {
+        match self {
+            Segment::Vxlan { pool_uuid, .. } => Some(*pool_uuid),
+            Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => None,
+        }
+    }
+}
+
+impl L2Network {
+    /// The pool that a VXLAN network was made from.
+    pub const POOL: Relation<Self, Self> = Relation::new("poolUuid");
+
+    /// What is attached to clusters for this network: itself, or the pool that it was made from.
+    #[must_use]
+    pub fn attached(&self) -> Id<L2Network> {
+        self.segment.pool().unwrap_or(self.uuid)
+    }
+
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        match self.segment {
+            Segment::Vxlan { vni, .. } => vec![Claim::Vni(self.zone_uuid, vni)],
+            Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Vec::new(),
+        }
+    }
+
+    const FACES: &'static [Face] = &[
+        Face { name: "L2Network", path: "/l2-networks", only: None },
+        Face {
+            name: "L2VlanNetwork",
+            path: "/l2-networks/vlan",
+            only: Some(L2Type::Vlan.as_str()),
+        },
+        Face {
+            name: "L2VxlanNetwork",
+            path: "/l2-networks/vxlan",
+            only: Some(L2Type::Vxlan.as_str()),
+        },
+        Face {
+            name: "L2VxlanNetworkPool",
+            path: "/l2-networks/vxlan-pool",
+            only: Some(L2Type::VxlanPool.as_str()),
+        },
+    ];
+
+    const ALSO: &'static [Column] = &[
+        Column::computed(FieldDef::of::<L2Type>("type", "What carries its frames."), |record| {
+            read(record, |l2| Plain::word(l2.segment.of_type().as_str()))
+        })
+        .indexed(),
+        Column::computed(
+            FieldDef::of::<Option<u32>>("vlan", "The tag of a VLAN network."),
+            |record| {
+                read(record, |l2| match l2.segment {
+                    Segment::Vlan { vlan } => Plain::Integer(vlan.into()),
+                    _ => Plain::Null,
+                })
+            },
+        )
+        .indexed(),
+        Column::computed(
+            FieldDef::of::<Option<u32>>("vni", "The VXLAN network identifier (RFC 7348)."),
+            |record| {
+                read(record, |l2| match l2.segment {
+                    Segment::Vxlan { vni, .. } => Plain::Integer(vni.into()),
+                    _ => Plain::Null,
+                })
+            },
+        )
+        .indexed(),
+        Column::computed(
+            FieldDef::of::<Option<Id<L2Network>>>("poolUuid", "The pool of a VXLAN network."),
+            |record| {
+                read(record, |l2| {
+                    l2.segment.pool().map_or(Plain::Null, |pool| Plain::Uuid(pool.uuid()))
+                })
+            },
+        )
+        .on_delete(OnDelete::Refuse),
+    ];
+
+    const CHILDREN: &'static [Child] = &[
+        Self::of_pool("attachedVtepRefs", Kind::Vtep, "poolUuid", Shown::Fields),
+        Self::of_pool("attachedVxlanNetworkRefs", Kind::L2Network, "poolUuid", Shown::Fields),
+        Self::of_pool("attachedVniRanges", Kind::VniRange, "l2NetworkUuid", Shown::Fields),
+        Child::unseen("l3Network", Kind::L3Network, "l2NetworkUuid"),
+        Child::unseen("clusterRef", Kind::L2NetworkClusterRef, "l2NetworkUuid"),
+    ];
+
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("cluster", "attachedCluster"),
+        ("l2VxlanNetwork", "attachedVxlanNetworkRefs"),
+        ("vniRange", "attachedVniRanges"),
+        ("vtep", "attachedVtepRefs"),
+        ("vxlanPool", "pool"),
+    ];
+
+    const fn of_pool(name: &'static str, kind: Kind, by: &'static str, shown: Shown) -> Child {
+        Child { name, kind, by, order: None, shown, only: Some(L2Type::VxlanPool.as_str()) }
+    }
+
+    const DERIVED: &'static [Derived] = &[
+        Derived {
+            field: FieldDef::of::<Option<u32>>("virtualNetworkId", "Its tag or VNI."),
+            read: |record, _| {
+                let number = L2Network::of(record).and_then(|l2| l2.segment.number());
+                number.map_or(Plain::Null, |number| Plain::Integer(number.into()))
+            },
+            found_by: &["vlan", "vni"],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Vec<Id<Cluster>>>(
+                "attachedClusterUuids",
+                "The clusters in which it is; a VXLAN network is where its pool is.",
+            ),
+            read: |record, view| {
+                let refs = attachments(record, view);
+                Plain::List(refs.iter().map(|r| Plain::Uuid(r.cluster_uuid.uuid())).collect())
+            },
+            found_by: &["clusterRef.clusterUuid", "pool.clusterRef.clusterUuid"],
+            only: None,
+        },
+        Derived {
+            field: FieldDef {
+                kind: FieldType::Object,
+                ..FieldDef::of::<serde_json::Value>(
+                    "attachedCidrs",
+                    "The network of the VTEPs in each cluster.",
+                )
+            },
+            read: |record, view| {
+                let refs = attachments(record, view);
+                let cidr = |r: &L2NetworkClusterRef| {
+                    Some((r.cluster_uuid.to_string(), r.vtep_cidr?.to_string().into()))
+                };
+                Plain::Object(serde_json::Value::Object(refs.iter().filter_map(cidr).collect()))
+            },
+            found_by: &[],
+            only: Some(L2Type::VxlanPool.as_str()),
+        },
+    ];
+}
+
+fn read<'a>(record: &'a Record, of: impl FnOnce(&'a L2Network) -> Plain<'a>) -> Plain<'a> {
+    L2Network::of(record).map_or(Plain::Null, of)
+}
+
+/// A network's presences in clusters.
+fn attachments(record: &Record, view: &dyn View) -> Vec<L2NetworkClusterRef> {
+    let Some(l2) = L2Network::of(record) else { return Vec::new() };
+    let attached = l2.attached().uuid();
+    let field = L2NetworkClusterRef::L2_NETWORK.field;
+    let refs = view.pointing(Kind::L2NetworkClusterRef, field, attached, LIST_MAX);
+    let mut refs: Vec<_> =
+        refs.iter().filter_map(|r| L2NetworkClusterRef::of(r).cloned()).collect();
+    refs.sort_by_key(|r| r.cluster_uuid);
+    refs
+}
+
+/// Renames an L2 network or a pool.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/l2-networks/{uuid}/actions", action = "updateL2Network")]
+pub struct UpdateL2Network {
+    /// The network or pool.
+    pub uuid: Id<L2Network>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+}
+
+/// Deletes an L2 network with its L3 networks, their ranges and NICs, or a VXLAN pool from which no
+/// network is made any more. Instances stay.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/l2-networks/{uuid}")]
+pub struct DeleteL2Network {
+    /// The network or pool.
+    pub uuid: Id<L2Network>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_network_is_written_as_zstack_does() {
+        let pool = Id::new(Uuid::from_u128(2));
+        let mut l2 = L2Network {
+            uuid: Id::new(Uuid::from_u128(1)),
+            name: "n".into(),
+            description: None,
+            zone_uuid: Id::new(Uuid::from_u128(3)),
+            physical_interface: None,
+            segment: Segment::Vxlan { vni: 7, pool_uuid: pool },
+            number: 9,
+        };
+        for segment in [l2.segment, Segment::NoVlan, Segment::Vlan { vlan: 5 }, Segment::VxlanPool]
+        {
+            l2.segment = segment;
+            let json = serde_json::to_value(&l2).unwrap();
+            assert_eq!(json["type"], segment.of_type().as_str());
+            assert_eq!(serde_json::from_value::<L2Network>(json).unwrap(), l2);
+        }
+        l2.segment = Segment::Vxlan { vni: 7, pool_uuid: pool };
+        let json = serde_json::to_value(&l2).unwrap();
+        assert_eq!((&json["vni"], &json["poolUuid"]), (&json!(7), &json!(pool)));
+    }
+}

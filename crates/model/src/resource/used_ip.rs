@@ -1,0 +1,60 @@
+//! Used IP: an address that somebody has: a NIC, later a VIP, a DHCP server, a router.
+
+use std::net::IpAddr;
+
+use derive::Resource;
+use serde::{Deserialize, Serialize};
+
+use super::{ip_range::IpRange, l2_network::L2Network, l3_network::L3Network, vm_nic::VmNic};
+use crate::{AnyId, Claim, FieldDef, Id, Plain, Resource, shown::Derived};
+
+/// An address of an L3 network that somebody has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource(name = "IpAddress", path = "/l3-networks/ip-address", claims, derived)]
+pub struct UsedIp {
+    /// Its id.
+    pub uuid: Id<UsedIp>,
+    /// The range that it came from.
+    #[field(on_delete = "cascade_to_user")]
+    pub ip_range_uuid: Id<IpRange>,
+    /// The L3 network.
+    #[field(on_delete = "cascade_to_user")]
+    pub l3_network_uuid: Id<L3Network>,
+    /// The L2 network, on which no other resource may have the address.
+    #[field(hidden, on_delete = "cascade_to_user")]
+    pub l2_network_uuid: Id<L2Network>,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// The address.
+    #[field(index)]
+    pub ip: IpAddr,
+    /// The subnet's mask, IPv4 only.
+    pub netmask: Option<IpAddr>,
+    /// Length of the subnet's prefix, in bits.
+    pub prefix_len: u8,
+    /// The subnet's gateway.
+    pub gateway: IpAddr,
+    /// Who has it.
+    #[field(hidden, on_delete = "cascade")]
+    pub used_by: AnyId,
+}
+
+impl UsedIp {
+    /// The field that says who has it.
+    pub const USED_BY: &str = "usedBy";
+
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        vec![Claim::Ip(self.l2_network_uuid, self.ip)]
+    }
+
+    const DERIVED: &'static [Derived] = &[Derived {
+        field: FieldDef::of::<Option<Id<VmNic>>>("vmNicUuid", "The NIC that has it."),
+        read: |record, _| {
+            let nic = UsedIp::of(record).and_then(|used| used.used_by.id::<VmNic>());
+            nic.map_or(Plain::Null, |nic| Plain::Uuid(nic.uuid()))
+        },
+        found_by: &["usedBy"],
+        only: None,
+    }];
+}

@@ -1,0 +1,149 @@
+//! Opening a store file: its lock, its mode, whether it is what it should be, and what goes wrong.
+//!
+//! WAL with `synchronous=FULL` on the connection that commits: a commit has been synced before it
+//! returns (<https://sqlite.org/pragma.html#pragma_synchronous>).
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use model::{Code, Error};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use uuid::Uuid;
+
+use super::tables::SCHEMA;
+
+/// Marks a file as ours: "ntlm" (<https://sqlite.org/pragma.html#pragma_application_id>).
+const APPLICATION_ID: i64 = 0x6e74_6c6d;
+/// Version of the tables. The form of rows in them has versions of its own, which the rows know.
+const SCHEMA_VERSION: i64 = 2;
+/// Only its owner may read the state, or write it.
+const MODE: u32 = 0o600;
+/// How long a statement waits for another process, such as one that makes a backup.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Takes the file for this process until the lock is dropped, which must be after every connection
+/// is closed: closing any handle of a file gives up SQLite's own locks on it.
+pub(super) fn lock(path: &Path) -> Result<File, Error> {
+    let open = OpenOptions::new().read(true).write(true).create(true).mode(MODE).open(path);
+    let file = open.map_err(|error| unusable(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(in_use(path)),
+        Err(TryLockError::Error(error)) => Err(unusable(path, error)),
+    }
+}
+
+/// A connection that commits: what it has committed survives a power loss.
+pub(super) fn connect_writer(path: &Path) -> Result<Connection, Error> {
+    let failed = |error| failed(path, &error);
+    let mut connection = connect(path).map_err(failed)?;
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+    let tx = tx.map_err(failed)?;
+    check(&tx, path).map_err(failed)??;
+    tx.commit().map_err(failed)?;
+    let mode = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", mode);
+    if mode.map_err(failed)? != "wal" {
+        let what = "is where SQLite cannot keep a write-ahead log";
+        return Err(refused(path, what, "put the data directory on a local file system"));
+    }
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    for end in ["", "-wal", "-shm"] {
+        close_to_others(&PathBuf::from(format!("{}{end}", path.display())))
+            .map_err(|error| unusable(path, error))?;
+    }
+    Ok(connection)
+}
+
+/// A connection that does not wait for the disk when it commits: what it writes is in the log.
+pub(super) fn connect_keeper(path: &Path) -> Result<Connection, Error> {
+    let connection = connect(path).and_then(|connection| {
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(connection)
+    });
+    connection.map_err(|error| failed(path, &error))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(connection)
+}
+
+fn close_to_others(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.permissions().mode() & 0o777 == MODE => Ok(()),
+        Ok(_) => fs::set_permissions(path, Permissions::from_mode(MODE)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the tables in an empty file; refuses any other file that is not a sound store.
+fn check(tx: &Transaction<'_>, path: &Path) -> rusqlite::Result<Result<(), Error>> {
+    let number = |pragma: &str| tx.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (application, version, tables) == (0, 0, 0) {
+        tx.execute_batch(SCHEMA)?;
+        tx.execute("INSERT INTO meta VALUES ('lineage', ?1)", [Uuid::new_v4().to_string()])?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        return Ok(Ok(()));
+    }
+    if application != APPLICATION_ID {
+        return Ok(Err(refused(path, "is not a netloom store", "name another file")));
+    }
+    if version != SCHEMA_VERSION {
+        let what = format!("has version {version} of the tables, this netloom {SCHEMA_VERSION}");
+        let hint = if version < SCHEMA_VERSION {
+            "start the netloom that wrote it, or begin anew with an empty data directory: files of \
+             releases before 1.0 are not converted"
+        } else {
+            "start the netloom that wrote it"
+        };
+        return Ok(Err(refused(path, &what, hint)));
+    }
+    let verdict: String = tx.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Ok(Err(refused(path, "is damaged", "restore a backup").cause(verdict)));
+    }
+    Ok(Ok(()))
+}
+
+fn refused(path: &Path, what: &str, hint: &str) -> Error {
+    Error::new(Code::StoreUnavailable, format!("the file {} {what}", path.display())).hint(hint)
+}
+
+fn in_use(path: &Path) -> Error {
+    let what = "is open in another process, probably another netloom server";
+    refused(path, what, "stop that one, or give this server a data directory of its own")
+}
+
+fn unusable(path: &Path, error: io::Error) -> Error {
+    let hint = "look at the disk, and at the server's log";
+    refused(path, "cannot be read or written", hint).cause(error)
+}
+
+/// What a caller is told when SQLite refuses, or gives what cannot have been written.
+pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    let (what, hint) = match error.sqlite_error_code() {
+        // SQLite is content: it is our reading of what it gave that has failed.
+        None => ("is damaged", "restore a backup"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            return in_use(path).cause(error);
+        }
+        Some(ErrorCode::NotADatabase) => ("is not a netloom store", "name another file"),
+        Some(ErrorCode::DatabaseCorrupt) => ("is damaged", "restore a backup"),
+        Some(ErrorCode::DiskFull) => ("cannot grow: the disk is full", "free some space"),
+        Some(_) => ("cannot be read or written", "look at the disk, and at the server's log"),
+    };
+    refused(path, what, hint).cause(error)
+}
