@@ -49,6 +49,21 @@ pub struct Derived {
 }
 
 impl Derived {
+    /// What its host says of a resource that cannot be what it should; `null` if nothing.
+    pub const NOT_IN_EFFECT: Self = Self {
+        field: FieldDef::of::<Option<String>>(
+            "notInEffect",
+            "Why it is not on its host as it should be, if the host says so.",
+        ),
+        read: |record, view| {
+            let status = record.home().map(|host| view.board().status(host));
+            let reason = status.and_then(|status| status.failed.get(&record.uuid()));
+            reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+        },
+        found_by: &[],
+        only: None,
+    };
+
     /// A list that ZStack's clients expect and that is always empty.
     #[must_use]
     pub const fn nothing(name: &'static str, doc: &'static str) -> Self {

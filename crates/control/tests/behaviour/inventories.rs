@@ -1,5 +1,7 @@
 //! What inventories show.
 
+use std::sync::Arc;
+
 use model::{
     Id, Kind,
     resource::host::Host,
@@ -44,4 +46,24 @@ fn a_host_is_synced_once_it_agrees_up_to_the_newest_revision() {
         let shown = inventory::show(&record, &Observed::new(&snapshot, &cloud.board));
         assert_eq!(shown["synced"], synced);
     }
+}
+
+#[test]
+fn what_a_host_cannot_do_is_shown_on_the_resource_itself() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let snapshot = cloud.snapshot();
+    let vm = snapshot.get(Kind::VmInstance, vm.parse().unwrap()).unwrap();
+    let nic = snapshot.list(Kind::VmNic).next().unwrap();
+    let host = vm.home().unwrap();
+    let failed = [(vm.uuid(), "no such image"), (nic.uuid(), "no tunnel")];
+    let failed = failed.into_iter().map(|(uuid, reason)| (uuid, Arc::from(reason))).collect();
+    cloud.board.put(host, HostStatus { connected: true, failed, ..HostStatus::default() });
+    let shown = |board: &Board| inventory::show(&vm, &Observed::new(&snapshot, board));
+    let now = shown(&cloud.board);
+    assert_eq!(now["state"], "Starting");
+    assert_eq!(now["notInEffect"], "no such image");
+    assert_eq!(now["vmNics"][0]["notInEffect"], "no tunnel");
+    assert_eq!(shown(&Board::default()).get("notInEffect"), None);
 }

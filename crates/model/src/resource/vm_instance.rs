@@ -130,15 +130,18 @@ impl VmInstance {
         only: None,
     }];
 
-    const DERIVED: &'static [Derived] = &[Derived {
-        field: FieldDef::of::<InstanceState>("state", "What its host reports of it."),
-        read: |record, view| {
-            let state = VmInstance::of(record).map(|instance| instance.state(view));
-            state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+    const DERIVED: &'static [Derived] = &[
+        Derived {
+            field: FieldDef::of::<InstanceState>("state", "What its host reports of it."),
+            read: |record, view| {
+                let state = VmInstance::of(record).map(|instance| instance.state(view));
+                state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+            },
+            found_by: &[],
+            only: None,
         },
-        found_by: &[],
-        only: None,
-    }];
+        Derived::NOT_IN_EFFECT,
+    ];
 
     /// Its state, from where it is meant to be and what its host reports.
     fn state(&self, view: &dyn View) -> InstanceState {

@@ -89,6 +89,7 @@ impl VmNic {
             found_by: &[],
             only: None,
         },
+        Derived::NOT_IN_EFFECT,
     ];
 }
 
