@@ -2,11 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::net::IpAddr;
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    net::IpAddr,
+    process::{Command, Stdio},
+};
 
 use hostnet::scratch::Scratch;
 use lab::wait;
-use netloom_tests::{LIMIT, TestLab, rest::Answer, root_or_skip, traffic::one_packet_passes};
+use netloom_tests::{
+    LIMIT, TestLab, binary, rest::Answer, root_or_skip, traffic::one_packet_passes,
+};
 use serde_json::json;
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
@@ -55,6 +62,37 @@ fn an_address_rests_until_every_host_has_let_go_of_it() {
     lab.start(&["h2"]);
     lab.settle(&HOSTS);
     assert!(wait::holds(LIMIT, || take().status == 200), "{:?}", take());
+    lab.check();
+}
+
+#[test]
+fn a_destroy_on_a_dead_host_says_at_once_what_it_waits_for() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let (vm, _) = create(&lab, "red-3", "h2");
+    lab.kill(&["h2"]);
+    let client = lab.client();
+    let is_away = ["name=h2", "status=Disconnected"].map(str::to_owned);
+    let is_away = || client.query("/hosts", &is_away).is_ok_and(|found| found.len() == 1);
+    assert!(wait::holds(LIMIT, is_away));
+
+    let password = lab.data("server").join("admin-password");
+    let mut command = Command::new(binary())
+        .args([OsStr::new("--password-file"), password.as_os_str()])
+        .args(["--server", &lab.url(), "DestroyVmInstance", &format!("uuid={vm}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut heard = String::new();
+    BufReader::new(command.stderr.take().unwrap()).read_line(&mut heard).unwrap();
+    assert!(heard.starts_with("waiting: host ") && heard.ends_with("is disconnected\n"), "{heard}");
+    assert!(command.try_wait().unwrap().is_none(), "it still waits");
+
+    lab.start(&["h2"]);
+    assert!(command.wait().unwrap().success());
     lab.check();
 }
 

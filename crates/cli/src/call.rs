@@ -63,7 +63,11 @@ fn params(def: &MessageDef, words: &[String]) -> Result<(Map<String, Value>, Vec
     let (mut params, mut tags) = (Map::new(), Vec::new());
     for word in words {
         let Some((key, value)) = word.split_once('=') else {
-            return Err(Error::Usage(format!("\"{word}\" is not of the form field=value")));
+            let hint = match word.starts_with("--") {
+                true => "; options such as --server stand before the message",
+                false => "",
+            };
+            return Err(Error::Usage(format!("\"{word}\" is not of the form field=value{hint}")));
         };
         if key == "systemTags" {
             tags.extend(value.split(',').map(str::to_owned));
