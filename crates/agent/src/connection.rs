@@ -73,7 +73,7 @@ struct Session {
     identity: Identity,
     desired: watch::Sender<Option<Desired>>,
     achieved: watch::Receiver<Option<Achieved>>,
-    /// The lineage of the server's store, once it has said so.
+    /// The server's lineage, once it has said so.
     lineage: Option<Uuid>,
     /// The server has said at which revision the host is: reports mean something to it.
     greeted: bool,

@@ -35,7 +35,7 @@ const CHECKSUM_BYTES: usize = 32;
 pub(crate) struct Desired {
     /// The store's revision.
     pub(crate) revision: u64,
-    /// The lineage of that store, if the server said it.
+    /// The lineage of the server that told it so, if it said it.
     pub(crate) lineage: Option<Uuid>,
     pub(crate) holding: Arc<Holding>,
 }

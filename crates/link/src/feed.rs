@@ -59,10 +59,12 @@ pub(crate) struct Feed {
 }
 
 /// Which store the revisions are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The store's lineage.
+    /// Of this start of the server.
     pub(crate) lineage: Uuid,
+    /// Of earlier starts, each with the newest revision that it can have told.
+    pub(crate) earlier: Arc<BTreeMap<Uuid, u64>>,
     /// Hosts that were told more, or by another store, are told what this one has nevertheless.
     pub(crate) accept_older: bool,
 }
@@ -156,14 +158,14 @@ impl Feed {
 
     /// What a session has to send now; `None` when the host has all, or is told nothing.
     pub(crate) fn pull(&mut self, ticket: &Ticket) -> Option<Outgoing> {
-        let (revision, first, origin) = (self.revision, self.first, self.origin);
+        let (revision, origin) = (self.revision, self.origin.clone());
         if revision == 0 {
             // Not even the store's first snapshot was compiled: a host must not be told that it is
             // to hold nothing.
             return None;
         }
         let feed = self.owner(ticket)?;
-        if !feed.is_told_by(ticket.host, &origin, first) {
+        if !feed.is_told_by(ticket.host, &origin) {
             self.news.insert(ticket.host);
             return None;
         }

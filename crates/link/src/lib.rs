@@ -15,6 +15,7 @@ mod service;
 mod session;
 
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -62,8 +63,11 @@ pub struct Config {
     pub pki: Pki,
     /// The clock.
     pub clock: fn() -> Timestamp,
-    /// The lineage of the store.
+    /// Drawn at random for this start of the server.
     pub lineage: Uuid,
+    /// The lineages of its earlier starts, as this store knows them: with each the newest revision
+    /// that hosts can have been told in it.
+    pub earlier: BTreeMap<Uuid, u64>,
     /// Make hosts as this store says, also those that were told more, or by another store. What
     /// was made there since is destroyed: only when an operator says so.
     pub accept_older: bool,
@@ -121,7 +125,7 @@ pub async fn serve(
     board: watch::Sender<Board>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Config { listener, pki, clock, lineage, accept_older } = config;
+    let Config { listener, pki, clock, lineage, earlier, accept_older } = config;
     let server = pki.server()?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(server.certificate, server.key))
@@ -133,7 +137,7 @@ pub async fn serve(
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
 
     let stop = stop.child_token();
-    let feed = Mutex::new(Feed::new(Origin { lineage, accept_older }));
+    let feed = Mutex::new(Feed::new(Origin { lineage, earlier: earlier.into(), accept_older }));
     let (cutting, sessions) = (Semaphore::new(CUTS_MAX), TaskTracker::new());
     let link = Link { feed, board, store, pki, clock, cutting, sessions, stop: stop.clone() };
     let link = Arc::new(link);

@@ -9,6 +9,7 @@
 //! is made anew unless the operator says so.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     os::unix::fs::PermissionsExt,
@@ -19,9 +20,10 @@ use control::{account, secret};
 use link::Pki;
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Timestamp,
-    resource::installation::{INSTALLATION, Installation},
+    resource::installation::{INSTALLATION, Installation, Start},
 };
 use store::{Read, Snapshot, Store};
+use uuid::Uuid;
 use wire::durable;
 
 use crate::{Failure, data, password};
@@ -41,11 +43,11 @@ pub(crate) enum OnLoss {
     MakeAnew,
 }
 
-/// Opens what is in `data`; at the first start, makes it.
+/// Opens what is in `data` for a start of the server; at the first one, makes it.
 pub(crate) fn open(
     data: &Path,
     on_loss: OnLoss,
-    now: Timestamp,
+    (lineage, now): (Uuid, Timestamp),
 ) -> Result<(Store<Record>, Pki), Failure> {
     data::open(data)?;
     must_have_database(data)?;
@@ -62,7 +64,7 @@ pub(crate) fn open(
     if is_first {
         create_admin(&store, data, now)?;
     }
-    remember(&store, &secret::hash(pki.certificate()))?;
+    remember(&store, &secret::hash(pki.certificate()), lineage)?;
     if !exists(&data.join(MARKER))? {
         durable::replace(&data.join(MARKER), MARKER_TEXT.as_bytes())?;
     }
@@ -166,13 +168,14 @@ fn set_aside(directory: &Path, now: Timestamp) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds the database to its authority.
-fn remember(store: &Store<Record>, hash: &str) -> Result<(), Failure> {
-    if known_authority(&store.snapshot()).as_deref() == Some(hash) {
-        return Ok(());
-    }
+/// Binds the database to its authority, and writes down this start.
+fn remember(store: &Store<Record>, hash: &str, lineage: Uuid) -> Result<(), Failure> {
+    let snapshot = store.snapshot();
     let (uuid, authority_sha256) = (Id::new(INSTALLATION), hash.to_owned());
-    let record = Record::new(Installation { uuid, authority_sha256 }, Meta::default());
+    let starts = known(&snapshot).map(|known| known.starts).unwrap_or_default();
+    let mut installation = Installation { uuid, authority_sha256, starts };
+    installation.started(Start { lineage, revision: snapshot.revision() });
+    let record = Record::new(installation, Meta::default());
     let bind = move |tx: &mut store::Tx<Record>| {
         let unheld = |_| Error::new(Code::Internal, "an installation claims nothing");
         tx.put(record.clone()).map_err(unheld)
@@ -181,10 +184,20 @@ fn remember(store: &Store<Record>, hash: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The lineages of earlier starts, each with the newest revision that hosts can have been told in
+/// it.
+pub(crate) fn earlier_lineages(store: &Store<Record>) -> BTreeMap<Uuid, u64> {
+    known(&store.snapshot()).map(|known| known.earlier_lineages()).unwrap_or_default()
+}
+
 /// The hash of the authority that the database knows.
 fn known_authority(snapshot: &Snapshot<Record>) -> Option<String> {
+    known(snapshot).map(|installation| installation.authority_sha256)
+}
+
+fn known(snapshot: &Snapshot<Record>) -> Option<Installation> {
     let record = snapshot.get(Kind::Installation, INSTALLATION)?;
-    Installation::of(&record).map(|installation| installation.authority_sha256.clone())
+    Installation::of(&record).cloned()
 }
 
 /// A password into `admin-password`, then its hash into the store. A file that a crash has left
@@ -224,7 +237,8 @@ mod tests {
 
     /// Starts and stops; the certificate that agents would see.
     fn start_with(data: &Path, on_loss: OnLoss) -> Result<String, String> {
-        let opened = open(data, on_loss, NOW).map_err(|error| error.to_string())?;
+        let opened =
+            open(data, on_loss, (Uuid::new_v4(), NOW)).map_err(|error| error.to_string())?;
         Ok(opened.1.certificate().to_owned())
     }
 
@@ -241,6 +255,27 @@ mod tests {
             let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
             gone.unwrap();
         }
+    }
+
+    #[test]
+    fn a_restored_database_does_not_know_of_what_came_after_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (data, backup) = (scratch.path().join("d"), scratch.path().join("backup"));
+        let start = |number| {
+            let lineage = Uuid::from_u128(number);
+            let (store, _) = open(&data, OnLoss::Refuse, (lineage, NOW)).unwrap();
+            (earlier_lineages(&store), store.snapshot().revision())
+        };
+        let (_, told) = start(1);
+        fs::copy(data.join(data::STORE), &backup).unwrap();
+        let (earlier, told_later) = start(2);
+        assert_eq!(earlier, [(Uuid::from_u128(1), told)].into());
+        fs::copy(&backup, data.join(data::STORE)).unwrap();
+        // It goes on beyond what the second start has told, and still does not know of it.
+        let [_, _, newest] = [3, 4, 5].map(start);
+        assert!(newest.1 > told_later);
+        assert_eq!(newest.0.keys().map(|uuid| uuid.as_u128()).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(newest.0[&Uuid::from_u128(1)], told);
     }
 
     #[test]
@@ -357,7 +392,7 @@ mod tests {
     fn nobody_else_can_read_the_database() {
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("d");
-        let opened = open(&data, OnLoss::Refuse, NOW).unwrap();
+        let opened = open(&data, OnLoss::Refuse, (Uuid::nil(), NOW)).unwrap();
         for entry in fs::read_dir(&data).unwrap().map(Result::unwrap) {
             let mode = entry.metadata().unwrap().permissions().mode();
             assert!(entry.path().is_dir() || mode & 0o077 == 0, "{entry:?} {mode:o}");

@@ -110,7 +110,7 @@ mod tests {
         };
         let refused = reset_with(None).unwrap_err();
         assert!(refused.contains("--data") && !data.exists(), "{refused}");
-        let running = open(&data, OnLoss::Refuse, Timestamp(0)).unwrap();
+        let running = open(&data, OnLoss::Refuse, (uuid::Uuid::nil(), Timestamp(0))).unwrap();
         let before = fs::read_to_string(data.join(FILE)).unwrap();
         let refused = reset_with(None).unwrap_err();
         assert!(refused.contains("stop that one"), "{refused}");

@@ -19,6 +19,7 @@ use model::{Record, status::Board};
 use store::Store;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     Failure, descriptors,
@@ -72,10 +73,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let agents = listen_agents(&arguments, rest.local_addr()?)?;
     let advertised = advertised(&arguments, agents.local_addr()?)?;
     let on_loss = if arguments.new_ca { OnLoss::MakeAnew } else { OnLoss::Refuse };
-    let (store, pki) = installation::open(&arguments.data, on_loss, runtime::now())?;
+    let lineage = Uuid::new_v4();
+    let (store, pki) = installation::open(&arguments.data, on_loss, (lineage, runtime::now()))?;
     let enrolment = Enrolment { server: advertised, ca: pki.certificate().to_owned() };
     let accept_older = arguments.accept_older_database;
-    let sockets = Sockets { rest, agents, limits, accept_older };
+    let sockets = Sockets { rest, agents, limits, lineage, accept_older };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(sockets, store, pki, enrolment))?;
     Ok(ExitCode::SUCCESS)
@@ -85,6 +87,7 @@ struct Sockets {
     rest: TcpListener,
     agents: TcpListener,
     limits: Limits,
+    lineage: Uuid,
     accept_older: bool,
 }
 
@@ -168,7 +171,8 @@ async fn serve(
         listener: sockets.agents,
         pki,
         clock: runtime::now,
-        lineage: store.lineage(),
+        lineage: sockets.lineage,
+        earlier: installation::earlier_lineages(&store),
         accept_older: sockets.accept_older,
     };
     let serving = link::serve(agents, store.clone(), board, stop.clone());

@@ -10,7 +10,6 @@ use std::{
 
 use model::{Code, Error, Result};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::{
     Engine, Memory, Row, Snapshot, Tx, Watch,
@@ -40,7 +39,6 @@ pub struct Committed<T> {
 }
 
 struct Inner<R: Row> {
-    lineage: Uuid,
     shared: Arc<Shared<R>>,
     /// `None` only while it is dropped.
     jobs: Option<SyncSender<Job<R>>>,
@@ -54,7 +52,6 @@ impl<R: Row> Store<R> {
     /// [`Code::StoreUnavailable`], when the engine cannot be read, holds rows that this version does
     /// not understand, or is damaged: two of its rows hold one claim.
     pub fn open(mut engine: Box<dyn Engine>) -> Result<Self> {
-        let lineage = engine.lineage();
         let snapshot = Snapshot(Arc::new(load(engine.as_mut())?));
         let shared = Arc::new(Shared::new(snapshot.clone()));
         let (jobs, waiting) = mpsc::sync_channel(QUEUE_CAPACITY);
@@ -63,7 +60,7 @@ impl<R: Row> Store<R> {
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| unavailable("the writer thread cannot be started").cause(e))?;
-        let inner = Inner { lineage, shared, jobs: Some(jobs), writer: Some(writer) };
+        let inner = Inner { shared, jobs: Some(jobs), writer: Some(writer) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -73,13 +70,6 @@ impl<R: Row> Store<R> {
     /// As [`open`](Self::open).
     pub fn in_memory() -> Result<Self> {
         Self::open(Box::new(Memory::new()))
-    }
-
-    /// Drawn at random when the store was made. A store with another lineage is no continuation of
-    /// this one, whatever its revision.
-    #[must_use]
-    pub fn lineage(&self) -> Uuid {
-        self.inner.lineage
     }
 
     /// The state as of the last durable transaction. Never waits for a writer.

@@ -52,7 +52,7 @@ pub enum ParseError {
 pub struct Saved {
     /// The store's revision.
     pub revision: u64,
-    /// The lineage of that store, if the agent knows it.
+    /// The lineage of the server that told it so, if the agent knows it.
     pub lineage: Option<Uuid>,
     /// What the host must hold.
     pub objects: Vec<Arc<Object>>,

@@ -50,7 +50,7 @@ pub struct Hello {
     pub host: Uuid,
     /// The revision that it holds on disk, 0 if none.
     pub revision: u64,
-    /// The lineage of the store that this revision is of, if it knows.
+    /// The lineage of the server that told it so, if it knows: drawn at each of its starts.
     pub lineage: Option<Uuid>,
     /// The digests of what it holds.
     pub digests: TableDigests,
@@ -93,7 +93,7 @@ pub struct Welcome {
     pub protocol: u32,
     /// The server's release, for people.
     pub server_version: String,
-    /// The lineage of the store that revisions are of.
+    /// Drawn at random for this start of the server.
     pub lineage: Uuid,
 }
 

@@ -349,10 +349,6 @@ struct Flaky {
 }
 
 impl Engine for Flaky {
-    fn lineage(&self) -> Uuid {
-        self.memory.lineage()
-    }
-
     fn load(
         &mut self,
         row: &mut dyn FnMut(StoredRow) -> Result<(), Error>,

@@ -49,7 +49,7 @@ pub(super) struct Session {
     pub(super) number: u64,
     /// The first change that was not sent. `None`: the host needs a snapshot.
     next: Option<u64>,
-    /// What the host was told before it connected: the store's lineage, and its revision.
+    /// What the host was told before it connected: the server's lineage, and the store's revision.
     seen: (Option<Uuid>, u64),
     /// Something was sent, so the agent knows at which revision it is.
     greeted: bool,
@@ -217,19 +217,24 @@ impl HostFeed {
     /// Whether the host may be told what this store has. Not if it was told more, or by another
     /// store: then the database was put in the place of a newer one, and what was made meanwhile
     /// would be destroyed.
-    pub(super) fn is_told_by(&mut self, host: Id<Host>, origin: &Origin, first: u64) -> bool {
+    pub(super) fn is_told_by(&mut self, host: Id<Host>, origin: &Origin) -> bool {
         if self.told || origin.accept_older {
             return true;
         }
         let Some(Session { seen: (Some(lineage), revision), .. }) = self.session else {
             return true;
         };
-        let reason = if lineage != origin.lineage {
-            format!("host {host} was last told what to hold by another database ({lineage})")
-        } else if revision > first {
-            format!("host {host} was told revision {revision}, this database began with {first}")
-        } else {
-            return true;
+        let reason = match origin.earlier.get(&lineage) {
+            _ if lineage == origin.lineage => return true,
+            Some(end) if revision <= *end => return true,
+            Some(end) => {
+                format!(
+                    "host {host} was told revision {revision}, and this database knows of {end}"
+                )
+            }
+            None => {
+                format!("host {host} was last told what to hold by a database that is not this one")
+            }
         };
         if self.status.refused.is_none() {
             tracing::error!(%host, reason, "the host is told nothing, and nothing changes on it: the \

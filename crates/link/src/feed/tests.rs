@@ -99,10 +99,15 @@ fn told() -> (Feed, Agent, Ticket) {
     (feed, agent, ticket)
 }
 
-const ORIGIN: Origin = Origin { lineage: Uuid::from_u128(77), accept_older: false };
+/// The lineage of the server.
+const LINEAGE: Uuid = Uuid::from_u128(77);
+
+fn origin() -> Origin {
+    Origin { lineage: LINEAGE, earlier: Arc::default(), accept_older: false }
+}
 
 fn feed() -> Feed {
-    Feed::new(ORIGIN)
+    Feed::new(origin())
 }
 
 /// What a session sends now, the welcome aside.

@@ -5,6 +5,7 @@
 pub(crate) mod records;
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     time::Duration,
@@ -78,6 +79,7 @@ impl World {
             pki,
             clock: now,
             lineage: self.lineage,
+            earlier: BTreeMap::new(),
             accept_older: self.accept_older,
         };
         let serving = serve(config, self.store.clone(), self.sender.clone(), self.stop.clone());

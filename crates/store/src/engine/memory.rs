@@ -35,9 +35,8 @@ pub enum Fault {
     Conflict,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Disk {
-    lineage: Uuid,
     head: u64,
     rows: BTreeMap<(String, Uuid), Box<RawValue>>,
     counters: BTreeMap<String, u64>,
@@ -99,10 +98,6 @@ impl Memory {
 }
 
 impl Engine for Memory {
-    fn lineage(&self) -> Uuid {
-        self.disk().lineage
-    }
-
     fn load(
         &mut self,
         take: &mut dyn FnMut(StoredRow) -> Result<(), Error>,
@@ -143,21 +138,6 @@ impl Engine for Memory {
 
     fn follow_every(&self) -> Option<Duration> {
         self.period
-    }
-}
-
-impl Default for Disk {
-    fn default() -> Self {
-        Self {
-            lineage: Uuid::new_v4(),
-            head: 0,
-            rows: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            log: VecDeque::new(),
-            faults: VecDeque::new(),
-            unreachable: false,
-            hidden_after: None,
-        }
     }
 }
 

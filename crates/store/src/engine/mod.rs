@@ -17,9 +17,6 @@ use crate::LogRecord;
 /// Commits are compare-and-set of the head, because several servers may share an engine. All
 /// methods block; only the store's writer thread calls them.
 pub trait Engine: Send {
-    /// Drawn at random when the log was begun: tells it from every other one.
-    fn lineage(&self) -> Uuid;
-
     /// The state at the head. Hands each row to `take`, once and in no order, so that the rows
     /// need not be in memory twice.
     ///

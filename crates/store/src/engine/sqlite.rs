@@ -19,7 +19,6 @@ use std::{
 
 use model::{Code, Error};
 use rusqlite::{Connection, TransactionBehavior};
-use uuid::Uuid;
 
 use self::{file::failed, keeper::Keeper, progress::Shared};
 use super::must_follow;
@@ -30,7 +29,6 @@ use crate::{CommitError, Engine, Loaded, LogError, LogRecord, StoredRow};
 pub struct Sqlite {
     path: PathBuf,
     connection: Connection,
-    lineage: Uuid,
     /// The head, unless a commit has failed: then the file has to be asked.
     head: Option<u64>,
     /// Up to here the log is as good as cut, whether it is already or not.
@@ -68,13 +66,12 @@ impl Sqlite {
         let shared = Arc::new(Shared::default());
         let mut begin = || {
             shared.measure_wal(&mut connection)?;
-            Ok((tables::lineage(&connection)?, shared.begin(&connection)?))
+            shared.begin(&connection)
         };
-        let (lineage, head) = begin().map_err(|error| failed(path, &error))?;
+        let head = begin().map_err(|error| failed(path, &error))?;
         Ok(Self {
             path: path.to_owned(),
             connection,
-            lineage,
             head: Some(head),
             cut: 0,
             shared,
@@ -127,10 +124,6 @@ impl Sqlite {
 }
 
 impl Engine for Sqlite {
-    fn lineage(&self) -> Uuid {
-        self.lineage
-    }
-
     fn load(
         &mut self,
         take: &mut dyn FnMut(StoredRow) -> Result<(), Error>,

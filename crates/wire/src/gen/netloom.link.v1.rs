@@ -52,7 +52,7 @@ pub struct Hello {
     /// The tables that the agent knows, and up to which version.
     #[prost(message, repeated, tag = "8")]
     pub tables: ::prost::alloc::vec::Vec<TableVersion>,
-    /// The lineage of the store that `revision` is of; empty if it does not know.
+    /// The lineage of the server that told it so, drawn at each of its starts; empty if not known.
     #[prost(bytes = "vec", tag = "9")]
     pub lineage: ::prost::alloc::vec::Vec<u8>,
 }
@@ -126,7 +126,7 @@ pub struct Welcome {
     pub protocol: u32,
     #[prost(string, tag = "2")]
     pub server_version: ::prost::alloc::string::String,
-    /// The lineage of the store that revisions are of.
+    /// Drawn at random for this start of the server.
     #[prost(bytes = "vec", tag = "3")]
     pub lineage: ::prost::alloc::vec::Vec<u8>,
 }

@@ -129,9 +129,7 @@ fn a_snapshot_is_taken_without_copying_an_object() {
     // What happens meanwhile is not in it.
     commit(&mut feed, 6, upsert([instance(11, "b")]));
     let sent: Vec<_> = outgoing.messages().collect();
-    assert!(
-        matches!(&sent[0], ServerMessage::Welcome(welcome) if welcome.lineage == ORIGIN.lineage)
-    );
+    assert!(matches!(&sent[0], ServerMessage::Welcome(welcome) if welcome.lineage == LINEAGE));
     let ServerMessage::Snapshot(part) = &sent[1] else { panic!("{sent:?}") };
     assert!(part.objects.len() == 1 && Arc::ptr_eq(&part.objects[0], &object));
 }
@@ -183,17 +181,21 @@ fn an_agent_that_was_newer_gives_back_what_it_cannot_hold_any_more() {
 #[test]
 fn a_host_that_was_told_more_than_the_store_has_is_told_nothing() {
     let of = |lineage, revision| (Some(lineage), revision);
-    let other = Uuid::from_u128(78);
+    let (earlier, other) = (Uuid::from_u128(76), Uuid::from_u128(78));
+    let ends: Arc<BTreeMap<_, _>> = Arc::new([(earlier, 4)].into());
     let cases = [
-        (of(ORIGIN.lineage, 5), false, true),
-        (of(ORIGIN.lineage, 6), false, false),
-        (of(ORIGIN.lineage, 6), true, true),
+        (of(LINEAGE, 900), false, true),
+        (of(earlier, 4), false, true),
+        // The store has this revision by now, but another one: it was restored.
+        (of(earlier, 5), false, false),
+        (of(earlier, 5), true, true),
         (of(other, 1), false, false),
         (of(other, 1), true, true),
         ((None, 900), false, true),
     ];
     for ((lineage, revision), accept_older, expected) in cases {
-        let (mut feed, agent) = (Feed::new(Origin { accept_older, ..ORIGIN }), Agent::default());
+        let origin = Origin { accept_older, earlier: Arc::clone(&ends), ..origin() };
+        let (mut feed, agent) = (Feed::new(origin), Agent::default());
         commit(&mut feed, 5, upsert([instance(10, "a")]));
         // That the store goes on does not make it newer.
         feed.apply(900, BTreeMap::new());
@@ -214,7 +216,7 @@ fn a_host_that_was_told_by_this_server_may_have_seen_all_of_it() {
     let (mut feed, mut agent, first) = told();
     commit(&mut feed, 6, remove(10));
     agent.take(pull(&mut feed, &first));
-    let hello = Hello { lineage: Some(ORIGIN.lineage), ..agent.hello(1) };
+    let hello = Hello { lineage: Some(LINEAGE), ..agent.hello(1) };
     let ticket = feed.connect(&hello, "certificate".to_owned(), CancellationToken::new());
     assert_eq!(pull(&mut feed, &ticket).len(), 1);
     assert_eq!(status(&mut feed, 1).refused, None);

@@ -13,7 +13,6 @@ use std::{
 
 use model::{Code, Error};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use uuid::Uuid;
 
 use super::tables::SCHEMA;
 
@@ -93,7 +92,6 @@ fn check(tx: &Transaction<'_>, path: &Path) -> rusqlite::Result<Result<(), Error
     let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if (application, version, tables) == (0, 0, 0) {
         tx.execute_batch(SCHEMA)?;
-        tx.execute("INSERT INTO meta VALUES ('lineage', ?1)", [Uuid::new_v4().to_string()])?;
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         return Ok(Ok(()));

@@ -199,12 +199,6 @@ pub(super) fn delete_row(connection: &Connection, slot: i64) -> rusqlite::Result
     delete.execute([slot]).map(|_| ())
 }
 
-pub(super) fn lineage(connection: &Connection) -> rusqlite::Result<Uuid> {
-    let find = "SELECT value FROM meta WHERE name = 'lineage'";
-    let id: String = connection.query_row(find, [], |row| row.get(0))?;
-    id.parse().map_err(invalid)
-}
-
 /// The state at the head: `rows`, and what the log says beyond them.
 pub(super) fn load(
     connection: &Connection,
