@@ -11,7 +11,7 @@ use uuid::Uuid;
 use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
-    kernel::{Kernel, Observed, Refusal},
+    kernel::{HostKernel, Observed, Refusal},
     plan::{self, Steps, Wanted},
     render::{Rendered, facts, render},
 };
@@ -59,7 +59,7 @@ struct Pass<'a> {
     outcome: Outcome,
 }
 
-impl<K: Kernel> Converger<K> {
+impl<K: HostKernel> Converger<K> {
     /// For this kernel.
     pub fn new(kernel: K) -> Self {
         Self { kernel, prepared: BTreeMap::new() }

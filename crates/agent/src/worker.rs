@@ -12,7 +12,7 @@ use wire::digest::TableDigests;
 use crate::{
     backoff::Backoff,
     converge::{Converger, Outcome},
-    kernel::Kernel,
+    kernel::HostKernel,
     state::{Desired, StateFile},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Achieved {
 }
 
 /// Works until told to stop; a pass that is under way is finished.
-pub(crate) async fn work<K: Kernel>(
+pub(crate) async fn work<K: HostKernel>(
     mut converger: Converger<K>,
     mut file: StateFile,
     mut wanted: watch::Receiver<Option<Desired>>,

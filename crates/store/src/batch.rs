@@ -31,13 +31,13 @@ pub(crate) trait Work<R: Row>: Send {
 }
 
 /// The one [`Work`]: a closure, its last result and the way back to its caller.
-pub(crate) struct Call<T, F, A> {
+pub(crate) struct Submitted<T, F, A> {
     pub(crate) work: F,
     pub(crate) result: Option<Result<T>>,
     pub(crate) reply: A,
 }
 
-impl<R, T, F, A> Work<R> for Call<T, F, A>
+impl<R, T, F, A> Work<R> for Submitted<T, F, A>
 where
     R: Row,
     T: Send,

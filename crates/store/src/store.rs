@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Engine, Memory, Row, Snapshot, Tx, Watch,
-    batch::{Call, Work},
+    batch::{Submitted, Work},
     watch::Shared,
     writer::{Job, Writer, load},
 };
@@ -152,7 +152,7 @@ impl<R: Row> Store<R> {
         F: FnMut(&mut Tx<R>) -> Result<T> + Send + 'static,
         A: FnOnce(Result<Committed<T>>) + Send + 'static,
     {
-        let work: Box<dyn Work<R>> = Box::new(Call { work, result: None, reply });
+        let work: Box<dyn Work<R>> = Box::new(Submitted { work, result: None, reply });
         self.send(Job::Transact(work))
     }
 
