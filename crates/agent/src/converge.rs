@@ -92,8 +92,8 @@ impl<K: HostKernel> Converger<K> {
         self.conclude(pass).await
     }
 
-    /// Mends what the programs count and may count wrongly. Not part of a pass: it is not wanted
-    /// often, and nothing depends on it.
+    /// Corrects counts that the programs may get wrong. Not part of a pass: it is rarely needed,
+    /// and nothing depends on it.
     pub(crate) async fn recount(&mut self) {
         if let Err(refusal) = self.kernel.recount().await {
             tracing::warn!(%refusal, "cannot recount the connections; trying again later");

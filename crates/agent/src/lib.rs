@@ -108,7 +108,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let own = config.clone();
     let open = move || {
         dataplane::preflight()?;
-        // An agent that nobody knows must not leave anything on the host.
+        // An agent that is not enrolled must not leave anything on the host.
         identity::Known::read(&own)?;
         Host::open(&own.bpffs, own.prefix)
     };

@@ -19,8 +19,8 @@ use crate::{
 /// How often the host is looked over when nothing has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// How often connections are recounted: the counts drift by a few when CPUs race, in the port's
-/// favour, and a recount takes a system call for each slot.
+/// How often connections are recounted. When CPUs race, a count becomes a few too low, so a port
+/// may have a few connections more than its limit; a recount takes a system call for each slot.
 const RECOUNT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What was achieved last.

@@ -128,7 +128,7 @@ fn tags(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Both of ZStack's modes mean the same here: what is in use is never deleted.
+/// Both of ZStack's modes mean the same here: what is deleted along, and what refuses, is declared.
 fn delete_mode(mode: Option<&Value>) -> Result<()> {
     match mode.map(Value::as_str) {
         None | Some(Some("Permissive" | "Enforcing")) => Ok(()),

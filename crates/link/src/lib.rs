@@ -64,8 +64,9 @@ pub struct Config {
     pub clock: fn() -> Timestamp,
     /// The lineage of the store.
     pub lineage: Uuid,
-    /// Make hosts as this store says, also those that were told more, or by another store. What
-    /// was made there since is destroyed: only when an operator says so.
+    /// Make hosts hold what this store has, also those that were told a later revision, or were
+    /// told by another store. What was made there since is destroyed, so only an operator may set
+    /// this.
     pub accept_older: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many transactions may wait for the writer thread. When there are more, new ones are refused
-/// at once: a caller that is told to come back is better off than one in an endless queue.
+/// at once, so that callers do not wait without end.
 pub const QUEUE_CAPACITY: usize = 4096;
 
 /// A handle on a store; a clone is another one. When the last handle is dropped, the transactions
