@@ -46,7 +46,7 @@ pub(crate) fn parse(
     let mut parsed = Request { message: def.name.to_owned(), params, ..Request::default() };
     parsed.system_tags =
         tags(&mut body, "systemTags")?.iter().map(|tag| with_plain_uuids(tag)).collect();
-    // User tags are labels for people; there is nothing to label yet, so only their form counts.
+    // User tags are labels. Nothing keeps them yet, so only their form is checked.
     tags(&mut body, "userTags")?;
     if let Some(unknown) = body.keys().next() {
         let error = Error::field(unknown, "is not known beside the message");
