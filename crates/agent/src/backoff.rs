@@ -24,7 +24,8 @@ impl Backoff {
 
     /// It failed; how long to wait now.
     pub(crate) fn next(&mut self) -> Duration {
-        // Without randomness all agents come back at the same time, which is bearable.
+        // If the system gives no randomness, all agents come back at the same time; the server can
+        // cope with that.
         self.after(getrandom::u32().unwrap_or_default())
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
-    kernel::{Kernel, Observed, Refusal},
+    kernel::{HostKernel, Observed, Refusal},
     plan::{self, Steps, Wanted},
     render::{Rendered, facts, render},
 };
@@ -59,7 +59,7 @@ struct Pass<'a> {
     outcome: Outcome,
 }
 
-impl<K: Kernel> Converger<K> {
+impl<K: HostKernel> Converger<K> {
     /// For this kernel.
     pub fn new(kernel: K) -> Self {
         Self { kernel, prepared: BTreeMap::new() }
@@ -92,8 +92,8 @@ impl<K: Kernel> Converger<K> {
         self.conclude(pass).await
     }
 
-    /// Mends what the programs count and may count wrongly. Not part of a pass: it is not wanted
-    /// often, and nothing depends on it.
+    /// Corrects counts that the programs may get wrong. Not part of a pass: it is rarely needed,
+    /// and nothing depends on it.
     pub(crate) async fn recount(&mut self) {
         if let Err(refusal) = self.kernel.recount().await {
             tracing::warn!(%refusal, "cannot recount the connections; trying again later");

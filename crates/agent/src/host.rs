@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{Kernel, Observed, ObservedNic, Refusal},
+    kernel::{HostKernel, Observed, ObservedNic, Refusal},
 };
 
 /// The host's one VXLAN device.
@@ -50,7 +50,7 @@ impl Host {
     }
 }
 
-impl Kernel for Host {
+impl HostKernel for Host {
     async fn tunnel(&mut self) -> Result<(), Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {

@@ -49,7 +49,7 @@ pub struct ObservedNic {
 
 /// The host. Every call may be repeated, also after a crash, and then ends in the same state; a
 /// call that finds all right writes nothing.
-pub trait Kernel: Send + 'static {
+pub trait HostKernel: Send + 'static {
     /// Makes the tunnel device, with its program.
     fn tunnel(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 

@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{converge::Converger, host::Host, kernel::Kernel, state::StateFile};
+use crate::{converge::Converger, host::Host, kernel::HostKernel, state::StateFile};
 
 /// What an agent needs to know about its host.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let own = config.clone();
     let open = move || {
         dataplane::preflight()?;
-        // An agent that nobody knows must not leave anything on the host.
+        // An agent that is not enrolled must not leave anything on the host.
         identity::Known::read(&own)?;
         Host::open(&own.bpffs, own.prefix)
     };
@@ -121,7 +121,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
 /// # Errors
 /// [`Error::File`] when the data directory cannot be used, [`Error::NotEnrolled`] and
 /// [`Error::Refused`] when it has no identity and gets none.
-pub async fn run_on<K: Kernel>(
+pub async fn run_on<K: HostKernel>(
     kernel: K,
     config: Config,
     stop: CancellationToken,

@@ -11,15 +11,15 @@ use dataplane::Tables;
 use packet::PortKey;
 use uuid::Uuid;
 
-use crate::kernel::{Kernel, Observed, ObservedNic, Refusal};
+use crate::kernel::{HostKernel, Observed, ObservedNic, Refusal};
 
 /// A kernel in memory. Clones share it: it outlives the agent that works on it.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<State>>);
+pub struct Memory(Arc<Mutex<MemoryState>>);
 
 /// What is in it.
 #[derive(Debug, Default)]
-pub struct State {
+pub struct MemoryState {
     /// Instances as they were made, by uuid.
     pub instances: BTreeMap<Uuid, InstanceSpec>,
     /// The host's side of each NIC.
@@ -47,12 +47,12 @@ pub struct State {
 
 impl Memory {
     /// The state, to look at or to meddle with.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl MemoryState {
     fn write(&mut self) -> Result<(), Refusal> {
         if self.dies_after.is_some_and(|limit| self.writes >= limit) {
             return Err(Refusal::new("dead"));
@@ -138,7 +138,7 @@ impl State {
     }
 }
 
-impl Kernel for Memory {
+impl HostKernel for Memory {
     async fn tunnel(&mut self) -> Result<(), Refusal> {
         let mut state = self.state();
         if state.no_tunnel {

@@ -12,15 +12,15 @@ use wire::digest::TableDigests;
 use crate::{
     backoff::Backoff,
     converge::{Converger, Outcome},
-    kernel::Kernel,
+    kernel::HostKernel,
     state::{Desired, StateFile},
 };
 
 /// How often the host is looked over when nothing has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// How often connections are recounted: the counts drift by a few when CPUs race, in the port's
-/// favour, and a recount takes a system call for each slot.
+/// How often connections are recounted. When CPUs race, a count becomes a few too low, so a port
+/// may have a few connections more than its limit; a recount takes a system call for each slot.
 const RECOUNT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What was achieved last.
@@ -34,7 +34,7 @@ pub(crate) struct Achieved {
 }
 
 /// Works until told to stop; a pass that is under way is finished.
-pub(crate) async fn work<K: Kernel>(
+pub(crate) async fn work<K: HostKernel>(
     mut converger: Converger<K>,
     mut file: StateFile,
     mut wanted: watch::Receiver<Option<Desired>>,

@@ -46,7 +46,7 @@ pub(crate) fn parse(
     let mut parsed = Request { message: def.name.to_owned(), params, ..Request::default() };
     parsed.system_tags =
         tags(&mut body, "systemTags")?.iter().map(|tag| with_plain_uuids(tag)).collect();
-    // User tags are labels for people; there is nothing to label yet, so only their form counts.
+    // User tags are labels. Nothing keeps them yet, so only their form is checked.
     tags(&mut body, "userTags")?;
     if let Some(unknown) = body.keys().next() {
         let error = Error::field(unknown, "is not known beside the message");
@@ -128,7 +128,7 @@ fn tags(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Both of ZStack's modes mean the same here: what is in use is never deleted.
+/// Both of ZStack's modes mean the same here: what is deleted along, and what refuses, is declared.
 fn delete_mode(mode: Option<&Value>) -> Result<()> {
     match mode.map(Value::as_str) {
         None | Some(Some("Permissive" | "Enforcing")) => Ok(()),

@@ -166,7 +166,7 @@ fn admit(
     }
 }
 
-/// Whether accepting works; told once each time that it changes.
+/// Whether accepting works; a change of it is logged once.
 #[derive(Default)]
 struct Accepting {
     failing: bool,
@@ -269,7 +269,8 @@ async fn exchange(
         tokio::select! {
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => match ended {
                 Ok(()) => break,
-                // The client broke off, or was too slow or too odd; hyper has told it.
+                // The client closed the connection, was too slow, or sent what is no HTTP; hyper
+                // has answered if it could.
                 Err(_) => return None,
             },
             () = seat.lost() => return None,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use client::Error::UnknownMessage;
-use model::{Kind, MessageDef, declare::Answer, resource::faces, shown::Face};
+use model::{Kind, MessageDef, declare::Access, resource::faces, shown::Face};
 use serde_json::{Map, Value};
 
 use crate::{Connection, Error, describe};
@@ -26,7 +26,7 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
         }
         None => {
             let def = client::message(name)?;
-            if def.answer == Answer::Now && def.name != "CreateHostEnrolment" {
+            if is_about_sessions(def) {
                 return Err(Error::Usage(format!("{name} is what `netloom login` is for")));
             }
             let (params, tags) = params(def, arguments)?;
@@ -35,6 +35,11 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
     };
     crate::print(&format_args!("{result:#}"))?;
     Ok(())
+}
+
+/// Whether a message opens, closes or checks a session. The command line does that by itself.
+fn is_about_sessions(def: &MessageDef) -> bool {
+    def.access == Access::Open
 }
 
 /// Says what a call waits for, beside its result.
@@ -115,6 +120,13 @@ mod tests {
         let def = client::message("UpdateZone").unwrap();
         let (params, _) = super::params(def, &["description=".to_owned()]).unwrap();
         assert_eq!(Value::Object(params), json!({"description": null}));
+    }
+
+    #[test]
+    fn only_messages_about_sessions_are_left_to_login() {
+        let names = ["LogInByAccount", "LogOut", "ValidateSession", "UpdateAccount", "CreateZone"];
+        let left = names.map(|name| is_about_sessions(client::message(name).unwrap()));
+        assert_eq!(left, [true, true, true, false, false]);
     }
 
     #[test]

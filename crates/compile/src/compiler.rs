@@ -193,7 +193,8 @@ impl Compiler {
             map(&present, |((host, net, vtep), ())| Some((*host, Arc::new(net.network(*vtep)?))));
 
         let members = map(homed, |(nic, net, vtep)| Some((net.uuid, (Arc::clone(nic), (*vtep)?))));
-        // A host whose VTEP has changed goes and comes here; nothing is made of it.
+        // When only the VTEP of a host has changed, the host is taken out and put in again: the two
+        // cancel out.
         let hosts = map(&present, |((host, net, vtep), ())| vtep.map(|_| (net.uuid, *host)));
         let hosts = settle(hosts);
         let peers = self.peers.step(settle(members), hosts);

@@ -11,9 +11,9 @@
 //! | `Peer` | NIC that counts, on another host, of a tunnelled network that H holds |
 //! | `Instance` | VM instance that is meant to run on H |
 //!
-//! A host without a VTEP in a pool gets nothing of that pool's networks and is nobody's peer
-//! there: a port whose tunnels end nowhere would look right and reach no one. [`MissingVtep`]
-//! says so. A host that has several VTEPs in a pool uses the one with the lowest uuid.
+//! A host without a VTEP in a pool gets no objects of that pool's networks, and other hosts get no
+//! peers for its NICs: such a port could reach no other host. [`MissingVtep`] lists these hosts. A
+//! host that has several VTEPs in a pool uses the one with the lowest uuid.
 //!
 //! [`Compiler`] does this for a change set with a few operators ([`operators`]), at a cost that
 //! grows with the change; [`compile_all`] does it plainly for everything, and is the reference in

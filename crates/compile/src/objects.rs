@@ -1,6 +1,6 @@
 //! From a record to what the compiler needs of it, and from there to wire objects.
 //!
-//! Only fields that reach a host are taken, so that a change of any other field ends here.
+//! Only fields that a host needs are taken, so a change of any other field has no effect here.
 
 use std::net::IpAddr;
 
@@ -53,7 +53,8 @@ pub(crate) struct Net {
 enum Way {
     /// Tunnels: hosts need a VTEP in the pool.
     Tunnel { pool: Id<L2Network>, vni: u32 },
-    /// An interface, with or without a tag. Who else is there is learned, not told.
+    /// An interface, with or without a tag. Peers are learned by the physical network, so none are
+    /// sent.
     Uplink { interface: String, vlan: Option<u16> },
 }
 

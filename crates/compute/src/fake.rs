@@ -11,11 +11,11 @@ use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared, host_device_
 
 /// Keeps instances in memory, with the same rules as a real driver.
 #[derive(Debug, Default)]
-pub struct Fake(Mutex<State>);
+pub struct Fake(Mutex<FakeState>);
 
 /// A call of the driver that was made, in order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Call {
+pub enum DriverCall {
     /// [`Driver::prepare`] of an instance.
     Prepare(Uuid),
     /// [`Driver::activate`] of a NIC.
@@ -29,9 +29,9 @@ pub enum Call {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FakeState {
     instances: BTreeMap<Uuid, Instance>,
-    calls: Vec<Call>,
+    calls: Vec<DriverCall>,
     /// How many calls from now on fail.
     failures: usize,
     last_ifindex: u32,
@@ -45,7 +45,7 @@ struct Instance {
 
 impl Fake {
     /// The calls so far, except `list`; those that failed too. Forgets them.
-    pub fn take_calls(&self) -> Vec<Call> {
+    pub fn take_calls(&self) -> Vec<DriverCall> {
         std::mem::take(&mut self.state().calls)
     }
 
@@ -59,11 +59,11 @@ impl Fake {
         self.state().instances.get(&instance).map(|it| it.spec.clone())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, call: Call) -> Result<MutexGuard<'_, State>, Error> {
+    fn call(&self, call: DriverCall) -> Result<MutexGuard<'_, FakeState>, Error> {
         let mut state = self.state();
         state.calls.push(call);
         if state.failures > 0 {
@@ -74,7 +74,7 @@ impl Fake {
     }
 }
 
-impl State {
+impl FakeState {
     fn nic(&mut self, nic: Uuid) -> Option<&mut FoundNic> {
         self.instances.values_mut().find_map(|instance| instance.nics.get_mut(&nic))
     }
@@ -87,7 +87,7 @@ impl State {
 
 impl Driver for Fake {
     async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
-        let mut state = self.call(Call::Prepare(spec.uuid))?;
+        let mut state = self.call(DriverCall::Prepare(spec.uuid))?;
         spec.check()?;
         let mut before =
             state.instances.remove(&spec.uuid).map(|instance| instance.nics).unwrap_or_default();
@@ -109,13 +109,13 @@ impl Driver for Fake {
     }
 
     async fn activate(&self, nic: Uuid) -> Result<(), Error> {
-        let mut state = self.call(Call::Activate(nic))?;
+        let mut state = self.call(DriverCall::Activate(nic))?;
         state.nic(nic).ok_or(Error::NoNic { nic })?.up = true;
         Ok(())
     }
 
     async fn deactivate(&self, nic: Uuid) -> Result<(), Error> {
-        let mut state = self.call(Call::Deactivate(nic))?;
+        let mut state = self.call(DriverCall::Deactivate(nic))?;
         if let Some(nic) = state.nic(nic) {
             nic.up = false;
         }
@@ -123,12 +123,12 @@ impl Driver for Fake {
     }
 
     async fn remove(&self, instance: Uuid) -> Result<(), Error> {
-        self.call(Call::Remove(instance))?.instances.remove(&instance);
+        self.call(DriverCall::Remove(instance))?.instances.remove(&instance);
         Ok(())
     }
 
     async fn discard(&self, host_ifindex: u32) -> Result<(), Error> {
-        let mut state = self.call(Call::Discard(host_ifindex))?;
+        let mut state = self.call(DriverCall::Discard(host_ifindex))?;
         for instance in state.instances.values_mut() {
             instance.nics.retain(|_, nic| nic.host_ifindex != host_ifindex);
         }

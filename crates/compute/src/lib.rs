@@ -16,7 +16,7 @@ use std::future::Future;
 use uuid::Uuid;
 
 pub use error::Error;
-pub use fake::{Call, Fake};
+pub use fake::{DriverCall, Fake};
 pub use netns::{Netns, host_device_name};
 pub use spec::{Found, FoundNic, InstanceSpec, NicSpec, Prepared};
 

@@ -1,5 +1,5 @@
-//! Commands: what a caller wants done, checked. Every door hands in [`Request`]s and gets a
-//! [`Command`], which nobody else can make.
+//! Commands: what a caller wants done, checked. Each door, such as REST, hands in [`Request`]s and
+//! gets a [`Command`]; there is no other way to make one.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

@@ -1,5 +1,6 @@
-//! Deletion, with what it takes along: each reference says what happens to its resource when what
-//! it points at goes ([`OnDelete`]). Nothing is left that points nowhere.
+//! Deletion, with what is deleted along: each reference says what happens to its resource when its
+//! target is deleted ([`OnDelete`]). Afterwards no reference points at something that does not
+//! exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,8 @@ struct Plan {
     gone: BTreeMap<AnyId, Arc<Record>>,
     /// Those that stay, with a field that points at something that goes.
     detached: Vec<Pointing>,
-    /// Those that let nothing go that they point at, unless they go too.
+    /// Those that refuse that something is deleted at which they point, unless they are deleted
+    /// too.
     refusing: Vec<Pointing>,
 }
 
@@ -35,7 +37,7 @@ struct Pointing {
 }
 
 impl Txn<'_> {
-    /// Deletes a resource and what goes with it. What is gone already is deleted.
+    /// Deletes a resource and what is deleted with it. Deleting what does not exist succeeds.
     ///
     /// # Errors
     /// [`Code::InUse`] when a reference refuses, [`Code::OperationFailed`] when too much would go at

@@ -40,7 +40,8 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
     Ok(Reply::shows(id))
 }
 
-/// Its VTEPs stay where they are: another management address does not move tunnels.
+/// Changes a host. Its VTEPs keep their addresses: another management address does not move
+/// tunnels.
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateHost) -> Result<Reply> {
     let mut host = txn.get(message.uuid)?;
     if let Some(ip) = message.management_ip {
@@ -78,7 +79,7 @@ pub(crate) async fn enrol(
     }}))
 }
 
-/// Opens the way for one enrolment.
+/// Keeps the hash of a one-time token, with which the host may enrol once.
 fn open_enrolment(
     tx: &mut Tx<Record>,
     host: Id<Host>,

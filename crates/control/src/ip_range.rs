@@ -211,8 +211,8 @@ fn check_apart(range: &IpRange, wanted: &Wanted) -> Result<()> {
 }
 
 /// Gives `user` one address of each family that the L3 network has: the wanted ones, else a free
-/// one near a random point (ZStack's default strategy), so that a freed address rests. Gives the one
-/// of the network's own family first.
+/// one near a random point (ZStack's default strategy), so that a freed address is not reused at
+/// once. Returns the one of the network's own family first.
 pub(crate) fn give(
     txn: &mut Txn<'_>,
     l3: &L3Network,
@@ -289,7 +289,7 @@ fn free_address(txn: &Txn<'_>, l3: &L3Network, family: &[&IpRange]) -> Result<Ip
     Err(Error::new(Code::IpExhausted, text).on_field("l3NetworkUuid").hint(hint))
 }
 
-/// An address of a range, even over the range for even `random`.
+/// An address of a range. If `random` is evenly distributed, so is the address over the range.
 fn pick(range: &IpRange, random: u128) -> IpAddr {
     match (range.start_ip, range.end_ip) {
         (IpAddr::V4(start), IpAddr::V4(end)) => {

@@ -1,9 +1,9 @@
 //! Jobs: runs a call in one transaction and tells what became of it.
 //!
-//! The caller has its answer (202) once the work and its job are durable, in the same commit. So
-//! a job needs no resuming: after a crash it is either there with its work, or neither is. What a
-//! restarted server waits for is what every server waits for: acknowledgements of hosts. Once a job
-//! has been told to be a success it stays one: that is durable before it is told.
+//! The caller has its answer (202) once the work and its job are durable, in the same commit. So a
+//! job needs no resuming: after a crash both are there, or neither is. A restarted server waits for
+//! the acknowledgements of hosts, as any server does. A success is written to disk before it is
+//! told, so it stays one.
 
 mod sweep;
 
@@ -59,16 +59,16 @@ pub struct Jobs {
     board: watch::Receiver<Board>,
     clock: fn() -> Timestamp,
     memory: Arc<Mutex<Memory>>,
-    /// Wakes whoever waits for a job that is being run: it is not any more.
+    /// Wakes those who wait for a running job, when one ends.
     ended: Notify,
 }
 
-/// What is not worth a disk write.
+/// What is kept in memory only.
 #[derive(Default)]
 struct Memory {
     refused: HashMap<Uuid, Refused>,
     refused_order: VecDeque<Uuid>,
-    /// Being run. Two calls with one uuid must not both run and tell different stories.
+    /// Jobs that are being run. A second call with the same uuid is refused meanwhile.
     running: HashSet<Uuid>,
     /// The jobs that may wait for hosts and are not known to be a success.
     open: HashMap<Uuid, Since>,
@@ -76,18 +76,18 @@ struct Memory {
     kept: BTreeSet<(Timestamp, Uuid)>,
 }
 
-/// From when a job is.
+/// What is known about when a job was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Since {
-    /// It is of an earlier life of the server: what its hosts were told is not known.
-    EarlierLife,
-    /// It was run, and this revision includes it, once it is known: the one that made it or, when
-    /// its caller went away, the one at which it was first seen.
+    /// An earlier run of the server made it: it is not known what its hosts were told.
+    EarlierRun,
+    /// This run of the server made it. The revision includes it: the one that committed it or, when
+    /// its caller went away before that was known, the one at which it was first seen.
     Revision(Option<u64>),
 }
 
 impl Memory {
-    /// Notes a job that is there, or will be.
+    /// Notes a job that is in the store, or is about to be.
     fn note(&mut self, job: &Job, since: Since) {
         if !job.done && !job.hosts.is_empty() {
             self.open.entry(job.uuid.uuid()).or_insert(since);
@@ -161,7 +161,7 @@ impl Jobs {
         let mut memory = Memory::default();
         for record in store.snapshot().list(Kind::Job) {
             if let Some(job) = Job::of(&record) {
-                memory.note(job, Since::EarlierLife);
+                memory.note(job, Since::EarlierRun);
             }
         }
         let (memory, ended) = (Arc::new(Mutex::new(memory)), Notify::new());
@@ -236,7 +236,8 @@ impl Jobs {
             }
             let done = operation::run(&command, tx, &surroundings)?;
             let row = record(job, &command, done, (now, timeout_seconds));
-            // Now, since the caller may go away. Should it not be committed, nothing is lost.
+            // Noted here, not after the commit: the caller may go away before that. If the commit
+            // fails, the note has no effect.
             lock(&memory).note(&row, Since::Revision(None));
             let waits = !row.hosts.is_empty();
             let meta = Meta { owner: caller.account(), created: now, changed: now };
@@ -252,7 +253,8 @@ impl Jobs {
                 Ok(())
             }
             Err(error) if error.code == Code::Duplicate && error.field.is_none() => Err(error),
-            // Says nothing about the call. Should it have happened nevertheless, the job tells.
+            // The store failed, not the call, so no refusal is kept. If the commit happened all the
+            // same, the job is in the store.
             Err(error) if error.code == Code::StoreUnavailable => Err(error),
             Err(error) => {
                 tracing::debug!(job = %job.uuid, %error, "call refused");
@@ -275,8 +277,8 @@ impl Jobs {
         }
     }
 
-    /// Whether the caller may see a job that is decided or durable; of one that still runs nothing is
-    /// told but that.
+    /// Whether the caller may see a job that is refused or in the store. Everybody may see that
+    /// another one is running; nothing else is told of it.
     fn allows(&self, caller: &Caller, job: Id<Job>) -> bool {
         let refused = self.lock().refused.get(&job.uuid()).map(|refused| refused.view);
         let view = refused.or_else(|| {
@@ -314,8 +316,8 @@ impl Jobs {
         Look::Over(JobState::Failed(Error::new(Code::Timeout, text).hint(hint)))
     }
 
-    /// Makes a success durable, then tells it: a restart, or what hosts report later, must not take
-    /// it back.
+    /// Makes a success durable, then tells it: neither a restart nor a later report may take it
+    /// back.
     async fn succeed(&self, job: Id<Job>, state: JobState) -> JobState {
         let marked = self.mark(vec![job.uuid()]).await;
         marked.map_or_else(
@@ -361,7 +363,7 @@ impl Jobs {
     /// What became of a job, once that is decided or `patience` is over.
     pub async fn wait(&self, caller: &Caller, job: Id<Job>, patience: Duration) -> JobState {
         let decided = tokio::time::timeout(patience, self.decided(job)).await;
-        // Asked afterwards: while it ran there was no telling whose it is.
+        // Asked only now: while the job was running, its owner was not known.
         if !self.allows(caller, job) {
             return JobState::Unknown;
         }
@@ -394,7 +396,7 @@ impl Jobs {
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
                 },
             };
-            // The board and the store outlive the server's last answer: this is the shutdown.
+            // The board or the store has ended: the server is shutting down.
             if !goes_on {
                 return JobState::Processing(Vec::new());
             }
@@ -407,7 +409,8 @@ impl Jobs {
         Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1))
     }
 
-    /// From when a job is; if it is not known yet, `now` is a revision that includes it.
+    /// What is known about when a job was made. If nothing is yet, `now` is a revision that
+    /// includes it.
     fn since(&self, job: &Job, now: u64) -> Since {
         let mut memory = self.lock();
         let since = memory.open.entry(job.uuid.uuid()).or_insert(Since::Revision(None));
@@ -436,9 +439,10 @@ fn waits_for(host: Id<Host>, job: &Job, since: Since, board: &Board) -> Option<S
         (None, false) => "is disconnected".to_owned(),
     };
     let revision = match since {
-        Since::EarlierLife if !status.confirmed => return Some(format!("host {host} {how}")),
-        // What it confirmed since includes whatever an earlier life told it.
-        Since::EarlierLife => 0,
+        Since::EarlierRun if !status.confirmed => return Some(format!("host {host} {how}")),
+        // The host has confirmed all that it holds, which includes what an earlier run of the
+        // server told it.
+        Since::EarlierRun => 0,
         Since::Revision(revision) => revision.unwrap_or_default(),
     };
     if job.objects.is_empty() {

@@ -25,7 +25,8 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteL2Network) -> Result<Repl
     Ok(Reply::nothing())
 }
 
-/// Ports of one network reach each other: nothing keeps them apart yet, so nobody may rely on it.
+/// Refuses `isolated=true`: ports of one network can reach each other, and nothing prevents that
+/// yet.
 pub(crate) fn not_isolated(isolated: Option<bool>) -> Result<()> {
     match isolated {
         Some(true) => {
@@ -36,8 +37,8 @@ pub(crate) fn not_isolated(isolated: Option<bool>) -> Result<()> {
     }
 }
 
-/// What keeps a host from carrying an L2 network, and what to do about it. The one place that
-/// knows: placement asks it, and so does whoever shows a host's networks.
+/// What keeps a host from carrying an L2 network, and what to do about it. This rule is written
+/// here only; placement and views of a host use it.
 pub(crate) fn why_not(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<String> {
     let attached = l2.attached();
     let cluster = host.cluster_uuid;

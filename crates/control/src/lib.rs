@@ -1,5 +1,5 @@
-//! What every message does: one handler each, over one transaction; and the gate through which
-//! every door comes.
+//! What every message does: one handler each, over one transaction; and the gate, which every door
+//! (REST is the only one yet) calls.
 //!
 //! Handlers of jobs are synchronous and pure: time, randomness, the caller and what hosts report
 //! come in with the transaction. Nothing here knows HTTP or what an agent does.

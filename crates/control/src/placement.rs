@@ -15,10 +15,10 @@ use model::{
 
 use crate::{Txn, l2_network};
 
-/// Hosts that are looked at for one instance. In a larger cloud as many are drawn by lot, so that
+/// Hosts that are looked at for one instance. Of more hosts, as many are chosen at random, so that
 /// the work does not grow with the cloud; the least loaded one of 64 is nearly the least loaded of
-/// all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). Only when none
-/// of them fits, all are looked at.
+/// all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). Only when
+/// none of them fits, all are looked at.
 const CANDIDATES: usize = 64;
 
 /// Unfit hosts that a refusal names.
@@ -62,7 +62,7 @@ fn hosts(txn: &Txn<'_>, message: &CreateVmInstance, l2s: &[L2Network]) -> Vec<Id
     clusters.into_iter().flat_map(|cluster| txn.child_ids(Host::CLUSTER, cluster)).collect()
 }
 
-/// Brings some hosts, drawn by lot, to the front; says how many.
+/// Moves some hosts, chosen at random, to the front; says how many.
 fn sample(txn: &Txn<'_>, hosts: &mut [Id<Host>]) -> usize {
     if hosts.len() <= CANDIDATES {
         return hosts.len();

@@ -1,8 +1,8 @@
 //! Gives up the claims of deleted resources once no host holds what was made of them.
 //!
-//! `link` tells the board on which hosts each object is not settled, and a release waits until its
-//! objects are settled everywhere. What is open for more than a few seconds gets the hosts that it
-//! waits for written down, for a server that starts later and knows nothing of them.
+//! `link` writes to the board on which hosts each object is not settled. A release waits until its
+//! objects are settled everywhere. For one that is open for more than a few seconds, the hosts that
+//! it waits for are written to the store, because a server that starts later does not know them.
 
 mod open;
 
@@ -30,7 +30,7 @@ use open::{Hosts, Open};
 /// store takes ten times as many.
 const STEP_KEYS: usize = 1000;
 
-/// After how long what the store refused is tried again, if nothing happens before.
+/// After how long a transaction that failed is tried again, if nothing happens before.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// How long a release is open before the hosts that it waits for are written down. Most are not
@@ -122,12 +122,13 @@ impl Hosts for Existing<'_> {
     }
 }
 
-/// Gives up what is due, in steps, a step that fails holding up no other; says whether all went.
+/// Deletes the releases that are due, in several transactions. One that fails does not stop the
+/// others. Gives whether all of them succeeded.
 async fn give_up(store: &Store<Record>, due: Vec<Release>) -> bool {
     let mut all = true;
     for step in steps(due) {
         let release = move |tx: &mut Tx<Record>| {
-            // What it held is free with it.
+            // The claims of a deleted release are free.
             step.iter().for_each(|release| tx.delete(Kind::Release, release.uuid.uuid()));
             Ok(())
         };

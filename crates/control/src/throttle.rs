@@ -52,11 +52,11 @@ struct Failures {
 /// Who failed, how often, and when.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    state: Mutex<State>,
+    state: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Counts {
     failures: HashMap<Key, Failures>,
     logged: Option<Instant>,
     unlogged: u32,
@@ -131,13 +131,13 @@ impl Throttle {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         // Nothing in here panics between two changes that belong together.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Counts {
     fn make_room(&mut self, key: &Key, at: Instant) {
         if self.failures.len() < KEYS_MAX || self.failures.contains_key(key) {
             return;

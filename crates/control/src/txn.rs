@@ -31,7 +31,7 @@ pub struct Txn<'a> {
     /// Which call of its command it is, and how many uuids it has drawn.
     at: usize,
     drawn: Cell<u64>,
-    /// System tags that somebody asked for, by their position in the call.
+    /// System tags that a handler has read, by their position in the call.
     used_tags: RefCell<BTreeSet<usize>>,
     hosts: BTreeSet<Id<Host>>,
     objects: BTreeSet<Uuid>,
@@ -79,7 +79,7 @@ impl<'a> Txn<'a> {
         rests
     }
 
-    /// A system tag that nobody has asked for: nothing came of it.
+    /// A system tag that no handler has read, so that it had no effect.
     #[must_use]
     pub fn unused_tag(&self) -> Option<&'a str> {
         let used = self.used_tags.borrow();
@@ -209,7 +209,8 @@ impl<'a> Txn<'a> {
         self.replace(&before, after)
     }
 
-    /// Puts `after` in the place of `before`. What it no longer holds rests, if hosts act on it.
+    /// Puts `after` in the place of `before`. Claims that it gives up and on which hosts act are
+    /// kept by a release.
     pub(crate) fn replace(&mut self, before: &Record, mut after: Record) -> Result<()> {
         after.meta.changed = self.now();
         let kept = after.claims();
@@ -234,7 +235,8 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// Keeps claims from being given out again until no host acts on them any more.
+    /// Makes a release of these claims: they are not given out again until no host acts on them any
+    /// more.
     pub(crate) fn let_rest(
         &mut self,
         mut objects: BTreeSet<Uuid>,
@@ -243,7 +245,8 @@ impl<'a> Txn<'a> {
         if claims.is_empty() {
             return Ok(());
         }
-        // The networks, too: a host that keeps one may keep in it what was there.
+        // The networks are waited for, too: a host that still has one may still have what was in
+        // it.
         let networks = claims.iter().filter_map(Claim::network).map(Id::uuid);
         objects.extend(networks);
         let release = Release {
@@ -263,9 +266,9 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// The kind that has a resource with this uuid. Among what users see, a uuid names one thing:
-    /// hosts report by it alone, and so do references to anything. A uuid that was drawn here is
-    /// nobody's.
+    /// The kind that has a resource with this uuid. Among the kinds that users see a uuid names one
+    /// resource, because hosts report by uuid alone. A uuid that was drawn at random is not looked
+    /// for.
     fn owner_of_uuid(&self, kind: Kind, uuid: Uuid) -> Option<Kind> {
         if self.call.resource_uuid != Some(uuid) {
             return self.tx.get(kind, uuid).map(|_| kind);

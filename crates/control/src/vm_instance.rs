@@ -65,7 +65,8 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Rep
     Ok(Reply::shows(message.uuid))
 }
 
-/// The instance and its NICs go at once; addresses rest until the hosts have let go of them.
+/// The instance and its NICs are deleted at once; releases keep the addresses until the hosts have
+/// confirmed that.
 pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<Reply> {
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())

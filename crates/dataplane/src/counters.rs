@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pinned::{Maps, failed};
-use packet::{CtKey, Direction, DropReason, Plain, State, Traffic};
+use packet::{CtKey, CtState, Direction, DropReason, Plain, Traffic};
 use std::collections::BTreeMap;
 
 /// Counters since the maps were made, summed over all CPUs.
@@ -77,7 +77,7 @@ pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
         connections.push(Connection {
             key,
             initiator,
-            state: State::from_number(slot.state).map_or("unknown", State::name),
+            state: CtState::from_number(slot.state).map_or("unknown", CtState::name),
             allowed: slot.allowed != 0,
             last_seen_ns: slot.last_seen_ns,
         });

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 
 /// A hash map of the data plane.
-pub(crate) struct Table<K: Plain, V: Plain>
+pub(crate) struct PinnedMap<K: Plain, V: Plain>
 where
     K::Bytes: Pod,
     V::Bytes: Pod,
@@ -25,7 +25,7 @@ where
     map: HashMap<MapData, K::Bytes, V::Bytes>,
 }
 
-impl<K, V> Table<K, V>
+impl<K, V> PinnedMap<K, V>
 where
     K: Plain + Ord,
     V: Plain,
@@ -36,7 +36,7 @@ where
         let Map::HashMap(data) = map else { return Err(Error::Incomplete(name)) };
         let limit = limit(name, &data)?;
         let map = HashMap::try_from(Map::HashMap(data)).map_err(failed(name, "open"))?;
-        Ok(Table { name, limit, map })
+        Ok(PinnedMap { name, limit, map })
     }
 
     /// The name of the map.
@@ -136,15 +136,15 @@ where
 
 /// All maps that user space works with.
 pub(crate) struct Maps {
-    pub(crate) ports: Table<PortKey, Port>,
-    pub(crate) addrs: Table<AddrKey, u32>,
-    pub(crate) fdb: Table<FdbKey, Fdb>,
-    pub(crate) neigh: Table<NeighKey, Neigh>,
-    pub(crate) vteps: Table<VtepKey, Vtep>,
+    pub(crate) ports: PinnedMap<PortKey, Port>,
+    pub(crate) addrs: PinnedMap<AddrKey, u32>,
+    pub(crate) fdb: PinnedMap<FdbKey, Fdb>,
+    pub(crate) neigh: PinnedMap<NeighKey, Neigh>,
+    pub(crate) vteps: PinnedMap<VtepKey, Vtep>,
     pub(crate) config: Slots<Config>,
-    pub(crate) ct: Table<CtKey, u32>,
+    pub(crate) ct: PinnedMap<CtKey, u32>,
     pub(crate) ct_slots: Slots<CtSlot>,
-    pub(crate) ct_used: Table<u32, i64>,
+    pub(crate) ct_used: PinnedMap<u32, i64>,
     pub(crate) traffic: PerCpuArray<MapData, <Traffic as Plain>::Bytes>,
     pub(crate) drops: PerCpuArray<MapData, u64>,
     pub(crate) events_lost: PerCpuArray<MapData, u64>,
@@ -167,15 +167,15 @@ impl Maps {
     fn new(mut find: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Maps, Error> {
         let opened = |name| failed(name, "open");
         Ok(Maps {
-            ports: Table::new("ports", find("ports")?)?,
-            addrs: Table::new("addrs", find("addrs")?)?,
-            fdb: Table::new("fdb", find("fdb")?)?,
-            neigh: Table::new("neigh", find("neigh")?)?,
-            vteps: Table::new("vteps", find("vteps")?)?,
+            ports: PinnedMap::new("ports", find("ports")?)?,
+            addrs: PinnedMap::new("addrs", find("addrs")?)?,
+            fdb: PinnedMap::new("fdb", find("fdb")?)?,
+            neigh: PinnedMap::new("neigh", find("neigh")?)?,
+            vteps: PinnedMap::new("vteps", find("vteps")?)?,
             config: Slots::new("config", find("config")?)?,
-            ct: Table::new("ct", find("ct")?)?,
+            ct: PinnedMap::new("ct", find("ct")?)?,
             ct_slots: Slots::new("ct_slots", find("ct_slots")?)?,
-            ct_used: Table::new("ct_used", find("ct_used")?)?,
+            ct_used: PinnedMap::new("ct_used", find("ct_used")?)?,
             traffic: PerCpuArray::try_from(find("traffic")?).map_err(opened("traffic"))?,
             drops: PerCpuArray::try_from(find("drops")?).map_err(opened("drops"))?,
             events_lost: PerCpuArray::try_from(find("events_lost")?)

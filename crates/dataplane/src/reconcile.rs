@@ -7,11 +7,11 @@
 //! removed and added: its old connections must not outlive it.
 
 use crate::error::Error;
-use crate::pinned::{Maps, Table, failed};
+use crate::pinned::{Maps, PinnedMap, failed};
 use crate::tables::{Change, Changes, Tables};
 use aya::Pod;
 use aya::maps::PerCpuValues;
-use packet::{COUNTER_PLACES, CtSlot, Plain, Port, PortKey, State, Traffic};
+use packet::{COUNTER_PLACES, CtSlot, CtState, Plain, Port, PortKey, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads the tables back.
@@ -86,7 +86,7 @@ fn check(maps: &Maps, desired: &Tables) -> Result<(), Error> {
     Ok(())
 }
 
-fn fits<K, V>(table: &Table<K, V>, wanted: usize) -> Result<(), Error>
+fn fits<K, V>(table: &PinnedMap<K, V>, wanted: usize) -> Result<(), Error>
 where
     K: Plain + Ord,
     V: Plain,
@@ -141,7 +141,7 @@ pub(crate) fn recount(maps: &mut Maps) -> Result<(), Error> {
     let mut used: BTreeMap<u32, i64> = BTreeMap::new();
     for number in 0..maps.ct_slots.limit() {
         let slot = maps.ct_slots.get(number)?;
-        if slot.state != State::Free as u8 {
+        if slot.state != CtState::Free as u8 {
             *used.entry(slot.key.port).or_default() += 1;
         }
     }
@@ -206,7 +206,7 @@ fn with_ones<K: Ord + Copy>(keys: &BTreeSet<K>) -> BTreeMap<K, u32> {
 
 /// Removes what is not desired under its key.
 fn remove_rest<K, V>(
-    table: &mut Table<K, V>,
+    table: &mut PinnedMap<K, V>,
     actual: &BTreeMap<K, V>,
     desired: &BTreeMap<K, V>,
 ) -> Result<usize, Error>
@@ -226,7 +226,7 @@ where
 
 /// Writes what is missing or different.
 fn write<K, V>(
-    table: &mut Table<K, V>,
+    table: &mut PinnedMap<K, V>,
     actual: &BTreeMap<K, V>,
     desired: &BTreeMap<K, V>,
 ) -> Result<usize, Error>

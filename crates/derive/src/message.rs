@@ -8,7 +8,7 @@ use crate::attributes;
 
 /// What `#[message(..)]` says.
 #[derive(Default)]
-struct Call {
+struct MessageAttributes {
     method: Option<(&'static str, String)>,
     action: Option<String>,
     path_only: bool,
@@ -18,17 +18,17 @@ struct Call {
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let call = declaration(input)?;
-    let Some((method, path)) = &call.method else {
+    let said = declaration(input)?;
+    let Some((method, path)) = &said.method else {
         return Err(syn::Error::new_spanned(&input.ident, "needs get, post, put or delete"));
     };
     let (ident, doc) = (&input.ident, attributes::doc(&input.attrs));
     let name = ident.to_string();
-    let body = body(&call, method);
+    let body = body(&said, method);
     let method = format_ident!("{method}");
-    let access = format_ident!("{}", call.access.unwrap_or("Account"));
-    let answer = if call.now { quote!(Now) } else { quote!(Job) };
-    let creates = call.creates.as_ref().map_or(quote!(None), |kind| {
+    let access = format_ident!("{}", said.access.unwrap_or("Account"));
+    let answer = if said.now { quote!(Now) } else { quote!(Job) };
+    let creates = said.creates.as_ref().map_or(quote!(None), |kind| {
         let kind = format_ident!("{kind}");
         quote!(Some(::model::Kind::#kind))
     });
@@ -52,8 +52,8 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 }
 
 /// ZStack's rule: POST has `params`, PUT the action's name, GET and DELETE the query string.
-fn body(call: &Call, method: &str) -> TokenStream {
-    match (&call.action, call.path_only, method) {
+fn body(said: &MessageAttributes, method: &str) -> TokenStream {
+    match (&said.action, said.path_only, method) {
         (Some(action), ..) => quote!(Below(#action)),
         (None, true, _) => quote!(Path),
         (None, false, "Post" | "Put") => quote!(Below("params")),
@@ -61,29 +61,29 @@ fn body(call: &Call, method: &str) -> TokenStream {
     }
 }
 
-fn declaration(input: &DeriveInput) -> syn::Result<Call> {
-    let mut call = Call::default();
+fn declaration(input: &DeriveInput) -> syn::Result<MessageAttributes> {
+    let mut said = MessageAttributes::default();
     for attribute in input.attrs.iter().filter(|a| a.path().is_ident("message")) {
-        attribute.parse_nested_meta(|meta| read(&mut call, &meta))?;
+        attribute.parse_nested_meta(|meta| read(&mut said, &meta))?;
     }
-    Ok(call)
+    Ok(said)
 }
 
-fn read(call: &mut Call, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
+fn read(said: &mut MessageAttributes, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
     let key = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
     let text = meta.value()?.parse::<LitStr>()?.value();
     match (key.as_str(), text.as_str()) {
-        ("get", _) => call.method = Some(("Get", text)),
-        ("post", _) => call.method = Some(("Post", text)),
-        ("put", _) => call.method = Some(("Put", text)),
-        ("delete", _) => call.method = Some(("Delete", text)),
-        ("action", _) => call.action = Some(text),
-        ("creates", _) => call.creates = Some(text),
-        ("body", "path") => call.path_only = true,
-        ("answer", "now") => call.now = true,
-        ("access", "open") => call.access = Some("Open"),
-        ("access", "account") => call.access = Some("Account"),
-        ("access", "admin") => call.access = Some("Admin"),
+        ("get", _) => said.method = Some(("Get", text)),
+        ("post", _) => said.method = Some(("Post", text)),
+        ("put", _) => said.method = Some(("Put", text)),
+        ("delete", _) => said.method = Some(("Delete", text)),
+        ("action", _) => said.action = Some(text),
+        ("creates", _) => said.creates = Some(text),
+        ("body", "path") => said.path_only = true,
+        ("answer", "now") => said.now = true,
+        ("access", "open") => said.access = Some("Open"),
+        ("access", "account") => said.access = Some("Account"),
+        ("access", "admin") => said.access = Some("Admin"),
         _ => {
             return Err(meta
                 .error("unknown: get, post, put, delete, action, creates, body, answer, access"));

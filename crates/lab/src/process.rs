@@ -246,7 +246,7 @@ fn identify(pid: i32) -> Option<Identity> {
     // A killed process looks dead as soon as its first thread is; the others still hold its files
     // and ports until they are gone too.
     if matches!(state, 'Z' | 'X') && threads <= 1 {
-        // Lets go of a child of our own; others' children are their parents' business.
+        // Reaps a child of this process; those of others are reaped by their parents.
         waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
         return None;
     }

@@ -2,8 +2,8 @@
 //!
 //! The token is bound to the agent's key and the certificate recorded in one transaction. If the
 //! answer is lost on the way, the agent asks again with the same key, which nobody else has, and
-//! gets another certificate in the place of the one that nobody received. Why a token is refused
-//! is not told apart.
+//! gets another certificate instead. A refusal does not say why: an unknown, a used and an expired
+//! token get the same answer.
 
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
@@ -73,7 +73,7 @@ fn open_credential(
     }
 }
 
-/// Compares in a time that does not tell where the difference is.
+/// Compares in constant time, so that the time does not tell where the difference is.
 fn same(left: &str, right: &str) -> bool {
     let differences = left.bytes().zip(right.bytes()).fold(0, |all, (l, r)| all | (l ^ r));
     left.len() == right.len() && differences == 0

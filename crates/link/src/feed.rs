@@ -1,12 +1,13 @@
 //! What every host must hold, what was sent to it and what it has confirmed. No I/O: the shell
 //! around it applies commits, pulls for the sessions and passes reports on.
 //!
-//! A host's changes wait in a short history. A session pulls what it lacks, all of it as one delta;
-//! one that lags behind the history gets a snapshot. So nothing here waits for a slow host, and
-//! memory is bounded. A change costs work for the hosts that it concerns and nothing for the
-//! others: how far each of them is follows from what it has pending.
+//! A host's changes wait in a short history. A session takes those that it lacks as one delta; one
+//! that lags behind the history gets a snapshot. So nothing here waits for a slow host, and memory
+//! is bounded. The work of a change grows with the number of hosts that it concerns, not with the
+//! number of all hosts.
 //!
-//! Whoever pulls gets a shared copy; messages are cut from it without the feed's lock.
+//! A session gets a copy that shares its objects with the feed, so it makes messages of it without
+//! holding the lock.
 
 mod history;
 mod host;
@@ -33,17 +34,16 @@ pub(crate) const HISTORY_CHANGES_MAX: usize = 64;
 /// Objects kept in all changes of a host's history.
 pub(crate) const HISTORY_OBJECTS_MAX: usize = 4096;
 
-/// Objects that a host has not confirmed. Beyond that nobody knows any more what the host has
-/// confirmed, as after a start of the server, until it confirms anew.
+/// Most objects that may be pending on one host. Beyond that they are forgotten, and the host
+/// counts as unconfirmed, as after a start of the server, until it confirms all that it holds.
 pub(crate) const PENDING_MAX: usize = 65_536;
 
-/// Objects that a host may speak of, the first time that it is heard, though it is not to hold
-/// them: what an earlier server told it to take out, and what it could not take out.
+/// Most objects in the first report of a host that it is not to hold: those that an earlier server
+/// told it to remove, and that it could not remove.
 pub(crate) const LINGERING_MAX: usize = 1024;
 
-/// States that a host was sent and has not reported about. Then it is sent nothing until it
-/// reports: what changes meanwhile becomes one delta, and no report is about a state that was
-/// forgotten.
+/// Most states that a host was sent and has not reported about. At that number it is sent nothing
+/// until it reports; what changes meanwhile becomes one delta.
 const SENT_MAX: usize = 256;
 
 /// The state of all hosts.
@@ -52,7 +52,7 @@ pub(crate) struct Feed {
     /// The revision that the server started with.
     first: u64,
     hosts: BTreeMap<Id<Host>, HostFeed>,
-    /// Hosts of which the board does not have the newest.
+    /// Hosts whose status has changed since it was written to the board.
     news: BTreeSet<Id<Host>>,
     sessions: u64,
     origin: Origin,
@@ -65,7 +65,8 @@ pub(crate) struct Origin {
     pub(crate) lineage: Uuid,
     /// Of earlier starts, each with the newest revision that it can have told.
     pub(crate) earlier: Arc<BTreeMap<Uuid, u64>>,
-    /// Hosts that were told more, or by another store, are told what this one has nevertheless.
+    /// Also tell those hosts what to hold that were told a later revision, or were told by another
+    /// store.
     pub(crate) accept_older: bool,
 }
 
@@ -160,8 +161,8 @@ impl Feed {
     pub(crate) fn pull(&mut self, ticket: &Ticket) -> Option<Outgoing> {
         let (revision, origin) = (self.revision, self.origin.clone());
         if revision == 0 {
-            // Not even the store's first snapshot was compiled: a host must not be told that it is
-            // to hold nothing.
+            // The store's first snapshot is not compiled yet. A message now would tell the host to
+            // remove all that it holds.
             return None;
         }
         let feed = self.owner(ticket)?;
@@ -181,8 +182,8 @@ impl Feed {
         }
     }
 
-    /// Writes what is new to the board, and says whether anything is. Costs what the hosts
-    /// concerned have changed.
+    /// Writes what is new to the board, and says whether anything is. The work grows with what has
+    /// changed.
     pub(crate) fn publish(&mut self, board: &mut Board) -> bool {
         let is_new = board.revision != self.revision || !self.news.is_empty();
         (board.revision, board.first) = (self.revision, self.first);

@@ -68,8 +68,9 @@ pub struct Config {
     /// The lineages of its earlier starts, as this store knows them: with each the newest revision
     /// that hosts can have been told in it.
     pub earlier: BTreeMap<Uuid, u64>,
-    /// Make hosts as this store says, also those that were told more, or by another store. What
-    /// was made there since is destroyed: only when an operator says so.
+    /// Make hosts hold what this store has, also those that were told a later revision, or were
+    /// told by another store. What was made there since is destroyed, so only an operator may set
+    /// this.
     pub accept_older: bool,
 }
 

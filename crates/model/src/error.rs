@@ -105,8 +105,8 @@ impl Error {
         Self { code, message: message.into(), field: None, hint: None, cause: None }
     }
 
-    /// A field breaks a rule. Both may quote the caller, so they are cut: errors are kept for a
-    /// while, and a caller's megabyte must not be.
+    /// A field breaks a rule. Both texts may repeat what the caller sent, so they are cut: errors
+    /// are kept for a while and must stay small.
     pub fn field(name: &str, rule: impl fmt::Display) -> Self {
         let (name, rule) = (cut(name, NAME_MAX), cut(&rule.to_string(), RULE_MAX));
         let mut error = Self::new(Code::InvalidArgument, format!("field {name}: {rule}"));

@@ -127,7 +127,8 @@ impl Record {
         }
     }
 
-    /// The uuid by which hosts know it: an address is part of what has it.
+    /// The uuid by which hosts know it. An address has none of its own there: it is part of its
+    /// NIC.
     #[must_use]
     pub fn object(&self) -> Uuid {
         match self.field(UsedIp::USED_BY) {

@@ -41,12 +41,12 @@ pub enum OnDelete {
     Refuse,
     /// It is deleted too.
     Cascade,
-    /// What its field [`AnyId`] points at is deleted, and it with that: an address takes its NIC
-    /// along.
+    /// The resource that its field [`AnyId`] names is deleted, and it with that: when an address is
+    /// deleted, so is its NIC.
     CascadeToUser,
     /// The field points at nothing from then on.
     Detach,
-    /// Nothing: the field tells what was, and is no reference. The store does not index it.
+    /// Nothing: the field only records what was once the case. The store does not index it.
     Keep,
 }
 

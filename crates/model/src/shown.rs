@@ -41,8 +41,9 @@ pub struct Derived {
     pub field: FieldDef,
     /// Computes it.
     pub read: fn(&Record, &dyn View) -> Plain<'static>,
-    /// Paths, such as `usedIps.ip`, that end in indexed columns: whoever has a value here has it at
-    /// the end of one of them. Queries find candidates so, instead of looking at every resource.
+    /// Paths, such as `usedIps.ip`, that end in indexed columns. A resource with some value here
+    /// has that value at the end of one of the paths. Queries use this to find candidates instead
+    /// of looking at every resource.
     pub found_by: &'static [&'static str],
     /// The only type (value of the field `type`) that has it; `None`: every one.
     pub only: Option<&'static str>,

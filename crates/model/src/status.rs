@@ -3,9 +3,9 @@
 //! `link` writes the board, `control` and `api` read it: data flows one way. A clone of the board
 //! is free and shares everything, so readers take one and look at it as long as they like.
 //!
-//! Hosts are known by object: one that is told of a change has it *pending* until it confirms it,
-//! and *failed* as long as it says that the object is not as it must be, there or gone. An object
-//! is *settled* on a host when it is neither.
+//! For each host the board knows the state of single objects. An object that has changed is
+//! *pending* until the host confirms the change. It is *failed* as long as the host says that it
+//! could not be made, changed or removed. It is *settled* on a host when it is neither.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use crate::{Id, resource::host::Host};
 /// What is known of every host right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Board {
-    /// The store's revision up to which it is known what hosts must hold: what a later one changes
-    /// is not pending yet.
+    /// The revision of the store up to which changes have been compiled for hosts. What a later one
+    /// changes is not pending yet.
     pub revision: u64,
-    /// The revision that the server started with. What it told hosts before is not known: a host
-    /// has to confirm what it holds.
+    /// The revision that the server started with. It is not known what hosts were told before that,
+    /// until they confirm what they hold.
     pub first: u64,
     hosts: OrdMap<Id<Host>, HostStatus>,
     /// The hosts on which each object is not settled.
     unsettled: OrdMap<Uuid, OrdSet<Id<Host>>>,
-    /// The hosts of which it is not known any more what was pending.
+    /// The hosts whose pending objects were forgotten.
     forgetful: OrdSet<Id<Host>>,
     unheard: HostStatus,
 }
@@ -36,12 +36,13 @@ pub struct Board {
 pub struct HostStatus {
     /// Its agent's stream is open.
     pub connected: bool,
-    /// It has confirmed what it was told since the server started. Until then nobody knows what
-    /// it may still hold of what it was told before.
+    /// Since the server started, it has confirmed what it holds. Before that, it may hold anything
+    /// that it was told earlier.
     pub confirmed: bool,
-    /// What was pending up to this revision is not known any more, until it has confirmed.
+    /// What was pending up to this revision was forgotten; the host has to confirm all that it
+    /// holds.
     pub forgot: u64,
-    /// How often it has connected, or said what became of what it was told.
+    /// How often it has connected or reported.
     pub heard: u64,
     /// It holds exactly what it was told last, and its data plane too (digests agree).
     pub agrees: bool,
@@ -74,12 +75,13 @@ pub enum Unsettled<'a> {
     Failed(&'a str),
 }
 
-/// Why a host holds up whoever waits for what a revision did to some objects.
+/// Why the change that a revision made to some objects is not confirmed by a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle<'a> {
     /// It is not known yet what the revision changes for hosts.
     Uncompiled,
-    /// It is not known what the host was told of and has not confirmed.
+    /// The list of what the host has not confirmed was forgotten, or is of an earlier run of the
+    /// server.
     Forgotten,
     /// This object is not settled on the host.
     Object(Uuid, Unsettled<'a>),
@@ -112,22 +114,21 @@ impl Board {
         first.map_or(self.revision, |first| first.saturating_sub(1))
     }
 
-    /// The hosts that were told of an object, that it is there or that it is gone, and on which it
-    /// is not so, as far as is known. It says nothing of hosts that have not confirmed what they
-    /// hold since the server started.
+    /// The hosts on which an object is not settled, as far as is known. Hosts that have not
+    /// confirmed what they hold since the server started may be missing.
     pub fn unsettled(&self, object: Uuid) -> impl Iterator<Item = Id<Host>> {
         self.unsettled.get(&object).into_iter().flatten().copied()
     }
 
-    /// The hosts that may have been told of what `revision` changed, and of which that is not known
-    /// any more. Few, if any: hosts that have confirmed nothing for very many changes.
+    /// The hosts that may have been told of what `revision` changed, and whose pending objects were
+    /// forgotten. They are few: hosts that have confirmed nothing for very many changes.
     pub fn forgetful(&self, revision: u64) -> impl Iterator<Item = Id<Host>> {
         let may = move |host: &Id<Host>| revision <= self.status(*host).forgot;
         self.forgetful.iter().copied().filter(may)
     }
 
-    /// Why `host` holds up whoever waits for what `revision` did to these objects. A host that was
-    /// told nothing of them does not, connected or not.
+    /// Why `host` has not confirmed what `revision` did to these objects. `None` if it has, or was
+    /// told nothing of them, connected or not.
     #[must_use]
     pub fn obstacle(
         &self,
@@ -146,7 +147,7 @@ impl Board {
         objects.iter().find_map(first).map(|(object, why)| Obstacle::Object(object, why))
     }
 
-    /// Writes down what is known of a host. Costs what has changed of it.
+    /// Replaces what is known of a host. The work grows with what has changed of it.
     pub fn put(&mut self, host: Id<Host>, status: HostStatus) {
         let before = self.status(host);
         let mut touched = keys(before.pending.diff(&status.pending));

@@ -43,8 +43,8 @@ pub(crate) fn reset(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .into());
     }
     let store = installation::open_store(data)?;
-    // The file first: after a crash in between, doing it again helps. The other way round nobody
-    // would know the password that counts.
+    // The file is written first: after a crash in between, running the command again helps. In the
+    // other order, the password in force would be in no file.
     let (password, at) = match &arguments.new_password_file {
         Some(path) => (chosen(path)?, path.clone()),
         None => (write_random(data)?, data.join(FILE)),

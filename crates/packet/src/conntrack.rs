@@ -43,7 +43,7 @@ pub const OTHER_NS: u64 = 600 * SECOND;
 /// `Opening` at a new SYN. Any -> free when it expires.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CtState {
     /// The slot is not in use.
     Free = 0,
     /// Seen from one end only.
@@ -60,35 +60,35 @@ pub enum State {
     Taken = 6,
 }
 
-impl State {
+impl CtState {
     /// Every state, by number.
-    pub const ALL: [State; 7] = [
-        State::Free,
-        State::Opening,
-        State::Established,
-        State::Closing,
-        State::Answering,
-        State::Closed,
-        State::Taken,
+    pub const ALL: [CtState; 7] = [
+        CtState::Free,
+        CtState::Opening,
+        CtState::Established,
+        CtState::Closing,
+        CtState::Answering,
+        CtState::Closed,
+        CtState::Taken,
     ];
 
     /// The state with this number.
     #[must_use]
-    pub fn from_number(number: u8) -> Option<State> {
-        State::ALL.get(usize::from(number)).copied()
+    pub fn from_number(number: u8) -> Option<CtState> {
+        CtState::ALL.get(usize::from(number)).copied()
     }
 
     /// The word for people and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            State::Free => "free",
-            State::Opening => "opening",
-            State::Established => "established",
-            State::Closing => "closing",
-            State::Answering => "answering",
-            State::Closed => "closed",
-            State::Taken => "taken",
+            CtState::Free => "free",
+            CtState::Opening => "opening",
+            CtState::Established => "established",
+            CtState::Closing => "closing",
+            CtState::Answering => "answering",
+            CtState::Closed => "closed",
+            CtState::Taken => "taken",
         }
     }
 }
@@ -96,16 +96,16 @@ impl State {
 // Each at its number, and none missing: the last one is the last in the declaration, too.
 const _: () = {
     let mut number = 0;
-    while number < State::ALL.len() {
-        assert!(State::ALL[number] as usize == number);
+    while number < CtState::ALL.len() {
+        assert!(CtState::ALL[number] as usize == number);
         number += 1;
     }
-    assert!(State::ALL.len() == State::Taken as usize + 1);
+    assert!(CtState::ALL.len() == CtState::Taken as usize + 1);
 };
 
 /// The side of a port on which a packet is decided.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Zone {
+pub(crate) struct CtZone {
     /// Time of the packet.
     pub(crate) now_ns: u64,
     /// Number of the port.
@@ -127,7 +127,7 @@ pub(crate) struct Zone {
 pub(crate) fn decide<K: Kernel>(
     kernel: &mut K,
     packet: &Packet,
-    zone: &Zone,
+    zone: &CtZone,
 ) -> Result<(), DropReason> {
     match packet.role {
         Role::Opens | Role::Continues => track(kernel, packet, zone),
@@ -138,7 +138,7 @@ pub(crate) fn decide<K: Kernel>(
 
 /// Decides about a packet of a connection, and remembers it.
 #[inline(never)]
-fn track<K: Kernel>(kernel: &mut K, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
+fn track<K: Kernel>(kernel: &mut K, packet: &Packet, zone: &CtZone) -> Result<(), DropReason> {
     let key = key_of(packet, zone);
     if let Some(number) = kernel.ct_find(&key)
         && let Some(slot) = kernel.ct_slot(number)
@@ -165,7 +165,7 @@ fn track<K: Kernel>(kernel: &mut K, packet: &Packet, zone: &Zone) -> Result<(), 
 
 /// The connection as the port sees it.
 #[inline(always)]
-fn key_of(packet: &Packet, zone: &Zone) -> CtKey {
+fn key_of(packet: &Packet, zone: &CtZone) -> CtKey {
     let mut key = CtKey { port: zone.port, protocol: packet.protocol, ..CtKey::default() };
     match zone.direction {
         Direction::FromPort => {
@@ -187,7 +187,7 @@ fn key_of(packet: &Packet, zone: &Zone) -> CtKey {
 /// Whether the slot holds this connection and it has not expired.
 #[inline(always)]
 pub(crate) fn is_live(slot: &CtSlot, key: &CtKey, now_ns: u64) -> bool {
-    slot.state != State::Taken as u8 && slot.key.same(key) && !is_expired(slot, now_ns)
+    slot.state != CtState::Taken as u8 && slot.key.same(key) && !is_expired(slot, now_ns)
 }
 
 /// Whether the slot is free or its connection has been idle for too long. Of a slot that a CPU
@@ -196,7 +196,7 @@ pub(crate) fn is_live(slot: &CtSlot, key: &CtKey, now_ns: u64) -> bool {
 /// The clocks of two CPUs may differ by a tick: a packet "from the future" is not idle.
 #[inline(always)]
 pub(crate) fn is_expired(slot: &CtSlot, now_ns: u64) -> bool {
-    if slot.state == State::Free as u8 {
+    if slot.state == CtState::Free as u8 {
         return true;
     }
     let deadline = slot.last_seen_ns.wrapping_add(timeout_ns(slot.key.protocol, slot.state));
@@ -206,11 +206,11 @@ pub(crate) fn is_expired(slot: &CtSlot, now_ns: u64) -> bool {
 /// How long a connection may be idle.
 #[inline(always)]
 fn timeout_ns(protocol: u8, state: u8) -> u64 {
-    let opening = state == State::Opening as u8;
+    let opening = state == CtState::Opening as u8;
     match protocol {
         TCP if opening => TCP_OPENING_NS,
-        TCP if state == State::Closed as u8 => TCP_CLOSED_NS,
-        TCP if state >= State::Closing as u8 => TCP_CLOSING_NS,
+        TCP if state == CtState::Closed as u8 => TCP_CLOSED_NS,
+        TCP if state >= CtState::Closing as u8 => TCP_CLOSING_NS,
         TCP => TCP_ESTABLISHED_NS,
         crate::parse::UDP if opening => UDP_OPENING_NS,
         crate::parse::UDP => UDP_ESTABLISHED_NS,
@@ -221,8 +221,8 @@ fn timeout_ns(protocol: u8, state: u8) -> u64 {
 
 /// A packet of a connection that has an entry.
 #[inline(always)]
-fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), DropReason> {
-    let reopens = slot.state >= State::Closing as u8
+fn established(slot: &mut CtSlot, packet: &Packet, zone: &CtZone) -> Result<(), DropReason> {
+    let reopens = slot.state >= CtState::Closing as u8
         && packet.flags & (SYN | ACK | FIN | RST) == SYN
         && packet.protocol == TCP;
     if reopens {
@@ -233,7 +233,7 @@ fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), Dr
         }
         slot.initiator = zone.direction as u8;
         slot.source_net = zone.source_net;
-        slot.state = State::Opening as u8;
+        slot.state = CtState::Opening as u8;
         slot.allowed = 1;
         slot.generation = zone.generation;
     }
@@ -262,27 +262,27 @@ fn established(slot: &mut CtSlot, packet: &Packet, zone: &Zone) -> Result<(), Dr
 #[inline(always)]
 fn next_state(state: u8, packet: &Packet, by_initiator: bool) -> u8 {
     if packet.protocol == TCP && packet.flags & RST != 0 {
-        return State::Closed as u8;
+        return CtState::Closed as u8;
     }
     if packet.protocol == TCP && packet.flags & FIN != 0 {
         let (own, other) = match by_initiator {
-            true => (State::Closing as u8, State::Answering as u8),
-            false => (State::Answering as u8, State::Closing as u8),
+            true => (CtState::Closing as u8, CtState::Answering as u8),
+            false => (CtState::Answering as u8, CtState::Closing as u8),
         };
-        return if state == other || state == State::Closed as u8 {
-            State::Closed as u8
+        return if state == other || state == CtState::Closed as u8 {
+            CtState::Closed as u8
         } else {
             own
         };
     }
-    if state == State::Opening as u8 && !by_initiator {
-        return State::Established as u8;
+    if state == CtState::Opening as u8 && !by_initiator {
+        return CtState::Established as u8;
     }
     state
 }
 
 #[inline(always)]
-fn question(direction: Direction, source_net: u32, zone: &Zone) -> Question {
+fn question(direction: Direction, source_net: u32, zone: &CtZone) -> Question {
     Question { direction, net: zone.net, source_net }
 }
 
@@ -300,16 +300,16 @@ mod tests {
 
     #[test]
     fn every_state_has_a_name_of_its_own() {
-        let names = (0..=u8::MAX).map_while(State::from_number).map(State::name);
+        let names = (0..=u8::MAX).map_while(CtState::from_number).map(CtState::name);
         let names: std::collections::BTreeSet<&str> = names.collect();
-        assert_eq!(names.len(), State::ALL.len(), "{names:?}");
+        assert_eq!(names.len(), CtState::ALL.len(), "{names:?}");
         assert!(names.contains("answering") && names.contains("closed"));
     }
 
     #[test]
     fn a_tcp_connection_is_closed_by_both_ends_or_by_one_that_aborts() {
-        use State::{Answering, Closed, Closing, Established, Opening};
-        let after = |state: State, flags: u8, by_initiator| {
+        use CtState::{Answering, Closed, Closing, Established, Opening};
+        let after = |state: CtState, flags: u8, by_initiator| {
             let packet = Packet { protocol: TCP, flags, ..Packet::default() };
             next_state(state as u8, &packet, by_initiator)
         };

@@ -3,7 +3,7 @@
 //! The network of a frame is the network of its port or of its tunnel, never anything in the
 //! frame. A frame never goes back where it came from.
 
-use crate::conntrack::Zone;
+use crate::conntrack::CtZone;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
 use crate::parse::Packet;
@@ -69,8 +69,8 @@ pub(crate) fn tunnel<K: Kernel>(kernel: &K) -> Result<Port, DropReason> {
 
 /// The side of `port` on which a packet from `source_net` is decided.
 #[inline(always)]
-pub(crate) fn zone(meta: &Meta, port: &Port, direction: Direction, source_net: u32) -> Zone {
-    Zone {
+pub(crate) fn zone(meta: &Meta, port: &Port, direction: Direction, source_net: u32) -> CtZone {
+    CtZone {
         now_ns: meta.now_ns,
         port: port.number,
         net: port.net,

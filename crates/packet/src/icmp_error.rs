@@ -6,7 +6,7 @@
 //! quote are not walked, such an error counts as unrelated. Sources: RFC 792, RFC 4443.
 
 use crate::addr::Addr;
-use crate::conntrack::{Zone, is_live};
+use crate::conntrack::{CtZone, is_live};
 use crate::kernel::{Direction, Kernel};
 use crate::maps::CtKey;
 use crate::parse::{ICMP, ICMPV6, Packet, TCP, UDP};
@@ -20,7 +20,7 @@ const ERROR_BYTES: u32 = 8;
 pub(crate) fn related<K: Kernel>(
     kernel: &mut K,
     packet: &Packet,
-    zone: &Zone,
+    zone: &CtZone,
 ) -> Result<(), DropReason> {
     let mut key = CtKey { port: zone.port, ..CtKey::default() };
     let quote = packet.l4 + ERROR_BYTES;

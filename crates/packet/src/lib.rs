@@ -37,7 +37,7 @@ pub mod vectors;
 
 pub use addr::{Addr, Mac};
 pub use conntrack::{
-    ICMP_NS, OTHER_NS, State, TCP_CLOSED_NS, TCP_CLOSING_NS, TCP_ESTABLISHED_NS, TCP_OPENING_NS,
+    CtState, ICMP_NS, OTHER_NS, TCP_CLOSED_NS, TCP_CLOSING_NS, TCP_ESTABLISHED_NS, TCP_OPENING_NS,
     UDP_ESTABLISHED_NS, UDP_OPENING_NS,
 };
 pub use entry::{from_port, from_tunnel, to_port};

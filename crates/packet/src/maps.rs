@@ -130,7 +130,7 @@ plain! {
         pub last_seen_ns: u64,
         /// The connection. A reader that followed `ct` here compares it: the slot may be reused.
         pub key: CtKey,
-        /// A `conntrack::State` number; 0 is a free slot.
+        /// A `conntrack::CtState` number; 0 is a free slot.
         pub state: u8,
         /// A [`crate::Direction`] number: which end opened it.
         pub initiator: u8,

@@ -13,14 +13,14 @@
 //!
 //! Why two CPUs do no harm: a slot changes hands by a compare and swap of [`CtSlot::word`], in
 //! which `turn` counts the hands, so of two CPUs that saw the same slot one gets it. It is
-//! [`State::Taken`] until it is filled; nobody follows a link to it or thinks it expired. The
+//! [`CtState::Taken`] until it is filled; nobody follows a link to it or thinks it expired. The
 //! same key may be inserted twice at once: one slot stays without a link and expires, and a
 //! reader that follows a stale link compares the key. Unlinking checks that the key still leads
 //! to the slot; the gap between check and delete may cost a new connection its link, which its
 //! next packet makes again. Two CPUs that insert for one port at once may go over its budget by
 //! one each. User space recounts (`DataPlane::recount_connections`), should a use count drift.
 
-use crate::conntrack::{State, Zone, is_expired};
+use crate::conntrack::{CtState, CtZone, is_expired};
 use crate::kernel::{Direction, Kernel};
 use crate::maps::CtKey;
 use crate::reason::DropReason;
@@ -35,7 +35,11 @@ const NOBODY: u32 = 0;
 
 /// Takes a slot for a connection that the policy has allowed.
 #[inline(never)]
-pub(crate) fn open<K: Kernel>(kernel: &mut K, key: &CtKey, zone: &Zone) -> Result<(), DropReason> {
+pub(crate) fn open<K: Kernel>(
+    kernel: &mut K,
+    key: &CtKey,
+    zone: &CtZone,
+) -> Result<(), DropReason> {
     let slots = match kernel.config() {
         Some(config) if config.conntrack_slots != 0 => config.conntrack_slots,
         _ => return Err(DropReason::ConntrackFull),
@@ -58,7 +62,7 @@ pub(crate) fn open<K: Kernel>(kernel: &mut K, key: &CtKey, zone: &Zone) -> Resul
     slot.source_net = zone.source_net;
     let taken = slot.word();
     let [_, _, _, turn] = taken.to_ne_bytes();
-    let opened = u32::from_ne_bytes([State::Opening as u8, zone.direction as u8, 1, turn]);
+    let opened = u32::from_ne_bytes([CtState::Opening as u8, zone.direction as u8, 1, turn]);
     // The swap is a barrier: whoever sees the connection sees all of it.
     if !kernel.ct_swap(number, taken, opened) {
         return Err(DropReason::ConntrackFull);
@@ -74,7 +78,7 @@ pub(crate) fn open<K: Kernel>(kernel: &mut K, key: &CtKey, zone: &Zone) -> Resul
 /// Most connections that the port may have for one more in this direction. The last eighth is for
 /// those that it opens itself: others can open as many as they like and not shut it in.
 #[inline(always)]
-fn budget(zone: &Zone) -> i64 {
+fn budget(zone: &CtZone) -> i64 {
     let budget = match zone.direction {
         Direction::FromPort => zone.budget,
         Direction::ToPort => zone.budget - zone.budget / 8,
@@ -108,13 +112,13 @@ fn claim<K: Kernel>(kernel: &mut K, mut walk: Walk, now_ns: u64) -> Option<u32> 
 
 /// Frees the first expired or closed slot of the port on the walk.
 #[inline(always)]
-fn sweep<K: Kernel>(kernel: &mut K, mut walk: Walk, zone: &Zone) {
+fn sweep<K: Kernel>(kernel: &mut K, mut walk: Walk, zone: &CtZone) {
     let mut steps = 0;
     while steps < SWEEP {
         let number = walk.number();
         let Some(slot) = kernel.ct_slot(number) else { return };
-        let own = slot.state != State::Free as u8 && slot.key.port == zone.port;
-        if own && (slot.state == State::Closed as u8 || is_expired(slot, zone.now_ns)) {
+        let own = slot.state != CtState::Free as u8 && slot.key.port == zone.port;
+        if own && (slot.state == CtState::Closed as u8 || is_expired(slot, zone.now_ns)) {
             if take(kernel, number, zone.port, zone.now_ns)
                 && let Some(slot) = kernel.ct_slot(number)
             {
@@ -137,10 +141,10 @@ fn take<K: Kernel>(kernel: &mut K, number: u32, own: u32, now_ns: u64) -> bool {
     // Looked up again, so that the word is the older: whatever changes from here on spoils it.
     let Some(slot) = kernel.ct_slot(number) else { return false };
     let key = slot.key;
-    let closed = slot.state == State::Closed as u8 && key.port == own;
+    let closed = slot.state == CtState::Closed as u8 && key.port == own;
     let expired = is_expired(slot, now_ns);
     let [state, ..] = seen.to_ne_bytes();
-    if state == State::Taken as u8 {
+    if state == CtState::Taken as u8 {
         return false;
     }
     if !closed && !expired && kernel.ct_used(key.port).is_some() {
@@ -156,7 +160,7 @@ fn take_seen<K: Kernel>(kernel: &mut K, (number, seen): (u32, u32), key: &CtKey)
         return false;
     }
     let [state, ..] = seen.to_ne_bytes();
-    if state != State::Free as u8 {
+    if state != CtState::Free as u8 {
         if kernel.ct_find(key) == Some(number) {
             kernel.ct_unlink(key);
         }
@@ -169,14 +173,14 @@ fn take_seen<K: Kernel>(kernel: &mut K, (number, seen): (u32, u32), key: &CtKey)
 #[inline(always)]
 fn taken_from(seen: u32) -> u32 {
     let [_, _, _, turn] = seen.to_ne_bytes();
-    u32::from_ne_bytes([State::Taken as u8, 0, 0, turn.wrapping_add(1)])
+    u32::from_ne_bytes([CtState::Taken as u8, 0, 0, turn.wrapping_add(1)])
 }
 
 /// Frees a slot that is ours.
 #[inline(always)]
 fn free<K: Kernel>(kernel: &mut K, number: u32, own: u32) {
     let [_, _, _, turn] = own.to_ne_bytes();
-    kernel.ct_swap(number, own, u32::from_ne_bytes([State::Free as u8, 0, 0, turn]));
+    kernel.ct_swap(number, own, u32::from_ne_bytes([CtState::Free as u8, 0, 0, turn]));
 }
 
 /// A way through a table of at least one slot, each step as good as drawn by lot. Steps of one
@@ -245,9 +249,9 @@ mod tests {
 
     const NOW: u64 = 1_000_000_000_000;
 
-    fn zone(port: u32, budget: u32) -> Zone {
+    fn zone(port: u32, budget: u32) -> CtZone {
         let direction = Direction::FromPort;
-        Zone { now_ns: NOW, port, net: 1, source_net: 1, generation: 1, budget, direction }
+        CtZone { now_ns: NOW, port, net: 1, source_net: 1, generation: 1, budget, direction }
     }
 
     fn key(port: u32, local_port: u16) -> CtKey {

@@ -20,7 +20,7 @@ use crate::{
 /// Most keys that one transaction may write.
 pub(crate) const MAX_WRITES: usize = 10_000;
 
-/// A caller's closure with whatever it returns, so that a queue can hold them all.
+/// A caller's closure with its result, whatever the type, so that one queue can hold them all.
 pub(crate) trait Work<R: Row>: Send {
     /// Runs the closure; says whether what it did counts.
     fn run(&mut self, tx: &mut Tx<R>) -> bool;
@@ -31,13 +31,13 @@ pub(crate) trait Work<R: Row>: Send {
 }
 
 /// The one [`Work`]: a closure, its last result and the way back to its caller.
-pub(crate) struct Call<T, F, A> {
+pub(crate) struct Submitted<T, F, A> {
     pub(crate) work: F,
     pub(crate) result: Option<Result<T>>,
     pub(crate) reply: A,
 }
 
-impl<R, T, F, A> Work<R> for Call<T, F, A>
+impl<R, T, F, A> Work<R> for Submitted<T, F, A>
 where
     R: Row,
     T: Send,
@@ -159,7 +159,8 @@ pub(crate) fn rebase<R: Row>(
     let mut moved = Vec::with_capacity(batch.len());
     for mut slot in batch {
         let before = slot.marks();
-        // A claim that is taken by now has been touched: the second question is a safeguard.
+        // Every claim that was taken meanwhile is among the marks; that `reapply` may be refused as
+        // well is a safeguard.
         if dirty.meets(&slot.touched) || slot.reapply(&head).is_err() {
             dirty.add(before);
             slot = Slot::run(slot.work, &head);

@@ -1,7 +1,7 @@
 //! Who holds which claim, and which claims of a sequence are held without a gap.
 //!
-//! Of two or more claims that follow one another, the first and the last are kept as a run: the
-//! first free claim is found by one look at a run, however many addresses of a network are in use.
+//! Of two or more consecutive claims, the first and the last are kept as a run. So the first free
+//! claim is found by one look at a run, however many addresses of a network are in use.
 
 use std::fmt::Debug;
 

@@ -29,7 +29,7 @@ pub enum Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Index<K> {
     fields: Arc<Fields<K>>,
-    bags: OrdMap<Place, Bag>,
+    bags: OrdMap<IndexKey, Bag>,
 }
 
 /// The numbers of fields. A number says nothing about order, and differs between two states.
@@ -43,7 +43,7 @@ struct Fields<K> {
 /// the alignment of its numbers. The value is first, so that all fields that point at one row are
 /// neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum IndexKey {
     Fixed { bytes: [u8; 16], shape: Shape, field: u16 },
     Text { text: Arc<str>, field: u16 },
 }
@@ -112,7 +112,7 @@ impl<K: Copy + Ord> Index<K> {
 
     /// Every row that points at `to`, by table, field and id.
     pub(crate) fn pointing(&self, to: Uuid) -> impl Iterator<Item = (K, &'static str, Uuid)> {
-        let place = |field| Place::new(&Key::Uuid(to), field);
+        let place = |field| IndexKey::new(&Key::Uuid(to), field);
         let found = self.bags.range(place(0)..=place(u16::MAX));
         let mut found: Vec<((K, &'static str), &Bag)> = found
             .map(|(place, bag)| (self.fields.names[usize::from(place.field())], bag))
@@ -126,11 +126,11 @@ impl<K: Copy + Ord> Index<K> {
     fn bag(&self, kind: K, field: &str, key: &Key) -> Option<&Bag> {
         let numbers: &BTreeMap<(K, &str), u16> = &self.fields.numbers;
         let number = numbers.get(&(kind, field))?;
-        self.bags.get(&Place::new(key, *number))
+        self.bags.get(&IndexKey::new(key, *number))
     }
 
     fn insert(&mut self, kind: K, field: &'static str, key: &Key, id: Uuid) {
-        let place = Place::new(key, self.number(kind, field));
+        let place = IndexKey::new(key, self.number(kind, field));
         // Most values have one row: for those, this is the only way down the tree.
         if let Some(mut bag) = self.bags.insert(place.clone(), Bag::One(id)) {
             bag.insert(id);
@@ -139,7 +139,7 @@ impl<K: Copy + Ord> Index<K> {
     }
 
     fn remove(&mut self, kind: K, field: &'static str, key: &Key, id: Uuid) {
-        let place = Place::new(key, self.number(kind, field));
+        let place = IndexKey::new(key, self.number(kind, field));
         if self.bags.get_mut(&place).is_some_and(|bag| bag.remove(id) == Left::Nothing) {
             self.bags.remove(&place);
         }
@@ -157,11 +157,11 @@ impl<K: Copy + Ord> Index<K> {
     }
 }
 
-impl Place {
+impl IndexKey {
     fn new(key: &Key, field: u16) -> Self {
         let fixed = |shape, number: u128| {
             let bytes = number.to_be_bytes();
-            Place::Fixed { bytes, shape, field }
+            IndexKey::Fixed { bytes, shape, field }
         };
         match key {
             Key::Uuid(id) => fixed(Shape::Uuid, id.as_u128()),
@@ -170,13 +170,13 @@ impl Place {
             Key::Mac([a, b, c, d, e, f]) => {
                 fixed(Shape::Mac, u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]).into())
             }
-            Key::Text(text) => Place::Text { text: Arc::clone(text), field },
+            Key::Text(text) => IndexKey::Text { text: Arc::clone(text), field },
         }
     }
 
     fn field(&self) -> u16 {
         match self {
-            Place::Fixed { field, .. } | Place::Text { field, .. } => *field,
+            IndexKey::Fixed { field, .. } | IndexKey::Text { field, .. } => *field,
         }
     }
 }
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_as_lean_as_it_says() {
-        assert_eq!(size_of::<(Place, Bag)>(), 48);
+        assert_eq!(size_of::<(IndexKey, Bag)>(), 48);
     }
 
     fn key() -> impl Strategy<Value = Key> {

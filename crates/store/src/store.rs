@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 
 use crate::{
     Engine, Memory, Row, Snapshot, Tx, Watch,
-    batch::{Call, Work},
+    batch::{Submitted, Work},
     watch::Shared,
     writer::{Job, Writer, load},
 };
 
 /// How many transactions may wait for the writer thread. When there are more, new ones are refused
-/// at once: a caller that is told to come back is better off than one in an endless queue.
+/// at once, so that callers do not wait without end.
 pub const QUEUE_CAPACITY: usize = 4096;
 
 /// A handle on a store; a clone is another one. When the last handle is dropped, the transactions
@@ -142,7 +142,7 @@ impl<R: Row> Store<R> {
         F: FnMut(&mut Tx<R>) -> Result<T> + Send + 'static,
         A: FnOnce(Result<Committed<T>>) + Send + 'static,
     {
-        let work: Box<dyn Work<R>> = Box::new(Call { work, result: None, reply });
+        let work: Box<dyn Work<R>> = Box::new(Submitted { work, result: None, reply });
         self.send(Job::Transact(work))
     }
 

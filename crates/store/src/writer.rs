@@ -222,7 +222,7 @@ pub(crate) fn load<R: Row>(engine: &mut dyn Engine) -> Result<State<R>> {
     Ok(state)
 }
 
-/// The engine's own hint is what helps the caller: it comes first.
+/// The hint of the engine comes first: it is the one that helps the caller.
 fn unknown(error: Error) -> Error {
     let message = format!("{}; the change may have happened nevertheless", error.message);
     let look = "look before you try again";

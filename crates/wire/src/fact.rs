@@ -1,6 +1,6 @@
-//! What the data plane of a host must hold, said without anything that only the host knows (an
-//! interface index): the server computes these facts from objects, the agent from what it read
-//! back from the kernel's maps, and the two digests must be equal.
+//! What the data plane of a host must hold, without anything that only the host knows, such as an
+//! interface index. The server computes these facts from objects. The agent computes them from what
+//! it reads back from the kernel's maps. The two digests must be equal.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -129,7 +129,7 @@ pub fn digest(facts: &BTreeSet<Fact>) -> SetDigest {
 ///
 /// Only the facts about VTEPs may come from several objects, and only those are counted: claims
 /// make ports, MACs and addresses unique in their network. Objects that break this rule give a
-/// digest that no host can reach, which is the alarm that they deserve.
+/// digest that no host can reach, so the mistake shows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FactDigest {
     digest: SetDigest,

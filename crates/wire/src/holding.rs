@@ -87,8 +87,8 @@ impl Holding {
         }
     }
 
-    /// Changes the facts by those that come and go with `object`, which is not among the objects
-    /// itself while this is called: its own, or for a network those of its members.
+    /// Adds or takes out the facts of `object`: its own or, for a network, those of its members.
+    /// Call it while `object` is not among the objects.
     fn count(&mut self, object: &Object, change: fn(&mut FactDigest, &Object, &Network)) {
         if let Object::Network(network) = object {
             let keys = self.members.get(&network.uuid).into_iter().flatten();

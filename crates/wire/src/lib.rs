@@ -40,7 +40,7 @@ pub const PART_BYTES: usize = 512 * 1024;
 /// Longest message that either end accepts, in bytes; gRPC's own default.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How often an agent says something when it has nothing to say.
+/// How often an agent that has nothing to report sends a message all the same.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long an agent may be silent before the server takes it for dead: three heartbeats.

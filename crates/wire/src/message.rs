@@ -61,8 +61,9 @@ pub struct Hello {
 pub struct Report {
     /// The objects that were applied last are those of this revision.
     pub revision: u64,
-    /// All of it is durable and was worked on: what is not in `failed` is as it must be. `false`
-    /// says that the host as a whole is in trouble, and acknowledges nothing.
+    /// All of it is durable and was applied as far as possible: what is not in `failed` is as it
+    /// must be. `false` says that the host as a whole is in trouble; such a report confirms
+    /// nothing.
     pub processed: bool,
     /// The digests of these objects.
     pub digests: TableDigests,

@@ -40,7 +40,7 @@ impl Versions {
     #[must_use]
     pub fn can_hold(&self, object: &Object) -> bool {
         let version = self.of(object.key().table);
-        // Most agents are not older: what an object needs is then not asked for.
+        // Most agents are not older, so the version that the object needs is seldom asked for.
         version >= object.key().table.version() || object.needs() <= version
     }
 

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Seats {
     seats_max: usize,
     per_source_max: usize,
-    table: Mutex<Table>,
+    table: Mutex<SeatTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct SeatTable {
     taken: BTreeMap<u64, Taken>,
     /// Those that wait, by the moment since when.
     waiting: BTreeSet<(u64, u64)>,
@@ -91,13 +91,13 @@ impl Seats {
         self.lock().free_one()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, SeatTable> {
         // Nothing in here panics between two changes that belong together.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
+impl SeatTable {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last

@@ -1,6 +1,6 @@
 //! Keeps the table of jobs right and small: writes successes down, forgets what is long over.
 //!
-//! A sweep looks at the jobs that are open and at those whose time is over, never at all.
+//! A sweep looks at the jobs that are open and at those whose time is over, not at all of them.
 
 use std::collections::BTreeSet;
 
@@ -83,8 +83,9 @@ impl Jobs {
     }
 }
 
-/// The jobs to forget: those whose time is over, and beyond `keep` the oldest that are over at all.
-/// One that is not is never forgotten, its caller would be told that it never was.
+/// The jobs to forget: those whose time is over and, beyond `keep`, the oldest that have ended. A
+/// job that has not ended is never forgotten, because its caller would be told that there is no
+/// such job.
 fn forgotten(
     kept: &BTreeSet<(Timestamp, Uuid)>,
     is_open: impl Fn(&Uuid) -> bool,

@@ -1,9 +1,9 @@
 //! How a query is answered: where its candidates come from, and what is left to check of each.
 //!
-//! Every condition that an index answers offers its holders, the owner and the type of the face
-//! are such conditions too. The smallest offer gives the candidates, the other conditions are
-//! checked on each. What an offer holds meets its condition exactly, so that a query with a single
-//! indexed condition is counted without looking at a record.
+//! For every condition that an index can answer, the index tells how many resources meet it. The
+//! owner and the type of the face are such conditions, too. The condition with the fewest gives the
+//! candidates; the others are checked on each candidate. An index gives exactly those that meet its
+//! condition, so a query with a single indexed condition is counted without looking at a record.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::inventory::Entry;
 
-/// So few candidates are checked one by one: cheaper than to look for fewer.
+/// Up to so many candidates are checked one by one: that is cheaper than looking for a smaller set.
 const FEW: u64 = 64;
 
 /// Where candidates come from.
@@ -161,7 +161,7 @@ impl<'q> Plan<'q> {
     }
 }
 
-/// What a query asks for without saying so.
+/// The conditions that follow from the caller and the face.
 fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
     let offer = |kind: Kind, field: &'static str, key: Key| {
         let count = search.view.snapshot().count(kind, field, &key);

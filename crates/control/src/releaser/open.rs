@@ -1,8 +1,8 @@
 //! The releases that are open, and what each of them waits for. No I/O.
 //!
-//! A release that waits is filed under one host that it waits for, and looked at again only when
-//! that host has reported or is gone. So a pass costs the hosts that something waits for, and what
-//! became due; it never walks all releases.
+//! A release that waits is filed under one of the hosts that it waits for. It is looked at again
+//! when that host has reported or is gone. So the work of a pass grows with the number of those
+//! hosts and of the releases that became due, not with the number of all releases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +34,7 @@ pub(super) struct Open {
     waiting: BTreeMap<Wait, BTreeSet<Uuid>>,
     /// How often each host had reported when releases were filed under it.
     heard: BTreeMap<Id<Host>, u64>,
-    /// The hosts that releases name, by object: what an earlier life of the server knew.
+    /// The hosts that releases name, by object: an earlier run of the server wrote them down.
     named: BTreeMap<Uuid, BTreeMap<Id<Host>, usize>>,
     /// Those whose hosts are not written down, the oldest first.
     unnamed: BTreeSet<(Instant, Uuid)>,
@@ -46,7 +46,7 @@ struct Known {
     /// A revision that includes it.
     revision: u64,
     seen: Instant,
-    /// It is of an earlier life of the server.
+    /// An earlier run of the server made it.
     inherited: bool,
     wait: Option<Wait>,
 }
@@ -61,7 +61,8 @@ enum Wait {
 }
 
 impl Open {
-    /// Takes all releases there are. Those that are there at first are of an earlier life.
+    /// Takes all releases there are. Those of the first snapshot were made by an earlier run of the
+    /// server.
     pub(super) fn start_over(
         &mut self,
         releases: impl Iterator<Item = Release>,
@@ -102,7 +103,8 @@ impl Open {
 
     /// Forgets a release.
     pub(super) fn remove(&mut self, uuid: Uuid) {
-        // Others that waited for a host that it named wait for that host to report.
+        // Releases that waited for a host because this one named it are looked at when that host
+        // reports.
         drop(self.take_out(uuid));
     }
 
@@ -137,8 +139,8 @@ impl Open {
         }
     }
 
-    /// The releases that no host stands in the way of any more. They are told again until they are
-    /// removed: a transaction may fail.
+    /// The releases that wait for no host any more. Each is given again by later calls until it is
+    /// removed, because the transaction that deletes it may fail.
     pub(super) fn due(&mut self, board: &Board, hosts: &impl Hosts) -> Vec<Release> {
         self.wake(board, hosts);
         let mut due = Vec::new();
@@ -201,7 +203,7 @@ impl Open {
         let told = objects.iter().filter_map(|object| self.named.get(object));
         let told = told.flat_map(|hosts| hosts.keys().copied());
         let own = known.release.hosts.iter().flatten().copied();
-        // Nobody knows who was told of it: it may have been any.
+        // It is not known which hosts were told of it: it may have been any.
         let is_unknown = known.inherited || known.revision <= board.first;
         let is_unknown = is_unknown && known.release.hosts.is_none();
         let any = is_unknown.then(|| hosts.enrolled()).into_iter().flatten();
@@ -228,7 +230,8 @@ impl Open {
         old.filter_map(|(_, uuid)| {
             let known = self.releases.get(uuid)?;
             let hosts: BTreeSet<Id<Host>> = self.in_the_way(known, board, hosts).collect();
-            // It is known only then; and one that waits for nobody is being given up.
+            // Before that revision is compiled the hosts are not known. A release that waits for no
+            // host is being deleted.
             let is_known = board.revision >= known.revision && !hosts.is_empty();
             is_known.then(|| (*uuid, hosts.into_iter().collect()))
         })

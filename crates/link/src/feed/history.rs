@@ -38,10 +38,11 @@ impl History {
         }
     }
 
-    /// Forgets all changes: what a host holds now was reached by another way.
+    /// Forgets all changes, because what a host must hold was changed in a way that they do not
+    /// describe.
     pub(super) fn clear(&mut self) {
         (self.changes, self.objects) = (VecDeque::new(), 0);
-        // Whoever had all until now does not have this.
+        // A session that has all changes up to now lacks this one.
         self.end += 1;
     }
 

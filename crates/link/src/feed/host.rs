@@ -32,7 +32,7 @@ use super::{
 pub(super) struct HostFeed {
     /// What the host is to hold, as far as its agent can.
     holding: Holding,
-    /// What its agent is too old to hold.
+    /// Objects that the agent is too old to hold.
     withheld: OrdMap<ObjectKey, Arc<Object>>,
     /// What its agent knows; until one connects, all that this release does.
     versions: Versions,
@@ -97,8 +97,8 @@ impl Session {
 }
 
 impl HostFeed {
-    /// Takes what the host is to hold when the server starts. It was told of all that by an
-    /// earlier life of the server, or was not: it says so itself.
+    /// Takes what the host is to hold when the server starts. It is not known whether an earlier
+    /// run of the server told the host all of it; the host says so itself.
     pub(super) fn load(&mut self, host: Id<Host>, delta: HostDelta) {
         drop(self.hold(host, delta));
         // A session that was open before had nothing to compare with.
@@ -190,7 +190,7 @@ impl HostFeed {
         self.status.connected = true;
         self.status.heard += 1;
         self.status.refused = None;
-        // Its machine may have started anew: only what it says from now on counts.
+        // The host may have rebooted: only reports on this stream count.
         self.status.agrees = false;
     }
 
@@ -214,9 +214,9 @@ impl HostFeed {
         self.history.clear();
     }
 
-    /// Whether the host may be told what this store has. Not if it was told more, or by another
-    /// store: then the database was put in the place of a newer one, and what was made meanwhile
-    /// would be destroyed.
+    /// Whether the host may be told what this store has. Not if it was told a later revision, or
+    /// was told by another store: then this database has replaced a newer one, and what was made
+    /// meanwhile would be destroyed on the host.
     pub(super) fn is_told_by(&mut self, host: Id<Host>, origin: &Origin) -> bool {
         if self.told || origin.accept_older {
             return true;
@@ -277,7 +277,8 @@ impl HostFeed {
         if sent.digests != report.digests {
             tracing::warn!(%host, revision = report.revision, "host holds other objects");
             if session.mended {
-                // Snapshots cost the server more than reports cost an agent that lies.
+                // A second disagreement ends the stream: a snapshot costs the server more than a
+                // false report costs an agent.
                 session.over.cancel();
             } else if session.sent.len() == 1 {
                 (session.next, session.mended) = (None, true);
@@ -301,24 +302,25 @@ impl HostFeed {
         let processed = processed && told.is_some();
         let told = told.unwrap_or_default();
         self.status.agrees = agrees && processed;
-        // A host speaks for what it was given, and for nothing else.
+        // What a host says of objects that it was not given is ignored.
         let runs = [Table::Instance, Table::Port];
         self.status.up = up.into_iter().filter(|uuid| self.holds(&runs, *uuid)).collect();
         if processed {
             self.settle(revision);
             self.status.failed = told;
-            // A report about an older state does not say what was forgotten.
+            // A report about an older state says nothing of the pending objects that were
+            // forgotten.
             self.status.confirmed |= revision >= self.status.forgot;
             self.status.heard += 1;
         } else {
-            // Nothing is in force: what was known to fail may still.
+            // The report confirms nothing, so earlier failures may still hold.
             self.status.failed = told.union(std::mem::take(&mut self.status.failed));
         }
         self.status != before
     }
 
-    /// What a report says of failures, as far as it is the host's to say, with what is withheld;
-    /// `None` if it speaks of too much that it was never given.
+    /// The failures in a report that are about this host or its objects, with those of withheld
+    /// objects. `None` if the report names too many objects that the host was never given.
     fn own_failures(
         &self,
         host: Id<Host>,

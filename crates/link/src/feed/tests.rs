@@ -216,7 +216,7 @@ fn a_second_session_replaces_the_first() {
 }
 
 #[test]
-fn the_watermark_passes_revisions_that_do_not_concern_the_host() {
+fn the_confirmed_revision_passes_those_that_do_not_concern_the_host() {
     let (mut feed, mut agent, ticket) = told();
     assert_eq!(confirmed(&feed, 1), 0, "sent is not acknowledged");
     feed.apply(6, BTreeMap::new());

@@ -254,7 +254,7 @@ impl HostUnderTest {
     pub(crate) async fn kernel_is(
         &self,
         what: &str,
-        holds: impl Fn(&agent::memory::State) -> bool,
+        holds: impl Fn(&agent::memory::MemoryState) -> bool,
     ) {
         let reached = async {
             while !holds(&self.kernel.state()) {

@@ -7,7 +7,7 @@ use super::world::{
 use super::{CONNTRACK_SLOTS, Memory, Vector};
 use crate::slots::Walk;
 use crate::{
-    CtSlot, DropReason, PortKey, SWEEP, State, TCP_CLOSED_NS, TCP_ESTABLISHED_NS, TRIES,
+    CtSlot, CtState, DropReason, PortKey, SWEEP, TCP_CLOSED_NS, TCP_ESTABLISHED_NS, TRIES,
     UDP_ESTABLISHED_NS, UDP_OPENING_NS,
 };
 
@@ -60,19 +60,19 @@ fn closed(memory: &mut Memory) {
 }
 
 fn lifecycle_vectors() -> Vec<Vector> {
+    use CtState::{Answering, Closed, Closing, Established, Opening};
     use DropReason as Why;
-    use State::{Answering, Closed, Closing, Established, Opening};
-    let tcp = |state: State| CtSlot { state: state as u8, ..tcp_slot() };
+    let tcp = |state: CtState| CtSlot { state: state as u8, ..tcp_slot() };
     let echo = connection((A.v4, 7), (R.v4, 7), 1);
     let reply = Ip::new(R.v4, A.v4, 1, icmp(0, 0, [0, 7, 0, 1], &[0; 8]));
-    let inwards = |name, flags, before: State, after: State| {
+    let inwards = |name, flags, before: CtState, after: CtState| {
         tcp_to_a(name, flags)
             .with(|memory| memory.put_connection(3, tcp(before)))
             .with(closed)
             .leaves(&[now(tcp_slot(), after)])
             .reaches_a()
     };
-    let outwards = |name, flags, before: State, after: State| {
+    let outwards = |name, flags, before: CtState, after: CtState| {
         tcp_from_a(name, flags)
             .with(|memory| memory.put_connection(3, tcp(before)))
             .leaves(&[now(tcp_slot(), after)])
@@ -89,7 +89,7 @@ fn lifecycle_vectors() -> Vec<Vector> {
         inwards("rst ends an established connection", RST, Established, Closed),
         outwards("syn reopens a closing connection", SYN, Closing, Opening),
         tcp_to_a("a link to a slot that another cpu has taken leads nowhere", ACK)
-            .with(|memory| memory.put_connection(3, tcp(State::Taken)))
+            .with(|memory| memory.put_connection(3, tcp(CtState::Taken)))
             .with(closed)
             .dropped(A_NUMBER, Why::PolicyDenied),
         tcp_from_a("ack opens a connection that the table lost", ACK)
@@ -114,20 +114,20 @@ fn lifecycle_vectors() -> Vec<Vector> {
 
 /// A new SYN on the ports of a connection that is over.
 fn reopening_vectors() -> Vec<Vector> {
-    let from_r = CtSlot { initiator: 2, ..now(tcp_slot(), State::Opening) };
+    let from_r = CtSlot { initiator: 2, ..now(tcp_slot(), CtState::Opening) };
     let mut vectors = vec![
         tcp_to_a("syn from the other end reopens a closing connection", SYN)
             .with(|memory| {
-                memory.put_connection(3, CtSlot { state: State::Closing as u8, ..tcp_slot() });
+                memory.put_connection(3, CtSlot { state: CtState::Closing as u8, ..tcp_slot() });
             })
             .leaves(&[from_r])
             .reaches_a(),
         tcp_from_a("a connection that was denied reopens if it may", SYN)
             .with(|memory| {
-                let over = CtSlot { state: State::Closed as u8, allowed: 0, ..tcp_slot() };
+                let over = CtSlot { state: CtState::Closed as u8, allowed: 0, ..tcp_slot() };
                 memory.put_connection(3, over);
             })
-            .leaves(&[now(tcp_slot(), State::Opening)])
+            .leaves(&[now(tcp_slot(), CtState::Opening)])
             .a_reaches_r(),
     ];
     for (name, state, generation) in [
@@ -150,7 +150,7 @@ fn expiry_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let idle = |slot: CtSlot, ns: u64| CtSlot { last_seen_ns: NOW - ns, ..slot };
     let single = CtSlot { state: 1, ..udp_slot() };
-    let over = CtSlot { state: State::Closed as u8, ..tcp_slot() };
+    let over = CtSlot { state: CtState::Closed as u8, ..tcp_slot() };
     vec![
         udp_to_a("udp reply at the last moment")
             .with(|memory| memory.put_connection(0, idle(udp_slot(), UDP_ESTABLISHED_NS)))
@@ -259,7 +259,7 @@ fn table_vectors() -> Vec<Vector> {
                 fill(memory, B_NUMBER, 0, CONNTRACK_SLOTS);
                 let number = claimed(0, 0);
                 expire(memory, number);
-                memory.ct_slots[number].state = State::Taken as u8;
+                memory.ct_slots[number].state = CtState::Taken as u8;
             })
             .dropped(A_NUMBER, Why::ConntrackFull),
         open("a slot of a port that is gone is reclaimed")
@@ -287,7 +287,7 @@ fn budget_vectors() -> Vec<Vector> {
         open("a port at its budget reclaims its own closed connection")
             .with(|memory| {
                 fill(memory, A_NUMBER, 0, 64);
-                memory.ct_slots[swept_below(64)].state = State::Closed as u8;
+                memory.ct_slots[swept_below(64)].state = CtState::Closed as u8;
             })
             .a_reaches_r(),
         open("a port at its budget finds its expired connections far from the hand")
@@ -329,7 +329,7 @@ fn policy_vectors() -> Vec<Vector> {
                 memory.put_connection(0, CtSlot { generation: old, ..tcp_slot() });
             })
             .with(closed)
-            .leaves(&[now(tcp_slot(), State::Established)])
+            .leaves(&[now(tcp_slot(), CtState::Established)])
             .reaches_a(),
         tcp_to_a("a new generation asks again, and denies what the other end opened", ACK)
             .with(|memory| memory.put_connection(0, by_remote))

@@ -5,7 +5,7 @@ use super::frame::{Ip, ethernet, icmp, tcp, udp};
 use super::world::{
     A, A_NUMBER, B, B_NUMBER, C, R, Station, VNI, a_to, addr, connection, from_a, mirrored, now,
 };
-use crate::{Addr, DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, State, Verdict};
+use crate::{Addr, CtState, DELIVERED_MARK, DropReason, Entry, Fdb, FdbKey, Mac, PortKey, Verdict};
 
 const SYN: u8 = 2;
 
@@ -157,7 +157,7 @@ fn unknown_mac_vectors() -> Vec<Vector> {
 
 /// A port's budget is not for connections to addresses that it does not have.
 fn foreign_vectors() -> Vec<Vector> {
-    let opened = |remote| now(connection((A.v4, 1), (remote, 2), 17), State::Opening);
+    let opened = |remote| now(connection((A.v4, 1), (remote, 2), 17), CtState::Opening);
     let refused = |name, remote| {
         from_a(name, a_to(B, &Ip::new(A.v4, remote, 17, udp(1, 2))))
             .sent(A_NUMBER)

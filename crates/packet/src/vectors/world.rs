@@ -6,8 +6,8 @@
 use super::frame::{Ip, address};
 use super::{CONNTRACK_SLOTS, Memory, Vector};
 use crate::{
-    Addr, AddrKey, CtKey, CtSlot, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh, NeighKey, Port,
-    PortKey, State, Traffic, Verdict, Vtep, VtepKey,
+    Addr, AddrKey, CtKey, CtSlot, CtState, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
+    NeighKey, Port, PortKey, Traffic, Verdict, Vtep, VtepKey,
 };
 use std::collections::BTreeMap;
 
@@ -117,7 +117,7 @@ pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) 
 }
 
 /// The same with a packet just now, in this state.
-pub(super) fn now(slot: CtSlot, state: State) -> CtSlot {
+pub(super) fn now(slot: CtSlot, state: CtState) -> CtSlot {
     CtSlot { last_seen_ns: NOW, state: state as u8, ..slot }
 }
 

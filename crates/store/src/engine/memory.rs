@@ -1,4 +1,5 @@
-//! The in-memory twin: several servers on one state, and every fault that an engine may have.
+//! The engine for tests: it keeps everything in memory, lets several servers share one state, and
+//! can fail in every way that an engine may.
 //!
 //! Nothing survives the process. Tests and the simulator run on it.
 

@@ -31,7 +31,7 @@ pub struct Sqlite {
     connection: Connection,
     /// The head, unless a commit has failed: then the file has to be asked.
     head: Option<u64>,
-    /// Up to here the log is as good as cut, whether it is already or not.
+    /// The log up to here may be cut at any time; readers must not rely on it.
     cut: u64,
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,

@@ -133,7 +133,7 @@ fn unusable(path: &Path, error: io::Error) -> Error {
 /// What a caller is told when SQLite refuses, or gives what cannot have been written.
 pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     let (what, hint) = match error.sqlite_error_code() {
-        // SQLite is content: it is our reading of what it gave that has failed.
+        // SQLite reported no fault; what it returned could not be understood.
         None => ("is damaged", "restore a backup"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             return in_use(path).cause(error);

@@ -1,11 +1,13 @@
-//! The keeper: a thread that moves what the log says into the tables, behind the writer's back.
+//! The keeper: a thread that copies committed changes from the log into the tables, after the
+//! commit.
 //!
-//! The log alone makes a commit durable. What remains is not urgent: rows and counters follow the
-//! log, so that it may be cut and a start is quick; and the WAL goes into the file (a checkpoint),
-//! so that it may begin again. The keeper does both in slices of about a millisecond, since SQLite
-//! has one writer at a time, and leaves as much time between two slices as one took. It reads the
-//! log from the file, thus its backlog takes no memory, and it may be stopped anywhere: a slice is
-//! one transaction, and rows that are ahead of what `kept` says become what the log says anyway.
+//! A commit is durable once it is in the log. The keeper does what may come later: it copies rows
+//! and counters into their tables, so that the log may be cut and a start is quick, and it copies
+//! the WAL into the file (a checkpoint), so that the WAL may be reused. It works in slices of about
+//! a millisecond, since SQLite has one writer at a time, and pauses after each slice for as long as
+//! the slice took. It reads the log from the file, so its backlog takes no memory. It may be
+//! stopped anywhere: a slice is one transaction, and rows that are newer than the revision `kept`
+//! are overwritten with what the log says.
 //!
 //! **When it cannot keep up**, commits wait for it (see [`Shared::wait_for_keeper`]): they become
 //! slower, and the backlog stays near its limit. **When it cannot write** (a full disk), commits go

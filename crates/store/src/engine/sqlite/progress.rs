@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the writer and the keeper know of each other.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Whose turn it is to write: SQLite would refuse the other one.
+    /// Held by whichever of the two writes: SQLite would refuse the other one.
     turn: Mutex<()>,
     progress: Mutex<Progress>,
     changed: Condvar,
