@@ -46,7 +46,13 @@ impl Cloud {
     fn on(engine: Memory) -> Self {
         let store = Store::open(Box::new(engine.clone())).unwrap();
         control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
-        Self { store, engine, board: Board::default(), operations: Arc::default() }
+        Self { engine, ..Self::over(store) }
+    }
+
+    /// A server on this store, whatever keeps it.
+    pub(crate) fn over(store: Store<Record>) -> Self {
+        let (engine, board) = (Memory::new(), Board::default());
+        Self { store, engine, board, operations: Arc::default() }
     }
 
     /// Another server on the same engine, which knows what is in it now.

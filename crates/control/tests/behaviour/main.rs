@@ -1,6 +1,7 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod databases;
 mod deletions;
 mod gate;
 mod harness;
@@ -10,3 +11,4 @@ mod jobs;
 mod refusals;
 mod releases;
 mod servers;
+mod specimen;
