@@ -5,6 +5,7 @@ mod databases;
 mod deletions;
 mod gate;
 mod harness;
+mod histories;
 mod instances;
 mod inventories;
 mod jobs;
