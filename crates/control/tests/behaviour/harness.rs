@@ -210,6 +210,18 @@ impl Cloud {
         self.snapshot().get(R::KIND, id.uuid()).as_deref().and_then(R::of).cloned()
     }
 
+    /// Makes a resource somebody else's.
+    pub(crate) fn give(&self, kind: Kind, uuid: &str, owner: Id<Account>) {
+        let uuid = model::id::parse_uuid(uuid).unwrap();
+        let give = move |tx: &mut store::Tx<Record>| {
+            let mut record = (*tx.get(kind, uuid).unwrap()).clone();
+            record.meta.owner = Some(owner);
+            tx.put(record).unwrap();
+            Ok(())
+        };
+        self.store.transact(give).unwrap();
+    }
+
     /// Every host has let go of what was deleted.
     pub(crate) fn give_up_releases(&self) {
         let give_up = |tx: &mut store::Tx<Record>| {

@@ -172,7 +172,6 @@ fn start() -> Cloud {
 
 fn give_to_tenant(cloud: &Cloud, fixture: &Fixture) {
     let l2 = cloud.made("CreateL2VxlanNetwork", json!({"name": "t", "poolUuid": fixture.pool}));
-    let l2 = model::id::parse_uuid(&l2).unwrap();
     let account = Account {
         uuid: TENANT,
         name: "tenant".into(),
@@ -180,14 +179,12 @@ fn give_to_tenant(cloud: &Cloud, fixture: &Fixture) {
         password_hash: "hash".into(),
         description: None,
     };
-    let give = move |tx: &mut Tx<Record>| {
-        let mut network = (*tx.get(Kind::L2Network, l2).unwrap()).clone();
-        network.meta.owner = Some(TENANT);
+    let insert = move |tx: &mut Tx<Record>| {
         tx.put(Record::new(account.clone(), Meta::default())).unwrap();
-        tx.put(network).unwrap();
         Ok(())
     };
-    cloud.store.transact(give).unwrap();
+    cloud.store.transact(insert).unwrap();
+    cloud.give(Kind::L2Network, &l2, TENANT);
 }
 
 /// Whose message it is, and what is done before it.
@@ -202,6 +199,9 @@ fn caller(def: &MessageDef, dice: &mut Dice<'_>, cloud: &Cloud) -> Caller {
     let source = IpAddr::from([127, 0, 0, 1]);
     Caller::Account { id: TENANT, is_admin: false, session: None, source }
 }
+
+/// After so many histories a message that never succeeded is taken for one that cannot.
+const HISTORIES_MAX: usize = 500;
 
 /// Everything that has ever been claimed.
 type Claimed = BTreeSet<Claim>;
@@ -372,11 +372,11 @@ proptest! {
 fn every_message_succeeds_in_some_history() {
     let mut runner = TestRunner::deterministic();
     let mut done: BTreeMap<&str, u32> = messages().iter().map(|def| (def.name, 0)).collect();
-    for _ in 0..48 {
+    let mut tries = 0..HISTORIES_MAX;
+    while done.values().any(|times| *times == 0) && tries.next().is_some() {
         let history = histories().new_tree(&mut runner).unwrap().current();
         live(&history).into_iter().for_each(|name| *done.entry(name).or_default() += 1);
     }
-    println!("{done:#?}");
     done.retain(|_, times| *times == 0);
     assert!(done.is_empty(), "never done: {:?}", done.keys());
 }

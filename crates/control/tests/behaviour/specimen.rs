@@ -51,14 +51,24 @@ struct Made {
 /// Writes the database.
 pub(crate) async fn write(path: &Path) {
     let store = Store::open(Box::new(Sqlite::open(path).unwrap())).unwrap();
+    let (mut filling, made) = fill(store);
+    tokio::time::sleep(MOVED).await;
+    filling.changes(&made);
+}
+
+/// A store in memory with something of every kind.
+pub(crate) fn of_every_kind() -> Store<Record> {
+    fill(Store::in_memory().unwrap()).0.store
+}
+
+fn fill(store: Store<Record>) -> (Filling, Made) {
     control::account::create_admin(&store, "$argon2id$none", NOW).unwrap();
     let (operations, board) = (Operations::default(), Board::default());
     let mut filling = Filling { store, operations, board, calls: 0 };
     let made = filling.networks();
     filling.what_no_message_makes(&made);
     filling.every_other_kind();
-    tokio::time::sleep(MOVED).await;
-    filling.changes(&made);
+    (filling, made)
 }
 
 impl Filling {
