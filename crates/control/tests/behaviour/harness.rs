@@ -46,7 +46,13 @@ impl Cloud {
     fn on(engine: Memory) -> Self {
         let store = Store::open(Box::new(engine.clone())).unwrap();
         control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
-        Self { store, engine, board: Board::default(), operations: Arc::default() }
+        Self { engine, ..Self::over(store) }
+    }
+
+    /// A server on this store, whatever keeps it.
+    pub(crate) fn over(store: Store<Record>) -> Self {
+        let (engine, board) = (Memory::new(), Board::default());
+        Self { store, engine, board, operations: Arc::default() }
     }
 
     /// Another server on the same engine, which knows what is in it now.
@@ -202,6 +208,18 @@ impl Cloud {
     /// A resource, if there is one.
     pub(crate) fn get<R: Resource>(&self, id: Id<R>) -> Option<R> {
         self.snapshot().get(R::KIND, id.uuid()).as_deref().and_then(R::of).cloned()
+    }
+
+    /// Makes a resource somebody else's.
+    pub(crate) fn give(&self, kind: Kind, uuid: &str, owner: Id<Account>) {
+        let uuid = model::id::parse_uuid(uuid).unwrap();
+        let give = move |tx: &mut store::Tx<Record>| {
+            let mut record = (*tx.get(kind, uuid).unwrap()).clone();
+            record.meta.owner = Some(owner);
+            tx.put(record).unwrap();
+            Ok(())
+        };
+        self.store.transact(give).unwrap();
     }
 
     /// Every host has let go of what was deleted.

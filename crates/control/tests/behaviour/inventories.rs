@@ -8,17 +8,13 @@ use model::{
     status::{Board, HostStatus},
 };
 use netloom_control::inventory::{self, Observed};
-use serde_json::json;
 use store::Read;
 
-use crate::harness::Cloud;
+use crate::{harness::Cloud, specimen};
 
 #[test]
 fn every_shown_field_can_be_chosen() {
-    let (cloud, fixture) = Cloud::with_two_hosts();
-    let l3 = cloud.l3(&fixture, "red");
-    cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
-    let snapshot = cloud.snapshot();
+    let snapshot = specimen::of_every_kind().snapshot();
     let board = Board::default();
     for kind in Kind::ALL.iter().filter(|kind| kind.def().is_shown()) {
         let record = snapshot.list(*kind).next().expect("one of each kind");

@@ -1,12 +1,15 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod databases;
 mod deletions;
 mod gate;
 mod harness;
+mod histories;
 mod instances;
 mod inventories;
 mod jobs;
 mod refusals;
 mod releases;
 mod servers;
+mod specimen;
