@@ -8,6 +8,7 @@ use model::{
     status::{Board, HostStatus},
 };
 use netloom_control::inventory::{self, Observed};
+use serde_json::json;
 use store::Read;
 
 use crate::{harness::Cloud, specimen};

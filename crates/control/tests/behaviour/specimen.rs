@@ -11,7 +11,7 @@ use model::{
     resource::{
         account::{ADMIN, Account, AccountType},
         host::HostCredential,
-        installation::{INSTALLATION, Installation},
+        installation::{INSTALLATION, Installation, Start},
         job::Job,
         l2_network::{L2Network, Segment},
     },
@@ -164,7 +164,8 @@ impl Filling {
         };
         self.put(credential, None);
         let (uuid, authority_sha256) = (Id::new(INSTALLATION), "3".repeat(64));
-        self.put(Installation { uuid, authority_sha256 }, None);
+        let starts = vec![Start { lineage: Uuid::from_u128(0xc), revision: 1 }];
+        self.put(Installation { uuid, authority_sha256, starts }, None);
         let job = Job {
             uuid: Id::new(Uuid::from_u128(0xb)),
             message: "CreateVmInstance".into(),
