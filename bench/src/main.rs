@@ -17,6 +17,7 @@ mod plan;
 mod publish;
 mod scratch;
 mod serve;
+mod server;
 mod site;
 mod stats;
 mod traffic;
