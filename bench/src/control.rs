@@ -6,7 +6,7 @@ use crate::{
     Failure,
     binding::{Bare, Instances},
     loom::{HOST, Loom, OTHER_HOST},
-    nics::{Rows, Server},
+    nics::{Nics, Rows},
     plan::{Group, Metric, Step},
 };
 
@@ -51,7 +51,7 @@ pub(crate) struct Control {
     scratch: PathBuf,
     time: Duration,
     rows: Option<Rows>,
-    server: Option<Server>,
+    nics: Option<Nics>,
     bare: Option<Bare>,
     instances: Option<Instances>,
 }
@@ -64,7 +64,7 @@ impl Control {
             scratch: scratch.to_owned(),
             time,
             rows: None,
-            server: None,
+            nics: None,
             bare: None,
             instances: None,
         }
@@ -83,10 +83,9 @@ impl Control {
             }
             ("nic-create", clients) => {
                 let clients = if clients == "1-client" { 1 } else { CLIENTS };
-                let server = ready(&mut self.server, || {
-                    Server::start(&self.binary, &self.scratch, CLIENTS)
-                })?;
-                Ok(vec![vec![server.create(clients, self.time)?]])
+                let nics =
+                    ready(&mut self.nics, || Nics::new(&self.binary, &self.scratch, CLIENTS))?;
+                Ok(vec![vec![nics.create(clients, self.time)?]])
             }
             (_, "veth") => {
                 let sample = ready(&mut self.bare, Bare::new)?.sample()?;

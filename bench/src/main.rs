@@ -4,6 +4,7 @@
 //! [`PUBLISHED_ROUNDS`], or a part of a group, are printed and not written. Needs root and two CPUs.
 
 mod binding;
+mod cloud;
 mod control;
 mod frame;
 mod load;
@@ -14,12 +15,18 @@ mod node;
 mod packet;
 mod ping;
 mod plan;
+mod ports;
 mod publish;
+mod queries;
+mod restart;
+mod scale;
 mod scratch;
 mod serve;
+mod server;
 mod site;
 mod stats;
 mod traffic;
+mod writes;
 
 use std::{
     path::{Path, PathBuf},
@@ -141,11 +148,13 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 4] = [
+const GROUPS: [(Group, Run); 6] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
     (packet::PACKET, packet_costs),
     (control::CONTROL, control_plane),
+    (scale::SCALE, large_clouds),
+    (scale::START, start),
 ];
 
 fn same_host(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
@@ -169,4 +178,14 @@ fn packet_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fa
 fn control_plane(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
     let mut control = control::Control::new(setting.binary, setting.scratch, setting.time);
     control::CONTROL.run(plan, &mut |step, contender| control.measure(step, contender))
+}
+
+fn large_clouds(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut scale = scale::Scale::new(setting.binary, setting.scratch);
+    scale::SCALE.run(plan, &mut |step, contender| scale.measure(step, contender))
+}
+
+fn start(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut scale = scale::Scale::new(setting.binary, setting.scratch);
+    scale::START.run(plan, &mut |step, contender| scale.measure(step, contender))
 }

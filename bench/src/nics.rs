@@ -2,27 +2,17 @@
 //! baseline single-row commits of SQLite, which the server also stores with.
 
 use std::{
-    fs::{self, File},
-    net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use client::Client;
-use lab::wait;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::{Failure, loom::params, scratch::Scratch, stats};
+use crate::{Failure, loom::params, scratch::Scratch, server::Server, stats};
 
-/// How long the server may take to answer for the first time, or to end.
-const SERVER_LIMIT: Duration = Duration::from_secs(30);
 /// Roughly a NIC as it is stored.
 const ROW_BYTES: usize = 512;
 
@@ -56,48 +46,26 @@ impl Rows {
     }
 }
 
-/// A `netloom server` without hosts, and connections to it; it ends when this is dropped.
-pub(crate) struct Server {
-    child: Child,
+/// A server with a network, and connections to it.
+pub(crate) struct Nics {
     clients: Vec<Client>,
     l3: String,
+    /// Ends before its directory goes.
+    _server: Server,
     _directory: Scratch,
 }
 
-impl Server {
-    /// Starts it and makes a network.
-    pub(crate) fn start(binary: &Path, scratch: &Path, clients: usize) -> Result<Self, Failure> {
+impl Nics {
+    /// Starts the server and makes a network.
+    pub(crate) fn new(binary: &Path, scratch: &Path, clients: usize) -> Result<Self, Failure> {
         let directory = Scratch::new(scratch, "server")?;
-        let data = directory.0.join("data");
-        // Kept open together, so that they differ; free again right before the server needs them.
-        let ports = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let [listen, link] = [ports[0].local_addr()?, ports[1].local_addr()?];
-        drop(ports);
-        let mut command = Command::new(binary);
-        command.arg("server").arg("--data").arg(&data);
-        command.args(["--listen", &listen.to_string(), "--link-listen", &link.to_string()]);
-        command.env("NETLOOM_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
-        let log = directory.0.join("server.log");
-        command.stderr(File::create(&log)?);
-        let child = command.spawn()?;
-        directory.belongs_to(child.id())?;
-        let mut server =
-            Self { child, clients: Vec::new(), l3: String::new(), _directory: directory };
-        let url = format!("http://{listen}");
-        let first = wait::until(SERVER_LIMIT, || {
-            if let Some(status) = server.child.try_wait()? {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                return Err(format!("the server ended: {status}: {}", log.trim()).into());
-            }
-            Ok::<_, Failure>(log_in(&url, &data))
-        })?;
-        let first = first.ok_or("the server does not answer")?;
+        let mut server = Server::start(binary, &directory)?;
+        let first = server.log_in(&directory)?;
         let session = first.session().ok_or("the server gave no session")?.to_owned();
-        server.l3 = make_network(&first)?;
+        let l3 = make_network(&first)?;
         // A client each: they keep their connections.
-        let others = (0..clients).map(|_| Client::with_session(&url, session.clone()));
-        server.clients = others.collect();
-        Ok(server)
+        let others = (0..clients).map(|_| Client::with_session(&server.url(), session.clone()));
+        Ok(Self { clients: others.collect(), l3, _server: server, _directory: directory })
     }
 
     /// Makes NICs with so many clients at once; how many per second were acknowledged.
@@ -128,26 +96,6 @@ impl Server {
         }
         Ok(nics)
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        let _ = kill(pid, Signal::SIGTERM);
-        let ended = wait::until(SERVER_LIMIT, || self.child.try_wait());
-        if !matches!(ended, Ok(Some(_))) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// A session, once the server is there.
-fn log_in(url: &str, data: &Path) -> Option<Client> {
-    let password = fs::read_to_string(data.join("admin-password")).ok()?;
-    let mut client = Client::new(url);
-    client.log_in("admin", password.trim()).ok()?;
-    Some(client)
 }
 
 /// A network with a quarter of a million addresses.

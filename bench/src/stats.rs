@@ -2,6 +2,8 @@
 //!
 //! Nothing assumes a distribution: load times have long tails, and twenty rounds show no shape.
 
+use std::time::Duration;
+
 /// The share of the time that the true median lies outside of [`median_interval`], at most.
 const ALPHA: f64 = 0.05;
 
@@ -56,6 +58,11 @@ fn sorted(samples: &[f64]) -> Vec<f64> {
 /// A count as a number to calculate with; exact up to 2^53.
 pub(crate) fn count(n: usize) -> f64 {
     n as f64
+}
+
+/// A time in milliseconds.
+pub(crate) fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 #[cfg(test)]

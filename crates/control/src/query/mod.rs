@@ -160,8 +160,6 @@ pub fn run(query: &Query, view: &Observed<'_>) -> Result<Found> {
 }
 
 #[cfg(test)]
-mod figures;
-#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod tests;
