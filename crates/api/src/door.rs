@@ -22,7 +22,7 @@ use control::{
 use model::{
     Code, Error as Refusal, Id, MessageDef,
     declare::{Access, Answer, Method},
-    resource::{MESSAGES, faces, job::Job},
+    resource::{self, faces, job::Job},
 };
 use serde_json::{Map, Value};
 
@@ -60,7 +60,7 @@ pub fn router(gate: Arc<Gate>) -> Router {
 /// One route for each message; messages that share method and path share a route.
 fn messages(mut router: Router<Shared>) -> Router<Shared> {
     let mut by_route: BTreeMap<(Method, &str), Vec<&'static MessageDef>> = BTreeMap::new();
-    for def in MESSAGES {
+    for def in resource::messages() {
         by_route.entry((def.method, def.path)).or_default().push(def);
     }
     for ((method, path), defs) in by_route {

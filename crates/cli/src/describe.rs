@@ -5,7 +5,7 @@ use std::fmt::Write;
 use model::{
     FieldDef, MessageDef,
     declare::Method,
-    resource::{MESSAGES, faces},
+    resource::{faces, messages},
 };
 
 use crate::{Error, call};
@@ -13,7 +13,7 @@ use crate::{Error, call};
 /// Every message and query, a line each.
 pub(crate) fn list() -> String {
     let mut text = String::new();
-    for def in MESSAGES {
+    for def in messages() {
         line(&mut text, def.name, first_sentence(def.doc));
     }
     for (kind, face) in faces() {
@@ -36,7 +36,7 @@ pub(crate) fn one(name: &str) -> Result<String, Error> {
         columns.chain(derived).for_each(|field| shown_line(&mut text, field));
         return Ok(text);
     }
-    let Some(def) = MESSAGES.iter().find(|def| def.name == name) else {
+    let Some(def) = messages().find(|def| def.name == name) else {
         return Err(call::unknown(name));
     };
     head(&mut text, name, def.doc, &route(def));

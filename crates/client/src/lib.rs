@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use model::{
     MessageDef,
     declare::{FieldsIn, Method},
-    resource::MESSAGES,
+    resource::messages,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
@@ -99,8 +99,8 @@ pub struct Client {
 /// # Errors
 /// [`Error::UnknownMessage`].
 pub fn message(name: &str) -> Result<&'static MessageDef, Error> {
-    let found = MESSAGES.iter().find(|def| def.name == name);
-    found.copied().ok_or_else(|| Error::UnknownMessage(name.to_owned()))
+    let found = messages().find(|def| def.name == name);
+    found.ok_or_else(|| Error::UnknownMessage(name.to_owned()))
 }
 
 impl Client {

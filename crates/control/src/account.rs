@@ -16,7 +16,16 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use store::{Read, Store};
 
-use crate::{Caller, Gate, logins::unchecked};
+use crate::{
+    Caller, Gate,
+    logins::unchecked,
+    operation::{Operation, now},
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![now(log_in), now(log_out), now(validate_session), now(update)]
+}
 
 /// Length of a SHA-512 in hex.
 const DIGEST_LENGTH: usize = 128;

@@ -8,7 +8,15 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn};
+use crate::{
+    Reply, Txn,
+    operation::{Operation, job},
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(create), job(update), job(delete)]
+}
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateCluster) -> Result<Reply> {
     let cluster = Cluster {

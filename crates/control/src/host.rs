@@ -13,7 +13,16 @@ use model::{
 use serde_json::{Value, json};
 use store::{Read, Tx};
 
-use crate::{Caller, Gate, Reply, Txn, reserved, secret, vtep};
+use crate::{
+    Caller, Gate, Reply, Txn,
+    operation::{Operation, job, now},
+    reserved, secret, vtep,
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(add), job(update), job(delete), now(enrol)]
+}
 
 /// How long a one-time enrolment token works, in seconds: long enough to carry it to the host.
 pub const TOKEN_SECONDS: i64 = 3600;

@@ -16,7 +16,16 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, reserved};
+use crate::{
+    Reply, Txn,
+    operation::{Operation, job},
+    reserved,
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(add), job(add_ipv6), job(update), job(delete)]
+}
 
 /// A range as either message describes it.
 struct Wanted {

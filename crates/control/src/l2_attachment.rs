@@ -15,7 +15,16 @@ use model::{
 };
 use uuid::Uuid;
 
-use crate::{Reply, Txn, vtep};
+use crate::{
+    Reply, Txn,
+    operation::{Operation, job},
+    vtep,
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(attach), job(detach)]
+}
 
 pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Result<Reply> {
     let (l2, cluster) = (txn.get(message.l2_network_uuid)?, txn.get(message.cluster_uuid)?);

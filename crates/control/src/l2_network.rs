@@ -10,7 +10,16 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, l2_attachment, vtep};
+use crate::{
+    Reply, Txn, l2_attachment,
+    operation::{Operation, job},
+    vtep,
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(update), job(delete)]
+}
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateL2Network) -> Result<Reply> {
     let mut l2 = txn.get(message.uuid)?;

@@ -12,7 +12,21 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, l2_network};
+use crate::{
+    Reply, Txn, l2_network,
+    operation::{Operation, job},
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![
+        job(create_pool),
+        job(create_vni_range),
+        job(update_vni_range),
+        job(delete_vni_range),
+        job(create),
+    ]
+}
 
 pub(crate) fn create_pool(txn: &mut Txn<'_>, message: CreateL2VxlanNetworkPool) -> Result<Reply> {
     l2_network::not_isolated(message.isolated)?;

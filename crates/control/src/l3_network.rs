@@ -11,7 +11,15 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn};
+use crate::{
+    Reply, Txn,
+    operation::{Operation, job},
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(create), job(update), job(delete)]
+}
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Reply> {
     let l2 = txn.get(message.l2_network_uuid)?;

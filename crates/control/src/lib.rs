@@ -40,3 +40,19 @@ pub use command::{Caller, Command, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
 pub use jobs::{JobId, JobState, Jobs};
 pub use txn::Txn;
+
+/// What gives the operations of each resource.
+const MODULES: &[fn() -> Vec<operation::Operation>] = &[
+    account::operations,
+    zone::operations,
+    cluster::operations,
+    host::operations,
+    l2_vxlan::operations,
+    l2_attachment::operations,
+    vtep::operations,
+    l2_network::operations,
+    l3_network::operations,
+    ip_range::operations,
+    vm_instance::operations,
+    vm_nic::operations,
+];

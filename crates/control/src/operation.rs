@@ -10,10 +10,9 @@ use store::Tx;
 use uuid::Uuid;
 
 use crate::{
-    Gate, Reply, Txn, account, cluster,
+    Gate, Reply, Txn,
     command::{Call, Caller, Command, Surroundings},
-    host, ip_range, l2_attachment, l2_network, l2_vxlan, l3_network, validate, vm_instance, vm_nic,
-    vtep, zone,
+    validate,
 };
 
 type InJob = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
@@ -136,12 +135,14 @@ fn read<M: Message>(params: Map<String, Value>) -> Result<M> {
     })
 }
 
-fn job<M: Message>(handler: fn(&mut Txn<'_>, M) -> Result<Reply>) -> Operation {
+/// A message that is a job.
+pub(crate) fn job<M: Message>(handler: fn(&mut Txn<'_>, M) -> Result<Reply>) -> Operation {
     let run = move |txn: &mut Txn<'_>, params| handler(txn, read(params)?);
     Operation { def: &M::DEF, handler: Handler::Job(Box::new(run)) }
 }
 
-fn now<M, F>(handler: fn(Arc<Gate>, Caller, M) -> F) -> Operation
+/// A message that is answered at once.
+pub(crate) fn now<M, F>(handler: fn(Arc<Gate>, Caller, M) -> F) -> Operation
 where
     M: Message + Send,
     F: Future<Output = Result<Value>> + Send + 'static,
@@ -158,58 +159,23 @@ where
 /// Every operation.
 #[must_use]
 pub fn all() -> Vec<Operation> {
-    vec![
-        now(account::log_in),
-        now(account::log_out),
-        now(account::validate_session),
-        now(account::update),
-        job(zone::create),
-        job(zone::update),
-        job(zone::delete),
-        job(cluster::create),
-        job(cluster::update),
-        job(cluster::delete),
-        job(host::add),
-        job(host::update),
-        job(host::delete),
-        now(host::enrol),
-        job(l2_vxlan::create_pool),
-        job(l2_vxlan::create_vni_range),
-        job(l2_vxlan::update_vni_range),
-        job(l2_vxlan::delete_vni_range),
-        job(l2_attachment::attach),
-        job(l2_attachment::detach),
-        job(vtep::create),
-        job(l2_vxlan::create),
-        job(l2_network::update),
-        job(l2_network::delete),
-        job(l3_network::create),
-        job(l3_network::update),
-        job(l3_network::delete),
-        job(ip_range::add),
-        job(ip_range::add_ipv6),
-        job(ip_range::update),
-        job(ip_range::delete),
-        job(vm_instance::create),
-        job(vm_instance::update),
-        job(vm_instance::destroy),
-        job(vm_nic::create),
-        job(vm_nic::delete),
-    ]
+    crate::MODULES.iter().flat_map(|operations| operations()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use model::{declare::Answer, resource::MESSAGES};
+    use model::{declare::Answer, resource::messages};
 
     use super::Handler;
 
     #[test]
     fn every_declared_message_has_a_handler_that_answers_as_it_says() {
-        let declared: Vec<_> = MESSAGES.iter().map(|m| (m.name, m.answer == Answer::Job)).collect();
+        let mut declared: Vec<_> = messages().map(|m| (m.name, m.answer == Answer::Job)).collect();
         let handled = super::all();
-        let handled: Vec<_> =
+        let mut handled: Vec<_> =
             handled.iter().map(|o| (o.def.name, matches!(o.handler, Handler::Job(_)))).collect();
+        declared.sort_unstable();
+        handled.sort_unstable();
         assert_eq!(declared, handled);
     }
 }

@@ -16,9 +16,16 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, placement,
+    Reply, Txn,
+    operation::{Operation, job},
+    placement,
     vm_nic::{self, Plug, Wanted},
 };
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(create), job(update), job(destroy)]
+}
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Reply> {
     let l3s = message.l3_network_uuids.iter().map(|id| txn.get(*id)).collect::<Result<Vec<_>>>()?;

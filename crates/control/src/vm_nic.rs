@@ -13,7 +13,15 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, ip_range};
+use crate::{
+    Reply, Txn, ip_range,
+    operation::{Operation, job},
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(create), job(delete)]
+}
 
 /// What a new NIC shall be like.
 #[derive(Default)]

@@ -12,7 +12,16 @@ use model::{
     },
 };
 
-use crate::{Reply, Txn, l2_attachment, l2_vxlan, reserved};
+use crate::{
+    Reply, Txn, l2_attachment, l2_vxlan,
+    operation::{Operation, job},
+    reserved,
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(create)]
+}
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Reply> {
     let host = txn.get(message.host_uuid)?;

@@ -5,7 +5,15 @@ use model::{
     resource::zone::{CreateZone, DeleteZone, EnableState, UpdateZone, Zone, ZoneType},
 };
 
-use crate::{Reply, Txn};
+use crate::{
+    Reply, Txn,
+    operation::{Operation, job},
+};
+
+/// What its messages do.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![job(create), job(update), job(delete)]
+}
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateZone) -> Result<Reply> {
     let zone = Zone {

@@ -15,7 +15,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// On the struct: `#[resource(path = "/zones", quota = "zone.num", quota_default = 20)]`, and flags
 /// for what the struct says in associated items: `faces` (`FACES`), `also` (`ALSO`, columns),
 /// `children` (`CHILDREN`), `derived` (`DERIVED`), `aliases` (`ALIASES`), `upcasts` (`UPCASTS`),
-/// `claims` (the function `holds_alone`). `home`: it lives on the host that its field `hostUuid`
+/// `messages` (`MESSAGES`), `claims` (the function `holds_alone`). `home`: it lives on the host that its field `hostUuid`
 /// names. On a field: `#[field(hidden, index, on_delete = "cascade")]`.
 #[proc_macro_derive(Resource, attributes(resource, field))]
 pub fn derive_resource(input: TokenStream) -> TokenStream {

@@ -22,6 +22,7 @@ struct Declaration {
     claims: bool,
     home: bool,
     upcasts: bool,
+    messages: bool,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
@@ -43,6 +44,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let derived = constant(declaration.derived, "DERIVED");
     let aliases = constant(declaration.aliases, "ALIASES");
     let upcasts = constant(declaration.upcasts, "UPCASTS");
+    let messages = constant(declaration.messages, "MESSAGES");
     let claims = match declaration.claims {
         true => quote!(Self::holds_alone(self)),
         false => quote!(::std::vec::Vec::new()),
@@ -67,6 +69,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 derived: #derived,
                 aliases: #aliases,
                 upcasts: #upcasts,
+                messages: #messages,
             };
 
             fn id(&self) -> ::model::Id<Self> {
@@ -199,10 +202,11 @@ fn read(found: &mut Declaration, meta: &ParseNestedMeta<'_>) -> syn::Result<()> 
         "claims" => found.claims = true,
         "home" => found.home = true,
         "upcasts" => found.upcasts = true,
+        "messages" => found.messages = true,
         _ => {
             return Err(meta.error(
                 "unknown: path, name, quota, quota_default, faces, also, children, derived, \
-                 aliases, claims, home, upcasts",
+                 aliases, claims, home, upcasts, messages",
             ));
         }
     }

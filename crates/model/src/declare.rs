@@ -70,6 +70,8 @@ pub struct ResourceDef {
     pub aliases: &'static [(&'static str, &'static str)],
     /// The steps from older stored forms.
     pub upcasts: &'static [Upcast],
+    /// The messages that make, change and delete it.
+    pub messages: &'static [&'static MessageDef],
 }
 
 /// What counts a resource.

@@ -14,7 +14,6 @@ use model::{
     Claim, Code, FieldDef, FieldType, Id, Kind, Meta, Plain, Record, Resource,
     declare::{Access, Answer, MessageDef, Method},
     resource::{
-        MESSAGES,
         account::{Account, AccountType},
         ip_range::IpRange,
         l2_network::{L2Network, Segment},
@@ -52,7 +51,7 @@ impl Dice<'_> {
 
 /// The messages that are jobs, what makes something more often: a history is to grow.
 fn messages() -> Vec<&'static MessageDef> {
-    let jobs = MESSAGES.iter().copied().filter(|def| def.answer == Answer::Job);
+    let jobs = model::resource::messages().filter(|def| def.answer == Answer::Job);
     let often = |def: &MessageDef| if def.method == Method::Post { 5 } else { 1 };
     jobs.flat_map(|def| std::iter::repeat_n(def, often(def))).collect()
 }

@@ -4,7 +4,7 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Claim, Id, Update, words};
+use crate::{Claim, Id, Message, MessageDef, Update, words};
 
 /// ZStack's fixed uuid of `admin` (header `identity/AccountConstant.java`).
 pub const ADMIN: Uuid = Uuid::from_u128(0x36c2_7e8f_f05c_4780_bf6d_2fa6_5700_f22e);
@@ -12,7 +12,7 @@ pub const ADMIN: Uuid = Uuid::from_u128(0x36c2_7e8f_f05c_4780_bf6d_2fa6_5700_f22
 /// Who owns resources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/accounts", claims)]
+#[resource(path = "/accounts", claims, messages)]
 pub struct Account {
     /// Its id.
     pub uuid: Id<Account>,
@@ -30,6 +30,9 @@ pub struct Account {
 }
 
 impl Account {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&LogInByAccount::DEF, &LogOut::DEF, &ValidateSession::DEF, &UpdateAccount::DEF];
+
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         vec![Claim::AccountName(self.name.clone())]
     }

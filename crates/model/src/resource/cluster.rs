@@ -4,7 +4,7 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::zone::{EnableState, Zone};
-use crate::{Id, Kind, Update, shown::Child, words};
+use crate::{Id, Kind, Message, MessageDef, Update, shown::Child, words};
 
 words! {
     /// What runs the instances of a cluster.
@@ -39,7 +39,7 @@ words! {
 /// Hosts of one kind that see the same L2 networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/clusters", children, aliases)]
+#[resource(path = "/clusters", children, aliases, messages)]
 pub struct Cluster {
     /// A name.
     #[field(index)]
@@ -61,6 +61,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&CreateCluster::DEF, &UpdateCluster::DEF, &DeleteCluster::DEF];
+
     const CHILDREN: &'static [Child] = &[
         Child::unseen("host", Kind::Host, "clusterUuid"),
         Child::unseen("vmInstance", Kind::VmInstance, "clusterUuid"),

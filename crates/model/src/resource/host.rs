@@ -10,7 +10,7 @@ use super::{
     zone::{EnableState, Zone},
 };
 use crate::{
-    Claim, FieldDef, Id, Kind, Plain, Resource, Timestamp, Update,
+    Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Timestamp, Update,
     shown::{Child, Derived, View},
     words,
 };
@@ -18,7 +18,7 @@ use crate::{
 /// A machine that runs instances. Its `status` and `synced` in the API come from the status board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/hosts", children, claims, derived)]
+#[resource(path = "/hosts", children, claims, derived, messages)]
 pub struct Host {
     /// Its zone.
     #[field(on_delete = "cascade")]
@@ -43,6 +43,9 @@ pub struct Host {
 }
 
 impl Host {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&AddKVMHost::DEF, &UpdateHost::DEF, &DeleteHost::DEF, &CreateHostEnrolment::DEF];
+
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         vec![Claim::ManagementIp(self.management_ip)]
     }

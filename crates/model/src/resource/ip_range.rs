@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::l3_network::L3Network;
-use crate::{Id, Update, words};
+use crate::{Id, Message, MessageDef, Update, words};
 
 words! {
     /// How IPv6 instances learn their addresses. Kept for clients; netloom configures by DHCP.
@@ -32,7 +32,7 @@ words! {
 /// Addresses of an L3 network that may be given out, both ends included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l3-networks/ip-ranges")]
+#[resource(path = "/l3-networks/ip-ranges", messages)]
 pub struct IpRange {
     /// Its id.
     pub uuid: Id<IpRange>,
@@ -62,6 +62,11 @@ pub struct IpRange {
     pub address_mode: Option<AddressMode>,
     /// Always `Normal`.
     pub ip_range_type: IpRangeType,
+}
+
+impl IpRange {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&AddIpRange::DEF, &AddIpv6Range::DEF, &UpdateIpRange::DEF, &DeleteIpRange::DEF];
 }
 
 /// Adds IPv4 addresses to an L3 network.

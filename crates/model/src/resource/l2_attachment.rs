@@ -5,11 +5,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{cluster::Cluster, l2_network::L2Network};
-use crate::Id;
+use crate::{Id, Message, MessageDef};
 
 /// An L2 network's presence in a cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
+#[resource(messages)]
 pub struct L2NetworkClusterRef {
     /// Its id, derived from the two others.
     pub uuid: Id<L2NetworkClusterRef>,
@@ -21,6 +22,11 @@ pub struct L2NetworkClusterRef {
     pub l2_network_uuid: Id<L2Network>,
     /// Of a VXLAN pool: hosts of the cluster end their tunnels at their address in this network.
     pub vtep_cidr: Option<IpNet>,
+}
+
+impl L2NetworkClusterRef {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&AttachL2NetworkToCluster::DEF, &DetachL2NetworkFromCluster::DEF];
 }
 
 /// Brings an L2 network into a cluster. A VXLAN pool needs the system tag

@@ -4,9 +4,13 @@
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
-use super::zone::Zone;
+use super::{
+    l2_vxlan::{CreateL2VxlanNetwork, CreateL2VxlanNetworkPool},
+    zone::Zone,
+};
 use crate::{
-    Claim, FieldDef, FieldType, Id, Kind, Plain, Record, Relation, Resource, Update,
+    Claim, FieldDef, FieldType, Id, Kind, Message, MessageDef, Plain, Record, Relation, Resource,
+    Update,
     declare::Column,
     relation::OnDelete,
     resource::{cluster::Cluster, l2_attachment::L2NetworkClusterRef},
@@ -30,7 +34,17 @@ words! {
 /// A broadcast domain, or a pool of VNIs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(faces, also, children, derived, aliases, claims, quota = "vxlan.num", quota_default = 8)]
+#[resource(
+    faces,
+    also,
+    children,
+    derived,
+    aliases,
+    claims,
+    quota = "vxlan.num",
+    quota_default = 8,
+    messages
+)]
 pub struct L2Network {
     /// Its id.
     pub uuid: Id<L2Network>,
@@ -135,6 +149,13 @@ impl Segment {
 }
 
 impl L2Network {
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &CreateL2VxlanNetworkPool::DEF,
+        &CreateL2VxlanNetwork::DEF,
+        &UpdateL2Network::DEF,
+        &DeleteL2Network::DEF,
+    ];
+
     /// The pool that a VXLAN network was made from.
     pub const POOL: Relation<Self, Self> = Relation::new("poolUuid");
 

@@ -7,7 +7,7 @@ use super::{
     l2_network::{L2Network, VSwitchType},
     zone::Zone,
 };
-use crate::{Id, Update, words};
+use crate::{Id, Message, MessageDef, Update, words};
 
 words! {
     /// The type that a message about VXLAN networks may name.
@@ -31,7 +31,7 @@ pub const VNI_MAX: u32 = 16_777_214;
 /// A range of VNIs of a pool, both ends included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l2-networks/vxlan-pool/vni-range", aliases)]
+#[resource(path = "/l2-networks/vxlan-pool/vni-range", aliases, messages)]
 pub struct VniRange {
     /// Its id.
     pub uuid: Id<VniRange>,
@@ -53,6 +53,9 @@ pub struct VniRange {
 }
 
 impl VniRange {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&CreateVniRange::DEF, &UpdateVniRange::DEF, &DeleteVniRange::DEF];
+
     const ALIASES: &'static [(&'static str, &'static str)] = &[("vxlanPool", "l2Network")];
 }
 

@@ -8,7 +8,7 @@ use super::{
     zone::{EnableState, Zone},
 };
 use crate::{
-    Id, Kind, Update,
+    Id, Kind, Message, MessageDef, Update,
     shown::{Child, Derived, Shown},
     words,
 };
@@ -36,7 +36,14 @@ words! {
 /// A subnet on an L2 network: at most one prefix per address family, in one or more ranges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l3-networks", quota = "l3.num", quota_default = 20, children, derived)]
+#[resource(
+    path = "/l3-networks",
+    quota = "l3.num",
+    quota_default = 20,
+    children,
+    derived,
+    messages
+)]
 pub struct L3Network {
     /// Its id.
     pub uuid: Id<L3Network>,
@@ -70,6 +77,9 @@ pub struct L3Network {
 }
 
 impl L3Network {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&CreateL3Network::DEF, &UpdateL3Network::DEF, &DeleteL3Network::DEF];
+
     const CHILDREN: &'static [Child] = &[
         Child {
             name: "ipRanges",

@@ -96,41 +96,6 @@ pub fn faces() -> impl Iterator<Item = (Kind, &'static Face)> {
 }
 
 /// Every message, in the order in which documentation lists them.
-pub const MESSAGES: &[&MessageDef] = &[
-    &<account::LogInByAccount as crate::Message>::DEF,
-    &<account::LogOut as crate::Message>::DEF,
-    &<account::ValidateSession as crate::Message>::DEF,
-    &<account::UpdateAccount as crate::Message>::DEF,
-    &<zone::CreateZone as crate::Message>::DEF,
-    &<zone::UpdateZone as crate::Message>::DEF,
-    &<zone::DeleteZone as crate::Message>::DEF,
-    &<cluster::CreateCluster as crate::Message>::DEF,
-    &<cluster::UpdateCluster as crate::Message>::DEF,
-    &<cluster::DeleteCluster as crate::Message>::DEF,
-    &<host::AddKVMHost as crate::Message>::DEF,
-    &<host::UpdateHost as crate::Message>::DEF,
-    &<host::DeleteHost as crate::Message>::DEF,
-    &<host::CreateHostEnrolment as crate::Message>::DEF,
-    &<l2_vxlan::CreateL2VxlanNetworkPool as crate::Message>::DEF,
-    &<l2_vxlan::CreateVniRange as crate::Message>::DEF,
-    &<l2_vxlan::UpdateVniRange as crate::Message>::DEF,
-    &<l2_vxlan::DeleteVniRange as crate::Message>::DEF,
-    &<l2_attachment::AttachL2NetworkToCluster as crate::Message>::DEF,
-    &<l2_attachment::DetachL2NetworkFromCluster as crate::Message>::DEF,
-    &<vtep::CreateVxlanVtep as crate::Message>::DEF,
-    &<l2_vxlan::CreateL2VxlanNetwork as crate::Message>::DEF,
-    &<l2_network::UpdateL2Network as crate::Message>::DEF,
-    &<l2_network::DeleteL2Network as crate::Message>::DEF,
-    &<l3_network::CreateL3Network as crate::Message>::DEF,
-    &<l3_network::UpdateL3Network as crate::Message>::DEF,
-    &<l3_network::DeleteL3Network as crate::Message>::DEF,
-    &<ip_range::AddIpRange as crate::Message>::DEF,
-    &<ip_range::AddIpv6Range as crate::Message>::DEF,
-    &<ip_range::UpdateIpRange as crate::Message>::DEF,
-    &<ip_range::DeleteIpRange as crate::Message>::DEF,
-    &<vm_instance::CreateVmInstance as crate::Message>::DEF,
-    &<vm_instance::UpdateVmInstance as crate::Message>::DEF,
-    &<vm_instance::DestroyVmInstance as crate::Message>::DEF,
-    &<vm_nic::CreateVmNic as crate::Message>::DEF,
-    &<vm_nic::DeleteVmNic as crate::Message>::DEF,
-];
+pub fn messages() -> impl Iterator<Item = &'static MessageDef> {
+    Kind::ALL.iter().flat_map(|kind| kind.def().messages.iter().copied())
+}

@@ -11,7 +11,7 @@ use super::{
     zone::Zone,
 };
 use crate::{
-    FieldDef, Id, Kind, Plain, Resource, Update,
+    FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update,
     shown::{Child, Derived, Shown, View},
     words,
 };
@@ -43,7 +43,15 @@ words! {
 /// An instance on a host. Its `state` in the API comes from the status board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/vm-instances", quota = "vm.num", quota_default = 20, children, derived, home)]
+#[resource(
+    path = "/vm-instances",
+    quota = "vm.num",
+    quota_default = 20,
+    children,
+    derived,
+    home,
+    messages
+)]
 pub struct VmInstance {
     /// Its id.
     pub uuid: Id<VmInstance>,
@@ -121,6 +129,9 @@ impl InstanceState {
 }
 
 impl VmInstance {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&CreateVmInstance::DEF, &UpdateVmInstance::DEF, &DestroyVmInstance::DEF];
+
     const CHILDREN: &'static [Child] = &[Child {
         name: "vmNics",
         kind: Kind::VmNic,

@@ -10,14 +10,14 @@ use super::{
     vm_instance::VmInstance, zone::EnableState,
 };
 use crate::{
-    Claim, FieldDef, Id, Kind, Mac, Plain, Record, Resource,
+    Claim, FieldDef, Id, Kind, Mac, Message, MessageDef, Plain, Record, Resource,
     shown::{Child, Derived, Shown, View},
 };
 
 /// A port of an L2 network, with its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/vm-instances/nics", children, derived, claims, home)]
+#[resource(path = "/vm-instances/nics", children, derived, claims, home, messages)]
 pub struct VmNic {
     /// Its id.
     pub uuid: Id<VmNic>,
@@ -51,6 +51,8 @@ pub struct VmNic {
 }
 
 impl VmNic {
+    const MESSAGES: &'static [&'static MessageDef] = &[&CreateVmNic::DEF, &DeleteVmNic::DEF];
+
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         vec![Claim::Mac(self.l2_network_uuid, self.mac)]
     }

@@ -6,7 +6,7 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{host::Host, l2_network::L2Network};
-use crate::{Claim, Id, words};
+use crate::{Claim, Id, Message, MessageDef, words};
 
 /// UDP port of the tunnels. ZStack's and Linux's older default, not RFC 7348's 4789, so that a
 /// cluster can be moved host by host.
@@ -15,7 +15,7 @@ pub const VXLAN_PORT: u16 = 8472;
 /// The address at which a host's tunnels of a pool end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l2-networks/vteps", aliases, claims)]
+#[resource(path = "/l2-networks/vteps", aliases, claims, messages)]
 pub struct Vtep {
     /// Its id.
     pub uuid: Id<Vtep>,
@@ -35,6 +35,8 @@ pub struct Vtep {
 }
 
 impl Vtep {
+    const MESSAGES: &'static [&'static MessageDef] = &[&CreateVxlanVtep::DEF];
+
     const ALIASES: &'static [(&'static str, &'static str)] = &[("vxlanPool", "pool")];
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {

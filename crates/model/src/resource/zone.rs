@@ -3,7 +3,7 @@
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Kind, Update, shown::Child, words};
+use crate::{Id, Kind, Message, MessageDef, Update, shown::Child, words};
 
 words! {
     /// Whether a resource may be used for new things.
@@ -47,7 +47,7 @@ words! {
 /// The outermost container: clusters and networks belong to one zone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/zones", children)]
+#[resource(path = "/zones", children, messages)]
 pub struct Zone {
     /// Its id.
     pub uuid: Id<Zone>,
@@ -66,6 +66,9 @@ pub struct Zone {
 }
 
 impl Zone {
+    const MESSAGES: &'static [&'static MessageDef] =
+        &[&CreateZone::DEF, &UpdateZone::DEF, &DeleteZone::DEF];
+
     const CHILDREN: &'static [Child] = &[
         Child::unseen("cluster", Kind::Cluster, "zoneUuid"),
         Child::unseen("host", Kind::Host, "zoneUuid"),
