@@ -2,64 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use client::{Client, Error};
-use control::{Enrolment, Gate};
-use model::{
-    Record, Timestamp,
-    status::{Board, HostStatus},
-};
-use netloom_api::{Limits, serve};
+use model::status::HostStatus;
+use netloom_api::Limits;
 use serde_json::{Map, Value, json};
-use store::Store;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use support::Running;
 
-const PASSWORD: &str = "correct horse";
-
-/// A running door, with an admin.
-struct Running {
-    address: SocketAddr,
-    board: watch::Sender<Board>,
-    stop: CancellationToken,
-    server: Option<std::thread::JoinHandle<()>>,
-}
-
+/// What only these tests ask of it.
 impl Running {
-    fn start() -> Self {
-        let store: Store<Record> = Store::in_memory().unwrap();
-        let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
-        control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
-        let (board, reports) = watch::channel(Board::default());
-        let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
-        let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };
-        let gate = Arc::new(Gate::new(jobs, enrolment));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let ended = stop.clone();
-        let server = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(serve(listener, gate, Limits::default(), ended)).unwrap();
-        });
-        Self { address, board, stop, server: Some(server) }
-    }
-
     fn base(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    fn client(&self) -> Client {
-        let mut client = Client::new(&self.base());
-        client.log_in("admin", PASSWORD).unwrap();
-        client
     }
 
     /// A request as it is, without the client's help: status and body.
@@ -72,7 +33,7 @@ impl Running {
     }
 
     fn post(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> (u16, String) {
-        let session = self.client().session().unwrap().to_owned();
+        let session = self.log_in().session().unwrap().to_owned();
         let mut request = ureq::http::Request::builder()
             .method("POST")
             .uri(format!("{}{path}", self.base()))
@@ -108,13 +69,6 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.server.take().unwrap().join().unwrap();
-    }
-}
-
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
@@ -126,8 +80,8 @@ fn made(client: &Client, message: &str, params: Value) -> String {
 
 #[test]
 fn a_zone_is_made_shown_and_deleted() {
-    let running = Running::start();
-    let client = running.client();
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
     let answer = client.call("CreateZone", object(json!({"name": "z"})), &[]).unwrap();
     let zone = &answer["inventory"];
     assert_eq!(zone["name"], "z");
@@ -143,7 +97,7 @@ fn a_zone_is_made_shown_and_deleted() {
 #[test]
 fn a_post_is_answered_by_a_job_that_its_owner_can_poll_and_others_only_if_they_could_not_guess_it()
 {
-    let running = Running::start();
+    let running = Running::start(Limits::default());
     let job = "0123456789abcdef0123456789abcdef";
     let body = r#"{"params": {"name": "z"}, "userTags": ["mine"]}"#;
     let (status, text) = running.post("/v1/zones", body, &[("X-Job-UUID", job)]);
@@ -153,7 +107,7 @@ fn a_post_is_answered_by_a_job_that_its_owner_can_poll_and_others_only_if_they_c
     assert!(location.ends_with(&format!("/zstack/v1/api-jobs/{job}")), "{location}");
     assert_eq!(answer["apiTimeout"], 1_800_000);
     let own = format!("/zstack/v1/api-jobs/{job}");
-    let (status, text) = running.get_as(&running.client(), &own);
+    let (status, text) = running.get_as(&running.log_in(), &own);
     assert!(status == 200 && text.contains("\"inventory\""), "{status} {text}");
     assert_eq!(running.get(&own).0, 404, "its caller chose the uuid: it proves nothing");
     let (_, text) = running.post("/v1/zones", body, &[]);
@@ -168,7 +122,7 @@ fn a_post_is_answered_by_a_job_that_its_owner_can_poll_and_others_only_if_they_c
 
 #[test]
 fn a_refusal_shows_on_the_job_with_field_rule_and_hint() {
-    let running = Running::start();
+    let running = Running::start(Limits::default());
     let cases = [
         (r#"{"params": {"name": 7}}"#, "SYS.1007", "name"),
         (r#"{"params": {"name": "z", "colour": "red"}}"#, "SYS.1007", "colour"),
@@ -189,12 +143,12 @@ fn a_refusal_shows_on_the_job_with_field_rule_and_hint() {
         assert_eq!((&error["code"], &error["opaque"]["field"]), (&json!(code), &json!(field)));
         assert!(error["details"].is_string() && error["opaque"]["rule"].is_string(), "{text}");
     }
-    assert!(running.client().query("/zones", &[]).unwrap().is_empty());
+    assert!(running.log_in().query("/zones", &[]).unwrap().is_empty());
 }
 
 #[test]
 fn broken_requests_are_told_in_plain_text() {
-    let running = Running::start();
+    let running = Running::start(Limits::default());
     assert_eq!(running.post("/v1/zones", "{", &[]).0, 400);
     assert_eq!(running.post("/v1/zones", r#"{"createZone": {}}"#, &[]).0, 400);
     assert_eq!(running.post("/v1/zones", r#"{"params": {}}"#, &[("X-Job-UUID", "short")]).0, 400);
@@ -212,14 +166,14 @@ fn broken_requests_are_told_in_plain_text() {
         let (status, text) = running.post("/v1/zones", fine, &[(header, value)]);
         assert!(status == 400 && text.contains(says), "{header}: {value}: {status} {text}");
     }
-    assert!(running.client().query("/zones", &[]).unwrap().is_empty());
+    assert!(running.log_in().query("/zones", &[]).unwrap().is_empty());
     let (status, text) = running.get("/v1/zones");
     assert_eq!(status, 400, "no Authorization: {text}");
 }
 
 #[test]
 fn strangers_are_refused_before_their_body_is_read() {
-    let running = Running::start();
+    let running = Running::start(Limits::default());
     let first_line = |head: &str| {
         let mut stream = TcpStream::connect(running.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -240,13 +194,13 @@ fn strangers_are_refused_before_their_body_is_read() {
 
 #[test]
 fn sessions_are_needed_checked_and_closed() {
-    let running = Running::start();
+    let running = Running::start(Limits::default());
     let mut stranger = Client::new(&running.base());
     let refused = stranger.log_in("admin", "wrong").unwrap_err();
     assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
     let refused = stranger.log_in("nobody", "wrong").unwrap_err();
     assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
-    let client = running.client();
+    let client = running.log_in();
     let session = client.session().unwrap().to_owned();
     let valid = |session: &str| {
         let params = object(json!({"sessionUuid": session}));
@@ -261,8 +215,8 @@ fn sessions_are_needed_checked_and_closed() {
 
 #[test]
 fn queries_filter_sort_page_and_count() {
-    let running = Running::start();
-    let client = running.client();
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
     for name in ["b", "a", "c"] {
         made(&client, "CreateZone", json!({"name": name, "description": format!("zone {name}")}));
     }
@@ -308,8 +262,8 @@ fn queries_filter_sort_page_and_count() {
 
 #[test]
 fn a_uuid_is_understood_in_each_form_and_everywhere() {
-    let running = Running::start();
-    let client = running.client();
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
     let plain = "0123456789abcdef0123456789abcdef";
     let dashed = "01234567-89AB-CDEF-0123-456789abcdef";
     let zone = made(&client, "CreateZone", json!({"name": "z", "resourceUuid": dashed}));
@@ -353,8 +307,8 @@ fn a_uuid_is_understood_in_each_form_and_everywhere() {
 
 #[test]
 fn every_shown_field_can_be_chosen_and_lists_are_asked_for_their_items() {
-    let running = Running::start();
-    let client = running.client();
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
     two_hosts(&client);
     let query = |path: &str, pairs: &[(&str, &str)]| {
         let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -382,8 +336,8 @@ fn every_shown_field_can_be_chosen_and_lists_are_asked_for_their_items() {
 
 #[test]
 fn a_caller_chosen_uuid_is_taken_once() {
-    let running = Running::start();
-    let client = running.client();
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
     let uuid = "0123456789abcdef0123456789abcdef";
     let params = |name: &str| json!({"name": name, "resourceUuid": uuid});
     assert_eq!(made(&client, "CreateZone", params("a")), uuid);
@@ -401,8 +355,8 @@ fn a_caller_chosen_uuid_is_taken_once() {
 
 #[test]
 fn an_instance_is_a_success_only_once_its_host_has_acknowledged() {
-    let running = Running::start();
-    let client = running.client();
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
     let ids = two_hosts(&client);
     let job = "0123456789abcdef0123456789abcdef";
     running.connect_hosts(&client, 0);
@@ -428,7 +382,7 @@ fn an_instance_is_a_success_only_once_its_host_has_acknowledged() {
 
 #[test]
 fn it_stops_in_time_whatever_its_clients_do() {
-    let running = Running::start();
+    let running = Running::start(Limits::default());
     let open = |text: &str| {
         let mut stream = TcpStream::connect(running.address).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
@@ -437,7 +391,7 @@ fn it_stops_in_time_whatever_its_clients_do() {
     let idle = open("GET /v1/zones HTTP/1.1\r\nHost: x\r\n\r\n");
     let half_a_head = open("GET /v1/zones HTTP/1.1\r\nHost:");
     let half_a_body = open("POST /v1/zones HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{");
-    running.client().query("/zones", &[]).unwrap();
+    running.log_in().query("/zones", &[]).unwrap();
     let started = Instant::now();
     drop(running);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());

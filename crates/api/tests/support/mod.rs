@@ -1,4 +1,5 @@
 //! A running door with an admin, and raw sockets to it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
     io::Write,
@@ -23,7 +24,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: CancellationToken,
     server: Option<std::thread::JoinHandle<()>>,
-    _board: watch::Sender<Board>,
+    /// What hosts report.
+    pub(crate) board: watch::Sender<Board>,
 }
 
 impl Running {
@@ -43,7 +45,7 @@ impl Running {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(serve(listener, gate, limits, ended)).unwrap();
         });
-        Self { address, stop, server: Some(server), _board: board }
+        Self { address, stop, server: Some(server), board }
     }
 
     pub(crate) fn open(&self, text: &str) -> TcpStream {
