@@ -6,9 +6,10 @@
 use crate::maps::{TEST_META, TEST_VERDICT};
 use crate::skb::{self, Skb};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Meta, Packet, Verdict};
+use packet::{Kernel, Meta, Packet, Verdict};
 
 /// Runs one entry of the core on the frame and the metadata of the test.
 #[inline(always)]
@@ -27,6 +28,20 @@ fn run(ctx: &TcContext, entry: impl FnOnce(&mut Skb, &Meta, &mut Packet) -> Verd
 #[classifier]
 pub fn test_from_port(ctx: TcContext) -> i32 {
     run(&ctx, packet::from_port)
+}
+
+/// [`packet::from_port`] with other ports at each run, drawn by lot: what it costs to find one of
+/// many connections. The mark of the given metadata says which bits of the two ports vary.
+#[classifier]
+pub fn test_from_port_varied(ctx: TcContext) -> i32 {
+    /// Where the ports are in a frame of IPv4 without options.
+    const PORTS: u32 = 34;
+    run(&ctx, |skb, meta, packet| {
+        // SAFETY: a helper without arguments.
+        let ports = unsafe { bpf_get_prandom_u32() } & meta.mark;
+        skb.store(PORTS, &ports.to_be_bytes());
+        packet::from_port(skb, meta, packet)
+    })
 }
 
 /// [`packet::from_tunnel`] with given metadata.

@@ -7,12 +7,14 @@
 //! the median of all rounds are given: on a machine with other work only the least says much.
 
 use netloom_dataplane::packet::vectors::{Vector, all};
-use netloom_dataplane::packet::{DEFAULT_CONNTRACK_ENTRIES, Verdict};
+use netloom_dataplane::packet::{Meta, Verdict};
 use netloom_dataplane::{Options, Tables, TestHarness};
 
 /// Packets per measurement, and measurements.
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 21;
+/// Connections that the table has room for.
+const CONNECTIONS: u32 = 2_097_152;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A mount namespace of its own: a measurement that is cut short leaves no mount behind.
@@ -20,7 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
     let directory = std::env::temp_dir().join(format!("nlt-{}-cost", std::process::id()));
-    let result = measure(&Options::new(directory.join("bpf")));
+    let options = Options { conntrack_entries: CONNECTIONS, ..Options::new(directory.join("bpf")) };
+    let result = measure(&options);
     netloom_dataplane::unload(&directory.join("bpf"))?;
     std::fs::remove_dir_all(&directory)?;
     result
@@ -43,6 +46,19 @@ fn measure(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     singly(&mut harness, "arp reply", &find("arp request for a local port is answered")?, None)?;
     let udp = find("new udp flow to a remote station")?;
     singly(&mut harness, "new connection, into the tunnel", &udp, Some(34))?;
+    let mut full = find("a port at its budget is refused")?;
+    for port in full.before.ports.values_mut() {
+        port.conntrack_budget = 0;
+    }
+    report(&mut harness, "refused, no room", &full)?;
+    for (what, name) in [
+        ("into the tunnel", "new udp flow to a remote station"),
+        ("local delivery", "new tcp connection to a local port"),
+    ] {
+        for bits in [0, 10, 14, 18] {
+            at_random(&mut harness, what, &find(name)?, bits)?;
+        }
+    }
     Ok(())
 }
 
@@ -60,7 +76,9 @@ fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_datapl
         vteps: memory.vteps.clone(),
     };
     for port in tables.ports.values_mut() {
-        port.conntrack_budget = DEFAULT_CONNTRACK_ENTRIES;
+        if port.conntrack_budget != 0 {
+            port.conntrack_budget = CONNECTIONS;
+        }
     }
     harness.plane.reconcile(&tables)?;
     let mut config = harness.config()?;
@@ -82,6 +100,32 @@ fn report(
     }
     nanoseconds.sort_unstable();
     println!("{:>5} ns  (median {:>5})  {what}", nanoseconds[0], nanoseconds[ROUNDS / 2]);
+    Ok(())
+}
+
+/// Packets of so many connections, drawn by lot.
+fn at_random(
+    harness: &mut TestHarness,
+    what: &str,
+    vector: &Vector,
+    bits: u32,
+) -> Result<(), Box<dyn std::error::Error>> {
+    const RUNS: u32 = 1_000_000;
+    const MOST: usize = 7;
+    fill(harness, vector)?;
+    let connections = 1 << bits;
+    let meta = Meta { mark: connections - 1, ..vector.meta };
+    // So often that hardly any connection is left to open while the clock runs.
+    harness.run_varied(&meta, &vector.before.frame, 16 * connections)?;
+    let mut nanoseconds = Vec::new();
+    for _ in 0..MOST {
+        let run = harness.run_varied(&meta, &vector.before.frame, RUNS)?;
+        assert_eq!(run.verdict, vector.verdict.record(), "{what}");
+        nanoseconds.push(run.duration.as_nanos());
+    }
+    nanoseconds.sort_unstable();
+    let (least, median) = (nanoseconds[0], nanoseconds[MOST / 2]);
+    println!("{least:>5} ns  (median {median:>5})  {what}, one of {connections} connections");
     Ok(())
 }
 

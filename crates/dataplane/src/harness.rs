@@ -10,6 +10,9 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use packet::{Config, CtKey, CtSlot, Entry, Meta, VerdictRecord};
 use std::time::Duration;
 
+/// Runs [`packet::from_port`] with ports of its own making.
+const VARIED: &str = "test_from_port_varied";
+
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -41,6 +44,7 @@ impl TestHarness {
         for entry in [Entry::FromPort, Entry::FromTunnel, Entry::ToPort] {
             object::load(&mut object, program_name(entry))?;
         }
+        object::load(&mut object, VARIED)?;
         let meta = Slots::take(&mut object, "test_meta")?;
         let verdict = Slots::take(&mut object, "test_verdict")?;
         let hand = Slots::take(&mut object, "ct_hand")?;
@@ -58,10 +62,28 @@ impl TestHarness {
         frame: &[u8],
         repeat: u32,
     ) -> Result<Outcome, Error> {
+        self.run_program(program_name(entry), meta, frame, repeat)
+    }
+
+    /// As [`TestHarness::run`] from a port, with other L4 ports at each run: drawn by lot, the
+    /// bits that `meta.mark` has. For IPv4 without options.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel refuses to run it.
+    pub fn run_varied(&mut self, meta: &Meta, frame: &[u8], repeat: u32) -> Result<Outcome, Error> {
+        self.run_program(VARIED, meta, frame, repeat)
+    }
+
+    fn run_program(
+        &mut self,
+        name: &'static str,
+        meta: &Meta,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Outcome, Error> {
         self.meta.set(0, meta)?;
         self.verdict.set(0, &VerdictRecord::default())?;
         let mut out = vec![0; frame.len() + 256];
-        let name = program_name(entry);
         let failed = |cause: &dyn std::error::Error| Error::Load {
             program: name.to_owned(),
             cause: chain(cause),
