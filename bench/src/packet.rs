@@ -10,8 +10,8 @@ use std::{path::Path, thread};
 use dataplane::{
     Options, Tables, TestHarness,
     packet::{
-        Addr, AddrKey, Config, DEFAULT_CONNTRACK_ENTRIES, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac,
-        Meta, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+        Addr, AddrKey, Config, ConntrackSize, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
+        NeighKey, Port, PortKey, Vtep, VtepKey,
     },
 };
 use nix::{
@@ -49,6 +49,9 @@ const REPEAT: u32 = 200_000;
 const SINGLES: u16 = 500;
 /// A time long after boot, so that nothing has been idle since before it.
 const NOW_NS: u64 = 1_000_000_000_000;
+
+/// Room for the connections of a sample, from one peer; small, as it is emptied before each.
+const TABLE: ConntrackSize = ConntrackSize { ports: 2, port_buckets: 2_048, common_buckets: 1_024 };
 
 const NET: u32 = 1;
 const VNI: u32 = 100;
@@ -94,7 +97,7 @@ pub(crate) fn in_own_namespaces<T: Send>(
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        let harness = TestHarness::open(&Options::new(&bpffs))?;
+        let harness = TestHarness::open(&Options { conntrack: TABLE, ..Options::new(&bpffs) })?;
         let done = Costs::new(harness).and_then(|mut costs| work(&mut costs));
         dataplane::unload(&bpffs)?;
         done
@@ -108,8 +111,8 @@ pub(crate) fn in_own_namespaces<T: Send>(
 impl Costs {
     fn new(mut harness: TestHarness) -> Result<Self, Failure> {
         harness.plane.reconcile(&tables())?;
-        let conntrack_slots = DEFAULT_CONNTRACK_ENTRIES;
-        harness.set_config(Config { tunnel_ifindex: TUNNEL_DEVICE, conntrack_slots })?;
+        let config = harness.config()?;
+        harness.set_config(Config { tunnel_ifindex: TUNNEL_DEVICE, ..config })?;
         Ok(Self(harness))
     }
 
@@ -119,7 +122,7 @@ impl Costs {
         step: &str,
         contender: &str,
     ) -> Result<Vec<Vec<f64>>, Failure> {
-        self.0.set_conntrack(&[], &[(PORT_A.1, 0), (PORT_B.1, 0)], 0)?;
+        self.0.set_conntrack(&[])?;
         let values = match step {
             "repeated" => vec![self.repeated(contender)?],
             _ => self.singles(contender)?,
@@ -193,14 +196,8 @@ fn tables() -> Tables {
     let mut tables = Tables::default();
     for ((ifindex, number), station) in [(PORT_A, A), (PORT_B, B)] {
         let key = PortKey::untagged(ifindex);
-        let port = Port {
-            number,
-            net: NET,
-            generation: 1,
-            conntrack_budget: u32::from(SINGLES) * 4,
-            mac: station.mac,
-            flags: Port::PEER,
-        };
+        let port =
+            Port { number, net: NET, generation: 1, zone: 0, mac: station.mac, flags: Port::PEER };
         tables.ports.insert(key, port);
         tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) });
         tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));

@@ -3,12 +3,13 @@
 //! All hash maps are preallocated: an insert under memory pressure must not fail, and a value
 //! that is removed stays readable memory for a program that still holds it.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use packet::{
-    AddrKey, COUNTER_PLACES, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb,
-    FdbKey, MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh,
-    NeighKey, Packet, Port, PortKey, Traffic, VerdictRecord, Vtep, VtepKey,
+    AddrKey, Bucket, COUNTER_PLACES, Config, EVENTS_BYTES, Fdb, FdbKey, MAX_ADDRS, MAX_FDB,
+    MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh, NeighKey, Packet, Port, PortKey,
+    Traffic, VerdictRecord, Vtep, VtepKey,
 };
 
 /// Written by the agent. A race with a program: it sees the old value or the new one, copied.
@@ -35,23 +36,11 @@ pub(crate) static VTEPS: HashMap<VtepKey, Vtep> = HashMap::pinned(MAX_VTEPS, 0);
 #[map(name = "config")]
 pub(crate) static CONFIG: Array<Config> = Array::pinned(1, 0);
 
-/// Index of the connections. Written by the programs on all CPUs; races: `packet::slots`.
-/// As many entries as `ct_slots`, both set by the loader.
-#[map(name = "ct")]
-pub(crate) static CT: HashMap<CtKey, u32> = HashMap::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
-
-/// The connections. Written by the programs on all CPUs; races: `packet::conntrack`.
-#[map(name = "ct_slots")]
-pub(crate) static CT_SLOTS: Array<CtSlot> = Array::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
-
-/// Counts the walks over `ct_slots`, so that no two start alike. Moved by atomic adds only.
-#[map(name = "ct_hand")]
-pub(crate) static CT_HAND: Array<u32> = Array::pinned(1, 0);
-
-/// Connections by port number. Entries made and removed by the agent, together with the port;
-/// changed by the programs, by atomic adds only.
-#[map(name = "ct_used")]
-pub(crate) static CT_USED: HashMap<u32, i64> = HashMap::pinned(MAX_PORTS, 0);
+/// The connections, in buckets. Written by the programs on all CPUs; races: `packet::slots`. The
+/// loader sets the size. `BPF_F_MMAPABLE` lets the values start at a page, and so each bucket and
+/// each slot at a cache line.
+#[map(name = "conntrack")]
+pub(crate) static CONNTRACK: Array<Bucket> = Array::pinned(1, BPF_F_MMAPABLE);
 
 /// Traffic by `Port::place`. Set to zero by the agent when a port gets the place; per CPU, so
 /// there is no race.

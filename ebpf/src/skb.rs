@@ -5,18 +5,18 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CT, CT_HAND, CT_SLOTS, CT_USED, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB,
-    NEIGH, PACKET, PORTS, TRAFFIC, VTEPS,
+    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, NEIGH, PACKET, PORTS,
+    TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Config, CtKey, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
-    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Traffic, Vtep, VtepKey,
+    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
+    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -91,6 +91,17 @@ pub(crate) fn packet() -> Option<&'static mut Packet> {
     // SAFETY: per-CPU memory that lives as long as the map; a program is not interrupted by
     // another one on its CPU, and asks once.
     PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+}
+
+/// Where the word of a way is.
+#[inline(always)]
+fn word(way: u32) -> Option<*mut u64> {
+    let bucket = CONNTRACK.get_ptr_mut(way >> 3)?;
+    // SAFETY: the pointer to a value of the map, all of which is there.
+    let words = unsafe { &raw mut (*bucket).words };
+    let way = (way & 7) as usize;
+    // SAFETY: within the words.
+    if way < WAYS { Some(unsafe { words.cast::<u64>().add(way) }) } else { None }
 }
 
 /// A copy of a map's value.
@@ -177,61 +188,34 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn ct_find(&self, key: &CtKey) -> Option<u32> {
-        lookup!(CT, key)
+    fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket> {
+        // SAFETY: array memory lives as long as the map. Other CPUs may write the same bucket; each
+        // field is an aligned word or byte, so no read is torn, and `packet::slots` and
+        // `packet::conntrack` say why every mix of two writers is harmless.
+        CONNTRACK.get_ptr_mut(number).map(|bucket| unsafe { &mut *bucket })
     }
 
     #[inline(always)]
-    fn ct_slot(&mut self, slot: u32) -> Option<&mut CtSlot> {
-        // SAFETY: array memory lives as long as the map. Other CPUs may write the same slot; each
-        // field is an aligned word or byte, so no read is torn, and `packet::conntrack` says why
-        // every mix of two writers is harmless.
-        CT_SLOTS.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
+    fn ct_slot(&mut self, way: u32) -> Option<&mut CtSlot> {
+        self.ct_bucket(way >> 3)?.slots.get_mut((way & 7) as usize)
     }
 
     #[inline(always)]
-    fn ct_link(&mut self, key: &CtKey, slot: u32) -> bool {
-        CT.insert(key, slot, 0).is_ok()
-    }
-
-    #[inline(always)]
-    fn ct_unlink(&mut self, key: &CtKey) {
-        // Absent already is as good.
-        let _ = CT.remove(key);
-    }
-
-    #[inline(always)]
-    fn ct_swap(&mut self, slot: u32, seen: u32, new: u32) -> bool {
-        const SEQ: AtomicOrdering = AtomicOrdering::SeqCst;
-        let Some(slot) = CT_SLOTS.get_ptr_mut(slot) else { return false };
-        // SAFETY: `state` starts an aligned word within map memory, which lives as long as the
-        // map; its bytes are also written one by one, and a swap that this spoils fails.
-        unsafe {
-            let word = (&raw mut (*slot).state).cast::<u32>();
-            atomic_cxchg::<u32, SEQ, SEQ>(word, seen, new).1
-        }
-    }
-
-    #[inline(always)]
-    fn ct_hand(&mut self) -> u32 {
-        match CT_HAND.get_ptr_mut(0) {
-            // SAFETY: an aligned word of map memory, only ever changed atomically.
-            Some(hand) => unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(hand, 1) },
+    fn ct_word(&self, way: u32) -> u64 {
+        match word(way) {
+            // SAFETY: an aligned word of map memory, which lives as long as the map. Volatile: it
+            // may have changed since the last look.
+            Some(word) => unsafe { word.read_volatile() },
             None => 0,
         }
     }
 
     #[inline(always)]
-    fn ct_used(&self, port: u32) -> Option<i64> {
-        lookup!(CT_USED, port)
-    }
-
-    #[inline(always)]
-    fn ct_use(&mut self, port: u32, change: i64) {
-        if let Some(used) = CT_USED.get_ptr_mut(port) {
-            // SAFETY: an aligned word of map memory, only ever changed atomically.
-            unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::SeqCst }>(used, change) };
-        }
+    fn ct_swap(&mut self, way: u32, seen: u64, new: u64) -> bool {
+        const SEQ: AtomicOrdering = AtomicOrdering::SeqCst;
+        let Some(word) = word(way) else { return false };
+        // SAFETY: an aligned word of map memory, only ever changed atomically.
+        unsafe { atomic_cxchg::<u64, SEQ, SEQ>(word, seen, new).1 }
     }
 
     #[inline(always)]

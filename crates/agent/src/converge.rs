@@ -13,7 +13,7 @@ use wire::{digest::SetDigest, fact, holding::Holding};
 use crate::{
     kernel::{HostKernel, Observed, Refusal},
     plan::{self, Steps, Wanted},
-    render::{Rendered, facts, render},
+    render::{Rendered, Room, facts, render},
 };
 
 /// What became of a pass.
@@ -92,14 +92,6 @@ impl<K: HostKernel> Converger<K> {
         self.conclude(pass).await
     }
 
-    /// Corrects counts that the programs may get wrong. Not part of a pass: it is rarely needed,
-    /// and nothing depends on it.
-    pub(crate) async fn recount(&mut self) {
-        if let Err(refusal) = self.kernel.recount().await {
-            tracing::warn!(%refusal, "cannot recount the connections; trying again later");
-        }
-    }
-
     /// Takes away what must not be there: devices down, instances, programs.
     async fn clear(&mut self, steps: &Steps, pass: &mut Pass<'_>) {
         for nic in &steps.deactivate {
@@ -125,7 +117,8 @@ impl<K: HostKernel> Converger<K> {
 
     /// Makes the maps hold what is desired, with the ports that are guarded by now.
     async fn fill(&mut self, pass: &mut Pass<'_>) -> bool {
-        let Rendered { tables, unfit } = render(pass.desired, &pass.guarded);
+        let room = Room { ports_max: pass.observed.ports_max, present: &pass.observed.tables };
+        let Rendered { tables, unfit } = render(pass.desired, &pass.guarded, room);
         // What has no room is guarded and closed; the others go on.
         pass.guarded.retain(|nic, _| !unfit.contains_key(nic));
         pass.outcome.failed.extend(unfit);
@@ -316,6 +309,23 @@ mod tests {
         assert!(state.instances.is_empty() && state.nics.is_empty() && state.attached.is_empty());
         assert_eq!(state.tables, Tables::default());
         assert_eq!(state.violations, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_port_without_room_for_connections_is_told_and_takes_nobodys() {
+        let (memory, desired) = (Memory::default(), sample::two_networks());
+        memory.state().ports_max = Some(2);
+        let first = pass(&memory, &desired).await;
+        assert!(first.is_clean(), "{first:?}");
+        let mut more = desired.clone();
+        more.upsert(sample::instance(40));
+        more.upsert(sample::port(1, 40, sample::NETWORK_A, 7));
+        let outcome = pass(&memory, &more).await;
+        let failed: Vec<_> = outcome.failed.iter().collect();
+        assert_eq!(failed.iter().map(|(uuid, _)| **uuid).collect::<Vec<_>>(), [uuid(1)]);
+        assert!(failed[0].1.contains("2 entries for ports are in use"), "{failed:?}");
+        assert!(first.up.is_subset(&outcome.up), "{outcome:?}");
+        assert!(!outcome.up.contains(&uuid(1)), "it is not put up");
     }
 
     #[tokio::test]

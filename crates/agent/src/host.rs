@@ -1,10 +1,7 @@
 //! The real kernel of the host in whose network namespace the process is: rtnetlink, namespaces
 //! and eBPF, through `hostnet`, `compute` and `dataplane`.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
 use dataplane::{DataPlane, Hold, Options, Tables};
@@ -29,9 +26,9 @@ pub(crate) struct Host {
 
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
-    pub(crate) fn open(bpffs: &Path, prefix: String) -> Result<Self, Error> {
-        let hold = Hold::take(bpffs)?;
-        let plane = DataPlane::open(&Options::new(bpffs))?;
+    pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
+        let hold = Hold::take(&options.bpffs)?;
+        let plane = DataPlane::open(options)?;
         let plane = Arc::new(Mutex::new(plane));
         Ok(Self { driver: Netns::new(prefix), plane, _hold: hold })
     }
@@ -83,9 +80,11 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let look = |plane: &mut DataPlane| Ok((plane.attached_ports()?, plane.view().tables()?));
-        let (attached, tables) = self.plane(look).await?;
-        Ok(Observed { instances, attached, tables })
+        let look = |plane: &mut DataPlane| {
+            Ok((plane.attached_ports()?, plane.view().tables()?, plane.view().room()?))
+        };
+        let (attached, tables, room) = self.plane(look).await?;
+        Ok(Observed { instances, attached, tables, ports_max: room.ports })
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
@@ -110,10 +109,6 @@ impl HostKernel for Host {
 
     async fn discard(&mut self, ifindex: u32) -> Result<(), Refusal> {
         self.driver.discard(ifindex).await.map_err(Refusal::new)
-    }
-
-    async fn recount(&mut self) -> Result<(), Refusal> {
-        self.plane(DataPlane::recount_connections).await
     }
 
     async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {

@@ -179,6 +179,7 @@ mod tests {
             bpffs: PathBuf::new(),
             prefix: String::new(),
             enrol: enrol.map(|name| directory.join(name)),
+            conntrack: crate::conntrack_size(1, Some(1)),
         }
     }
 

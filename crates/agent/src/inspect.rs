@@ -11,7 +11,7 @@ use std::{
 
 use dataplane::{Counters, Tables, View};
 use model::Mac;
-use packet::DropReason;
+use packet::{ConntrackSize, DropReason};
 use serde::Serialize;
 use uuid::Uuid;
 use wire::{
@@ -41,6 +41,8 @@ pub struct Inspection {
     pub missing: Vec<String>,
     /// Facts that the maps hold and should not.
     pub unexpected: Vec<String>,
+    /// Ports that the host has room for.
+    pub ports_max: u32,
     /// The ports of the maps.
     pub ports: Vec<PortLine>,
     /// Dropped frames, by reason; those that never occurred are left out.
@@ -87,10 +89,10 @@ pub struct PortLine {
     pub nic: Option<Uuid>,
     /// The name of the instance that has the NIC.
     pub instance: Option<String>,
-    /// Slots of the connection table in use.
-    pub connections: i64,
-    /// Slots that it may use.
-    pub connections_limit: u32,
+    /// Connections that it has.
+    pub connections: u64,
+    /// Connections that it is sure to get: as many that it opens, and as many that others open.
+    pub connections_sure: u32,
     /// Packets that it sent and that were let through.
     pub from_port_packets: u64,
     /// Their bytes.
@@ -125,11 +127,16 @@ pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
         Ok(saved) => (saved, None),
         Err(reason) => (None, Some(reason)),
     };
-    let inspection = report(saved.as_ref(), &view.tables()?, &view.counters()?);
+    let inspection = report(saved.as_ref(), &view.tables()?, &view.counters()?, view.room()?);
     Ok(Inspection { damage, ..inspection })
 }
 
-fn report(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Inspection {
+fn report(
+    desired: Option<&Desired>,
+    tables: &Tables,
+    counters: &Counters,
+    room: ConntrackSize,
+) -> Inspection {
     let wanted = desired.map(|d| fact::facts(d.holding.objects())).unwrap_or_default();
     let held = render::facts(tables);
     let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(words).collect();
@@ -140,7 +147,8 @@ fn report(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> In
         as_desired: desired.is_some() && wanted == held,
         missing: differing(&wanted, &held),
         unexpected: differing(&held, &wanted),
-        ports: ports(desired, tables, counters),
+        ports_max: room.ports,
+        ports: ports(desired, tables, counters, room),
         drops: drops(counters),
         events_lost: counters.events_lost,
     }
@@ -158,7 +166,12 @@ fn saved(desired: &Desired) -> Saved {
     Saved { revision: desired.revision, objects, kernel }
 }
 
-fn ports(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Vec<PortLine> {
+fn ports(
+    desired: Option<&Desired>,
+    tables: &Tables,
+    counters: &Counters,
+    room: ConntrackSize,
+) -> Vec<PortLine> {
     let objects = || {
         let held = desired.into_iter().flat_map(|desired| desired.holding.objects().values());
         held.map(Arc::as_ref)
@@ -190,7 +203,7 @@ fn ports(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Vec
                 .and_then(|port| instances.get(&port.instance))
                 .map(|name| (*name).to_owned()),
             connections: counters.connections.get(&number).copied().unwrap_or_default(),
-            connections_limit: port.conntrack_budget,
+            connections_sure: room.per_port(),
             from_port_packets: traffic.from_port_packets,
             from_port_bytes: traffic.from_port_bytes,
             to_port_packets: traffic.to_port_packets,
@@ -244,7 +257,13 @@ impl Display for Inspection {
         self.unexpected.iter().try_for_each(|fact| writeln!(f, "  unexpected: {fact}"))?;
         writeln!(
             f,
-            "\n{:>6} {:>7} {:<16} {:<17} {:>13} {:>11} {:>11} {:>8}  addresses",
+            "\n{} of {} ports; connections: now, and what a port is sure of, in and out",
+            self.ports.len(),
+            self.ports_max
+        )?;
+        writeln!(
+            f,
+            "{:>6} {:>7} {:<16} {:<17} {:>13} {:>11} {:>11} {:>8}  addresses",
             "port", "ifindex", "instance", "mac", "connections", "sent", "received", "dropped"
         )?;
         self.ports.iter().try_for_each(|port| writeln!(f, "{port}"))?;
@@ -268,7 +287,7 @@ impl Display for Saved {
 
 impl Display for PortLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connections = format!("{}/{}", self.connections, self.connections_limit);
+        let connections = format!("{}/2x{}", self.connections, self.connections_sure);
         write!(
             f,
             "{:>6} {:>7} {:<16} {:<17} {connections:>13} {:>11} {:>11} {:>8} ",
@@ -304,15 +323,20 @@ mod tests {
         Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
     }
 
+    fn room() -> ConntrackSize {
+        ConntrackSize::of_host(0, ConntrackSize::DEFAULT_PER_PORT)
+    }
+
     fn tables() -> Tables {
         let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
         let interfaces = interfaces.map(|(port, ifindex)| (sample::uuid(port), ifindex));
-        render::render(&sample::two_networks(), &interfaces.into()).tables
+        let room = render::Room { ports_max: 9, present: &Tables::default() };
+        render::render(&sample::two_networks(), &interfaces.into(), room).tables
     }
 
     #[test]
     fn maps_as_wanted_say_so_with_equal_digests() {
-        let report = report(Some(&desired()), &tables(), &Counters::default());
+        let report = report(Some(&desired()), &tables(), &Counters::default(), room());
         assert!(report.as_desired);
         assert_eq!(report.saved.unwrap().kernel, report.kernel);
         assert_eq!((report.missing, report.unexpected), (vec![], vec![]));
@@ -328,7 +352,7 @@ mod tests {
         let key = *tables.vteps.keys().next().unwrap();
         let vtep = tables.vteps.remove(&key).unwrap();
         tables.vteps.insert(packet::VtepKey { vni: 77, ..key }, vtep);
-        let report = report(Some(&desired()), &tables, &Counters::default());
+        let report = report(Some(&desired()), &tables, &Counters::default(), room());
         assert!(!report.as_desired);
         assert_eq!(report.missing, ["VTEP 192.0.2.2 may send VNI 101 into network 1"]);
         assert_eq!(report.unexpected, ["VTEP 192.0.2.2 may send VNI 77 into network 1"]);
@@ -339,7 +363,7 @@ mod tests {
 
     #[test]
     fn without_a_saved_state_nothing_is_as_wanted() {
-        let report = report(None, &Tables::default(), &Counters::default());
+        let report = report(None, &Tables::default(), &Counters::default(), room());
         assert!(!report.as_desired);
         assert!(report.to_string().contains("nothing was saved yet"));
     }
@@ -347,7 +371,7 @@ mod tests {
     #[test]
     fn drops_come_with_their_meaning() {
         let counters = Counters { drops: [("spoofed_mac", 3)].into(), ..Counters::default() };
-        let report = report(Some(&desired()), &tables(), &counters);
+        let report = report(Some(&desired()), &tables(), &counters, room());
         let text = report.to_string();
         assert!(text.contains("3  spoofed_mac: The source MAC is not the port's."), "{text}");
     }

@@ -36,6 +36,8 @@ pub struct Observed {
     pub attached: BTreeSet<u32>,
     /// What the maps hold.
     pub tables: Tables,
+    /// Ports that there is room for, each with its connections.
+    pub ports_max: u32,
 }
 
 /// The host's side of a NIC.
@@ -77,9 +79,6 @@ pub trait HostKernel: Send + 'static {
     /// Deletes the host's side of a NIC that no instance has any more, and with it its programs.
     /// Programs are never taken off a device that is there.
     fn discard(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
-
-    /// Counts the connections of all ports anew.
-    fn recount(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Makes the maps hold exactly this.
     fn reconcile(&mut self, tables: &Tables) -> impl Future<Output = Result<(), Refusal>> + Send;

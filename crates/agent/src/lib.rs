@@ -30,6 +30,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dataplane::Options;
+pub use packet::ConntrackSize;
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -51,6 +53,18 @@ pub struct Config {
     /// The enrolment that `CreateHostEnrolment` gave, as a file. Needed once; a file with another
     /// token makes the agent enrol again.
     pub enrol: Option<PathBuf>,
+    /// Ports and connections that the host has room for. Takes effect when its maps are made.
+    pub conntrack: ConntrackSize,
+}
+
+/// Ports and connections that this host has room for: so many connections for each port, in so
+/// much memory, by default a part of the host's.
+#[must_use]
+pub fn conntrack_size(per_port: u32, memory_mib: Option<u64>) -> ConntrackSize {
+    match memory_mib {
+        Some(mib) => ConntrackSize::of_table(mib.saturating_mul(1 << 20), per_port),
+        None => ConntrackSize::of_host(Options::memory_bytes(), per_port),
+    }
 }
 
 /// Why an agent cannot start or go on. What it had made before stays and forwards.
@@ -110,7 +124,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         dataplane::preflight()?;
         // An agent that is not enrolled must not leave anything on the host.
         identity::Known::read(&own)?;
-        Host::open(&own.bpffs, own.prefix)
+        let options = Options { bpffs: own.bpffs, conntrack: own.conntrack };
+        Host::open(&options, own.prefix)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

@@ -8,7 +8,7 @@ use std::{
 
 use compute::{InstanceSpec, Prepared};
 use dataplane::Tables;
-use packet::PortKey;
+use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
 
 use crate::kernel::{HostKernel, Observed, ObservedNic, Refusal};
@@ -32,6 +32,8 @@ pub struct MemoryState {
     pub tunnel: bool,
     /// The tunnel device cannot be made.
     pub no_tunnel: bool,
+    /// Ports that there is room for, if not the most that there ever is.
+    pub ports_max: Option<u32>,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Changes made so far.
@@ -161,6 +163,7 @@ impl HostKernel for Memory {
             instances: state.instances.iter().map(|(uuid, spec)| (*uuid, nics(spec))).collect(),
             attached: state.attached.clone(),
             tables: state.tables.clone(),
+            ports_max: state.ports_max.unwrap_or(MAX_PORTS),
         })
     }
 
@@ -196,10 +199,6 @@ impl HostKernel for Memory {
             state.attached.remove(&ifindex);
             state.nics.retain(|_, nic| nic.ifindex != ifindex);
         }
-        Ok(())
-    }
-
-    async fn recount(&mut self) -> Result<(), Refusal> {
         Ok(())
     }
 

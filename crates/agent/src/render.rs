@@ -8,8 +8,8 @@ use std::{
 
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_VTEPS,
-    Mac, Neigh, NeighKey, PortKey, Vtep, VtepKey, conntrack_budget,
+    Addr, AddrKey, Fdb, FdbKey, FdbTarget, MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_VTEPS, Mac, Neigh,
+    NeighKey, PortKey, Vtep, VtepKey,
 };
 use uuid::Uuid;
 use wire::{
@@ -17,6 +17,12 @@ use wire::{
     holding::Holding,
     object::{Network, Object, Peer, Port, Tunnel},
 };
+
+/// The map that has the ports, and what to do when it is full. Each port has its own room for
+/// connections, which no other port's existence takes away: so there are only so many.
+const PORTS: &str = "ports";
+const PORTS_ADVICE: &str = ", as many as have room for connections: use another host, or give the \
+    agent of this one more --connection-mib or fewer --connections-per-port";
 
 /// The policy generation of every port while there is no policy.
 const GENERATION: u32 = 0;
@@ -30,21 +36,35 @@ pub struct Rendered {
     pub unfit: BTreeMap<Uuid, String>,
 }
 
+/// What the maps of a host have room for, where that depends on the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Room<'a> {
+    /// Ports, each with its connections.
+    pub ports_max: u32,
+    /// What they hold. A port that is there keeps its place before any new one.
+    pub present: &'a Tables,
+}
+
 /// What the maps must hold when these ports are attached to these interfaces. A port that is not
 /// among them is left out, with all that leads to it: nothing may be sent where no program guards.
-/// The host's own ports come first where there is no room for all.
-pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Rendered {
+/// The host's own ports come first where there is no room for all, and of these the older ones.
+pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>, room: Room<'_>) -> Rendered {
     let mut rendered = Rendered::default();
-    let objects = || desired.objects().values().map(Arc::as_ref);
-    let is_port = |object: &&Object| matches!(object, Object::Port(_));
-    let budget = conntrack_budget(objects().filter(is_port).count().try_into().unwrap_or(u32::MAX));
-    for object in objects().filter(is_port).chain(objects().filter(|object| !is_port(object))) {
+    let present: BTreeSet<u32> = room.present.ports.values().map(|port| port.number).collect();
+    let rank = |object: &&Object| match object {
+        Object::Port(port) => u8::from(!present.contains(&port.number)),
+        _ => 2,
+    };
+    let mut objects: Vec<&Object> = desired.objects().values().map(Arc::as_ref).collect();
+    objects.sort_by_key(rank);
+    for object in objects {
         match object {
             Object::Peer(peer) => {
                 let network = desired.network(peer.network);
                 if let Some((network, tunnel)) = network.and_then(|net| Some((net, net.tunnel()?)))
                 {
-                    rendered.add(peer.uuid, peer_tables(peer, network, tunnel));
+                    let tables = peer_tables(peer, network, tunnel);
+                    rendered.add(peer.uuid, tables, room.ports_max);
                 }
             }
             Object::Port(port) => {
@@ -52,7 +72,8 @@ pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Rendered {
                     (desired.network(port.network), interfaces.get(&port.uuid))
                 {
                     let key = PortKey::untagged(*ifindex);
-                    rendered.add(port.uuid, port_tables(port, network, key, budget));
+                    let tables = port_tables(port, network, key);
+                    rendered.add(port.uuid, tables, room.ports_max);
                 }
             }
             Object::Network(_) | Object::Instance(_) => {}
@@ -63,11 +84,11 @@ pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Rendered {
 
 impl Rendered {
     /// Adds what an object gives, all or nothing. What is there already stays.
-    fn add(&mut self, uuid: Uuid, more: Tables) {
+    fn add(&mut self, uuid: Uuid, more: Tables, ports_max: u32) {
         let tables = &mut self.tables;
         let addrs = tables.addrs.len() + more.addrs.difference(&tables.addrs).count();
         let wanted = [
-            ("ports", together(&tables.ports, &more.ports), MAX_PORTS),
+            (PORTS, together(&tables.ports, &more.ports), ports_max),
             ("addrs", addrs, MAX_ADDRS),
             ("fdb", together(&tables.fdb, &more.fdb), MAX_FDB),
             ("neigh", together(&tables.neigh, &more.neigh), MAX_NEIGH),
@@ -75,7 +96,9 @@ impl Rendered {
         ];
         let full = wanted.into_iter().find(|(_, entries, limit)| entries > &(*limit as usize));
         if let Some((map, _, limit)) = full {
-            self.unfit.insert(uuid, format!("the host's {limit} entries for {map} are in use"));
+            let advice = if map == PORTS { PORTS_ADVICE } else { "" };
+            let reason = format!("the host's {limit} entries for {map} are in use{advice}");
+            self.unfit.insert(uuid, reason);
             return;
         }
         put(&mut tables.ports, more.ports);
@@ -106,14 +129,15 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     tables
 }
 
-fn port_tables(port: &Port, network: &Network, key: PortKey, conntrack_budget: u32) -> Tables {
+fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
     let (number, net, mac) = (port.number, network.number, Mac(port.mac));
     let mut tables = Tables::default();
     let value = packet::Port {
         number,
         net,
         generation: GENERATION,
-        conntrack_budget,
+        // The data plane gives it one.
+        zone: 0,
         mac,
         // The other end is in the instance's own network namespace.
         flags: packet::Port::PEER,
@@ -163,11 +187,40 @@ mod tests {
         of.iter().map(|(port, ifindex)| (uuid(*port), *ifindex)).collect()
     }
 
+    const EMPTY: &Tables = &Tables {
+        ports: BTreeMap::new(),
+        addrs: BTreeSet::new(),
+        fdb: BTreeMap::new(),
+        neigh: BTreeMap::new(),
+        vteps: BTreeMap::new(),
+    };
+
+    /// Room for all.
+    fn all() -> Room<'static> {
+        Room { ports_max: packet::MAX_PORTS, present: EMPTY }
+    }
+
+    #[test]
+    fn a_port_too_many_is_told_and_takes_no_older_ones_place() {
+        let desired = sample::two_networks();
+        let at = interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]);
+        for (older, newer) in [(sample::PORT_A, sample::PORT_B), (sample::PORT_B, sample::PORT_A)] {
+            let alone = interfaces(&[(older, at[&uuid(older)])]);
+            let before = render(&desired, &alone, Room { ports_max: 1, ..all() });
+            assert!(before.unfit.is_empty(), "{:?}", before.unfit);
+            let both = render(&desired, &at, Room { ports_max: 1, present: &before.tables });
+            assert_eq!(both.tables, before.tables);
+            let reason = &both.unfit[&uuid(newer)];
+            assert!(reason.contains("1 entries for ports") && reason.contains("--connection"));
+        }
+    }
+
     #[test]
     fn what_is_rendered_gives_the_facts_that_the_server_expects() {
         let desired = sample::two_networks();
         let tables =
-            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all())
+                .tables;
         let expected = fact::facts(desired.objects());
         assert_eq!(facts(&tables), expected);
         assert_eq!(fact::digest(&facts(&tables)), desired.kernel_digest());
@@ -176,9 +229,11 @@ mod tests {
     #[test]
     fn facts_do_not_depend_on_interfaces() {
         let desired = sample::two_networks();
-        let one = render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+        let one = render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all())
+            .tables;
         let other =
-            render(&desired, &interfaces(&[(sample::PORT_A, 90), (sample::PORT_B, 70)])).tables;
+            render(&desired, &interfaces(&[(sample::PORT_A, 90), (sample::PORT_B, 70)]), all())
+                .tables;
         assert_ne!(one, other);
         assert_eq!(facts(&one), facts(&other));
     }
@@ -186,7 +241,7 @@ mod tests {
     #[test]
     fn nothing_leads_to_a_port_without_an_interface() {
         let desired = sample::two_networks();
-        let tables = render(&desired, &interfaces(&[(sample::PORT_A, 7)])).tables;
+        let tables = render(&desired, &interfaces(&[(sample::PORT_A, 7)]), all()).tables;
         let port = |f: &Fact| matches!(f, Fact::Fdb { at: Station::Local { .. }, .. });
         assert_eq!(facts(&tables).iter().filter(|f| port(f)).count(), 1);
         assert_eq!(tables.ports.len(), 1);
@@ -197,7 +252,8 @@ mod tests {
     fn an_entry_that_leads_nowhere_is_a_disagreement() {
         let desired = sample::two_networks();
         let mut tables =
-            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all())
+                .tables;
         let mut other = tables.clone();
         other.fdb.values_mut().for_each(|fdb| {
             if matches!(fdb.target(), Some(FdbTarget::Local(_))) {
@@ -214,12 +270,15 @@ mod tests {
         let mut desired = sample::two_networks();
         let networks: Vec<_> = desired.objects().keys().copied().take(2).collect();
         networks.iter().for_each(|network| desired.remove(network));
-        assert_eq!(render(&desired, &interfaces(&[(sample::PORT_A, 7)])), Rendered::default());
+        assert_eq!(
+            render(&desired, &interfaces(&[(sample::PORT_A, 7)]), all()),
+            Rendered::default()
+        );
     }
 
     #[test]
     fn frames_for_a_peer_leave_from_the_vtep_that_its_host_knows() {
-        let tables = render(&sample::two_networks(), &interfaces(&[])).tables;
+        let tables = render(&sample::two_networks(), &interfaces(&[]), all()).tables;
         let local = Addr::v4([192, 0, 2, 1]);
         assert_eq!(tables.fdb.len(), 2);
         for fdb in tables.fdb.values() {
@@ -243,7 +302,8 @@ mod tests {
                 vtep: std::net::IpAddr::from([192, 0, 2, 2]),
             }));
         }
-        let rendered = render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]));
+        let rendered =
+            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all());
         assert_eq!(rendered.tables.ports.len(), 2);
         assert_eq!(rendered.tables.neigh.len(), MAX_NEIGH as usize);
         // Two ports have two addresses each, and the peers of the sample came before.

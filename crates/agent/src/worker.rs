@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use wire::digest::TableDigests;
 
@@ -18,10 +15,6 @@ use crate::{
 
 /// How often the host is looked over when nothing has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-
-/// How often connections are recounted. When CPUs race, a count becomes a few too low, so a port
-/// may have a few connections more than its limit; a recount takes a system call for each slot.
-const RECOUNT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What was achieved last.
 #[derive(Clone, Debug)]
@@ -42,7 +35,6 @@ pub(crate) async fn work<K: HostKernel>(
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::default();
-    let mut recounted = Instant::now();
     while !stop.is_cancelled() {
         let desired = wanted.borrow_and_update().clone();
         let mut wait = LOOK_EVERY;
@@ -60,10 +52,6 @@ pub(crate) async fn work<K: HostKernel>(
             }
             let (revision, digests) = (desired.revision, desired.holding.digests());
             achieved.send_replace(Some(Achieved { revision, digests, outcome }));
-        }
-        if recounted.elapsed() >= RECOUNT_EVERY {
-            converger.recount().await;
-            recounted = Instant::now();
         }
         match stop.run_until_cancelled(timeout(wait, wanted.changed())).await {
             // Changed, or it is time.

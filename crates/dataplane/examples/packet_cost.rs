@@ -6,15 +6,16 @@
 //! nothing: it is what the measurement itself costs, and is in all the others too. The least and
 //! the median of all rounds are given: on a machine with other work only the least says much.
 
-use netloom_dataplane::packet::vectors::{Vector, all};
-use netloom_dataplane::packet::{Meta, Verdict};
+use netloom_dataplane::packet::vectors::{CONNTRACK, Vector, all};
+use netloom_dataplane::packet::{ConntrackSize, Meta, Verdict};
 use netloom_dataplane::{Options, Tables, TestHarness};
 
 /// Packets per measurement, and measurements.
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 21;
-/// Connections that the table has room for.
-const CONNECTIONS: u32 = 2_097_152;
+/// A table in which each of four ports has room for a quarter of a million connections.
+const TABLE: ConntrackSize =
+    ConntrackSize { ports: 4, port_buckets: 65_536, common_buckets: 16_384 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A mount namespace of its own: a measurement that is cut short leaves no mount behind.
@@ -22,8 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
     let directory = std::env::temp_dir().join(format!("nlt-{}-cost", std::process::id()));
-    let options = Options { conntrack_entries: CONNECTIONS, ..Options::new(directory.join("bpf")) };
+    let options = Options { conntrack: TABLE, ..Options::new(directory.join("bpf")) };
     let result = measure(&options);
+    netloom_dataplane::unload(&directory.join("bpf"))?;
+    let result = result.and_then(|()| refusals(&Options { conntrack: CONNTRACK, ..options }));
     netloom_dataplane::unload(&directory.join("bpf"))?;
     std::fs::remove_dir_all(&directory)?;
     result
@@ -46,11 +49,6 @@ fn measure(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     singly(&mut harness, "arp reply", &find("arp request for a local port is answered")?, None)?;
     let udp = find("new udp flow to a remote station")?;
     singly(&mut harness, "new connection, into the tunnel", &udp, Some(34))?;
-    let mut full = find("a port at its budget is refused")?;
-    for port in full.before.ports.values_mut() {
-        port.conntrack_budget = 0;
-    }
-    report(&mut harness, "refused, no room", &full)?;
     for (what, name) in [
         ("into the tunnel", "new udp flow to a remote station"),
         ("local delivery", "new tcp connection to a local port"),
@@ -68,18 +66,13 @@ fn find(name: &str) -> Result<Vector, String> {
 
 fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_dataplane::Error> {
     let memory = &vector.before;
-    let mut tables = Tables {
+    let tables = Tables {
         ports: memory.ports.clone(),
         addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         vteps: memory.vteps.clone(),
     };
-    for port in tables.ports.values_mut() {
-        if port.conntrack_budget != 0 {
-            port.conntrack_budget = CONNECTIONS;
-        }
-    }
     harness.plane.reconcile(&tables)?;
     let mut config = harness.config()?;
     config.tunnel_ifindex = memory.config.tunnel_ifindex;
@@ -92,6 +85,14 @@ fn report(
     vector: &Vector,
 ) -> Result<(), Box<dyn std::error::Error>> {
     fill(harness, vector)?;
+    repeat(harness, what, vector)
+}
+
+fn repeat(
+    harness: &mut TestHarness,
+    what: &str,
+    vector: &Vector,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut nanoseconds = Vec::new();
     for _ in 0..ROUNDS {
         let run = harness.run(vector.entry, &vector.meta, &vector.before.frame, REPEAT)?;
@@ -100,6 +101,26 @@ fn report(
     }
     nanoseconds.sort_unstable();
     println!("{:>5} ns  (median {:>5})  {what}", nanoseconds[0], nanoseconds[ROUNDS / 2]);
+    Ok(())
+}
+
+/// What it costs to refuse, in the small table of the vectors.
+fn refusals(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let mut harness = TestHarness::open(options)?;
+    for (what, name) in [
+        ("refused, no room", "a port whose room is in use is refused, and loses nothing"),
+        ("refused, no room for this peer", "a peer at its limit is refused, though there is room"),
+    ] {
+        let vector = find(name)?;
+        fill(&mut harness, &vector)?;
+        for (key, port) in &vector.before.ports {
+            harness.set_port(key, port)?;
+        }
+        let buckets: Vec<_> = (0..).zip(vector.before.buckets.iter().copied()).collect();
+        harness.set_conntrack(&buckets)?;
+        harness.set_config(vector.before.config)?;
+        repeat(&mut harness, what, &vector)?;
+    }
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 
 use crate::error::Error;
 use crate::pinned::{Maps, failed};
-use packet::{CtKey, CtState, Direction, DropReason, Plain, Traffic};
+use nix::time::{ClockId, clock_gettime};
+use packet::{CtKey, CtState, CtWord, Direction, DropReason, Plain, Traffic, tick};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Counters since the maps were made, summed over all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,8 +14,8 @@ pub struct Counters {
     pub drops: BTreeMap<&'static str, u64>,
     /// Traffic by port number.
     pub traffic: BTreeMap<u32, Traffic>,
-    /// Slots of the connection table in use, by port number.
-    pub connections: BTreeMap<u32, i64>,
+    /// Connections, by port number; ports without any are absent.
+    pub connections: BTreeMap<u32, u64>,
     /// Drop events that found the ring buffer full.
     pub events_lost: u64,
 }
@@ -21,16 +23,18 @@ pub struct Counters {
 /// A tracked connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
+    /// Number of the port that sees it so.
+    pub port: u32,
     /// Which, as its port sees it.
     pub key: CtKey,
-    /// Who opened it.
-    pub initiator: Direction,
+    /// Who opened it; `None` if that was before the table had it.
+    pub initiator: Option<Direction>,
     /// State, in words.
     pub state: &'static str,
     /// Whether the policy allowed it.
     pub allowed: bool,
-    /// Time of its last packet, nanoseconds of the monotonic clock.
-    pub last_seen_ns: u64,
+    /// Seconds that it lives without another packet.
+    pub seconds_left: u64,
 }
 
 /// Sums all counters.
@@ -55,32 +59,44 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
         }
         counters.traffic.insert(port.number, sum);
     }
-    counters.connections = maps.ct_used.read()?;
+    for connection in conntrack(maps)? {
+        *counters.connections.entry(connection.port).or_default() += 1;
+    }
     let lost = maps.events_lost.get(&0, 0).map_err(failed("events_lost", "read"))?;
     counters.events_lost = lost.iter().sum();
     Ok(counters)
 }
 
-/// Every connection that still has its slot.
+/// Every connection of a port that has not expired.
 pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
+    let ports = maps.ports.read()?;
+    let numbers: BTreeMap<u32, u32> = ports.values().map(|port| (port.zone, port.number)).collect();
+    let config = maps.config()?;
+    let areas = ports.values().flat_map(|port| config.area(port.place()));
+    let now = tick(monotonic_ns());
     let mut connections = Vec::new();
-    for (key, number) in maps.ct.read()? {
-        // The slot may be of another connection by now, or the size of the table another one.
-        let slot = maps.ct_slots.get(number)?;
-        if slot.key != key {
-            continue;
+    for number in (0..config.common_buckets).chain(areas) {
+        let bucket = maps.conntrack.get(number)?;
+        for (word, slot) in bucket.words.iter().map(|word| CtWord(*word)).zip(&bucket.slots) {
+            // What has no port is left over in the common area.
+            let Some(port) = numbers.get(&slot.zone).filter(|_| word.is_live(now)) else {
+                continue;
+            };
+            connections.push(Connection {
+                port: *port,
+                key: slot.key(),
+                initiator: (!word.picked_up()).then(|| word.initiator()),
+                state: CtState::from_number(word.state()).map_or("unknown", CtState::name),
+                allowed: slot.allowed != 0,
+                seconds_left: word.seconds_left(now),
+            });
         }
-        let initiator = match slot.initiator {
-            initiator if initiator == Direction::ToPort as u8 => Direction::ToPort,
-            _ => Direction::FromPort,
-        };
-        connections.push(Connection {
-            key,
-            initiator,
-            state: CtState::from_number(slot.state).map_or("unknown", CtState::name),
-            allowed: slot.allowed != 0,
-            last_seen_ns: slot.last_seen_ns,
-        });
     }
     Ok(connections)
+}
+
+/// The clock of the programs, but for a tick of the kernel.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,7 @@ use crate::pinned::Slots;
 use crate::plane::{DataPlane, Options};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use packet::{Config, CtKey, CtSlot, Entry, Meta, VerdictRecord};
+use packet::{Bucket, Config, Entry, Meta, Port, PortKey, VerdictRecord};
 use std::time::Duration;
 
 /// Runs [`packet::from_port`] with ports of its own making.
@@ -31,7 +31,6 @@ pub struct TestHarness {
     object: Ebpf,
     meta: Slots<Meta>,
     verdict: Slots<VerdictRecord>,
-    hand: Slots<u32>,
 }
 
 impl TestHarness {
@@ -47,8 +46,7 @@ impl TestHarness {
         object::load(&mut object, VARIED)?;
         let meta = Slots::take(&mut object, "test_meta")?;
         let verdict = Slots::take(&mut object, "test_verdict")?;
-        let hand = Slots::take(&mut object, "ct_hand")?;
-        Ok(TestHarness { plane, object, meta, verdict, hand })
+        Ok(TestHarness { plane, object, meta, verdict })
     }
 
     /// Runs an entry `repeat` times on the frame.
@@ -102,61 +100,42 @@ impl TestHarness {
         Ok(Outcome { verdict: self.verdict.get(0)?, frame: out, duration: result.duration })
     }
 
-    /// Overwrites the conntrack table: slots by number with their links, uses by port, the hand.
+    /// Overwrites the connection table: empties it but for these buckets.
     ///
     /// # Errors
     /// [`Error::Map`].
-    pub fn set_conntrack(
-        &mut self,
-        slots: &[(u32, CtSlot)],
-        used: &[(u32, i64)],
-        hand: u32,
-    ) -> Result<(), Error> {
-        for key in self.plane.view.maps.ct.keys()? {
-            self.plane.view.maps.ct.remove(&key)?;
+    pub fn set_conntrack(&mut self, buckets: &[(u32, Bucket)]) -> Result<(), Error> {
+        let table = &mut self.plane.view.maps.conntrack;
+        for number in 0..table.limit() {
+            table.set(number, &Bucket::default())?;
         }
-        for number in 0..self.plane.view.maps.ct_slots.limit() {
-            self.plane.view.maps.ct_slots.set(number, &CtSlot::default())?;
-        }
-        for (number, slot) in slots {
-            self.plane.view.maps.ct_slots.set(*number, slot)?;
-            if slot.state != 0 {
-                self.plane.view.maps.ct.insert(&slot.key, number)?;
-            }
-        }
-        for port in self.plane.view.maps.ct_used.keys()? {
-            self.plane.view.maps.ct_used.remove(&port)?;
-        }
-        for (port, count) in used {
-            self.plane.view.maps.ct_used.insert(port, count)?;
-        }
-        self.hand.set(0, &hand)
+        buckets.iter().try_for_each(|(number, bucket)| table.set(*number, bucket))
     }
 
-    /// The conntrack table: slots that are not all zero, links, uses by port.
+    /// The buckets of the connection table that are not empty.
     ///
     /// # Errors
     /// [`Error::Map`].
-    pub fn conntrack_table(&self) -> Result<ConntrackTable, Error> {
-        let mut slots = Vec::new();
-        for number in 0..self.plane.view.maps.ct_slots.limit() {
-            let slot = self.plane.view.maps.ct_slots.get(number)?;
-            if slot != CtSlot::default() {
-                slots.push((number, slot));
-            }
-        }
-        let links = self.plane.view.maps.ct.read()?.into_iter().collect();
-        let used = self.plane.view.maps.ct_used.read()?.into_iter().collect();
-        Ok((slots, links, used))
+    pub fn conntrack_table(&self) -> Result<Vec<(u32, Bucket)>, Error> {
+        let table = &self.plane.view.maps.conntrack;
+        let buckets = (0..table.limit()).map(|number| Ok((number, table.get(number)?)));
+        buckets.filter(|found| !matches!(found, Ok((_, b)) if *b == Bucket::default())).collect()
     }
 
-    /// Makes the counters of a port, as a reconcile does for a port that it adds.
+    /// Overwrites a port in the map, with its place and zone, which a reconcile gives otherwise.
     ///
     /// # Errors
     /// [`Error::Map`].
-    pub fn ensure_counters(&mut self, number: u32) -> Result<(), Error> {
-        self.plane.view.maps.ct_used.remove(&number)?;
-        crate::reconcile::prepare_port(&mut self.plane.view.maps, number)
+    pub fn set_port(&mut self, key: &PortKey, port: &Port) -> Result<(), Error> {
+        self.plane.view.maps.ports.insert(key, port)
+    }
+
+    /// A port as it is in the map.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn port(&self, key: &PortKey) -> Result<Option<Port>, Error> {
+        Ok(self.plane.view.maps.ports.read()?.get(key).copied())
     }
 
     /// The configuration.
@@ -175,9 +154,6 @@ impl TestHarness {
         self.plane.view.maps.set_config(config)
     }
 }
-
-/// Slots, links and uses of the conntrack table.
-pub type ConntrackTable = (Vec<(u32, CtSlot)>, Vec<(CtKey, u32)>, Vec<(u32, i64)>);
 
 fn program_name(entry: Entry) -> &'static str {
     match entry {

@@ -24,7 +24,7 @@ pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
 pub use events::DroppedFrame;
 #[cfg(feature = "test-run")]
-pub use harness::{ConntrackTable, Outcome, TestHarness};
+pub use harness::{Outcome, TestHarness};
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;

@@ -8,6 +8,7 @@ use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
+use packet::ConntrackSize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -21,32 +22,30 @@ pub(crate) fn hash() -> String {
 
 /// Makes the maps, or opens the pinned ones, and prepares the programs. None is loaded yet.
 ///
-/// The conntrack table keeps the size that it was made with: another size would mean another
+/// The connection table keeps the size that it was made with: another size would mean another
 /// map, and with it the loss of every connection.
-pub(crate) fn open(paths: &Paths, conntrack_entries: u32) -> Result<Ebpf, Error> {
+pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> {
     let maps = paths.maps();
-    let slots = match pinned_size(&maps.join("ct_slots")) {
-        Some(size) if size != conntrack_entries => {
-            tracing::warn!(
-                size,
-                wanted = conntrack_entries,
-                "the conntrack table keeps its size until the data plane is unloaded"
-            );
-            size
-        }
-        _ => conntrack_entries,
+    let size = |map, wanted| {
+        let info = MapInfo::from_pin(maps.join(map)).ok();
+        info.map_or(wanted, |info| info.max_entries())
     };
+    let (ports, buckets) = (size("ports", wanted.ports), size("conntrack", wanted.buckets()));
+    if (ports, buckets) != (wanted.ports, wanted.buckets()) {
+        tracing::warn!(
+            ports,
+            buckets,
+            ?wanted,
+            "the connection table keeps its size until the data plane is unloaded"
+        );
+    }
     EbpfLoader::new()
         .btf(None)
-        .map_max_entries("ct", slots)
-        .map_max_entries("ct_slots", slots)
+        .map_max_entries("ports", ports)
+        .map_max_entries("conntrack", buckets)
         .default_map_pin_directory(&maps)
         .load(OBJECT)
         .map_err(|cause| Error::Load { program: "maps".to_owned(), cause: chain(&cause) })
-}
-
-fn pinned_size(pin: &Path) -> Option<u32> {
-    MapInfo::from_pin(pin).ok().map(|info| info.max_entries())
 }
 
 /// A program that is in the kernel: the pinned one if there is, else loaded and pinned now.

@@ -7,8 +7,8 @@ use crate::error::Error;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use packet::{
-    AddrKey, Config, CtKey, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Plain, Port, PortKey, Traffic,
-    Vtep, VtepKey,
+    AddrKey, Bucket, Config, Fdb, FdbKey, Neigh, NeighKey, Plain, Port, PortKey, Traffic, Vtep,
+    VtepKey,
 };
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -57,21 +57,6 @@ where
             entries.insert(K::from_bytes(&key), V::from_bytes(&value));
         }
         Ok(entries)
-    }
-
-    /// The keys in it, without the values.
-    pub(crate) fn keys(&self) -> Result<Vec<K>, Error> {
-        let keys = self.map.keys().map(|key| key.map(|key| K::from_bytes(&key)));
-        keys.collect::<Result<_, _>>().map_err(failed(self.name, "read"))
-    }
-
-    /// One value.
-    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, Error> {
-        match self.map.get(&key.to_bytes(), 0) {
-            Ok(value) => Ok(Some(V::from_bytes(&value))),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(cause) => Err(failed(self.name, "read")(cause)),
-        }
     }
 
     /// Adds or overwrites.
@@ -142,9 +127,7 @@ pub(crate) struct Maps {
     pub(crate) neigh: PinnedMap<NeighKey, Neigh>,
     pub(crate) vteps: PinnedMap<VtepKey, Vtep>,
     pub(crate) config: Slots<Config>,
-    pub(crate) ct: PinnedMap<CtKey, u32>,
-    pub(crate) ct_slots: Slots<CtSlot>,
-    pub(crate) ct_used: PinnedMap<u32, i64>,
+    pub(crate) conntrack: Slots<Bucket>,
     pub(crate) traffic: PerCpuArray<MapData, <Traffic as Plain>::Bytes>,
     pub(crate) drops: PerCpuArray<MapData, u64>,
     pub(crate) events_lost: PerCpuArray<MapData, u64>,
@@ -173,9 +156,7 @@ impl Maps {
             neigh: PinnedMap::new("neigh", find("neigh")?)?,
             vteps: PinnedMap::new("vteps", find("vteps")?)?,
             config: Slots::new("config", find("config")?)?,
-            ct: PinnedMap::new("ct", find("ct")?)?,
-            ct_slots: Slots::new("ct_slots", find("ct_slots")?)?,
-            ct_used: PinnedMap::new("ct_used", find("ct_used")?)?,
+            conntrack: Slots::new("conntrack", find("conntrack")?)?,
             traffic: PerCpuArray::try_from(find("traffic")?).map_err(opened("traffic"))?,
             drops: PerCpuArray::try_from(find("drops")?).map_err(opened("drops"))?,
             events_lost: PerCpuArray::try_from(find("events_lost")?)

@@ -10,8 +10,9 @@ use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
-use packet::Config;
+use packet::{Config, ConntrackSize};
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 /// How to open a data plane.
@@ -19,15 +20,24 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Mount point of the host's own bpf file system; mounted if it is not.
     pub bpffs: PathBuf,
-    /// Connections of all ports. Takes effect when the maps are made, not later.
-    pub conntrack_entries: u32,
+    /// Ports and connections that there is room for. Takes effect when the maps are made, not
+    /// later.
+    pub conntrack: ConntrackSize,
 }
 
 impl Options {
-    /// The defaults, with this mount point.
+    /// The defaults of this host, with this mount point.
     #[must_use]
     pub fn new(bpffs: impl Into<PathBuf>) -> Options {
-        Options { bpffs: bpffs.into(), conntrack_entries: packet::DEFAULT_CONNTRACK_ENTRIES }
+        let per_port = ConntrackSize::DEFAULT_PER_PORT;
+        let conntrack = ConntrackSize::of_host(Options::memory_bytes(), per_port);
+        Options { bpffs: bpffs.into(), conntrack }
+    }
+
+    /// Memory of this host; 0 if the kernel does not tell.
+    #[must_use]
+    pub fn memory_bytes() -> u64 {
+        nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total())
     }
 }
 
@@ -63,13 +73,11 @@ impl DataPlane {
     pub(crate) fn open_with_object(options: &Options) -> Result<(DataPlane, Ebpf), Error> {
         let paths = Paths::new(&options.bpffs, &object::hash());
         paths.prepare()?;
-        let mut object = object::open(&paths, options.conntrack_entries)?;
+        let mut object = object::open(&paths, options.conntrack)?;
         let programs = Programs::open(&mut object, &paths.programs())?;
         let mut maps = Maps::take(&mut object)?;
         let events = Events::take(&mut object)?;
-        let conntrack_slots = maps.ct_slots.limit();
-        let config = Config { conntrack_slots, ..maps.config()? };
-        maps.set_config(config)?;
+        lay_out(&mut maps, options.conntrack)?;
         let mut plane = DataPlane { paths, programs, view: View { maps }, events };
         plane.refresh_links()?;
         plane.paths.remove_others()?;
@@ -170,15 +178,6 @@ impl DataPlane {
         &self.view
     }
 
-    /// Counts the connections of each port anew. The programs' own counts may drift by a few when
-    /// CPUs race; once an hour is plenty. Takes one system call per slot of the table.
-    ///
-    /// # Errors
-    /// [`Error::Map`].
-    pub fn recount_connections(&mut self) -> Result<(), Error> {
-        reconcile::recount(&mut self.view.maps)
-    }
-
     /// Takes the drop events that wait, oldest first. There is one reader at a time.
     ///
     /// The programs write events from the first call on until this value is dropped: whoever
@@ -211,6 +210,20 @@ impl std::fmt::Debug for DataPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DataPlane").field("paths", &self.paths).finish_non_exhaustive()
     }
+}
+
+/// Says where the areas of the connection table are, and how it is hashed, unless that is known.
+fn lay_out(maps: &mut Maps, wanted: ConntrackSize) -> Result<(), Error> {
+    let config = maps.config()?;
+    if config.port_buckets != 0 {
+        return Ok(());
+    }
+    // Of a table that another agent made and died over, nothing is known but its size.
+    let ports = u32::try_from(maps.ports.limit()).unwrap_or(u32::MAX);
+    let port_buckets = wanted.port_buckets.min(maps.conntrack.limit() / ports.max(1));
+    let common_buckets = maps.conntrack.limit() - ports * port_buckets;
+    let seed = RandomState::new().build_hasher().finish();
+    maps.set_config(Config { common_buckets, port_buckets, seed, ..config })
 }
 
 /// The programs, in the kernel and pinned.

@@ -11,14 +11,14 @@ use crate::pinned::{Maps, PinnedMap, failed};
 use crate::tables::{Change, Changes, Tables};
 use aya::Pod;
 use aya::maps::PerCpuValues;
-use packet::{COUNTER_PLACES, CtSlot, CtState, Plain, Port, PortKey, Traffic};
+use packet::{Bucket, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads the tables back.
 pub(crate) fn read_back(maps: &Maps) -> Result<Tables, Error> {
     let ports = maps.ports.read()?.into_iter();
     Ok(Tables {
-        ports: ports.map(|(key, port)| (key, port.placed(0))).collect(),
+        ports: ports.map(|(key, port)| (key, port.placed(0, 0))).collect(),
         addrs: maps.addrs.read()?.into_keys().collect(),
         fdb: maps.fdb.read()?,
         neigh: maps.neigh.read()?,
@@ -41,7 +41,6 @@ pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Er
         maps.ports.remove(key)?;
         changes.ports.removed += 1;
     }
-    changes.connections_purged = forget_ports(maps, &actual, desired)?;
     changes.addrs.removed = remove_rest(&mut maps.addrs, &addrs_actual, &addrs_desired)?;
     changes.neigh.removed = remove_rest(&mut maps.neigh, &actual.neigh, &desired.neigh)?;
     changes.fdb.removed = remove_rest(&mut maps.fdb, &actual.fdb, &desired.fdb)?;
@@ -51,9 +50,6 @@ pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Er
     changes.fdb.written = write(&mut maps.fdb, &actual.fdb, &desired.fdb)?;
     changes.neigh.written = write(&mut maps.neigh, &actual.neigh, &desired.neigh)?;
     changes.addrs.written = write(&mut maps.addrs, &addrs_actual, &addrs_desired)?;
-    for port in desired.ports.values() {
-        prepare_port(maps, port.number)?;
-    }
     let left = maps.ports.read()?;
     let placed = place_ports(maps, &left, &desired.ports)?;
     changes.ports.written = write(&mut maps.ports, &left, &placed)?;
@@ -104,58 +100,11 @@ fn is_same_port(a: &Port, b: &Port) -> bool {
     a.number == b.number && a.net == b.net && a.mac == b.mac
 }
 
-/// Drops the connections and counters of ports that are gone or became other ports.
-fn forget_ports(maps: &mut Maps, actual: &Tables, desired: &Tables) -> Result<usize, Error> {
-    let stays: BTreeSet<u32> = actual
-        .ports
-        .iter()
-        .filter(|(key, port)| desired.ports.get(*key).is_some_and(|want| is_same_port(want, port)))
-        .map(|(_, port)| port.number)
-        .collect();
-    // By the counters, not by `actual`: they also tell of a reconcile that was cut short here.
-    let gone: BTreeSet<u32> =
-        maps.ct_used.keys()?.into_iter().filter(|number| !stays.contains(number)).collect();
-    if gone.is_empty() {
-        return Ok(0);
-    }
-    let mut purged = 0;
-    for (key, slot) in maps.ct.read()?.iter().filter(|(key, _)| gone.contains(&key.port)) {
-        maps.ct.remove(key)?;
-        // The slot too, while the port still has its count: a port of the same number may come
-        // back, with a count of 0 that a left slot would later take below.
-        if maps.ct_slots.get(*slot)?.key == *key {
-            maps.ct_slots.set(*slot, &CtSlot::default())?;
-        }
-        purged += 1;
-    }
-    for number in &gone {
-        maps.ct_used.remove(number)?;
-    }
-    Ok(purged)
-}
-
-/// Writes how many slots each port really holds, where the count says otherwise. A count that
-/// moves meanwhile is left for another time: its changes would be lost.
-pub(crate) fn recount(maps: &mut Maps) -> Result<(), Error> {
-    let before = maps.ct_used.read()?;
-    let mut used: BTreeMap<u32, i64> = BTreeMap::new();
-    for number in 0..maps.ct_slots.limit() {
-        let slot = maps.ct_slots.get(number)?;
-        if slot.state != CtState::Free as u8 {
-            *used.entry(slot.key.port).or_default() += 1;
-        }
-    }
-    for (port, counted) in maps.ct_used.read()? {
-        let real = used.get(&port).copied().unwrap_or_default();
-        if counted != real && before.get(&port) == Some(&counted) {
-            maps.ct_used.insert(&port, &real)?;
-        }
-    }
-    Ok(())
-}
-
-/// The ports with a place for their counters each: the one that a port has already, or a free
-/// one, set to zero.
+/// The ports with a place and a zone each: those that a port has already, or a free place, with
+/// its counters and its area of the connection table empty, and a zone that nobody has had.
+///
+/// What a port that is gone had in the common area stays until it expires. It is nobody's, as its
+/// zone never comes back.
 fn place_ports(
     maps: &mut Maps,
     left: &BTreeMap<PortKey, Port>,
@@ -165,10 +114,10 @@ fn place_ports(
     let mut placed = BTreeMap::new();
     let mut homeless = Vec::new();
     for (key, port) in desired {
-        let place = left.get(key).map_or(0, Port::place);
+        let (place, zone) = left.get(key).map_or((0, 0), |port| (port.place(), port.zone));
         match u16::try_from(place) {
-            Ok(fits) if place < COUNTER_PLACES && taken.insert(fits) => {
-                placed.insert(*key, port.placed(fits));
+            Ok(fits) if zone != 0 && place < COUNTER_PLACES && taken.insert(fits) => {
+                placed.insert(*key, port.placed(fits, zone));
             }
             _ => homeless.push((key, port)),
         }
@@ -176,12 +125,25 @@ fn place_ports(
     let mut free = (1..=u16::MAX).filter(|place| !taken.contains(place));
     for (key, port) in homeless {
         let place = free.next().unwrap_or(0);
-        let zeroes = vec![Traffic::default().to_bytes(); cpus()?];
-        let zeroes = PerCpuValues::try_from(zeroes).map_err(|cause| cpu_failure(&cause))?;
-        maps.traffic.set(place.into(), zeroes, 0).map_err(failed("traffic", "write"))?;
-        placed.insert(*key, port.placed(place));
+        empty_place(maps, place.into())?;
+        let config = maps.config()?;
+        // Noted before it is used: if this is cut short, the zone is lost and not given twice.
+        let zone = config.last_zone.wrapping_add(1).max(1);
+        maps.set_config(Config { last_zone: zone, ..config })?;
+        placed.insert(*key, port.placed(place, zone));
     }
     Ok(placed)
+}
+
+/// Empties the counters and the area of a place.
+fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
+    let zeroes = vec![Traffic::default().to_bytes(); cpus()?];
+    let zeroes = PerCpuValues::try_from(zeroes).map_err(|cause| cpu_failure(&cause))?;
+    maps.traffic.set(place, zeroes, 0).map_err(failed("traffic", "write"))?;
+    for bucket in maps.config()?.area(place) {
+        maps.conntrack.set(bucket, &Bucket::default())?;
+    }
+    Ok(())
 }
 
 fn cpus() -> Result<usize, Error> {
@@ -190,14 +152,6 @@ fn cpus() -> Result<usize, Error> {
 
 fn cpu_failure(cause: &std::io::Error) -> Error {
     Error::Map { map: "traffic", action: "write", cause: cause.to_string() }
-}
-
-/// Makes the count of a port's connections, unless it is there. No connection opens without it.
-pub(crate) fn prepare_port(maps: &mut Maps, number: u32) -> Result<(), Error> {
-    if maps.ct_used.get(&number)?.is_some() {
-        return Ok(());
-    }
-    maps.ct_used.insert(&number, &0)
 }
 
 fn with_ones<K: Ord + Copy>(keys: &BTreeSet<K>) -> BTreeMap<K, u32> {
@@ -255,7 +209,6 @@ fn log(changes: &Changes) {
     tracing::debug!(
         written = sum(|change| change.written),
         removed = sum(|change| change.removed),
-        connections_purged = changes.connections_purged,
         "maps changed"
     );
 }

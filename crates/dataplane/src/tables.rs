@@ -47,8 +47,6 @@ pub struct Changes {
     pub neigh: Change,
     /// In `vteps`.
     pub vteps: Change,
-    /// Connections dropped because their port is gone.
-    pub connections_purged: usize,
 }
 
 impl Changes {

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::pinned::Maps;
 use crate::reconcile;
 use crate::tables::Tables;
+use packet::{Config, ConntrackSize};
 
 /// What a data plane holds and has counted. Every call reads the kernel's maps as they are now.
 pub struct View {
@@ -45,7 +46,17 @@ impl View {
         counters::counters(&self.maps)
     }
 
-    /// The connections of all ports; those that have expired and are not reclaimed yet too.
+    /// Ports that there is room for, and connections that each side of each is sure of.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn room(&self) -> Result<ConntrackSize, Error> {
+        let Config { common_buckets, port_buckets, .. } = self.maps.config()?;
+        let ports = u32::try_from(self.maps.ports.limit()).unwrap_or(u32::MAX);
+        Ok(ConntrackSize { ports, port_buckets, common_buckets })
+    }
+
+    /// The connections of all ports.
     ///
     /// # Errors
     /// [`Error::Map`].

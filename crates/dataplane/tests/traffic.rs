@@ -4,8 +4,7 @@
 mod support;
 
 use netloom_dataplane::packet::{
-    Addr, AddrKey, DEFAULT_CONNTRACK_BUDGET, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey,
-    Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
 };
 use netloom_dataplane::{DataPlane, Options, Tables};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
@@ -54,14 +53,7 @@ fn v4(number: u32) -> Ipv4Addr {
 /// Adds a local VM to network 1.
 fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
     let key = PortKey::untagged(ifindex);
-    let port = Port {
-        number,
-        net: 1,
-        generation: 1,
-        conntrack_budget: DEFAULT_CONNTRACK_BUDGET,
-        mac: mac(number),
-        flags,
-    };
+    let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags };
     tables.ports.insert(key, port);
     tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) });
     add_station(tables, number, Fdb::local(key));

@@ -4,9 +4,9 @@
 
 mod support;
 
-use netloom_dataplane::packet::vectors::{CONNTRACK_SLOTS, Memory, Vector, all};
-use netloom_dataplane::packet::{Config, CtSlot, Traffic, VerdictRecord};
-use netloom_dataplane::{Counters, DataPlane, Options, Tables, TestHarness};
+use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all};
+use netloom_dataplane::packet::{Bucket, Traffic, VerdictRecord};
+use netloom_dataplane::{Counters, Options, Tables, TestHarness};
 use std::collections::BTreeMap;
 use support::{Host, may_run};
 
@@ -16,7 +16,7 @@ fn every_vector_gives_in_the_kernel_what_it_gives_on_the_host() {
         return;
     }
     let host = Host::enter();
-    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
+    let options = Options { conntrack: CONNTRACK, ..Options::new(host.bpffs()) };
     let mut harness = TestHarness::open(&options).unwrap();
     let mut failures = Vec::new();
     for vector in all() {
@@ -44,10 +44,7 @@ fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     same("frame", &outcome.frame.as_slice(), &vector.expected_frame())?;
     counted(&before, &harness.plane.view().counters().unwrap(), vector)?;
     told(harness, vector, verdict.record())?;
-    let (slots, links, used) = harness.conntrack_table().unwrap();
-    same("slots", &slots, &numbered(&after))?;
-    same("links", &links, &after.ct.into_iter().collect())?;
-    same("uses", &used, &after.ct_used.into_iter().collect())
+    same("table", &harness.conntrack_table().unwrap(), &numbered(&after))
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<(), String> {
@@ -66,25 +63,19 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         neigh: memory.neigh.clone(),
         vteps: memory.vteps.clone(),
     };
-    // A vector may have the counters of a port that it took the configuration from.
-    for number in memory.traffic.keys() {
-        harness.ensure_counters(*number).unwrap();
-    }
     harness.plane.reconcile(&tables).unwrap();
-    for number in memory.traffic.keys() {
-        harness.ensure_counters(*number).unwrap();
+    // The vector's own places and zones, and not those that a reconcile gives.
+    for (key, port) in &memory.ports {
+        harness.set_port(key, port).unwrap();
     }
-    let slots = numbered(memory);
-    let used: Vec<(u32, i64)> = memory.ct_used.iter().map(|(port, used)| (*port, *used)).collect();
-    harness.set_conntrack(&slots, &used, memory.ct_hand).unwrap();
-    let Config { tunnel_ifindex, .. } = memory.config;
-    harness.set_config(Config { tunnel_ifindex, conntrack_slots: CONNTRACK_SLOTS }).unwrap();
+    harness.set_conntrack(&numbered(memory)).unwrap();
+    harness.set_config(memory.config).unwrap();
 }
 
-/// The slots that are not empty.
-fn numbered(memory: &Memory) -> Vec<(u32, CtSlot)> {
-    let slots = (0..).zip(memory.ct_slots.iter().copied());
-    slots.filter(|(_, slot)| *slot != CtSlot::default()).collect()
+/// The buckets that are not empty.
+fn numbered(memory: &Memory) -> Vec<(u32, Bucket)> {
+    let buckets = (0..).zip(memory.buckets.iter().copied());
+    buckets.filter(|(_, bucket)| *bucket != Bucket::default()).collect()
 }
 
 /// The counters changed by what the vector says, and by nothing else.
@@ -133,52 +124,51 @@ fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> R
 }
 
 #[test]
-fn a_recount_mends_counts_that_drifted() {
-    if !may_run("a_recount_mends_counts_that_drifted") {
+fn a_place_that_another_port_had_is_empty() {
+    if !may_run("a_place_that_another_port_had_is_empty") {
         return;
     }
     let host = Host::enter();
-    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
+    let options = Options { conntrack: CONNTRACK, ..Options::new(host.bpffs()) };
     let mut harness = TestHarness::open(&options).unwrap();
-    let vector =
-        all().into_iter().find(|vector| vector.name == "a port at its budget is refused").unwrap();
-    fill(&mut harness, &vector.before);
-    let (slots, _, used) = harness.conntrack_table().unwrap();
-    let drifted: Vec<(u32, i64)> = used.iter().map(|(port, count)| (*port, count - 7)).collect();
-    harness.set_conntrack(&slots, &drifted, 0).unwrap();
-    harness.plane.recount_connections().unwrap();
-    assert_eq!(harness.conntrack_table().unwrap().2, used);
-}
-
-#[test]
-fn a_number_that_comes_back_has_none_of_the_slots_of_before() {
-    if !may_run("a_number_that_comes_back_has_none_of_the_slots_of_before") {
-        return;
-    }
-    let host = Host::enter();
-    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
-    let mut harness = TestHarness::open(&options).unwrap();
-    let vector =
-        all().into_iter().find(|vector| vector.name == "a port at its budget is refused").unwrap();
+    let mut vector = find("a port whose room is in use is refused, and loses nothing");
+    // The time of the vector is not the kernel's: only what is in the table counts.
     fill(&mut harness, &vector.before);
     let tables = harness.plane.view().tables().unwrap();
+    let before = zones(&harness, &vector.before);
     harness.plane.reconcile(&Tables { ports: BTreeMap::new(), ..tables.clone() }).unwrap();
     harness.plane.reconcile(&tables).unwrap();
-    let (slots, links, used) = harness.conntrack_table().unwrap();
-    assert_eq!((slots, links), (vec![], vec![]), "left slots would be taken off the new count");
-    assert!(used.iter().all(|(_, count)| *count == 0), "{used:?}");
+    let after = zones(&harness, &vector.before);
+    assert!(after.iter().all(|zone| *zone != 0 && !before.contains(zone)), "{before:?} {after:?}");
+    let common = CONNTRACK.common_buckets;
+    let table = harness.conntrack_table().unwrap();
+    assert!(table.iter().all(|(number, _)| *number < common), "an area is not empty: {table:?}");
+    vector.meta.now_ns += 1;
+    let outcome = harness.run(vector.entry, &vector.meta, &vector.before.frame, 1).unwrap();
+    assert_eq!(outcome.verdict.kind, 3, "the port opens again");
+}
+
+/// The zones of the vector's ports in the map.
+fn zones(harness: &TestHarness, memory: &Memory) -> Vec<u32> {
+    let zone = |key| harness.port(key).unwrap().unwrap().zone;
+    memory.ports.keys().map(zone).collect()
+}
+
+fn find(name: &str) -> Vector {
+    all().into_iter().find(|vector| vector.name == name).unwrap()
 }
 
 #[test]
-fn an_open_plane_has_the_conntrack_table_that_it_was_made_with() {
-    if !may_run("an_open_plane_has_the_conntrack_table_that_it_was_made_with") {
+fn an_open_plane_has_the_connection_table_that_it_was_made_with() {
+    if !may_run("an_open_plane_has_the_connection_table_that_it_was_made_with") {
         return;
     }
     let host = Host::enter();
-    let small = Options { conntrack_entries: 512, ..Options::new(host.bpffs()) };
-    drop(DataPlane::open(&small).unwrap());
+    let small = Options { conntrack: CONNTRACK, ..Options::new(host.bpffs()) };
+    let seed = TestHarness::open(&small).unwrap().config().unwrap().seed;
     let harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
-    assert_eq!(harness.config().unwrap().conntrack_slots, 512);
+    assert_eq!(harness.plane.view().room().unwrap(), CONNTRACK);
+    assert_eq!(harness.config().unwrap().seed, seed, "connections are found again");
 }
 
 #[test]
@@ -187,11 +177,8 @@ fn events_are_written_while_somebody_reads_them() {
         return;
     }
     let host = Host::enter();
-    let options = Options { conntrack_entries: CONNTRACK_SLOTS, ..Options::new(host.bpffs()) };
-    let vector = all()
-        .into_iter()
-        .find(|vector| vector.name == "another's ipv4 address is spoofed")
-        .unwrap();
+    let options = Options { conntrack: CONNTRACK, ..Options::new(host.bpffs()) };
+    let vector = find("another's ipv4 address is spoofed");
     // As many drops as would fill the buffer.
     let drop_many = |harness: &mut TestHarness| {
         harness.run(vector.entry, &vector.meta, &vector.before.frame, 4_000).unwrap();

@@ -30,12 +30,23 @@ pub(crate) struct Arguments {
     /// The enrolment that CreateHostEnrolment gave, as a file. Needed once.
     #[arg(long)]
     enrol: Option<PathBuf>,
+    /// Connections that each port is sure of: as many that it opens, and as many that others open
+    /// to it. Takes effect when there is no data plane yet.
+    #[arg(long, default_value_t = agent::ConntrackSize::DEFAULT_PER_PORT,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    connections_per_port: u32,
+    /// Memory for connections, in MiB [default: a 256th of the host's, for 64 ports at least]. It
+    /// says how many ports the host may have. Takes effect when there is no data plane yet.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 14))]
+    connection_mib: Option<u64>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
     let Directories { data, bpffs } = arguments.directories;
-    let config = agent::Config { data, bpffs, prefix: arguments.prefix, enrol: arguments.enrol };
+    let Arguments { prefix, enrol, connections_per_port, connection_mib, .. } = arguments;
+    let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
+    let config = agent::Config { data, bpffs, prefix, enrol, conntrack };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

@@ -75,15 +75,15 @@ fn port_stages<K: Kernel>(
         Some(key) => forward::local_port(kernel, &key, port)?,
         None => forward::tunnel(kernel)?,
     };
-    let mut zone = forward::zone(meta, port, Direction::FromPort, port.net);
-    conntrack::decide(kernel, packet, &zone)?;
+    packet.zone = forward::zone(meta, port, Direction::FromPort, port.net);
+    conntrack::decide(kernel, packet)?;
     kernel.count(port, Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
         return Ok(station.tunnel());
     };
     *concerned = Concerned::of(&receiver);
-    zone = forward::zone(meta, &receiver, Direction::ToPort, port.net);
-    conntrack::decide(kernel, packet, &zone)?;
+    packet.zone = forward::zone(meta, &receiver, Direction::ToPort, port.net);
+    conntrack::decide(kernel, packet)?;
     kernel.count(&receiver, Direction::ToPort, meta.length);
     Ok(forward::deliver(key.ifindex, receiver.flags))
 }
@@ -165,8 +165,8 @@ fn tunnel_stages<K: Kernel>(
     };
     let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
     *concerned = Concerned::of(&receiver);
-    let zone = forward::zone(meta, &receiver, Direction::ToPort, vtep.net);
-    conntrack::decide(kernel, packet, &zone)?;
+    packet.zone = forward::zone(meta, &receiver, Direction::ToPort, vtep.net);
+    conntrack::decide(kernel, packet)?;
     kernel.count(&receiver, Direction::ToPort, meta.length);
     Ok(forward::deliver(key.ifindex, receiver.flags))
 }

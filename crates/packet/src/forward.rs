@@ -73,10 +73,11 @@ pub(crate) fn zone(meta: &Meta, port: &Port, direction: Direction, source_net: u
     CtZone {
         now_ns: meta.now_ns,
         port: port.number,
+        zone: port.zone,
+        place: port.place(),
         net: port.net,
         source_net,
         generation: port.generation,
-        budget: port.conntrack_budget,
         direction,
     }
 }

@@ -1,28 +1,52 @@
 //! ICMP errors: they belong to the connection of the packet that they quote.
 //!
 //! Path MTU discovery and refused connections depend on them. An error is let through if the
-//! port has the quoted connection, live and allowed; it opens, refreshes and changes nothing.
+//! port has the quoted connection, live and allowed; it opens and refreshes nothing. Of the errors
+//! about one connection, seven a second are let through: whoever needs more than one gets it again.
 //! The quote must hold the ports (RFC 792: IP header + 8 bytes); IPv6 extension headers in the
 //! quote are not walked, such an error counts as unrelated. Sources: RFC 792, RFC 4443.
 
 use crate::addr::Addr;
-use crate::conntrack::{CtZone, is_live};
+use crate::ct_word::tick;
 use crate::kernel::{Direction, Kernel};
 use crate::maps::CtKey;
 use crate::parse::{ICMP, ICMPV6, Packet, TCP, UDP};
 use crate::reason::DropReason;
+use crate::{conntrack, slots, transport};
 
 /// Bytes of an ICMP error before the quoted packet.
 const ERROR_BYTES: u32 = 8;
+/// A step of `CtSlot::error_step`, in bits of nanoseconds. One error a step.
+const STEP_BITS: u32 = 27;
 
 /// Lets an error pass that is about a connection of the port.
 #[inline(never)]
-pub(crate) fn related<K: Kernel>(
-    kernel: &mut K,
-    packet: &Packet,
-    zone: &CtZone,
-) -> Result<(), DropReason> {
-    let mut key = CtKey { port: zone.port, ..CtKey::default() };
+pub(crate) fn related<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
+    aim(kernel, packet)?;
+    if !conntrack::set_spot(kernel, packet) {
+        return Err(DropReason::UnrelatedIcmpError);
+    }
+    if !slots::find(kernel, &mut packet.room, tick(packet.zone.now_ns)) {
+        return Err(DropReason::UnrelatedIcmpError);
+    }
+    let Some(slot) = kernel.ct_slot(packet.room.found.number) else {
+        return Err(DropReason::UnrelatedIcmpError);
+    };
+    if !conntrack::is_allowed(slot, &packet.zone) {
+        return Err(DropReason::UnrelatedIcmpError);
+    }
+    let step = (packet.zone.now_ns >> STEP_BITS & 0x7fff | 0x8000) as u16;
+    if slot.error_step == step {
+        return Err(DropReason::IcmpErrorRate);
+    }
+    slot.error_step = step;
+    Ok(())
+}
+
+/// Puts the connection that the error is about, as the port sees it, into the packet's room.
+#[inline(never)]
+fn aim<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
+    let mut key = CtKey { zone: packet.zone.zone, ..CtKey::default() };
     let quote = packet.l4 + ERROR_BYTES;
     let l4 = if packet.protocol == ICMP {
         quoted_v4(kernel, quote, &mut key)?
@@ -30,21 +54,17 @@ pub(crate) fn related<K: Kernel>(
         quoted_v6(kernel, quote, &mut key)?
     };
     quoted_ports(kernel, l4, &mut key)?;
+    // An error goes to whoever sent what it quotes. One that goes elsewhere is of somebody's own
+    // making, and would reach an address that the port may not even have.
+    if !packet.destination.same(&key.local) {
+        return Err(DropReason::UnrelatedIcmpError);
+    }
     // `key` is as the sender of the quoted packet sees it. An error that goes to the port quotes
     // what the port sent; an error from the port quotes what it received.
-    if zone.direction == Direction::FromPort {
+    if packet.zone.direction == Direction::FromPort {
         swap(&mut key);
     }
-    let Some(number) = kernel.ct_find(&key) else { return Err(DropReason::UnrelatedIcmpError) };
-    let Some(slot) = kernel.ct_slot(number) else { return Err(DropReason::UnrelatedIcmpError) };
-    if !is_live(slot, &key, zone.now_ns) || slot.allowed == 0 {
-        return Err(DropReason::UnrelatedIcmpError);
-    }
-    // A verdict of an older generation may be a wrong one; the next packet of the connection
-    // re-evaluates it, and until then an error about it is not worth the risk.
-    if slot.generation != zone.generation {
-        return Err(DropReason::UnrelatedIcmpError);
-    }
+    packet.room.key = key;
     Ok(())
 }
 
@@ -101,11 +121,11 @@ fn quoted_ports<K: Kernel>(kernel: &K, at: u32, key: &mut CtKey) -> Result<(), D
             key.remote_port = u16::from_be_bytes([d0, d1]);
         }
         ICMP | ICMPV6 => {
-            let Some([_, _, _, _, id0, id1]) = kernel.load::<6>(at) else {
+            let Some([kind, _, _, _, id0, id1]) = kernel.load::<6>(at) else {
                 return Err(DropReason::Malformed);
             };
-            key.local_port = u16::from_be_bytes([id0, id1]);
-            key.remote_port = key.local_port;
+            let identifier = u16::from_be_bytes([id0, id1]);
+            (key.local_port, key.remote_port) = transport::echo_ports(kind, identifier);
         }
         _ => {}
     }

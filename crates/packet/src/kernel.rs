@@ -4,7 +4,7 @@
 use crate::addr::Addr;
 use crate::layout::plain;
 use crate::maps::{
-    AddrKey, Config, CtKey, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
 };
 use crate::reason::DropReason;
 
@@ -12,7 +12,7 @@ use crate::reason::DropReason;
 /// the tests.
 ///
 /// Lookups copy: a value may change under the program at any time, and a copy is decided upon as
-/// one. Only a conntrack slot is changed in place, see `conntrack`.
+/// one. Only the connection table is changed in place, see `slots`.
 pub trait Kernel {
     /// `N` bytes of the frame at `offset`; `None` if the frame ends before.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
@@ -36,23 +36,15 @@ pub trait Kernel {
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
 
-    /// The slot of a connection.
-    fn ct_find(&self, key: &CtKey) -> Option<u32>;
-    /// A slot.
-    fn ct_slot(&mut self, slot: u32) -> Option<&mut CtSlot>;
-    /// Lets the key lead to the slot; `false` if the index is full.
-    fn ct_link(&mut self, key: &CtKey, slot: u32) -> bool;
-    /// Forgets the key.
-    fn ct_unlink(&mut self, key: &CtKey);
-    /// Changes [`CtSlot::word`] of a slot from `seen` to `new`, atomically and as a barrier;
-    /// whether it still was `seen`.
-    fn ct_swap(&mut self, slot: u32, seen: u32, new: u32) -> bool;
-    /// Moves the hand of all CPUs on by one, atomically; where it stood before.
-    fn ct_hand(&mut self) -> u32;
-    /// Connections of a port; `None` if there is no such port.
-    fn ct_used(&self, port: u32) -> Option<i64>;
-    /// Adds to the connections of a port, atomically.
-    fn ct_use(&mut self, port: u32, change: i64);
+    /// A bucket of the connection table.
+    fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket>;
+    /// A connection in the table, by the number of its way, see `slots`.
+    fn ct_slot(&mut self, way: u32) -> Option<&mut CtSlot>;
+    /// The word of a way as it is now; 0 if there is no such way.
+    fn ct_word(&self, way: u32) -> u64;
+    /// Changes the word of a way from `seen` to `new`, atomically and as a barrier; whether it
+    /// still was `seen`.
+    fn ct_swap(&mut self, way: u32, seen: u64, new: u64) -> bool;
 
     /// Counts a packet of a port.
     fn count(&mut self, port: &Port, direction: Direction, bytes: u32);
@@ -62,9 +54,10 @@ pub trait Kernel {
 
 /// Which way a packet goes, seen from a port.
 #[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
     /// From the port's VM.
+    #[default]
     FromPort = 1,
     /// To the port's VM.
     ToPort = 2,

@@ -71,6 +71,24 @@ impl<const N: usize> Field for [u8; N] {
     }
 }
 
+/// Arrays of fields, for the lengths in use.
+macro_rules! array_fields {
+    ($($field:ty),*) => {$(
+        impl<const N: usize> Field for [$field; N] {
+            const SIZE: usize = N * <$field as Field>::SIZE;
+            fn put(&self, out: &mut [u8]) {
+                for (field, place) in self.iter().zip(out.chunks_exact_mut(<$field>::SIZE)) {
+                    field.put(place);
+                }
+            }
+            fn get(bytes: &[u8]) -> Self {
+                core::array::from_fn(|at| Field::get(&bytes[at * <$field>::SIZE..]))
+            }
+        }
+    )*};
+}
+array_fields!(u64, crate::maps::CtSlot);
+
 impl Field for Mac {
     const SIZE: usize = 6;
     fn put(&self, out: &mut [u8]) {

@@ -16,6 +16,7 @@ mod addr;
 mod arp;
 mod checksum;
 mod conntrack;
+mod ct_word;
 mod entry;
 mod forward;
 mod guard;
@@ -37,17 +38,18 @@ pub mod vectors;
 
 pub use addr::{Addr, Mac};
 pub use conntrack::{
-    CtState, ICMP_NS, OTHER_NS, TCP_CLOSED_NS, TCP_CLOSING_NS, TCP_ESTABLISHED_NS, TCP_OPENING_NS,
-    UDP_ESTABLISHED_NS, UDP_OPENING_NS,
+    ICMP_SECONDS, OPENING_SECONDS, OTHER_SECONDS, TCP_CLOSED_SECONDS, TCP_CLOSING_SECONDS,
+    TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,
 };
+pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
 pub use layout::Plain;
 pub use maps::{
-    AddrKey, Config, CtKey, CtSlot, DropEvent, Fdb, FdbKey, FdbTarget, Neigh, NeighKey, Port,
-    PortKey, Traffic, Vtep, VtepKey,
+    AddrKey, Bucket, Config, CtKey, CtSlot, DropEvent, Fdb, FdbKey, FdbTarget, Neigh, NeighKey,
+    Port, PortKey, Traffic, Vtep, VtepKey,
 };
 pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;
-pub use slots::{SWEEP, TRIES};
+pub use slots::{PEER_WAYS, PORT_WAYS, WAYS_EACH};

@@ -7,7 +7,7 @@
 use crate::addr::{Addr, Mac};
 use crate::kernel::Verdict;
 use crate::layout::{Zero, plain};
-use crate::sizes::{COUNTER_PLACES, EVENT_HEADER_BYTES};
+use crate::sizes::{COUNTER_PLACES, EVENT_HEADER_BYTES, WAYS};
 
 plain! {
     /// Key of `ports`: where a port's frames enter the host.
@@ -28,8 +28,9 @@ plain! {
         pub net: u32,
         /// Generation of its policy: another number re-evaluates every cached verdict.
         pub generation: u32,
-        /// Most connections that it may hold at once.
-        pub conntrack_budget: u32,
+        /// Its zone of the connection table. Never given to another port, so that no connection
+        /// of one port is ever taken for another's. In the map only, from 1 on: see `place`.
+        pub zone: u32,
         /// Its MAC, the only source MAC that it may use.
         pub mac: Mac,
         /// [`Port::PEER`] or 0; in the map, above it, [`Port::place`].
@@ -99,50 +100,63 @@ plain! {
     }
 
     /// The one value of `config`.
-    pub struct Config[8] {
+    pub struct Config[24] {
         /// Interface index of the VXLAN device, 0 while there is none.
         pub tunnel_ifindex: u32,
-        /// Slots of the conntrack table, set when it is made.
-        pub conntrack_slots: u32,
+        /// The zone that was given away last.
+        pub last_zone: u32,
+        /// Buckets of the common area of the connection table, which is its start. Set when the
+        /// table is made, as all that follows.
+        pub common_buckets: u32,
+        /// Buckets of the own area of each port. That of place 1 follows the common area, and so
+        /// on, see [`Port::place`].
+        pub port_buckets: u32,
+        /// Drawn by lot: nobody can tell which connections share a bucket.
+        pub seed: u64,
     }
 
-    /// Key of `ct`: a connection as one port sees it; both of its directions have this key.
-    pub struct CtKey[44] {
-        /// Number of the port.
-        pub port: u32,
+    /// One connection in a [`Bucket`], as one port sees it: a cache line. What changes with its
+    /// packets is in the [`crate::CtWord`] of the same way.
+    pub struct CtSlot[64] {
         /// The port's own address.
         pub local: Addr,
         /// The other end's address.
         pub remote: Addr,
-        /// L4 port, or ICMP identifier, of the own end; 0 where the protocol has none.
+        /// [`Port::zone`].
+        pub zone: u32,
+        /// L4 port of the own end, or the ICMP identifier if it is the own end that asks.
         pub local_port: u16,
-        /// L4 port, or ICMP identifier, of the other end.
+        /// The same of the other end.
         pub remote_port: u16,
         /// IP protocol number.
         pub protocol: u8,
-        /// Zero.
-        pub pad: [u8; 3],
-    }
-
-    /// Value of `ct_slots`: one connection, 64 bytes, a cache line.
-    pub struct CtSlot[64] {
-        /// Time of its last packet, nanoseconds of the coarse monotonic clock.
-        pub last_seen_ns: u64,
-        /// The connection. A reader that followed `ct` here compares it: the slot may be reused.
-        pub key: CtKey,
-        /// A `conntrack::CtState` number; 0 is a free slot.
-        pub state: u8,
-        /// A [`crate::Direction`] number: which end opened it.
-        pub initiator: u8,
         /// 1 if the policy allowed it.
         pub allowed: u8,
-        /// How often the slot has changed hands, modulo 256: with it, what a CPU saw of a slot
-        /// and what another one made of it since never look alike, see `slots`.
-        pub turn: u8,
+        /// When an ICMP error about it was last let through, in steps of 2^27 ns.
+        pub error_step: u16,
         /// Policy generation under which it was decided.
         pub generation: u32,
         /// Number of the network that the opening packet came from.
         pub source_net: u32,
+        /// Number of the rule that decided, for policies to come. 0.
+        pub rule: u32,
+        /// Identity of whoever opened it, for policies to come. 0.
+        pub identity: u32,
+        /// Number of what is to be rewritten on its way and of the network that it leads to, for
+        /// translation and routing to come. 0: nothing.
+        pub rewrite: u32,
+    }
+
+    /// Value of `conntrack`: [`WAYS`] connections, eight cache lines. The first is all that an
+    /// insert or a miss reads.
+    pub struct Bucket[512] {
+        /// A [`crate::CtWord`] for each way.
+        pub words: [u64; WAYS],
+        /// In the own area of a port: until when connections that belong here may be in the common
+        /// area, a tick of `ct_word`.
+        pub spilled_until: u64,
+        /// The connections.
+        pub slots: [CtSlot; WAYS],
     }
 
     /// Value of `traffic`, per CPU, by [`Port::place`]. A GSO frame counts as one packet.
@@ -183,16 +197,37 @@ plain! {
 impl Zero for PortKey {
     const ZERO: PortKey = PortKey { ifindex: 0, vlan: 0, pad: [0; 2] };
 }
-impl Zero for CtKey {
-    const ZERO: CtKey = CtKey {
-        port: 0,
+impl Zero for CtSlot {
+    const ZERO: CtSlot = CtSlot {
         local: Addr::UNSPECIFIED_V6,
         remote: Addr::UNSPECIFIED_V6,
+        zone: 0,
         local_port: 0,
         remote_port: 0,
         protocol: 0,
-        pad: [0; 3],
+        allowed: 0,
+        error_step: 0,
+        generation: 0,
+        source_net: 0,
+        rule: 0,
+        identity: 0,
+        rewrite: 0,
     };
+}
+impl Zero for [CtSlot; WAYS] {
+    const ZERO: [CtSlot; WAYS] = [CtSlot::ZERO; WAYS];
+}
+impl Zero for [u64; WAYS] {
+    const ZERO: [u64; WAYS] = [0; WAYS];
+}
+
+impl Config {
+    /// Buckets of the area of the port at this place; none for place 0.
+    #[must_use]
+    pub fn area(&self, place: u32) -> core::ops::Range<u32> {
+        let start = |place: u32| self.common_buckets + place * self.port_buckets;
+        place.checked_sub(1).map_or(0..0, |before| start(before)..start(place))
+    }
 }
 
 impl PortKey {
@@ -210,18 +245,19 @@ impl Port {
     /// leave through the interface.
     pub const PEER: u16 = 1;
 
-    /// Where its counters are in `traffic`: an array costs a packet a tenth of a hash. The data
-    /// plane gives places to the ports in the map; 0 has none.
+    /// Where its counters are in `traffic`, and its own area in the connection table: an array
+    /// costs a packet a tenth of a hash. The data plane gives places and zones to the ports in the
+    /// map; 0 has none.
     #[inline(always)]
     #[must_use]
     pub const fn place(&self) -> u32 {
         (self.flags >> 1) as u32
     }
 
-    /// The same port with its counters at this place, less than [`COUNTER_PLACES`].
+    /// The same port at this place, less than [`COUNTER_PLACES`], and in this zone.
     #[must_use]
-    pub fn placed(self, place: u16) -> Port {
-        Port { flags: self.flags & Port::PEER | place << 1, ..self }
+    pub fn placed(self, place: u16, zone: u32) -> Port {
+        Port { flags: self.flags & Port::PEER | place << 1, zone, ..self }
     }
 }
 
@@ -311,37 +347,49 @@ impl Neigh {
     }
 }
 
-impl CtKey {
-    /// Whether both are the same connection.
-    #[inline(always)]
-    #[must_use]
-    pub fn same(&self, other: &CtKey) -> bool {
-        self.port == other.port
-            && self.local_port == other.local_port
-            && self.remote_port == other.remote_port
-            && self.protocol == other.protocol
-            && self.local.same(&other.local)
-            && self.remote.same(&other.remote)
-    }
+/// A connection as one port sees it; both of its directions have this key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CtKey {
+    /// [`CtSlot::zone`].
+    pub zone: u32,
+    /// [`CtSlot::local`].
+    pub local: Addr,
+    /// [`CtSlot::remote`].
+    pub remote: Addr,
+    /// [`CtSlot::local_port`].
+    pub local_port: u16,
+    /// [`CtSlot::remote_port`].
+    pub remote_port: u16,
+    /// [`CtSlot::protocol`].
+    pub protocol: u8,
 }
 
 impl CtSlot {
-    /// `state`, `initiator`, `allowed` and `turn` as the word in memory that they share.
+    /// Its connection.
+    #[must_use]
+    pub const fn key(&self) -> CtKey {
+        CtKey {
+            zone: self.zone,
+            local: self.local,
+            remote: self.remote,
+            local_port: self.local_port,
+            remote_port: self.remote_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// Whether this is its connection.
     #[inline(always)]
     #[must_use]
-    pub const fn word(&self) -> u32 {
-        u32::from_ne_bytes([self.state, self.initiator, self.allowed, self.turn])
-    }
-
-    /// Sets these four.
-    #[inline(always)]
-    pub fn set_word(&mut self, word: u32) {
-        [self.state, self.initiator, self.allowed, self.turn] = word.to_ne_bytes();
+    pub fn has(&self, key: &CtKey) -> bool {
+        self.zone == key.zone
+            && self.local_port == key.local_port
+            && self.remote_port == key.remote_port
+            && self.protocol == key.protocol
+            && self.local.same(&key.local)
+            && self.remote.same(&key.remote)
     }
 }
-
-// A CPU takes a slot by this word alone.
-const _: () = assert!(core::mem::offset_of!(CtSlot, state) % 4 == 0);
 
 #[cfg(test)]
 mod tests {
@@ -350,17 +398,19 @@ mod tests {
 
     #[test]
     fn bytes_turn_back_into_the_struct() {
-        let key = CtKey {
-            port: 7,
+        let slot = CtSlot {
+            zone: 7,
             local: Addr::v4([10, 0, 0, 1]),
             remote: Addr::v4([10, 0, 0, 2]),
             local_port: 1,
             remote_port: 2,
             protocol: 6,
-            pad: [0; 3],
+            generation: 4,
+            ..CtSlot::default()
         };
-        let slot = CtSlot { last_seen_ns: 9, key, state: 2, generation: 4, ..CtSlot::default() };
-        assert_eq!(CtSlot::from_bytes(&slot.to_bytes()), slot);
+        let mut bucket = Bucket { words: [1, 2, 3, 4, 5, 6, 7], ..Bucket::default() };
+        bucket.slots[6] = slot;
+        assert_eq!(Bucket::from_bytes(&bucket.to_bytes()), bucket);
         let fdb = Fdb::remote(5, Addr::v4([192, 0, 2, 1]));
         assert_eq!(Fdb::from_bytes(&fdb.to_bytes()), fdb);
     }
@@ -370,5 +420,10 @@ mod tests {
         let bytes = CtSlot { generation: 0x0102_0304, ..CtSlot::default() }.to_bytes();
         let at = core::mem::offset_of!(CtSlot, generation);
         assert_eq!(bytes[at..at + 4], 0x0102_0304_u32.to_ne_bytes());
+        let mut bucket = Bucket::default();
+        bucket.slots[2].zone = 9;
+        let at =
+            core::mem::offset_of!(Bucket, slots) + 2 * 64 + core::mem::offset_of!(CtSlot, zone);
+        assert_eq!(bucket.to_bytes()[at..at + 4], 9_u32.to_ne_bytes());
     }
 }

@@ -6,8 +6,10 @@
 //! frame is far longer. Sources: RFC 791, 8200, 9293, 768, 792, 4443.
 
 use crate::addr::{Addr, Mac};
+use crate::conntrack::CtZone;
 use crate::kernel::{Kernel, Meta};
 use crate::reason::DropReason;
+use crate::slots::Room;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_BYTES: u32 = 14;
@@ -90,6 +92,10 @@ pub struct Packet {
     pub fragment: Fragment,
     /// What it may do to a connection.
     pub role: Role,
+    /// The side of a port on which it is decided. Left as it is by the parser, as the room is.
+    pub(crate) zone: CtZone,
+    /// Room for the look for its connection.
+    pub(crate) room: Room,
 }
 
 /// Reads the Ethernet header.
@@ -99,7 +105,18 @@ pub(crate) fn ethernet<K: Kernel>(
     meta: &Meta,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    *packet = Packet::default();
+    // What the headers before may have left, and those to come may lack.
+    packet.source_port = 0;
+    packet.destination_port = 0;
+    packet.flags = 0;
+    packet.fragment = Fragment::Whole;
+    packet.role = Role::Opens;
+    packet.protocol = 0;
+    packet.hop_limit = 0;
+    packet.source = Addr::UNSPECIFIED_V6;
+    packet.destination = Addr::UNSPECIFIED_V6;
+    packet.l4 = 0;
+    packet.end = 0;
     let Some(header) = kernel.load::<14>(0) else { return Err(DropReason::Malformed) };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = header;
     packet.destination_mac = Mac([d0, d1, d2, d3, d4, d5]);

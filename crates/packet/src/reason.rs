@@ -113,9 +113,9 @@ reasons! {
     FragmentOverlap = 36 "fragment_overlap",
     /// More IPv6 extension headers than are looked at.
     TooManyHeaders = 37 "too_many_headers",
-    /// No slot for a new connection was found in the host's table.
+    /// The port has used up its own connections, and the room that all ports share is in use.
     ConntrackFull = 38 "conntrack_full",
-    /// The port has as many connections as it may.
+    /// The port has used up its own connections, and its part of the room that all ports share.
     ConntrackPortBudget = 39 "conntrack_port_budget",
     /// A frame of the host's own stack towards a port.
     HostToPort = 40 "host_to_port",
@@ -123,6 +123,10 @@ reasons! {
     ForeignSource = 41 "foreign_source",
     /// A connection to an address that the port with the destination MAC does not have.
     ForeignDestination = 42 "foreign_destination",
+    /// The peer has as many connections to the port as one peer may.
+    ConntrackPeerBudget = 43 "conntrack_peer_budget",
+    /// More ICMP errors about one connection than anybody needs.
+    IcmpErrorRate = 44 "icmp_error_rate",
 }
 
 impl DropReason {

@@ -5,7 +5,7 @@
 
 /// Version of every layout in this crate. A change of a key, a value or a map's kind raises it,
 /// and with it the directory in which the maps are pinned.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Ports of one host. Full: the agent reports the port as failed, it stays closed.
 pub const MAX_PORTS: u32 = 4_096;
@@ -19,19 +19,76 @@ pub const MAX_FDB: u32 = 65_536;
 pub const MAX_NEIGH: u32 = 65_536;
 /// Pairs of VNI and remote VTEP that may send to this host.
 pub const MAX_VTEPS: u32 = 16_384;
-/// Connections of all ports of one host. Full: a new connection is dropped as `ConntrackFull`.
-pub const DEFAULT_CONNTRACK_ENTRIES: u32 = 65_536;
-/// Connections of one port at most. Full: a new connection is dropped as `ConntrackPortBudget`. An
-/// eighth of it is for connections that the port opens itself.
-pub const DEFAULT_CONNTRACK_BUDGET: u32 = 16_384;
-/// Connections that each of so many ports may hold, on a host with the default table: so many
-/// that all ports together never fill it, or one tenant's ports could keep another's from opening
-/// any. In powers of two, so that a change of the number rarely changes the ports.
-#[must_use]
-pub const fn conntrack_budget(ports: u32) -> u32 {
-    let ports = if ports < MAX_PORTS { ports } else { MAX_PORTS };
-    let share = DEFAULT_CONNTRACK_ENTRIES / ports.next_power_of_two();
-    if share < DEFAULT_CONNTRACK_BUDGET { share } else { DEFAULT_CONNTRACK_BUDGET }
+/// Connections of one bucket of the connection table.
+pub const WAYS: usize = 7;
+/// Bytes of a bucket.
+pub const BUCKET_BYTES: u64 = 512;
+
+/// How large the connection table of a host is. It is made once, in full: no packet ever waits
+/// for memory, and what a port has is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConntrackSize {
+    /// Ports that have an area of their own. Another one is not made: the agent reports it as
+    /// failed.
+    pub ports: u32,
+    /// Buckets of the area of each port.
+    pub port_buckets: u32,
+    /// Buckets that all ports share. Full: as said at [`crate::DropReason::ConntrackFull`].
+    pub common_buckets: u32,
+}
+
+impl ConntrackSize {
+    /// Connections that each side of a port may have at once, unless told otherwise.
+    pub const DEFAULT_PER_PORT: u32 = 512;
+    /// Ports that even a small host has room for.
+    const LEAST_PORTS: u32 = 64;
+    /// Connections to a bucket, of one side of a port, that find a way even if the other side has
+    /// all that it may: see `slots`.
+    const PROMISED_PER_BUCKET: u32 = 1;
+
+    /// For a host with so many bytes of memory: about a 256th of it (Cilium takes a 400th for
+    /// some smaller maps), three quarters of that for the ports' own areas. `per_port` are the
+    /// connections that each side of each port is sure of.
+    #[must_use]
+    pub const fn of_host(memory_bytes: u64, per_port: u32) -> ConntrackSize {
+        let size = ConntrackSize::of_table(memory_bytes / 256, per_port);
+        let least = ConntrackSize::LEAST_PORTS;
+        if size.ports < least { size.for_ports(least) } else { size }
+    }
+
+    /// For a table of about so many bytes, with room for at least one port.
+    #[must_use]
+    pub const fn of_table(bytes: u64, per_port: u32) -> ConntrackSize {
+        let port_buckets = per_port.div_ceil(ConntrackSize::PROMISED_PER_BUCKET);
+        let port_buckets = if port_buckets == 0 { 1 } else { port_buckets };
+        let ports = bytes / BUCKET_BYTES / 4 * 3 / port_buckets as u64;
+        let ports = if ports < MAX_PORTS as u64 { ports as u32 } else { MAX_PORTS };
+        ConntrackSize::of_ports(if ports == 0 { 1 } else { ports }, port_buckets)
+    }
+
+    /// For so many ports, with a common area of a third of theirs.
+    const fn of_ports(ports: u32, port_buckets: u32) -> ConntrackSize {
+        let own = ports.saturating_mul(port_buckets);
+        ConntrackSize { ports, port_buckets, common_buckets: own / 3 }
+    }
+
+    /// As it is, but for so many ports.
+    #[must_use]
+    pub const fn for_ports(self, ports: u32) -> ConntrackSize {
+        ConntrackSize::of_ports(ports, self.port_buckets)
+    }
+
+    /// All buckets.
+    #[must_use]
+    pub const fn buckets(&self) -> u32 {
+        self.ports.saturating_mul(self.port_buckets).saturating_add(self.common_buckets)
+    }
+
+    /// Connections that each side of a port is sure of, if its peers are several.
+    #[must_use]
+    pub const fn per_port(&self) -> u32 {
+        self.port_buckets * ConntrackSize::PROMISED_PER_BUCKET
+    }
 }
 
 /// Bytes of the ring buffer of drop events, which are written while somebody reads them. Full:
@@ -57,11 +114,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budgets_of_all_ports_fit_into_the_table() {
-        for ports in 1..=MAX_PORTS {
-            let budget = conntrack_budget(ports);
-            assert!(budget * ports <= DEFAULT_CONNTRACK_ENTRIES, "{ports} ports");
-            assert!((16..=DEFAULT_CONNTRACK_BUDGET).contains(&budget), "{ports} ports");
+    fn the_areas_of_all_ports_are_in_the_table() {
+        for memory in [0, 1 << 30, 4 << 30, 24 << 30, 1 << 40, u64::MAX] {
+            let size = ConntrackSize::of_host(memory, ConntrackSize::DEFAULT_PER_PORT);
+            assert_eq!(size.buckets(), size.ports * size.port_buckets + size.common_buckets);
+            assert!((64..=MAX_PORTS).contains(&size.ports), "{size:?}");
+            assert!(size.per_port() >= ConntrackSize::DEFAULT_PER_PORT, "{size:?}");
+            let bytes = u64::from(size.buckets()) * BUCKET_BYTES;
+            assert!(bytes <= (memory / 256).max(22 << 20), "{size:?} takes {bytes}");
         }
+        let host = ConntrackSize::of_host(24 << 30, ConntrackSize::DEFAULT_PER_PORT);
+        assert_eq!((host.ports, host.port_buckets, host.common_buckets), (288, 512, 49_152));
     }
 }

@@ -1,347 +1,471 @@
-//! Room for connections: a fixed array of slots, in the kernel.
+//! Room for connections: buckets of seven, in the kernel.
 //!
-//! `ct` maps a key to the number of a slot, `ct_slots` is the array. A new connection looks at
-//! [`TRIES`] slots and takes the first that is free, expired, or of a port that is gone. A live
-//! connection is never evicted, not even by another one of its own port. A port at its budget
-//! looks at [`SWEEP`] slots for an expired or closed one of its own, so that its old entries never
-//! lock it out for long. Connections that others open to it leave it an eighth of the budget.
+//! Each port has an area of the table to itself, which nobody else can touch, and all share a
+//! common area. A connection has two buckets in each; they follow from a seeded hash of its key.
+//! It takes the better way of the two in its port's own area, and goes to the common area when
+//! there is none. Of free ways it takes one in the first bucket, where it is found sooner, until
+//! that has [`BALANCED_FROM`] of its side; then in the one that has fewer (Azar and others,
+//! "Balanced allocations", 1994): of as many connections as there are buckets, 4 of 100,000 find
+//! no way in the own area even if the other side has taken all that it may. So:
 //!
-//! Both walks go anywhere, see [`Walk`]. A port that opens many connections at once thus has
-//! them scattered, no port's connections can lie in the way of another's, and nobody who does not
-//! know the clock of the host to the nanosecond knows where the next walk leads. Of a table that
-//! is half live, one walk in 2^32 finds nothing; if it is nine tenths live, one in thirty.
+//! - What a port may have does not depend on its neighbours: no count, no share, nothing to add up
+//!   but areas, and a port without an area is not made.
+//! - An expired connection never counts: whoever comes next takes its way.
+//! - Peers and port count apart: in the own area, what peers open may take the first
+//!   [`WAYS_EACH`] ways of a bucket, what the port opens the last.
+//! - One that is not established gives way (the idea of Linux's `early_drop`): closed ones first,
+//!   then half-open ones of the same party, then the oldest half-open one that was opened from the
+//!   same side. One that is established never does.
+//! - One peer has at most [`PEER_WAYS`] of the ways of two buckets that are open to all peers; then
+//!   it replaces only its own. Ways, and with them peers, are scattered by lot, which makes this a
+//!   stochastic fairness (McKenney, "Stochastic fairness queueing", 1990) without any count: a
+//!   peer that opens as many as it can collides with itself. A peer is a MAC, to which the guard
+//!   holds it: more addresses are no more peers. Two NICs can fill two buckets for everybody, but
+//!   only with connections that they go on with after the VM's answer.
+//! - In the common area, each side of a port has at most [`PORT_WAYS`] of the ways of two buckets.
+//! - To refuse reads four lines and changes nothing: less than any new connection.
 //!
-//! Why two CPUs do no harm: a slot changes hands by a compare and swap of [`CtSlot::word`], in
-//! which `turn` counts the hands, so of two CPUs that saw the same slot one gets it. It is
-//! [`CtState::Taken`] until it is filled; nobody follows a link to it or thinks it expired. The
-//! same key may be inserted twice at once: one slot stays without a link and expires, and a
-//! reader that follows a stale link compares the key. Unlinking checks that the key still leads
-//! to the slot; the gap between check and delete may cost a new connection its link, which its
-//! next packet makes again. Two CPUs that insert for one port at once may go over its budget by
-//! one each. User space recounts (`DataPlane::recount_connections`), should a use count drift.
+//! A table shared by all with a count for each port was here before. The counts had to be kept
+//! right against expiry and against each other, and a sweep had to find what a port could lose.
+//! Counting each peer, in a sketch as well, would have the same faults, one level below.
+//!
+//! A miss need not look at the common area: the first bucket of the own area notes until when
+//! anything that belongs to it can be there.
+//!
+//! Why two CPUs do no harm: a way changes hands by compare and swap of its word. A word that was
+//! free or expired cannot come back, as a new one has its deadline ahead; of two CPUs that saw the
+//! same half-open word, `turn` lets one through. Until the slot is filled the word is
+//! [`CtState::Taken`], which nobody follows; should the CPU stop right there for seconds, the way
+//! is taken from it and its own swap fails. Whoever found a connection by its key compares the
+//! word once more, so it has not read a slot that was being filled. (On a CPU that reorders loads
+//! the second look may be early; then one packet may pass as part of a connection that is about to
+//! be another one.) The same key may be inserted twice at once: packets follow the first, the
+//! second expires. `spilled_until` is written by plain stores, each for longer than any deadline
+//! by more than the clocks of two CPUs differ.
 
-use crate::conntrack::{CtState, CtZone, is_expired};
+use crate::addr::Mac;
+use crate::conntrack::{CtZone, TCP_ESTABLISHED_SECONDS, deadline};
+use crate::ct_word::{CtState, CtWord, ticks};
 use crate::kernel::{Direction, Kernel};
-use crate::maps::CtKey;
+use crate::maps::{Config, CtKey};
 use crate::reason::DropReason;
+use crate::sizes::WAYS;
+use core::hint::black_box;
 
-/// Slots that an insert looks at.
-pub const TRIES: u32 = 32;
-/// Slots that an insert looks at when its port is at its budget.
-pub const SWEEP: u32 = 128;
+/// Ways of a bucket of a port's own area that each side may use: some are for both.
+pub const WAYS_EACH: u32 = 4;
+/// Ways of two such buckets that the connections of one peer may take.
+pub const PEER_WAYS: u32 = 4;
+/// Ways of two buckets of the common area that the connections of one side of a port may take.
+pub const PORT_WAYS: u32 = 3;
 
-/// Number of no port.
-const NOBODY: u32 = 0;
+/// Connections of one side in a bucket from which on the emptier of two is better.
+const BALANCED_FROM: u32 = 2;
+/// No way.
+const NONE: u32 = u32::MAX;
+/// How long a bucket remembers that something was put elsewhere, and how early it is told again.
+const SPILL_TICKS: u64 = ticks(TCP_ESTABLISHED_SECONDS) + 64;
+/// How long a CPU may take to fill a slot.
+const FILL_TICKS: u64 = ticks(4);
 
-/// Takes a slot for a connection that the policy has allowed.
+/// A way by its number: eight to a bucket, of which the last is none.
+#[inline(always)]
+pub(crate) const fn way_number(bucket: u32, way: u32) -> u32 {
+    bucket << 3 | way
+}
+
+/// Two buckets that a connection may be in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) first: u32,
+    pub(crate) second: u32,
+}
+
+impl Pair {
+    /// Those of a hash among `buckets` that start at `start`; two, if there are two.
+    #[inline(always)]
+    fn of(hash: u64, start: u32, buckets: u32) -> Pair {
+        let scaled = |half: u64, to: u32| (half * u64::from(to) >> 32) as u32;
+        let first = scaled(hash >> 32, buckets);
+        let further = scaled(hash & 0xffff_ffff, buckets.wrapping_sub(1));
+        let mut second = first.wrapping_add(1).wrapping_add(further);
+        if second >= buckets {
+            second = second.wrapping_sub(buckets);
+        }
+        Pair { first: start.wrapping_add(first), second: start.wrapping_add(second) }
+    }
+}
+
+/// Where a connection belongs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) own: Pair,
+    pub(crate) common: Pair,
+    /// Its tag, and the other end as its party.
+    pub(crate) by_peer: CtWord,
+    /// Its tag, and the port as its party.
+    pub(crate) by_port: CtWord,
+    has_common: bool,
+}
+
+impl Spot {
+    /// The spot of a key in the area of the port at `place`; `None` if the port has none.
+    #[inline(always)]
+    pub(crate) fn of(config: &Config, key: &CtKey, place: u32, peer: Mac) -> Option<Spot> {
+        if place == 0 || key.zone == 0 || config.port_buckets == 0 {
+            return None;
+        }
+        let hash = hash(key, config.seed);
+        let start = (place - 1).wrapping_mul(config.port_buckets);
+        let start = start.wrapping_add(config.common_buckets);
+        let tag = mix(hash) >> 48;
+        let [p0, p1, p2, p3, p4, p5] = peer.0;
+        let peer = u64::from_ne_bytes([p0, p1, p2, p3, p4, p5, 0, 0]);
+        let peer = mix(config.seed ^ peer) >> 52;
+        let port = mix(config.seed ^ u64::from(key.zone)) >> 52;
+        Some(Spot {
+            own: Pair::of(hash, start, config.port_buckets),
+            common: Pair::of(hash, 0, config.common_buckets),
+            by_peer: CtWord::new(tag, peer),
+            by_port: CtWord::new(tag, port),
+            has_common: config.common_buckets != 0,
+        })
+    }
+}
+
+/// A connection in the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Its way.
+    pub(crate) number: u32,
+    /// Its word.
+    pub(crate) word: CtWord,
+}
+
+/// Room for what is looked for and found. In a map, as the packet is, for the sake of BPF: it
+/// spares the stack, and of memory there the verifier knows nothing, so it walks what follows once,
+/// and not once for every way of every bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// The connection.
+    pub(crate) key: CtKey,
+    /// Where it belongs.
+    pub(crate) spot: Spot,
+    /// Where it is.
+    pub(crate) found: Found,
+    place: Place,
+    claim: Claim,
+    survey: Survey,
+}
+
+/// Where and when to look for a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    bucket: u32,
+    /// With its tag.
+    word: CtWord,
+    now: u64,
+}
+
+/// Finds the room's connection, if it is there and has not expired.
+#[inline(always)]
+pub(crate) fn find<K: Kernel>(kernel: &mut K, room: &mut Room, now: u64) -> bool {
+    room.place = Place { bucket: room.spot.own.first, word: room.spot.by_peer, now };
+    if look(kernel, room) {
+        return true;
+    }
+    room.place.bucket = room.spot.own.second;
+    if look(kernel, room) {
+        return true;
+    }
+    spilled_until(kernel, &room.spot) >= now && find_in_common(kernel, room)
+}
+
+/// Finds it in the common area.
+#[inline(never)]
+fn find_in_common<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+    room.place.word = room.spot.by_port;
+    room.place.bucket = room.spot.common.first;
+    let mut is_there = look(kernel, room);
+    if !is_there {
+        room.place.bucket = room.spot.common.second;
+        is_there = look(kernel, room);
+    }
+    if is_there {
+        remember_spill(kernel, room);
+    }
+    is_there
+}
+
+/// Whether a bucket has the connection; which way and which word is in the room then.
+#[inline(never)]
+fn look<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+    let place = &room.place;
+    let Some(found) = kernel.ct_bucket(place.bucket) else { return false };
+    let mut way = 0;
+    while way < WAYS {
+        let word = CtWord(found.words[way]);
+        if word.same_tag(place.word) && word.is_live(place.now) && found.slots[way].has(&room.key) {
+            let number = way_number(place.bucket, way as u32);
+            let again = CtWord(kernel.ct_word(number));
+            room.found = Found { number, word: again };
+            return again.is_live(place.now) && again.same_hands(word);
+        }
+        way += 1;
+    }
+    false
+}
+
+/// Until when something that belongs here may be in the common area.
+#[inline(always)]
+fn spilled_until<K: Kernel>(kernel: &mut K, spot: &Spot) -> u64 {
+    kernel.ct_bucket(spot.own.first).map_or(0, |bucket| bucket.spilled_until)
+}
+
+/// Notes that something that belongs here is in the common area.
+#[inline(always)]
+fn remember_spill<K: Kernel>(kernel: &mut K, room: &Room) {
+    let now = room.place.now;
+    if let Some(bucket) = kernel.ct_bucket(room.spot.own.first)
+        && bucket.spilled_until < now + ticks(TCP_ESTABLISHED_SECONDS) + 2
+    {
+        bucket.spilled_until = now + SPILL_TICKS;
+    }
+}
+
+/// What a new connection may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Claim {
+    pair: Pair,
+    /// Its tag, party and side.
+    word: CtWord,
+    now: u64,
+    /// Ways of a bucket, and which: the last ones rather than the first.
+    ways: u32,
+    from_the_end: bool,
+    /// Ways that the party may have.
+    most: u32,
+}
+
+/// The best ways that a look at two buckets has found. A way is a score: the lower, the better;
+/// its lowest bits are the second of two buckets or not, and the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Survey {
+    any: u32,
+    /// Of those that have a connection of the same party.
+    own: u32,
+    any_word: CtWord,
+    own_word: CtWord,
+    /// Live connections of the same party.
+    held: u32,
+    /// Of the bucket that is looked at: connections of the same side, and a way that is free.
+    level: u32,
+    free: u32,
+    free_word: CtWord,
+}
+
+/// Takes a way for the room's connection, which the policy has allowed.
 #[inline(never)]
 pub(crate) fn open<K: Kernel>(
     kernel: &mut K,
-    key: &CtKey,
+    room: &mut Room,
     zone: &CtZone,
+    is_picked_up: bool,
 ) -> Result<(), DropReason> {
-    let slots = match kernel.config() {
-        Some(config) if config.conntrack_slots != 0 => config.conntrack_slots,
-        _ => return Err(DropReason::ConntrackFull),
+    let from_port = matches!(zone.direction, Direction::FromPort);
+    room.claim = Claim {
+        pair: room.spot.own,
+        word: room.spot.by_peer.opened(zone.direction),
+        now: room.place.now,
+        ways: WAYS_EACH,
+        from_the_end: from_port,
+        // What a port opens to one peer is its own affair.
+        most: if from_port { u32::MAX } else { PEER_WAYS },
     };
-    let budget = budget(zone);
-    if !within(kernel, zone.port, budget) {
-        sweep(kernel, Walk::of_sweep(slots, key, zone.now_ns), zone);
-        if !within(kernel, zone.port, budget) {
-            return Err(DropReason::ConntrackPortBudget);
+    let mut is_taken = claim(kernel, room);
+    if !is_taken {
+        let by_peer = is_at_limit(room);
+        let mut by_port = true;
+        if room.spot.has_common {
+            room.claim.pair = room.spot.common;
+            room.claim.word = room.spot.by_port.opened(zone.direction);
+            room.claim.ways = WAYS as u32;
+            room.claim.from_the_end = false;
+            room.claim.most = PORT_WAYS;
+            is_taken = claim(kernel, room);
+            by_port = is_at_limit(room);
         }
+        if !is_taken {
+            return Err(match (by_peer, by_port) {
+                (true, _) => DropReason::ConntrackPeerBudget,
+                (false, true) => DropReason::ConntrackPortBudget,
+                (false, false) => DropReason::ConntrackFull,
+            });
+        }
+        remember_spill(kernel, room);
     }
-    let walk = Walk::of_claim(slots, kernel.ct_hand(), zone.now_ns);
-    let Some(number) = claim(kernel, walk, zone.now_ns) else {
-        return Err(DropReason::ConntrackFull);
-    };
-    let Some(slot) = kernel.ct_slot(number) else { return Err(DropReason::ConntrackFull) };
-    slot.key = *key;
-    slot.last_seen_ns = zone.now_ns;
-    slot.generation = zone.generation;
-    slot.source_net = zone.source_net;
-    let taken = slot.word();
-    let [_, _, _, turn] = taken.to_ne_bytes();
-    let opened = u32::from_ne_bytes([CtState::Opening as u8, zone.direction as u8, 1, turn]);
-    // The swap is a barrier: whoever sees the connection sees all of it.
-    if !kernel.ct_swap(number, taken, opened) {
-        return Err(DropReason::ConntrackFull);
-    }
-    if !kernel.ct_link(key, number) {
-        free(kernel, number, opened);
-        return Err(DropReason::ConntrackFull);
-    }
-    kernel.ct_use(zone.port, 1);
-    Ok(())
+    fill(kernel, room, zone, is_picked_up)
 }
 
-/// Most connections that the port may have for one more in this direction. The last eighth is for
-/// those that it opens itself: others can open as many as they like and not shut it in.
+/// Whether the party has as many ways as it may.
 #[inline(always)]
-fn budget(zone: &CtZone) -> i64 {
-    let budget = match zone.direction {
-        Direction::FromPort => zone.budget,
-        Direction::ToPort => zone.budget - zone.budget / 8,
-    };
-    i64::from(budget)
+fn is_at_limit(room: &Room) -> bool {
+    room.survey.held >= room.claim.most
 }
 
-/// Whether the port may have one more. A port without a count is gone.
-#[inline(always)]
-fn within<K: Kernel>(kernel: &K, port: u32, budget: i64) -> bool {
-    kernel.ct_used(port).is_some_and(|used| used < budget)
-}
-
-/// The first slot of the walk that may be taken, taken.
-#[inline(always)]
-fn claim<K: Kernel>(kernel: &mut K, mut walk: Walk, now_ns: u64) -> Option<u32> {
+/// Takes the best way of two buckets; it is in the room then.
+#[inline(never)]
+fn claim<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+    // Twice: another CPU may be faster.
     let mut tries = 0;
-    while tries < TRIES {
-        let number = walk.number();
-        let slot = kernel.ct_slot(number)?;
-        let port = slot.key.port;
-        let over = is_expired(slot, now_ns) || kernel.ct_used(port).is_none();
-        if over && take(kernel, number, NOBODY, now_ns) {
-            return Some(number);
+    while tries < 2 {
+        room.survey = Survey { any: NONE, own: NONE, ..Survey::default() };
+        let pair = room.claim.pair;
+        look_around(kernel, room, pair.first, 0);
+        if pair.second != pair.first {
+            look_around(kernel, room, pair.second, 1 << 3);
         }
-        walk.step();
+        let (score, seen) = match is_at_limit(room) {
+            true => (room.survey.own, room.survey.own_word),
+            false => (room.survey.any, room.survey.any_word),
+        };
+        if score == NONE {
+            return false;
+        }
+        let bucket = if score & 1 << 3 == 0 { pair.first } else { pair.second };
+        let number = way_number(bucket, score & 7);
+        let taken = CtWord(0).with_state(CtState::Taken).until(room.claim.now + FILL_TICKS);
+        let taken = seen.handed_to(taken);
+        room.found = Found { number, word: taken };
+        if kernel.ct_swap(number, seen.0, taken.0) {
+            return true;
+        }
         tries += 1;
     }
-    None
+    false
 }
 
-/// Frees the first expired or closed slot of the port on the walk.
-#[inline(always)]
-fn sweep<K: Kernel>(kernel: &mut K, mut walk: Walk, zone: &CtZone) {
-    let mut steps = 0;
-    while steps < SWEEP {
-        let number = walk.number();
-        let Some(slot) = kernel.ct_slot(number) else { return };
-        let own = slot.state != CtState::Free as u8 && slot.key.port == zone.port;
-        if own && (slot.state == CtState::Closed as u8 || is_expired(slot, zone.now_ns)) {
-            if take(kernel, number, zone.port, zone.now_ns)
-                && let Some(slot) = kernel.ct_slot(number)
-            {
-                let taken = slot.word();
-                free(kernel, number, taken);
-            }
-            return;
-        }
-        walk.step();
-        steps += 1;
-    }
-}
-
-/// Takes a slot if its connection is over, and gives back what that had: its link, if it still
-/// has one, and its place in its port's budget. A closed one is over for its own port only.
+/// Adds the ways of a bucket to the survey.
 #[inline(never)]
-fn take<K: Kernel>(kernel: &mut K, number: u32, own: u32, now_ns: u64) -> bool {
-    let Some(slot) = kernel.ct_slot(number) else { return false };
-    let seen = slot.word();
-    // Looked up again, so that the word is the older: whatever changes from here on spoils it.
-    let Some(slot) = kernel.ct_slot(number) else { return false };
-    let key = slot.key;
-    let closed = slot.state == CtState::Closed as u8 && key.port == own;
-    let expired = is_expired(slot, now_ns);
-    let [state, ..] = seen.to_ne_bytes();
-    if state == CtState::Taken as u8 {
-        return false;
-    }
-    if !closed && !expired && kernel.ct_used(key.port).is_some() {
-        return false;
-    }
-    take_seen(kernel, (number, seen), &key)
-}
-
-/// As [`take`], without asking: whether the slot still is as it was seen.
-#[inline(always)]
-fn take_seen<K: Kernel>(kernel: &mut K, (number, seen): (u32, u32), key: &CtKey) -> bool {
-    if !kernel.ct_swap(number, seen, taken_from(seen)) {
-        return false;
-    }
-    let [state, ..] = seen.to_ne_bytes();
-    if state != CtState::Free as u8 {
-        if kernel.ct_find(key) == Some(number) {
-            kernel.ct_unlink(key);
+fn look_around<K: Kernel>(kernel: &mut K, room: &mut Room, bucket: u32, second: u32) {
+    let Some(found) = kernel.ct_bucket(bucket) else { return };
+    room.survey.level = 0;
+    room.survey.free = NONE;
+    let mut step = 0;
+    while step < WAYS {
+        // Nothing of the survey is kept in a register, where the verifier would follow it.
+        let Room { claim, survey, .. } = black_box(&mut *room);
+        if step as u32 >= claim.ways {
+            break;
         }
-        kernel.ct_use(key.port, -1);
+        let way = if claim.from_the_end { WAYS - 1 - step } else { step };
+        let word = CtWord(found.words[way]);
+        let same = word.same_party(claim.word) && word.is_live(claim.now);
+        let score = score(word, claim, same);
+        let place = second | way as u32;
+        if score == 0 {
+            // The first of those that are free.
+            if survey.free == NONE {
+                survey.free = place;
+                survey.free_word = word;
+            }
+        } else {
+            survey.level += u32::from(word.same_side(claim.word));
+            survey.held += u32::from(same);
+            if same && score < survey.own {
+                survey.own = score | place;
+                survey.own_word = word;
+            }
+            if score < survey.any {
+                survey.any = score | place;
+                survey.any_word = word;
+            }
+        }
+        step += 1;
     }
-    true
+    let survey = &mut black_box(room).survey;
+    let level = if survey.level < BALANCED_FROM { 0 } else { survey.level };
+    let score = level << LEVEL | survey.free;
+    if survey.free != NONE && score < survey.any {
+        survey.any = score;
+        survey.any_word = survey.free_word;
+    }
 }
 
-/// The word of a slot once it is taken.
+/// Where the rank of a way is in its score; and where, of a free one, how full its bucket is.
+const RANK: u32 = 24;
+const LEVEL: u32 = 8;
+
+/// How much a way is worth, without its place: the less, the sooner it is taken.
 #[inline(always)]
-fn taken_from(seen: u32) -> u32 {
-    let [_, _, _, turn] = seen.to_ne_bytes();
-    u32::from_ne_bytes([CtState::Taken as u8, 0, 0, turn.wrapping_add(1)])
+fn score(word: CtWord, claim: &Claim, same_party: bool) -> u32 {
+    if word.is_over(claim.now) {
+        return 0;
+    }
+    let age = (word.left(claim.now) as u32) << 4;
+    if word.state() == CtState::Closed as u8 {
+        return 1 << RANK | age;
+    }
+    if !word.is_half_open() || !word.same_side(claim.word) {
+        return NONE;
+    }
+    if same_party { 2 << RANK | age } else { 3 << RANK | age }
 }
 
-/// Frees a slot that is ours.
+/// Makes the way that is taken the connection.
 #[inline(always)]
-fn free<K: Kernel>(kernel: &mut K, number: u32, own: u32) {
-    let [_, _, _, turn] = own.to_ne_bytes();
-    kernel.ct_swap(number, own, u32::from_ne_bytes([CtState::Free as u8, 0, 0, turn]));
-}
-
-/// A way through a table of at least one slot, each step as good as drawn by lot. Steps of one
-/// length would do as badly as a hand: slots that are taken would lie in runs along them (Knuth,
-/// The Art of Computer Programming, 6.4, on clustering).
-#[derive(Clone, Copy)]
-pub(crate) struct Walk {
-    slots: u32,
-    seed: u32,
-}
-
-impl Walk {
-    /// In search of any slot. The hand tells walks within one tick of the clock apart.
-    #[inline(always)]
-    pub(crate) fn of_claim(slots: u32, hand: u32, now_ns: u64) -> Walk {
-        Walk::new(slots, scatter(hand) ^ low(now_ns))
+fn fill<K: Kernel>(
+    kernel: &mut K,
+    room: &Room,
+    zone: &CtZone,
+    is_picked_up: bool,
+) -> Result<(), DropReason> {
+    let Room { key, found: taken, claim, .. } = room;
+    let Some(slot) = kernel.ct_slot(taken.number) else { return Err(DropReason::ConntrackFull) };
+    slot.local = key.local;
+    slot.remote = key.remote;
+    slot.zone = key.zone;
+    slot.local_port = key.local_port;
+    slot.remote_port = key.remote_port;
+    slot.protocol = key.protocol;
+    slot.allowed = 1;
+    slot.error_step = 0;
+    slot.generation = zone.generation;
+    slot.source_net = zone.source_net;
+    slot.rule = 0;
+    slot.identity = 0;
+    slot.rewrite = 0;
+    let until = deadline(claim.now, key.protocol, CtState::Opening as u8);
+    let mut opened = claim.word.with_state(CtState::Opening).until(until);
+    if is_picked_up {
+        opened = opened.with_picked_up();
     }
-
-    /// In search of the port's own slots. It leaves the hand alone: packets that open nothing
-    /// would otherwise move it. The ports tell attempts within one tick apart.
-    #[inline(always)]
-    pub(crate) fn of_sweep(slots: u32, key: &CtKey, now_ns: u64) -> Walk {
-        let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
-        Walk::new(slots, scatter(ports) ^ low(now_ns))
-    }
-
-    #[inline(always)]
-    fn new(slots: u32, seed: u32) -> Walk {
-        Walk { slots, seed: scatter(seed) }
-    }
-
-    /// The slot that it is at: the high bits, which are the good ones of such a generator.
-    #[inline(always)]
-    pub(crate) fn number(self) -> u32 {
-        ((u64::from(self.seed) * u64::from(self.slots)) >> 32) as u32
-    }
-
-    /// On to the next slot. A linear congruential generator of full period; the multiplier is of
-    /// Steele and Vigna, "Computationally easy, spectrally good multipliers" (2021).
-    #[inline(always)]
-    pub(crate) fn step(&mut self) {
-        self.seed = self.seed.wrapping_mul(0x915f_77f5).wrapping_add(1);
+    // The swap is a barrier: whoever sees the connection sees all of it.
+    match kernel.ct_swap(taken.number, taken.word.0, taken.word.kept_by(opened).0) {
+        true => Ok(()),
+        false => Err(DropReason::ConntrackFull),
     }
 }
 
-/// The low half.
+/// The hash of a connection.
 #[inline(always)]
-fn low(number: u64) -> u32 {
-    (number & 0xffff_ffff) as u32
+fn hash(key: &CtKey, seed: u64) -> u64 {
+    let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let ([l0, l1, l2, l3], [r0, r1, r2, r3]) = (key.local.words(), key.remote.words());
+    let ports = pair(key.zone, u32::from(key.local_port) << 16 | u32::from(key.remote_port));
+    let local = mix(mix(seed ^ pair(l0, l1)) ^ pair(l2, l3));
+    let remote = mix(mix(!seed ^ pair(r0, r1)) ^ pair(r2, r3));
+    let ends = local.wrapping_add(remote.rotate_left(7));
+    mix(mix(ends ^ ports) ^ u64::from(key.protocol))
 }
 
-/// A number that looks like any other for each number (the finaliser of `MurmurHash3`).
+/// A round of a multiplicative hash. The multiplier is of Steele and Vigna, "Computationally easy,
+/// spectrally good multipliers" (2021).
 #[inline(always)]
-fn scatter(number: u32) -> u32 {
-    let mut mixed = number;
-    mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
-    mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
-    mixed ^ mixed >> 16
+const fn mix(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0xd134_2543_de82_ef95);
+    mixed ^ mixed >> 32
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::maps::CtSlot;
-    use crate::vectors::Memory;
-
-    const NOW: u64 = 1_000_000_000_000;
-
-    fn zone(port: u32, budget: u32) -> CtZone {
-        let direction = Direction::FromPort;
-        CtZone { now_ns: NOW, port, net: 1, source_net: 1, generation: 1, budget, direction }
-    }
-
-    fn key(port: u32, local_port: u16) -> CtKey {
-        CtKey { port, local_port, protocol: 6, ..CtKey::default() }
-    }
-
-    /// Two ports with the numbers 1 and 2.
-    fn table(slots: u32) -> Memory {
-        let mut memory = Memory::new(slots);
-        memory.ct_used.extend([(1, 0), (2, 0)]);
-        memory
-    }
-
-    #[test]
-    fn of_two_cpus_that_saw_the_same_slot_one_gets_it() {
-        let mut memory = table(4);
-        let seen = (2, memory.ct_slots[2].word());
-        assert!(take_seen(&mut memory, seen, &CtKey::default()));
-        assert!(!take_seen(&mut memory, seen, &CtKey::default()), "taken");
-        let taken = memory.ct_slots[2].word();
-        free(&mut memory, 2, taken);
-        assert!(!take_seen(&mut memory, seen, &CtKey::default()), "free again, but not the same");
-    }
-
-    #[test]
-    fn an_expired_connection_is_given_back_once() {
-        let mut memory = table(1);
-        open(&mut memory, &key(1, 7), &zone(1, 9)).unwrap();
-        assert!(!take(&mut memory, 0, NOBODY, NOW), "live");
-        assert!(take(&mut memory, 0, NOBODY, NOW + (1 << 50)));
-        assert!(!take(&mut memory, 0, NOBODY, NOW + (1 << 50)), "taken");
-        assert_eq!((memory.ct_used[&1], memory.ct.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_slot_that_another_cpu_fills_is_left_alone() {
-        let mut memory = table(1);
-        assert!(take(&mut memory, 0, NOBODY, NOW));
-        let before = memory.ct_slots[0];
-        let refused = open(&mut memory, &key(1, 7), &zone(1, 9));
-        assert_eq!(refused, Err(DropReason::ConntrackFull));
-        assert_eq!(memory.ct_slots[0], before);
-    }
-
-    #[test]
-    fn the_connections_of_one_port_keep_none_of_another_out() {
-        // Port 1 has half of the table, opened in one go or laid out side by side.
-        for side_by_side in [true, false] {
-            let mut memory = table(4_096);
-            for number in 0..2_048_u16 {
-                if side_by_side {
-                    let slot = CtSlot {
-                        last_seen_ns: NOW,
-                        key: key(1, number),
-                        state: 2,
-                        ..CtSlot::default()
-                    };
-                    memory.put_connection(u32::from(number), slot);
-                } else {
-                    open(&mut memory, &key(1, number), &zone(1, 4_096)).unwrap();
-                }
-            }
-            for number in 0..512 {
-                open(&mut memory, &key(2, number), &zone(2, 4_096)).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn a_port_at_its_budget_moves_nobody() {
-        let mut memory = table(256);
-        let first = open(&mut memory, &key(1, 1), &zone(1, 1));
-        let hand = memory.ct_hand;
-        let second = open(&mut memory, &key(1, 2), &zone(1, 1));
-        assert_eq!((first, second), (Ok(()), Err(DropReason::ConntrackPortBudget)));
-        assert_eq!(memory.ct_hand, hand);
-    }
-
-    #[test]
-    fn every_slot_of_a_table_of_any_size_is_in_reach() {
-        for slots in [1, 2, 96, 256, 1_000] {
-            let mut seen = vec![false; usize::try_from(slots).unwrap()];
-            for hand in 0..slots * 4 {
-                let mut walk = Walk::of_claim(slots, hand, NOW);
-                for _ in 0..TRIES {
-                    seen[usize::try_from(walk.number()).unwrap()] = true;
-                    walk.step();
-                }
-            }
-            assert!(seen.into_iter().all(|seen| seen), "{slots} slots");
-        }
-    }
-}
+mod tests;

@@ -85,11 +85,20 @@ fn icmp<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
         _ => Role::Unsupported,
     };
     if packet.role == Role::Opens || packet.role == Role::Continues {
-        // Echo has one identifier; both ends get it, so that both directions have one key.
-        packet.source_port = u16::from_be_bytes([id0, id1]);
-        packet.destination_port = packet.source_port;
+        let identifier = u16::from_be_bytes([id0, id1]);
+        (packet.source_port, packet.destination_port) = echo_ports(kind, identifier);
     }
     Ok(())
+}
+
+/// Echo has one identifier; it is the port of the end that asks. So both directions of an echo
+/// have one key, and two ends that ask each other with one identifier have two.
+#[inline(always)]
+pub(crate) fn echo_ports(kind: u8, identifier: u16) -> (u16, u16) {
+    match kind {
+        0 | 129 => (0, identifier),
+        _ => (identifier, 0),
+    }
 }
 
 /// RFC 792: echo 8/0, unreachable 3, time exceeded 11, parameter problem 12.

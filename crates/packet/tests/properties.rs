@@ -89,7 +89,7 @@ proptest! {
         memory.frame[back + 2..back + 4].copy_from_slice(&destination.to_be_bytes());
         let first = run(&mut memory, &vector);
         prop_assert!(matches!(first, Verdict::DeliverLocal { .. }), "{first:?}");
-        prop_assert_eq!(memory.ct.len(), 2, "one for each port");
+        prop_assert_eq!(memory.tracked().len(), 2, "one for each port");
 
         // The answer: every pair of addresses the other way around, SYN and ACK.
         let mut answer = vector.clone();
@@ -107,6 +107,6 @@ proptest! {
         frame[back + 13] = 0x12;
         let second = run(&mut memory, &answer);
         prop_assert!(matches!(second, Verdict::DeliverLocal { .. }), "{second:?}");
-        prop_assert_eq!(memory.ct.len(), 2, "and none for the answer");
+        prop_assert_eq!(memory.tracked().len(), 2, "and none for the answer");
     }
 }

@@ -99,7 +99,7 @@ fn address_vectors() -> Vec<Vector> {
         from_r("an answer with a checksum written over its source", {
             Ip::new(B.v4, A.v4, 6, tcp(80, 1000, 0x10)).frame(A.mac, R.mac)
         })
-        .with(|memory| memory.put_connection(0, connection((A.v4, 1000), (B.v4, 80), 6)))
+        .with(|memory| memory.put_connection(connection((A.v4, 1000), (B.v4, 80), 6)))
         .dropped(0, Why::ForeignSource),
         from_r("a source that is no station of the network", {
             Ip::new("10.0.0.99", A.v4, 17, udp(2, 1)).frame(A.mac, R.mac)

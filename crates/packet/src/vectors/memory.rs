@@ -1,8 +1,11 @@
 //! The in-memory twin of the maps: a [`Kernel`] for tests, with the same semantics.
 
+use super::Tracked;
+use crate::slots::{Spot, way_number};
 use crate::{
-    AddrKey, Config, CtKey, CtSlot, Direction, Drop, DropReason, Fdb, FdbKey, Kernel, Meta, Neigh,
-    NeighKey, Port, PortKey, Traffic, Vtep, VtepKey,
+    AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
+    DropReason, Fdb, FdbKey, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Traffic, Vtep,
+    VtepKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,14 +26,8 @@ pub struct Memory {
     pub neigh: BTreeMap<NeighKey, Neigh>,
     /// `vteps`.
     pub vteps: BTreeMap<VtepKey, Vtep>,
-    /// `ct`.
-    pub ct: BTreeMap<CtKey, u32>,
-    /// `ct_slots`; as many as `config` says.
-    pub ct_slots: Vec<CtSlot>,
-    /// `ct_hand`.
-    pub ct_hand: u32,
-    /// `ct_used`.
-    pub ct_used: BTreeMap<u32, i64>,
+    /// `conntrack`; as many as `config` says.
+    pub buckets: Vec<Bucket>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -38,23 +35,55 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Empty maps with a conntrack table of this size.
+    /// Empty maps with a connection table of this size.
     #[must_use]
-    pub fn new(conntrack_slots: u32) -> Memory {
+    pub fn new(size: ConntrackSize, seed: u64) -> Memory {
+        let ConntrackSize { common_buckets, port_buckets, .. } = size;
         Memory {
-            config: Config { conntrack_slots, ..Config::default() },
-            ct_slots: (0..conntrack_slots).map(|_| CtSlot::default()).collect(),
+            config: Config { common_buckets, port_buckets, seed, ..Config::default() },
+            buckets: (0..size.buckets()).map(|_| Bucket::default()).collect(),
             ..Memory::default()
         }
     }
 
-    /// Puts a connection into a slot and links it.
-    pub fn put_connection(&mut self, number: u32, slot: CtSlot) {
-        if let Some(place) = self.ct_slot(number) {
-            *place = slot;
-        }
-        self.ct.insert(slot.key, number);
-        *self.ct_used.entry(slot.key.port).or_default() += 1;
+    /// The spot of a connection of one of the ports.
+    ///
+    /// # Panics
+    /// If no port has its zone.
+    pub(crate) fn spot(&self, key: &CtKey, peer: Mac) -> Spot {
+        let port = self.ports.values().find(|port| port.zone == key.zone);
+        let place = port.map_or(0, Port::place);
+        Spot::of(&self.config, key, place, peer).expect("a port with a place")
+    }
+
+    /// Puts a connection where it belongs, in the first way of its own area that is free.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn put_connection(&mut self, connection: Tracked) {
+        let spot = self.spot(&connection.slot.key(), Mac([0; 6]));
+        let ways = [spot.own.first, spot.own.second].into_iter().flat_map(|bucket| {
+            let ways = (0..7_u32).map(move |way| way_number(bucket, way));
+            ways.take(4)
+        });
+        let way = ways.clone().find(|way| self.ct_word(*way) == 0).expect("room");
+        self.put(way, spot.by_peer, connection);
+    }
+
+    /// Puts a connection into a way, under this tag and party.
+    pub(crate) fn put(&mut self, way: u32, tag: CtWord, connection: Tracked) {
+        let bucket = &mut self.buckets[usize::try_from(way >> 3).expect("a small table")];
+        let way = usize::try_from(way & 7).expect("a small number");
+        bucket.words[way] = connection.word.0 | tag.0;
+        bucket.slots[way] = connection.slot;
+    }
+
+    /// All ways that are in use, each with its connection.
+    #[must_use]
+    pub fn tracked(&self) -> Vec<Tracked> {
+        let all = self.buckets.iter().flat_map(|bucket| bucket.words.iter().zip(&bucket.slots));
+        let used = all.filter(|(word, _)| CtWord(**word).state() != CtState::Free as u8);
+        used.map(|(word, slot)| Tracked { word: CtWord(*word).plain(), slot: *slot }).collect()
     }
 
     fn range(&self, offset: u32, size: usize) -> Option<std::ops::Range<usize>> {
@@ -117,49 +146,30 @@ impl Kernel for Memory {
         self.vteps.get(key).copied()
     }
 
-    fn ct_find(&self, key: &CtKey) -> Option<u32> {
-        self.ct.get(key).copied()
+    fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket> {
+        self.buckets.get_mut(usize::try_from(number).ok()?)
     }
 
-    fn ct_slot(&mut self, slot: u32) -> Option<&mut CtSlot> {
-        self.ct_slots.get_mut(usize::try_from(slot).ok()?)
+    fn ct_slot(&mut self, way: u32) -> Option<&mut CtSlot> {
+        let at = usize::try_from(way & 7).ok()?;
+        self.ct_bucket(way >> 3)?.slots.get_mut(at)
     }
 
-    fn ct_link(&mut self, key: &CtKey, slot: u32) -> bool {
-        let full = self.ct.len() >= self.ct_slots.len() && !self.ct.contains_key(key);
-        if !full {
-            self.ct.insert(*key, slot);
-        }
-        !full
+    fn ct_word(&self, way: u32) -> u64 {
+        let (Ok(bucket), Ok(at)) = (usize::try_from(way >> 3), usize::try_from(way & 7)) else {
+            return 0;
+        };
+        self.buckets.get(bucket).and_then(|bucket| bucket.words.get(at)).copied().unwrap_or(0)
     }
 
-    fn ct_unlink(&mut self, key: &CtKey) {
-        self.ct.remove(key);
-    }
-
-    fn ct_swap(&mut self, slot: u32, seen: u32, new: u32) -> bool {
-        match self.ct_slot(slot) {
-            Some(slot) if slot.word() == seen => {
-                slot.set_word(new);
+    fn ct_swap(&mut self, way: u32, seen: u64, new: u64) -> bool {
+        let Ok(at) = usize::try_from(way & 7) else { return false };
+        match self.ct_bucket(way >> 3).and_then(|bucket| bucket.words.get_mut(at)) {
+            Some(word) if *word == seen => {
+                *word = new;
                 true
             }
             _ => false,
-        }
-    }
-
-    fn ct_hand(&mut self) -> u32 {
-        let before = self.ct_hand;
-        self.ct_hand = before.wrapping_add(1);
-        before
-    }
-
-    fn ct_used(&self, port: u32) -> Option<i64> {
-        self.ct_used.get(&port).copied()
-    }
-
-    fn ct_use(&mut self, port: u32, change: i64) {
-        if let Some(used) = self.ct_used.get_mut(&port) {
-            *used += change;
         }
     }
 

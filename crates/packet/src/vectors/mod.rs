@@ -10,17 +10,28 @@ mod from_port;
 mod from_tunnel;
 mod memory;
 mod neighbours;
+mod room;
 mod world;
 
 pub use memory::Memory;
 
 use crate::{
-    CtSlot, DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port, from_tunnel, to_port,
+    ConntrackSize, CtSlot, CtWord, DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port,
+    from_tunnel, to_port,
 };
 use std::collections::BTreeMap;
 
-/// Slots of the conntrack table in the vectors; small enough to be filled.
-pub const CONNTRACK_SLOTS: u32 = 256;
+/// The connection table of the vectors; small enough to be filled.
+pub const CONNTRACK: ConntrackSize = ConntrackSize { ports: 4, port_buckets: 4, common_buckets: 4 };
+
+/// A connection in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// State, initiator and deadline, without what says where it is.
+    pub word: CtWord,
+    /// The rest.
+    pub slot: CtSlot,
+}
 
 /// One packet and what becomes of it.
 #[derive(Clone, Debug)]
@@ -39,9 +50,9 @@ pub struct Vector {
     pub frame_after: Option<Vec<u8>>,
     /// Counters that change, by port.
     pub traffic: BTreeMap<u32, Traffic>,
-    /// The connections that have a link afterwards, in any slots. `None`: as before, unless the
-    /// verdict is to send or deliver; what opens or refreshes one is said where it matters.
-    pub connections: Option<Vec<CtSlot>>,
+    /// The connections in the table afterwards, anywhere. `None`: as before, unless the verdict is
+    /// to send or deliver; what opens or refreshes one is said where it matters.
+    pub connections: Option<Vec<Tracked>>,
 }
 
 impl Vector {
@@ -60,22 +71,14 @@ impl Vector {
         }
     }
 
-    /// The connections that must have a link, and how many each port must have; `None` if the
-    /// vector does not care.
+    /// The connections that must be in the table; `None` if the vector does not care.
     #[must_use]
-    pub fn expected_connections(&self) -> Option<(Vec<CtSlot>, BTreeMap<u32, i64>)> {
+    pub fn expected_connections(&self) -> Option<Vec<Tracked>> {
         let keeps = matches!(self.verdict, Verdict::Drop(_) | Verdict::Reflect | Verdict::Pass);
-        let Some(connections) = &self.connections else {
-            return keeps.then(|| (linked(&self.before), self.before.ct_used.clone()));
-        };
-        let mut used = self.before.ct_used.clone();
-        used.values_mut().for_each(|count| *count = 0);
-        for slot in connections {
-            *used.entry(slot.key.port).or_default() += 1;
+        match &self.connections {
+            Some(connections) => Some(sorted(connections.clone())),
+            None => keeps.then(|| sorted(self.before.tracked())),
         }
-        let mut connections = connections.clone();
-        connections.sort_by_key(|slot| slot.key);
-        Some((connections, used))
     }
 
     /// Whether `BPF_PROG_TEST_RUN` takes the frame: Linux refuses one that ends within the IP
@@ -105,15 +108,9 @@ impl Vector {
     }
 }
 
-/// The connections that have a link, by key. How often their slots changed hands is left out: it
-/// says nothing about a connection.
-#[must_use]
-pub fn linked(memory: &Memory) -> Vec<CtSlot> {
-    let slots = (0..).zip(&memory.ct_slots);
-    let linked = slots.filter(|(number, slot)| memory.ct.get(&slot.key) == Some(number));
-    let mut linked: Vec<CtSlot> = linked.map(|(_, slot)| CtSlot { turn: 0, ..*slot }).collect();
-    linked.sort_by_key(|slot| slot.key);
-    linked
+fn sorted(mut connections: Vec<Tracked>) -> Vec<Tracked> {
+    connections.sort_by_key(|tracked| (tracked.slot, tracked.word.0));
+    connections
 }
 
 /// All vectors.
@@ -123,6 +120,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(from_port::vectors());
     vectors.extend(from_tunnel::vectors());
     vectors.extend(connections::vectors());
+    vectors.extend(room::vectors());
     vectors
 }
 
@@ -142,9 +140,8 @@ mod tests {
             let mut traffic = after.traffic.clone();
             traffic.retain(|_, counts| *counts != Traffic::default());
             assert_eq!(traffic, vector.traffic, "{name}");
-            if let Some((connections, used)) = vector.expected_connections() {
-                assert_eq!(linked(&after), connections, "{name}");
-                assert_eq!(after.ct_used, used, "{name}");
+            if let Some(connections) = vector.expected_connections() {
+                assert_eq!(sorted(after.tracked()), connections, "{name}");
             }
         }
     }

@@ -4,17 +4,16 @@
 //! local port C. All networks are IPv4 and IPv6.
 
 use super::frame::{Ip, address};
-use super::{CONNTRACK_SLOTS, Memory, Vector};
+use super::{CONNTRACK, Memory, Tracked, Vector};
+use crate::conntrack::deadline;
 use crate::{
-    Addr, AddrKey, CtKey, CtSlot, CtState, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
-    NeighKey, Port, PortKey, Traffic, Verdict, Vtep, VtepKey,
+    Addr, AddrKey, CtSlot, CtState, CtWord, Direction, DropReason, Entry, Fdb, FdbKey, Mac, Meta,
+    Neigh, NeighKey, Port, PortKey, Traffic, Verdict, Vtep, VtepKey, tick,
 };
 use std::collections::BTreeMap;
 
 /// Now, nanoseconds.
 pub(super) const NOW: u64 = 100_000_000_000_000;
-/// One second.
-pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// Port A: number 11 on interface 1, network 1, delivered to the peer. `BPF_PROG_TEST_RUN` gives
 /// frames interface 1, the programs take it from the metadata.
@@ -62,23 +61,18 @@ pub(super) fn addr(text: &str) -> Addr {
 
 /// The maps of the world.
 pub(super) fn world() -> Memory {
-    let mut memory = Memory::new(CONNTRACK_SLOTS);
+    let mut memory = Memory::new(CONNTRACK, 0x6e65_746c_6f6f_6d21);
     memory.config.tunnel_ifindex = 9;
+    memory.config.last_zone = 1_000;
     let ports =
         [(A, A_NUMBER, A_IFINDEX, 1, Port::PEER), (B, B_NUMBER, B_IFINDEX, 1, 0), (C, 13, 3, 2, 0)];
-    for (station, number, ifindex, net, flags) in ports {
+    for (place, (station, number, ifindex, net, flags)) in (1..).zip(ports) {
         let key = PortKey::untagged(ifindex);
-        let port = Port {
-            number,
-            net,
-            generation: GENERATION,
-            conntrack_budget: 64,
-            mac: station.mac,
-            flags,
-        };
+        let mac = station.mac;
+        let port = Port { number, net, generation: GENERATION, zone: 0, mac, flags };
+        let port = port.placed(place, zone_of(number));
         memory.ports.insert(key, port);
         memory.fdb.insert(FdbKey::new(net, station.mac), Fdb::local(key));
-        memory.ct_used.insert(number, 0);
         memory.traffic.insert(number, Traffic::default());
         for text in [station.v4, station.v6] {
             memory.addrs.insert(AddrKey { port: number, addr: addr(text) });
@@ -94,45 +88,61 @@ pub(super) fn world() -> Memory {
     memory
 }
 
-/// A connection as port A sees it, opened by A and answered, one second ago.
-pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) -> CtSlot {
-    CtSlot {
-        last_seen_ns: NOW - SECOND,
-        key: CtKey {
-            port: A_NUMBER,
-            local: addr(local.0),
-            remote: addr(remote.0),
-            local_port: local.1,
-            remote_port: remote.1,
-            protocol,
-            pad: [0; 3],
-        },
-        state: 2,
-        initiator: 1,
+/// The zone of a port: not its number, which may come back.
+pub(super) fn zone_of(number: u32) -> u32 {
+    number + 100
+}
+
+/// A connection as port A sees it, established by A, its last packet a tick ago.
+pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) -> Tracked {
+    let slot = CtSlot {
+        local: addr(local.0),
+        remote: addr(remote.0),
+        zone: zone_of(A_NUMBER),
+        local_port: local.1,
+        remote_port: remote.1,
+        protocol,
         allowed: 1,
-        turn: 0,
         generation: GENERATION,
         source_net: 1,
-    }
+        ..CtSlot::default()
+    };
+    let word = CtWord::default().opened(Direction::FromPort);
+    seen_at(Tracked { word, slot }, tick(NOW) - 1, CtState::Established)
+}
+
+/// The same in this state, its last packet a tick ago.
+pub(super) fn earlier(tracked: Tracked, state: CtState) -> Tracked {
+    seen_at(tracked, tick(NOW) - 1, state)
 }
 
 /// The same with a packet just now, in this state.
-pub(super) fn now(slot: CtSlot, state: CtState) -> CtSlot {
-    CtSlot { last_seen_ns: NOW, state: state as u8, ..slot }
+pub(super) fn now(tracked: Tracked, state: CtState) -> Tracked {
+    seen_at(tracked, tick(NOW), state)
+}
+
+fn seen_at(tracked: Tracked, tick: u64, state: CtState) -> Tracked {
+    let until = deadline(tick, tracked.slot.protocol, state as u8);
+    Tracked { word: tracked.word.with_state(state).until(until), ..tracked }
+}
+
+/// The same, but the other end opened it.
+pub(super) fn by_other(tracked: Tracked) -> Tracked {
+    Tracked { word: tracked.word.opened(Direction::ToPort), ..tracked }
 }
 
 /// The connection of port A as port B sees it, from the other end.
-pub(super) fn mirrored(slot: CtSlot) -> CtSlot {
-    let CtKey { local, remote, local_port, remote_port, .. } = slot.key;
-    let key = CtKey {
-        port: B_NUMBER,
+pub(super) fn mirrored(tracked: Tracked) -> Tracked {
+    let CtSlot { local, remote, local_port, remote_port, .. } = tracked.slot;
+    let slot = CtSlot {
+        zone: zone_of(B_NUMBER),
         local: remote,
         remote: local,
         local_port: remote_port,
         remote_port: local_port,
-        ..slot.key
+        ..tracked.slot
     };
-    CtSlot { key, initiator: 3 - slot.initiator, ..slot }
+    by_other(Tracked { slot, ..tracked })
 }
 
 /// A frame from port A in the world.
@@ -208,8 +218,8 @@ impl Vector {
         self.sent(A_NUMBER).verdict(Verdict::Reflect)
     }
 
-    /// These connections, and no others, have a link afterwards.
-    pub(super) fn leaves(mut self, connections: &[CtSlot]) -> Vector {
+    /// These connections, and no others, are in the table afterwards.
+    pub(super) fn leaves(mut self, connections: &[Tracked]) -> Vector {
         self.connections = Some(connections.to_vec());
         self
     }
