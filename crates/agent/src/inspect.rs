@@ -127,16 +127,32 @@ pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
         Ok(saved) => (saved, None),
         Err(reason) => (None, Some(reason)),
     };
-    let inspection = report(saved.as_ref(), &view.tables()?, &view.counters()?, view.room()?);
+    let inspection = report(saved.as_ref(), &Seen::of(&view)?);
     Ok(Inspection { damage, ..inspection })
 }
 
-fn report(
-    desired: Option<&Desired>,
-    tables: &Tables,
-    counters: &Counters,
+/// What a data plane shows.
+struct Seen {
+    tables: Tables,
+    counters: Counters,
     room: ConntrackSize,
-) -> Inspection {
+    /// Connections by port number.
+    connections: BTreeMap<u32, u64>,
+}
+
+impl Seen {
+    fn of(view: &View) -> Result<Seen, Error> {
+        let mut connections = BTreeMap::new();
+        for connection in view.connections()? {
+            *connections.entry(connection.port).or_default() += 1;
+        }
+        let (tables, counters) = (view.tables()?, view.counters()?);
+        Ok(Seen { tables, counters, room: view.room()?, connections })
+    }
+}
+
+fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
+    let Seen { tables, counters, room, .. } = seen;
     let wanted = desired.map(|d| fact::facts(d.holding.objects())).unwrap_or_default();
     let held = render::facts(tables);
     let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(words).collect();
@@ -148,7 +164,7 @@ fn report(
         missing: differing(&wanted, &held),
         unexpected: differing(&held, &wanted),
         ports_max: room.ports,
-        ports: ports(desired, tables, counters, room),
+        ports: ports(desired, seen),
         drops: drops(counters),
         events_lost: counters.events_lost,
     }
@@ -166,12 +182,8 @@ fn saved(desired: &Desired) -> Saved {
     Saved { revision: desired.revision, objects, kernel }
 }
 
-fn ports(
-    desired: Option<&Desired>,
-    tables: &Tables,
-    counters: &Counters,
-    room: ConntrackSize,
-) -> Vec<PortLine> {
+fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
+    let Seen { tables, counters, room, .. } = seen;
     let objects = || {
         let held = desired.into_iter().flat_map(|desired| desired.holding.objects().values());
         held.map(Arc::as_ref)
@@ -202,7 +214,7 @@ fn ports(
             instance: known
                 .and_then(|port| instances.get(&port.instance))
                 .map(|name| (*name).to_owned()),
-            connections: counters.connections.get(&number).copied().unwrap_or_default(),
+            connections: seen.connections.get(&number).copied().unwrap_or_default(),
             connections_sure: room.per_port(),
             from_port_packets: traffic.from_port_packets,
             from_port_bytes: traffic.from_port_bytes,
@@ -323,8 +335,9 @@ mod tests {
         Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
     }
 
-    fn room() -> ConntrackSize {
-        ConntrackSize::of_host(0, ConntrackSize::DEFAULT_PER_PORT)
+    fn seen(tables: Tables, counters: Counters) -> Seen {
+        let room = ConntrackSize::of_host(0, ConntrackSize::DEFAULT_PER_PORT);
+        Seen { tables, counters, room, connections: BTreeMap::new() }
     }
 
     fn tables() -> Tables {
@@ -336,7 +349,7 @@ mod tests {
 
     #[test]
     fn maps_as_wanted_say_so_with_equal_digests() {
-        let report = report(Some(&desired()), &tables(), &Counters::default(), room());
+        let report = report(Some(&desired()), &seen(tables(), Counters::default()));
         assert!(report.as_desired);
         assert_eq!(report.saved.unwrap().kernel, report.kernel);
         assert_eq!((report.missing, report.unexpected), (vec![], vec![]));
@@ -352,7 +365,7 @@ mod tests {
         let key = *tables.vteps.keys().next().unwrap();
         let vtep = tables.vteps.remove(&key).unwrap();
         tables.vteps.insert(packet::VtepKey { vni: 77, ..key }, vtep);
-        let report = report(Some(&desired()), &tables, &Counters::default(), room());
+        let report = report(Some(&desired()), &seen(tables, Counters::default()));
         assert!(!report.as_desired);
         assert_eq!(report.missing, ["VTEP 192.0.2.2 may send VNI 101 into network 1"]);
         assert_eq!(report.unexpected, ["VTEP 192.0.2.2 may send VNI 77 into network 1"]);
@@ -363,7 +376,7 @@ mod tests {
 
     #[test]
     fn without_a_saved_state_nothing_is_as_wanted() {
-        let report = report(None, &Tables::default(), &Counters::default(), room());
+        let report = report(None, &seen(Tables::default(), Counters::default()));
         assert!(!report.as_desired);
         assert!(report.to_string().contains("nothing was saved yet"));
     }
@@ -371,7 +384,7 @@ mod tests {
     #[test]
     fn drops_come_with_their_meaning() {
         let counters = Counters { drops: [("spoofed_mac", 3)].into(), ..Counters::default() };
-        let report = report(Some(&desired()), &tables(), &counters, room());
+        let report = report(Some(&desired()), &seen(tables(), counters));
         let text = report.to_string();
         assert!(text.contains("3  spoofed_mac: The source MAC is not the port's."), "{text}");
     }

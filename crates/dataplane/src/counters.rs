@@ -14,8 +14,6 @@ pub struct Counters {
     pub drops: BTreeMap<&'static str, u64>,
     /// Traffic by port number.
     pub traffic: BTreeMap<u32, Traffic>,
-    /// Connections, by port number; ports without any are absent.
-    pub connections: BTreeMap<u32, u64>,
     /// Drop events that found the ring buffer full.
     pub events_lost: u64,
 }
@@ -58,9 +56,6 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
             sum.dropped_packets += one.dropped_packets;
         }
         counters.traffic.insert(port.number, sum);
-    }
-    for connection in conntrack(maps)? {
-        *counters.connections.entry(connection.port).or_default() += 1;
     }
     let lost = maps.events_lost.get(&0, 0).map_err(failed("events_lost", "read"))?;
     counters.events_lost = lost.iter().sum();

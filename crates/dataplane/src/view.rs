@@ -38,7 +38,7 @@ impl View {
         reconcile::read_back(&self.maps)
     }
 
-    /// Drops by reason; traffic and connections by port.
+    /// Drops by reason; traffic by port.
     ///
     /// # Errors
     /// [`Error::Map`].
@@ -56,7 +56,8 @@ impl View {
         Ok(ConntrackSize { ports, port_buckets, common_buckets })
     }
 
-    /// The connections of all ports.
+    /// The connections of all ports. Takes a system call for each bucket of the ports' areas and
+    /// of the common one.
     ///
     /// # Errors
     /// [`Error::Map`].

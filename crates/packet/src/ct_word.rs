@@ -99,7 +99,7 @@ pub const fn ticks(seconds: u64) -> u64 {
 }
 
 /// No deadline is further away. With room for the clocks of two CPUs that differ.
-const FURTHEST: u64 = (1 << 14) - 1;
+pub(crate) const FURTHEST: u64 = (1 << 14) - 1;
 
 const TAG_MASK: u64 = 0xffff;
 const PARTY: u32 = 16;

@@ -35,7 +35,7 @@ pub(crate) fn related<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<
     if !conntrack::is_allowed(slot, &packet.zone) {
         return Err(DropReason::UnrelatedIcmpError);
     }
-    let step = (packet.zone.now_ns >> STEP_BITS & 0x7fff | 0x8000) as u16;
+    let step = ((packet.zone.now_ns >> STEP_BITS | 0x8000) & 0xffff) as u16;
     if slot.error_step == step {
         return Err(DropReason::IcmpErrorRate);
     }

@@ -62,7 +62,7 @@ impl ConntrackSize {
         let port_buckets = per_port.div_ceil(ConntrackSize::PROMISED_PER_BUCKET);
         let port_buckets = if port_buckets == 0 { 1 } else { port_buckets };
         let ports = bytes / BUCKET_BYTES / 4 * 3 / port_buckets as u64;
-        let ports = if ports < MAX_PORTS as u64 { ports as u32 } else { MAX_PORTS };
+        let ports = if ports < MAX_PORTS as u64 { (ports & 0xffff_ffff) as u32 } else { MAX_PORTS };
         ConntrackSize::of_ports(if ports == 0 { 1 } else { ports }, port_buckets)
     }
 

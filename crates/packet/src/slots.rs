@@ -45,7 +45,7 @@
 
 use crate::addr::Mac;
 use crate::conntrack::{CtZone, TCP_ESTABLISHED_SECONDS, deadline};
-use crate::ct_word::{CtState, CtWord, ticks};
+use crate::ct_word::{CtState, CtWord, FURTHEST, ticks};
 use crate::kernel::{Direction, Kernel};
 use crate::maps::{Config, CtKey};
 use crate::reason::DropReason;
@@ -61,6 +61,9 @@ pub const PORT_WAYS: u32 = 3;
 
 /// Connections of one side in a bucket from which on the emptier of two is better.
 const BALANCED_FROM: u32 = 2;
+/// Ways of a bucket.
+const ALL: u32 = 7;
+const _: () = assert!(ALL as usize == WAYS);
 /// No way.
 const NONE: u32 = u32::MAX;
 /// How long a bucket remembers that something was put elsewhere, and how early it is told again.
@@ -85,7 +88,7 @@ impl Pair {
     /// Those of a hash among `buckets` that start at `start`; two, if there are two.
     #[inline(always)]
     fn of(hash: u64, start: u32, buckets: u32) -> Pair {
-        let scaled = |half: u64, to: u32| (half * u64::from(to) >> 32) as u32;
+        let scaled = |half: u64, to: u32| ((half * u64::from(to)) >> 32) as u32;
         let first = scaled(hash >> 32, buckets);
         let further = scaled(hash & 0xffff_ffff, buckets.wrapping_sub(1));
         let mut second = first.wrapping_add(1).wrapping_add(further);
@@ -203,10 +206,11 @@ fn look<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
     let place = &room.place;
     let Some(found) = kernel.ct_bucket(place.bucket) else { return false };
     let mut way = 0;
-    while way < WAYS {
-        let word = CtWord(found.words[way]);
-        if word.same_tag(place.word) && word.is_live(place.now) && found.slots[way].has(&room.key) {
-            let number = way_number(place.bucket, way as u32);
+    while way < ALL {
+        let at = way as usize;
+        let word = CtWord(found.words[at]);
+        if word.same_tag(place.word) && word.is_live(place.now) && found.slots[at].has(&room.key) {
+            let number = way_number(place.bucket, way);
             let again = CtWord(kernel.ct_word(number));
             room.found = Found { number, word: again };
             return again.is_live(place.now) && again.same_hands(word);
@@ -289,7 +293,7 @@ pub(crate) fn open<K: Kernel>(
         if room.spot.has_common {
             room.claim.pair = room.spot.common;
             room.claim.word = room.spot.by_port.opened(zone.direction);
-            room.claim.ways = WAYS as u32;
+            room.claim.ways = ALL;
             room.claim.from_the_end = false;
             room.claim.most = PORT_WAYS;
             is_taken = claim(kernel, room);
@@ -352,17 +356,17 @@ fn look_around<K: Kernel>(kernel: &mut K, room: &mut Room, bucket: u32, second: 
     room.survey.level = 0;
     room.survey.free = NONE;
     let mut step = 0;
-    while step < WAYS {
+    while step < ALL {
         // Nothing of the survey is kept in a register, where the verifier would follow it.
         let Room { claim, survey, .. } = black_box(&mut *room);
-        if step as u32 >= claim.ways {
+        if step >= claim.ways {
             break;
         }
-        let way = if claim.from_the_end { WAYS - 1 - step } else { step };
-        let word = CtWord(found.words[way]);
+        let way = if claim.from_the_end { ALL - 1 - step } else { step };
+        let word = CtWord(found.words[way as usize]);
         let same = word.same_party(claim.word) && word.is_live(claim.now);
         let score = score(word, claim, same);
-        let place = second | way as u32;
+        let place = second | way;
         if score == 0 {
             // The first of those that are free.
             if survey.free == NONE {
@@ -402,7 +406,7 @@ fn score(word: CtWord, claim: &Claim, same_party: bool) -> u32 {
     if word.is_over(claim.now) {
         return 0;
     }
-    let age = (word.left(claim.now) as u32) << 4;
+    let age = ((word.left(claim.now) & FURTHEST) as u32) << 4;
     if word.state() == CtState::Closed as u8 {
         return 1 << RANK | age;
     }

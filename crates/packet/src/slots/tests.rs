@@ -15,7 +15,8 @@ const SIZE: ConntrackSize = ConntrackSize { ports: 4, port_buckets: 512, common_
 fn table(size: ConntrackSize) -> Memory {
     let mut memory = Memory::new(size, 0x1234_5678_9abc_def0);
     for number in 1..=4 {
-        let port = Port { number, ..Port::default() }.placed(number as u16, number);
+        let port =
+            Port { number, ..Port::default() }.placed(u16::try_from(number).unwrap(), number);
         memory.ports.insert(PortKey::untagged(number), port);
     }
     memory
@@ -46,8 +47,7 @@ impl Opening {
     }
 
     fn packet(self) -> Packet {
-        let mut packet = Packet::default();
-        packet.zone = CtZone {
+        let zone = CtZone {
             now_ns: self.at_ns,
             port: self.port,
             zone: self.port,
@@ -55,6 +55,7 @@ impl Opening {
             direction: self.direction,
             ..CtZone::default()
         };
+        let mut packet = Packet { zone, ..Packet::default() };
         let (local_port, remote_port) = match self.direction {
             Direction::FromPort => (self.number, 443),
             Direction::ToPort => (80, self.number),
@@ -122,18 +123,18 @@ fn a_port_has_what_it_is_promised_whatever_its_neighbours_have() {
     for port in 2..=4 {
         for number in 0..8_000 {
             let _ = Opening::outwards(port, number).establish(&mut memory);
-            let _ = Opening::inwards(port, number as u8, number).establish(&mut memory);
+            let _ = Opening::inwards(port, (number & 0xff) as u8, number).establish(&mut memory);
         }
     }
     let promised = u16::try_from(SIZE.per_port()).unwrap();
     assert_eq!(promised, 512);
     for number in 0..promised {
         Opening::outwards(1, number).establish(&mut memory).unwrap();
-        Opening::inwards(1, number as u8, number).establish(&mut memory).unwrap();
+        Opening::inwards(1, (number & 0xff) as u8, number).establish(&mut memory).unwrap();
     }
     for number in 0..promised {
         assert!(Opening::outwards(1, number).find(&mut memory).is_some());
-        assert!(Opening::inwards(1, number as u8, number).find(&mut memory).is_some());
+        assert!(Opening::inwards(1, (number & 0xff) as u8, number).find(&mut memory).is_some());
     }
 }
 

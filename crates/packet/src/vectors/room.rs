@@ -16,6 +16,7 @@ const NEWCOMER: Mac = Mac([2, 0, 0, 0, 0, 0x10]);
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = own_vectors();
+    vectors.extend(side_vectors());
     vectors.extend(peer_vectors());
     vectors.extend(common_vectors());
     vectors
@@ -139,6 +140,27 @@ fn own_vectors() -> Vec<Vector> {
             })
             .leaves(&together(by_other(another()), 27, r))
             .reaches_a(),
+        from_port("a way that another cpu fills is nobody's")
+            .with(|memory| {
+                crowd_all(memory, &a, another());
+                let pair = memory.spot(&a.slot.key(), R.mac).own;
+                change(memory, pair, 6, |word| word.with_state(CtState::Taken));
+            })
+            .dropped(A_NUMBER, Why::ConntrackFull),
+        from_port("a port without a zone is closed")
+            .with(|memory| {
+                memory.ports.get_mut(&PortKey::untagged(1)).expect("port A").zone = 0;
+            })
+            .dropped(A_NUMBER, Why::ConntrackFull),
+    ]
+}
+
+/// What each side has to itself.
+fn side_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let (a, r) = (opened_by_a(), opened_by_r());
+    let half = earlier(another(), CtState::Opening);
+    vec![
         to_port("what the port opens does not give way to what others open")
             .with(|memory| crowd_all(memory, &r, half))
             .dropped(A_NUMBER, Why::ConntrackFull),
@@ -155,18 +177,6 @@ fn own_vectors() -> Vec<Vector> {
                 crowd_all(memory, &r, by_other(another()));
                 let pair = memory.spot(&r.slot.key(), R.mac).own;
                 change(memory, pair, 5, |_| CtWord::default());
-            })
-            .dropped(A_NUMBER, Why::ConntrackFull),
-        from_port("a way that another cpu fills is nobody's")
-            .with(|memory| {
-                crowd_all(memory, &a, another());
-                let pair = memory.spot(&a.slot.key(), R.mac).own;
-                change(memory, pair, 6, |word| word.with_state(CtState::Taken));
-            })
-            .dropped(A_NUMBER, Why::ConntrackFull),
-        from_port("a port without a zone is closed")
-            .with(|memory| {
-                memory.ports.get_mut(&PortKey::untagged(1)).expect("port A").zone = 0;
             })
             .dropped(A_NUMBER, Why::ConntrackFull),
     ]
