@@ -87,6 +87,7 @@ async fn follow_and_restart(bpffs: PathBuf) {
         bpffs,
         prefix: scratch::name("vm"),
         enrol: Some(world.enrolment(1, "token", now().plus_seconds(60))),
+        conntrack: agent::conntrack_size(16, Some(1)),
     };
     let _unload = Unload(config.bpffs.clone());
     let agent = RealAgent::start(&config);

@@ -224,6 +224,7 @@ impl HostUnderTest {
             bpffs: PathBuf::new(),
             prefix: String::new(),
             enrol: Some(self.enrol.clone()),
+            conntrack: agent::conntrack_size(1, Some(1)),
         };
         let running = agent::run_on(self.kernel.clone(), config, self.stop.clone());
         self.handle = self.agent.spawn(running);
