@@ -202,7 +202,7 @@ fn tables() -> Tables {
             flags: Port::PEER,
         };
         tables.ports.insert(key, port);
-        tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) });
+        tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) }, 1);
         tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));
     }
     tables.fdb.insert(FdbKey::new(NET, C.mac), Fdb::remote(VNI, VTEP));

@@ -1,78 +1,50 @@
-//! The maps. Keys, values, sizes: `netloom_packet`. The loader pins them by these names.
+//! The maps. Keys, values, sizes: the `maps!` table of `netloom_packet`. The loader pins them by
+//! their names.
 //!
 //! All hash maps are preallocated: an insert under memory pressure must not fail, and a value
-//! that is removed stays readable memory for a program that still holds it.
+//! that is removed stays readable memory for a program that still holds it. The agent writes the
+//! filled ones; a program that races with it sees the old value or the new one, copied.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use packet::{
-    AddrKey, COUNTER_PLACES, Config, CtKey, CtSlot, DEFAULT_CONNTRACK_ENTRIES, EVENTS_BYTES, Fdb,
-    FdbKey, MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_PORTS, MAX_REASONS, MAX_VTEPS, Meta, Neigh,
-    NeighKey, Packet, Port, PortKey, Traffic, VerdictRecord, Vtep, VtepKey,
-};
+use packet::{Meta, Packet, VerdictRecord};
 
-/// Written by the agent. A race with a program: it sees the old value or the new one, copied.
-#[map(name = "ports")]
-pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(MAX_PORTS, 0);
-
-/// Written by the agent.
-#[map(name = "addrs")]
-pub(crate) static ADDRS: HashMap<AddrKey, u32> = HashMap::pinned(MAX_ADDRS, 0);
-
-/// Written by the agent.
-#[map(name = "fdb")]
-pub(crate) static FDB: HashMap<FdbKey, Fdb> = HashMap::pinned(MAX_FDB, 0);
-
-/// Written by the agent.
-#[map(name = "neigh")]
-pub(crate) static NEIGH: HashMap<NeighKey, Neigh> = HashMap::pinned(MAX_NEIGH, 0);
-
-/// Written by the agent.
-#[map(name = "vteps")]
-pub(crate) static VTEPS: HashMap<VtepKey, Vtep> = HashMap::pinned(MAX_VTEPS, 0);
-
-/// Written by the loader, once per tunnel device.
-#[map(name = "config")]
-pub(crate) static CONFIG: Array<Config> = Array::pinned(1, 0);
-
-/// Index of the connections. Written by the programs on all CPUs; races: `packet::slots`.
-/// As many entries as `ct_slots`, both set by the loader.
-#[map(name = "ct")]
-pub(crate) static CT: HashMap<CtKey, u32> = HashMap::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
-
-/// The connections. Written by the programs on all CPUs; races: `packet::conntrack`.
-#[map(name = "ct_slots")]
-pub(crate) static CT_SLOTS: Array<CtSlot> = Array::pinned(DEFAULT_CONNTRACK_ENTRIES, 0);
-
-/// Counts the walks over `ct_slots`, so that no two start alike. Moved by atomic adds only.
-#[map(name = "ct_hand")]
-pub(crate) static CT_HAND: Array<u32> = Array::pinned(1, 0);
-
-/// Connections by port number. Entries made and removed by the agent, together with the port;
-/// changed by the programs, by atomic adds only.
-#[map(name = "ct_used")]
-pub(crate) static CT_USED: HashMap<u32, i64> = HashMap::pinned(MAX_PORTS, 0);
-
-/// Traffic by `Port::place`. Set to zero by the agent when a port gets the place; per CPU, so
-/// there is no race.
-#[map(name = "traffic")]
-pub(crate) static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(COUNTER_PLACES, 0);
-
-/// Drops by reason number, per CPU.
-#[map(name = "drops")]
-pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(MAX_REASONS, 0);
-
-/// Drop events, while `events_wanted`. A full buffer loses the event.
-#[map(name = "events")]
-pub(crate) static EVENTS: RingBuf = RingBuf::pinned(EVENTS_BYTES, 0);
-
-/// 1 while somebody reads `events`, else 0. Written by the loader.
-#[map(name = "events_wanted")]
-pub(crate) static EVENTS_WANTED: Array<u32> = Array::pinned(1, 0);
-
-/// Events that found the buffer full, per CPU.
-#[map(name = "events_lost")]
-pub(crate) static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+/// Makes every map of the table. As aya's `map` does it, whose name must be a literal.
+macro_rules! make {
+    (
+        filled {$(
+            $(#[$doc:meta])*
+            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+        )*}
+        kept {$(
+            $(#[$kept_doc:meta])*
+            $kept:ident $kept_constant:ident:
+                $kind:ident $first:ty $(=> $second:ty)?, $size:expr;
+        )*}
+    ) => {
+        $(make! { $(#[$doc])* $name $constant hash [$key, $value] $entries })*
+        $(make! { $(#[$kept_doc])* $kept $kept_constant $kind [$first $(, $second)?] $size })*
+    };
+    ($(#[$doc:meta])* $name:ident $constant:ident hash [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant = HashMap<$($type),*>, $entries }
+    };
+    ($(#[$doc:meta])* $name:ident $constant:ident array [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant = Array<$($type),*>, $entries }
+    };
+    ($(#[$doc:meta])* $name:ident $constant:ident per_cpu [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant = PerCpuArray<$($type),*>, $entries }
+    };
+    ($(#[$doc:meta])* $name:ident $constant:ident ring [$($type:ty),*] $bytes:expr) => {
+        make! { $(#[$doc])* $name $constant = RingBuf, $bytes }
+    };
+    ($(#[$doc:meta])* $name:ident $constant:ident = $map:ty, $size:expr) => {
+        $(#[$doc])*
+        #[unsafe(link_section = "maps")]
+        #[unsafe(export_name = stringify!($name))]
+        pub(crate) static $constant: $map = <$map>::pinned($size, 0);
+    };
+}
+packet::maps!(make);
 
 /// Room for the parsed headers, per CPU. Programs do not interrupt each other on a CPU.
 #[map(name = "packet")]

@@ -12,8 +12,9 @@ use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
     kernel::{HostKernel, Observed, Refusal},
+    ledger::Ledger,
     plan::{self, Steps, Wanted},
-    render::{Rendered, facts, render},
+    render::facts,
 };
 
 /// What became of a pass.
@@ -125,7 +126,8 @@ impl<K: HostKernel> Converger<K> {
 
     /// Makes the maps hold what is desired, with the ports that are guarded by now.
     async fn fill(&mut self, pass: &mut Pass<'_>) -> bool {
-        let Rendered { tables, unfit } = render(pass.desired, &pass.guarded);
+        let ledger = Ledger::of(pass.desired, &pass.guarded);
+        let (tables, unfit) = (ledger.tables().clone(), ledger.unfit().clone());
         // What has no room is guarded and closed; the others go on.
         pass.guarded.retain(|nic, _| !unfit.contains_key(nic));
         pass.outcome.failed.extend(unfit);

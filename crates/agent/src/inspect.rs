@@ -15,7 +15,7 @@ use packet::DropReason;
 use serde::Serialize;
 use uuid::Uuid;
 use wire::{
-    fact::{self, Fact, Station},
+    fact::{self, Fact},
     object::{Object, Port, Table},
 };
 
@@ -132,7 +132,8 @@ pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
 fn report(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Inspection {
     let wanted = desired.map(|d| fact::facts(d.holding.objects())).unwrap_or_default();
     let held = render::facts(tables);
-    let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(words).collect();
+    let differing =
+        |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(render::words).collect();
     Inspection {
         saved: desired.map(saved),
         damage: None,
@@ -178,7 +179,7 @@ fn ports(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Vec
     let line = |ifindex, port: &packet::Port| {
         let (number, known) = (port.number, wanted.get(&port.number));
         let traffic = counters.traffic.get(&number).copied().unwrap_or_default();
-        let addresses = tables.addrs.iter().filter(|key| key.port == number);
+        let addresses = tables.addrs.keys().filter(|key| key.port == number);
         PortLine {
             number,
             ifindex,
@@ -207,26 +208,6 @@ fn drops(counters: &Counters) -> Vec<DropLine> {
     found
         .map(|(info, packets)| DropLine { reason: info.name, packets, meaning: info.doc.trim() })
         .collect()
-}
-
-/// A fact in a sentence.
-fn words(fact: &Fact) -> String {
-    match fact {
-        Fact::Port { number, net, mac } => {
-            format!("port {number} in network {net} sends from {}", Mac(*mac))
-        }
-        Fact::Address { port, ip } => format!("port {port} sends from {ip}"),
-        Fact::Fdb { net, mac, at: Station::Local { port } } => {
-            format!("network {net}: {} is port {port}", Mac(*mac))
-        }
-        Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
-            format!("network {net}: {} is behind VTEP {vtep}, VNI {vni}", Mac(*mac))
-        }
-        Fact::Neighbour { net, ip, mac } => format!("network {net}: {ip} is at {}", Mac(*mac)),
-        Fact::Vtep { vni, ip, net } => {
-            format!("VTEP {ip} may send VNI {vni} into network {net}")
-        }
-    }
 }
 
 impl Display for Inspection {
@@ -298,7 +279,7 @@ fn short(digest: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::{ledger::Ledger, sample};
 
     fn desired() -> Desired {
         Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
@@ -307,7 +288,7 @@ mod tests {
     fn tables() -> Tables {
         let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
         let interfaces = interfaces.map(|(port, ifindex)| (sample::uuid(port), ifindex));
-        render::render(&sample::two_networks(), &interfaces.into()).tables
+        Ledger::of(&sample::two_networks(), &interfaces.into()).tables().clone()
     }
 
     #[test]

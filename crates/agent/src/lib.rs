@@ -17,6 +17,7 @@ mod host;
 mod identity;
 pub mod inspect;
 pub mod kernel;
+pub mod ledger;
 pub mod memory;
 pub mod plan;
 pub mod render;

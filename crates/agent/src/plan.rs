@@ -40,7 +40,8 @@ pub fn wanted(desired: &Holding) -> Wanted {
             Object::Peer(peer) if desired.network(peer.network).is_none() => {
                 wanted.unusable.insert(peer.uuid, lacking("network", peer.network));
             }
-            Object::Peer(_) | Object::Network(_) => {}
+            // The others concern the maps only.
+            _ => {}
         }
     }
     ports.sort_by_key(|port| (port.device_id, port.uuid));

@@ -28,7 +28,6 @@ pub struct TestHarness {
     object: Ebpf,
     meta: Slots<Meta>,
     verdict: Slots<VerdictRecord>,
-    hand: Slots<u32>,
 }
 
 impl TestHarness {
@@ -43,8 +42,7 @@ impl TestHarness {
         }
         let meta = Slots::take(&mut object, "test_meta")?;
         let verdict = Slots::take(&mut object, "test_verdict")?;
-        let hand = Slots::take(&mut object, "ct_hand")?;
-        Ok(TestHarness { plane, object, meta, verdict, hand })
+        Ok(TestHarness { plane, object, meta, verdict })
     }
 
     /// Runs an entry `repeat` times on the frame.
@@ -108,7 +106,7 @@ impl TestHarness {
         for (port, count) in used {
             self.plane.view.maps.ct_used.insert(port, count)?;
         }
-        self.hand.set(0, &hand)
+        self.plane.view.maps.ct_hand.set(0, &hand)
     }
 
     /// The conntrack table: slots that are not all zero, links, uses by port.

@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::events::{DroppedFrame, Events};
 use crate::links::{self, Hook};
 use crate::pinned::Maps;
-use crate::tables::{Changes, Tables};
+use crate::reconcile::Ports;
+use crate::tables::{Changes, Edits, Tables};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
@@ -47,6 +48,8 @@ pub struct DataPlane {
     programs: Programs,
     pub(crate) view: View,
     events: Events,
+    /// What the map of ports holds; `None` when that is not sure.
+    ports: Option<Ports>,
 }
 
 impl DataPlane {
@@ -66,11 +69,11 @@ impl DataPlane {
         let mut object = object::open(&paths, options.conntrack_entries)?;
         let programs = Programs::open(&mut object, &paths.programs())?;
         let mut maps = Maps::take(&mut object)?;
-        let events = Events::take(&mut object)?;
+        let events = Events::open(&mut maps)?;
         let conntrack_slots = maps.ct_slots.limit();
         let config = Config { conntrack_slots, ..maps.config()? };
         maps.set_config(config)?;
-        let mut plane = DataPlane { paths, programs, view: View { maps }, events };
+        let mut plane = DataPlane { paths, programs, view: View { maps }, events, ports: None };
         plane.refresh_links()?;
         plane.paths.remove_others()?;
         Ok((plane, object))
@@ -154,14 +157,31 @@ impl DataPlane {
         Ok(found[0].intersection(&found[1]).copied().collect())
     }
 
-    /// Makes the maps equal to `desired`, writing only what differs; the order is such that
-    /// nothing is allowed in between that neither state allows.
+    /// Makes the maps equal to `desired`: reads them back and writes only what differs. The order
+    /// is such that nothing is allowed in between that neither state allows.
     ///
     /// # Errors
     /// [`Error::MapFull`] or [`Error::BadTable`] before anything is written, [`Error::Map`] in
     /// the midst: call again.
     pub fn reconcile(&mut self, desired: &Tables) -> Result<Changes, Error> {
+        self.ports = None;
         reconcile::reconcile(&mut self.view.maps, desired)
+    }
+
+    /// Makes edits, in the same order, without reading anything back: its work is that of the
+    /// edits. The caller knows what the maps hold.
+    ///
+    /// # Errors
+    /// [`Error::BadTable`] before anything is written, [`Error::Map`] in the midst: the maps are
+    /// in between, and [`DataPlane::reconcile`] mends them.
+    pub fn apply(&mut self, edits: Edits) -> Result<Changes, Error> {
+        let mut ports = match self.ports.take() {
+            Some(ports) => ports,
+            None => self.view.maps.ports.read()?,
+        };
+        let changes = reconcile::apply(&mut self.view.maps, &mut ports, edits)?;
+        self.ports = Some(ports);
+        Ok(changes)
     }
 
     /// What it holds and has counted.
@@ -188,7 +208,7 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Map`].
     pub fn events(&mut self) -> Result<Vec<DroppedFrame>, Error> {
-        self.events.read()
+        self.events.read(&mut self.view.maps)
     }
 
     /// Most instructions that the verifier walked, by program; for the test that guards them.
@@ -210,6 +230,12 @@ impl DataPlane {
 impl std::fmt::Debug for DataPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DataPlane").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.events.end(&mut self.view.maps);
     }
 }
 

@@ -63,7 +63,7 @@ fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
         flags,
     };
     tables.ports.insert(key, port);
-    tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) });
+    tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) }, 1);
     add_station(tables, number, Fdb::local(key));
 }
 

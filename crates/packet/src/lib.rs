@@ -16,6 +16,7 @@ mod addr;
 mod arp;
 mod checksum;
 mod conntrack;
+mod declare;
 mod entry;
 mod forward;
 mod guard;

@@ -185,7 +185,9 @@ fn member_facts(object: &Object, network: &Network) -> Vec<Fact> {
     }
 }
 
-fn hash(fact: &Fact) -> MemberHash {
+/// Hashes a fact.
+#[must_use]
+pub fn hash(fact: &Fact) -> MemberHash {
     let mut form = Form::default();
     match fact {
         Fact::Port { number, net, mac } => form.tag(1).number(*number).number(*net).bytes(mac),
