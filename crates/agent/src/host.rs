@@ -7,7 +7,7 @@ use std::{
 };
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
-use dataplane::{DataPlane, Hold, Options, Tables};
+use dataplane::{DataPlane, Edits, Hold, Options, Tables};
 use hostnet::{Netlink, VxlanSpec};
 use model::resource::{l2_network::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
 use uuid::Uuid;
@@ -21,16 +21,17 @@ use crate::{
 const TUNNEL_DEVICE: &str = "nlvx";
 
 /// The real kernel.
+#[derive(Clone)]
 pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
-    _hold: Hold,
+    _hold: Arc<Hold>,
 }
 
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(bpffs: &Path, prefix: String) -> Result<Self, Error> {
-        let hold = Hold::take(bpffs)?;
+        let hold = Arc::new(Hold::take(bpffs)?);
         let plane = DataPlane::open(&Options::new(bpffs))?;
         let plane = Arc::new(Mutex::new(plane));
         Ok(Self { driver: Netns::new(prefix), plane, _hold: hold })
@@ -43,7 +44,7 @@ impl Host {
     ) -> Result<T, Refusal> {
         let plane = Arc::clone(&self.plane);
         let done = tokio::task::spawn_blocking(move || {
-            // Whatever panicked in between: the maps are read before they are written.
+            // Whatever panicked in between: a call that failed makes the agent read all again.
             work(&mut plane.lock().unwrap_or_else(PoisonError::into_inner))
         });
         done.await.map_err(Refusal::new)?.map_err(Refusal::new)
@@ -83,9 +84,8 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let look = |plane: &mut DataPlane| Ok((plane.attached_ports()?, plane.view().tables()?));
-        let (attached, tables) = self.plane(look).await?;
-        Ok(Observed { instances, attached, tables })
+        let attached = self.plane(|plane| plane.attached_ports()).await?;
+        Ok(Observed { instances, attached })
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
@@ -116,10 +116,22 @@ impl HostKernel for Host {
         self.plane(DataPlane::recount_connections).await
     }
 
-    async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
-        let tables = tables.clone();
-        let changes = self.plane(move |plane| plane.reconcile(&tables)).await?;
-        tracing::debug!(?changes, "maps reconciled");
+    async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
+        let changes = self.plane(move |plane| plane.apply(edits)).await?;
+        tracing::debug!(?changes, "maps changed");
         Ok(())
+    }
+
+    async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {
+        let tables = tables.clone();
+        self.plane(move |plane| {
+            let changes = plane.reconcile(&tables)?;
+            if changes.is_empty() {
+                return Ok(tables);
+            }
+            tracing::info!(?changes, "maps mended");
+            plane.view().tables()
+        })
+        .await
     }
 }

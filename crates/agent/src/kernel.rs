@@ -8,7 +8,7 @@ use std::{
 };
 
 use compute::{InstanceSpec, Prepared};
-use dataplane::Tables;
+use dataplane::{Edits, Tables};
 use uuid::Uuid;
 
 /// Why the host refused something, in words for the operator.
@@ -27,15 +27,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What is there on the host.
+/// The instances and devices that are there on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Instances, and their NICs.
     pub instances: BTreeMap<Uuid, BTreeMap<Uuid, ObservedNic>>,
     /// Interfaces that have a port's programs.
     pub attached: BTreeSet<u32>,
-    /// What the maps hold.
-    pub tables: Tables,
 }
 
 /// The host's side of a NIC.
@@ -48,12 +46,13 @@ pub struct ObservedNic {
 }
 
 /// The host. Every call may be repeated, also after a crash, and then ends in the same state; a
-/// call that finds all right writes nothing.
-pub trait HostKernel: Send + 'static {
+/// call that finds all right writes nothing. A clone is the same host: calls about different
+/// instances may overlap, and none of them delays those about the maps.
+pub trait HostKernel: Clone + Send + 'static {
     /// Makes the tunnel device, with its program.
     fn tunnel(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Says what is there.
+    /// Says which instances and devices are there.
     fn observe(&mut self) -> impl Future<Output = Result<Observed, Refusal>> + Send;
 
     /// Makes an instance with its NICs as the spec says; new ones have their host's side down.
@@ -81,6 +80,9 @@ pub trait HostKernel: Send + 'static {
     /// Counts the connections of all ports anew.
     fn recount(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Makes the maps hold exactly this.
-    fn reconcile(&mut self, tables: &Tables) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Makes edits in the maps, without reading them.
+    fn apply(&mut self, edits: Edits) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Reads the maps back, and makes them hold exactly this; what they hold in the end.
+    fn audit(&mut self, tables: &Tables) -> impl Future<Output = Result<Tables, Refusal>> + Send;
 }

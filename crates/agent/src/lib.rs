@@ -16,6 +16,7 @@ mod enrol;
 mod host;
 mod identity;
 pub mod inspect;
+mod jobs;
 pub mod kernel;
 pub mod ledger;
 pub mod memory;

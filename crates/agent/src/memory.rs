@@ -7,7 +7,7 @@ use std::{
 };
 
 use compute::{InstanceSpec, Prepared};
-use dataplane::Tables;
+use dataplane::{Edits, Tables};
 use packet::PortKey;
 use uuid::Uuid;
 
@@ -36,6 +36,14 @@ pub struct MemoryState {
     pub maps_refused: bool,
     /// Changes made so far.
     pub writes: usize,
+    /// How often the maps were edited without being read.
+    pub edits: usize,
+    /// How often they were read.
+    pub audits: usize,
+    /// How often a NIC went down.
+    pub went_down: usize,
+    /// The driver answers nothing about these instances until they are taken out.
+    pub stuck: BTreeSet<Uuid>,
     /// Calls about these objects are refused.
     pub broken: BTreeSet<Uuid>,
     /// After so many changes every call is refused, as if the agent had died.
@@ -107,6 +115,7 @@ impl MemoryState {
         if up && !self.tables.ports.contains_key(&PortKey::untagged(seen.ifindex)) {
             self.violations.push(format!("nic {nic} went up before the maps knew it"));
         }
+        self.went_down += usize::from(!up);
         self.nics.insert(nic, ObservedNic { up, ..seen });
         self.check_guards();
         Ok(())
@@ -126,6 +135,18 @@ impl MemoryState {
             }
             self.instances.remove(&instance);
         }
+        Ok(())
+    }
+
+    fn fill(&mut self, tables: Tables) -> Result<(), Refusal> {
+        if self.tables == tables {
+            return Ok(());
+        }
+        if self.maps_refused {
+            return Err(Refusal::new("refused on purpose"));
+        }
+        self.write()?;
+        self.tables = tables;
         Ok(())
     }
 
@@ -160,11 +181,13 @@ impl HostKernel for Memory {
         Ok(Observed {
             instances: state.instances.iter().map(|(uuid, spec)| (*uuid, nics(spec))).collect(),
             attached: state.attached.clone(),
-            tables: state.tables.clone(),
         })
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
+        while self.state().stuck.contains(&spec.uuid) {
+            tokio::task::yield_now().await;
+        }
         self.state().prepare(spec)
     }
 
@@ -203,15 +226,18 @@ impl HostKernel for Memory {
         Ok(())
     }
 
-    async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
+    async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
         let mut state = self.state();
-        if state.tables != *tables {
-            if state.maps_refused {
-                return Err(Refusal::new("refused on purpose"));
-            }
-            state.write()?;
-            state.tables = tables.clone();
-        }
-        Ok(())
+        state.edits += 1;
+        let mut tables = state.tables.clone();
+        tables.apply(&edits);
+        state.fill(tables)
+    }
+
+    async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {
+        let mut state = self.state();
+        state.audits += 1;
+        state.fill(tables.clone())?;
+        Ok(state.tables.clone())
     }
 }

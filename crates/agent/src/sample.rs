@@ -34,7 +34,7 @@ pub(crate) fn uplink(number: u32) -> Object {
     Object::Network(Network { uuid: uuid(number.into()), number, attachment })
 }
 
-fn peer(at: u128, network: u128, last: u8) -> Object {
+pub(crate) fn peer(at: u128, network: u128, last: u8) -> Object {
     Object::Peer(Peer {
         uuid: uuid(at),
         network: uuid(network),

@@ -4,27 +4,33 @@ use std::time::Duration;
 
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use wire::digest::TableDigests;
 
 use crate::{
     backoff::Backoff,
-    converge::{Converger, Outcome},
+    converge::{Cause, Converger, Outcome},
     kernel::HostKernel,
     state::{Desired, StateFile},
 };
 
-/// How often the host is looked over when nothing has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How much more time passes between two audits than one takes: they cost a thousandth of a CPU.
+const AUDIT_SHARE: u32 = 1_000;
+
+/// Bounds of the time between two audits.
+const AUDIT_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+
+/// How long the driver may take before the server is told that it is at work.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How often connections are recounted. When CPUs race, a count becomes a few too low, so a port
 /// may have a few connections more than its limit; a recount takes a system call for each slot.
 const RECOUNT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What was achieved last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Achieved {
     /// The revision whose objects were applied.
     pub(crate) revision: u64,
@@ -33,44 +39,133 @@ pub(crate) struct Achieved {
     pub(crate) outcome: Outcome,
 }
 
-/// Works until told to stop; a pass that is under way is finished.
+/// Works until told to stop; what is under way is finished.
 pub(crate) async fn work<K: HostKernel>(
-    mut converger: Converger<K>,
-    mut file: StateFile,
+    converger: Converger<K>,
+    file: StateFile,
     mut wanted: watch::Receiver<Option<Desired>>,
     achieved: watch::Sender<Option<Achieved>>,
     stop: CancellationToken,
 ) {
-    let mut backoff = Backoff::default();
-    let mut recounted = Instant::now();
+    let mut worker = Worker::new(converger, file, achieved);
+    let mut cause = Cause::Due;
     while !stop.is_cancelled() {
         let desired = wanted.borrow_and_update().clone();
-        let mut wait = LOOK_EVERY;
         // Without a known desired state nothing is touched.
-        if let Some(desired) = desired {
-            let unsaved = save(&mut file, &desired).await;
-            let mut outcome = converger.pass(&desired.holding).await;
-            if let Some(reason) = unsaved {
-                outcome.processed = false;
-                outcome.trouble.push(reason);
+        let next = match &desired {
+            Some(desired) => worker.pass(desired, cause).await,
+            None => Instant::now() + AUDIT_EVERY[1],
+        };
+        if worker.recounted.elapsed() >= RECOUNT_EVERY {
+            worker.converger.recount().await;
+            worker.recounted = Instant::now();
+        }
+        cause = tokio::select! {
+            () = stop.cancelled() => break,
+            changed = wanted.changed() => match changed {
+                Ok(()) => {
+                    worker.told = None;
+                    Cause::Due
+                }
+                // Nobody is left to want anything.
+                Err(_) => break,
+            },
+            () = worker.converger.driver() => Cause::Driver,
+            () = sleep_until(next) => worker.cause_now(),
+        };
+    }
+    while worker.converger.is_busy() {
+        worker.converger.driver().await;
+    }
+}
+
+struct Worker<K> {
+    converger: Converger<K>,
+    file: StateFile,
+    achieved: watch::Sender<Option<Achieved>>,
+    /// What was told last; `None` when something else is wanted by now.
+    told: Option<Achieved>,
+    backoff: Backoff,
+    /// When to try again what failed.
+    retry: Option<Instant>,
+    audit: Instant,
+    recounted: Instant,
+    /// Since when the driver is at work.
+    busy: Option<Instant>,
+}
+
+impl<K: HostKernel> Worker<K> {
+    fn new(
+        converger: Converger<K>,
+        file: StateFile,
+        achieved: watch::Sender<Option<Achieved>>,
+    ) -> Self {
+        let now = Instant::now();
+        let (told, retry, busy) = (None, None, None);
+        let backoff = Backoff::default();
+        Self { converger, file, achieved, told, backoff, retry, audit: now, recounted: now, busy }
+    }
+
+    /// Does one pass, tells what became of it, and says when the next one is due.
+    async fn pass(&mut self, desired: &Desired, cause: Cause) -> Instant {
+        let begin = Instant::now();
+        let is_audit = begin >= self.audit;
+        if is_audit {
+            self.converger.doubt();
+        }
+        let unsaved = save(&mut self.file, desired).await;
+        let mut outcome = self.converger.pass(&desired.holding, cause).await;
+        let failed = unsaved.is_some() || !outcome.processed;
+        if let Some(reason) = unsaved {
+            outcome.processed = false;
+            outcome.trouble.push(reason);
+        }
+        let now = Instant::now();
+        if is_audit {
+            let [least, most] = AUDIT_EVERY;
+            self.audit = now + ((now - begin) * AUDIT_SHARE).clamp(least, most);
+        }
+        self.retry = match failed || self.converger.has_failed() {
+            false => {
+                self.backoff.reset();
+                None
             }
-            match outcome.is_clean() {
-                true => backoff.reset(),
-                false => wait = backoff.next(),
-            }
-            let (revision, digests) = (desired.revision, desired.holding.digests());
-            achieved.send_replace(Some(Achieved { revision, digests, outcome }));
+            // What the driver does in between is no reason to wait longer.
+            true if cause == Cause::Driver && self.retry.is_some() => self.retry,
+            true => Some(now + self.backoff.next()),
+        };
+        let soon = self.retry.map_or(self.audit, |retry| retry.min(self.audit));
+        self.busy = self.converger.is_busy().then(|| self.busy.unwrap_or(begin));
+        match self.busy.map(|since| since + PATIENCE) {
+            Some(patient) if now < patient => return soon.min(patient),
+            _ => self.tell(desired, outcome),
         }
-        if recounted.elapsed() >= RECOUNT_EVERY {
-            converger.recount().await;
-            recounted = Instant::now();
+        soon
+    }
+
+    /// Whether it is time to try again what failed.
+    fn cause_now(&self) -> Cause {
+        match self.retry {
+            Some(retry) if retry > Instant::now() => Cause::Driver,
+            _ => Cause::Due,
         }
-        match stop.run_until_cancelled(timeout(wait, wanted.changed())).await {
-            // Changed, or it is time.
-            Some(Ok(Ok(())) | Err(_)) => {}
-            // Told to stop, or nobody is left to want anything.
-            None | Some(Ok(Err(_))) => return,
+    }
+
+    /// Tells it, unless it was told.
+    fn tell(&mut self, desired: &Desired, outcome: Outcome) {
+        let (revision, digests) = (desired.revision, desired.holding.digests());
+        let achieved = Achieved { revision, digests, outcome };
+        if self.told.as_ref() == Some(&achieved) {
+            return;
         }
+        for (uuid, reason) in &achieved.outcome.failed {
+            tracing::warn!(uuid = %uuid.simple(), reason, "not in effect");
+        }
+        for trouble in &achieved.outcome.trouble {
+            tracing::warn!(trouble, "the host is in trouble; trying again");
+        }
+        self.told = Some(achieved.clone());
+        self.achieved.send_replace(Some(achieved));
     }
 }
 

@@ -48,9 +48,10 @@ impl Drop for Unload {
     }
 }
 
-/// The host's devices and maps.
+/// The host's devices and maps. The kernel notices the carrier of a device up to a second late.
 async fn look(bpffs: &Path) -> (Vec<LinkInfo>, Tables) {
-    let links = Netlink::current().await.unwrap().links().await.unwrap();
+    let mut links = Netlink::current().await.unwrap().links().await.unwrap();
+    links.iter_mut().for_each(|link| link.is_running = false);
     let tables = View::open(bpffs).unwrap().tables().unwrap();
     (links, tables)
 }
