@@ -67,7 +67,7 @@ impl DataPlane {
         let paths = Paths::new(&options.bpffs, &object::hash());
         paths.prepare()?;
         let mut object = object::open(&paths, options.conntrack_entries)?;
-        let programs = Programs::open(&mut object, &paths.programs())?;
+        let programs = Programs::open(&mut object, &paths)?;
         let mut maps = Maps::take(&mut object)?;
         let events = Events::open(&mut maps)?;
         let conntrack_slots = maps.ct_slots.limit();
@@ -82,17 +82,12 @@ impl DataPlane {
     /// Makes every link run our programs, and removes those whose interface is gone.
     fn refresh_links(&mut self) -> Result<(), Error> {
         for pin in links::pins(&self.paths.links())? {
-            let failed = |action, cause| Error::Attach {
-                ifindex: pin.ifindex,
-                hook: pin.hook.name(),
-                action,
-                cause,
-            };
-            match links::inspect(&pin.path).map_err(|cause| failed("inspect", cause))? {
-                Some(found) if found.ifindex == pin.ifindex => {
-                    let program = self.programs.of(pin.hook);
-                    links::replace(program, found).map_err(|cause| failed("replace", cause))?;
+            match links::inspect(&pin)? {
+                Some(found) if found.is_first => {
+                    links::replace(self.programs.of(pin.hook), found, &pin)?;
                 }
+                // It is attached anew, if anybody wants the interface.
+                Some(_) if links::interface_name(pin.ifindex).is_ok() => {}
                 _ => remove_pin(&pin.path)?,
             }
         }
@@ -130,23 +125,22 @@ impl DataPlane {
         links::attach(self.programs.of(Hook::FromPort), Hook::FromPort, &directory, ifindex)
     }
 
-    /// Interfaces on which both hooks of a port are attached. Pins of interfaces that are gone
-    /// are removed.
+    /// Interfaces on which both hooks of a port are attached, before any other program. Pins of
+    /// interfaces that are gone are removed.
     ///
     /// # Errors
     /// [`Error::Bpffs`] or [`Error::Attach`].
     pub fn attached_ports(&self) -> Result<BTreeSet<u32>, Error> {
         let mut found = [BTreeSet::new(), BTreeSet::new()];
         for pin in links::pins(&self.paths.links())? {
-            let link = links::inspect(&pin.path).map_err(|cause| Error::Attach {
-                ifindex: pin.ifindex,
-                hook: pin.hook.name(),
-                action: "inspect",
-                cause,
-            })?;
-            if link.is_none_or(|link| link.ifindex != pin.ifindex) {
-                remove_pin(&pin.path)?;
-                continue;
+            match links::inspect(&pin)? {
+                Some(link) if link.is_first => {}
+                // Somebody else's program is before ours: no better than none.
+                Some(_) if links::interface_name(pin.ifindex).is_ok() => continue,
+                _ => {
+                    remove_pin(&pin.path)?;
+                    continue;
+                }
             }
             match pin.hook {
                 Hook::FromPort => found[0].insert(pin.ifindex),
@@ -247,9 +241,10 @@ struct Programs {
 }
 
 impl Programs {
-    fn open(object: &mut Ebpf, directory: &Path) -> Result<Programs, Error> {
+    fn open(object: &mut Ebpf, paths: &Paths) -> Result<Programs, Error> {
+        let (directory, maps) = (paths.programs(), paths.maps());
         let mut open =
-            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()));
+            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()), &maps);
         Ok(Programs {
             from_port: open(Hook::FromPort)?,
             from_tunnel: open(Hook::FromTunnel)?,
