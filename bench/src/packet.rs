@@ -80,7 +80,7 @@ struct Case {
 /// The programs, loaded, with a small network in the maps.
 pub(crate) struct Costs(TestHarness);
 
-/// Runs `work` on a thread that has a host of its own: network and mounts vanish with it.
+/// Runs `work` with the programs, on a host of its own.
 ///
 /// # Errors
 /// What `work` says, or that the programs cannot be loaded.
@@ -88,16 +88,30 @@ pub(crate) fn in_own_namespaces<T: Send>(
     scratch: &Path,
     work: impl FnOnce(&mut Costs) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
-    let directory = Scratch::new(scratch, "packet")?;
-    let bpffs = directory.0.join("bpf");
-    let on_thread = || -> Result<T, Failure> {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    on_own_host(scratch, |directory| {
+        let bpffs = directory.join("bpf");
         let harness = TestHarness::open(&Options::new(&bpffs))?;
         let done = Costs::new(harness).and_then(|mut costs| work(&mut costs));
         dataplane::unload(&bpffs)?;
         done
+    })
+}
+
+/// Runs `work` on a thread that has a host of its own, and a directory: network and mounts vanish
+/// with it.
+///
+/// # Errors
+/// What `work` says, or that there is no such host.
+pub(crate) fn on_own_host<T: Send>(
+    scratch: &Path,
+    work: impl FnOnce(&Path) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let directory = Scratch::new(scratch, "host")?;
+    let on_thread = || -> Result<T, Failure> {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        work(&directory.0)
     };
     let done = thread::scope(|scope| {
         scope.spawn(|| on_thread().map_err(|error| error.to_string())).join()

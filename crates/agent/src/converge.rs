@@ -99,6 +99,25 @@ impl<K: HostKernel> Converger<K> {
         self.known = Known::default();
     }
 
+    /// Makes the next pass look at devices again.
+    pub fn doubt_devices(&mut self) {
+        (self.known.tunnel, self.known.devices) = (false, false);
+    }
+
+    /// Looks whether the ports still have their programs: of that the kernel brings no news. Those
+    /// that have not are put down and guarded anew by the next pass.
+    pub async fn probe(&mut self) {
+        match self.kernel.attached().await {
+            Ok(attached) if self.observed.attached.is_subset(&attached) => {}
+            _ => self.known.devices = false,
+        }
+    }
+
+    /// The host that it works on.
+    pub(crate) fn kernel(&self) -> K {
+        self.kernel.clone()
+    }
+
     /// Does one pass. It never waits for the driver.
     pub async fn pass(&mut self, desired: &Holding, cause: Cause) -> Outcome {
         while let Some((subject, done)) = self.jobs.try_next() {

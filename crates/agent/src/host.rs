@@ -2,13 +2,14 @@
 //! and eBPF, through `hostnet`, `compute` and `dataplane`.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
 use dataplane::{DataPlane, Edits, Hold, Options, Tables};
-use hostnet::{Netlink, VxlanSpec};
+use hostnet::{LinkNews, Netlink, VxlanSpec};
 use model::resource::{l2_network::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
 use uuid::Uuid;
 
@@ -25,7 +26,17 @@ const TUNNEL_DEVICE: &str = "nlvx";
 pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
+    news: Arc<tokio::sync::Mutex<News>>,
     _hold: Arc<Hold>,
+}
+
+/// What is listened to.
+enum News {
+    /// Nothing yet.
+    Unheard,
+    Links(LinkNews),
+    /// The kernel tells nothing any more: the audits are left.
+    Over,
 }
 
 impl Host {
@@ -34,7 +45,8 @@ impl Host {
         let hold = Arc::new(Hold::take(bpffs)?);
         let plane = DataPlane::open(&Options::new(bpffs))?;
         let plane = Arc::new(Mutex::new(plane));
-        Ok(Self { driver: Netns::new(prefix), plane, _hold: hold })
+        let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
+        Ok(Self { driver: Netns::new(prefix), plane, news, _hold: hold })
     }
 
     /// Works on the data plane in a thread that may block.
@@ -84,8 +96,32 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let attached = self.plane(|plane| plane.attached_ports()).await?;
+        let attached = self.attached().await?;
         Ok(Observed { instances, attached })
+    }
+
+    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
+        self.plane(|plane| plane.attached_ports()).await
+    }
+
+    async fn news(&mut self) {
+        let mut news = self.news.lock().await;
+        loop {
+            match &mut *news {
+                News::Unheard => match LinkNews::current().await {
+                    Ok(links) => *news = News::Links(links),
+                    Err(error) => {
+                        tracing::warn!(%error, "devices that somebody changes are found later");
+                        *news = News::Over;
+                    }
+                },
+                News::Links(links) => match links.next().await {
+                    true => return,
+                    false => *news = News::Over,
+                },
+                News::Over => std::future::pending().await,
+            }
+        }
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {

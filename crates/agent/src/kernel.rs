@@ -55,6 +55,13 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Says which instances and devices are there.
     fn observe(&mut self) -> impl Future<Output = Result<Observed, Refusal>> + Send;
 
+    /// Says which interfaces have a port's programs; much cheaper than all of it.
+    fn attached(&mut self) -> impl Future<Output = Result<BTreeSet<u32>, Refusal>> + Send;
+
+    /// Waits until somebody may have changed a device, be it this process. Dropping it loses
+    /// nothing.
+    fn news(&mut self) -> impl Future<Output = ()> + Send;
+
     /// Makes an instance with its NICs as the spec says; new ones have their host's side down.
     fn prepare(
         &mut self,

@@ -24,7 +24,7 @@ pub mod plan;
 pub mod render;
 #[cfg(test)]
 mod sample;
-mod state;
+pub mod state;
 mod worker;
 
 use std::{

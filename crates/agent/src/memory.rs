@@ -184,6 +184,14 @@ impl HostKernel for Memory {
         })
     }
 
+    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
+        Ok(self.state().attached.clone())
+    }
+
+    async fn news(&mut self) {
+        std::future::pending().await
+    }
+
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
         while self.state().stuck.contains(&spec.uuid) {
             tokio::task::yield_now().await;

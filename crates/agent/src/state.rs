@@ -53,12 +53,13 @@ const CHANGES_BYTES_MIN: u64 = 64 * 1024;
 
 /// What the host must hold.
 #[derive(Clone, Debug)]
-pub(crate) struct Desired {
+pub struct Desired {
     /// The store's revision.
-    pub(crate) revision: u64,
+    pub revision: u64,
     /// The lineage of the server that told it so, if it said it.
-    pub(crate) lineage: Option<Uuid>,
-    pub(crate) holding: Arc<Holding>,
+    pub lineage: Option<Uuid>,
+    /// The objects.
+    pub holding: Arc<Holding>,
 }
 
 /// What tells whether a state is worth writing again: revisions that change nothing here are not.
@@ -66,7 +67,7 @@ type Mark = (Option<Uuid>, TableDigests);
 
 /// The file, and what is in it.
 #[derive(Debug)]
-pub(crate) struct StateFile {
+pub struct StateFile {
     path: PathBuf,
     saved: Option<Desired>,
     log: Option<Log>,
@@ -92,7 +93,10 @@ struct Read {
 
 impl StateFile {
     /// Reads what was saved last; `None` when that is not known. Blocks, before all else.
-    pub(crate) fn open(directory: &Path) -> Result<(Self, Option<Desired>), Error> {
+    ///
+    /// # Errors
+    /// [`Error::File`] when the directory or the file cannot be used.
+    pub fn open(directory: &Path) -> Result<(Self, Option<Desired>), Error> {
         let path = directory.join(FILE);
         let failed = |action| Error::file(&path, action);
         fs::create_dir_all(directory).map_err(failed("make its directory"))?;
@@ -122,7 +126,7 @@ impl StateFile {
     ///
     /// # Errors
     /// The kernel's; the old state is then still there.
-    pub(crate) fn save(&mut self, desired: &Desired) -> io::Result<()> {
+    pub fn save(&mut self, desired: &Desired) -> io::Result<()> {
         if self.saved.as_ref().map(Desired::mark) == Some(desired.mark()) {
             return Ok(());
         }

@@ -22,6 +22,16 @@ const AUDIT_SHARE: u32 = 1_000;
 /// Bounds of the time between two audits.
 const AUDIT_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
+/// The same for looking at the programs of the ports, and for looking at devices after news.
+const PROBE_SHARE: u32 = 200;
+const LOOK_SHARE: u32 = 20;
+
+/// Bounds of the time between two looks at the programs of the ports.
+const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+
+/// How long news of devices are collected: one change brings several.
+const NEWS_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long the driver may take before the server is told that it is at work.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -47,6 +57,7 @@ pub(crate) async fn work<K: HostKernel>(
     achieved: watch::Sender<Option<Achieved>>,
     stop: CancellationToken,
 ) {
+    let mut host = converger.kernel();
     let mut worker = Worker::new(converger, file, achieved);
     let mut cause = Cause::Due;
     while !stop.is_cancelled() {
@@ -60,23 +71,29 @@ pub(crate) async fn work<K: HostKernel>(
             worker.converger.recount().await;
             worker.recounted = Instant::now();
         }
-        cause = tokio::select! {
-            () = stop.cancelled() => break,
-            changed = wanted.changed() => match changed {
-                Ok(()) => {
-                    worker.told = None;
-                    Cause::Due
+        cause = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Cause::Due,
+                changed = wanted.changed() => match changed {
+                    Ok(()) => {
+                        worker.told = None;
+                        break Cause::Due;
+                    }
+                    // Nobody is left to want anything.
+                    Err(_) => {
+                        worker.finish().await;
+                        return;
+                    }
+                },
+                () = worker.converger.driver() => break Cause::Driver,
+                () = host.news() => worker.hear(),
+                () = sleep_until(next.min(worker.look.unwrap_or(next))) => {
+                    break worker.cause_now();
                 }
-                // Nobody is left to want anything.
-                Err(_) => break,
-            },
-            () = worker.converger.driver() => Cause::Driver,
-            () = sleep_until(next) => worker.cause_now(),
+            }
         };
     }
-    while worker.converger.is_busy() {
-        worker.converger.driver().await;
-    }
+    worker.finish().await;
 }
 
 struct Worker<K> {
@@ -89,6 +106,11 @@ struct Worker<K> {
     /// When to try again what failed.
     retry: Option<Instant>,
     audit: Instant,
+    probe: Instant,
+    /// When to look at devices, after news.
+    look: Option<Instant>,
+    /// When that was done last, and how long it took.
+    looked: (Instant, Duration),
     recounted: Instant,
     /// Since when the driver is at work.
     busy: Option<Instant>,
@@ -101,17 +123,36 @@ impl<K: HostKernel> Worker<K> {
         achieved: watch::Sender<Option<Achieved>>,
     ) -> Self {
         let now = Instant::now();
-        let (told, retry, busy) = (None, None, None);
-        let backoff = Backoff::default();
-        Self { converger, file, achieved, told, backoff, retry, audit: now, recounted: now, busy }
+        Self {
+            converger,
+            file,
+            achieved,
+            told: None,
+            backoff: Backoff::default(),
+            retry: None,
+            audit: now,
+            probe: now,
+            look: None,
+            looked: (now, Duration::ZERO),
+            recounted: now,
+            busy: None,
+        }
     }
 
     /// Does one pass, tells what became of it, and says when the next one is due.
     async fn pass(&mut self, desired: &Desired, cause: Cause) -> Instant {
         let begin = Instant::now();
         let is_audit = begin >= self.audit;
+        let is_look = self.look.is_some_and(|look| begin >= look);
         if is_audit {
             self.converger.doubt();
+        } else if is_look {
+            self.converger.doubt_devices();
+        } else if begin >= self.probe {
+            self.converger.probe().await;
+            let [least, most] = PROBE_EVERY;
+            let now = Instant::now();
+            self.probe = now + ((now - begin) * PROBE_SHARE).clamp(least, most);
         }
         let unsaved = save(&mut self.file, desired).await;
         let mut outcome = self.converger.pass(&desired.holding, cause).await;
@@ -121,6 +162,9 @@ impl<K: HostKernel> Worker<K> {
             outcome.trouble.push(reason);
         }
         let now = Instant::now();
+        if is_audit || is_look {
+            (self.look, self.looked) = (None, (now, now - begin));
+        }
         if is_audit {
             let [least, most] = AUDIT_EVERY;
             self.audit = now + ((now - begin) * AUDIT_SHARE).clamp(least, most);
@@ -134,13 +178,27 @@ impl<K: HostKernel> Worker<K> {
             true if cause == Cause::Driver && self.retry.is_some() => self.retry,
             true => Some(now + self.backoff.next()),
         };
-        let soon = self.retry.map_or(self.audit, |retry| retry.min(self.audit));
+        let soon = self.retry.map_or(self.audit, |retry| retry.min(self.audit)).min(self.probe);
         self.busy = self.converger.is_busy().then(|| self.busy.unwrap_or(begin));
         match self.busy.map(|since| since + PATIENCE) {
             Some(patient) if now < patient => return soon.min(patient),
             _ => self.tell(desired, outcome),
         }
         soon
+    }
+
+    /// Devices may have changed: they are looked at soon, but not all the time.
+    fn hear(&mut self) {
+        let (looked, took) = self.looked;
+        let soon = (Instant::now() + NEWS_PAUSE).max(looked + took * LOOK_SHARE);
+        self.look.get_or_insert(soon);
+    }
+
+    /// Lets the driver end what it is at.
+    async fn finish(&mut self) {
+        while self.converger.is_busy() {
+            self.converger.driver().await;
+        }
     }
 
     /// Whether it is time to try again what failed.

@@ -16,7 +16,6 @@ mod addr;
 mod arp;
 mod checksum;
 mod conntrack;
-mod declare;
 mod entry;
 mod forward;
 mod guard;
@@ -44,10 +43,7 @@ pub use conntrack::{
 pub use entry::{from_port, from_tunnel, to_port};
 pub use kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
 pub use layout::Plain;
-pub use maps::{
-    AddrKey, Config, CtKey, CtSlot, DropEvent, Fdb, FdbKey, FdbTarget, Neigh, NeighKey, Port,
-    PortKey, Traffic, Vtep, VtepKey,
-};
+pub use maps::*;
 pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;
