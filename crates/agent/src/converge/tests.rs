@@ -1,3 +1,5 @@
+//! One pass and the next: what becomes of a host, also when things fail.
+
 use dataplane::Tables;
 
 use super::*;

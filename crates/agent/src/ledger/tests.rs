@@ -1,3 +1,5 @@
+//! What the ledger says, and that it does not depend on how it came about.
+
 use std::net::IpAddr;
 
 use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, PortKey};
