@@ -65,7 +65,10 @@ pub(crate) async fn work<K: HostKernel>(
         // Without a known desired state nothing is touched.
         let next = match &desired {
             Some(desired) => worker.pass(desired, cause).await,
-            None => Instant::now() + AUDIT_EVERY[1],
+            None => {
+                worker.look = None;
+                Instant::now() + AUDIT_EVERY[1]
+            }
         };
         if worker.recounted.elapsed() >= RECOUNT_EVERY {
             worker.converger.recount().await;
