@@ -45,8 +45,12 @@ impl Host {
         let hold = Arc::new(Hold::take(bpffs)?);
         let plane = DataPlane::open(&Options::new(bpffs))?;
         let plane = Arc::new(Mutex::new(plane));
+        let driver = Netns::new(prefix);
+        if let Err(error) = driver.sweep() {
+            tracing::warn!(%error, "files of namespaces that were never made stay behind");
+        }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
-        Ok(Self { driver: Netns::new(prefix), plane, news, _hold: hold })
+        Ok(Self { driver, plane, news, _hold: hold })
     }
 
     /// Works on the data plane in a thread that may block.

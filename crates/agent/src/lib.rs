@@ -75,6 +75,18 @@ pub enum Error {
         /// Why not.
         cause: io::Error,
     },
+    /// Its identity cannot be understood, and it has nothing to enrol with.
+    #[error(
+        "{path} is damaged ({cause}): make an enrolment with CreateHostEnrolment, save it as a \
+         file and start the agent with --enrol FILE; it then gets a new identity, and what runs on \
+         the host goes on"
+    )]
+    DamagedIdentity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
     /// It does not know who it is, and has nothing to enrol with.
     #[error(
         "no identity in {0}: make an enrolment with CreateHostEnrolment, save it as a file and \
