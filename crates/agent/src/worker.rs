@@ -219,14 +219,23 @@ impl<K: HostKernel> Worker<K> {
         if self.told.as_ref() == Some(&achieved) {
             return;
         }
-        for (uuid, reason) in &achieved.outcome.failed {
-            tracing::warn!(uuid = %uuid.simple(), reason, "not in effect");
-        }
-        for trouble in &achieved.outcome.trouble {
-            tracing::warn!(trouble, "the host is in trouble; trying again");
-        }
+        log(self.achieved.borrow().as_ref(), &achieved);
         self.told = Some(achieved.clone());
         self.achieved.send_replace(Some(achieved));
+    }
+}
+
+/// Says what is not in effect and what troubles the host, unless it was said already.
+fn log(before: Option<&Achieved>, now: &Achieved) {
+    for (uuid, reason) in &now.outcome.failed {
+        if before.and_then(|before| before.outcome.failed.get(uuid)) != Some(reason) {
+            tracing::warn!(uuid = %uuid.simple(), reason, "not in effect");
+        }
+    }
+    for trouble in &now.outcome.trouble {
+        if before.is_none_or(|before| !before.outcome.trouble.contains(trouble)) {
+            tracing::warn!(trouble, "the host is in trouble; trying again");
+        }
     }
 }
 
