@@ -235,8 +235,8 @@ impl HostKernel for Maps {
 
     async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {
         self.plane(|plane| {
-            plane.reconcile(tables)?;
-            plane.view().tables()
+            let changes = plane.reconcile(tables)?;
+            if changes.is_empty() { Ok(tables.clone()) } else { plane.view().tables() }
         })
     }
 }
