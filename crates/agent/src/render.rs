@@ -1,10 +1,7 @@
 //! What the maps must hold, from the desired objects and the interfaces of the ports; and back,
 //! what facts the maps hold. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::Tables;
 use packet::{
@@ -35,7 +32,7 @@ pub struct Rendered {
 /// The host's own ports come first where there is no room for all.
 pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Rendered {
     let mut rendered = Rendered::default();
-    let objects = || desired.objects().values().map(Arc::as_ref);
+    let objects = || desired.objects().values().map(|object| &**object);
     let is_port = |object: &&Object| matches!(object, Object::Port(_));
     let budget = conntrack_budget(objects().filter(is_port).count().try_into().unwrap_or(u32::MAX));
     for object in objects().filter(is_port).chain(objects().filter(|object| !is_port(object))) {

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
 };
 
 use model::{
@@ -15,7 +14,10 @@ use model::{
     },
 };
 use store::Read;
-use wire::object::Object;
+use wire::{
+    object::{Object, ObjectKey},
+    shared::Shared,
+};
 
 use crate::{
     HostObjects, MissingVtep,
@@ -24,9 +26,9 @@ use crate::{
 
 /// What every host must hold; a host that must hold nothing is absent.
 pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> {
-    let mut hosts: BTreeMap<Id<Host>, HostObjects> = BTreeMap::new();
+    let mut hosts: BTreeMap<Id<Host>, BTreeMap<ObjectKey, Shared>> = BTreeMap::new();
     let mut hold = |host: Id<Host>, object: Object| {
-        hosts.entry(host).or_default().insert(object.key(), Arc::new(object));
+        hosts.entry(host).or_default().insert(object.key(), object.into());
     };
     let vteps = vteps(read);
     let placed = placed(read);
@@ -54,7 +56,7 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
             hold(host, objects::instance(instance));
         }
     }
-    hosts
+    hosts.into_iter().map(|(host, objects)| (host, objects.into_values().collect())).collect()
 }
 
 /// Every host that lacks a VTEP it needs.

@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use compile::HostDelta;
+use compile::{HostDelta, HostObjects};
 use model::{Id, resource::host::Host, status::Board};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -88,22 +88,33 @@ impl Feed {
         Self { revision: 0, first: 0, hosts, news, sessions: 0, origin }
     }
 
+    /// Takes everything that all hosts must hold: at the start, or after what was committed in
+    /// between was missed.
+    pub(crate) fn load(&mut self, revision: u64, mut hosts: BTreeMap<Id<Host>, HostObjects>) {
+        if self.revision != 0 {
+            for host in self.hosts.keys() {
+                hosts.entry(*host).or_default();
+            }
+            let none = HostFeed::default();
+            let difference = |(host, objects)| {
+                (host, self.hosts.get(&host).unwrap_or(&none).difference(objects))
+            };
+            let deltas = hosts.into_iter().map(difference).collect();
+            return self.apply(revision, deltas);
+        }
+        for (host, objects) in hosts {
+            self.hosts.entry(host).or_default().load(host, objects);
+        }
+        (self.first, self.revision) = (revision, revision);
+        let waiting = self.hosts.values().filter_map(|feed| feed.session.as_ref());
+        waiting.for_each(|session| session.wake.notify_one());
+    }
+
     /// Takes a commit's effect: changes by host, only for hosts that they concern.
     pub(crate) fn apply(&mut self, revision: u64, deltas: BTreeMap<Id<Host>, HostDelta>) {
-        let is_first = self.revision == 0;
         for (host, delta) in deltas {
-            let feed = self.hosts.entry(host).or_default();
-            if is_first {
-                feed.load(host, delta);
-            } else {
-                feed.change(host, revision, delta);
-                self.news.insert(host);
-            }
-        }
-        if is_first {
-            self.first = revision;
-            let waiting = self.hosts.values().filter_map(|feed| feed.session.as_ref());
-            waiting.for_each(|session| session.wake.notify_one());
+            self.hosts.entry(host).or_default().change(host, revision, delta);
+            self.news.insert(host);
         }
         self.revision = revision;
     }

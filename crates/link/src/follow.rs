@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use compile::{Compiler, HostDelta};
+use compile::{Compiler, HostObjects};
 use model::{
     Id, Kind, Record, Resource,
     resource::host::{Host, HostCredential},
@@ -20,8 +20,8 @@ pub(crate) async fn follow(link: &Link) -> Result<(), Error> {
         let Some(event) = link.stop.run_until_cancelled(watch.next()).await else { return Ok(()) };
         match event.ok_or(Error::StoreEnded)? {
             Event::Snapshot(snapshot) => {
-                let deltas = compiler.load(&snapshot);
-                link.update(|feed| start_over(feed, &snapshot, deltas));
+                let hosts = compiler.load(&snapshot);
+                link.update(|feed| start_over(feed, &snapshot, hosts));
             }
             Event::Commit(commit) => {
                 let deltas = compiler.apply(&commit.changes);
@@ -45,8 +45,12 @@ impl Link {
 }
 
 /// Everything anew: what changed for hosts, which ones exist and how they prove who they are.
-fn start_over(feed: &mut Feed, snapshot: &Snapshot<Record>, deltas: BTreeMap<Id<Host>, HostDelta>) {
-    feed.apply(snapshot.revision(), deltas);
+fn start_over(
+    feed: &mut Feed,
+    snapshot: &Snapshot<Record>,
+    hosts: BTreeMap<Id<Host>, HostObjects>,
+) {
+    feed.load(snapshot.revision(), hosts);
     feed.retain(|host| snapshot.get(Kind::Host, host.uuid()).is_some());
     for record in snapshot.list(Kind::Host) {
         let host = Id::new(record.uuid());

@@ -1,23 +1,22 @@
 //! The objects that a host must hold, kept together with their digests. Both ends use it, so what
 //! the server expects and what the agent reports is computed by the same code.
 
-use std::sync::Arc;
-
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use uuid::Uuid;
 
 use crate::{
-    digest::{SetDigest, TableDigests, hash_object},
+    digest::{SetDigest, TableDigests},
     fact::{FactDigest, network_of},
     object::{Network, Object, ObjectKey, Table},
+    shared::{MemberFacts, Shared},
 };
 
 /// Objects by key, with digests that follow every change. A clone is free, and shares the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
-    objects: OrdMap<ObjectKey, Arc<Object>>,
-    /// The ports and peers of each network, whether or not the network itself is held.
-    members: OrdMap<Uuid, OrdSet<ObjectKey>>,
+    objects: OrdMap<ObjectKey, Shared>,
+    /// How many ports and peers of each network are held, whether or not the network itself is.
+    members: OrdMap<Uuid, usize>,
     digests: TableDigests,
     facts: FactDigest,
 }
@@ -25,7 +24,7 @@ pub struct Holding {
 impl Holding {
     /// The objects, in the order in which a host applies additions.
     #[must_use]
-    pub const fn objects(&self) -> &OrdMap<ObjectKey, Arc<Object>> {
+    pub const fn objects(&self) -> &OrdMap<ObjectKey, Shared> {
         &self.objects
     }
 
@@ -44,7 +43,7 @@ impl Holding {
     /// An object by its key.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.objects.get(key).map(Arc::as_ref)
+        self.objects.get(key).map(|object| &**object)
     }
 
     /// A network by its uuid.
@@ -57,54 +56,87 @@ impl Holding {
     }
 
     /// Puts an object in, in the place of the one with its key.
-    pub fn upsert(&mut self, object: impl Into<Arc<Object>>) {
+    pub fn upsert(&mut self, object: impl Into<Shared>) {
         let object = object.into();
-        let key = object.key();
-        if self.objects.get(&key) == Some(&object) {
+        let before = self.objects.insert(object.key(), object.clone());
+        if before.as_ref() == Some(&object) {
             return;
         }
-        self.remove(&key);
-        self.digests.table_mut(key.table).add(hash_object(&object));
-        self.count(&object, FactDigest::add);
-        if let Some(network) = network_of(&object) {
-            self.members.entry(network).or_default().insert(key);
+        if let Some(before) = &before {
+            self.digests.table_mut(before.key().table).take(before.hash());
         }
-        self.objects.insert(key, object);
+        self.digests.table_mut(object.key().table).add(object.hash());
+        match &*object {
+            Object::Network(network) => self.network_changes(before.as_ref(), Some(network)),
+            _ => {
+                if let Some(before) = &before {
+                    self.member_leaves(before);
+                }
+                self.member_comes(&object);
+            }
+        }
     }
 
     /// Takes an object out, if it is in.
     pub fn remove(&mut self, key: &ObjectKey) {
         let Some(object) = self.objects.remove(key) else { return };
-        self.digests.table_mut(key.table).take(hash_object(&object));
-        self.count(&object, FactDigest::take);
-        if let Some(network) = network_of(&object)
-            && let Some(members) = self.members.get_mut(&network)
-        {
-            members.remove(key);
-            if members.is_empty() {
-                self.members.remove(&network);
-            }
+        self.digests.table_mut(key.table).take(object.hash());
+        match &*object {
+            Object::Network(_) => self.network_changes(Some(&object), None),
+            _ => self.member_leaves(&object),
         }
     }
 
-    /// Adds or takes out the facts of `object`: its own or, for a network, those of its members.
-    /// Call it while `object` is not among the objects.
-    fn count(&mut self, object: &Object, change: fn(&mut FactDigest, &Object, &Network)) {
-        if let Object::Network(network) = object {
-            let keys = self.members.get(&network.uuid).into_iter().flatten();
-            for member in keys.filter_map(|key| self.objects.get(key)) {
-                change(&mut self.facts, member, network);
+    fn member_comes(&mut self, member: &Shared) {
+        let Some(uuid) = network_of(member) else { return };
+        *self.members.entry(uuid).or_default() += 1;
+        if let Some(Object::Network(network)) = network(&self.objects, uuid) {
+            self.facts.add(member, network);
+        }
+    }
+
+    fn member_leaves(&mut self, member: &Shared) {
+        let Some(uuid) = network_of(member) else { return };
+        if let Some(count) = self.members.get_mut(&uuid) {
+            *count -= 1;
+            if *count == 0 {
+                self.members.remove(&uuid);
             }
-        } else if let Some(uuid) = network_of(object) {
-            let network = self.objects.get(&ObjectKey { table: Table::Network, uuid });
-            if let Some(Object::Network(network)) = network.map(Arc::as_ref) {
-                change(&mut self.facts, object, network);
+        }
+        if let Some(Object::Network(network)) = network(&self.objects, uuid) {
+            self.facts.take(member, network);
+        }
+    }
+
+    /// Gives a network's members other facts, if they are others. Networks come before their
+    /// members and go after them, and what facts take of a network never changes: so this looks
+    /// for members only when objects come in another order.
+    fn network_changes(&mut self, before: Option<&Shared>, after: Option<&Network>) {
+        let before = before.and_then(|object| match &**object {
+            Object::Network(network) => Some(network),
+            _ => None,
+        });
+        let Some(uuid) = before.or(after).map(|network| network.uuid) else { return };
+        let same = before.map(MemberFacts::basis) == after.map(MemberFacts::basis);
+        if same || !self.members.contains_key(&uuid) {
+            return;
+        }
+        for member in self.objects.values().filter(|object| network_of(object) == Some(uuid)) {
+            if let Some(before) = before {
+                self.facts.take(member, before);
+            }
+            if let Some(after) = after {
+                self.facts.add(member, after);
             }
         }
     }
 }
 
-impl<O: Into<Arc<Object>>> FromIterator<O> for Holding {
+fn network(objects: &OrdMap<ObjectKey, Shared>, uuid: Uuid) -> Option<&Object> {
+    objects.get(&ObjectKey { table: Table::Network, uuid }).map(|object| &**object)
+}
+
+impl<O: Into<Shared>> FromIterator<O> for Holding {
     fn from_iter<I: IntoIterator<Item = O>>(objects: I) -> Self {
         let mut holding = Self::default();
         objects.into_iter().for_each(|object| holding.upsert(object));

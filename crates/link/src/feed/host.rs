@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use compile::HostDelta;
+use compile::{HostDelta, HostObjects};
 use imbl::OrdMap;
 use model::{
     Id,
@@ -19,7 +19,8 @@ use wire::{
     digest::{SetDigest, TableDigests},
     holding::Holding,
     message::{Hello, Report},
-    object::{Object, ObjectKey, Table},
+    object::{ObjectKey, Table},
+    shared::Shared,
     versions::Versions,
 };
 
@@ -33,7 +34,7 @@ pub(super) struct HostFeed {
     /// What the host is to hold, as far as its agent can.
     holding: Holding,
     /// Objects that the agent is too old to hold.
-    withheld: OrdMap<ObjectKey, Arc<Object>>,
+    pub(super) withheld: OrdMap<ObjectKey, Shared>,
     /// What its agent knows; until one connects, all that this release does.
     versions: Versions,
     pub(super) history: History,
@@ -99,10 +100,24 @@ impl Session {
 impl HostFeed {
     /// Takes what the host is to hold when the server starts. It is not known whether an earlier
     /// run of the server told the host all of it; the host says so itself.
-    pub(super) fn load(&mut self, host: Id<Host>, delta: HostDelta) {
-        drop(self.hold(host, delta));
+    pub(super) fn load(&mut self, host: Id<Host>, objects: HostObjects) {
+        drop(self.hold(host, HostDelta { upserts: objects, removes: Vec::new() }));
         // A session that was open before had nothing to compare with.
         self.history.clear();
+    }
+
+    /// How what the host is to hold differs from `objects`, which are sorted.
+    pub(super) fn difference(&self, mut objects: HostObjects) -> HostDelta {
+        let known = self.holding.objects().keys().chain(self.withheld.keys());
+        let is_gone = |key: &&ObjectKey| objects.binary_search_by_key(*key, |o| o.key()).is_err();
+        let mut removes: Vec<_> = known.filter(is_gone).copied().collect();
+        removes.sort_unstable_by(|a, b| b.cmp(a));
+        objects.retain(|object| {
+            let key = object.key();
+            let known = self.holding.objects().get(&key).or_else(|| self.withheld.get(&key));
+            known != Some(object)
+        });
+        HostDelta { upserts: objects, removes }
     }
 
     /// Takes a change that `revision` makes.
@@ -141,7 +156,7 @@ impl HostFeed {
         }
         removes.retain(|key| self.holding.get(key).is_some());
         removes.iter().for_each(|key| self.holding.remove(key));
-        upserts.iter().for_each(|object| self.holding.upsert(Arc::clone(object)));
+        upserts.iter().for_each(|object| self.holding.upsert(object.clone()));
         HostDelta { upserts, removes }
     }
 
@@ -157,7 +172,7 @@ impl HostFeed {
         }
     }
 
-    fn withhold(&mut self, host: Id<Host>, object: Arc<Object>) {
+    pub(super) fn withhold(&mut self, host: Id<Host>, object: Shared) {
         let key = object.key();
         let reason = format!(
             "{} {} is newer than the agent: upgrade the agent on host {host}",
