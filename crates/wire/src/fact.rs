@@ -126,43 +126,39 @@ pub fn digest(facts: &BTreeSet<Fact>) -> SetDigest {
     digest
 }
 
-/// The digest of the facts of a changing set of objects; a change costs what the object gives.
+/// What the facts of a network's members are counted by; a change costs what the member gives.
 ///
-/// Only the facts about VTEPs may come from several objects, and only those are counted: claims
+/// Only the facts about VTEPs may come from several members, and only those are counted: claims
 /// make ports, MACs and addresses unique in their network. Objects that break this rule give a
 /// digest that no host can reach, so the mistake shows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FactDigest {
-    digest: SetDigest,
-    vteps: OrdMap<Fact, u32>,
+pub(crate) struct NetworkFacts {
+    /// How many members are behind each VTEP.
+    vteps: OrdMap<IpAddr, u32>,
 }
 
-impl FactDigest {
-    pub(crate) fn digest(&self) -> SetDigest {
-        self.digest
-    }
-
-    pub(crate) fn add(&mut self, member: &Shared, network: &Network) {
+impl NetworkFacts {
+    pub(crate) fn add(&mut self, digest: &mut SetDigest, member: &Shared, network: &Network) {
         member.with_facts(network, |facts| {
-            self.digest.add_all(facts.own);
-            let Some((fact, hash)) = facts.common else { return };
-            let count = self.vteps.entry(fact).or_default();
+            digest.add_all(facts.own);
+            let Some((vtep, hash)) = facts.vtep else { return };
+            let count = self.vteps.entry(vtep).or_default();
             *count += 1;
             if *count == 1 {
-                self.digest.add(hash);
+                digest.add(hash);
             }
         });
     }
 
-    pub(crate) fn take(&mut self, member: &Shared, network: &Network) {
+    pub(crate) fn take(&mut self, digest: &mut SetDigest, member: &Shared, network: &Network) {
         member.with_facts(network, |facts| {
-            self.digest.take_all(facts.own);
-            let Some((fact, hash)) = facts.common else { return };
-            let Some(count) = self.vteps.get_mut(&fact) else { return };
+            digest.take_all(facts.own);
+            let Some((vtep, hash)) = facts.vtep else { return };
+            let Some(count) = self.vteps.get_mut(&vtep) else { return };
             *count -= 1;
             if *count == 0 {
-                self.vteps.remove(&fact);
-                self.digest.take(hash);
+                self.vteps.remove(&vtep);
+                digest.take(hash);
             }
         });
     }

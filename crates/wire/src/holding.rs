@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     digest::{SetDigest, TableDigests},
-    fact::{FactDigest, network_of},
+    fact::{NetworkFacts, network_of},
     object::{Network, Object, ObjectKey, Table},
     shared::{MemberFacts, Shared},
 };
@@ -15,10 +15,19 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
     objects: OrdMap<ObjectKey, Shared>,
-    /// How many ports and peers of each network are held, whether or not the network itself is.
-    members: OrdMap<Uuid, usize>,
+    /// Networks that are held, or of which a member is.
+    networks: OrdMap<Uuid, Members>,
     digests: TableDigests,
-    facts: FactDigest,
+    /// Of the facts that the data plane must hold for the objects.
+    facts: SetDigest,
+}
+
+/// A network and how many ports and peers of it are held.
+#[derive(Clone, Debug, Default)]
+struct Members {
+    network: Option<Shared>,
+    count: usize,
+    facts: NetworkFacts,
 }
 
 impl Holding {
@@ -36,8 +45,8 @@ impl Holding {
 
     /// The digest of the facts that the data plane must hold for these objects.
     #[must_use]
-    pub fn kernel_digest(&self) -> SetDigest {
-        self.facts.digest()
+    pub const fn kernel_digest(&self) -> SetDigest {
+        self.facts
     }
 
     /// An object by its key.
@@ -62,19 +71,19 @@ impl Holding {
         if before.as_ref() == Some(&object) {
             return;
         }
+        let digest = self.digests.table_mut(object.key().table);
         if let Some(before) = &before {
-            self.digests.table_mut(before.key().table).take(before.hash());
+            digest.take(before.hash());
         }
-        self.digests.table_mut(object.key().table).add(object.hash());
-        match &*object {
-            Object::Network(network) => self.network_changes(before.as_ref(), Some(network)),
-            _ => {
-                if let Some(before) = &before {
-                    self.member_leaves(before);
-                }
-                self.member_comes(&object);
-            }
+        digest.add(object.hash());
+        if let Object::Network(network) = &*object {
+            self.set_network(network.uuid, Some(object.clone()));
+            return;
         }
+        if let Some(before) = &before {
+            self.member_leaves(before);
+        }
+        self.member_comes(&object);
     }
 
     /// Takes an object out, if it is in.
@@ -82,58 +91,61 @@ impl Holding {
         let Some(object) = self.objects.remove(key) else { return };
         self.digests.table_mut(key.table).take(object.hash());
         match &*object {
-            Object::Network(_) => self.network_changes(Some(&object), None),
+            Object::Network(network) => self.set_network(network.uuid, None),
             _ => self.member_leaves(&object),
         }
     }
 
     fn member_comes(&mut self, member: &Shared) {
         let Some(uuid) = network_of(member) else { return };
-        *self.members.entry(uuid).or_default() += 1;
-        if let Some(Object::Network(network)) = network(&self.objects, uuid) {
-            self.facts.add(member, network);
+        let of = self.networks.entry(uuid).or_default();
+        of.count += 1;
+        if let Some(Object::Network(network)) = of.network.as_deref() {
+            of.facts.add(&mut self.facts, member, network);
         }
     }
 
     fn member_leaves(&mut self, member: &Shared) {
         let Some(uuid) = network_of(member) else { return };
-        if let Some(count) = self.members.get_mut(&uuid) {
-            *count -= 1;
-            if *count == 0 {
-                self.members.remove(&uuid);
-            }
+        let Some(of) = self.networks.get_mut(&uuid) else { return };
+        of.count -= 1;
+        if let Some(Object::Network(network)) = of.network.as_deref() {
+            of.facts.take(&mut self.facts, member, network);
         }
-        if let Some(Object::Network(network)) = network(&self.objects, uuid) {
-            self.facts.take(member, network);
-        }
+        self.forget(uuid);
     }
 
-    /// Gives a network's members other facts, if they are others. Networks come before their
-    /// members and go after them, and what facts take of a network never changes: so this looks
-    /// for members only when objects come in another order.
-    fn network_changes(&mut self, before: Option<&Shared>, after: Option<&Network>) {
-        let before = before.and_then(|object| match &**object {
-            Object::Network(network) => Some(network),
+    /// Puts a network in or takes it out, and gives its members other facts, if they are others.
+    /// Networks come before their members and go after them, and what facts take of a network never
+    /// changes: so this looks for members only when objects come in another order.
+    fn set_network(&mut self, uuid: Uuid, after: Option<Shared>) {
+        let of = self.networks.entry(uuid).or_default();
+        let before = std::mem::replace(&mut of.network, after.clone());
+        let [before, after] = [&before, &after].map(|network| match network.as_deref() {
+            Some(Object::Network(network)) => Some(network),
             _ => None,
         });
-        let Some(uuid) = before.or(after).map(|network| network.uuid) else { return };
         let same = before.map(MemberFacts::basis) == after.map(MemberFacts::basis);
-        if same || !self.members.contains_key(&uuid) {
-            return;
-        }
-        for member in self.objects.values().filter(|object| network_of(object) == Some(uuid)) {
+        if !same && of.count > 0 {
+            let objects = &self.objects;
+            let members = || objects.values().filter(|object| network_of(object) == Some(uuid));
             if let Some(before) = before {
-                self.facts.take(member, before);
+                members().for_each(|member| of.facts.take(&mut self.facts, member, before));
             }
             if let Some(after) = after {
-                self.facts.add(member, after);
+                members().for_each(|member| of.facts.add(&mut self.facts, member, after));
             }
         }
+        self.forget(uuid);
     }
-}
 
-fn network(objects: &OrdMap<ObjectKey, Shared>, uuid: Uuid) -> Option<&Object> {
-    objects.get(&ObjectKey { table: Table::Network, uuid }).map(|object| &**object)
+    /// Forgets a network that is neither held nor has members.
+    fn forget(&mut self, uuid: Uuid) {
+        let none = |of: &Members| of.count == 0 && of.network.is_none();
+        if self.networks.get(&uuid).is_some_and(none) {
+            self.networks.remove(&uuid);
+        }
+    }
 }
 
 impl<O: Into<Shared>> FromIterator<O> for Holding {
@@ -187,7 +199,7 @@ mod tests {
             });
             prop_assert_eq!(holding.digests(), TableDigests::default());
             prop_assert_eq!(holding.kernel_digest(), SetDigest::default());
-            prop_assert!(holding.members.is_empty());
+            prop_assert!(holding.networks.is_empty());
         }
     }
 }

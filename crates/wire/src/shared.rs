@@ -5,6 +5,7 @@
 //! and hash it anew for each of them.
 
 use std::{
+    net::IpAddr,
     ops::Deref,
     sync::{Arc, OnceLock},
 };
@@ -32,8 +33,8 @@ pub(crate) struct MemberFacts {
     of: (u32, Option<u32>),
     /// The sum of the facts that no other object gives.
     pub(crate) own: SetDigest,
-    /// A fact that other objects may give as well.
-    pub(crate) common: Option<(Fact, MemberHash)>,
+    /// The VTEP of the host it lives on, with the fact about it: other members may give it too.
+    pub(crate) vtep: Option<(IpAddr, MemberHash)>,
 }
 
 impl Shared {
@@ -66,11 +67,11 @@ impl Shared {
 
 impl MemberFacts {
     fn new(object: &Object, network: &Network) -> Self {
-        let mut facts = Self { of: Self::basis(network), own: SetDigest::default(), common: None };
+        let mut facts = Self { of: Self::basis(network), own: SetDigest::default(), vtep: None };
         for fact in member_facts(object, network) {
             let hash = hash(&fact);
             match fact {
-                Fact::Vtep { .. } => facts.common = Some((fact, hash)),
+                Fact::Vtep { ip, .. } => facts.vtep = Some((ip, hash)),
                 _ => facts.own.add(hash),
             }
         }
