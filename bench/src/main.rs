@@ -18,6 +18,7 @@ mod plan;
 mod ports;
 mod publish;
 mod queries;
+mod reconnect;
 mod restart;
 mod scale;
 mod scratch;
@@ -25,6 +26,7 @@ mod serve;
 mod server;
 mod site;
 mod stats;
+mod stream;
 mod traffic;
 mod writes;
 
