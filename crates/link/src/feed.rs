@@ -18,12 +18,15 @@ use std::{
     sync::Arc,
 };
 
-use compile::{HostDelta, HostObjects};
+use compile::HostDelta;
 use model::{Id, resource::host::Host, status::Board};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire::message::{Hello, Report};
+use wire::{
+    holding::Holding,
+    message::{Hello, Report},
+};
 
 use host::{HostFeed, Session};
 pub(crate) use outgoing::Outgoing;
@@ -90,20 +93,20 @@ impl Feed {
 
     /// Takes everything that all hosts must hold: at the start, or after what was committed in
     /// between was missed.
-    pub(crate) fn load(&mut self, revision: u64, mut hosts: BTreeMap<Id<Host>, HostObjects>) {
+    pub(crate) fn load(&mut self, revision: u64, mut hosts: BTreeMap<Id<Host>, Holding>) {
         if self.revision != 0 {
             for host in self.hosts.keys() {
                 hosts.entry(*host).or_default();
             }
             let none = HostFeed::default();
-            let difference = |(host, objects)| {
-                (host, self.hosts.get(&host).unwrap_or(&none).difference(objects))
+            let difference = |(host, holding): (_, Holding)| {
+                (host, self.hosts.get(&host).unwrap_or(&none).difference(&holding))
             };
             let deltas = hosts.into_iter().map(difference).collect();
             return self.apply(revision, deltas);
         }
-        for (host, objects) in hosts {
-            self.hosts.entry(host).or_default().load(host, objects);
+        for (host, holding) in hosts {
+            self.hosts.entry(host).or_default().load(host, revision, holding);
         }
         (self.first, self.revision) = (revision, revision);
         let waiting = self.hosts.values().filter_map(|feed| feed.session.as_ref());

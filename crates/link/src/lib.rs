@@ -98,6 +98,9 @@ pub enum Error {
     /// gRPC over TLS cannot be served.
     #[error("cannot serve agents: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// What hosts must hold could not be computed.
+    #[error("cannot compute what hosts must hold: {0}; this is a fault of the server")]
+    Load(#[source] tokio::task::JoinError),
     /// The store has ended.
     #[error("the store has ended, agents get no more changes")]
     StoreEnded,

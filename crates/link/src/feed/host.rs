@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use compile::{HostDelta, HostObjects};
+use compile::HostDelta;
 use imbl::OrdMap;
 use model::{
     Id,
@@ -100,24 +100,24 @@ impl Session {
 impl HostFeed {
     /// Takes what the host is to hold when the server starts. It is not known whether an earlier
     /// run of the server told the host all of it; the host says so itself.
-    pub(super) fn load(&mut self, host: Id<Host>, objects: HostObjects) {
-        drop(self.hold(host, HostDelta { upserts: objects, removes: Vec::new() }));
-        // A session that was open before had nothing to compare with.
-        self.history.clear();
+    pub(super) fn load(&mut self, host: Id<Host>, revision: u64, holding: Holding) {
+        self.holding = holding;
+        // This also clears the history: a session that was open before had nothing to compare with.
+        self.divide(host, revision, self.versions);
     }
 
-    /// How what the host is to hold differs from `objects`, which are sorted.
-    pub(super) fn difference(&self, mut objects: HostObjects) -> HostDelta {
+    /// How `next`, which the host is to hold, differs from what it was to hold until now.
+    pub(super) fn difference(&self, next: &Holding) -> HostDelta {
         let known = self.holding.objects().keys().chain(self.withheld.keys());
-        let is_gone = |key: &&ObjectKey| objects.binary_search_by_key(*key, |o| o.key()).is_err();
-        let mut removes: Vec<_> = known.filter(is_gone).copied().collect();
+        let mut removes: Vec<_> = known.filter(|key| next.get(key).is_none()).copied().collect();
         removes.sort_unstable_by(|a, b| b.cmp(a));
-        objects.retain(|object| {
+        let known = |object: &Shared| {
             let key = object.key();
             let known = self.holding.objects().get(&key).or_else(|| self.withheld.get(&key));
-            known != Some(object)
-        });
-        HostDelta { upserts: objects, removes }
+            known == Some(object)
+        };
+        let upserts = next.objects().values().filter(|object| !known(object)).cloned().collect();
+        HostDelta { upserts, removes }
     }
 
     /// Takes a change that `revision` makes.
@@ -220,8 +220,13 @@ impl HostFeed {
                 self.expect(host, key.uuid, revision);
             }
         }
-        let held = self.holding.objects().values();
-        let too_new: Vec<_> = held.filter(|object| !versions.can_hold(object)).cloned().collect();
+        let too_new: Vec<_> = match versions.can_hold_all() {
+            true => Vec::new(),
+            false => {
+                let held = self.holding.objects().values();
+                held.filter(|object| !versions.can_hold(object)).cloned().collect()
+            }
+        };
         for object in too_new {
             self.holding.remove(&object.key());
             self.withhold(host, object);

@@ -41,7 +41,8 @@ fn upsert(objects: impl IntoIterator<Item = Object>) -> HostDelta {
 /// The store is at `revision`, by which this has changed: for the feed, at first, everything.
 fn store_has(feed: &mut Feed, revision: u64, deltas: BTreeMap<Id<Host>, HostDelta>) {
     if feed.revision == 0 {
-        let whole = deltas.into_iter().map(|(host, delta)| (host, delta.upserts));
+        let holding = |delta: HostDelta| delta.upserts.into_iter().collect();
+        let whole = deltas.into_iter().map(|(host, delta)| (host, holding(delta)));
         feed.load(revision, whole.collect());
     } else {
         feed.apply(revision, deltas);
@@ -228,7 +229,7 @@ fn what_was_missed_reaches_hosts_as_a_difference() {
     feed.hosts.get_mut(&host(1)).unwrap().withhold(host(1), too_new.clone().into());
     store_has(&mut feed, 6, BTreeMap::from([(host(2), upsert([instance(20, "b")]))]));
     agent.take(pull(&mut feed, &ticket));
-    let all = |name: &str| vec![instance(10, name).into(), too_new.clone().into()];
+    let all = |name: &str| [instance(10, name), too_new.clone()].into_iter().collect();
 
     feed.load(9, BTreeMap::from([(host(1), all("renamed"))]));
     assert_eq!(agent.take(pull(&mut feed, &ticket)), 1, "the other one is still withheld");
