@@ -173,6 +173,11 @@ impl Feed {
         feed.pull(revision, origin.lineage)
     }
 
+    /// How many objects the session's host is to hold.
+    pub(crate) fn held(&mut self, ticket: &Ticket) -> usize {
+        self.owner(ticket).map_or(0, |feed| feed.held())
+    }
+
     /// Takes what a host reports.
     pub(crate) fn report(&mut self, ticket: &Ticket, report: Report) {
         if let Some(feed) = self.owner(ticket)

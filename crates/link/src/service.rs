@@ -15,6 +15,7 @@ use crate::{
     Link, enrol,
     feed::{Feed, Ticket},
     follow::certificate,
+    guest::{ConnectionInfo, Guest},
     pki::sha256_hex,
     session::{self, HELLO_WAIT},
 };
@@ -45,14 +46,7 @@ impl pb::link_server::Link for Service {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let certificates = request.peer_certs();
-        let certificate = certificates
-            .as_ref()
-            .and_then(|chain| chain.first())
-            .map(|certificate| sha256_hex(certificate))
-            .ok_or_else(|| {
-                Status::unauthenticated("a client certificate is needed; enrol first")
-            })?;
+        let (guest, certificate) = connection(&request)?;
         let mut inbound = request.into_inner();
         let first = timeout(HELLO_WAIT, inbound.message())
             .await
@@ -61,7 +55,7 @@ impl pb::link_server::Link for Service {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
         let ticket = self.0.admit(&hello, certificate)?;
-        let outbound = session::start(&self.0, ticket, inbound);
+        let outbound = session::start(&self.0, (ticket, guest), inbound);
         Ok(Response::new(outbound))
     }
 }
@@ -114,6 +108,17 @@ fn understand(hello: &Hello) -> Result<(), Status> {
     let text =
         format!("host {host}: the agent ({agent_version}) speaks protocol {protocol}, {what}");
     Err(Status::failed_precondition(text))
+}
+
+/// The connection of a call, and the SHA-256 of the client's certificate, hex.
+fn connection<T>(request: &Request<T>) -> Result<(Arc<Guest>, String), Status> {
+    let known = request.extensions().get::<ConnectionInfo>();
+    let certificates = known.and_then(ConnectionInfo::peer_certs);
+    let certificate = certificates.as_ref().and_then(|chain| chain.first());
+    match (known, certificate) {
+        (Some(known), Some(own)) => Ok((Arc::clone(known.get_ref()), sha256_hex(own))),
+        _ => Err(Status::unauthenticated("a client certificate is needed; enrol first")),
+    }
 }
 
 pub(crate) fn parse(message: pb::AgentMessage) -> Result<AgentMessage, Status> {

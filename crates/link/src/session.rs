@@ -17,6 +17,7 @@ use wire::{
 use crate::{
     Link,
     feed::{Outgoing, Ticket},
+    guest::Guest,
     service::parse,
 };
 
@@ -32,19 +33,20 @@ const OUTBOUND_MESSAGES: usize = 4;
 
 type Outbound = Sender<Result<pb::ServerMessage, Status>>;
 
-/// Starts the session's task; the stream is what it sends.
+/// Starts the session's task on its connection; the stream is what it sends.
 pub(crate) fn start(
     link: &Arc<Link>,
-    ticket: Ticket,
+    (ticket, guest): (Ticket, Arc<Guest>),
     inbound: Streaming<pb::AgentMessage>,
 ) -> ReceiverStream<Result<pb::ServerMessage, Status>> {
     let (outbound, stream) = mpsc::channel(OUTBOUND_MESSAGES);
     let own = Arc::clone(link);
+    guest.becomes_host();
     link.sessions.spawn(async move {
         // All three end for good; dropping the others loses nothing that the feed does not know.
         let why = tokio::select! {
             why = read(&own, &ticket, inbound) => why,
-            why = write(&own, &ticket, &outbound) => why,
+            why = write(&own, (&ticket, &guest), &outbound) => why,
             () = ticket.over.cancelled() => Status::aborted("the server ends this stream"),
         };
         tracing::info!(host = %ticket.host, why = why.message(), "agent disconnected");
@@ -53,6 +55,8 @@ pub(crate) fn start(
         let mut feed = own.feed();
         feed.disconnect(&ticket);
         own.publish(&mut feed);
+        drop(feed);
+        guest.becomes_guest();
     });
     ReceiverStream::new(stream)
 }
@@ -78,11 +82,12 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
     }
 }
 
-async fn write(link: &Link, ticket: &Ticket, outbound: &Outbound) -> Status {
+async fn write(link: &Link, (ticket, guest): (&Ticket, &Guest), outbound: &Outbound) -> Status {
     loop {
         let outgoing = {
             let mut feed = link.feed();
             let outgoing = feed.pull(ticket);
+            guest.allow_reports_on(feed.held(ticket));
             link.publish(&mut feed);
             outgoing
         };

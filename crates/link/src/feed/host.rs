@@ -262,6 +262,10 @@ impl HostFeed {
         Some(Outgoing { welcome, revision, digests, content })
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.holding.objects().len()
+    }
+
     /// Takes a report; says whether something is new.
     pub(super) fn report(&mut self, host: Id<Host>, report: Report) -> bool {
         let Some(session) = &mut self.session else { return false };
