@@ -130,6 +130,11 @@ impl Stream for Guests {
 }
 
 impl Guest {
+    /// Where it comes from.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.source
+    }
+
     /// The connection has a host's stream from now on.
     pub(crate) fn becomes_host(&self) {
         self.stage.send_replace(Stage::Host);

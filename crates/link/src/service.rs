@@ -1,6 +1,9 @@
 //! The gRPC door: parses what comes in, checks who it is, answers errors with their code.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use model::{Code, Id};
 use tokio::time::timeout;
@@ -54,7 +57,7 @@ impl pb::link_server::Link for Service {
         let Some(AgentMessage::Hello(hello)) = first.map(parse).transpose()? else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        let ticket = self.0.admit(&hello, certificate)?;
+        let ticket = self.0.admit(&hello, (certificate, guest.source()))?;
         let outbound = session::start(&self.0, (ticket, guest), inbound);
         Ok(Response::new(outbound))
     }
@@ -72,7 +75,11 @@ impl Link {
     }
 
     /// Opens a session for the host that `hello` names, if the certificate is that host's.
-    fn admit(&self, hello: &Hello, presented: String) -> Result<Ticket, Status> {
+    fn admit(
+        &self,
+        hello: &Hello,
+        (presented, source): (String, IpAddr),
+    ) -> Result<Ticket, Status> {
         let host = Id::new(hello.host);
         understand(hello)?;
         // Under the feed's lock: what is committed after this snapshot comes to the feed later.
@@ -86,7 +93,7 @@ impl Link {
             );
             return Err(Status::permission_denied(text));
         }
-        let ticket = feed.connect(hello, presented, self.stop.child_token());
+        let ticket = feed.connect(hello, (presented, source), self.stop.child_token());
         self.publish(&mut feed);
         drop(feed);
         tracing::info!(%host, version = hello.agent_version, revision = hello.revision, "agent connected");

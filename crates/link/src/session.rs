@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc::{self, Sender},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -23,6 +23,10 @@ use crate::{
 
 /// How long a new stream may take to say who it is.
 pub(crate) const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// After how long a stream has lasted. Of two agents with one identity each ends the other's stream
+/// within seconds.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// How long a host may take to make room for the next message.
 const SEND_WAIT: Duration = Duration::from_secs(30);
@@ -62,6 +66,7 @@ pub(crate) fn start(
 }
 
 async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMessage>) -> Status {
+    let (started, mut lasts) = (Instant::now(), false);
     loop {
         let message = match timeout(SILENCE_MAX, inbound.message()).await {
             Err(_) => return Status::deadline_exceeded("the agent is silent"),
@@ -69,6 +74,12 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
             Ok(Ok(None)) => return Status::ok("the agent ended the stream"),
             Ok(Ok(Some(message))) => message,
         };
+        if !lasts && started.elapsed() >= LASTING {
+            lasts = true;
+            let mut feed = link.feed();
+            feed.lasts(ticket);
+            link.publish(&mut feed);
+        }
         match parse(message) {
             Err(error) => return error,
             Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),

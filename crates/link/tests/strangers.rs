@@ -87,6 +87,7 @@ fn hello(host: u32) -> AgentMessage {
         host: host_id(host).uuid(),
         revision: 0,
         lineage: None,
+        run: None,
         digests: TableDigests::default(),
     })
 }

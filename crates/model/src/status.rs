@@ -55,6 +55,8 @@ pub struct HostStatus {
     pub up: OrdSet<Uuid>,
     /// Why it is told nothing, if so.
     pub refused: Option<Arc<str>>,
+    /// That two agents use its identity, and from where, if so.
+    pub doubled: Option<Arc<str>>,
 }
 
 /// When an object has changed for a host that has not confirmed it.
@@ -204,7 +206,7 @@ impl HostStatus {
     /// What ails the host as a whole.
     #[must_use]
     pub fn trouble(&self, host: Id<Host>) -> Option<&str> {
-        self.failed.get(&host.uuid()).map(|reason| &**reason)
+        self.doubled.as_ref().or_else(|| self.failed.get(&host.uuid())).map(|reason| &**reason)
     }
 
     /// Whether the host has nothing left to say about an object.
