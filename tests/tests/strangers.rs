@@ -8,9 +8,9 @@ use std::{
     fs,
     future::poll_fn,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::mpsc::{self, RecvTimeoutError},
     task::{Context, Poll},
     thread,
     time::Duration,
@@ -30,6 +30,8 @@ use tonic::{
 use wire::SERVER_NAME;
 
 const SILENT: usize = 2_000;
+/// The time between two that come back.
+const PACE: Duration = Duration::from_millis(5);
 /// What one address may have at the agents' door, and what else the server has open.
 const FILES_MAX: usize = 256 + 64;
 /// Connections that send messages, two at a time on each.
@@ -52,24 +54,24 @@ fn two_thousand_silent_connections_keep_neither_their_neighbour_nor_an_operator_
     });
     let mut flood = flood.unwrap();
     assert!(wait::holds(LIMIT, || files(&server) <= FILES_MAX), "{} files", files(&server));
-    let done = AtomicBool::new(false);
+    let (done, goes_on) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(|| {
             // They come back, as long as the agent is at it.
-            let again = lab.namespace("h1").run_in(|| {
+            let again = lab.namespace("h1").run_in(move || {
                 for at in (0..SILENT).cycle().take(100 * SILENT) {
-                    if done.load(Ordering::Relaxed) {
+                    if goes_on.recv_timeout(PACE) != Err(RecvTimeoutError::Timeout) {
                         break;
                     }
                     flood[at] = TcpStream::connect(door.address).unwrap();
-                    thread::sleep(Duration::from_millis(5));
                 }
             });
             again.unwrap();
         });
+        // Dropped at the end, whatever happens.
+        let _done = done;
         lab.start(&["h1"]);
         lab.settle(&["h1", "h2"]);
-        done.store(true, Ordering::Relaxed);
     });
     assert!(files(&server) <= FILES_MAX, "{} files", files(&server));
     let rest = lab.rest();
@@ -201,11 +203,11 @@ fn server(lab: &TestLab) -> PathBuf {
     fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).find(is_it).unwrap()
 }
 
-fn files(process: &PathBuf) -> usize {
+fn files(process: &Path) -> usize {
     fs::read_dir(process.join("fd")).unwrap().count()
 }
 
-fn resident_kib(process: &PathBuf) -> u64 {
+fn resident_kib(process: &Path) -> u64 {
     let status = fs::read_to_string(process.join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

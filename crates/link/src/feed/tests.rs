@@ -382,7 +382,7 @@ fn another_certificate_or_a_deletion_ends_the_session() {
 #[test]
 fn two_agents_with_one_identity_are_told_until_one_has_lasted() {
     let (mut feed, agent) = (Feed::new(origin()), Agent::default());
-    let mut connect = |feed: &mut Feed, run: u128| {
+    let connect = |feed: &mut Feed, run: u128| {
         let hello = Hello { run: Some(Uuid::from_u128(run)), ..agent.hello(1) };
         feed.connect(&hello, agent_at(), CancellationToken::new())
     };
