@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc::{self, Sender},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use wire::{
     SILENCE_MAX, r#gen as pb,
-    message::{AgentMessage, ServerMessage},
+    message::{AgentMessage, Report, ServerMessage},
 };
 
 use crate::{
@@ -27,6 +27,9 @@ pub(crate) const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// After how long a stream has lasted. Of two agents with one identity each ends the other's stream
 /// within seconds.
 const LASTING: Duration = Duration::from_secs(60);
+
+/// What an entry of a report costs the session that takes it: more than it costs the feed.
+const REST_PER_ENTRY: Duration = Duration::from_micros(3);
 
 /// How long a host may take to make room for the next message.
 const SEND_WAIT: Duration = Duration::from_secs(30);
@@ -85,12 +88,28 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
             Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),
             Ok(AgentMessage::Heartbeat) => {}
             Ok(AgentMessage::Report(report)) => {
-                let mut feed = link.feed();
-                feed.report(ticket, report);
-                link.publish(&mut feed);
+                let rest = rest_after(&report);
+                link.report(ticket, report);
+                // What comes meanwhile waits in the connection, and then at the agent.
+                sleep(rest).await;
             }
         }
     }
+}
+
+impl Link {
+    fn report(&self, ticket: &Ticket, report: Report) {
+        let mut feed = self.feed();
+        feed.report(ticket, report);
+        self.publish(&mut feed);
+    }
+}
+
+/// How long nothing is read after a report: longer than it has kept all other hosts from the feed.
+/// Agents report a few times in a second, and leave out what is not the newest.
+fn rest_after(report: &Report) -> Duration {
+    let entries = report.up.len() + report.failed.len();
+    Duration::from_millis(1) + REST_PER_ENTRY * u32::try_from(entries).unwrap_or(u32::MAX)
 }
 
 async fn write(link: &Link, (ticket, guest): (&Ticket, &Guest), outbound: &Outbound) -> Status {

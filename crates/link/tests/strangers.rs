@@ -235,3 +235,27 @@ async fn a_report_is_no_longer_than_what_the_host_holds_can_take() {
     let end = async { while stream.message().await.is_ok() {} };
     assert!(timeout(Duration::from_secs(1), end).await.is_err(), "the stream has ended");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_reports_without_pause_is_read_at_a_pace() {
+    const REPORTS: u32 = 40;
+    let mut world = World::new();
+    let (one, _two) = (identity(&mut world, 1).await, world.host(2));
+    let (outbound, messages) = mpsc::channel(1);
+    outbound.try_send((&hello(1)).into()).unwrap();
+    let channel = channel(&world, world.address, Some(&one)).await;
+    let sync = LinkClient::new(channel).sync(ReceiverStream::new(messages)).await.unwrap();
+    let up = (0..20_000).map(Uuid::from_u128).collect();
+    let report = pb::AgentMessage::from(&AgentMessage::Report(Report { up, ..Report::default() }));
+    let started = Instant::now();
+    for _ in 0..REPORTS {
+        timeout(SOON, outbound.send(report.clone())).await.expect("it is read").unwrap();
+    }
+    // The last ones are on their way.
+    let pauses = Duration::from_millis(60) * (REPORTS - 4);
+    assert!(started.elapsed() >= pauses, "as fast as it can: {:?}", started.elapsed());
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 2, 1));
+    world.settled(2, revision).await;
+    drop(sync);
+}
