@@ -82,6 +82,7 @@ impl Reconnect {
             lineage: Uuid::new_v4(),
             earlier: BTreeMap::new(),
             accept_older: false,
+            limits: link::Limits::default(),
         };
         let (serving, stop) = (Runtime::new()?, CancellationToken::new());
         let (sender, board) = watch::channel(Board::default());

@@ -89,6 +89,7 @@ impl Host {
             revision: 0,
             lineage: None,
             digests: Default::default(),
+            run: Some(Uuid::new_v4()),
         });
         let mut hello = pb::AgentMessage::from(&hello);
         if let Some(Kind::Hello(hello)) = &mut hello.kind

@@ -157,7 +157,7 @@ mod tests {
         let seen = serving.join().unwrap();
         let expected = [
             "PUT /zstack/v1/accounts/login HTTP/1.1",
-            "GET /zstack/v1/zones? HTTP/1.1",
+            "GET /zstack/v1/zones?limit=1000 HTTP/1.1",
             "DELETE /zstack/v1/accounts/sessions/abc HTTP/1.1",
         ];
         assert_eq!(seen, expected);

@@ -3,12 +3,13 @@
 //! ```text
 //! addresses ──map──┐
 //! NICs ───filter─gather─┐
-//!                       ├─join─► placed ──┐               ┌─────────────────────► Port
-//! networks ──map────────┘        │        ├─join─► homed ─┼─group─► present ──┬─► Network
-//!                                │        │               └────────────────join─► Peer
-//! VTEPs ────────group────────────┼────────┘
-//!                                └─group─► sites of placed, without those of homed ─► missing VTEPs
-//! instances ────map────────────────────────────────────────────────────────────► Instance
+//! instances ──map─────gather─┐
+//!                            ├─join─► placed ──┐               ┌────────────────────► Port
+//! networks ──map─────────────┘     │           ├─join─► homed ─┼─group─► present ──┬─► Network
+//!                                  │           │               └────────────────join─► Peer
+//! VTEPs ────────group──────────────┼───────────┘
+//!                                  └─group─► sites of placed, without those of homed ─► missing VTEPs
+//! instances ────map───────────────────────────────────────────────────────────► Instance
 //! ```
 //! A network that needs no tunnel skips the join with VTEPs, and tells nobody of its NICs.
 
@@ -22,7 +23,8 @@ use std::{
 use model::{
     Id, Kind, Record, Resource,
     resource::{
-        host::Host, l2_network::L2Network, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep,
+        host::Host, l2_network::L2Network, l3_network::L3Network, vm_instance::VmInstance,
+        vm_nic::VmNic, vtep::Vtep,
     },
 };
 use store::{Change, Read, Snapshot};
@@ -82,6 +84,7 @@ impl Eq for Member {}
 pub struct Compiler {
     vteps: Group<Site, (Id<Vtep>, IpAddr)>,
     nics: Gather<Id<VmNic>, Nic, Address>,
+    routed: Gather<Id<VmInstance>, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
     homed: Join<Site, (Arc<Nic>, Net), IpAddr>,
     present: Group<(Id<Host>, Net, Option<IpAddr>), ()>,
@@ -97,7 +100,7 @@ pub struct Compiler {
 pub struct Work {
     /// Choosing a VTEP for each host and pool.
     pub vteps: u64,
-    /// Bringing NICs and their addresses together.
+    /// Bringing NICs, their addresses and their instances' default routes together.
     pub nics: u64,
     /// Bringing NICs and their networks together.
     pub placed: u64,
@@ -126,6 +129,7 @@ impl Compiler {
         Self {
             vteps: Group::new(),
             nics: Gather::new(),
+            routed: Gather::new(),
             placed: Join::new(),
             homed: Join::new(),
             present: Group::new(),
@@ -172,8 +176,10 @@ impl Compiler {
         let nics = rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.uuid, nic)));
         let nics = self.nics.step(nics, rows(changes, objects::address));
         let nics = map(&nics, |(nic, addresses)| {
-            Some((nic.network, Arc::new(nic.with(addresses.clone()))))
+            Some((nic.instance, Arc::new(nic.with(addresses.clone()))))
         });
+        let nics = self.routed.step(nics, rows(changes, objects::default_l3));
+        let nics = map(&nics, |(nic, l3s)| Some((nic.network, nic.routed(l3s.first().copied()))));
         let networks = rows(changes, |l2: &L2Network| Net::of(l2).map(|net| (l2.uuid, net)));
         let vteps = self.vteps.step(rows(changes, |vtep: &Vtep| Some(objects::vtep(vtep))));
         let vteps = map(&vteps, |(site, (_, ip))| Some((*site, *ip)));
@@ -212,7 +218,7 @@ impl Compiler {
     pub fn work(&self) -> Work {
         Work {
             vteps: self.vteps.work,
-            nics: self.nics.work,
+            nics: self.nics.work + self.routed.work,
             placed: self.placed.work,
             homed: self.homed.work,
             present: self.present.work,

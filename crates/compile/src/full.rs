@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use model::{
@@ -68,7 +69,7 @@ pub fn missing_vteps(read: &impl Read<Record>) -> BTreeSet<MissingVtep> {
 }
 
 /// Every NIC that is bound, with its addresses and its network.
-fn placed(read: &impl Read<Record>) -> Vec<(Nic, Net)> {
+fn placed(read: &impl Read<Record>) -> Vec<(Arc<Nic>, Net)> {
     let mut addresses: BTreeMap<Id<VmNic>, Vec<Address>> = BTreeMap::new();
     for record in read.list(Kind::UsedIp) {
         if let Some((nic, address)) = UsedIp::of(&record).and_then(objects::address) {
@@ -82,7 +83,12 @@ fn placed(read: &impl Read<Record>) -> Vec<(Nic, Net)> {
     };
     let nics = read.list(Kind::VmNic);
     let nics = nics.filter_map(|record| VmNic::of(&record).and_then(Nic::of));
-    let nics = nics.map(|nic| nic.with(addresses.get(&nic.uuid).cloned().unwrap_or_default()));
+    let nics = nics.map(|nic| {
+        let instance = read.get(Kind::VmInstance, nic.instance.uuid());
+        let default = instance.as_deref().and_then(VmInstance::of).and_then(objects::default_l3);
+        let nic = nic.with(addresses.get(&nic.uuid).cloned().unwrap_or_default());
+        Arc::new(nic).routed(default.map(|(_, l3)| l3))
+    });
     nics.filter_map(|nic| network(&nic).map(|net| (nic, net))).collect()
 }
 

@@ -142,7 +142,13 @@ fn record() -> impl Strategy<Value = Record> {
     });
     let vtep = (0..6u32, 0..4u32, 0..2u32, 0..8u32)
         .prop_map(|(n, host, pool, ip)| vtep(n, host, pool, ip));
-    let instance = (0..4u32, 0..4u32, "[ab]").prop_map(|(n, host, name)| instance(n, host, &name));
+    let instance =
+        (0..4u32, 0..4u32, "[ab]", prop::option::of(2..4u32)).prop_map(|(n, host, name, l3)| {
+            VmInstance {
+                default_l3_network_uuid: l3.map(|l3| id(9, l3)),
+                ..instance(n, host, &name)
+            }
+        });
     let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..6u32, 0..5i64).prop_map(
         |(n, net, host, twist, time)| {
             let mut nic = nic(n, net, host);
@@ -154,7 +160,10 @@ fn record() -> impl Strategy<Value = Record> {
             Record::new(nic, Meta { changed: Timestamp(time), ..Meta::default() })
         },
     );
-    let used = (0..8u32, 0..3u32, 0..9u32).prop_map(|(nic, which, last)| used(nic, which, last));
+    let used = (0..8u32, 0..3u32, 0..9u32, 2..4u32).prop_map(|(nic, which, last, l3)| UsedIp {
+        l3_network_uuid: id(9, l3),
+        ..used(nic, which, last)
+    });
     prop_oneof![
         2 => network.prop_map(record_of),
         3 => vtep.prop_map(record_of),
@@ -368,6 +377,38 @@ fn addresses_are_sorted_and_carry_their_subnet() {
     let ips: Vec<IpAddr> = port.addresses.iter().map(|address| address.ip).collect();
     assert_eq!(ips, [ip(10), ip(20)]);
     assert!(port.addresses.iter().all(|a| a.prefix_bits == 24 && a.gateway == Some(ip(1))));
+}
+
+#[test]
+fn the_default_route_goes_by_the_instances_default_network_alone() {
+    let (store, mut watch, mut compiler) = start();
+    let other = UsedIp { l3_network_uuid: id(9, 9), ..used(0, 1, 10) };
+    let records = [
+        record_of(on(0, Segment::NoVlan)),
+        record_of(nic(0, 0, Some(0))),
+        record_of(used(0, 0, 20)),
+        record_of(other),
+    ];
+    let gateways = |held: &Hosts| {
+        let key = ObjectKey { table: Table::Port, uuid: id::<VmNic>(6, 0).uuid() };
+        let object = held[&id(4, 0)].get(&key).map(|object| &**object);
+        let Some(Object::Port(port)) = object else { panic!("no port") };
+        let of = port.addresses.iter().map(|address| (address.ip, address.gateway));
+        of.collect::<Vec<_>>()
+    };
+    commit(&store, Step::Put(records.to_vec()));
+    let mut held = hosts(compiler.load(&store.snapshot()));
+    assert_eq!(gateways(&held), [(ip(10), Some(ip(1))), (ip(20), Some(ip(1)))], "no default");
+    while watch.try_next().is_some() {}
+    for (default, expected) in [(9, [Some(ip(1)), None]), (2, [None, Some(ip(1))])] {
+        let default_l3_network_uuid = Some(id(9, default));
+        let vm = VmInstance { default_l3_network_uuid, ..instance(0, 0, "vm") };
+        commit(&store, Step::Put(vec![record_of(vm)]));
+        let Some(Event::Commit(commit)) = watch.try_next() else { panic!("a commit") };
+        follow(&mut held, compiler.apply(&commit.changes));
+        let found: Vec<_> = gateways(&held).into_iter().map(|(_, gateway)| gateway).collect();
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]

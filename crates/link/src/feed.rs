@@ -12,9 +12,11 @@
 mod history;
 mod host;
 mod outgoing;
+mod runs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -148,7 +150,7 @@ impl Feed {
     pub(crate) fn connect(
         &mut self,
         hello: &Hello,
-        certificate: String,
+        (certificate, source): (String, IpAddr),
         over: CancellationToken,
     ) -> Ticket {
         let host = Id::new(hello.host);
@@ -156,7 +158,7 @@ impl Feed {
         self.sessions += 1;
         let (number, wake) = (self.sessions, Arc::new(Notify::new()));
         let session = Session::new(number, certificate, Arc::clone(&wake), over.clone());
-        self.hosts.entry(host).or_default().connect(self.revision, hello, session);
+        self.hosts.entry(host).or_default().connect(self.revision, (hello, source), session);
         self.news.insert(host);
         wake.notify_one();
         Ticket { host, number, wake, over }
@@ -185,6 +187,20 @@ impl Feed {
             return None;
         }
         feed.pull(revision, origin.lineage)
+    }
+
+    /// The session has lasted: no other agent is after its place.
+    pub(crate) fn lasts(&mut self, ticket: &Ticket) {
+        if let Some(feed) = self.owner(ticket)
+            && feed.status.doubled.take().is_some()
+        {
+            self.news.insert(ticket.host);
+        }
+    }
+
+    /// How many objects the session's host is to hold.
+    pub(crate) fn held(&mut self, ticket: &Ticket) -> usize {
+        self.owner(ticket).map_or(0, |feed| feed.held())
     }
 
     /// Takes what a host reports.

@@ -71,7 +71,7 @@ pub fn encode_state(saved: &Saved) -> Vec<u8> {
 /// [`ParseError`] for bytes that [`encode_state`] did not make.
 pub fn decode_state(bytes: &[u8]) -> Result<Saved, ParseError> {
     let pb::SavedState { revision, objects, lineage } = pb::SavedState::decode(bytes)?;
-    Ok(Saved { revision, lineage: self::lineage(&lineage)?, objects: each(objects, object)? })
+    Ok(Saved { revision, lineage: optional("lineage", &lineage)?, objects: each(objects, object)? })
 }
 
 impl From<EnrolRequest> for pb::EnrolRequest {
@@ -123,6 +123,7 @@ impl From<&Hello> for pb::Hello {
             revision: hello.revision,
             lineage: hello.lineage.map(bytes_of).unwrap_or_default(),
             digests: digests_to_pb(hello.digests),
+            run: hello.run.map(bytes_of).unwrap_or_default(),
         }
     }
 }
@@ -139,8 +140,9 @@ impl TryFrom<pb::Hello> for Hello {
             tables,
             host: uuid("host", &hello.host)?,
             revision: hello.revision,
-            lineage: lineage(&hello.lineage)?,
+            lineage: optional("lineage", &hello.lineage)?,
             digests: digests(&hello.digests)?,
+            run: optional("run", &hello.run)?,
         })
     }
 }
@@ -285,8 +287,8 @@ fn each<P, T>(
 }
 
 /// Empty: not known.
-fn lineage(bytes: &[u8]) -> Result<Option<Uuid>, ParseError> {
-    (!bytes.is_empty()).then(|| uuid("lineage", bytes)).transpose()
+fn optional(field: &'static str, bytes: &[u8]) -> Result<Option<Uuid>, ParseError> {
+    (!bytes.is_empty()).then(|| uuid(field, bytes)).transpose()
 }
 
 fn bytes_of(uuid: Uuid) -> Vec<u8> {
@@ -351,6 +353,7 @@ mod tests {
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
+                run: processed.then(Uuid::max),
             };
             let all = [
                 AgentMessage::Report(report), AgentMessage::Hello(hello), AgentMessage::Heartbeat,

@@ -52,6 +52,8 @@ pub struct Hello {
     pub lineage: Option<Uuid>,
     /// The digests of what it holds.
     pub digests: TableDigests,
+    /// Drawn at each start of the agent; an older one has none.
+    pub run: Option<Uuid>,
 }
 
 /// What an agent has applied. Level-triggered: the newest one says all.

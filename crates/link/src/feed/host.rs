@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -28,6 +29,7 @@ use super::{
     LINGERING_MAX, Origin, PENDING_MAX, SENT_MAX,
     history::{Entry, History},
     outgoing::{Content, Outgoing},
+    runs::Runs,
 };
 
 pub(super) struct HostFeed {
@@ -42,6 +44,7 @@ pub(super) struct HostFeed {
     pub(super) status: HostStatus,
     /// It was told something since the server started.
     told: bool,
+    runs: Runs,
     pub(super) session: Option<Session>,
 }
 
@@ -79,6 +82,7 @@ impl Default for HostFeed {
             history: History::default(),
             status: HostStatus::default(),
             told: false,
+            runs: Runs::default(),
             session: None,
         }
     }
@@ -190,7 +194,15 @@ impl HostFeed {
     }
 
     /// Takes a new session while the store is at `revision`.
-    pub(super) fn connect(&mut self, revision: u64, hello: &Hello, mut session: Session) {
+    pub(super) fn connect(
+        &mut self,
+        revision: u64,
+        (hello, source): (&Hello, IpAddr),
+        mut session: Session,
+    ) {
+        if let Some([there, here]) = self.runs.connect(hello.run, source) {
+            self.doubles(Id::new(hello.host), there, here);
+        }
         let is_all = self.withheld.is_empty() && self.versions.can_hold_all();
         if hello.tables != self.versions && !(is_all && hello.tables.can_hold_all()) {
             self.divide(Id::new(hello.host), revision, hello.tables);
@@ -207,6 +219,17 @@ impl HostFeed {
         self.status.refused = None;
         // The host may have rebooted: only reports on this stream count.
         self.status.agrees = false;
+    }
+
+    fn doubles(&mut self, host: Id<Host>, there: IpAddr, here: IpAddr) {
+        let reason = format!(
+            "two agents use the identity of host {host}, lately from {there} and {here}: a copy of \
+             its disk or of its agent's data runs; stop one, and enrol it as a host of its own"
+        );
+        if self.status.doubled.is_none() {
+            tracing::error!(%host, %there, %here, "two agents use one identity");
+        }
+        self.status.doubled = Some(reason.into());
     }
 
     /// Divides all objects anew into what an agent can hold and what it cannot.
@@ -280,6 +303,10 @@ impl HostFeed {
         (session.next, session.greeted, self.told) = (Some(end), true, true);
         session.sent.push_back(Sent { revision, digests, kernel: self.holding.kernel_digest() });
         Some(Outgoing { welcome, revision, digests, content })
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.holding.objects().len()
     }
 
     /// Takes a report; says whether something is new.

@@ -53,6 +53,11 @@ fn remove(number: u128) -> HostDelta {
     HostDelta { upserts: Vec::new(), removes: vec![instance(number, "").key()] }
 }
 
+/// The certificate and the address of an agent.
+fn agent_at() -> (String, IpAddr) {
+    ("certificate".to_owned(), IpAddr::from([192, 0, 2, 1]))
+}
+
 /// A host that applies what it is sent.
 #[derive(Default)]
 struct Agent {
@@ -70,12 +75,13 @@ impl Agent {
             host: Uuid::from_u128(number),
             revision: self.revision,
             lineage: None,
+            run: None,
             digests: self.holding.digests(),
         }
     }
 
     fn connect(&self, feed: &mut Feed, number: u128) -> Ticket {
-        feed.connect(&self.hello(number), "certificate".to_owned(), CancellationToken::new())
+        feed.connect(&self.hello(number), agent_at(), CancellationToken::new())
     }
 
     /// Takes all messages; says how many objects and keys were in them.
@@ -410,4 +416,23 @@ fn another_certificate_or_a_deletion_ends_the_session() {
     feed.forget(host(2));
     assert!(ticket.over.is_cancelled());
     assert_eq!(status(&mut feed, 2), HostStatus::default());
+}
+
+#[test]
+fn two_agents_with_one_identity_are_told_until_one_has_lasted() {
+    let (mut feed, agent) = (Feed::new(origin()), Agent::default());
+    let connect = |feed: &mut Feed, run: u128| {
+        let hello = Hello { run: Some(Uuid::from_u128(run)), ..agent.hello(1) };
+        feed.connect(&hello, agent_at(), CancellationToken::new())
+    };
+    let doubled = |feed: &Feed| feed.hosts[&host(1)].status.doubled.is_some();
+    connect(&mut feed, 1);
+    let replaced = connect(&mut feed, 2);
+    assert!(!doubled(&feed), "a restart");
+    let last = connect(&mut feed, 1);
+    assert!(doubled(&feed));
+    feed.lasts(&replaced);
+    assert!(doubled(&feed), "that stream is over");
+    feed.lasts(&last);
+    assert!(!doubled(&feed));
 }

@@ -140,7 +140,7 @@ fn older(agent: &Agent, feed: &mut Feed) -> Ticket {
     let mut tables = Versions::own();
     tables.note(Table::Instance.number(), 0);
     let hello = Hello { tables, ..agent.hello(1) };
-    feed.connect(&hello, "certificate".to_owned(), CancellationToken::new())
+    feed.connect(&hello, agent_at(), CancellationToken::new())
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_host_that_was_told_more_than_the_store_has_is_told_nothing() {
         store_has(&mut feed, 900, BTreeMap::new());
         let hello = Hello { lineage, revision, ..agent.hello(1) };
         let over = CancellationToken::new();
-        let ticket = feed.connect(&hello, "certificate".to_owned(), over);
+        let ticket = feed.connect(&hello, agent_at(), over);
         assert_eq!(!pull(&mut feed, &ticket).is_empty(), expected, "{lineage:?} {revision}");
         let refused = status(&mut feed, 1).refused;
         assert_eq!(refused.is_none(), expected);
@@ -218,7 +218,7 @@ fn a_host_that_was_told_by_this_server_may_have_seen_all_of_it() {
     commit(&mut feed, 6, remove(10));
     agent.take(pull(&mut feed, &first));
     let hello = Hello { lineage: Some(LINEAGE), ..agent.hello(1) };
-    let ticket = feed.connect(&hello, "certificate".to_owned(), CancellationToken::new());
+    let ticket = feed.connect(&hello, agent_at(), CancellationToken::new());
     assert_eq!(pull(&mut feed, &ticket).len(), 1);
     assert_eq!(status(&mut feed, 1).refused, None);
 }
