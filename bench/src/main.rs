@@ -19,6 +19,7 @@ mod plan;
 mod ports;
 mod publish;
 mod queries;
+mod reconnect;
 mod restart;
 mod scale;
 mod scratch;
@@ -26,6 +27,7 @@ mod serve;
 mod server;
 mod site;
 mod stats;
+mod stream;
 mod traffic;
 mod writes;
 

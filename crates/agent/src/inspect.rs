@@ -6,7 +6,6 @@ use std::{
     fmt::{self, Display},
     net::IpAddr,
     path::Path,
-    sync::Arc,
 };
 
 use dataplane::{Counters, Tables, View};
@@ -162,7 +161,7 @@ fn saved(desired: &Desired) -> Saved {
 fn ports(desired: Option<&Desired>, tables: &Tables, counters: &Counters) -> Vec<PortLine> {
     let objects = || {
         let held = desired.into_iter().flat_map(|desired| desired.holding.objects().values());
-        held.map(Arc::as_ref)
+        held.map(|object| &**object)
     };
     let wanted: BTreeMap<u32, &Port> = objects()
         .filter_map(|object| match object {
@@ -278,6 +277,8 @@ fn short(digest: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{ledger::Ledger, sample};
 
