@@ -80,7 +80,8 @@ pub(crate) struct Cloud {
     pub(crate) pool: Uuid,
     /// Its L3 networks with ports.
     pub(crate) l3s: Vec<Uuid>,
-    hosts: Vec<Uuid>,
+    /// Its hosts.
+    pub(crate) hosts: Vec<Uuid>,
     operations: Operations,
 }
 
@@ -158,7 +159,11 @@ impl Cloud {
         Ok(())
     }
 
-    fn run_all(&self, mut requests: Vec<Request>) -> Result<(), Failure> {
+    /// Runs messages in transactions of a bearable size.
+    ///
+    /// # Errors
+    /// A message was refused.
+    pub(crate) fn run_all(&self, mut requests: Vec<Request>) -> Result<(), Failure> {
         while !requests.is_empty() {
             let rest = requests.split_off(requests.len().min(BATCH));
             self.run(std::mem::replace(&mut requests, rest))?;

@@ -3,6 +3,7 @@
 //! `make bench` writes `bench/results/*.json` and `docs/benchmarks.md` from it. Fewer rounds than
 //! [`PUBLISHED_ROUNDS`], or a part of a group, are printed and not written. Needs root and two CPUs.
 
+mod agent;
 mod binding;
 mod cloud;
 mod control;
@@ -18,6 +19,7 @@ mod plan;
 mod ports;
 mod publish;
 mod queries;
+mod reconnect;
 mod restart;
 mod scale;
 mod scratch;
@@ -25,6 +27,7 @@ mod serve;
 mod server;
 mod site;
 mod stats;
+mod stream;
 mod traffic;
 mod writes;
 
@@ -148,13 +151,14 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 6] = [
+const GROUPS: [(Group, Run); 7] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
     (packet::PACKET, packet_costs),
     (control::CONTROL, control_plane),
     (scale::SCALE, large_clouds),
     (scale::START, start),
+    (agent::AGENT, agents),
 ];
 
 fn same_host(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
@@ -188,4 +192,13 @@ fn large_clouds(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fa
 fn start(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
     let mut scale = scale::Scale::new(setting.binary, setting.scratch);
     scale::START.run(plan, &mut |step, contender| scale.measure(step, contender))
+}
+
+fn agents(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    packet::on_own_host(setting.scratch, |directory| {
+        let mut agents = agent::Agents::new(directory);
+        let figures = agent::AGENT.run(plan, &mut |_, contender| agents.measure(contender));
+        agents.end()?;
+        figures
+    })
 }

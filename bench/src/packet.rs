@@ -83,7 +83,7 @@ struct Case {
 /// The programs, loaded, with a small network in the maps.
 pub(crate) struct Costs(TestHarness);
 
-/// Runs `work` on a thread that has a host of its own: network and mounts vanish with it.
+/// Runs `work` with the programs, on a host of its own.
 ///
 /// # Errors
 /// What `work` says, or that the programs cannot be loaded.
@@ -91,16 +91,30 @@ pub(crate) fn in_own_namespaces<T: Send>(
     scratch: &Path,
     work: impl FnOnce(&mut Costs) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
-    let directory = Scratch::new(scratch, "packet")?;
-    let bpffs = directory.0.join("bpf");
-    let on_thread = || -> Result<T, Failure> {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    on_own_host(scratch, |directory| {
+        let bpffs = directory.join("bpf");
         let harness = TestHarness::open(&Options { conntrack: TABLE, ..Options::new(&bpffs) })?;
         let done = Costs::new(harness).and_then(|mut costs| work(&mut costs));
         dataplane::unload(&bpffs)?;
         done
+    })
+}
+
+/// Runs `work` on a thread that has a host of its own, and a directory: network and mounts vanish
+/// with it.
+///
+/// # Errors
+/// What `work` says, or that there is no such host.
+pub(crate) fn on_own_host<T: Send>(
+    scratch: &Path,
+    work: impl FnOnce(&Path) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let directory = Scratch::new(scratch, "host")?;
+    let on_thread = || -> Result<T, Failure> {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        work(&directory.0)
     };
     let done = thread::scope(|scope| {
         scope.spawn(|| on_thread().map_err(|error| error.to_string())).join()
@@ -199,7 +213,7 @@ fn tables() -> Tables {
         let port =
             Port { number, net: NET, generation: 1, zone: 0, mac: station.mac, flags: Port::PEER };
         tables.ports.insert(key, port);
-        tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) });
+        tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) }, 1);
         tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));
     }
     tables.fdb.insert(FdbKey::new(NET, C.mac), Fdb::remote(VNI, VTEP));

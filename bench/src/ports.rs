@@ -109,7 +109,13 @@ impl Ports {
     fn catch_up(&mut self) -> Result<(), Failure> {
         while let Some(event) = self.watch.try_next() {
             let deltas = match event {
-                Event::Snapshot(snapshot) => self.compiler.load(&snapshot),
+                Event::Snapshot(snapshot) => {
+                    let whole = self.compiler.load(&snapshot).into_iter();
+                    let holding =
+                        |(host, objects): (_, Vec<_>)| (host, objects.into_iter().collect());
+                    self.holdings = whole.map(holding).collect();
+                    continue;
+                }
                 Event::Commit(commit) => self.compiler.apply(&commit.changes),
                 Event::Lagged => return Err("the benchmark fell behind the store".into()),
             };
@@ -123,5 +129,5 @@ impl Ports {
 
 fn hold(holding: &mut Holding, delta: &HostDelta) {
     delta.removes.iter().for_each(|key| holding.remove(key));
-    delta.upserts.iter().for_each(|object| holding.upsert(std::sync::Arc::clone(object)));
+    delta.upserts.iter().for_each(|object| holding.upsert(object.clone()));
 }

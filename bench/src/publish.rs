@@ -13,13 +13,14 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.
 /// What people read before the figures.
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// What people read before those of a group, by the group.
-const GROUPS: [(&str, &str); 6] = [
+const GROUPS: [(&str, &str); 7] = [
     ("same-host", include_str!("same_host.md")),
     ("cross-host", include_str!("cross_host.md")),
     ("packet", include_str!("packet.md")),
     ("control", include_str!("control.md")),
     ("scale", include_str!("scale.md")),
     ("start", include_str!("start.md")),
+    ("agent", include_str!("agent.md")),
 ];
 
 /// The figures of a group, and where they come from.

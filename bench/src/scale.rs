@@ -13,6 +13,7 @@ use crate::{
     plan::{Group, Metric, Step},
     ports::Ports,
     queries,
+    reconnect::{self, Reconnect},
     restart::Restart,
     writes::Writes,
 };
@@ -59,6 +60,18 @@ pub(crate) const SCALE: Group = Group {
                 metric("write-CreateL2VxlanNetwork", "us", 0.5),
             ],
         },
+        Step {
+            id: "reconnect",
+            contenders: &[reconnect::NOTHING_HELD, reconnect::ALL_HELD],
+            metrics: &[
+                metric("reconnect-all", "ms", 0.5),
+                metric("reconnect-bytes", "bytes", 0.5),
+                metric("reconnect-commit-p50", "ms", 0.5),
+                metric("reconnect-commit-p99", "ms", 0.99),
+                metric("reconnect-commit-alone-p50", "ms", 0.5),
+                metric("reconnect-commit-alone-p99", "ms", 0.99),
+            ],
+        },
     ],
 };
 
@@ -92,14 +105,16 @@ pub(crate) struct Scale {
     ports: BTreeMap<String, Ports>,
     clouds: BTreeMap<String, (Cloud, Writes)>,
     restarts: BTreeMap<String, Restart>,
+    /// One for both contenders.
+    reconnect: Option<Reconnect>,
 }
 
 impl Scale {
     /// None made yet.
     pub(crate) fn new(binary: &Path, scratch: &Path) -> Self {
-        let (ports, clouds, restarts) = Default::default();
+        let (ports, clouds, restarts, reconnect) = Default::default();
         let (binary, scratch) = (binary.to_owned(), scratch.to_owned());
-        Self { binary, scratch, ports, clouds, restarts }
+        Self { binary, scratch, ports, clouds, restarts, reconnect }
     }
 
     /// Takes a sample of a step.
@@ -114,6 +129,13 @@ impl Scale {
             "start" => {
                 let make = || Restart::new(&self.binary, &self.scratch, shape);
                 of(&mut self.restarts, contender, make)?.sample()
+            }
+            "reconnect" => {
+                let reconnect = match self.reconnect.take() {
+                    Some(made) => made,
+                    None => Reconnect::new(&self.scratch, shape)?,
+                };
+                self.reconnect.insert(reconnect).sample(contender)
             }
             step => {
                 let (cloud, writes) = of(&mut self.clouds, contender, || filled(shape))?;
@@ -132,6 +154,7 @@ impl Scale {
 fn shape(step: &str, contender: &str) -> Shape {
     let (hosts, usual) = match contender {
         "1000-nics" => (20, 50),
+        reconnect::NOTHING_HELD | reconnect::ALL_HELD => (200, 50),
         "100-hosts" => (100, 50),
         "500-hosts" => (500, 50),
         "one-network" => (500, 25_000),

@@ -103,11 +103,13 @@ impl Writes {
     }
 }
 
-fn gone(message: &str, uuid: Uuid) -> Request {
+/// A message that deletes what has this uuid.
+pub(crate) fn gone(message: &str, uuid: Uuid) -> Request {
     request(message, json!({"uuid": uuid.simple().to_string()}))
 }
 
-fn now() -> Timestamp {
+/// The time.
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(0))
 }

@@ -69,10 +69,11 @@ impl Rest {
 
     /// All resources below a path, page by page.
     pub fn all(&self, path: &str) -> Vec<Value> {
-        let mut all = Vec::new();
+        let mut all: Vec<Value> = Vec::new();
         loop {
-            let page = format!("{path}?limit=10000&start={}", all.len());
-            let answer = self.send("GET", &page, "").unwrap();
+            let after = all.last().and_then(|last| last["uuid"].as_str());
+            let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+            let answer = self.send("GET", &format!("{path}?limit=10000{after}"), "").unwrap();
             assert_eq!(answer.status, 200, "{answer:?}");
             let page = answer.body["inventories"].as_array().unwrap();
             if page.is_empty() {

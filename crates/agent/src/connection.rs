@@ -52,7 +52,8 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
-    let mut session = Session { identity, desired, achieved, lineage: None, greeted: false };
+    let (lineage, greeted, run) = (None, false, Uuid::new_v4());
+    let mut session = Session { identity, desired, achieved, lineage, greeted, run };
     let mut backoff = Backoff::default();
     loop {
         (session.greeted, session.lineage) = (false, None);
@@ -75,6 +76,8 @@ struct Session {
     achieved: watch::Receiver<Option<Achieved>>,
     /// The server's lineage, once it has said so.
     lineage: Option<Uuid>,
+    /// Drawn at this start of the agent.
+    run: Uuid,
     /// The server has said at which revision the host is: reports mean something to it.
     greeted: bool,
 }
@@ -129,6 +132,7 @@ impl Session {
             revision: desired.map_or(0, |desired| desired.revision),
             lineage: desired.and_then(|desired| desired.lineage),
             digests: desired.map(|desired| desired.holding.digests()).unwrap_or_default(),
+            run: Some(self.run),
         }
     }
 

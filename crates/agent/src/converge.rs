@@ -1,19 +1,24 @@
 //! One pass over the host: brings it from what is there to what is desired, as far as it lets us.
 //!
-//! Level-triggered: a pass knows nothing of the one before, except which instances it need not ask
-//! the driver about again. One object that fails does not stop the others; it is tried again.
+//! Level-triggered. What is there is kept in memory and followed change by change; an audit reads
+//! all of it again. There are three concerns, each with its own pace, in this order: the tunnel
+//! device; the maps, with the ports that are guarded by now; the instances, whose driver works
+//! beside all else ([`jobs`](crate::jobs)) and starts the next pass when it is done. One object that
+//! fails does not stop the others; it is tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compute::InstanceSpec;
-use dataplane::Tables;
+use packet::PortKey;
 use uuid::Uuid;
 use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
-    kernel::{HostKernel, Observed, Refusal},
-    plan::{self, Steps, Wanted},
-    render::{Rendered, Room, facts, render},
+    jobs::{Done, Jobs, Subject},
+    kernel::{HostKernel, Observed, ObservedNic, Refusal},
+    ledger::Ledger,
+    plan::{self, Step, Steps, Wanted},
+    render::facts,
 };
 
 /// What became of a pass.
@@ -26,7 +31,7 @@ pub struct Outcome {
     pub kernel: SetDigest,
     /// Instances that run and ports that are up and guarded.
     pub up: BTreeSet<Uuid>,
-    /// Objects that could not be applied or removed, with the reason.
+    /// Objects that are not applied or removed, with the reason.
     pub failed: BTreeMap<Uuid, String>,
     /// What concerns the host as a whole.
     pub trouble: Vec<String>,
@@ -40,204 +45,300 @@ impl Outcome {
     }
 }
 
+/// Why there is a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Something else is desired, or it is time: what failed is tried again.
+    Due,
+    /// The driver has done something.
+    Driver,
+}
+
 /// Brings one host to what is desired.
 pub struct Converger<K> {
     kernel: K,
+    ledger: Ledger,
+    /// The ledger knows what the maps have room for.
+    has_room: bool,
+    observed: Observed,
+    /// Instances that were made like this since the start.
     prepared: BTreeMap<Uuid, InstanceSpec>,
+    tunnel: Result<(), Refusal>,
+    /// The digest of what the maps hold, as far as is known.
+    held: SetDigest,
+    known: Known,
+    jobs: Jobs,
+    /// What the last job about something could not do.
+    failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
 }
 
-/// A pass under way.
-struct Pass<'a> {
-    desired: &'a Holding,
-    wanted: Wanted,
-    observed: Observed,
-    /// What the maps hold now.
-    tables: Tables,
-    /// The interfaces of the guarded ports.
-    guarded: BTreeMap<Uuid, u32>,
-    changed: bool,
-    outcome: Outcome,
+/// What of the host is known to be as it is in memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    tunnel: bool,
+    devices: bool,
+    maps: bool,
 }
 
 impl<K: HostKernel> Converger<K> {
-    /// For this kernel.
+    /// For this kernel, of which nothing is known yet.
     pub fn new(kernel: K) -> Self {
-        Self { kernel, prepared: BTreeMap::new() }
+        Self {
+            kernel,
+            ledger: Ledger::default(),
+            has_room: false,
+            observed: Observed::default(),
+            prepared: BTreeMap::new(),
+            tunnel: Ok(()),
+            held: SetDigest::default(),
+            known: Known::default(),
+            jobs: Jobs::default(),
+            failures: BTreeMap::new(),
+        }
     }
 
-    /// Does one pass.
-    pub async fn pass(&mut self, desired: &Holding) -> Outcome {
+    /// Makes the next pass read everything again.
+    pub fn doubt(&mut self) {
+        self.known = Known::default();
+    }
+
+    /// Makes the next pass look at devices again.
+    pub fn doubt_devices(&mut self) {
+        (self.known.tunnel, self.known.devices) = (false, false);
+    }
+
+    /// Looks whether the ports still have their programs: of that the kernel brings no news. Those
+    /// that have not are put down and guarded anew by the next pass.
+    pub async fn probe(&mut self) {
+        match self.kernel.attached().await {
+            Ok(attached) if self.observed.attached.is_subset(&attached) => {}
+            _ => self.known.devices = false,
+        }
+    }
+
+    /// The host that it works on.
+    pub(crate) fn kernel(&self) -> K {
+        self.kernel.clone()
+    }
+
+    /// Does one pass. It never waits for the driver.
+    pub async fn pass(&mut self, desired: &Holding, cause: Cause) -> Outcome {
+        while let Some((subject, done)) = self.jobs.try_next() {
+            self.note(subject, done);
+        }
         let wanted = plan::wanted(desired);
         self.prepared.retain(|uuid, _| wanted.instances.contains_key(uuid));
         let mut outcome =
             Outcome { processed: true, failed: wanted.unusable.clone(), ..Outcome::default() };
-        if let Err(refusal) = self.kernel.tunnel().await {
-            outcome.lacks_tunnel(desired, &refusal);
-        }
-        let observed = match self.kernel.observe().await {
-            Ok(observed) => observed,
-            Err(refusal) => return outcome.blind(&refusal),
+        self.tunnel(desired, cause, &mut outcome).await;
+        let seen = match self.room().await {
+            Ok(()) => self.devices().await,
+            refused => refused,
         };
-        let steps = plan::steps(&wanted, &observed, &self.prepared);
-        let (tables, guarded) = (observed.tables.clone(), plan::guarded(&wanted, &observed));
-        let mut pass = Pass { desired, wanted, observed, tables, guarded, changed: false, outcome };
-        self.clear(&steps, &mut pass).await;
-        let mut filled = self.fill(&mut pass).await;
-        let interfaces = self.prepare(steps.prepare, &mut pass).await;
-        self.guard(&interfaces, &mut pass).await;
-        filled &= self.fill(&mut pass).await;
-        if filled {
-            self.raise(&mut pass).await;
+        if let Err(refusal) = seen {
+            outcome.kernel = self.held;
+            return outcome.blind(&refusal);
         }
-        self.conclude(pass).await
+        let filled = self.fill(desired, &wanted, &mut outcome).await;
+        self.start(&wanted, filled, cause);
+        self.conclude(&wanted, outcome)
     }
 
-    /// Takes away what must not be there: devices down, instances, programs.
-    async fn clear(&mut self, steps: &Steps, pass: &mut Pass<'_>) {
-        for nic in &steps.deactivate {
-            let done = self.kernel.deactivate(*nic).await;
-            pass.must(*nic, "cannot be put down", done);
-        }
-        let mut discard = steps.discard.clone();
-        for (instance, interfaces) in &steps.remove {
-            let done = self.kernel.remove(*instance).await;
-            if pass.must(*instance, "cannot be removed", done) {
-                // Gone already, unless a guest has hidden one from the driver meanwhile.
-                discard.extend(interfaces.intersection(&pass.observed.attached));
+    /// Whether the driver is at work.
+    pub fn is_busy(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Whether something failed that may work another time.
+    pub fn has_failed(&self) -> bool {
+        !self.failures.is_empty() || self.tunnel.is_err() || !self.known.maps
+    }
+
+    /// Waits until the driver has done something, for ever if it has nothing to do. Dropping this
+    /// loses nothing.
+    pub async fn driver(&mut self) {
+        let (subject, done) = self.jobs.next().await;
+        self.note(subject, done);
+    }
+
+    /// Takes in what a job did.
+    fn note(&mut self, subject: Subject, done: Done) {
+        let Done { failed, trouble, prepared, guarded, gone, removed, up } = done;
+        self.observed.attached.extend(guarded);
+        self.observed.attached.retain(|ifindex| !gone.contains(ifindex));
+        if let Subject::Instance(uuid) = subject {
+            if removed {
+                self.observed.instances.remove(&uuid);
+            }
+            if let Some((spec, interfaces)) = prepared {
+                let before = self.observed.instances.remove(&uuid).unwrap_or_default();
+                let nic = |(nic, ifindex): (Uuid, u32)| {
+                    let same = before.get(&nic).filter(|seen| seen.ifindex == ifindex);
+                    (nic, ObservedNic { ifindex, up: same.is_some_and(|seen| seen.up) })
+                };
+                let nics = interfaces.into_iter().map(nic).collect();
+                self.observed.instances.insert(uuid, nics);
+                self.prepared.insert(uuid, spec);
+            }
+            let nics = self.observed.instances.get_mut(&uuid);
+            for (nic, seen) in nics.into_iter().flatten() {
+                seen.up = up.get(nic).copied().unwrap_or(seen.up);
             }
         }
-        for ifindex in discard {
-            pass.changed = true;
-            if let Err(refusal) = self.kernel.discard(ifindex).await {
-                // It stays guarded, and the maps do not know it: nothing passes.
-                pass.outcome.trouble.push(format!("interface {ifindex}: {refusal}"));
-            }
+        if failed.is_empty() && trouble.is_empty() {
+            self.failures.remove(&subject);
+            return;
         }
+        // Who knows how far it got.
+        self.known.devices = false;
+        if let Subject::Instance(uuid) = subject {
+            self.prepared.remove(&uuid);
+        }
+        self.failures.insert(subject, (failed, trouble));
+    }
+
+    /// Makes the tunnel device, or looks at it again.
+    async fn tunnel(&mut self, desired: &Holding, cause: Cause, outcome: &mut Outcome) {
+        if !self.known.tunnel || (self.tunnel.is_err() && cause == Cause::Due) {
+            self.tunnel = self.kernel.tunnel().await;
+            self.known.tunnel = true;
+        }
+        if let Err(refusal) = &self.tunnel {
+            outcome.lacks_tunnel(desired, refusal);
+        }
+    }
+
+    /// Asks what the maps have room for, unless that is known.
+    async fn room(&mut self) -> Result<(), Refusal> {
+        if !self.has_room {
+            self.ledger = Ledger::new(self.kernel.room().await?);
+            self.has_room = true;
+        }
+        Ok(())
+    }
+
+    /// Looks at instances and devices, unless they are known.
+    async fn devices(&mut self) -> Result<(), Refusal> {
+        if self.known.devices {
+            return Ok(());
+        }
+        let mut found = self.kernel.observe().await?;
+        // What a job is about is half done; it will tell.
+        for uuid in self.jobs.instances() {
+            match self.observed.instances.remove(&uuid) {
+                Some(nics) => found.instances.insert(uuid, nics),
+                None => found.instances.remove(&uuid),
+            };
+        }
+        self.observed = found;
+        self.known.devices = true;
+        Ok(())
     }
 
     /// Makes the maps hold what is desired, with the ports that are guarded by now.
-    async fn fill(&mut self, pass: &mut Pass<'_>) -> bool {
-        let room = Room { ports_max: pass.observed.ports_max, present: &pass.observed.tables };
-        let Rendered { tables, unfit } = render(pass.desired, &pass.guarded, room);
-        // What has no room is guarded and closed; the others go on.
-        pass.guarded.retain(|nic, _| !unfit.contains_key(nic));
-        pass.outcome.failed.extend(unfit);
-        if tables == pass.tables {
-            return true;
+    async fn fill(&mut self, desired: &Holding, wanted: &Wanted, outcome: &mut Outcome) -> bool {
+        let edits = self.ledger.follow(desired, &plan::guarded(wanted, &self.observed));
+        let filled = match self.known.maps {
+            true if edits.is_empty() => Ok(()),
+            true => self.kernel.apply(edits).await.map(|()| self.held = self.ledger.digest()),
+            false => self
+                .kernel
+                .audit(self.ledger.tables())
+                .await
+                .map(|tables| self.held = fact::digest(&facts(&tables))),
+        };
+        self.known.maps = filled.is_ok();
+        if let Err(refusal) = &filled {
+            outcome.processed = false;
+            outcome.trouble.push(format!("data plane: {refusal}"));
         }
-        pass.changed = true;
-        match self.kernel.reconcile(&tables).await {
-            Ok(()) => {
-                pass.tables = tables;
-                true
-            }
-            Err(refusal) => {
-                pass.outcome.processed = false;
-                pass.outcome.trouble.push(format!("data plane: {refusal}"));
-                false
-            }
-        }
+        filled.is_ok()
     }
 
-    /// Makes instances; gives the interfaces of the wanted ports that are there then.
-    async fn prepare(
-        &mut self,
-        specs: Vec<InstanceSpec>,
-        pass: &mut Pass<'_>,
-    ) -> BTreeMap<Uuid, u32> {
-        let mut interfaces = BTreeMap::new();
-        for (instance, spec) in &pass.wanted.instances {
-            let Some(nics) = pass.observed.instances.get(instance) else { continue };
-            let there = spec.nics.iter().filter_map(|nic| nics.get_key_value(&nic.uuid));
-            interfaces.extend(there.map(|(nic, seen)| (*nic, seen.ifindex)));
-        }
-        for spec in specs {
-            pass.changed = true;
-            match self.kernel.prepare(&spec).await {
-                Ok(prepared) => {
-                    interfaces.extend(prepared.iter().map(|nic| (nic.nic, nic.host_ifindex)));
-                    self.prepared.insert(spec.uuid, spec);
-                }
-                Err(refusal) => {
-                    self.prepared.remove(&spec.uuid);
-                    pass.outcome.failed.insert(spec.uuid, format!("cannot be made: {refusal}"));
-                }
-            }
-        }
-        interfaces
-    }
-
-    /// Attaches programs to the ports that lack them.
-    async fn guard(&mut self, interfaces: &BTreeMap<Uuid, u32>, pass: &mut Pass<'_>) {
-        pass.guarded.clear();
-        for (nic, ifindex) in interfaces {
-            if !pass.observed.attached.contains(ifindex) {
-                pass.changed = true;
-                if let Err(refusal) = self.kernel.attach(*ifindex).await {
-                    pass.outcome.failed.insert(*nic, format!("cannot be guarded: {refusal}"));
-                    // It may be up: then somebody has taken its programs off.
-                    let done = self.kernel.deactivate(*nic).await;
-                    pass.must(*nic, "is not guarded and cannot be put down", done);
-                    continue;
-                }
-            }
-            pass.guarded.insert(*nic, *ifindex);
-        }
-    }
-
-    /// Puts up what is guarded and known to the maps.
-    async fn raise(&mut self, pass: &mut Pass<'_>) {
-        let seen: BTreeMap<_, _> = pass.observed.instances.values().flatten().collect();
-        for (nic, ifindex) in &pass.guarded {
-            if seen.get(nic).is_some_and(|seen| seen.up && seen.ifindex == *ifindex) {
+    /// Gives the driver what it has to do.
+    fn start(&mut self, wanted: &Wanted, filled: bool, cause: Cause) {
+        let Steps { instances, discard } = plan::steps(wanted, &self.observed, &self.prepared);
+        for (uuid, step) in instances {
+            let subject = Subject::Instance(uuid);
+            let waits = cause == Cause::Driver && self.failures.contains_key(&subject);
+            if waits || self.jobs.is_about(subject) || !self.jobs.has_room() {
                 continue;
             }
-            pass.changed = true;
-            if let Err(refusal) = self.kernel.activate(*nic).await {
-                pass.outcome.failed.insert(*nic, format!("cannot be put up: {refusal}"));
-            }
+            let step = match step {
+                Step::Raise(_) if !filled => continue,
+                // Those that the maps have no room for stay down.
+                Step::Raise(mut nics) => {
+                    nics.retain(|nic| self.is_known_to_the_maps(uuid, *nic));
+                    if nics.is_empty() {
+                        continue;
+                    }
+                    Step::Raise(nics)
+                }
+                step => step,
+            };
+            self.jobs.start(self.kernel.clone(), uuid, step, &self.observed.attached);
+        }
+        let waits = cause == Cause::Driver && self.failures.contains_key(&Subject::Strays);
+        // While an instance is being made, its devices are not known yet.
+        if self.jobs.is_empty() && !discard.is_empty() && !waits {
+            self.jobs.discard(self.kernel.clone(), discard);
         }
     }
 
-    /// Looks at what is there now, and only then says what was achieved.
-    async fn conclude(&mut self, mut pass: Pass<'_>) -> Outcome {
-        if pass.changed {
-            match self.kernel.observe().await {
-                Ok(observed) => pass.observed = observed,
-                Err(refusal) => return pass.outcome.blind(&refusal),
+    fn is_known_to_the_maps(&self, instance: Uuid, nic: Uuid) -> bool {
+        let seen = self.observed.instances.get(&instance).and_then(|nics| nics.get(&nic));
+        let key = seen.map(|seen| PortKey::untagged(seen.ifindex));
+        key.is_some_and(|key| self.ledger.tables().ports.contains_key(&key))
+    }
+
+    /// Says what is in effect by now, and what is not, and why.
+    fn conclude(&mut self, wanted: &Wanted, mut outcome: Outcome) -> Outcome {
+        outcome.kernel = self.held;
+        outcome.up = plan::up(wanted, &self.observed);
+        for (instance, nics) in &self.observed.instances {
+            let closed = nics.keys().filter(|nic| !self.is_known_to_the_maps(*instance, **nic));
+            closed.for_each(|nic| _ = outcome.up.remove(nic));
+        }
+        for (peer, network) in self.ledger.lacking() {
+            outcome.failed.insert(peer, plan::lacking("network", network));
+        }
+        outcome.failed.extend(self.ledger.unfit().clone());
+        self.failures.retain(|subject, _| match subject {
+            Subject::Instance(uuid) => {
+                wanted.instances.contains_key(uuid) || self.observed.instances.contains_key(uuid)
             }
+            Subject::Strays => true,
+        });
+        for (failed, trouble) in self.failures.values() {
+            outcome.failed.extend(failed.clone());
+            outcome.trouble.extend(trouble.clone());
         }
-        let mut outcome = pass.outcome;
-        outcome.kernel = fact::digest(&facts(&pass.observed.tables));
-        outcome.up = plan::up(&pass.wanted, &pass.observed);
-        let known: BTreeSet<_> = pass.observed.tables.ports.keys().map(|key| key.ifindex).collect();
-        for (nic, seen) in pass.observed.instances.values().flatten() {
-            if !known.contains(&seen.ifindex) {
-                outcome.up.remove(nic);
-            }
-        }
-        for uuid in plan::surplus(&pass.wanted, &pass.observed) {
-            let reason = || "ought to be gone and is still there".to_owned();
-            outcome.failed.entry(uuid).or_insert_with(reason);
-        }
+        self.pending(wanted, &mut outcome);
         for (uuid, reason) in &outcome.failed {
-            tracing::warn!(uuid = %uuid.simple(), reason, "not applied; trying again");
-        }
-        for trouble in &outcome.trouble {
-            tracing::warn!(trouble, "the host is in trouble; trying again");
+            tracing::debug!(uuid = %uuid.simple(), reason, "not in effect");
         }
         outcome
     }
-}
 
-impl Pass<'_> {
-    /// Notes what became of something that must not be there.
-    fn must(&mut self, uuid: Uuid, what: &str, done: Result<(), Refusal>) -> bool {
-        self.changed = true;
-        if let Err(refusal) = &done {
-            self.outcome.failed.insert(uuid, format!("{what}: {refusal}"));
+    /// Notes what is not done yet: nothing is acknowledged before it is in effect.
+    fn pending(&self, wanted: &Wanted, outcome: &mut Outcome) {
+        for (uuid, spec) in &wanted.instances {
+            let changes = self.prepared.get(uuid) != Some(spec);
+            let nics = spec.nics.iter().map(|nic| nic.uuid);
+            let reason = match outcome.failed.contains_key(uuid) {
+                true => "waits for its instance",
+                false => "is being made",
+            };
+            for object in nics.chain([*uuid]) {
+                if changes || !outcome.up.contains(&object) {
+                    outcome.failed.entry(object).or_insert_with(|| reason.to_owned());
+                }
+            }
         }
-        done.is_ok()
+        for uuid in plan::surplus(wanted, &self.observed) {
+            let reason = || "ought to be gone and is still there".to_owned();
+            outcome.failed.entry(uuid).or_insert_with(reason);
+        }
     }
 }
 
@@ -265,182 +366,5 @@ impl Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        memory::Memory,
-        sample::{self, uuid},
-    };
-
-    async fn pass(memory: &Memory, desired: &Holding) -> Outcome {
-        Converger::new(memory.clone()).pass(desired).await
-    }
-
-    fn writes(memory: &Memory) -> usize {
-        memory.state().writes
-    }
-
-    #[tokio::test]
-    async fn an_empty_host_gets_everything_and_agrees() {
-        let (memory, desired) = (Memory::default(), sample::two_networks());
-        let outcome = pass(&memory, &desired).await;
-        assert!(outcome.is_clean(), "{outcome:?}");
-        assert_eq!(outcome.kernel, desired.kernel_digest());
-        assert_eq!(outcome.up.len(), 3);
-        assert_eq!(memory.state().violations, Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn a_restarted_agent_writes_nothing() {
-        let (memory, desired) = (Memory::default(), sample::two_networks());
-        let first = pass(&memory, &desired).await;
-        let before = writes(&memory);
-        assert_eq!(pass(&memory, &desired).await, first);
-        assert_eq!(writes(&memory), before);
-    }
-
-    #[tokio::test]
-    async fn removal_leaves_nothing_behind() {
-        let memory = Memory::default();
-        pass(&memory, &sample::two_networks()).await;
-        let outcome = pass(&memory, &Holding::default()).await;
-        assert!(outcome.is_clean());
-        let state = memory.state();
-        assert!(state.instances.is_empty() && state.nics.is_empty() && state.attached.is_empty());
-        assert_eq!(state.tables, Tables::default());
-        assert_eq!(state.violations, Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn a_port_without_room_for_connections_is_told_and_takes_nobodys() {
-        let (memory, desired) = (Memory::default(), sample::two_networks());
-        memory.state().ports_max = Some(2);
-        let first = pass(&memory, &desired).await;
-        assert!(first.is_clean(), "{first:?}");
-        let mut more = desired.clone();
-        more.upsert(sample::instance(40));
-        more.upsert(sample::port(1, 40, sample::NETWORK_A, 7));
-        let outcome = pass(&memory, &more).await;
-        let failed: Vec<_> = outcome.failed.iter().collect();
-        assert_eq!(failed.iter().map(|(uuid, _)| **uuid).collect::<Vec<_>>(), [uuid(1)]);
-        assert!(failed[0].1.contains("2 entries for ports are in use"), "{failed:?}");
-        assert!(first.up.is_subset(&outcome.up), "{outcome:?}");
-        assert!(!outcome.up.contains(&uuid(1)), "it is not put up");
-    }
-
-    #[tokio::test]
-    async fn one_broken_instance_does_not_stop_the_others() {
-        let memory = Memory::default();
-        let mut desired = sample::two_networks();
-        desired.upsert(sample::instance(40));
-        desired.upsert(sample::port(41, 40, sample::NETWORK_A, 7));
-        memory.state().broken.insert(uuid(sample::INSTANCE));
-        let mut converger = Converger::new(memory.clone());
-        let outcome = converger.pass(&desired).await;
-        assert!(outcome.processed && !outcome.is_clean());
-        assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(sample::INSTANCE)]);
-        assert_eq!(outcome.up, [40, 41].map(uuid).into());
-
-        memory.state().broken.clear();
-        let outcome = converger.pass(&desired).await;
-        assert!(outcome.is_clean());
-        assert_eq!(outcome.kernel, desired.kernel_digest());
-    }
-
-    #[tokio::test]
-    async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_told_with_its_nics() {
-        let memory = Memory::default();
-        pass(&memory, &sample::two_networks()).await;
-        memory.state().broken.insert(uuid(sample::INSTANCE));
-        let outcome = pass(&memory, &Holding::default()).await;
-        assert!(outcome.processed, "what else there is goes on");
-        assert!(outcome.failed[&uuid(sample::INSTANCE)].starts_with("cannot be removed"));
-        let told: Vec<_> = outcome.failed.keys().copied().collect();
-        assert_eq!(told, [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid));
-        let state = memory.state();
-        assert_eq!(state.attached.len(), 2);
-        assert_eq!(state.tables, Tables::default(), "the guard lets nothing pass");
-    }
-
-    #[tokio::test]
-    async fn a_host_that_cannot_be_seen_or_written_acknowledges_nothing() {
-        let (memory, desired) = (Memory::default(), sample::two_networks());
-        memory.state().maps_refused = true;
-        let outcome = pass(&memory, &desired).await;
-        assert!(!outcome.processed);
-        memory.state().maps_refused = false;
-        assert!(pass(&memory, &desired).await.is_clean());
-    }
-
-    #[tokio::test]
-    async fn ports_of_an_uplink_stay_closed_and_hold_nothing_else_up() {
-        let memory = Memory::default();
-        let mut desired = sample::two_networks();
-        desired.upsert(sample::uplink(3));
-        desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
-        let outcome = pass(&memory, &desired).await;
-        assert!(outcome.processed);
-        assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(33)]);
-        assert!(outcome.failed[&uuid(33)].contains("uplinks are not supported by this agent yet"));
-        assert_eq!(outcome.up.len(), 3, "the instance and its other two ports");
-        assert!(!memory.state().nics.contains_key(&uuid(33)));
-    }
-
-    #[tokio::test]
-    async fn without_a_tunnel_only_ports_of_tunnel_networks_fail() {
-        let memory = Memory::default();
-        let mut desired = Holding::default();
-        desired.upsert(sample::uplink(3));
-        desired.upsert(sample::instance(sample::INSTANCE));
-        desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
-        memory.state().no_tunnel = true;
-        let outcome = pass(&memory, &desired).await;
-        assert!(outcome.failed.values().all(|reason| reason.contains("uplinks")), "{outcome:?}");
-        assert!(outcome.trouble.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_device_that_its_guest_has_hidden_is_replaced_and_never_unguarded() {
-        let memory = Memory::default();
-        let desired = sample::two_networks();
-        pass(&memory, &desired).await;
-        let hidden = memory.state().nics.remove(&uuid(sample::PORT_A)).unwrap();
-        let outcome = pass(&memory, &desired).await;
-        assert!(outcome.is_clean(), "{outcome:?}");
-        assert_eq!(outcome.kernel, desired.kernel_digest());
-        let state = memory.state();
-        assert!(!state.attached.contains(&hidden.ifindex));
-        assert_ne!(state.nics[&uuid(sample::PORT_A)].ifindex, hidden.ifindex);
-    }
-
-    #[tokio::test]
-    async fn without_a_tunnel_no_nic_is_in_effect() {
-        let (memory, desired) = (Memory::default(), sample::two_networks());
-        memory.state().no_tunnel = true;
-        let outcome = pass(&memory, &desired).await;
-        assert_eq!(outcome.failed.len(), 2);
-        assert!(outcome.failed.values().all(|reason| reason.contains("no tunnel device")));
-        memory.state().no_tunnel = false;
-        assert!(pass(&memory, &desired).await.is_clean());
-    }
-
-    #[tokio::test]
-    async fn death_at_every_step_converges_and_opens_nothing() {
-        let (mut some, all) = (sample::two_networks(), sample::two_networks());
-        some.upsert(sample::instance(40));
-        some.upsert(sample::port(41, 40, sample::NETWORK_B, 7));
-        some.remove(&sample::port(sample::PORT_B, 0, 0, 0).key());
-        for limit in 0..40 {
-            let memory = Memory::default();
-            pass(&memory, &some).await;
-            let before = writes(&memory);
-            memory.state().dies_after = Some(before + limit);
-            pass(&memory, &all).await;
-            memory.state().dies_after = None;
-            let outcome = pass(&memory, &all).await;
-            assert!(outcome.is_clean(), "dead after {limit} writes: {outcome:?}");
-            assert_eq!(outcome.kernel, all.kernel_digest());
-            assert_eq!(memory.state().violations, Vec::<String>::new());
-        }
-    }
-}
+#[path = "converge/tests.rs"]
+mod tests;

@@ -1,36 +1,55 @@
 //! The real kernel of the host in whose network namespace the process is: rtnetlink, namespaces
 //! and eBPF, through `hostnet`, `compute` and `dataplane`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
-use dataplane::{DataPlane, Hold, Options, Tables};
-use hostnet::{Netlink, VxlanSpec};
+use dataplane::{DataPlane, Edits, Hold, Options, Tables};
+use hostnet::{LinkNews, Netlink, VxlanSpec};
 use model::resource::{l2_network::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
 use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{HostKernel, Observed, ObservedNic, Refusal},
+    kernel::{HostKernel, Observed, ObservedNic, Refusal, Room},
 };
 
 /// The host's one VXLAN device.
 const TUNNEL_DEVICE: &str = "nlvx";
 
 /// The real kernel.
+#[derive(Clone)]
 pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
-    _hold: Hold,
+    news: Arc<tokio::sync::Mutex<News>>,
+    _hold: Arc<Hold>,
+}
+
+/// What is listened to.
+enum News {
+    /// Nothing yet.
+    Unheard,
+    Links(LinkNews),
+    /// The kernel tells nothing any more: the audits are left.
+    Over,
 }
 
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
-        let hold = Hold::take(&options.bpffs)?;
+        let hold = Arc::new(Hold::take(&options.bpffs)?);
         let plane = DataPlane::open(options)?;
         let plane = Arc::new(Mutex::new(plane));
-        Ok(Self { driver: Netns::new(prefix), plane, _hold: hold })
+        let driver = Netns::new(prefix);
+        if let Err(error) = driver.sweep() {
+            tracing::warn!(%error, "files of namespaces that were never made stay behind");
+        }
+        let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
+        Ok(Self { driver, plane, news, _hold: hold })
     }
 
     /// Works on the data plane in a thread that may block.
@@ -40,7 +59,7 @@ impl Host {
     ) -> Result<T, Refusal> {
         let plane = Arc::clone(&self.plane);
         let done = tokio::task::spawn_blocking(move || {
-            // Whatever panicked in between: the maps are read before they are written.
+            // Whatever panicked in between: a call that failed makes the agent read all again.
             work(&mut plane.lock().unwrap_or_else(PoisonError::into_inner))
         });
         done.await.map_err(Refusal::new)?.map_err(Refusal::new)
@@ -80,11 +99,32 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let look = |plane: &mut DataPlane| {
-            Ok((plane.attached_ports()?, plane.view().tables()?, plane.view().room()?))
-        };
-        let (attached, tables, room) = self.plane(look).await?;
-        Ok(Observed { instances, attached, tables, ports_max: room.ports })
+        let attached = self.attached().await?;
+        Ok(Observed { instances, attached })
+    }
+
+    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
+        self.plane(|plane| plane.attached_ports()).await
+    }
+
+    async fn news(&mut self) {
+        let mut news = self.news.lock().await;
+        loop {
+            match &mut *news {
+                News::Unheard => match LinkNews::current().await {
+                    Ok(links) => *news = News::Links(links),
+                    Err(error) => {
+                        tracing::warn!(%error, "devices that somebody changes are found later");
+                        *news = News::Over;
+                    }
+                },
+                News::Links(links) => match links.next().await {
+                    true => return,
+                    false => *news = News::Over,
+                },
+                News::Over => std::future::pending().await,
+            }
+        }
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
@@ -111,10 +151,30 @@ impl HostKernel for Host {
         self.driver.discard(ifindex).await.map_err(Refusal::new)
     }
 
-    async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
-        let tables = tables.clone();
-        let changes = self.plane(move |plane| plane.reconcile(&tables)).await?;
-        tracing::debug!(?changes, "maps reconciled");
+    async fn room(&mut self) -> Result<Room, Refusal> {
+        self.plane(|plane| {
+            let present = plane.view().tables()?.ports.into_values().map(|port| port.number);
+            Ok(Room { ports_max: plane.view().room()?.ports, present: present.collect() })
+        })
+        .await
+    }
+
+    async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
+        let changes = self.plane(move |plane| plane.apply(edits)).await?;
+        tracing::debug!(?changes, "maps changed");
         Ok(())
+    }
+
+    async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {
+        let tables = tables.clone();
+        self.plane(move |plane| {
+            let changes = plane.reconcile(&tables)?;
+            if changes.is_empty() {
+                return Ok(tables);
+            }
+            tracing::info!(?changes, "maps mended");
+            plane.view().tables()
+        })
+        .await
     }
 }

@@ -78,7 +78,14 @@ pub(crate) struct Known {
 impl Known {
     /// Reads the identity and the enrolment. Blocks.
     pub(crate) fn read(config: &Config) -> Result<Self, Error> {
-        let identity: Option<Identity> = read(&config.data.join(FILE))?;
+        let path = config.data.join(FILE);
+        let identity: Option<Identity> = match read(&path) {
+            Err(Error::File { cause, .. }) if cause.kind() == io::ErrorKind::InvalidData => {
+                put_aside(&path, cause, config)?;
+                None
+            }
+            read => read?,
+        };
         let bundle: Option<Bundle> = match &config.enrol {
             None => None,
             Some(path) => match read(path) {
@@ -139,6 +146,17 @@ impl Identity {
     }
 }
 
+/// Makes room for a new identity, where the operator has given an enrolment to get one with.
+fn put_aside(path: &Path, cause: io::Error, config: &Config) -> Result<(), Error> {
+    if config.enrol.is_none() {
+        return Err(Error::DamagedIdentity { path: path.to_owned(), cause });
+    }
+    let aside = path.with_extension("damaged");
+    fs::rename(path, &aside).map_err(Error::file(path, "move the damaged file aside"))?;
+    tracing::error!(file = %aside.display(), %cause, "the identity cannot be read; enrolling anew");
+    Ok(())
+}
+
 fn save(path: &Path, what: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(what).map_err(io::Error::from);
     let saved = text.and_then(|text| durable::replace(path, &text));
@@ -161,9 +179,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read")(error)),
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| failed("understand")(error.into())),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
+            let cause = io::Error::new(io::ErrorKind::InvalidData, error);
+            failed("understand")(cause)
+        }),
     }
 }
 
@@ -198,6 +217,24 @@ mod tests {
         assert!(error.contains("CreateHostEnrolment"), "{error}");
         let error = Known::read(&config(directory.path(), Some("none"))).err().unwrap().to_string();
         assert!(error.contains("none"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_identity_says_what_to_do_and_gives_way_to_an_enrolment() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        for damaged in ["", "{\"server\": \"192.0.2.1:74", "\0\0\0\0"] {
+            fs::write(&path, damaged).unwrap();
+            let error = Known::read(&config(directory.path(), None)).err().unwrap().to_string();
+            assert!(error.contains("identity.json") && error.contains("--enrol FILE"), "{error}");
+            assert!(path.exists(), "nothing was touched");
+            write_bundle(directory.path(), "one");
+            let known = Known::read(&config(directory.path(), Some("bundle"))).unwrap();
+            assert!(known.identity.is_none());
+            assert_eq!(known.bundle.unwrap().token, "one");
+            let aside = directory.path().join("identity.damaged");
+            assert_eq!(fs::read_to_string(aside).unwrap(), damaged);
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::{
     fmt::{self, Display},
     net::IpAddr,
     path::Path,
-    sync::Arc,
 };
 
 use dataplane::{Counters, Tables, View};
@@ -15,7 +14,7 @@ use packet::{ConntrackSize, DropReason};
 use serde::Serialize;
 use uuid::Uuid;
 use wire::{
-    fact::{self, Fact, Station},
+    fact::{self, Fact},
     object::{Object, Port, Table},
 };
 
@@ -155,7 +154,8 @@ fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
     let Seen { tables, counters, room, .. } = seen;
     let wanted = desired.map(|d| fact::facts(d.holding.objects())).unwrap_or_default();
     let held = render::facts(tables);
-    let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(words).collect();
+    let differing =
+        |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(render::words).collect();
     Inspection {
         saved: desired.map(saved),
         damage: None,
@@ -186,7 +186,7 @@ fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
     let Seen { tables, counters, room, .. } = seen;
     let objects = || {
         let held = desired.into_iter().flat_map(|desired| desired.holding.objects().values());
-        held.map(Arc::as_ref)
+        held.map(|object| &**object)
     };
     let wanted: BTreeMap<u32, &Port> = objects()
         .filter_map(|object| match object {
@@ -203,7 +203,7 @@ fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
     let line = |ifindex, port: &packet::Port| {
         let (number, known) = (port.number, wanted.get(&port.number));
         let traffic = counters.traffic.get(&number).copied().unwrap_or_default();
-        let addresses = tables.addrs.iter().filter(|key| key.port == number);
+        let addresses = tables.addrs.keys().filter(|key| key.port == number);
         PortLine {
             number,
             ifindex,
@@ -232,26 +232,6 @@ fn drops(counters: &Counters) -> Vec<DropLine> {
     found
         .map(|(info, packets)| DropLine { reason: info.name, packets, meaning: info.doc.trim() })
         .collect()
-}
-
-/// A fact in a sentence.
-fn words(fact: &Fact) -> String {
-    match fact {
-        Fact::Port { number, net, mac } => {
-            format!("port {number} in network {net} sends from {}", Mac(*mac))
-        }
-        Fact::Address { port, ip } => format!("port {port} sends from {ip}"),
-        Fact::Fdb { net, mac, at: Station::Local { port } } => {
-            format!("network {net}: {} is port {port}", Mac(*mac))
-        }
-        Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
-            format!("network {net}: {} is behind VTEP {vtep}, VNI {vni}", Mac(*mac))
-        }
-        Fact::Neighbour { net, ip, mac } => format!("network {net}: {ip} is at {}", Mac(*mac)),
-        Fact::Vtep { vni, ip, net } => {
-            format!("VTEP {ip} may send VNI {vni} into network {net}")
-        }
-    }
 }
 
 impl Display for Inspection {
@@ -328,8 +308,10 @@ fn short(digest: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::sample;
+    use crate::{ledger::Ledger, sample};
 
     fn desired() -> Desired {
         Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
@@ -343,8 +325,7 @@ mod tests {
     fn tables() -> Tables {
         let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
         let interfaces = interfaces.map(|(port, ifindex)| (sample::uuid(port), ifindex));
-        let room = render::Room { ports_max: 9, present: &Tables::default() };
-        render::render(&sample::two_networks(), &interfaces.into(), room).tables
+        Ledger::of(&sample::two_networks(), &interfaces.into()).tables().clone()
     }
 
     #[test]

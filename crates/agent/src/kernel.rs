@@ -8,7 +8,8 @@ use std::{
 };
 
 use compute::{InstanceSpec, Prepared};
-use dataplane::Tables;
+use dataplane::{Edits, Tables};
+use packet::MAX_PORTS;
 use uuid::Uuid;
 
 /// Why the host refused something, in words for the operator.
@@ -27,17 +28,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What is there on the host.
+/// The instances and devices that are there on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Instances, and their NICs.
     pub instances: BTreeMap<Uuid, BTreeMap<Uuid, ObservedNic>>,
     /// Interfaces that have a port's programs.
     pub attached: BTreeSet<u32>,
-    /// What the maps hold.
-    pub tables: Tables,
-    /// Ports that there is room for, each with its connections.
-    pub ports_max: u32,
 }
 
 /// The host's side of a NIC.
@@ -49,14 +46,37 @@ pub struct ObservedNic {
     pub up: bool,
 }
 
+/// What the maps of a host have room for, where that depends on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Ports, each with its connections.
+    pub ports_max: u32,
+    /// Numbers of the ports that the maps hold. They keep their room before any new one.
+    pub present: BTreeSet<u32>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { ports_max: MAX_PORTS, present: BTreeSet::new() }
+    }
+}
+
 /// The host. Every call may be repeated, also after a crash, and then ends in the same state; a
-/// call that finds all right writes nothing.
-pub trait HostKernel: Send + 'static {
+/// call that finds all right writes nothing. A clone is the same host: calls about different
+/// instances may overlap, and none of them delays those about the maps.
+pub trait HostKernel: Clone + Send + 'static {
     /// Makes the tunnel device, with its program.
     fn tunnel(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Says what is there.
+    /// Says which instances and devices are there.
     fn observe(&mut self) -> impl Future<Output = Result<Observed, Refusal>> + Send;
+
+    /// Says which interfaces have a port's programs; much cheaper than all of it.
+    fn attached(&mut self) -> impl Future<Output = Result<BTreeSet<u32>, Refusal>> + Send;
+
+    /// Waits until somebody may have changed a device, be it this process. Dropping it loses
+    /// nothing.
+    fn news(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Makes an instance with its NICs as the spec says; new ones have their host's side down.
     fn prepare(
@@ -80,6 +100,12 @@ pub trait HostKernel: Send + 'static {
     /// Programs are never taken off a device that is there.
     fn discard(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Makes the maps hold exactly this.
-    fn reconcile(&mut self, tables: &Tables) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Says what the maps have room for, which stays so, and which ports have some.
+    fn room(&mut self) -> impl Future<Output = Result<Room, Refusal>> + Send;
+
+    /// Makes edits in the maps, without reading them.
+    fn apply(&mut self, edits: Edits) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Reads the maps back, and makes them hold exactly this; what they hold in the end.
+    fn audit(&mut self, tables: &Tables) -> impl Future<Output = Result<Tables, Refusal>> + Send;
 }

@@ -16,13 +16,15 @@ mod enrol;
 mod host;
 mod identity;
 pub mod inspect;
+mod jobs;
 pub mod kernel;
+pub mod ledger;
 pub mod memory;
 pub mod plan;
 pub mod render;
 #[cfg(test)]
 mod sample;
-mod state;
+pub mod state;
 mod worker;
 
 use std::{
@@ -85,6 +87,18 @@ pub enum Error {
         /// What was tried.
         action: &'static str,
         /// Why not.
+        cause: io::Error,
+    },
+    /// Its identity cannot be understood, and it has nothing to enrol with.
+    #[error(
+        "{path} is damaged ({cause}): make an enrolment with CreateHostEnrolment, save it as a \
+         file and start the agent with --enrol FILE; it then gets a new identity, and what runs on \
+         the host goes on"
+    )]
+    DamagedIdentity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         cause: io::Error,
     },
     /// It does not know who it is, and has nothing to enrol with.

@@ -7,11 +7,11 @@ use std::{
 };
 
 use compute::{InstanceSpec, Prepared};
-use dataplane::Tables;
+use dataplane::{Edits, Tables};
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
 
-use crate::kernel::{HostKernel, Observed, ObservedNic, Refusal};
+use crate::kernel::{HostKernel, Observed, ObservedNic, Refusal, Room};
 
 /// A kernel in memory. Clones share it: it outlives the agent that works on it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,14 @@ pub struct MemoryState {
     pub maps_refused: bool,
     /// Changes made so far.
     pub writes: usize,
+    /// How often the maps were edited without being read.
+    pub edits: usize,
+    /// How often they were read.
+    pub audits: usize,
+    /// How often a NIC went down.
+    pub went_down: usize,
+    /// The driver answers nothing about these instances until they are taken out.
+    pub stuck: BTreeSet<Uuid>,
     /// Calls about these objects are refused.
     pub broken: BTreeSet<Uuid>,
     /// After so many changes every call is refused, as if the agent had died.
@@ -109,6 +117,7 @@ impl MemoryState {
         if up && !self.tables.ports.contains_key(&PortKey::untagged(seen.ifindex)) {
             self.violations.push(format!("nic {nic} went up before the maps knew it"));
         }
+        self.went_down += usize::from(!up);
         self.nics.insert(nic, ObservedNic { up, ..seen });
         self.check_guards();
         Ok(())
@@ -128,6 +137,18 @@ impl MemoryState {
             }
             self.instances.remove(&instance);
         }
+        Ok(())
+    }
+
+    fn fill(&mut self, tables: Tables) -> Result<(), Refusal> {
+        if self.tables == tables {
+            return Ok(());
+        }
+        if self.maps_refused {
+            return Err(Refusal::new("refused on purpose"));
+        }
+        self.write()?;
+        self.tables = tables;
         Ok(())
     }
 
@@ -162,12 +183,21 @@ impl HostKernel for Memory {
         Ok(Observed {
             instances: state.instances.iter().map(|(uuid, spec)| (*uuid, nics(spec))).collect(),
             attached: state.attached.clone(),
-            tables: state.tables.clone(),
-            ports_max: state.ports_max.unwrap_or(MAX_PORTS),
         })
     }
 
+    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
+        Ok(self.state().attached.clone())
+    }
+
+    async fn news(&mut self) {
+        std::future::pending().await
+    }
+
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {
+        while self.state().stuck.contains(&spec.uuid) {
+            tokio::task::yield_now().await;
+        }
         self.state().prepare(spec)
     }
 
@@ -202,15 +232,24 @@ impl HostKernel for Memory {
         Ok(())
     }
 
-    async fn reconcile(&mut self, tables: &Tables) -> Result<(), Refusal> {
+    async fn room(&mut self) -> Result<Room, Refusal> {
+        let state = self.state();
+        let present = state.tables.ports.values().map(|port| port.number).collect();
+        Ok(Room { ports_max: state.ports_max.unwrap_or(MAX_PORTS), present })
+    }
+
+    async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
         let mut state = self.state();
-        if state.tables != *tables {
-            if state.maps_refused {
-                return Err(Refusal::new("refused on purpose"));
-            }
-            state.write()?;
-            state.tables = tables.clone();
-        }
-        Ok(())
+        state.edits += 1;
+        let mut tables = state.tables.clone();
+        tables.apply(&edits);
+        state.fill(tables)
+    }
+
+    async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {
+        let mut state = self.state();
+        state.audits += 1;
+        state.fill(tables.clone())?;
+        Ok(state.tables.clone())
     }
 }

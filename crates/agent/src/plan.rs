@@ -1,9 +1,9 @@
 //! What to do on the host: desired objects against what is there. Pure.
 //!
-//! The order (ARCHITECTURE.md, "Order"): what must go goes first, device down before anything
-//! else; then peers, instances, programs, port maps, and at last a device goes up. A program is
-//! never taken off a device: it goes with it. One that cannot be removed stays guarded, and without
-//! its port in the maps the guard lets nothing pass.
+//! The order for an instance: what must go goes first, device down before anything else; then its
+//! devices, their programs, the port in the maps, and at last a device goes up. A program is never
+//! taken off a device: it goes with it. One that cannot be removed stays guarded, and without its
+//! port in the maps the guard lets nothing pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use compute::{InstanceSpec, NicSpec};
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    object::{Attachment, Object, Port},
+    object::{Attachment, Object, ObjectKey, Port, Table},
 };
 
-use crate::kernel::Observed;
+use crate::kernel::{Observed, ObservedNic};
 
 /// What is wrong with the objects themselves, by uuid, and what can be worked with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,17 +30,15 @@ pub struct Wanted {
 pub fn wanted(desired: &Holding) -> Wanted {
     let mut wanted = Wanted::default();
     let mut ports = Vec::new();
-    for object in desired.objects().values() {
-        match &**object {
+    for object in of_table(desired, Table::Instance).chain(of_table(desired, Table::Port)) {
+        match object {
             Object::Instance(instance) => {
                 let (uuid, name) = (instance.uuid, instance.name.clone());
                 wanted.instances.insert(uuid, InstanceSpec { uuid, name, nics: Vec::new() });
             }
             Object::Port(port) => ports.push(port),
-            Object::Peer(peer) if desired.network(peer.network).is_none() => {
-                wanted.unusable.insert(peer.uuid, lacking("network", peer.network));
-            }
-            Object::Peer(_) | Object::Network(_) => {}
+            // The others concern the maps only.
+            _ => {}
         }
     }
     ports.sort_by_key(|port| (port.device_id, port.uuid));
@@ -71,13 +69,20 @@ pub fn tunneled(desired: &Holding) -> impl Iterator<Item = Uuid> {
     let in_tunnel = |port: &Port| {
         desired.network(port.network).is_some_and(|network| network.tunnel().is_some())
     };
-    desired.objects().values().filter_map(move |object| match &**object {
+    of_table(desired, Table::Port).filter_map(move |object| match object {
         Object::Port(port) if in_tunnel(port) => Some(port.uuid),
         _ => None,
     })
 }
 
-fn lacking(what: &str, uuid: Uuid) -> String {
+/// The objects of a table. Those of the others are not looked at: they may be very many.
+fn of_table(desired: &Holding, table: Table) -> impl Iterator<Item = &Object> {
+    let [first, last] = [Uuid::nil(), Uuid::max()].map(|uuid| ObjectKey { table, uuid });
+    desired.objects().range(first..=last).map(|(_, object)| &**object)
+}
+
+/// Why something is not in effect.
+pub(crate) fn lacking(what: &str, uuid: Uuid) -> String {
     format!("its {what} {} is not on this host", uuid.simple())
 }
 
@@ -96,15 +101,33 @@ fn nic(port: &Port) -> NicSpec {
 /// What has to be done about instances.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// NICs whose device goes down, because they must go.
-    pub deactivate: Vec<Uuid>,
-    /// Instances to remove, each with the interfaces of its NICs.
-    pub remove: BTreeMap<Uuid, BTreeSet<u32>>,
+    /// By instance.
+    pub instances: BTreeMap<Uuid, Step>,
     /// Guarded interfaces that no instance has, to be deleted. A guest can bring that about, by
     /// moving its end of the cable elsewhere.
     pub discard: BTreeSet<u32>,
-    /// Instances to make or to change.
-    pub prepare: Vec<InstanceSpec>,
+}
+
+/// What has to be done about an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is to be removed, with the interfaces of its NICs, after these NICs are down.
+    Remove {
+        /// NICs that are up.
+        down: Vec<Uuid>,
+        /// All its interfaces.
+        interfaces: BTreeSet<u32>,
+    },
+    /// It is to be made or changed, and its NICs guarded, after these NICs are down: they must go,
+    /// or somebody has taken their programs off.
+    Prepare {
+        /// NICs that are up.
+        down: Vec<Uuid>,
+        /// How it should be.
+        spec: InstanceSpec,
+    },
+    /// These NICs are to go up, once the maps know them.
+    Raise(Vec<Uuid>),
 }
 
 /// What has to be done about instances. `prepared` are those that were made like this already,
@@ -118,24 +141,32 @@ pub fn steps(
     let mut steps = Steps::default();
     let mut known = BTreeSet::new();
     for (instance, nics) in &observed.instances {
-        known.extend(nics.values().map(|nic| nic.ifindex));
-        let spec = wanted.instances.get(instance);
-        let stays = |nic: &Uuid| spec.is_some_and(|s| s.nics.iter().any(|n| n.uuid == *nic));
-        let goes = nics.iter().filter(|(nic, seen)| !stays(nic) && seen.up);
-        steps.deactivate.extend(goes.map(|(nic, _)| *nic));
-        if spec.is_none() {
-            let interfaces = nics.values().map(|nic| nic.ifindex).collect();
-            steps.remove.insert(*instance, interfaces);
+        let interfaces: BTreeSet<_> = nics.values().map(|nic| nic.ifindex).collect();
+        known.extend(&interfaces);
+        if !wanted.instances.contains_key(instance) {
+            let up = nics.iter().filter(|(_, seen)| seen.up);
+            let down = up.map(|(nic, _)| *nic).collect();
+            steps.instances.insert(*instance, Step::Remove { down, interfaces });
         }
     }
     steps.discard = observed.attached.difference(&known).copied().collect();
     let none = BTreeMap::new();
     for (uuid, spec) in &wanted.instances {
         let nics = observed.instances.get(uuid);
-        let there: BTreeSet<_> = nics.unwrap_or(&none).keys().copied().collect();
-        let complete = nics.is_some() && there == spec.nics.iter().map(|nic| nic.uuid).collect();
+        let seen = nics.unwrap_or(&none);
+        let stays = |nic: &Uuid| spec.nics.iter().any(|wanted| wanted.uuid == *nic);
+        let guarded = |nic: &ObservedNic| observed.attached.contains(&nic.ifindex);
+        let complete = nics.is_some()
+            && seen.len() == spec.nics.len()
+            && seen.iter().all(|(nic, seen)| stays(nic) && guarded(seen));
         if !complete || prepared.get(uuid) != Some(spec) {
-            steps.prepare.push(spec.clone());
+            let down = seen.iter().filter(|(nic, seen)| seen.up && !(stays(nic) && guarded(seen)));
+            let down = down.map(|(nic, _)| *nic).collect();
+            steps.instances.insert(*uuid, Step::Prepare { down, spec: spec.clone() });
+        } else if seen.values().any(|nic| !nic.up) {
+            let down = seen.iter().filter(|(_, seen)| !seen.up);
+            let nics = down.map(|(nic, _)| *nic).collect();
+            steps.instances.insert(*uuid, Step::Raise(nics));
         }
     }
     steps
@@ -203,7 +234,15 @@ mod tests {
         let instances = instances.iter();
         let instances = instances.map(|(at, nics)| (uuid(*at), nics.iter().map(nic).collect()));
         let attached = attached.iter().copied().collect();
-        Observed { instances: instances.collect(), attached, ..Observed::default() }
+        Observed { instances: instances.collect(), attached }
+    }
+
+    /// What goes down before the instance of the sample is prepared.
+    fn down(steps: &Steps) -> Vec<Uuid> {
+        match &steps.instances[&uuid(sample::INSTANCE)] {
+            Step::Prepare { down, .. } => down.clone(),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn prepared(wanted: &Wanted) -> BTreeMap<Uuid, InstanceSpec> {
@@ -224,10 +263,12 @@ mod tests {
     fn an_empty_host_prepares_everything() {
         let wanted = wanted(&sample::two_networks());
         let steps = steps(&wanted, &Observed::default(), &BTreeMap::new());
-        assert_eq!(steps.prepare, [wanted.instances[&uuid(sample::INSTANCE)].clone()]);
-        let names: Vec<_> = steps.prepare[0].nics.iter().map(|nic| nic.device.as_str()).collect();
+        let spec = wanted.instances[&uuid(sample::INSTANCE)].clone();
+        let names: Vec<_> = spec.nics.iter().map(|nic| nic.device.as_str()).collect();
         assert_eq!(names, ["eth0", "eth1"]);
-        assert_eq!(Steps { prepare: Vec::new(), ..steps }, Steps::default());
+        let prepare = Step::Prepare { down: Vec::new(), spec };
+        assert_eq!(steps.instances, [(uuid(sample::INSTANCE), prepare)].into());
+        assert_eq!(steps.discard, BTreeSet::new());
     }
 
     #[test]
@@ -235,15 +276,18 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
-        assert_eq!(steps(&wanted, &observed, &BTreeMap::new()).prepare.len(), 1);
+        let steps = steps(&wanted, &observed, &BTreeMap::new());
+        let spec = wanted.instances[&uuid(sample::INSTANCE)].clone();
+        let prepare = Step::Prepare { down: Vec::new(), spec };
+        assert_eq!(steps.instances, [(uuid(sample::INSTANCE), prepare)].into());
     }
 
     #[test]
     fn a_stray_instance_goes_down_before_it_is_removed() {
         let observed = observed(&[(50, &[(51, 3, true), (52, 4, false)])], &[3, 4]);
         let steps = steps(&Wanted::default(), &observed, &BTreeMap::new());
-        assert_eq!(steps.deactivate, [uuid(51)]);
-        assert_eq!(steps.remove, BTreeMap::from([(uuid(50), [3, 4].into())]));
+        let remove = Step::Remove { down: vec![uuid(51)], interfaces: [3, 4].into() };
+        assert_eq!(steps.instances, [(uuid(50), remove)].into());
         assert_eq!(steps.discard, BTreeSet::new(), "the driver removes them in its own order");
     }
 
@@ -253,7 +297,7 @@ mod tests {
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true), (77, 8, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 8, 9]);
         let steps = steps(&wanted, &observed, &prepared(&wanted));
-        assert_eq!((steps.deactivate, steps.prepare.len()), (vec![uuid(77)], 1));
+        assert_eq!(down(&steps), [uuid(77)]);
     }
 
     #[test]
@@ -262,7 +306,8 @@ mod tests {
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 12]);
         let steps = steps(&wanted, &observed, &prepared(&wanted));
-        assert_eq!((steps.discard, steps.prepare.len()), ([12].into(), 1));
+        assert_eq!(steps.discard, [12].into());
+        assert!(down(&steps).is_empty(), "the driver makes it anew");
     }
 
     #[test]
@@ -272,10 +317,22 @@ mod tests {
         let observed = observed(&[(sample::INSTANCE, nics)], &[9]);
         assert_eq!(guarded(&wanted, &observed), BTreeMap::from([(uuid(sample::PORT_B), 9)]));
         assert!(!up(&wanted, &observed).contains(&uuid(sample::PORT_A)));
+        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        assert_eq!(down(&steps), [uuid(sample::PORT_A)], "it goes down before it is guarded anew");
     }
 
     #[test]
-    fn ports_and_peers_without_their_network_or_instance_are_told_apart() {
+    fn a_port_that_is_guarded_and_down_goes_up() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, false)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
+        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        let raise = Step::Raise(vec![uuid(sample::PORT_B)]);
+        assert_eq!(steps.instances, [(uuid(sample::INSTANCE), raise)].into());
+    }
+
+    #[test]
+    fn ports_without_their_network_are_told() {
         let mut desired = sample::two_networks();
         let keys: Vec<_> = desired.objects().keys().copied().collect();
         keys.iter()
@@ -283,7 +340,7 @@ mod tests {
             .for_each(|k| desired.remove(k));
         let reasons = wanted(&desired).unusable;
         let keys: Vec<_> = reasons.keys().copied().collect();
-        assert_eq!(keys, [sample::PEER_A, sample::PORT_A].map(uuid));
+        assert_eq!(keys, [sample::PORT_A].map(uuid));
         assert!(reasons.values().all(|reason| reason.starts_with("its network")));
     }
 }

@@ -1,16 +1,10 @@
-//! What the maps must hold, from the desired objects and the interfaces of the ports; and back,
-//! what facts the maps hold. Pure.
+//! The entries that an object has in the maps; and back, what facts the entries of maps are, also
+//! in words. Pure. One more map is one more arm in each of the three.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::Tables;
-use packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, MAX_ADDRS, MAX_FDB, MAX_NEIGH, MAX_VTEPS, Mac, Neigh,
-    NeighKey, PortKey, Vtep, VtepKey,
-};
+use packet::{Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, PortKey, Vtep, VtepKey};
 use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
@@ -18,103 +12,33 @@ use wire::{
     object::{Network, Object, Peer, Port, Tunnel},
 };
 
-/// The map that has the ports, and what to do when it is full. Each port has its own room for
-/// connections, which no other port's existence takes away: so there are only so many.
-const PORTS: &str = "ports";
-const PORTS_ADVICE: &str = ", as many as have room for connections: use another host, or give the \
-    agent of this one more --connection-mib or fewer --connections-per-port";
-
 /// The policy generation of every port while there is no policy.
 const GENERATION: u32 = 0;
 
-/// What the maps must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rendered {
-    /// Their content.
-    pub tables: Tables,
-    /// Objects for which a map has no room, with the reason. Nothing of them is in the tables.
-    pub unfit: BTreeMap<Uuid, String>,
-}
-
-/// What the maps of a host have room for, where that depends on the host.
-#[derive(Clone, Copy, Debug)]
-pub struct Room<'a> {
-    /// Ports, each with its connections.
-    pub ports_max: u32,
-    /// What they hold. A port that is there keeps its place before any new one.
-    pub present: &'a Tables,
-}
-
-/// What the maps must hold when these ports are attached to these interfaces. A port that is not
-/// among them is left out, with all that leads to it: nothing may be sent where no program guards.
-/// The host's own ports come first where there is no room for all, and of these the older ones.
-pub fn render(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>, room: Room<'_>) -> Rendered {
-    let mut rendered = Rendered::default();
-    let present: BTreeSet<u32> = room.present.ports.values().map(|port| port.number).collect();
-    let rank = |object: &&Object| match object {
-        Object::Port(port) => u8::from(!present.contains(&port.number)),
-        _ => 2,
-    };
-    let mut objects: Vec<&Object> = desired.objects().values().map(Arc::as_ref).collect();
-    objects.sort_by_key(rank);
-    for object in objects {
-        match object {
-            Object::Peer(peer) => {
-                let network = desired.network(peer.network);
-                if let Some((network, tunnel)) = network.and_then(|net| Some((net, net.tunnel()?)))
-                {
-                    let tables = peer_tables(peer, network, tunnel);
-                    rendered.add(peer.uuid, tables, room.ports_max);
-                }
-            }
-            Object::Port(port) => {
-                if let (Some(network), Some(ifindex)) =
-                    (desired.network(port.network), interfaces.get(&port.uuid))
-                {
-                    let key = PortKey::untagged(*ifindex);
-                    let tables = port_tables(port, network, key);
-                    rendered.add(port.uuid, tables, room.ports_max);
-                }
-            }
-            Object::Network(_) | Object::Instance(_) => {}
-        }
-    }
-    rendered
-}
-
-impl Rendered {
-    /// Adds what an object gives, all or nothing. What is there already stays.
-    fn add(&mut self, uuid: Uuid, more: Tables, ports_max: u32) {
-        let tables = &mut self.tables;
-        let addrs = tables.addrs.len() + more.addrs.difference(&tables.addrs).count();
-        let wanted = [
-            (PORTS, together(&tables.ports, &more.ports), ports_max),
-            ("addrs", addrs, MAX_ADDRS),
-            ("fdb", together(&tables.fdb, &more.fdb), MAX_FDB),
-            ("neigh", together(&tables.neigh, &more.neigh), MAX_NEIGH),
-            ("vteps", together(&tables.vteps, &more.vteps), MAX_VTEPS),
-        ];
-        let full = wanted.into_iter().find(|(_, entries, limit)| entries > &(*limit as usize));
-        if let Some((map, _, limit)) = full {
-            let advice = if map == PORTS { PORTS_ADVICE } else { "" };
-            let reason = format!("the host's {limit} entries for {map} are in use{advice}");
-            self.unfit.insert(uuid, reason);
-            return;
-        }
-        put(&mut tables.ports, more.ports);
-        tables.addrs.extend(more.addrs);
-        put(&mut tables.fdb, more.fdb);
-        put(&mut tables.neigh, more.neigh);
-        put(&mut tables.vteps, more.vteps);
+/// The entries of one object; none while its network is not there, or its port has no interface.
+#[must_use]
+pub fn entries(object: &Object, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Tables {
+    let network = network_of(object).and_then(|network| desired.network(network));
+    match (object, network) {
+        (Object::Peer(peer), Some(network)) => match network.tunnel() {
+            Some(tunnel) => peer_tables(peer, network, tunnel),
+            None => Tables::default(),
+        },
+        (Object::Port(port), Some(network)) => match interfaces.get(&port.uuid) {
+            Some(ifindex) => port_tables(port, network, PortKey::untagged(*ifindex)),
+            None => Tables::default(),
+        },
+        _ => Tables::default(),
     }
 }
 
-fn together<K: Ord, V>(have: &BTreeMap<K, V>, more: &BTreeMap<K, V>) -> usize {
-    have.len() + more.keys().filter(|key| !have.contains_key(key)).count()
-}
-
-fn put<K: Ord, V>(into: &mut BTreeMap<K, V>, more: BTreeMap<K, V>) {
-    more.into_iter().for_each(|(key, value)| _ = into.entry(key).or_insert(value));
+/// The network that an object belongs to.
+pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
+    match object {
+        Object::Peer(peer) => Some(peer.network),
+        Object::Port(port) => Some(port.network),
+        _ => None,
+    }
 }
 
 fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
@@ -146,168 +70,93 @@ fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::local(key));
     for address in &port.addresses {
         let addr = address.ip.into();
-        tables.addrs.insert(AddrKey { port: number, addr });
+        tables.addrs.insert(AddrKey { port: number, addr }, 1);
         tables.neigh.insert(NeighKey { net, addr }, Neigh::new(mac));
     }
     tables
 }
 
-/// The facts that maps hold, without interfaces. What makes no sense to this version becomes a
+/// What an entry of a map says, without interfaces. What makes no sense to this version becomes a
 /// fact that no object gives, so that it shows as a disagreement.
-pub fn facts(tables: &Tables) -> BTreeSet<Fact> {
-    let station = |fdb: &Fdb| match fdb.target() {
-        Some(FdbTarget::Local(key)) => {
-            Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
-        }
-        Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
-        None => Station::Local { port: 0 },
-    };
-    let ports = tables.ports.values();
-    let ports = ports.map(|p| Fact::Port { number: p.number, net: p.net, mac: p.mac.0 });
-    let addresses = tables.addrs.iter();
-    let addresses = addresses.map(|key| Fact::Address { port: key.port, ip: key.addr.into() });
-    let fdb = tables.fdb.iter();
-    let fdb = fdb.map(|(key, v)| Fact::Fdb { net: key.net, mac: key.mac.0, at: station(v) });
-    let neigh = tables.neigh.iter();
-    let neigh =
-        neigh.map(|(key, v)| Fact::Neighbour { net: key.net, ip: key.addr.into(), mac: v.mac.0 });
-    let vteps = tables.vteps.iter();
-    let vteps = vteps.map(|(key, v)| Fact::Vtep { vni: key.vni, ip: key.addr.into(), net: v.net });
-    ports.chain(addresses).chain(fdb).chain(neigh).chain(vteps).collect()
+pub(crate) trait Says<V> {
+    /// The fact.
+    fn fact(&self, value: &V, tables: &Tables) -> Fact;
 }
 
-#[cfg(test)]
-mod tests {
-    use wire::fact;
-
-    use super::*;
-    use crate::sample::{self, uuid};
-
-    fn interfaces(of: &[(u128, u32)]) -> BTreeMap<Uuid, u32> {
-        of.iter().map(|(port, ifindex)| (uuid(*port), *ifindex)).collect()
+impl Says<packet::Port> for PortKey {
+    fn fact(&self, port: &packet::Port, _: &Tables) -> Fact {
+        Fact::Port { number: port.number, net: port.net, mac: port.mac.0 }
     }
+}
 
-    const EMPTY: &Tables = &Tables {
-        ports: BTreeMap::new(),
-        addrs: BTreeSet::new(),
-        fdb: BTreeMap::new(),
-        neigh: BTreeMap::new(),
-        vteps: BTreeMap::new(),
-    };
-
-    /// Room for all.
-    fn all() -> Room<'static> {
-        Room { ports_max: packet::MAX_PORTS, present: EMPTY }
+impl Says<u32> for AddrKey {
+    fn fact(&self, _: &u32, _: &Tables) -> Fact {
+        Fact::Address { port: self.port, ip: self.addr.into() }
     }
+}
 
-    #[test]
-    fn a_port_too_many_is_told_and_takes_no_older_ones_place() {
-        let desired = sample::two_networks();
-        let at = interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]);
-        for (older, newer) in [(sample::PORT_A, sample::PORT_B), (sample::PORT_B, sample::PORT_A)] {
-            let alone = interfaces(&[(older, at[&uuid(older)])]);
-            let before = render(&desired, &alone, Room { ports_max: 1, ..all() });
-            assert!(before.unfit.is_empty(), "{:?}", before.unfit);
-            let both = render(&desired, &at, Room { ports_max: 1, present: &before.tables });
-            assert_eq!(both.tables, before.tables);
-            let reason = &both.unfit[&uuid(newer)];
-            assert!(reason.contains("1 entries for ports") && reason.contains("--connection"));
-        }
-    }
-
-    #[test]
-    fn what_is_rendered_gives_the_facts_that_the_server_expects() {
-        let desired = sample::two_networks();
-        let tables =
-            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all())
-                .tables;
-        let expected = fact::facts(desired.objects());
-        assert_eq!(facts(&tables), expected);
-        assert_eq!(fact::digest(&facts(&tables)), desired.kernel_digest());
-    }
-
-    #[test]
-    fn facts_do_not_depend_on_interfaces() {
-        let desired = sample::two_networks();
-        let one = render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all())
-            .tables;
-        let other =
-            render(&desired, &interfaces(&[(sample::PORT_A, 90), (sample::PORT_B, 70)]), all())
-                .tables;
-        assert_ne!(one, other);
-        assert_eq!(facts(&one), facts(&other));
-    }
-
-    #[test]
-    fn nothing_leads_to_a_port_without_an_interface() {
-        let desired = sample::two_networks();
-        let tables = render(&desired, &interfaces(&[(sample::PORT_A, 7)]), all()).tables;
-        let port = |f: &Fact| matches!(f, Fact::Fdb { at: Station::Local { .. }, .. });
-        assert_eq!(facts(&tables).iter().filter(|f| port(f)).count(), 1);
-        assert_eq!(tables.ports.len(), 1);
-        assert_ne!(fact::digest(&facts(&tables)), desired.kernel_digest());
-    }
-
-    #[test]
-    fn an_entry_that_leads_nowhere_is_a_disagreement() {
-        let desired = sample::two_networks();
-        let mut tables =
-            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all())
-                .tables;
-        let mut other = tables.clone();
-        other.fdb.values_mut().for_each(|fdb| {
-            if matches!(fdb.target(), Some(FdbTarget::Local(_))) {
-                *fdb = Fdb::local(PortKey::untagged(1));
+impl Says<Fdb> for FdbKey {
+    fn fact(&self, fdb: &Fdb, tables: &Tables) -> Fact {
+        let at = match fdb.target() {
+            Some(FdbTarget::Local(key)) => {
+                Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
             }
-        });
-        assert_ne!(facts(&other), facts(&tables));
-        tables.neigh.clear();
-        assert_ne!(fact::digest(&facts(&tables)), desired.kernel_digest());
+            Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
+            None => Station::Local { port: 0 },
+        };
+        Fact::Fdb { net: self.net, mac: self.mac.0, at }
     }
+}
 
-    #[test]
-    fn members_of_an_unknown_network_give_nothing() {
-        let mut desired = sample::two_networks();
-        let networks: Vec<_> = desired.objects().keys().copied().take(2).collect();
-        networks.iter().for_each(|network| desired.remove(network));
-        assert_eq!(
-            render(&desired, &interfaces(&[(sample::PORT_A, 7)]), all()),
-            Rendered::default()
-        );
+impl Says<Neigh> for NeighKey {
+    fn fact(&self, neigh: &Neigh, _: &Tables) -> Fact {
+        Fact::Neighbour { net: self.net, ip: self.addr.into(), mac: neigh.mac.0 }
     }
+}
 
-    #[test]
-    fn frames_for_a_peer_leave_from_the_vtep_that_its_host_knows() {
-        let tables = render(&sample::two_networks(), &interfaces(&[]), all()).tables;
-        let local = Addr::v4([192, 0, 2, 1]);
-        assert_eq!(tables.fdb.len(), 2);
-        for fdb in tables.fdb.values() {
-            assert!(
-                matches!(fdb.target(), Some(FdbTarget::Remote { local: from, .. }) if from == local)
-            );
+impl Says<Vtep> for VtepKey {
+    fn fact(&self, vtep: &Vtep, _: &Tables) -> Fact {
+        Fact::Vtep { vni: self.vni, ip: self.addr.into(), net: vtep.net }
+    }
+}
+
+/// What is done with each filled map.
+macro_rules! each {
+    (
+        filled {$(
+            $(#[$doc:meta])*
+            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+        )*}
+        kept $kept:tt
+    ) => {
+        /// The facts that maps hold.
+        pub fn facts(tables: &Tables) -> BTreeSet<Fact> {
+            let mut facts = BTreeSet::new();
+            $(facts.extend(tables.$name.iter().map(|(key, value)| key.fact(value, tables)));)*
+            facts
         }
-    }
+    };
+}
+packet::maps!(each);
 
-    #[test]
-    fn what_does_not_fit_is_left_out_alone_and_local_ports_come_first() {
-        let mut desired = sample::two_networks();
-        for number in 0..MAX_NEIGH {
-            let addresses = vec![std::net::IpAddr::from((0x0b00_0000 + number).to_be_bytes())];
-            let [_, b, c, d] = number.to_be_bytes();
-            desired.upsert(Object::Peer(Peer {
-                uuid: uuid(1_000_000 + u128::from(number)),
-                network: uuid(sample::NETWORK_A),
-                mac: [2, 0, 1, b, c, d],
-                addresses,
-                vtep: std::net::IpAddr::from([192, 0, 2, 2]),
-            }));
+/// A fact in a sentence.
+pub fn words(fact: &Fact) -> String {
+    match fact {
+        Fact::Port { number, net, mac } => {
+            format!("port {number} in network {net} sends from {}", model::Mac(*mac))
         }
-        let rendered =
-            render(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]), all());
-        assert_eq!(rendered.tables.ports.len(), 2);
-        assert_eq!(rendered.tables.neigh.len(), MAX_NEIGH as usize);
-        // Two ports have two addresses each, and the peers of the sample came before.
-        assert_eq!(rendered.unfit.len(), 4 + 2);
-        assert!(rendered.unfit.values().all(|reason| reason.contains("neigh")));
+        Fact::Address { port, ip } => format!("port {port} sends from {ip}"),
+        Fact::Fdb { net, mac, at: Station::Local { port } } => {
+            format!("network {net}: {} is port {port}", model::Mac(*mac))
+        }
+        Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
+            format!("network {net}: {} is behind VTEP {vtep}, VNI {vni}", model::Mac(*mac))
+        }
+        Fact::Neighbour { net, ip, mac } => {
+            format!("network {net}: {ip} is at {}", model::Mac(*mac))
+        }
+        Fact::Vtep { vni, ip, net } => {
+            format!("VTEP {ip} may send VNI {vni} into network {net}")
+        }
     }
 }

@@ -22,9 +22,9 @@ pub(crate) const fn uuid(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-fn network(number: u32) -> Object {
+pub(crate) fn network(number: u32, vni: u32) -> Object {
     let local_vtep = IpAddr::from([192, 0, 2, 1]);
-    let attachment = Attachment::Tunnel(Tunnel { vni: number + 100, local_vtep });
+    let attachment = Attachment::Tunnel(Tunnel { vni, local_vtep });
     Object::Network(Network { uuid: uuid(number.into()), number, attachment })
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn uplink(number: u32) -> Object {
     Object::Network(Network { uuid: uuid(number.into()), number, attachment })
 }
 
-fn peer(at: u128, network: u128, last: u8) -> Object {
+pub(crate) fn peer(at: u128, network: u128, last: u8) -> Object {
     Object::Peer(Peer {
         uuid: uuid(at),
         network: uuid(network),
@@ -71,8 +71,8 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
 
 pub(crate) fn two_networks() -> Holding {
     let objects = [
-        network(1),
-        network(2),
+        network(1, 101),
+        network(2, 102),
         peer(PEER_A, NETWORK_A, 91),
         peer(PEER_B, NETWORK_B, 92),
         instance(INSTANCE),

@@ -2,22 +2,41 @@
 
 use std::time::Duration;
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use wire::digest::TableDigests;
 
 use crate::{
     backoff::Backoff,
-    converge::{Converger, Outcome},
+    converge::{Cause, Converger, Outcome},
     kernel::HostKernel,
     state::{Desired, StateFile},
 };
 
-/// How often the host is looked over when nothing has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How much more time passes between two audits than one takes: they cost a thousandth of a CPU.
+const AUDIT_SHARE: u32 = 1_000;
+
+/// Bounds of the time between two audits.
+const AUDIT_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+
+/// The same for looking at the programs of the ports, and for looking at devices after news.
+const PROBE_SHARE: u32 = 200;
+const LOOK_SHARE: u32 = 20;
+
+/// Bounds of the time between two looks at the programs of the ports.
+const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+
+/// How long news of devices are collected: one change brings several.
+const NEWS_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the driver may take before the server is told that it is at work.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What was achieved last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Achieved {
     /// The revision whose objects were applied.
     pub(crate) revision: u64,
@@ -26,38 +45,186 @@ pub(crate) struct Achieved {
     pub(crate) outcome: Outcome,
 }
 
-/// Works until told to stop; a pass that is under way is finished.
+/// Works until told to stop; what is under way is finished.
 pub(crate) async fn work<K: HostKernel>(
-    mut converger: Converger<K>,
-    mut file: StateFile,
+    converger: Converger<K>,
+    file: StateFile,
     mut wanted: watch::Receiver<Option<Desired>>,
     achieved: watch::Sender<Option<Achieved>>,
     stop: CancellationToken,
 ) {
-    let mut backoff = Backoff::default();
+    let mut host = converger.kernel();
+    let mut worker = Worker::new(converger, file, achieved);
+    let mut cause = Cause::Due;
     while !stop.is_cancelled() {
         let desired = wanted.borrow_and_update().clone();
-        let mut wait = LOOK_EVERY;
         // Without a known desired state nothing is touched.
-        if let Some(desired) = desired {
-            let unsaved = save(&mut file, &desired).await;
-            let mut outcome = converger.pass(&desired.holding).await;
-            if let Some(reason) = unsaved {
-                outcome.processed = false;
-                outcome.trouble.push(reason);
+        let next = match &desired {
+            Some(desired) => worker.pass(desired, cause).await,
+            None => {
+                worker.look = None;
+                Instant::now() + AUDIT_EVERY[1]
             }
-            match outcome.is_clean() {
-                true => backoff.reset(),
-                false => wait = backoff.next(),
+        };
+        cause = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Cause::Due,
+                changed = wanted.changed() => match changed {
+                    Ok(()) => {
+                        worker.told = None;
+                        break Cause::Due;
+                    }
+                    // Nobody is left to want anything.
+                    Err(_) => {
+                        worker.finish().await;
+                        return;
+                    }
+                },
+                () = worker.converger.driver() => break Cause::Driver,
+                () = host.news() => worker.hear(),
+                () = sleep_until(next.min(worker.look.unwrap_or(next))) => {
+                    break worker.cause_now();
+                }
             }
-            let (revision, digests) = (desired.revision, desired.holding.digests());
-            achieved.send_replace(Some(Achieved { revision, digests, outcome }));
+        };
+    }
+    worker.finish().await;
+}
+
+struct Worker<K> {
+    converger: Converger<K>,
+    file: StateFile,
+    achieved: watch::Sender<Option<Achieved>>,
+    /// What was told last; `None` when something else is wanted by now.
+    told: Option<Achieved>,
+    backoff: Backoff,
+    /// When to try again what failed.
+    retry: Option<Instant>,
+    audit: Instant,
+    probe: Instant,
+    /// When to look at devices, after news.
+    look: Option<Instant>,
+    /// When that was done last, and how long it took.
+    looked: (Instant, Duration),
+    /// Since when the driver is at work.
+    busy: Option<Instant>,
+}
+
+impl<K: HostKernel> Worker<K> {
+    fn new(
+        converger: Converger<K>,
+        file: StateFile,
+        achieved: watch::Sender<Option<Achieved>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            converger,
+            file,
+            achieved,
+            told: None,
+            backoff: Backoff::default(),
+            retry: None,
+            audit: now,
+            probe: now,
+            look: None,
+            looked: (now, Duration::ZERO),
+            busy: None,
         }
-        match stop.run_until_cancelled(timeout(wait, wanted.changed())).await {
-            // Changed, or it is time.
-            Some(Ok(Ok(())) | Err(_)) => {}
-            // Told to stop, or nobody is left to want anything.
-            None | Some(Ok(Err(_))) => return,
+    }
+
+    /// Does one pass, tells what became of it, and says when the next one is due.
+    async fn pass(&mut self, desired: &Desired, cause: Cause) -> Instant {
+        let begin = Instant::now();
+        let is_audit = begin >= self.audit;
+        let is_look = self.look.is_some_and(|look| begin >= look);
+        if is_audit {
+            self.converger.doubt();
+        } else if is_look {
+            self.converger.doubt_devices();
+        } else if begin >= self.probe {
+            self.converger.probe().await;
+            let [least, most] = PROBE_EVERY;
+            let now = Instant::now();
+            self.probe = now + ((now - begin) * PROBE_SHARE).clamp(least, most);
+        }
+        let unsaved = save(&mut self.file, desired).await;
+        let mut outcome = self.converger.pass(&desired.holding, cause).await;
+        let failed = unsaved.is_some() || !outcome.processed;
+        if let Some(reason) = unsaved {
+            outcome.processed = false;
+            outcome.trouble.push(reason);
+        }
+        let now = Instant::now();
+        if is_audit || is_look {
+            (self.look, self.looked) = (None, (now, now - begin));
+        }
+        if is_audit {
+            let [least, most] = AUDIT_EVERY;
+            self.audit = now + ((now - begin) * AUDIT_SHARE).clamp(least, most);
+        }
+        self.retry = match failed || self.converger.has_failed() {
+            false => {
+                self.backoff.reset();
+                None
+            }
+            // What the driver does in between is no reason to wait longer.
+            true if cause == Cause::Driver && self.retry.is_some() => self.retry,
+            true => Some(now + self.backoff.next()),
+        };
+        let soon = self.retry.map_or(self.audit, |retry| retry.min(self.audit)).min(self.probe);
+        self.busy = self.converger.is_busy().then(|| self.busy.unwrap_or(begin));
+        match self.busy.map(|since| since + PATIENCE) {
+            Some(patient) if now < patient => return soon.min(patient),
+            _ => self.tell(desired, outcome),
+        }
+        soon
+    }
+
+    /// Devices may have changed: they are looked at soon, but not all the time.
+    fn hear(&mut self) {
+        let (looked, took) = self.looked;
+        let soon = (Instant::now() + NEWS_PAUSE).max(looked + took * LOOK_SHARE);
+        self.look.get_or_insert(soon);
+    }
+
+    /// Lets the driver end what it is at.
+    async fn finish(&mut self) {
+        while self.converger.is_busy() {
+            self.converger.driver().await;
+        }
+    }
+
+    /// Whether it is time to try again what failed.
+    fn cause_now(&self) -> Cause {
+        match self.retry {
+            Some(retry) if retry > Instant::now() => Cause::Driver,
+            _ => Cause::Due,
+        }
+    }
+
+    /// Tells it, unless it was told.
+    fn tell(&mut self, desired: &Desired, outcome: Outcome) {
+        let (revision, digests) = (desired.revision, desired.holding.digests());
+        let achieved = Achieved { revision, digests, outcome };
+        if self.told.as_ref() == Some(&achieved) {
+            return;
+        }
+        log(self.achieved.borrow().as_ref(), &achieved);
+        self.told = Some(achieved.clone());
+        self.achieved.send_replace(Some(achieved));
+    }
+}
+
+/// Says what is not in effect and what troubles the host, unless it was said already.
+fn log(before: Option<&Achieved>, now: &Achieved) {
+    for (uuid, reason) in &now.outcome.failed {
+        if before.and_then(|before| before.outcome.failed.get(uuid)) != Some(reason) {
+            tracing::warn!(uuid = %uuid.simple(), reason, "not in effect");
+        }
+    }
+    for trouble in &now.outcome.trouble {
+        if before.is_none_or(|before| !before.outcome.trouble.contains(trouble)) {
+            tracing::warn!(trouble, "the host is in trouble; trying again");
         }
     }
 }

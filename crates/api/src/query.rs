@@ -1,12 +1,15 @@
 //! ZStack's query string: `q=<path><op><value>`, AND-ed, with `start`, `limit`, `count`,
-//! `replyWithCount`, `sort` and `fields`.
+//! `replyWithCount`, `sort` and `fields`; and netloom's `after=<uuid>`: only what comes after it in
+//! the order of uuids, which is the order of an answer without `sort`. `limit` and the last uuid of
+//! each page give pages that neither miss a resource nor show one twice while others are deleted.
 
 use control::{
     inventory,
     query::{Condition, Direction, Found, Operator, Path, Query, Scope, Sort, Tells},
 };
-use model::{Error, Kind, Result, shown::Face};
+use model::{Error, Id, Kind, Record, Result, shown::Face};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::condition;
 
@@ -50,6 +53,7 @@ fn read(query: &mut Query, key: &str, value: &str) -> Result<()> {
     match key {
         "q" => query.conditions.push(condition::parse(query.kind, value)?),
         "start" => query.start = number(key, value)?,
+        "after" => query.after = Some(uuid(key, value)?),
         "limit" => query.limit = number(key, value)?,
         "count" if truth(key, value)? => query.tells = Tells::Total,
         "replyWithCount" if truth(key, value)? && query.tells == Tells::Page => {
@@ -64,7 +68,9 @@ fn read(query: &mut Query, key: &str, value: &str) -> Result<()> {
         }
         other => {
             let error = Error::field(other, "is not known in a query");
-            return Err(error.hint("q, start, limit, count, replyWithCount, sort and fields are"));
+            return Err(
+                error.hint("q, start, after, limit, count, replyWithCount, sort and fields are")
+            );
         }
     }
     Ok(())
@@ -99,6 +105,14 @@ fn truth(key: &str, value: &str) -> Result<bool> {
     })
 }
 
+fn uuid(key: &str, value: &str) -> Result<Uuid> {
+    let id: Id<Record> = value.trim().parse().map_err(|rule: &str| {
+        let error = Error::field(key, format!("\"{value}\" {rule}"));
+        error.hint("write the uuid of the last resource of the page before")
+    })?;
+    Ok(id.uuid())
+}
+
 fn number(key: &str, value: &str) -> Result<usize> {
     value.trim().parse().map_err(|_| {
         let error = Error::field(key, format!("\"{value}\" is not a whole number from 0 on"));
@@ -109,7 +123,7 @@ fn number(key: &str, value: &str) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use control::inventory::Observed;
-    use model::{Record, status::Board};
+    use model::status::Board;
     use serde_json::json;
     use store::Store;
 
@@ -143,6 +157,7 @@ mod tests {
         for (text, field) in [
             ("limit=-1", "limit"),
             ("start=x", "start"),
+            ("after=x", "after"),
             ("count=maybe", "count"),
             ("sort=colour", "sort"),
             ("sort=usedIps", "sort"),

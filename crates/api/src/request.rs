@@ -74,7 +74,8 @@ pub(crate) fn parse(
             return Err(error.hint("32 hex digits each, with or without dashes; or leave it out"));
         }
     }
-    if def.method == Method::Delete {
+    let declares_mode = def.fields.iter().any(|field| field.name == "deleteMode");
+    if def.method == Method::Delete && !declares_mode {
         delete_mode(parsed.params.remove("deleteMode").as_ref())?;
     }
     Ok(parsed)
@@ -128,7 +129,8 @@ fn tags(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Both of ZStack's modes mean the same here: what is deleted along, and what refuses, is declared.
+/// Both of ZStack's modes mean the same for a message that does not declare them: what is deleted
+/// along, and what refuses, is declared.
 fn delete_mode(mode: Option<&Value>) -> Result<()> {
     match mode.map(Value::as_str) {
         None | Some(Some("Permissive" | "Enforcing")) => Ok(()),

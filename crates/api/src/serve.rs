@@ -4,10 +4,10 @@
 //! first byte is there, and given back once it has been quiet for [`LINGER`]. Every wait has an
 //! end ([`Limits`]), and so has the number of connections: a newcomer who finds all seats taken
 //! gets that of the connection that has waited longest, so strangers who open many cannot keep an
-//! operator out (`seats`).
+//! operator out (crate `seats`). Strangers cannot keep many seats at work: without a session all that
+//! they get to run are logins, which have a short queue.
 
 mod body;
-mod seats;
 
 use std::{
     convert::Infallible,
@@ -42,10 +42,10 @@ use tokio::{net::TcpStream, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use control::Gate;
+use seats::{Entrance, Full, Newcomer, Seat, Seats};
 
 use crate::{Error, router};
 use body::Timed;
-use seats::{Full, Seat, Seats};
 
 /// What connections may take.
 #[derive(Clone, Debug)]
@@ -87,8 +87,6 @@ impl Default for Limits {
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long after an answer the buffers are kept for the next request, at least; twice that at most.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long it rests when the system has no socket to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a newcomer is told when every connection is at work.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Content-Type: text/plain\r\nContent-Length: 43\r\nConnection: close\r\n\r\n\
@@ -98,7 +96,6 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
 struct Serving {
     app: TowerToHyperService<Router>,
     limits: Limits,
-    seats: Arc<Seats>,
     stop: CancellationToken,
 }
 
@@ -112,32 +109,26 @@ pub async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    listener.set_nonblocking(true)?;
     // Accepted sockets inherit it. The kernel also counts a client that reads nothing
     // (tcp(7), TCP_USER_TIMEOUT).
     let unread_ms = u32::try_from(limits.unread_wait.as_millis()).unwrap_or(u32::MAX);
     setsockopt(&listener, sockopt::TcpUserTimeout, &unread_ms).map_err(io::Error::from)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
     let seats = Seats::new(limits.connections_max, limits.connections_per_source_max);
+    let mut entrance = Entrance::new(listener, Arc::new(seats))?;
     let (app, stopped) = (TowerToHyperService::new(router(gate)), stop.clone());
-    let serving = Arc::new(Serving { app, limits, seats: Arc::new(seats), stop });
+    let serving = Arc::new(Serving { app, limits, stop });
     let mut connections = JoinSet::new();
-    let mut accepting = Accepting::default();
     loop {
-        // Accepting is cancel-safe, and a connection that has ended is only reaped.
+        // The entrance loses nobody, and a connection that has ended is only reaped.
         tokio::select! {
             () = stopped.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepting.judge(accepted, &serving.seats) {
-                Accepted::New(stream, peer) => admit(&mut connections, &serving, stream, peer),
-                Accepted::Nothing => {}
-                Accepted::Pause => {
-                    stopped.run_until_cancelled(time::sleep(ACCEPT_PAUSE)).await;
-                }
-            },
+            newcomer = poll_fn(|cx| entrance.poll_next(cx)) => {
+                admit(&mut connections, &serving, newcomer);
+            }
         }
     }
-    drop(listener);
+    drop(entrance);
     let drained = async { while connections.join_next().await.is_some() {} };
     // A connection that never finishes its request would keep the server alive for ever. Dropping
     // it loses nothing that was answered.
@@ -147,65 +138,17 @@ pub async fn serve(
     Ok(())
 }
 
-/// Gives a newcomer a seat, or tells it that there is none.
-fn admit(
-    connections: &mut JoinSet<()>,
-    serving: &Arc<Serving>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    match serving.seats.take(peer.ip()) {
+/// Serves a newcomer, or tells it that there is no seat.
+fn admit(connections: &mut JoinSet<()>, serving: &Arc<Serving>, newcomer: Newcomer) {
+    let Newcomer { stream, peer, seat } = newcomer;
+    match seat {
         Ok(seat) => {
             connections.spawn(attend(stream, peer, Arc::clone(serving), seat));
         }
-        Err(Full { .. }) => {
+        Err(Full) => {
             // The socket's buffer is empty, so this does not wait; if it fails, the client sees a
             // closed connection instead.
             let _ = stream.try_write(FULL);
-        }
-    }
-}
-
-/// Whether accepting works; a change of it is logged once.
-#[derive(Default)]
-struct Accepting {
-    failing: bool,
-}
-
-enum Accepted {
-    New(TcpStream, SocketAddr),
-    Nothing,
-    Pause,
-}
-
-impl Accepting {
-    fn judge(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>, seats: &Seats) -> Accepted {
-        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-        match accepted {
-            Ok((stream, peer)) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("connections are accepted again");
-                }
-                // A socket for both families shows IPv4, and so loopback, in IPv6 form.
-                Accepted::New(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()))
-            }
-            // That client is gone; the next one is not.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-                ) =>
-            {
-                Accepted::Nothing
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "no connection can be accepted; closing idle ones, \
-                        trying again until it works");
-                }
-                seats.free_one();
-                Accepted::Pause
-            }
         }
     }
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Write},
     net::TcpStream,
     time::{Duration, Instant},
@@ -214,6 +214,48 @@ fn sessions_are_needed_checked_and_closed() {
 }
 
 #[test]
+fn pages_after_a_uuid_show_each_living_one_once_while_others_are_deleted() {
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
+    let mut living = BTreeSet::new();
+    for n in 0..230 {
+        let made = made(&client, "CreateZone", json!({"name": format!("z{n}")}));
+        living.insert(made);
+    }
+    let page = |after: &str, more: &[(&str, &str)]| -> Value {
+        let mut pairs = vec![("limit".to_owned(), "50".to_owned())];
+        if !after.is_empty() {
+            pairs.push(("after".to_owned(), after.to_owned()));
+        }
+        pairs.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        client.query_pairs("/zones", &pairs).unwrap()
+    };
+    let (mut seen, mut last) = (Vec::new(), String::new());
+    loop {
+        let answer = page(&last, &[("q", "name~=z%"), ("replyWithCount", "true")]);
+        assert_eq!(answer["total"], living.len(), "all that meet the conditions");
+        let found = answer["inventories"].as_array().unwrap();
+        let Some(end) = found.last() else { break };
+        assert_eq!(answer["inventories"], page(&last, &[])["inventories"]);
+        seen.extend(found.iter().map(|zone| zone["uuid"].as_str().unwrap().to_owned()));
+        last = end["uuid"].as_str().unwrap().to_owned();
+        // The last one seen, which the next page comes after, and the first one of all.
+        for gone in [last.clone(), living.first().unwrap().clone()] {
+            client.call("DeleteZone", object(json!({"uuid": gone})), &[]).unwrap();
+            living.remove(&gone);
+        }
+    }
+    let once: BTreeSet<_> = seen.iter().cloned().collect();
+    assert_eq!(once.len(), seen.len(), "none is shown twice");
+    assert!(living.is_subset(&once), "none is missed");
+    for wrong in [("sort", "name"), ("start", "1")] {
+        let pairs = [("after".to_owned(), last.clone()), (wrong.0.into(), wrong.1.into())];
+        let refused = client.query_pairs("/zones", &pairs).unwrap_err().to_string();
+        assert!(refused.contains("neither start nor sort"), "{refused}");
+    }
+}
+
+#[test]
 fn queries_filter_sort_page_and_count() {
     let running = Running::start(Limits::default());
     let client = running.log_in();
@@ -248,6 +290,7 @@ fn queries_filter_sort_page_and_count() {
         ("q", "uuid=nonsense"),
         ("limit", ""),
         ("start", "1.5"),
+        ("after", "1"),
         ("replyWithCount", "1"),
     ];
     for bad in odd {

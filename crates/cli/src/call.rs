@@ -4,12 +4,16 @@ use std::io::{self, Write};
 
 use client::Error::UnknownMessage;
 use model::{Kind, MessageDef, declare::Access, resource::faces, shown::Face};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{Connection, Error, describe};
 
 /// Keys of a query that are not conditions.
-const QUERY_OPTIONS: [&str; 6] = ["limit", "start", "count", "replyWithCount", "sort", "fields"];
+const QUERY_OPTIONS: [&str; 7] =
+    ["limit", "start", "after", "count", "replyWithCount", "sort", "fields"];
+
+/// With any of these the answer is shown as the server gives it; without, page by page to the end.
+const PAGE_OPTIONS: [&str; 6] = ["limit", "start", "after", "count", "replyWithCount", "sort"];
 
 pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error> {
     let Some((name, arguments)) = words.split_first() else {
@@ -22,7 +26,11 @@ pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error
     let result = match queried(name) {
         Some((_, face)) => {
             let pairs: Vec<_> = arguments.iter().map(|word| query_pair(word)).collect();
-            connection.with(|client| Ok(client.query_pairs(face.path, &pairs)?))?
+            let is_page = pairs.iter().any(|(key, _)| PAGE_OPTIONS.contains(&key.as_str()));
+            connection.with(|client| match is_page {
+                true => Ok(client.query_pairs(face.path, &pairs)?),
+                false => Ok(json!({"inventories": client.query_all(face.path, &pairs)?})),
+            })?
         }
         None => {
             let def = client::message(name)?;
@@ -103,8 +111,6 @@ pub(crate) fn unknown(name: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

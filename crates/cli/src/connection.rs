@@ -16,11 +16,12 @@ use crate::Error;
 /// Which server, and as whom.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
-    /// The server's REST address. By default that of the last login.
-    #[arg(long, global = true, env = "NETLOOM_SERVER")]
+    /// Before a message or `login`: the server's REST address. By default that of the last login.
+    #[arg(long, env = "NETLOOM_SERVER")]
     pub server: Option<String>,
-    /// Log in as admin with the password in this file instead of using the last login.
-    #[arg(long, global = true, env = "NETLOOM_PASSWORD_FILE")]
+    /// Before a message: log in as admin with the password in this file instead of using the last
+    /// login.
+    #[arg(long, env = "NETLOOM_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
 }
 
@@ -73,8 +74,8 @@ impl Connection {
 }
 
 /// Opens a session and remembers it, readable by the user alone.
-pub(crate) fn log_in(connection: &Connection, account: &str, file: &Path) -> Result<(), Error> {
-    let server = connection.server.as_deref().unwrap_or(DEFAULT_SERVER);
+pub(crate) fn log_in(server: Option<&str>, account: &str, file: &Path) -> Result<(), Error> {
+    let server = server.unwrap_or(DEFAULT_SERVER);
     let mut client = Client::new(server);
     client.log_in(account, &password(file)?)?;
     let session = client.session().unwrap_or_default().to_owned();
@@ -156,7 +157,7 @@ mod tests {
         let seen = serving.join().unwrap();
         let expected = [
             "PUT /zstack/v1/accounts/login HTTP/1.1",
-            "GET /zstack/v1/zones? HTTP/1.1",
+            "GET /zstack/v1/zones?limit=1000 HTTP/1.1",
             "DELETE /zstack/v1/accounts/sessions/abc HTTP/1.1",
         ];
         assert_eq!(seen, expected);

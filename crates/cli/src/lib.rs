@@ -36,6 +36,9 @@ pub struct Login {
     /// A file with the password, such as `DIR/admin-password` of the server.
     #[arg(long)]
     password_file: PathBuf,
+    /// The server's REST address.
+    #[arg(long)]
+    server: Option<String>,
 }
 
 /// Why a verb failed.
@@ -66,7 +69,10 @@ pub enum Error {
 /// Whatever keeps it from its result.
 pub fn run(verb: Verb, connection: &Connection) -> Result<ExitCode, Error> {
     match verb {
-        Verb::Login(login) => connection::log_in(connection, &login.account, &login.password_file)?,
+        Verb::Login(Login { account, password_file, server }) => {
+            let server = server.as_ref().or(connection.server.as_ref());
+            connection::log_in(server.map(String::as_str), &account, &password_file)?;
+        }
         Verb::Messages { name: None } => print(&describe::list().trim_end())?,
         Verb::Messages { name: Some(name) } => print(&describe::one(&name)?.trim_end())?,
     }

@@ -22,6 +22,9 @@ const CALL_HOLD_SECONDS: u64 = 2;
 /// How long the server is asked to hold a later request for a job, in seconds.
 const HOLD_SECONDS: u64 = 30;
 
+/// Resources in one answer, when all are asked for.
+const PAGE: usize = 1000;
+
 /// Longest answer that is read, in bytes: a query without a limit of its own, over the largest cloud
 /// that one server is made for.
 const ANSWER_MAX_BYTES: u64 = 256 << 20;
@@ -209,10 +212,39 @@ impl Client {
     /// A condition that is not understood, or no answer.
     pub fn query(&self, path: &str, conditions: &[String]) -> Result<Vec<Value>, Error> {
         let pairs: Vec<_> = conditions.iter().map(|c| ("q".to_owned(), c.clone())).collect();
-        let mut answer = self.query_pairs(path, &pairs)?;
-        match answer["inventories"].take() {
-            Value::Array(found) => Ok(found),
-            _ => Ok(Vec::new()),
+        self.query_all(path, &pairs)
+    }
+
+    /// All that a query with these pairs finds, in the order of uuids, page by page: none that lives
+    /// meanwhile is missed, none is there twice. The pairs are conditions and `fields`.
+    ///
+    /// # Errors
+    /// A pair that is not understood, or no answer.
+    pub fn query_all(&self, path: &str, pairs: &[(String, String)]) -> Result<Vec<Value>, Error> {
+        let mut pairs = pairs.to_vec();
+        let fields = pairs.iter_mut().find(|(key, _)| key == "fields");
+        let lacks_uuid = fields.is_some_and(|(_, names)| {
+            let lacks = names.split(',').all(|name| name.trim() != "uuid");
+            if lacks {
+                names.push_str(",uuid");
+            }
+            lacks
+        });
+        pairs.push(("limit".to_owned(), PAGE.to_string()));
+        let (mut all, known) = (Vec::new(), pairs.len());
+        loop {
+            let mut answer = self.query_pairs(path, &pairs)?;
+            let Value::Array(mut page) = answer["inventories"].take() else { return Ok(all) };
+            let last = page.last().and_then(|last| last["uuid"].as_str()).map(str::to_owned);
+            let is_last = page.len() < PAGE;
+            if lacks_uuid {
+                let objects = page.iter_mut().filter_map(Value::as_object_mut);
+                objects.for_each(|object| drop(object.remove("uuid")));
+            }
+            all.append(&mut page);
+            let Some(last) = last.filter(|_| !is_last) else { return Ok(all) };
+            pairs.truncate(known);
+            pairs.push(("after".to_owned(), last));
         }
     }
 

@@ -3,16 +3,18 @@
 //! ```text
 //! addresses ──map──┐
 //! NICs ───filter─gather─┐
-//!                       ├─join─► placed ──┐               ┌─────────────────────► Port
-//! networks ──map────────┘        │        ├─join─► homed ─┼─group─► present ──┬─► Network
-//!                                │        │               └────────────────join─► Peer
-//! VTEPs ────────group────────────┼────────┘
-//!                                └─group─► sites of placed, without those of homed ─► missing VTEPs
-//! instances ────map────────────────────────────────────────────────────────────► Instance
+//! instances ──map─────gather─┐
+//!                            ├─join─► placed ──┐               ┌────────────────────► Port
+//! networks ──map─────────────┘     │           ├─join─► homed ─┼─group─► present ──┬─► Network
+//!                                  │           │               └────────────────join─► Peer
+//! VTEPs ────────group──────────────┼───────────┘
+//!                                  └─group─► sites of placed, without those of homed ─► missing VTEPs
+//! instances ────map───────────────────────────────────────────────────────────► Instance
 //! ```
 //! A network that needs no tunnel skips the join with VTEPs, and tells nobody of its NICs.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -21,39 +23,76 @@ use std::{
 use model::{
     Id, Kind, Record, Resource,
     resource::{
-        host::Host, l2_network::L2Network, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep,
+        host::Host, l2_network::L2Network, l3_network::L3Network, vm_instance::VmInstance,
+        vm_nic::VmNic, vtep::Vtep,
     },
 };
 use store::{Change, Read, Snapshot};
-use wire::object::Object;
+use wire::shared::Shared;
 
 use crate::{
     HostDelta, HostObjects, MissingVtep,
     objects::{self, Address, Net, Nic, Site},
-    operators::{Delta, Gather, Group, Join, map, settle},
-    output::Output,
+    operators::{Delta, Gather, Group, Join, count, map, settle},
+    output::by_host,
 };
+
+/// Rows that are taken in at once while a snapshot is loaded.
+const LOAD_ROWS: usize = 4096;
 
 type NetworkId = Id<L2Network>;
 /// A NIC whose host can carry its network, with the VTEP there if it needs one.
 type Homed = (Arc<Nic>, Net, Option<IpAddr>);
-/// A NIC that has a home, and a host of its network.
-type Pair = (NetworkId, (Arc<Nic>, IpAddr), Id<Host>);
 
-/// What every host must hold, kept up to date by change sets.
+/// A NIC that has a home, as the other hosts of its network see it.
+#[derive(Clone, Debug)]
+struct Member {
+    nic: Arc<Nic>,
+    vtep: IpAddr,
+    /// Made of these two: one object for all hosts, those that come later included.
+    peer: Shared,
+}
+
+impl Member {
+    fn new(nic: &Arc<Nic>, vtep: IpAddr) -> Self {
+        Self { nic: Arc::clone(nic), vtep, peer: nic.peer(vtep).into() }
+    }
+}
+
+impl Ord for Member {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.nic, self.vtep).cmp(&(&other.nic, other.vtep))
+    }
+}
+
+impl PartialOrd for Member {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Member {}
+
+/// What changes for every host by a change set.
 #[derive(Debug)]
 pub struct Compiler {
     vteps: Group<Site, (Id<Vtep>, IpAddr)>,
     nics: Gather<Id<VmNic>, Nic, Address>,
+    routed: Gather<Id<VmInstance>, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
     homed: Join<Site, (Arc<Nic>, Net), IpAddr>,
     present: Group<(Id<Host>, Net, Option<IpAddr>), ()>,
-    peers: Join<NetworkId, (Arc<Nic>, IpAddr), Id<Host>>,
+    peers: Join<NetworkId, Member, Id<Host>>,
     needed: Group<Site, ()>,
     served: Group<Site, ()>,
     missing: BTreeSet<MissingVtep>,
-    output: Output,
-    nothing: HostObjects,
+    objects: u64,
 }
 
 /// How many entries each operator has read and made so far.
@@ -61,7 +100,7 @@ pub struct Compiler {
 pub struct Work {
     /// Choosing a VTEP for each host and pool.
     pub vteps: u64,
-    /// Bringing NICs and their addresses together.
+    /// Bringing NICs, their addresses and their instances' default routes together.
     pub nics: u64,
     /// Bringing NICs and their networks together.
     pub placed: u64,
@@ -90,6 +129,7 @@ impl Compiler {
         Self {
             vteps: Group::new(),
             nics: Gather::new(),
+            routed: Gather::new(),
             placed: Join::new(),
             homed: Join::new(),
             present: Group::new(),
@@ -97,25 +137,37 @@ impl Compiler {
             needed: Group::new(),
             served: Group::new(),
             missing: BTreeSet::new(),
-            output: Output::default(),
-            nothing: HostObjects::new(),
+            objects: 0,
         }
     }
 
-    /// Starts anew from a snapshot; gives how that differs, per host, from what was known before.
-    /// Hosts without a difference are absent.
-    pub fn load(&mut self, snapshot: &Snapshot<Record>) -> BTreeMap<Id<Host>, HostDelta> {
-        let before = std::mem::take(self);
-        let kinds = [Kind::L2Network, Kind::Vtep, Kind::VmInstance, Kind::VmNic, Kind::UsedIp];
+    /// Starts anew from a snapshot; gives everything that each host must hold. Hosts that must hold
+    /// nothing are absent.
+    pub fn load(&mut self, snapshot: &Snapshot<Record>) -> BTreeMap<Id<Host>, HostObjects> {
+        *self = Self::new();
+        // NICs come last and a few at a time: what one step makes of them is large, as each is
+        // paired with all hosts of its network.
+        let kinds = [Kind::L2Network, Kind::Vtep, Kind::UsedIp, Kind::VmInstance, Kind::VmNic];
         let rows = kinds.into_iter().flat_map(|kind| snapshot.list(kind));
-        let new = |row: Arc<Record>| Change {
+        let mut changes = rows.map(|row| Change {
             kind: row.kind(),
             id: row.uuid(),
             before: None,
             after: Some(row),
-        };
-        self.apply(&rows.map(new).collect::<Vec<_>>());
-        before.output.difference(&self.output)
+        });
+        let mut hosts: BTreeMap<Id<Host>, HostObjects> = BTreeMap::new();
+        loop {
+            let step: Vec<_> = changes.by_ref().take(LOAD_ROWS).collect();
+            if step.is_empty() {
+                break;
+            }
+            for (host, delta) in self.apply(&step) {
+                debug_assert!(delta.removes.is_empty(), "rows that come add objects");
+                hosts.entry(host).or_default().extend(delta.upserts);
+            }
+        }
+        hosts.values_mut().for_each(|objects| objects.sort_unstable_by_key(|object| object.key()));
+        hosts
     }
 
     /// Takes in what one or more transactions have changed, in order; gives what that changes per
@@ -124,8 +176,10 @@ impl Compiler {
         let nics = rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.uuid, nic)));
         let nics = self.nics.step(nics, rows(changes, objects::address));
         let nics = map(&nics, |(nic, addresses)| {
-            Some((nic.network, Arc::new(nic.with(addresses.clone()))))
+            Some((nic.instance, Arc::new(nic.with(addresses.clone()))))
         });
+        let nics = self.routed.step(nics, rows(changes, objects::default_l3));
+        let nics = map(&nics, |(nic, l3s)| Some((nic.network, nic.routed(l3s.first().copied()))));
         let networks = rows(changes, |l2: &L2Network| Net::of(l2).map(|net| (l2.uuid, net)));
         let vteps = self.vteps.step(rows(changes, |vtep: &Vtep| Some(objects::vtep(vtep))));
         let vteps = map(&vteps, |(site, (_, ip))| Some((*site, *ip)));
@@ -147,20 +201,10 @@ impl Compiler {
         homed.extend(plain);
         let mut out = self.compile(&homed);
         out.extend(rows_unsettled(changes, |row: &VmInstance| {
-            Some((row.host_uuid?, Arc::new(objects::instance(row))))
+            Some((row.host_uuid?, objects::instance(row).into()))
         }));
-        self.output.step(out)
-    }
-
-    /// What `host` must hold now.
-    #[must_use]
-    pub fn host(&self, host: &Id<Host>) -> &HostObjects {
-        self.output.hosts.get(host).unwrap_or(&self.nothing)
-    }
-
-    /// Every host that must hold something, with what.
-    pub fn hosts(&self) -> impl Iterator<Item = (&Id<Host>, &HostObjects)> {
-        self.output.hosts.iter()
+        self.objects += count(&out);
+        by_host(out)
     }
 
     /// Every host that lacks a VTEP it needs.
@@ -174,31 +218,33 @@ impl Compiler {
     pub fn work(&self) -> Work {
         Work {
             vteps: self.vteps.work,
-            nics: self.nics.work,
+            nics: self.nics.work + self.routed.work,
             placed: self.placed.work,
             homed: self.homed.work,
             present: self.present.work,
             peers: self.peers.work,
             missing: self.needed.work + self.served.work,
-            objects: self.output.work,
+            objects: self.objects,
         }
     }
 
     /// Networks, ports and peers.
-    fn compile(&mut self, homed: &Delta<Homed>) -> Delta<(Id<Host>, Arc<Object>)> {
-        let ports = map(homed, |(nic, ..)| Some((nic.host, Arc::new(nic.port()))));
+    fn compile(&mut self, homed: &Delta<Homed>) -> Delta<(Id<Host>, Shared)> {
+        let ports = map(homed, |(nic, ..)| Some((nic.host, nic.port().into())));
         let at = map(homed, |(nic, net, vtep)| Some(((nic.host, net.clone(), *vtep), ())));
         let present = self.present.step(at);
         let networks =
-            map(&present, |((host, net, vtep), ())| Some((*host, Arc::new(net.network(*vtep)?))));
+            map(&present, |((host, net, vtep), ())| Some((*host, net.network(*vtep)?.into())));
 
-        let members = map(homed, |(nic, net, vtep)| Some((net.uuid, (Arc::clone(nic), (*vtep)?))));
+        let members = map(homed, |(nic, net, vtep)| Some((net.uuid, Member::new(nic, (*vtep)?))));
         // When only the VTEP of a host has changed, the host is taken out and put in again: the two
         // cancel out.
         let hosts = map(&present, |((host, net, vtep), ())| vtep.map(|_| (net.uuid, *host)));
         let hosts = settle(hosts);
         let peers = self.peers.step(settle(members), hosts);
-        let peers = share_peers(&peers);
+        let peers = map(&peers, |(_, member, host)| {
+            (member.nic.host != *host).then(|| (*host, member.peer.clone()))
+        });
         [networks, ports, peers].concat()
     }
 
@@ -223,23 +269,6 @@ impl Work {
         let Work { vteps, nics, placed, homed, present, peers, missing, objects } = self;
         vteps + nics + placed + homed + present + peers + missing + objects
     }
-}
-
-/// What NICs are to the other hosts of their networks: one object for all of them.
-fn share_peers(pairs: &Delta<Pair>) -> Delta<(Id<Host>, Arc<Object>)> {
-    // Pairs are sorted, so those of one NIC stand together.
-    let (mut of, mut peers) = (None, Vec::new());
-    for ((_, (nic, vtep), host), weight) in pairs {
-        if nic.host == *host {
-            continue;
-        }
-        let object = match &of {
-            Some((last, at, object)) if Arc::ptr_eq(last, nic) && *at == *vtep => object,
-            _ => &of.insert((Arc::clone(nic), *vtep, Arc::new(nic.peer(*vtep)))).2,
-        };
-        peers.push(((*host, Arc::clone(object)), *weight));
-    }
-    peers
 }
 
 /// The change of one table, as far as `of` wants it: a change of a field that it leaves out is

@@ -15,7 +15,10 @@ use model::{
     },
 };
 use store::Read;
-use wire::object::Object;
+use wire::{
+    object::{Object, ObjectKey},
+    shared::Shared,
+};
 
 use crate::{
     HostObjects, MissingVtep,
@@ -24,9 +27,9 @@ use crate::{
 
 /// What every host must hold; a host that must hold nothing is absent.
 pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> {
-    let mut hosts: BTreeMap<Id<Host>, HostObjects> = BTreeMap::new();
+    let mut hosts: BTreeMap<Id<Host>, BTreeMap<ObjectKey, Shared>> = BTreeMap::new();
     let mut hold = |host: Id<Host>, object: Object| {
-        hosts.entry(host).or_default().insert(object.key(), Arc::new(object));
+        hosts.entry(host).or_default().insert(object.key(), object.into());
     };
     let vteps = vteps(read);
     let placed = placed(read);
@@ -54,7 +57,7 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
             hold(host, objects::instance(instance));
         }
     }
-    hosts
+    hosts.into_iter().map(|(host, objects)| (host, objects.into_values().collect())).collect()
 }
 
 /// Every host that lacks a VTEP it needs.
@@ -66,7 +69,7 @@ pub fn missing_vteps(read: &impl Read<Record>) -> BTreeSet<MissingVtep> {
 }
 
 /// Every NIC that is bound, with its addresses and its network.
-fn placed(read: &impl Read<Record>) -> Vec<(Nic, Net)> {
+fn placed(read: &impl Read<Record>) -> Vec<(Arc<Nic>, Net)> {
     let mut addresses: BTreeMap<Id<VmNic>, Vec<Address>> = BTreeMap::new();
     for record in read.list(Kind::UsedIp) {
         if let Some((nic, address)) = UsedIp::of(&record).and_then(objects::address) {
@@ -80,7 +83,12 @@ fn placed(read: &impl Read<Record>) -> Vec<(Nic, Net)> {
     };
     let nics = read.list(Kind::VmNic);
     let nics = nics.filter_map(|record| VmNic::of(&record).and_then(Nic::of));
-    let nics = nics.map(|nic| nic.with(addresses.get(&nic.uuid).cloned().unwrap_or_default()));
+    let nics = nics.map(|nic| {
+        let instance = read.get(Kind::VmInstance, nic.instance.uuid());
+        let default = instance.as_deref().and_then(VmInstance::of).and_then(objects::default_l3);
+        let nic = nic.with(addresses.get(&nic.uuid).cloned().unwrap_or_default());
+        Arc::new(nic).routed(default.map(|(_, l3)| l3))
+    });
     nics.filter_map(|nic| network(&nic).map(|net| (nic, net))).collect()
 }
 

@@ -25,26 +25,23 @@ mod objects;
 mod operators;
 mod output;
 
-use std::sync::Arc;
-
-use imbl::OrdMap;
 use model::{
     Id,
     resource::{host::Host, l2_network::L2Network},
 };
-use wire::object::{Object, ObjectKey};
+use wire::{object::ObjectKey, shared::Shared};
 
 pub use compiler::{Compiler, Work};
 pub use full::{compile_all, missing_vteps};
 
-/// What one host must hold. A clone is free, and shares the objects.
-pub type HostObjects = OrdMap<ObjectKey, Arc<Object>>;
+/// What one host must hold, sorted by key: in the order in which to apply it.
+pub type HostObjects = Vec<Shared>;
 
 /// How what one host must hold has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostDelta {
     /// New objects and objects with another content, in the order in which to apply them.
-    pub upserts: Vec<Arc<Object>>,
+    pub upserts: Vec<Shared>,
     /// Objects that are gone, in the order in which to apply them: after the upserts.
     pub removes: Vec<ObjectKey>,
 }

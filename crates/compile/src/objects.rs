@@ -2,13 +2,14 @@
 //!
 //! Only fields that a host needs are taken, so a change of any other field has no effect here.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use model::{
     Id,
     resource::{
         host::Host,
         l2_network::{L2Network, Segment},
+        l3_network::L3Network,
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, VmInstance},
         vm_nic::VmNic,
@@ -22,8 +23,16 @@ use wire::object::{
 
 /// A host and a pool: where a VTEP is needed, or is.
 pub(crate) type Site = (Id<Host>, Id<L2Network>);
-/// An address of a NIC: itself, the length of its subnet's prefix, the gateway.
-pub(crate) type Address = (IpAddr, u8, IpAddr);
+
+/// An address of a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Address {
+    ip: IpAddr,
+    prefix_bits: u8,
+    /// None if its L3 network is not that of the instance's default route.
+    gateway: Option<IpAddr>,
+    l3: Id<L3Network>,
+}
 
 /// A NIC that is enabled, bound and plugged in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +40,8 @@ pub(crate) struct Nic {
     pub(crate) uuid: Id<VmNic>,
     pub(crate) host: Id<Host>,
     pub(crate) network: Id<L2Network>,
+    pub(crate) instance: Id<VmInstance>,
     number: u32,
-    instance: Id<VmInstance>,
     device_id: u32,
     mac: [u8; 6],
     /// Sorted.
@@ -80,10 +89,24 @@ impl Nic {
         Self { addresses, ..self.clone() }
     }
 
+    /// The same NIC in an instance whose default route goes by `default`; by any of its networks
+    /// if there is none.
+    pub(crate) fn routed(self: &Arc<Self>, default: Option<Id<L3Network>>) -> Arc<Self> {
+        let Some(default) = default else { return Arc::clone(self) };
+        if self.addresses.iter().all(|address| address.l3 == default) {
+            return Arc::clone(self);
+        }
+        let keep = |address: &Address| match address.l3 == default {
+            true => *address,
+            false => Address { gateway: None, ..*address },
+        };
+        Arc::new(self.with(self.addresses.iter().map(keep).collect()))
+    }
+
     /// What its own host holds for it.
     pub(crate) fn port(&self) -> Object {
         let address =
-            |&(ip, prefix_bits, gateway)| PortAddress { ip, prefix_bits, gateway: Some(gateway) };
+            |&Address { ip, prefix_bits, gateway, .. }| PortAddress { ip, prefix_bits, gateway };
         Object::Port(Port {
             uuid: self.uuid.uuid(),
             number: self.number,
@@ -102,7 +125,7 @@ impl Nic {
             uuid: self.uuid.uuid(),
             network: self.network.uuid(),
             mac: self.mac,
-            addresses: self.addresses.iter().map(|&(ip, ..)| ip).collect(),
+            addresses: self.addresses.iter().map(|address| address.ip).collect(),
             vtep,
         })
     }
@@ -147,7 +170,13 @@ impl Net {
 
 /// The NIC that has an address.
 pub(crate) fn address(used: &UsedIp) -> Option<(Id<VmNic>, Address)> {
-    Some((used.used_by.id()?, (used.ip, used.prefix_len, used.gateway)))
+    let (ip, prefix_bits, gateway) = (used.ip, used.prefix_len, Some(used.gateway));
+    Some((used.used_by.id()?, Address { ip, prefix_bits, gateway, l3: used.l3_network_uuid }))
+}
+
+/// The L3 network of an instance's default route.
+pub(crate) fn default_l3(instance: &VmInstance) -> Option<(Id<VmInstance>, Id<L3Network>)> {
+    Some((instance.uuid, instance.default_l3_network_uuid?))
 }
 
 /// Where it is, and what tells it from others there.

@@ -13,11 +13,15 @@ pub(crate) type Delta<T> = Vec<(T, i64)>;
 
 /// The same change without entries that come and go alike.
 pub(crate) fn settle<T: Ord>(delta: impl IntoIterator<Item = (T, i64)>) -> Delta<T> {
-    let mut sum: BTreeMap<T, i64> = BTreeMap::new();
-    for (entry, weight) in delta {
-        *sum.entry(entry).or_default() += weight;
-    }
-    sum.into_iter().filter(|(_, weight)| *weight != 0).collect()
+    let mut all: Delta<T> = delta.into_iter().collect();
+    all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    all.dedup_by(|(entry, weight), (kept, sum)| {
+        let same = entry == kept;
+        *sum += if same { *weight } else { 0 };
+        same
+    });
+    all.retain(|(_, weight)| *weight != 0);
+    all
 }
 
 /// *Map* and *filter*: needs no index, since it looks at one entry at a time.
@@ -164,7 +168,7 @@ impl<K: Ord, V: Ord + Clone> Index<K, V> {
     }
 }
 
-fn count<T>(delta: &Delta<T>) -> u64 {
+pub(crate) fn count<T>(delta: &Delta<T>) -> u64 {
     u64::try_from(delta.len()).unwrap_or(u64::MAX)
 }
 

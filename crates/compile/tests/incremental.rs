@@ -22,9 +22,13 @@ use netloom_compile::{Compiler, HostDelta, HostObjects, MissingVtep, compile_all
 use proptest::prelude::*;
 use store::{Event, Store, Watch};
 use uuid::Uuid;
-use wire::object::{Object, ObjectKey, Table};
+use wire::{
+    object::{Object, ObjectKey, Table},
+    shared::Shared,
+};
 
-type Hosts = BTreeMap<Id<Host>, HostObjects>;
+/// What every host holds.
+type Hosts = BTreeMap<Id<Host>, BTreeMap<ObjectKey, Shared>>;
 
 fn id<R>(kind: u8, n: u32) -> Id<R> {
     Id::new(Uuid::from_u128((u128::from(kind) << 64) | u128::from(n)))
@@ -138,7 +142,13 @@ fn record() -> impl Strategy<Value = Record> {
     });
     let vtep = (0..6u32, 0..4u32, 0..2u32, 0..8u32)
         .prop_map(|(n, host, pool, ip)| vtep(n, host, pool, ip));
-    let instance = (0..4u32, 0..4u32, "[ab]").prop_map(|(n, host, name)| instance(n, host, &name));
+    let instance =
+        (0..4u32, 0..4u32, "[ab]", prop::option::of(2..4u32)).prop_map(|(n, host, name, l3)| {
+            VmInstance {
+                default_l3_network_uuid: l3.map(|l3| id(9, l3)),
+                ..instance(n, host, &name)
+            }
+        });
     let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..6u32, 0..5i64).prop_map(
         |(n, net, host, twist, time)| {
             let mut nic = nic(n, net, host);
@@ -150,7 +160,10 @@ fn record() -> impl Strategy<Value = Record> {
             Record::new(nic, Meta { changed: Timestamp(time), ..Meta::default() })
         },
     );
-    let used = (0..8u32, 0..3u32, 0..9u32).prop_map(|(nic, which, last)| used(nic, which, last));
+    let used = (0..8u32, 0..3u32, 0..9u32, 2..4u32).prop_map(|(nic, which, last, l3)| UsedIp {
+        l3_network_uuid: id(9, l3),
+        ..used(nic, which, last)
+    });
     prop_oneof![
         2 => network.prop_map(record_of),
         3 => vtep.prop_map(record_of),
@@ -199,8 +212,12 @@ fn follow(hosts: &mut Hosts, deltas: BTreeMap<Id<Host>, HostDelta>) {
     }
 }
 
-fn all(compiler: &Compiler) -> Hosts {
-    compiler.hosts().map(|(host, objects)| (*host, objects.clone())).collect()
+fn hosts(objects: BTreeMap<Id<Host>, HostObjects>) -> Hosts {
+    let held = |objects: HostObjects| {
+        assert!(objects.is_sorted_by_key(|object| object.key()), "in the order of applying them");
+        objects.into_iter().map(|object| (object.key(), object)).collect()
+    };
+    objects.into_iter().map(|(host, objects)| (host, held(objects))).collect()
 }
 
 /// A store, its watch and a compiler that has the snapshot.
@@ -226,9 +243,7 @@ proptest! {
             commit(&store, step);
             let Some(Event::Commit(commit)) = watch.try_next() else { continue };
             follow(&mut copies, compiler.apply(&commit.changes));
-            let expected = compile_all(&commit.after);
-            prop_assert_eq!(&all(&compiler), &expected);
-            prop_assert_eq!(&copies, &expected);
+            prop_assert_eq!(&copies, &hosts(compile_all(&commit.after)));
             prop_assert_eq!(compiler.missing(), &missing_vteps(&commit.after));
         }
     }
@@ -240,11 +255,8 @@ proptest! {
     ) {
         let (store, mut watch, mut compiler) = start();
         before.into_iter().for_each(|step| commit(&store, step));
-        compiler.load(&store.snapshot());
-        let mut copies = all(&compiler);
         let old = store.snapshot();
-        let mut stale = Compiler::new();
-        stale.load(&old);
+        let mut copies = hosts(compiler.load(&old));
         after.into_iter().for_each(|step| commit(&store, step));
         let mut changes = Vec::new();
         while let Some(event) = watch.try_next() {
@@ -252,13 +264,11 @@ proptest! {
                 changes.extend(commit.changes.iter().cloned());
             }
         }
-        let expected = compile_all(&store.snapshot());
+        let expected = hosts(compile_all(&store.snapshot()));
         follow(&mut copies, compiler.apply(&changes));
         prop_assert_eq!(&copies, &expected);
-        // A watcher that has lagged loads a snapshot instead, and is told the same difference.
-        let mut others = all(&stale);
-        follow(&mut others, stale.load(&store.snapshot()));
-        prop_assert_eq!(&others, &expected);
+        // A watcher that has lagged loads a snapshot instead.
+        prop_assert_eq!(&hosts(compiler.load(&store.snapshot())), &expected);
     }
 }
 
@@ -326,26 +336,32 @@ fn a_host_without_a_vtep_holds_nothing_of_the_network_and_is_named() {
         record_of(nic(1, 0, Some(1))),
     ];
     commit(&store, Step::Put(records.to_vec()));
-    compiler.load(&store.snapshot());
+    let held = hosts(compiler.load(&store.snapshot()));
     let missing = MissingVtep { host: id(4, 1), pool: id(2, 0) };
     assert_eq!(compiler.missing().iter().collect::<Vec<_>>(), [&missing]);
-    assert!(compiler.host(&id(4, 1)).is_empty());
-    let tables: Vec<Table> = compiler.host(&id(4, 0)).keys().map(|key| key.table).collect();
+    assert!(!held.contains_key(&id(4, 1)));
+    let tables: Vec<Table> = held[&id(4, 0)].keys().map(|key| key.table).collect();
     assert_eq!(tables, [Table::Network, Table::Port], "and it is nobody's peer");
 }
 
 #[test]
 fn a_nic_is_one_object_for_all_the_hosts_that_have_it_as_a_peer() {
     let (store, mut watch, mut compiler) = start();
-    lay_out(&store, 5, 1, (5, 5));
-    while let Some(event) = watch.try_next() {
-        if let Event::Commit(commit) = event {
-            compiler.apply(&commit.changes);
+    lay_out(&store, 6, 1, (5, 5));
+    let mut held = Hosts::new();
+    let mut take_in = |held: &mut Hosts| {
+        while let Some(event) = watch.try_next() {
+            if let Event::Commit(commit) = event {
+                follow(held, compiler.apply(&commit.changes));
+            }
         }
-    }
+    };
+    take_in(&mut held);
+    commit(&store, Step::Put(nic_rows(99, 0, Some(5)).to_vec()));
+    take_in(&mut held);
     let key = ObjectKey { table: Table::Peer, uuid: id::<VmNic>(6, 0).uuid() };
-    let held = |host| std::sync::Arc::as_ptr(&compiler.host(&id(4, host))[&key]);
-    assert!((2..5).all(|host| held(host) == held(1)));
+    let peer = |host| &*held[&id(4, host)][&key];
+    assert!((2..6).all(|host| std::ptr::eq(peer(host), peer(1))), "host 5 came later");
 }
 
 #[test]
@@ -354,13 +370,45 @@ fn addresses_are_sorted_and_carry_their_subnet() {
     let mut records = nic_rows(0, 0, Some(0)).to_vec();
     records.extend([record_of(network(0, 0, 7)), record_of(vtep(0, 0, 0, 1))]);
     commit(&store, Step::Put(records));
-    compiler.load(&store.snapshot());
+    let held = hosts(compiler.load(&store.snapshot()));
     let key = ObjectKey { table: Table::Port, uuid: id::<VmNic>(6, 0).uuid() };
-    let object = compiler.host(&id(4, 0)).get(&key).map(|object| &**object);
+    let object = held[&id(4, 0)].get(&key).map(|object| &**object);
     let Some(Object::Port(port)) = object else { panic!("no port") };
     let ips: Vec<IpAddr> = port.addresses.iter().map(|address| address.ip).collect();
     assert_eq!(ips, [ip(10), ip(20)]);
     assert!(port.addresses.iter().all(|a| a.prefix_bits == 24 && a.gateway == Some(ip(1))));
+}
+
+#[test]
+fn the_default_route_goes_by_the_instances_default_network_alone() {
+    let (store, mut watch, mut compiler) = start();
+    let other = UsedIp { l3_network_uuid: id(9, 9), ..used(0, 1, 10) };
+    let records = [
+        record_of(on(0, Segment::NoVlan)),
+        record_of(nic(0, 0, Some(0))),
+        record_of(used(0, 0, 20)),
+        record_of(other),
+    ];
+    let gateways = |held: &Hosts| {
+        let key = ObjectKey { table: Table::Port, uuid: id::<VmNic>(6, 0).uuid() };
+        let object = held[&id(4, 0)].get(&key).map(|object| &**object);
+        let Some(Object::Port(port)) = object else { panic!("no port") };
+        let of = port.addresses.iter().map(|address| (address.ip, address.gateway));
+        of.collect::<Vec<_>>()
+    };
+    commit(&store, Step::Put(records.to_vec()));
+    let mut held = hosts(compiler.load(&store.snapshot()));
+    assert_eq!(gateways(&held), [(ip(10), Some(ip(1))), (ip(20), Some(ip(1)))], "no default");
+    while watch.try_next().is_some() {}
+    for (default, expected) in [(9, [Some(ip(1)), None]), (2, [None, Some(ip(1))])] {
+        let default_l3_network_uuid = Some(id(9, default));
+        let vm = VmInstance { default_l3_network_uuid, ..instance(0, 0, "vm") };
+        commit(&store, Step::Put(vec![record_of(vm)]));
+        let Some(Event::Commit(commit)) = watch.try_next() else { panic!("a commit") };
+        follow(&mut held, compiler.apply(&commit.changes));
+        let found: Vec<_> = gateways(&held).into_iter().map(|(_, gateway)| gateway).collect();
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]
@@ -370,10 +418,10 @@ fn a_network_without_tunnels_needs_no_vtep_and_tells_nobody_of_its_nics() {
     let records =
         vec![record_of(vlan), record_of(nic(0, 0, Some(0))), record_of(nic(1, 0, Some(1)))];
     commit(&store, Step::Put(records));
-    compiler.load(&store.snapshot());
+    let all = hosts(compiler.load(&store.snapshot()));
     assert!(compiler.missing().is_empty());
     for host in [0, 1] {
-        let held: Vec<_> = compiler.host(&id(4, host)).values().collect();
+        let held: Vec<_> = all[&id(4, host)].values().collect();
         let [Object::Network(network), Object::Port(_)] = [&**held[0], &**held[1]] else {
             panic!("{held:?}")
         };

@@ -52,6 +52,14 @@ impl Netns {
         format!("{}-{}", self.prefix, instance.simple())
     }
 
+    /// Removes what a crash left of namespaces that were being made. Blocks shortly.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn sweep(&self) -> Result<(), Error> {
+        Ok(Namespace::sweep(|name| self.instance_of(name).is_some())?)
+    }
+
     async fn host(&self) -> Result<Netlink, Error> {
         Ok(match &self.host {
             Some(namespace) => namespace.netlink().await?,

@@ -13,7 +13,7 @@ pub struct InstanceSpec {
     pub uuid: Uuid,
     /// For people; may change and is nowhere unique.
     pub name: String,
-    /// The NICs; the first with a gateway carries the default route.
+    /// The NICs; of those with a gateway the first carries the default route.
     pub nics: Vec<NicSpec>,
 }
 

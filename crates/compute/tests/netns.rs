@@ -480,3 +480,28 @@ async fn a_crash_at_any_request_is_made_good_by_the_next_prepare() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_file_that_a_crash_left_goes_and_namespaces_stay() {
+    if !root_or_skip() {
+        return;
+    }
+    let host = Host::new().await;
+    let [there, left] = [1, 2].map(|number| {
+        let uuid = Uuid::from_u128(number);
+        InstanceSpec { uuid, name: "vm".to_owned(), nics: Vec::new() }
+    });
+    host.prepare(&there).await;
+    let path = |name: String| Path::new("/run/netns").join(name);
+    let leftover = path(host.driver.namespace_name(left.uuid));
+    let foreign = path(format!("{}-other", host.prefix));
+    fs::write(&leftover, "").unwrap();
+    fs::write(&foreign, "").unwrap();
+    host.driver.sweep().unwrap();
+    assert!(!leftover.exists());
+    assert!(foreign.exists(), "no name of an instance");
+    fs::remove_file(foreign).unwrap();
+    assert_eq!(host.driver.list().await.unwrap().len(), 1);
+    host.driver.remove(there.uuid).await.unwrap();
+    host.check_empty().await;
+}

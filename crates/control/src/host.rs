@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use model::{
-    Error, Id, Meta, Record, Resource, Result, Timestamp,
+    Code, Error, Id, Meta, Record, Resource, Result, Timestamp,
     resource::{
         host::{AddKVMHost, CreateHostEnrolment, DeleteHost, Host, HostCredential, UpdateHost},
         l2_attachment::L2NetworkClusterRef,
-        zone::EnableState,
+        vm_instance::VmInstance,
+        zone::{DeleteMode, EnableState},
     },
 };
 use serde_json::{Value, json};
@@ -64,8 +65,27 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateHost) -> Result<Reply> {
 }
 
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteHost) -> Result<Reply> {
+    if message.delete_mode == Some(DeleteMode::Enforcing) {
+        bury(txn, message.uuid)?;
+    }
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
+}
+
+/// Destroys what runs on a host that is dead, on the caller's word. Nobody is asked to let go of the
+/// addresses there, so it must not be wrong.
+fn bury(txn: &mut Txn<'_>, host: Id<Host>) -> Result<()> {
+    if txn.status(host).connected {
+        let text = format!("host {host} is not dead: its agent is connected");
+        let hint = "power the host off first, or destroy its instances and delete it without \
+                    deleteMode=Enforcing";
+        return Err(Error::new(Code::InUse, text).on_field("deleteMode").hint(hint));
+    }
+    txn.fence(host);
+    for instance in txn.child_ids(VmInstance::HOST, host) {
+        txn.delete(instance)?;
+    }
+    Ok(())
 }
 
 /// Makes a token and shows it, once: only its hash is kept. An older open token stops working.

@@ -15,7 +15,8 @@ use std::{
 
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
-    resource::{account::Account, host::Host, job::Job},
+    declare::Method,
+    resource::{account::Account, host::Host, job::Job, messages},
     status::{Board, Obstacle, Unsettled},
 };
 use serde_json::{Value, json};
@@ -39,6 +40,9 @@ pub const KEEP_MAX: usize = 500_000;
 pub const REFUSALS_MAX: usize = 10_000;
 /// How long a job waits for hosts when the caller names no time, in seconds (ZStack's default).
 pub const TIMEOUT_SECONDS: i64 = 1800;
+/// How long a deletion waits, in seconds, while none of the hosts that it waits for is connected:
+/// as long as an agent takes to restart.
+pub const LOST_SECONDS: i64 = 60;
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -303,16 +307,27 @@ impl Jobs {
         // A host that was deleted is not waited for.
         let exists = |host: &&Id<Host>| snapshot.get(Kind::Host, host.uuid()).is_some();
         let hosts = job.hosts.iter().filter(exists);
-        let waiting: Vec<String> =
-            hosts.filter_map(|host| waits_for(*host, job, since, &board)).collect();
+        let (waited, waiting): (Vec<Id<Host>>, Vec<_>) =
+            hosts.filter_map(|host| Some((*host, waits_for(*host, job, since, &board)?))).unzip();
         if waiting.is_empty() {
             return Look::Acknowledged(JobState::Done(answer(job, &snapshot, &board)));
         }
-        if self.now() <= job.deadline {
-            return Look::Waiting(job.deadline, waiting);
+        let is_lost = waited.iter().all(|host| !board.status(*host).connected);
+        let deadline = match is_lost && is_deletion(job) {
+            true => job.deadline.min(job.create_date.plus_seconds(LOST_SECONDS)),
+            false => job.deadline,
+        };
+        if self.now() <= deadline {
+            return Look::Waiting(deadline, waiting);
         }
         let text = format!("{} is durable, but not in effect: {}", job.message, waiting.join("; "));
-        let hint = "it takes effect when the host is back; nothing needs to be repeated";
+        let hint = match is_lost {
+            true => {
+                "it takes effect when the host is back; if the host is dead for good, DeleteHost \
+                 with deleteMode=Enforcing ends what was on it and frees its addresses"
+            }
+            false => "it takes effect when the host is back; nothing needs to be repeated",
+        };
         Look::Over(JobState::Failed(Error::new(Code::Timeout, text).hint(hint)))
     }
 
@@ -430,13 +445,20 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a job takes something away.
+fn is_deletion(job: &Job) -> bool {
+    messages().any(|def| def.name == job.message && def.method == Method::Delete)
+}
+
 /// Why a job still waits for a host, if it does.
 fn waits_for(host: Id<Host>, job: &Job, since: Since, board: &Board) -> Option<String> {
     let status = board.status(host);
-    let how = match (&status.refused, status.connected) {
-        (Some(reason), _) => format!("has not acknowledged: {reason}"),
-        (None, true) => "has not acknowledged yet".to_owned(),
-        (None, false) => "is disconnected".to_owned(),
+    let how = match (status.refused.as_deref(), status.connected, status.trouble(host)) {
+        (Some(reason), ..) | (None, true, Some(reason)) => {
+            format!("has not acknowledged: {reason}")
+        }
+        (None, true, None) => "has not acknowledged yet".to_owned(),
+        (None, false, _) => "is disconnected".to_owned(),
     };
     let revision = match since {
         Since::EarlierRun if !status.confirmed => return Some(format!("host {host} {how}")),

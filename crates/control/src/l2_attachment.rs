@@ -1,5 +1,7 @@
 //! Which clusters have which L2 networks.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use model::{
     Code, Error, Id, Result,
@@ -70,14 +72,11 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> 
         return Err(Error::new(Code::OperationFailed, text).hint(hint));
     }
     let hosts = txn.children(Host::CLUSTER, cluster);
-    for host in &hosts {
-        for nic in txn.children(VmNic::HOST, host.uuid) {
-            if txn.get(nic.l2_network_uuid)?.attached() == l2 {
-                let text = format!("NIC {} on host {} uses {l2}", nic.uuid, host.uuid);
-                let hint = "destroy the cluster's instances on its networks first";
-                return Err(Error::new(Code::InUse, text).hint(hint));
-            }
-        }
+    if let Some(nic) = user(txn, l2, &hosts) {
+        let host = nic.host_uuid.map(|host| format!(" on host {host}")).unwrap_or_default();
+        let text = format!("NIC {}{host} uses {l2}", nic.uuid);
+        let hint = "destroy the cluster's instances on its networks first";
+        return Err(Error::new(Code::InUse, text).hint(hint));
     }
     for host in &hosts {
         if let Some(vtep) = vtep::of_host(txn, host.uuid, l2) {
@@ -86,6 +85,27 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> 
     }
     txn.delete(id)?;
     Ok(Reply::shows(l2))
+}
+
+/// A NIC on one of these hosts that uses what is attached: a network or, of a pool, one of its
+/// networks. Looks at the NICs of the hosts or at those of the networks, whichever are fewer: a
+/// pool that nobody uses any more is detached from a full cluster without a look at any.
+fn user(txn: &Txn<'_>, attached: Id<L2Network>, hosts: &[Host]) -> Option<VmNic> {
+    let hosts: BTreeSet<Id<Host>> = hosts.iter().map(|host| host.uuid).collect();
+    let mut networks: BTreeSet<Id<L2Network>> =
+        txn.child_ids(L2Network::POOL, attached).into_iter().collect();
+    networks.insert(attached);
+    let on_hosts: u64 = hosts.iter().map(|host| txn.count(VmNic::HOST, *host)).sum();
+    let in_networks: u64 = networks.iter().map(|l2| txn.count(VmNic::L2_NETWORK, *l2)).sum();
+    let is_user = |nic: &VmNic| {
+        nic.host_uuid.is_some_and(|host| hosts.contains(&host))
+            && networks.contains(&nic.l2_network_uuid)
+    };
+    let find = |nics: Vec<Id<VmNic>>| nics.into_iter().filter_map(|id| txn.find(id)).find(is_user);
+    match in_networks < on_hosts {
+        true => networks.iter().find_map(|l2| find(txn.child_ids(VmNic::L2_NETWORK, *l2))),
+        false => hosts.iter().find_map(|host| find(txn.child_ids(VmNic::HOST, *host))),
+    }
 }
 
 /// An attachment exists once per L2 network and cluster: its id says so.

@@ -35,6 +35,7 @@ pub struct Txn<'a> {
     used_tags: RefCell<BTreeSet<usize>>,
     hosts: BTreeSet<Id<Host>>,
     objects: BTreeSet<Uuid>,
+    waits_for_lost_hosts: bool,
 }
 
 impl<'a> Txn<'a> {
@@ -47,13 +48,34 @@ impl<'a> Txn<'a> {
     ) -> Self {
         let (drawn, used_tags) = (Cell::new(0), RefCell::default());
         let (hosts, objects) = (BTreeSet::new(), BTreeSet::new());
-        Self { tx, surroundings, caller, call, at, drawn, used_tags, hosts, objects }
+        let waits_for_lost_hosts = true;
+        Self {
+            tx,
+            surroundings,
+            caller,
+            call,
+            at,
+            drawn,
+            used_tags,
+            hosts,
+            objects,
+            waits_for_lost_hosts,
+        }
     }
 
     /// Adds what it did to what its command did.
-    pub(crate) fn end(self, done: &mut Done) {
+    pub(crate) fn end(mut self, done: &mut Done) {
+        if !self.waits_for_lost_hosts {
+            let board = &self.surroundings.board;
+            self.hosts.retain(|host| board.status(*host).connected);
+        }
         done.hosts.extend(self.hosts);
         done.objects.extend(self.objects);
+    }
+
+    /// Success does not wait for hosts that are not connected: they act when they are back.
+    pub(crate) fn waits_for_no_lost_host(&mut self) {
+        self.waits_for_lost_hosts = false;
     }
 
     /// Now.

@@ -12,6 +12,7 @@ use model::{
             VmInstance,
         },
         vm_nic::VmNic,
+        zone::DeleteMode,
     },
 };
 
@@ -75,6 +76,9 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Rep
 /// The instance and its NICs are deleted at once; releases keep the addresses until the hosts have
 /// confirmed that.
 pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<Reply> {
+    if message.delete_mode == Some(DeleteMode::Enforcing) {
+        txn.waits_for_no_lost_host();
+    }
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }

@@ -1,9 +1,9 @@
 //! Reading side: counters and connections, as plain values.
 
 use crate::error::Error;
-use crate::pinned::{Maps, failed};
+use crate::pinned::Maps;
 use nix::time::{ClockId, clock_gettime};
-use packet::{CtKey, CtState, CtWord, Direction, DropReason, Plain, Traffic, tick};
+use packet::{CtKey, CtState, CtWord, Direction, DropReason, Traffic, tick};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,16 +39,14 @@ pub struct Connection {
 pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
     let mut counters = Counters::default();
     for info in DropReason::ALL {
-        let per_cpu = maps.drops.get(&info.reason.number(), 0).map_err(failed("drops", "read"))?;
-        let sum: u64 = per_cpu.iter().sum();
+        let sum: u64 = maps.drops.get(info.reason.number())?.iter().sum();
         if sum > 0 {
             counters.drops.insert(info.name, sum);
         }
     }
     for port in maps.ports.read()?.values() {
-        let per_cpu = maps.traffic.get(&port.place(), 0).map_err(failed("traffic", "read"))?;
         let mut sum = Traffic::default();
-        for one in per_cpu.iter().map(Traffic::from_bytes) {
+        for one in maps.traffic.get(port.place())? {
             sum.from_port_packets += one.from_port_packets;
             sum.from_port_bytes += one.from_port_bytes;
             sum.to_port_packets += one.to_port_packets;
@@ -57,8 +55,7 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
         }
         counters.traffic.insert(port.number, sum);
     }
-    let lost = maps.events_lost.get(&0, 0).map_err(failed("events_lost", "read"))?;
-    counters.events_lost = lost.iter().sum();
+    counters.events_lost = maps.events_lost.get(0)?.iter().sum();
     Ok(counters)
 }
 

@@ -1,9 +1,7 @@
 //! Reading side: the frames that were dropped, one by one, while somebody asks.
 
 use crate::error::Error;
-use crate::pinned::{Slots, failed};
-use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
+use crate::pinned::Maps;
 use packet::{DropEvent, DropReason, Entry, Plain};
 
 /// A dropped frame.
@@ -25,43 +23,37 @@ pub struct DroppedFrame {
     pub header: Vec<u8>,
 }
 
-/// The ring buffer, and the word by which the programs know that it is read.
+/// Whether the programs have been told that the ring buffer is read.
 pub(crate) struct Events {
-    ring: RingBuf<MapData>,
-    wanted: Slots<u32>,
     is_wanted: bool,
 }
 
 impl Events {
-    /// Opens both. A reader that was killed may have left its word; it is taken back.
-    pub(crate) fn take(object: &mut Ebpf) -> Result<Events, Error> {
-        let map = object.take_map("events").ok_or(Error::Incomplete("events"))?;
-        let ring = RingBuf::try_from(map).map_err(failed("events", "open"))?;
-        let mut wanted = Slots::take(object, "events_wanted")?;
-        wanted.set(0, &0)?;
-        Ok(Events { ring, wanted, is_wanted: false })
+    /// A reader that was killed may have left its word; it is taken back.
+    pub(crate) fn open(maps: &mut Maps) -> Result<Events, Error> {
+        maps.events_wanted.set(0, &0)?;
+        Ok(Events { is_wanted: false })
     }
 
     /// Takes what waits, and asks for more.
-    pub(crate) fn read(&mut self) -> Result<Vec<DroppedFrame>, Error> {
+    pub(crate) fn read(&mut self, maps: &mut Maps) -> Result<Vec<DroppedFrame>, Error> {
         if !self.is_wanted {
-            self.wanted.set(0, &1)?;
+            maps.events_wanted.set(0, &1)?;
             self.is_wanted = true;
         }
         let mut frames = Vec::new();
-        while let Some(record) = self.ring.next() {
+        while let Some(record) = maps.events.0.next() {
             let Ok(bytes) = <<DropEvent as Plain>::Bytes>::try_from(&*record) else { continue };
             frames.push(dropped_frame(&DropEvent::from_bytes(&bytes)));
         }
         Ok(frames)
     }
-}
 
-impl Drop for Events {
-    fn drop(&mut self) {
-        // Left standing it costs time and nothing else, until the next data plane opens.
+    /// Asks for no more. Left standing, the word costs time and nothing else, until the next data
+    /// plane opens.
+    pub(crate) fn end(&self, maps: &mut Maps) {
         if self.is_wanted
-            && let Err(error) = self.wanted.set(0, &0)
+            && let Err(error) = maps.events_wanted.set(0, &0)
         {
             tracing::debug!(%error, "drop events stay on");
         }

@@ -28,5 +28,5 @@ pub use harness::{Outcome, TestHarness};
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;
-pub use tables::{Change, Changes, Tables};
+pub use tables::{Change, Changes, Edits, Tables};
 pub use view::View;

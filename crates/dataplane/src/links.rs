@@ -1,17 +1,22 @@
 //! Attached programs as pinned TCX links: made once, replaced in place, never detached in between.
 //!
 //! A link outlives the process by its pin. When its interface goes away the kernel leaves the
-//! link behind, defunct, with interface index 0; the index may then be given to another
-//! interface. So a pin's name is never believed, only what the kernel says about the link.
+//! link behind, defunct; the index may then be given to another interface. So a pin's name is never
+//! believed, only the chain of programs that the kernel has for the interface: ours must be the
+//! first there, as any program before it could let frames pass.
 
 use crate::bpffs::{entries, remove_pin};
 use crate::error::{Error, chain};
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, TcAttachType};
-use std::fs;
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often, and how long each time, the removal of a link is waited for: a second in all.
+const REMOVAL_TRIES: u32 = 200;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A place where a program is attached; also the name of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +65,13 @@ pub(crate) struct Pin {
     pub(crate) path: PathBuf,
 }
 
+impl Pin {
+    /// What could not be done with the link.
+    pub(crate) fn failed(&self, action: &'static str, cause: String) -> Error {
+        Error::Attach { ifindex: self.ifindex, hook: self.hook.name(), action, cause }
+    }
+}
+
 /// All pins in the directory; other names are none of ours.
 pub(crate) fn pins(links: &Path) -> Result<Vec<Pin>, Error> {
     let parse = |path: PathBuf| {
@@ -71,93 +83,110 @@ pub(crate) fn pins(links: &Path) -> Result<Vec<Pin>, Error> {
     Ok(entries(links)?.into_iter().filter_map(parse).collect())
 }
 
-/// What the kernel says about a pinned link.
+/// A pinned link, and what the kernel says about it.
 pub(crate) struct Found {
-    link: PinnedLink,
+    link: FdLink,
     /// Id of the program that it runs.
-    pub(crate) program: u32,
-    /// Interface that it is on; 0 if that is gone.
-    pub(crate) ifindex: u32,
+    program: u32,
+    /// Whether its program is the first on the interface: nothing else sees a frame before.
+    pub(crate) is_first: bool,
 }
 
 /// Looks at a pinned link; `None` if there is none.
-pub(crate) fn inspect(pin: &Path) -> Result<Option<Found>, String> {
-    let link = match PinnedLink::from_pin(pin) {
-        Ok(link) => link,
+pub(crate) fn inspect(pin: &Pin) -> Result<Option<Found>, Error> {
+    let failed = |cause| pin.failed("inspect", cause);
+    let link = match PinnedLink::from_pin(&pin.path) {
+        Ok(link) => FdLink::from(link),
         Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
-        Err(error) => return Err(chain(&error)),
+        Err(error) => return Err(failed(chain(&error))),
     };
-    let link = FdLink::from(link);
-    let info = link.info().map_err(|error| chain(&error))?;
-    let ifindex = interface_of(info.id()).map_err(|error| error.to_string())?;
-    let program = info.program_id();
-    // The pin stays; `FdLink::from` only took the descriptor out of it.
-    let link = PinnedLink::from_pin(pin).map_err(|error| chain(&error))?;
-    Ok(Some(Found { link, program, ifindex }))
+    let program = link.info().map_err(|error| failed(chain(&error)))?.program_id();
+    let first = first_program(pin.ifindex, pin.hook)?;
+    Ok(Some(Found { link, program, is_first: first == Some(program) }))
 }
 
-/// The interface index of a link of which this process has a descriptor, 0 if it is defunct.
-///
-/// The loader does not expose it, but the kernel prints it for every descriptor of a TCX link
-/// (`tcx_link_fdinfo`), so no system call of our own is needed.
-fn interface_of(link_id: u32) -> io::Result<u32> {
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // Another thread may close a descriptor while we look.
-        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse::<u32>().ok()
-        };
-        if field("link_id:") == Some(link_id)
-            && let Some(ifindex) = field("ifindex:")
-        {
-            return Ok(ifindex);
-        }
+/// Id of the program that sees the frames of an interface first. A link whose interface is gone is
+/// in no chain, also when another interface has the index by now: a link of ours is made there
+/// only after the pin of this one is removed.
+fn first_program(ifindex: u32, hook: Hook) -> Result<Option<u32>, Error> {
+    let name = match interface_name(ifindex) {
+        Ok(name) => name,
+        Err(Error::NoInterface { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match SchedClassifier::query_tcx(&name, hook.side()) {
+        Ok((_, programs)) => Ok(programs.first().map(|program| program.id())),
+        // The interface may go at any time.
+        Err(_) if interface_name(ifindex).is_err() => Ok(None),
+        Err(error) => Err(Error::Attach {
+            ifindex,
+            hook: hook.name(),
+            action: "look at the programs of",
+            cause: chain(&error),
+        }),
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "the kernel does not describe the link"))
 }
 
-/// Attaches the program unless a link does already; replaces the link's program if it differs.
+/// Makes the program the first one at the hook of the interface, unless a link does already;
+/// replaces the link's program if it differs.
 pub(crate) fn attach(
     program: &mut SchedClassifier,
     hook: Hook,
     links: &Path,
     ifindex: u32,
 ) -> Result<(), Error> {
-    let pin = hook.pin(links, ifindex);
-    let failed = |action, cause| Error::Attach { ifindex, hook: hook.name(), action, cause };
+    let pin = Pin { ifindex, hook, path: hook.pin(links, ifindex) };
     let name = interface_name(ifindex)?;
-    if let Some(found) = inspect(&pin).map_err(|cause| failed("inspect", cause))? {
-        if found.ifindex == ifindex {
-            return replace(program, found).map_err(|cause| failed("replace", cause));
-        }
-        remove_pin(&pin)?;
+    match inspect(&pin)? {
+        Some(found) if found.is_first => return replace(program, found, &pin),
+        // Somewhere else, or behind another program: worth nothing.
+        _ => remove_pin(&pin.path)?,
     }
-    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let link = program
-        .attach_with_options(&name, hook.side(), order)
-        .and_then(|id| program.take_link(id))
-        .map_err(|error| failed("attach", chain(&error)))?;
+    let link =
+        attach_first(program, hook, &name).map_err(|error| pin.failed("attach", chain(&error)))?;
     FdLink::try_from(link)
-        .map_err(|error| failed("attach", chain(&error)))?
-        .pin(&pin)
-        .map_err(|error| failed("pin", chain(&error)))?;
+        .map_err(|error| pin.failed("attach", chain(&error)))?
+        .pin(&pin.path)
+        .map_err(|error| pin.failed("pin", chain(&error)))?;
     Ok(())
 }
 
+/// Attaches the program before all others. The kernel takes off a link whose pin was removed a
+/// little later, and until then refuses to have the program there twice.
+#[expect(clippy::disallowed_methods, reason = "the kernel tells nobody that a link is gone")]
+fn attach_first(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    interface: &str,
+) -> Result<SchedClassifierLink, ProgramError> {
+    let mut tries = REMOVAL_TRIES;
+    loop {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match program.attach_with_options(interface, hook.side(), order) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists && tries > 0 =>
+            {
+                tries -= 1;
+                std::thread::sleep(REMOVAL_PAUSE);
+            }
+            attached => return attached.and_then(|id| program.take_link(id)),
+        }
+    }
+}
+
 /// Makes the link run this program, if it runs another one. No packet passes in between.
-pub(crate) fn replace(program: &mut SchedClassifier, found: Found) -> Result<(), String> {
-    let ours = program.info().map_err(|error| chain(&error))?.id();
+pub(crate) fn replace(program: &mut SchedClassifier, found: Found, pin: &Pin) -> Result<(), Error> {
+    let failed = |cause| pin.failed("replace", cause);
+    let ours = program.info().map_err(|error| failed(chain(&error)))?.id();
     if found.program == ours {
         return Ok(());
     }
-    let link =
-        SchedClassifierLink::try_from(FdLink::from(found.link)).map_err(|error| chain(&error))?;
-    let id = program.attach_to_link(link).map_err(|error| chain(&error))?;
+    let link = SchedClassifierLink::try_from(found.link).map_err(|error| failed(chain(&error)))?;
+    let id = program.attach_to_link(link).map_err(|error| failed(chain(&error)))?;
     // Taken out and closed here: the pin keeps the link.
-    program.take_link(id).map_err(|error| chain(&error))?;
+    program.take_link(id).map_err(|error| failed(chain(&error)))?;
     Ok(())
 }
 

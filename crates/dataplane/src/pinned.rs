@@ -4,12 +4,9 @@
 //! version, so its sizes are right. Every error names the map.
 
 use crate::error::Error;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use aya::{Ebpf, Pod};
-use packet::{
-    AddrKey, Bucket, Config, Fdb, FdbKey, Neigh, NeighKey, Plain, Port, PortKey, Traffic, Vtep,
-    VtepKey,
-};
+use packet::{Config, Plain};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -98,8 +95,9 @@ where
     }
 
     /// Takes it out of a loaded object.
+    #[cfg(feature = "test-run")]
     pub(crate) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        Self::new(name, take(object, name)?)
+        Self::new(name, object.take_map(name).ok_or(Error::Incomplete(name))?)
     }
 
     /// Entries that it has.
@@ -119,24 +117,100 @@ where
     }
 }
 
-/// All maps that user space works with.
-pub(crate) struct Maps {
-    pub(crate) ports: PinnedMap<PortKey, Port>,
-    pub(crate) addrs: PinnedMap<AddrKey, u32>,
-    pub(crate) fdb: PinnedMap<FdbKey, Fdb>,
-    pub(crate) neigh: PinnedMap<NeighKey, Neigh>,
-    pub(crate) vteps: PinnedMap<VtepKey, Vtep>,
-    pub(crate) config: Slots<Config>,
-    pub(crate) conntrack: Slots<Bucket>,
-    pub(crate) traffic: PerCpuArray<MapData, <Traffic as Plain>::Bytes>,
-    pub(crate) drops: PerCpuArray<MapData, u64>,
-    pub(crate) events_lost: PerCpuArray<MapData, u64>,
+/// A per-CPU array of the data plane.
+pub(crate) struct PerCpu<V: Plain>
+where
+    V::Bytes: Pod,
+{
+    name: &'static str,
+    map: PerCpuArray<MapData, V::Bytes>,
+    value: PhantomData<V>,
 }
+
+impl<V> PerCpu<V>
+where
+    V: Plain,
+    V::Bytes: Pod,
+{
+    fn new(name: &'static str, map: Map) -> Result<Self, Error> {
+        let map = PerCpuArray::try_from(map).map_err(failed(name, "open"))?;
+        Ok(PerCpu { name, map, value: PhantomData })
+    }
+
+    /// An entry, as every CPU has it.
+    pub(crate) fn get(&self, index: u32) -> Result<Vec<V>, Error> {
+        let values = self.map.get(&index, 0).map_err(failed(self.name, "read"))?;
+        Ok(values.iter().map(V::from_bytes).collect())
+    }
+
+    /// Overwrites an entry on every CPU.
+    pub(crate) fn set(&mut self, index: u32, value: &V) -> Result<(), Error> {
+        let wrong = |cause: std::io::Error| Error::Map {
+            map: self.name,
+            action: "write",
+            cause: cause.to_string(),
+        };
+        let cpus = aya::util::nr_cpus().map_err(|(_, cause)| wrong(cause))?;
+        let values = PerCpuValues::try_from(vec![value.to_bytes(); cpus]).map_err(wrong)?;
+        self.map.set(index, values, 0).map_err(failed(self.name, "write"))
+    }
+}
+
+/// The ring buffer of the data plane.
+pub(crate) struct Ring(pub(crate) RingBuf<MapData>);
+
+impl Ring {
+    fn new(name: &'static str, map: Map) -> Result<Self, Error> {
+        RingBuf::try_from(map).map(Ring).map_err(failed(name, "open"))
+    }
+}
+
+/// The type of a kept map.
+macro_rules! kept {
+    (array $value:ty) => { Slots<$value> };
+    (paged $value:ty) => { Slots<$value> };
+    (per_cpu $value:ty) => { PerCpu<$value> };
+    (ring $value:ty) => { Ring };
+}
+
+/// Every map of the table, open.
+macro_rules! open {
+    (
+        filled {$(
+            $(#[$doc:meta])*
+            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+        )*}
+        kept {$(
+            $(#[$kept_doc:meta])*
+            $kept:ident $kept_constant:ident: $kind:ident $held:ty, $size:expr;
+        )*}
+    ) => {
+        /// All maps that user space works with.
+        #[cfg_attr(not(feature = "test-run"), allow(dead_code, reason = "tests read the rest"))]
+        pub(crate) struct Maps {
+            $($(#[$doc])* pub(crate) $name: PinnedMap<$key, $value>,)*
+            $($(#[$kept_doc])* pub(crate) $kept: kept!($kind $held),)*
+        }
+
+        impl Maps {
+            fn new(mut find: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Maps, Error> {
+                Ok(Maps {
+                    $($name: PinnedMap::new(stringify!($name), find(stringify!($name))?)?,)*
+                    $($kept: <kept!($kind $held)>::new(
+                        stringify!($kept),
+                        find(stringify!($kept))?,
+                    )?,)*
+                })
+            }
+        }
+    };
+}
+packet::maps!(open);
 
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub(crate) fn take(object: &mut Ebpf) -> Result<Maps, Error> {
-        Self::new(|name| take(object, name))
+        Self::new(|name| object.take_map(name).ok_or(Error::Incomplete(name)))
     }
 
     /// Opens the maps that are pinned in this directory.
@@ -144,23 +218,6 @@ impl Maps {
         Self::new(|name| {
             let data = MapData::from_pin(directory.join(name)).map_err(failed(name, "open"))?;
             Map::from_map_data(data).map_err(failed(name, "open"))
-        })
-    }
-
-    fn new(mut find: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Maps, Error> {
-        let opened = |name| failed(name, "open");
-        Ok(Maps {
-            ports: PinnedMap::new("ports", find("ports")?)?,
-            addrs: PinnedMap::new("addrs", find("addrs")?)?,
-            fdb: PinnedMap::new("fdb", find("fdb")?)?,
-            neigh: PinnedMap::new("neigh", find("neigh")?)?,
-            vteps: PinnedMap::new("vteps", find("vteps")?)?,
-            config: Slots::new("config", find("config")?)?,
-            conntrack: Slots::new("conntrack", find("conntrack")?)?,
-            traffic: PerCpuArray::try_from(find("traffic")?).map_err(opened("traffic"))?,
-            drops: PerCpuArray::try_from(find("drops")?).map_err(opened("drops"))?,
-            events_lost: PerCpuArray::try_from(find("events_lost")?)
-                .map_err(opened("events_lost"))?,
         })
     }
 
@@ -173,11 +230,6 @@ impl Maps {
     pub(crate) fn set_config(&mut self, config: Config) -> Result<(), Error> {
         if self.config()? == config { Ok(()) } else { self.config.set(0, &config) }
     }
-}
-
-/// Takes a map out of a loaded object.
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
-    object.take_map(name).ok_or(Error::Incomplete(name))
 }
 
 /// The size that the map has in the kernel, which is not the object's if it was pinned before.

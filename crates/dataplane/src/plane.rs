@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::events::{DroppedFrame, Events};
 use crate::links::{self, Hook};
 use crate::pinned::Maps;
-use crate::tables::{Changes, Tables};
+use crate::reconcile::Ports;
+use crate::tables::{Changes, Edits, Tables};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
@@ -57,6 +58,8 @@ pub struct DataPlane {
     programs: Programs,
     pub(crate) view: View,
     events: Events,
+    /// What the map of ports holds; `None` when that is not sure.
+    ports: Option<Ports>,
 }
 
 impl DataPlane {
@@ -74,11 +77,11 @@ impl DataPlane {
         let paths = Paths::new(&options.bpffs, &object::hash());
         paths.prepare()?;
         let mut object = object::open(&paths, options.conntrack)?;
-        let programs = Programs::open(&mut object, &paths.programs())?;
+        let programs = Programs::open(&mut object, &paths)?;
         let mut maps = Maps::take(&mut object)?;
-        let events = Events::take(&mut object)?;
+        let events = Events::open(&mut maps)?;
         lay_out(&mut maps, options.conntrack)?;
-        let mut plane = DataPlane { paths, programs, view: View { maps }, events };
+        let mut plane = DataPlane { paths, programs, view: View { maps }, events, ports: None };
         plane.refresh_links()?;
         plane.paths.remove_others()?;
         Ok((plane, object))
@@ -87,17 +90,12 @@ impl DataPlane {
     /// Makes every link run our programs, and removes those whose interface is gone.
     fn refresh_links(&mut self) -> Result<(), Error> {
         for pin in links::pins(&self.paths.links())? {
-            let failed = |action, cause| Error::Attach {
-                ifindex: pin.ifindex,
-                hook: pin.hook.name(),
-                action,
-                cause,
-            };
-            match links::inspect(&pin.path).map_err(|cause| failed("inspect", cause))? {
-                Some(found) if found.ifindex == pin.ifindex => {
-                    let program = self.programs.of(pin.hook);
-                    links::replace(program, found).map_err(|cause| failed("replace", cause))?;
+            match links::inspect(&pin)? {
+                Some(found) if found.is_first => {
+                    links::replace(self.programs.of(pin.hook), found, &pin)?;
                 }
+                // It is attached anew, if anybody wants the interface.
+                Some(_) if links::interface_name(pin.ifindex).is_ok() => {}
                 _ => remove_pin(&pin.path)?,
             }
         }
@@ -135,23 +133,22 @@ impl DataPlane {
         links::attach(self.programs.of(Hook::FromPort), Hook::FromPort, &directory, ifindex)
     }
 
-    /// Interfaces on which both hooks of a port are attached. Pins of interfaces that are gone
-    /// are removed.
+    /// Interfaces on which both hooks of a port are attached, before any other program. Pins of
+    /// interfaces that are gone are removed.
     ///
     /// # Errors
     /// [`Error::Bpffs`] or [`Error::Attach`].
     pub fn attached_ports(&self) -> Result<BTreeSet<u32>, Error> {
         let mut found = [BTreeSet::new(), BTreeSet::new()];
         for pin in links::pins(&self.paths.links())? {
-            let link = links::inspect(&pin.path).map_err(|cause| Error::Attach {
-                ifindex: pin.ifindex,
-                hook: pin.hook.name(),
-                action: "inspect",
-                cause,
-            })?;
-            if link.is_none_or(|link| link.ifindex != pin.ifindex) {
-                remove_pin(&pin.path)?;
-                continue;
+            match links::inspect(&pin)? {
+                Some(link) if link.is_first => {}
+                // Somebody else's program is before ours: no better than none.
+                Some(_) if links::interface_name(pin.ifindex).is_ok() => continue,
+                _ => {
+                    remove_pin(&pin.path)?;
+                    continue;
+                }
             }
             match pin.hook {
                 Hook::FromPort => found[0].insert(pin.ifindex),
@@ -162,14 +159,31 @@ impl DataPlane {
         Ok(found[0].intersection(&found[1]).copied().collect())
     }
 
-    /// Makes the maps equal to `desired`, writing only what differs; the order is such that
-    /// nothing is allowed in between that neither state allows.
+    /// Makes the maps equal to `desired`: reads them back and writes only what differs. The order
+    /// is such that nothing is allowed in between that neither state allows.
     ///
     /// # Errors
     /// [`Error::MapFull`] or [`Error::BadTable`] before anything is written, [`Error::Map`] in
     /// the midst: call again.
     pub fn reconcile(&mut self, desired: &Tables) -> Result<Changes, Error> {
+        self.ports = None;
         reconcile::reconcile(&mut self.view.maps, desired)
+    }
+
+    /// Makes edits, in the same order, without reading anything back: its work is that of the
+    /// edits. The caller knows what the maps hold.
+    ///
+    /// # Errors
+    /// [`Error::BadTable`] before anything is written, [`Error::Map`] in the midst: the maps are
+    /// in between, and [`DataPlane::reconcile`] mends them.
+    pub fn apply(&mut self, edits: Edits) -> Result<Changes, Error> {
+        let mut ports = match self.ports.take() {
+            Some(ports) => ports,
+            None => self.view.maps.ports.read()?,
+        };
+        let changes = reconcile::apply(&mut self.view.maps, &mut ports, edits)?;
+        self.ports = Some(ports);
+        Ok(changes)
     }
 
     /// What it holds and has counted.
@@ -187,7 +201,7 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Map`].
     pub fn events(&mut self) -> Result<Vec<DroppedFrame>, Error> {
-        self.events.read()
+        self.events.read(&mut self.view.maps)
     }
 
     /// Most instructions that the verifier walked, by program; for the test that guards them.
@@ -209,6 +223,12 @@ impl DataPlane {
 impl std::fmt::Debug for DataPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DataPlane").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.events.end(&mut self.view.maps);
     }
 }
 
@@ -234,9 +254,10 @@ struct Programs {
 }
 
 impl Programs {
-    fn open(object: &mut Ebpf, directory: &Path) -> Result<Programs, Error> {
+    fn open(object: &mut Ebpf, paths: &Paths) -> Result<Programs, Error> {
+        let (directory, maps) = (paths.programs(), paths.maps());
         let mut open =
-            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()));
+            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()), &maps);
         Ok(Programs {
             from_port: open(Hook::FromPort)?,
             from_tunnel: open(Hook::FromTunnel)?,

@@ -1,71 +1,115 @@
-//! Making the maps equal to the desired tables, by reading back and writing the difference.
+//! Making the maps equal to the desired tables, entry by entry, in an order that opens nothing.
 //!
-//! Removes go first, from the near end to the far (ports, addresses, stations, VTEPs), then adds
-//! from the far end to the near. Nothing that stays is removed, so removing first costs nothing;
-//! and at no moment may two ports use an address, or a packet reach a port whose peers are not
-//! there yet. A port that keeps its key but becomes another port (number, network or MAC) is
-//! removed and added: its old connections must not outlive it.
+//! Ports and their addresses that go, go first: at no moment may two ports use an address. Then
+//! everything that comes is added, from the far end of a packet's way to the near: no packet
+//! reaches a port whose peers are not there yet. Stations that go, go last: whoever moves from one
+//! entry to another has one at any time. A port that keeps its key but becomes another port
+//! (number, network or MAC) is removed and added: its old connections must not outlive it.
 
 use crate::error::Error;
-use crate::pinned::{Maps, PinnedMap, failed};
-use crate::tables::{Change, Changes, Tables};
+use crate::pinned::{Maps, PinnedMap};
+use crate::tables::{Changes, Edits, Tables};
 use aya::Pod;
-use aya::maps::PerCpuValues;
 use packet::{Bucket, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Reads the tables back.
-pub(crate) fn read_back(maps: &Maps) -> Result<Tables, Error> {
-    let ports = maps.ports.read()?.into_iter();
-    Ok(Tables {
-        ports: ports.map(|(key, port)| (key, port.placed(0, 0))).collect(),
-        addrs: maps.addrs.read()?.into_keys().collect(),
-        fdb: maps.fdb.read()?,
-        neigh: maps.neigh.read()?,
-        vteps: maps.vteps.read()?,
-    })
+/// When entries that go are removed: before others are added, or after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Removed {
+    First,
+    Last,
 }
 
-/// Makes the maps hold `desired`.
-pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Error> {
-    check(maps, desired)?;
-    let actual = read_back(maps)?;
-    let mut changes = Changes::default();
-    let addrs_desired = with_ones(&desired.addrs);
-    let addrs_actual = with_ones(&actual.addrs);
+/// What is done with each filled map.
+macro_rules! each {
+    (
+        filled {$(
+            $(#[$doc:meta])*
+            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+        )*}
+        kept $kept:tt
+    ) => {
+        /// Reads the tables back.
+        pub(crate) fn read_back(maps: &Maps) -> Result<Tables, Error> {
+            let mut tables = Tables { $($name: maps.$name.read()?,)* };
+            // Which place and zone a port has is nobody's wish.
+            tables.ports.values_mut().for_each(|port| *port = port.placed(0, 0));
+            Ok(tables)
+        }
 
-    let kept = |key: &PortKey, port: &Port| {
-        desired.ports.get(key).is_some_and(|wanted| is_same_port(wanted, port))
+        /// Whether the maps have room for these tables.
+        fn fit(maps: &Maps, desired: &Tables) -> Result<(), Error> {
+            $(fits(&maps.$name, desired.$name.len())?;)*
+            Ok(())
+        }
+
+        /// Adds and overwrites.
+        fn add(maps: &mut Maps, edits: &Edits, changes: &mut Changes) -> Result<(), Error> {
+            $(changes.$name.written = add_to(&mut maps.$name, &edits.$name)?;)*
+            Ok(())
+        }
+
+        /// Removes from the maps whose turn it is.
+        fn remove(
+            maps: &mut Maps,
+            edits: &Edits,
+            when: Removed,
+            changes: &mut Changes,
+        ) -> Result<(), Error> {
+            $(if when == Removed::$when {
+                changes.$name.removed += remove_from(&mut maps.$name, &edits.$name)?;
+            })*
+            Ok(())
+        }
     };
-    for (key, _) in actual.ports.iter().filter(|(key, port)| !kept(key, port)) {
-        maps.ports.remove(key)?;
-        changes.ports.removed += 1;
-    }
-    changes.addrs.removed = remove_rest(&mut maps.addrs, &addrs_actual, &addrs_desired)?;
-    changes.neigh.removed = remove_rest(&mut maps.neigh, &actual.neigh, &desired.neigh)?;
-    changes.fdb.removed = remove_rest(&mut maps.fdb, &actual.fdb, &desired.fdb)?;
-    changes.vteps.removed = remove_rest(&mut maps.vteps, &actual.vteps, &desired.vteps)?;
+}
+packet::maps!(each);
 
-    changes.vteps.written = write(&mut maps.vteps, &actual.vteps, &desired.vteps)?;
-    changes.fdb.written = write(&mut maps.fdb, &actual.fdb, &desired.fdb)?;
-    changes.neigh.written = write(&mut maps.neigh, &actual.neigh, &desired.neigh)?;
-    changes.addrs.written = write(&mut maps.addrs, &addrs_actual, &addrs_desired)?;
-    let left = maps.ports.read()?;
-    let placed = place_ports(maps, &left, &desired.ports)?;
-    changes.ports.written = write(&mut maps.ports, &left, &placed)?;
+/// What the map of ports holds, kept in memory: with places and zones.
+pub(crate) type Ports = BTreeMap<PortKey, Port>;
+
+/// Makes the maps hold `desired`, by reading them back and writing the difference.
+pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Error> {
+    fit(maps, desired)?;
+    let mut edits = read_back(maps)?.edits_to(desired);
+    let mut ports = maps.ports.read()?;
+    for key in displace(&mut ports) {
+        edits.ports.entry(key).or_insert_with(|| desired.ports.get(&key).copied());
+    }
+    let changes = apply(maps, &mut ports, edits)?;
     log(&changes);
     Ok(changes)
 }
 
-/// Refuses tables that do not fit or that no packet could be decided by.
-fn check(maps: &Maps, desired: &Tables) -> Result<(), Error> {
-    fits(&maps.ports, desired.ports.len())?;
-    fits(&maps.addrs, desired.addrs.len())?;
-    fits(&maps.fdb, desired.fdb.len())?;
-    fits(&maps.neigh, desired.neigh.len())?;
-    fits(&maps.vteps, desired.vteps.len())?;
+/// Makes edits. `ports` is what the map of ports holds, and is kept so; after an error it must be
+/// read again.
+pub(crate) fn apply(
+    maps: &mut Maps,
+    ports: &mut Ports,
+    mut edits: Edits,
+) -> Result<Changes, Error> {
+    check(ports, &edits)?;
+    let mut changes = Changes::default();
+    evict(maps, ports, &mut edits, &mut changes)?;
+    remove(maps, &edits, Removed::First, &mut changes)?;
+    place(maps, ports, &mut edits)?;
+    let added = add(maps, &edits, &mut changes);
+    remove(maps, &edits, Removed::Last, &mut changes)?;
+    if added.is_err() {
+        // A map that is nearly full has no room for both: by now what went has made some.
+        add(maps, &edits, &mut changes)?;
+    }
+    ports.extend(edits.ports.iter().filter_map(|(key, port)| Some((*key, (*port)?))));
+    Ok(changes)
+}
+
+/// Refuses what no packet could be decided by.
+fn check(held: &Ports, edits: &Edits) -> Result<(), Error> {
     let mut numbers = BTreeSet::new();
-    for (key, port) in &desired.ports {
+    let stay = held.iter().filter(|(key, _)| !edits.ports.contains_key(key));
+    numbers.extend(stay.map(|(_, port)| port.number));
+    for (key, port) in &edits.ports {
+        let Some(port) = port else { continue };
         if key.ifindex == 0 || port.number == 0 || port.net == 0 {
             return Err(Error::BadTable(format!(
                 "port {} on interface {} in network {}: none of these may be 0",
@@ -76,7 +120,8 @@ fn check(maps: &Maps, desired: &Tables) -> Result<(), Error> {
             return Err(Error::BadTable(format!("two ports have the number {}", port.number)));
         }
     }
-    if let Some((key, _)) = desired.vteps.iter().find(|(_, vtep)| vtep.net == 0) {
+    let nowhere = |vtep: &Option<packet::Vtep>| vtep.is_some_and(|vtep| vtep.net == 0);
+    if let Some((key, _)) = edits.vteps.iter().find(|(_, vtep)| nowhere(vtep)) {
         return Err(Error::BadTable(format!("VNI {} leads to network 0", key.vni)));
     }
     Ok(())
@@ -100,69 +145,105 @@ fn is_same_port(a: &Port, b: &Port) -> bool {
     a.number == b.number && a.net == b.net && a.mac == b.mac
 }
 
-/// The ports with a place and a zone each: those that a port has already, or a free place, with
-/// its counters and its area of the connection table empty, and a zone that nobody has had.
+/// Removes the ports that go or become other ports.
 ///
-/// What a port that is gone had in the common area stays until it expires. It is nobody's, as its
-/// zone never comes back.
-fn place_ports(
+/// What such a port had in the common area of the connection table stays until it expires. It is
+/// nobody's, as its zone never comes back.
+fn evict(
     maps: &mut Maps,
-    left: &BTreeMap<PortKey, Port>,
-    desired: &BTreeMap<PortKey, Port>,
-) -> Result<BTreeMap<PortKey, Port>, Error> {
+    held: &mut Ports,
+    edits: &mut Edits,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    for (key, wanted) in &edits.ports {
+        let Some(port) = held.get(key).copied() else { continue };
+        if wanted.is_some_and(|wanted| is_same_port(&wanted, &port)) {
+            continue;
+        }
+        maps.ports.remove(key)?;
+        held.remove(key);
+        changes.ports.removed += 1;
+    }
+    edits.ports.retain(|_, wanted| wanted.is_some());
+    Ok(())
+}
+
+/// Takes their places from ports that have none of their own, or no zone; which these are. It is
+/// what nobody writes here.
+fn displace(held: &mut Ports) -> Vec<PortKey> {
     let mut taken = BTreeSet::from([0]);
-    let mut placed = BTreeMap::new();
-    let mut homeless = Vec::new();
-    for (key, port) in desired {
-        let (place, zone) = left.get(key).map_or((0, 0), |port| (port.place(), port.zone));
-        match u16::try_from(place) {
-            Ok(fits) if zone != 0 && place < COUNTER_PLACES && taken.insert(fits) => {
-                placed.insert(*key, port.placed(fits, zone));
-            }
-            _ => homeless.push((key, port)),
+    let mut displaced = Vec::new();
+    for (key, port) in held {
+        let place = port.place();
+        if port.zone == 0 || place >= COUNTER_PLACES || !taken.insert(place) {
+            *port = port.placed(0, 0);
+            displaced.push(*key);
         }
     }
-    let mut free = (1..=u16::MAX).filter(|place| !taken.contains(place));
-    for (key, port) in homeless {
-        let place = free.next().unwrap_or(0);
-        empty_place(maps, place.into())?;
-        let config = maps.config()?;
-        // Noted before it is used: if this is cut short, the zone is lost and not given twice.
-        let zone = config.last_zone.wrapping_add(1).max(1);
-        maps.set_config(Config { last_zone: zone, ..config })?;
-        placed.insert(*key, port.placed(place, zone));
+    displaced
+}
+
+/// Gives the ports to write a place and a zone each: those that a port has already, or a free
+/// place, with its counters and its area of the connection table empty, and a zone that nobody has
+/// had.
+fn place(maps: &mut Maps, held: &Ports, edits: &mut Edits) -> Result<(), Error> {
+    if edits.ports.is_empty() {
+        return Ok(());
     }
-    Ok(placed)
+    let mut taken: BTreeSet<u32> = held.values().map(Port::place).collect();
+    for (key, wanted) in &mut edits.ports {
+        let Some(port) = wanted else { continue };
+        let (place, zone) = match held.get(key).map_or((0, 0), |port| (port.place(), port.zone)) {
+            // None yet.
+            (0, _) => {
+                let free = (1..COUNTER_PLACES).find(|place| !taken.contains(place)).unwrap_or(0);
+                empty_place(maps, free)?;
+                (free, new_zone(maps)?)
+            }
+            has => has,
+        };
+        taken.insert(place);
+        *port = port.placed(u16::try_from(place).unwrap_or(0), zone);
+    }
+    Ok(())
 }
 
 /// Empties the counters and the area of a place.
 fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
-    let zeroes = vec![Traffic::default().to_bytes(); cpus()?];
-    let zeroes = PerCpuValues::try_from(zeroes).map_err(|cause| cpu_failure(&cause))?;
-    maps.traffic.set(place, zeroes, 0).map_err(failed("traffic", "write"))?;
+    maps.traffic.set(place, &Traffic::default())?;
     for bucket in maps.config()?.area(place) {
         maps.conntrack.set(bucket, &Bucket::default())?;
     }
     Ok(())
 }
 
-fn cpus() -> Result<usize, Error> {
-    aya::util::nr_cpus().map_err(|(_, cause)| cpu_failure(&cause))
+/// A zone that nobody has had.
+fn new_zone(maps: &mut Maps) -> Result<u32, Error> {
+    let config = maps.config()?;
+    // Noted before it is used: if this is cut short, the zone is lost and not given twice.
+    let zone = config.last_zone.wrapping_add(1).max(1);
+    maps.set_config(Config { last_zone: zone, ..config })?;
+    Ok(zone)
 }
 
-fn cpu_failure(cause: &std::io::Error) -> Error {
-    Error::Map { map: "traffic", action: "write", cause: cause.to_string() }
+fn add_to<K, V>(table: &mut PinnedMap<K, V>, edits: &BTreeMap<K, Option<V>>) -> Result<usize, Error>
+where
+    K: Plain + Ord,
+    V: Plain,
+    K::Bytes: Pod,
+    V::Bytes: Pod,
+{
+    let mut written = 0;
+    for (key, value) in edits.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
+        table.insert(key, value)?;
+        written += 1;
+    }
+    Ok(written)
 }
 
-fn with_ones<K: Ord + Copy>(keys: &BTreeSet<K>) -> BTreeMap<K, u32> {
-    keys.iter().map(|key| (*key, 1)).collect()
-}
-
-/// Removes what is not desired under its key.
-fn remove_rest<K, V>(
+fn remove_from<K, V>(
     table: &mut PinnedMap<K, V>,
-    actual: &BTreeMap<K, V>,
-    desired: &BTreeMap<K, V>,
+    edits: &BTreeMap<K, Option<V>>,
 ) -> Result<usize, Error>
 where
     K: Plain + Ord,
@@ -171,44 +252,17 @@ where
     V::Bytes: Pod,
 {
     let mut removed = 0;
-    for key in actual.keys().filter(|key| !desired.contains_key(*key)) {
+    for (key, _) in edits.iter().filter(|(_, value)| value.is_none()) {
         table.remove(key)?;
         removed += 1;
     }
     Ok(removed)
 }
 
-/// Writes what is missing or different.
-fn write<K, V>(
-    table: &mut PinnedMap<K, V>,
-    actual: &BTreeMap<K, V>,
-    desired: &BTreeMap<K, V>,
-) -> Result<usize, Error>
-where
-    K: Plain + Ord,
-    V: Plain + PartialEq,
-    K::Bytes: Pod,
-    V::Bytes: Pod,
-{
-    let mut written = 0;
-    for (key, value) in desired.iter().filter(|(key, value)| actual.get(*key) != Some(*value)) {
-        table.insert(key, value)?;
-        written += 1;
-    }
-    Ok(written)
-}
-
 fn log(changes: &Changes) {
     if changes.is_empty() {
         return;
     }
-    let sum = |get: fn(&Change) -> usize| {
-        let all = [changes.ports, changes.addrs, changes.fdb, changes.neigh, changes.vteps];
-        all.iter().map(get).sum::<usize>()
-    };
-    tracing::debug!(
-        written = sum(|change| change.written),
-        removed = sum(|change| change.removed),
-        "maps changed"
-    );
+    let sum = changes.sum();
+    tracing::debug!(written = sum.written, removed = sum.removed, "maps changed");
 }

@@ -1,29 +1,77 @@
-//! The desired content of the maps that the agent fills, and what a reconcile changed.
+//! The desired content of the maps that the agent fills, edits of it, and what was changed. All
+//! of it follows from the `maps!` table of `packet`.
 //!
-//! Pure data: comparing and ordering happens in `reconcile`, kernel access in `pinned`.
+//! Pure data: ordering happens in `reconcile`, kernel access in `pinned`.
 
-use packet::{AddrKey, Fdb, FdbKey, LAYOUT_VERSION, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey};
-use std::collections::{BTreeMap, BTreeSet};
+use packet::LAYOUT_VERSION;
+use std::collections::BTreeMap;
 
-/// Everything that a host's data plane should know, keyed as in the maps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables {
-    /// Ports by interface. A port that is attached and not listed drops everything.
-    pub ports: BTreeMap<PortKey, Port>,
-    /// Addresses that ports may use as source.
-    pub addrs: BTreeSet<AddrKey>,
-    /// Stations of the networks present.
-    pub fdb: BTreeMap<FdbKey, Fdb>,
-    /// Addresses that ARP and ND are answered for.
-    pub neigh: BTreeMap<NeighKey, Neigh>,
-    /// VTEPs that may send, and the network they then send into.
-    pub vteps: BTreeMap<VtepKey, Vtep>,
+/// What each filled map is given.
+macro_rules! tables {
+    (
+        filled {$(
+            $(#[$doc:meta])*
+            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+        )*}
+        kept $kept:tt
+    ) => {
+        /// Everything that a host's data plane should know, keyed as in the maps.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Tables {$(
+            $(#[$doc])*
+            pub $name: BTreeMap<$key, $value>,
+        )*}
+
+        /// Entries to write, and keys to remove (`None`).
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Edits {$(
+            $(#[$doc])*
+            pub $name: BTreeMap<$key, Option<$value>>,
+        )*}
+
+        /// What a reconcile changed.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Changes {$(
+            $(#[$doc])*
+            pub $name: Change,
+        )*}
+
+        impl Tables {
+            /// What makes these tables equal to the desired ones.
+            #[must_use]
+            pub fn edits_to(&self, desired: &Tables) -> Edits {
+                Edits { $($name: edits(&self.$name, &desired.$name),)* }
+            }
+
+            /// Makes the edits here.
+            pub fn apply(&mut self, edits: &Edits) {
+                $(apply(&mut self.$name, &edits.$name);)*
+            }
+        }
+
+        impl Edits {
+            /// How many entries are written or removed.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                0 $(+ self.$name.len())*
+            }
+        }
+
+        impl Changes {
+            /// In all maps together.
+            #[must_use]
+            pub fn sum(&self) -> Change {
+                let mut sum = Change::default();
+                $(
+                    sum.written += self.$name.written;
+                    sum.removed += self.$name.removed;
+                )*
+                sum
+            }
+        }
+    };
 }
-
-impl Tables {
-    /// The layout version that the types in here belong to.
-    pub const LAYOUT_VERSION: u32 = LAYOUT_VERSION;
-}
+packet::maps!(tables);
 
 /// How many entries a reconcile wrote and removed in one map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,19 +82,17 @@ pub struct Change {
     pub removed: usize,
 }
 
-/// What a reconcile changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// In `ports`.
-    pub ports: Change,
-    /// In `addrs`.
-    pub addrs: Change,
-    /// In `fdb`.
-    pub fdb: Change,
-    /// In `neigh`.
-    pub neigh: Change,
-    /// In `vteps`.
-    pub vteps: Change,
+impl Tables {
+    /// The layout version that the types in here belong to.
+    pub const LAYOUT_VERSION: u32 = LAYOUT_VERSION;
+}
+
+impl Edits {
+    /// Whether there is nothing to write or remove.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Changes {
@@ -54,5 +100,50 @@ impl Changes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
+    }
+}
+
+fn edits<K: Ord + Copy, V: PartialEq + Copy>(
+    actual: &BTreeMap<K, V>,
+    desired: &BTreeMap<K, V>,
+) -> BTreeMap<K, Option<V>> {
+    let goes = actual.keys().filter(|key| !desired.contains_key(key)).map(|key| (*key, None));
+    let comes = desired.iter().filter(|(key, value)| actual.get(key) != Some(value));
+    goes.chain(comes.map(|(key, value)| (*key, Some(*value)))).collect()
+}
+
+fn apply<K: Ord + Copy, V: Copy>(held: &mut BTreeMap<K, V>, edits: &BTreeMap<K, Option<V>>) {
+    for (key, value) in edits {
+        match value {
+            Some(value) => held.insert(*key, *value),
+            None => held.remove(key),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use packet::{Fdb, FdbKey, Mac, PortKey, Vtep, VtepKey};
+
+    fn key(last: u8) -> FdbKey {
+        FdbKey::new(1, Mac([2, 0, 0, 0, 0, last]))
+    }
+
+    #[test]
+    fn edits_lead_from_one_content_to_the_other() {
+        let at = |ifindex| Fdb::local(PortKey::untagged(ifindex));
+        let (mut before, mut after) = (Tables::default(), Tables::default());
+        before.fdb.extend([(key(1), at(1)), (key(2), at(2)), (key(3), at(3))]);
+        after.fdb.extend([(key(1), at(1)), (key(2), at(9)), (key(4), at(4))]);
+        after
+            .vteps
+            .insert(VtepKey { vni: 7, addr: packet::Addr::v4([192, 0, 2, 1]) }, Vtep { net: 1 });
+        let edits = before.edits_to(&after);
+        assert_eq!(edits.len(), 4);
+        assert_eq!(edits.fdb[&key(3)], None);
+        before.apply(&edits);
+        assert_eq!(before, after);
+        assert!(before.edits_to(&after).is_empty());
     }
 }

@@ -50,7 +50,7 @@ impl Lab {
                     let port =
                         Port { number, net, generation, zone: 0, mac: mac(station), flags: 0 };
                     tables.ports.insert(key, port);
-                    tables.addrs.insert(AddrKey { port: number, addr: addr(station) });
+                    tables.addrs.insert(AddrKey { port: number, addr: addr(station) }, 1);
                     Fdb::local(key)
                 }
                 false => Fdb::remote(VNI, vtep),

@@ -35,7 +35,7 @@ fn tables() -> Tables {
     let key = PortKey::untagged(40);
     let addr = Addr::v4([10, 0, 0, 1]);
     tables.ports.insert(key, port(1));
-    tables.addrs.insert(AddrKey { port: 1, addr });
+    tables.addrs.insert(AddrKey { port: 1, addr }, 1);
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 1])), Fdb::local(key));
     let vtep = Addr::v6([0x20; 16]);
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 2])), Fdb::remote(7, vtep));

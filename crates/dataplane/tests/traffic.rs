@@ -55,7 +55,7 @@ fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
     let key = PortKey::untagged(ifindex);
     let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags };
     tables.ports.insert(key, port);
-    tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) });
+    tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) }, 1);
     add_station(tables, number, Fdb::local(key));
 }
 
@@ -245,4 +245,60 @@ fn a_spoofed_address_never_arrives() {
     assert!(events.iter().any(|event| {
         event.reason.is_some_and(|reason| reason.name() == "spoofed_address") && event.port == 1
     }));
+}
+
+#[test]
+fn after_the_loss_of_a_maps_pin_the_programs_work_on_the_new_map() {
+    if !may_run("after_the_loss_of_a_maps_pin_the_programs_work_on_the_new_map") {
+        return;
+    }
+    let host = Host::enter();
+    let (a, b) = (Vm::new(1), Vm::new(2));
+    let mut tables = Tables::default();
+    add_local(&mut tables, 1, a.ifindex(), Port::PEER);
+    add_local(&mut tables, 2, b.ifindex(), Port::PEER);
+    let start = |tables: &Tables| {
+        let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+        plane.attach_port(a.ifindex()).unwrap();
+        plane.attach_port(b.ifindex()).unwrap();
+        plane.reconcile(tables).unwrap();
+    };
+    let maps = host.bpffs().join(format!("maps-{}", Tables::LAYOUT_VERSION));
+    for map in ["fdb", "ports", "config"] {
+        // What the old map holds must not be what the new one is to hold.
+        start(&Tables::default());
+        std::fs::remove_file(maps.join(map)).unwrap();
+        start(&tables);
+        assert!(ping(&a.inside, v4(2), LIMIT), "after the loss of {map}");
+        assert!(ping(&b.inside, v4(1), LIMIT), "after the loss of {map}");
+    }
+}
+
+#[test]
+fn a_program_that_somebody_puts_before_ours_is_noticed_and_overtaken() {
+    if !may_run("a_program_that_somebody_puts_before_ours_is_noticed_and_overtaken") {
+        return;
+    }
+    let host = Host::enter();
+    let (a, b) = (Vm::new(1), Vm::new(2));
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    let mut tables = Tables::default();
+    add_local(&mut tables, 1, a.ifindex(), Port::PEER);
+    add_local(&mut tables, 2, b.ifindex(), Port::PEER);
+    plane.reconcile(&tables).unwrap();
+    plane.attach_port(a.ifindex()).unwrap();
+    plane.attach_port(b.ifindex()).unwrap();
+    assert_eq!(plane.attached_ports().unwrap().len(), 2);
+
+    // As it happens, another data plane: its maps are empty, it drops everything.
+    let other = host.bpffs().with_file_name("other");
+    let mut foreign = DataPlane::open(&Options::new(&other)).unwrap();
+    foreign.attach_port(a.ifindex()).unwrap();
+    assert!(!ping(&a.inside, v4(2), Duration::from_millis(300)));
+    assert_eq!(plane.attached_ports().unwrap(), [b.ifindex()].into());
+    plane.attach_port(a.ifindex()).unwrap();
+    assert_eq!(plane.attached_ports().unwrap().len(), 2);
+    assert!(ping(&a.inside, v4(2), LIMIT));
+    drop(foreign);
+    netloom_dataplane::unload(&other).unwrap();
 }

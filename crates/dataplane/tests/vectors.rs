@@ -58,7 +58,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> 
 fn fill(harness: &mut TestHarness, memory: &Memory) {
     let tables = Tables {
         ports: memory.ports.clone(),
-        addrs: memory.addrs.clone(),
+        addrs: memory.addrs.iter().map(|key| (*key, 1)).collect(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         vteps: memory.vteps.clone(),

@@ -12,6 +12,7 @@ mod error;
 mod link;
 mod namespace;
 mod netlink;
+mod news;
 pub mod scratch;
 mod sysctl;
 
@@ -21,3 +22,4 @@ pub use error::Error;
 pub use link::{Arp, Kind, LinkInfo, Promiscuity};
 pub use namespace::Namespace;
 pub use netlink::Netlink;
+pub use news::LinkNews;

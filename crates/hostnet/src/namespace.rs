@@ -126,6 +126,32 @@ impl Namespace {
         unpublish(&path).map_err(|error| Error::kernel(name, "remove the namespace", error))
     }
 
+    /// Removes the files that a crash left in `/run/netns` between making a file and mounting a
+    /// namespace onto it, of those names that `is_ours`. Blocks shortly.
+    ///
+    /// # Errors
+    /// What the kernel says; the other files are gone then.
+    pub fn sweep(is_ours: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let failed = |error| Error::kernel(DIRECTORY, "remove leftover files", error);
+        let entries = match fs::read_dir(DIRECTORY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        // Whoever is making a namespace has the lock until it is mounted.
+        let _lock = lock_directory().map_err(failed)?;
+        let mut done = Ok(());
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(&is_ours);
+            let is_left =
+                is_ours && File::open(&path).is_ok_and(|file| is_live(&file) == Ok(false));
+            if is_left && let Err(error) = fs::remove_file(&path) {
+                done = Err(failed(error));
+            }
+        }
+        done
+    }
+
     /// The name in `/run/netns`, or `(current)`.
     pub fn name(&self) -> &str {
         &self.name

@@ -12,9 +12,11 @@
 mod history;
 mod host;
 mod outgoing;
+mod runs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -23,7 +25,10 @@ use model::{Id, resource::host::Host, status::Board};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire::message::{Hello, Report};
+use wire::{
+    holding::Holding,
+    message::{Hello, Report},
+};
 
 use host::{HostFeed, Session};
 pub(crate) use outgoing::Outgoing;
@@ -88,22 +93,33 @@ impl Feed {
         Self { revision: 0, first: 0, hosts, news, sessions: 0, origin }
     }
 
+    /// Takes everything that all hosts must hold: at the start, or after what was committed in
+    /// between was missed.
+    pub(crate) fn load(&mut self, revision: u64, mut hosts: BTreeMap<Id<Host>, Holding>) {
+        if self.revision != 0 {
+            for host in self.hosts.keys() {
+                hosts.entry(*host).or_default();
+            }
+            let none = HostFeed::default();
+            let difference = |(host, holding): (_, Holding)| {
+                (host, self.hosts.get(&host).unwrap_or(&none).difference(&holding))
+            };
+            let deltas = hosts.into_iter().map(difference).collect();
+            return self.apply(revision, deltas);
+        }
+        for (host, holding) in hosts {
+            self.hosts.entry(host).or_default().load(host, revision, holding);
+        }
+        (self.first, self.revision) = (revision, revision);
+        let waiting = self.hosts.values().filter_map(|feed| feed.session.as_ref());
+        waiting.for_each(|session| session.wake.notify_one());
+    }
+
     /// Takes a commit's effect: changes by host, only for hosts that they concern.
     pub(crate) fn apply(&mut self, revision: u64, deltas: BTreeMap<Id<Host>, HostDelta>) {
-        let is_first = self.revision == 0;
         for (host, delta) in deltas {
-            let feed = self.hosts.entry(host).or_default();
-            if is_first {
-                feed.load(host, delta);
-            } else {
-                feed.change(host, revision, delta);
-                self.news.insert(host);
-            }
-        }
-        if is_first {
-            self.first = revision;
-            let waiting = self.hosts.values().filter_map(|feed| feed.session.as_ref());
-            waiting.for_each(|session| session.wake.notify_one());
+            self.hosts.entry(host).or_default().change(host, revision, delta);
+            self.news.insert(host);
         }
         self.revision = revision;
     }
@@ -134,7 +150,7 @@ impl Feed {
     pub(crate) fn connect(
         &mut self,
         hello: &Hello,
-        certificate: String,
+        (certificate, source): (String, IpAddr),
         over: CancellationToken,
     ) -> Ticket {
         let host = Id::new(hello.host);
@@ -142,7 +158,7 @@ impl Feed {
         self.sessions += 1;
         let (number, wake) = (self.sessions, Arc::new(Notify::new()));
         let session = Session::new(number, certificate, Arc::clone(&wake), over.clone());
-        self.hosts.entry(host).or_default().connect(self.revision, hello, session);
+        self.hosts.entry(host).or_default().connect(self.revision, (hello, source), session);
         self.news.insert(host);
         wake.notify_one();
         Ticket { host, number, wake, over }
@@ -171,6 +187,20 @@ impl Feed {
             return None;
         }
         feed.pull(revision, origin.lineage)
+    }
+
+    /// The session has lasted: no other agent is after its place.
+    pub(crate) fn lasts(&mut self, ticket: &Ticket) {
+        if let Some(feed) = self.owner(ticket)
+            && feed.status.doubled.take().is_some()
+        {
+            self.news.insert(ticket.host);
+        }
+    }
+
+    /// How many objects the session's host is to hold.
+    pub(crate) fn held(&mut self, ticket: &Ticket) -> usize {
+        self.owner(ticket).map_or(0, |feed| feed.held())
     }
 
     /// Takes what a host reports.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use compile::{Compiler, HostDelta};
+use compile::Compiler;
 use model::{
     Id, Kind, Record, Resource,
     resource::host::{Host, HostCredential},
 };
 use store::{Change, Event, Read, Snapshot};
+use tokio::task::spawn_blocking;
+use wire::holding::Holding;
 
 use crate::{Error, Link, feed::Feed};
 
@@ -20,8 +22,11 @@ pub(crate) async fn follow(link: &Link) -> Result<(), Error> {
         let Some(event) = link.stop.run_until_cancelled(watch.next()).await else { return Ok(()) };
         match event.ok_or(Error::StoreEnded)? {
             Event::Snapshot(snapshot) => {
-                let deltas = compiler.load(&snapshot);
-                link.update(|feed| start_over(feed, &snapshot, deltas));
+                // Seconds in a large cloud.
+                let load = spawn_blocking(move || load(compiler, snapshot));
+                let (loaded, snapshot, hosts) = load.await.map_err(Error::Load)?;
+                compiler = loaded;
+                link.update(|feed| start_over(feed, &snapshot, hosts));
             }
             Event::Commit(commit) => {
                 let deltas = compiler.apply(&commit.changes);
@@ -36,6 +41,16 @@ pub(crate) async fn follow(link: &Link) -> Result<(), Error> {
     }
 }
 
+/// Everything that each host must hold, digests included.
+fn load(
+    mut compiler: Compiler,
+    snapshot: Snapshot<Record>,
+) -> (Compiler, Snapshot<Record>, BTreeMap<Id<Host>, Holding>) {
+    let hosts = compiler.load(&snapshot).into_iter();
+    let hosts = hosts.map(|(host, objects)| (host, objects.into_iter().collect())).collect();
+    (compiler, snapshot, hosts)
+}
+
 impl Link {
     fn update(&self, change: impl FnOnce(&mut Feed)) {
         let mut feed = self.feed();
@@ -45,8 +60,8 @@ impl Link {
 }
 
 /// Everything anew: what changed for hosts, which ones exist and how they prove who they are.
-fn start_over(feed: &mut Feed, snapshot: &Snapshot<Record>, deltas: BTreeMap<Id<Host>, HostDelta>) {
-    feed.apply(snapshot.revision(), deltas);
+fn start_over(feed: &mut Feed, snapshot: &Snapshot<Record>, hosts: BTreeMap<Id<Host>, Holding>) {
+    feed.load(snapshot.revision(), hosts);
     feed.retain(|host| snapshot.get(Kind::Host, host.uuid()).is_some());
     for record in snapshot.list(Kind::Host) {
         let host = Id::new(record.uuid());

@@ -1,15 +1,18 @@
 //! The server's end of the agent stream.
 //!
 //! [`pki`] vouches for both ends, [`enrol`] gives agents their certificates, [`service`] is the
-//! gRPC door, [`session`] one host's open stream, [`follow`] turns commits into changes for hosts,
-//! and [`feed`], the core without I/O, knows what every host must hold and has confirmed.
+//! gRPC door, [`guest`] and [`bounded`] what may come through it, [`session`] one host's open stream,
+//! [`follow`] turns commits into changes for hosts, and [`feed`], the core without I/O, knows what
+//! every host must hold and has confirmed.
 //!
 //! It never decides what a host must hold (`compile` does), and never waits for a host: a slow one
 //! gets a snapshot later.
 
+mod bounded;
 mod enrol;
 mod feed;
 mod follow;
+mod guest;
 mod pki;
 mod service;
 mod session;
@@ -30,11 +33,14 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use uuid::Uuid;
 use wire::{HEARTBEAT, MESSAGE_BYTES_MAX, r#gen::link_server::LinkServer};
 
+use bounded::Bounded;
 use feed::{Feed, Origin};
+use guest::Guests;
+pub use guest::Limits;
 pub use pki::Pki;
 
 /// How long a TLS handshake may take.
@@ -53,7 +59,20 @@ const CALL_WAIT: Duration = Duration::from_secs(30);
 const CUTS_MAX: usize = 1;
 
 /// Calls that one connection may have open at once; an agent needs one.
-const CALLS_MAX: u32 = 4;
+const CALLS_MAX: u32 = 2;
+
+/// What a call may send before the server has read it. A few messages of an agent fit.
+const CALL_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// What all calls of a connection may send before the server has read it.
+const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// What the headers of a call may take; those of an agent take half a kilobyte.
+const HEADER_BYTES_MAX: u32 = 4 * 1024;
+
+/// Calls that a peer may have cancelled before the server has looked at them, and calls in error
+/// that the server remembers. A peer that goes on beyond that loses its connection.
+const CANCELLED_MAX: usize = 16;
 
 /// What the server's end needs.
 pub struct Config {
@@ -72,6 +91,8 @@ pub struct Config {
     /// told by another store. What was made there since is destroyed, so only an operator may set
     /// this.
     pub accept_older: bool,
+    /// What connections may take.
+    pub limits: Limits,
 }
 
 /// Why the server's end cannot start or go on.
@@ -98,6 +119,9 @@ pub enum Error {
     /// gRPC over TLS cannot be served.
     #[error("cannot serve agents: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// What hosts must hold could not be computed.
+    #[error("cannot compute what hosts must hold: {0}; this is a fault of the server")]
+    Load(#[source] tokio::task::JoinError),
     /// The store has ended.
     #[error("the store has ended, agents get no more changes")]
     StoreEnded,
@@ -126,7 +150,7 @@ pub async fn serve(
     board: watch::Sender<Board>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Config { listener, pki, clock, lineage, earlier, accept_older } = config;
+    let Config { listener, pki, clock, lineage, earlier, accept_older, limits } = config;
     let server = pki.server()?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(server.certificate, server.key))
@@ -134,8 +158,7 @@ pub async fn serve(
         // An agent that enrols has none yet.
         .client_auth_optional(true)
         .timeout(HANDSHAKE_WAIT);
-    listener.set_nonblocking(true)?;
-    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
+    let incoming = Guests::new(listener, limits)?;
 
     let stop = stop.child_token();
     let feed = Mutex::new(Feed::new(Origin { lineage, earlier: earlier.into(), accept_older }));
@@ -150,9 +173,14 @@ pub async fn serve(
         .http2_keepalive_interval(Some(HEARTBEAT))
         .http2_keepalive_timeout(Some(PING_WAIT))
         .max_concurrent_streams(CALLS_MAX)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(CANCELLED_MAX))
+        .http2_max_local_error_reset_streams(Some(CANCELLED_MAX))
         .timeout(CALL_WAIT)
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), stop.cancelled());
+        .add_service(Bounded(service))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
 
     let following = follow::follow(&link);
     tokio::pin!(serving);

@@ -6,7 +6,7 @@
 //! years: there is no renewal yet, but a new enrolment replaces a certificate at once, because the
 //! server accepts only the one whose hash is on record.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
 use model::Timestamp;
 use rcgen::{
@@ -51,7 +51,8 @@ pub(crate) struct AgentCertificate {
 }
 
 impl Pki {
-    /// Opens the authority in `directory`, or makes one if there is none. Blocks.
+    /// Opens the authority in `directory`, or makes one if there is none; nobody but its owner may
+    /// enter a directory that is made. Blocks.
     ///
     /// # Errors
     /// [`Error::Pki`] when the file cannot be read, written or understood.
@@ -62,7 +63,11 @@ impl Pki {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let fresh = make(now).map_err(|error| failed(error.to_string()))?;
-                fs::create_dir_all(directory)
+                let mut private = fs::DirBuilder::new();
+                private
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(directory)
                     .and_then(|()| durable::replace(&path, fresh.as_bytes()))
                     .map_err(|error| failed(error.to_string()))?;
                 fresh
@@ -163,8 +168,10 @@ mod tests {
         let again = Pki::open(&directory.path().join("pki"), NOW).unwrap();
         assert_eq!(first.certificate(), again.certificate());
         assert!(!first.certificate().contains("PRIVATE"));
-        let mode = fs::metadata(directory.path().join("pki/ca.pem")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        for (path, expected) in [("pki", 0o700), ("pki/ca.pem", 0o600)] {
+            let mode = fs::metadata(directory.path().join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{path}");
+        }
     }
 
     #[test]

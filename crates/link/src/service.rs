@@ -1,6 +1,9 @@
 //! The gRPC door: parses what comes in, checks who it is, answers errors with their code.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use model::{Code, Id};
 use tokio::time::timeout;
@@ -15,6 +18,7 @@ use crate::{
     Link, enrol,
     feed::{Feed, Ticket},
     follow::certificate,
+    guest::{ConnectionInfo, Guest},
     pki::sha256_hex,
     session::{self, HELLO_WAIT},
 };
@@ -45,14 +49,7 @@ impl pb::link_server::Link for Service {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let certificates = request.peer_certs();
-        let certificate = certificates
-            .as_ref()
-            .and_then(|chain| chain.first())
-            .map(|certificate| sha256_hex(certificate))
-            .ok_or_else(|| {
-                Status::unauthenticated("a client certificate is needed; enrol first")
-            })?;
+        let (guest, certificate) = connection(&request)?;
         let mut inbound = request.into_inner();
         let first = timeout(HELLO_WAIT, inbound.message())
             .await
@@ -60,8 +57,8 @@ impl pb::link_server::Link for Service {
         let Some(AgentMessage::Hello(hello)) = first.map(parse).transpose()? else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        let ticket = self.0.admit(&hello, certificate)?;
-        let outbound = session::start(&self.0, ticket, inbound);
+        let ticket = self.0.admit(&hello, (certificate, guest.source()))?;
+        let outbound = session::start(&self.0, (ticket, guest), inbound);
         Ok(Response::new(outbound))
     }
 }
@@ -78,7 +75,11 @@ impl Link {
     }
 
     /// Opens a session for the host that `hello` names, if the certificate is that host's.
-    fn admit(&self, hello: &Hello, presented: String) -> Result<Ticket, Status> {
+    fn admit(
+        &self,
+        hello: &Hello,
+        (presented, source): (String, IpAddr),
+    ) -> Result<Ticket, Status> {
         let host = Id::new(hello.host);
         understand(hello)?;
         // Under the feed's lock: what is committed after this snapshot comes to the feed later.
@@ -92,7 +93,7 @@ impl Link {
             );
             return Err(Status::permission_denied(text));
         }
-        let ticket = feed.connect(hello, presented, self.stop.child_token());
+        let ticket = feed.connect(hello, (presented, source), self.stop.child_token());
         self.publish(&mut feed);
         drop(feed);
         tracing::info!(%host, version = hello.agent_version, revision = hello.revision, "agent connected");
@@ -114,6 +115,17 @@ fn understand(hello: &Hello) -> Result<(), Status> {
     let text =
         format!("host {host}: the agent ({agent_version}) speaks protocol {protocol}, {what}");
     Err(Status::failed_precondition(text))
+}
+
+/// The connection of a call, and the SHA-256 of the client's certificate, hex.
+fn connection<T>(request: &Request<T>) -> Result<(Arc<Guest>, String), Status> {
+    let known = request.extensions().get::<ConnectionInfo>();
+    let certificates = known.and_then(ConnectionInfo::peer_certs);
+    let certificate = certificates.as_ref().and_then(|chain| chain.first());
+    match (known, certificate) {
+        (Some(known), Some(own)) => Ok((Arc::clone(known.get_ref()), sha256_hex(own))),
+        _ => Err(Status::unauthenticated("a client certificate is needed; enrol first")),
+    }
 }
 
 pub(crate) fn parse(message: pb::AgentMessage) -> Result<AgentMessage, Status> {

@@ -5,23 +5,31 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc::{self, Sender},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use wire::{
     SILENCE_MAX, r#gen as pb,
-    message::{AgentMessage, ServerMessage},
+    message::{AgentMessage, Report, ServerMessage},
 };
 
 use crate::{
     Link,
     feed::{Outgoing, Ticket},
+    guest::Guest,
     service::parse,
 };
 
 /// How long a new stream may take to say who it is.
 pub(crate) const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// After how long a stream has lasted. Of two agents with one identity each ends the other's stream
+/// within seconds.
+const LASTING: Duration = Duration::from_secs(60);
+
+/// What an entry of a report costs the session that takes it: more than it costs the feed.
+const REST_PER_ENTRY: Duration = Duration::from_micros(3);
 
 /// How long a host may take to make room for the next message.
 const SEND_WAIT: Duration = Duration::from_secs(30);
@@ -32,19 +40,20 @@ const OUTBOUND_MESSAGES: usize = 4;
 
 type Outbound = Sender<Result<pb::ServerMessage, Status>>;
 
-/// Starts the session's task; the stream is what it sends.
+/// Starts the session's task on its connection; the stream is what it sends.
 pub(crate) fn start(
     link: &Arc<Link>,
-    ticket: Ticket,
+    (ticket, guest): (Ticket, Arc<Guest>),
     inbound: Streaming<pb::AgentMessage>,
 ) -> ReceiverStream<Result<pb::ServerMessage, Status>> {
     let (outbound, stream) = mpsc::channel(OUTBOUND_MESSAGES);
     let own = Arc::clone(link);
+    guest.becomes_host();
     link.sessions.spawn(async move {
         // All three end for good; dropping the others loses nothing that the feed does not know.
         let why = tokio::select! {
             why = read(&own, &ticket, inbound) => why,
-            why = write(&own, &ticket, &outbound) => why,
+            why = write(&own, (&ticket, &guest), &outbound) => why,
             () = ticket.over.cancelled() => Status::aborted("the server ends this stream"),
         };
         tracing::info!(host = %ticket.host, why = why.message(), "agent disconnected");
@@ -53,11 +62,14 @@ pub(crate) fn start(
         let mut feed = own.feed();
         feed.disconnect(&ticket);
         own.publish(&mut feed);
+        drop(feed);
+        guest.becomes_guest();
     });
     ReceiverStream::new(stream)
 }
 
 async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMessage>) -> Status {
+    let (started, mut lasts) = (Instant::now(), false);
     loop {
         let message = match timeout(SILENCE_MAX, inbound.message()).await {
             Err(_) => return Status::deadline_exceeded("the agent is silent"),
@@ -65,24 +77,47 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
             Ok(Ok(None)) => return Status::ok("the agent ended the stream"),
             Ok(Ok(Some(message))) => message,
         };
+        if !lasts && started.elapsed() >= LASTING {
+            lasts = true;
+            let mut feed = link.feed();
+            feed.lasts(ticket);
+            link.publish(&mut feed);
+        }
         match parse(message) {
             Err(error) => return error,
             Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),
             Ok(AgentMessage::Heartbeat) => {}
             Ok(AgentMessage::Report(report)) => {
-                let mut feed = link.feed();
-                feed.report(ticket, report);
-                link.publish(&mut feed);
+                let rest = rest_after(&report);
+                link.report(ticket, report);
+                // What comes meanwhile waits in the connection, and then at the agent.
+                sleep(rest).await;
             }
         }
     }
 }
 
-async fn write(link: &Link, ticket: &Ticket, outbound: &Outbound) -> Status {
+impl Link {
+    fn report(&self, ticket: &Ticket, report: Report) {
+        let mut feed = self.feed();
+        feed.report(ticket, report);
+        self.publish(&mut feed);
+    }
+}
+
+/// How long nothing is read after a report: longer than it has kept all other hosts from the feed.
+/// Agents report a few times in a second, and leave out what is not the newest.
+fn rest_after(report: &Report) -> Duration {
+    let entries = report.up.len() + report.failed.len();
+    Duration::from_millis(1) + REST_PER_ENTRY * u32::try_from(entries).unwrap_or(u32::MAX)
+}
+
+async fn write(link: &Link, (ticket, guest): (&Ticket, &Guest), outbound: &Outbound) -> Status {
     loop {
         let outgoing = {
             let mut feed = link.feed();
             let outgoing = feed.pull(ticket);
+            guest.allow_reports_on(feed.held(ticket));
             link.publish(&mut feed);
             outgoing
         };

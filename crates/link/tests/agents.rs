@@ -244,6 +244,27 @@ async fn a_deleted_host_loses_its_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_host_is_told_with_where_both_are() {
+    let mut world = World::new();
+    let one = world.host(1);
+    let revision = world.put([network(1)]);
+    world.settled(1, revision).await;
+    let copied = world.directory.path().join("copy");
+    fs::create_dir(&copied).unwrap();
+    for file in ["identity.json", "state"] {
+        fs::copy(one.data.join(file), copied.join(file)).unwrap();
+    }
+    let mut copy = world::HostUnderTest::start(1, copied, one.enrol.clone());
+    let told = world.status(1, "told", |status| status.doubled.is_some()).await;
+    let reason = told.trouble(world::records::host_id(1)).unwrap();
+    assert!(reason.contains("two agents") && reason.contains("127.0.0.1"), "{reason}");
+    copy.stop().await;
+    // The one that is left is the host.
+    let revision = world.put(instance(10, 1, 1));
+    world.settled(1, revision).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_works_once() {
     let mut world = World::new();
     let one = world.host(1);

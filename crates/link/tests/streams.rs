@@ -49,6 +49,7 @@ fn hello(host: u32, digests: TableDigests) -> Hello {
         host,
         revision: 0,
         lineage: None,
+        run: None,
         digests,
     }
 }

@@ -70,7 +70,8 @@ impl Plain<'_> {
             Plain::Text(text) => text.to_string(),
             Plain::Bool(value) => value.to_string(),
             Plain::Integer(number) => number.to_string(),
-            Plain::Uuid(uuid) => uuid.simple().to_string(),
+            // Without the formatting machinery: inventories are mostly uuids.
+            Plain::Uuid(uuid) => uuid.simple().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
             Plain::Ip(ip) => ip.to_string(),
             Plain::Cidr(cidr) => cidr.to_string(),
             Plain::Mac(mac) => mac.to_string(),

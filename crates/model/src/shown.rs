@@ -57,9 +57,10 @@ impl Derived {
             "Why it is not on its host as it should be, if the host says so.",
         ),
         read: |record, view| {
-            let status = record.home().map(|host| view.board().status(host));
-            let reason = status.and_then(|status| status.failed.get(&record.uuid()));
-            reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+            let reason = record
+                .home()
+                .and_then(|host| view.board().status(host).not_in_effect(host, record.uuid()));
+            reason.map_or(Plain::Null, |reason| Plain::Text(reason.into()))
         },
         found_by: &[],
         only: None,

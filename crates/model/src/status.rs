@@ -55,6 +55,8 @@ pub struct HostStatus {
     pub up: OrdSet<Uuid>,
     /// Why it is told nothing, if so.
     pub refused: Option<Arc<str>>,
+    /// That two agents use its identity, and from where, if so.
+    pub doubled: Option<Arc<str>>,
 }
 
 /// When an object has changed for a host that has not confirmed it.
@@ -192,6 +194,21 @@ fn keys<'a, V: PartialEq + 'a>(
 }
 
 impl HostStatus {
+    /// Why an object is not on the host as it should be, if the host says so, or cannot say anything
+    /// because of what ails it as a whole.
+    #[must_use]
+    pub fn not_in_effect(&self, host: Id<Host>, object: Uuid) -> Option<String> {
+        let own = self.failed.get(&object).map(|reason| reason.to_string());
+        let whole = || self.trouble(host).filter(|_| self.pending.contains_key(&object));
+        own.or_else(|| whole().map(|reason| format!("host {host}: {reason}")))
+    }
+
+    /// What ails the host as a whole.
+    #[must_use]
+    pub fn trouble(&self, host: Id<Host>) -> Option<&str> {
+        self.doubled.as_ref().or_else(|| self.failed.get(&host.uuid())).map(|reason| &**reason)
+    }
+
     /// Whether the host has nothing left to say about an object.
     #[must_use]
     pub fn is_settled(&self, object: Uuid) -> bool {

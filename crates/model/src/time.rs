@@ -23,7 +23,7 @@ impl fmt::Display for Timestamp {
         let Ok(at) = jiff::Timestamp::from_millisecond(self.0) else {
             return write!(f, "{}", self.0);
         };
-        write!(f, "{}", at.to_zoned(jiff::tz::TimeZone::UTC).strftime("%b %-d, %Y %-I:%M:%S %p"))
+        write!(f, "{}", at.strftime("%b %-d, %Y %-I:%M:%S %p"))
     }
 }
 

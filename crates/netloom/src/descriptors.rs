@@ -38,9 +38,21 @@ pub(crate) fn share(files: u64, wanted: usize) -> Result<usize, Failure> {
     Ok(wanted.clamp(1, half))
 }
 
+/// How many of `wanted` connections at the agents' door may be nobody's yet: at most half of those
+/// that are for agents, so that there is room for hosts.
+pub(crate) fn guests(files: u64, wanted: usize) -> usize {
+    let half = usize::try_from(files.saturating_sub(OWN) / 4).unwrap_or(usize::MAX);
+    wanted.clamp(1, half.max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_leave_half_of_the_agents_files_to_hosts() {
+        assert_eq!([1 << 20, 1024, 256].map(|files| guests(files, 1024)), [1024, 240, 48]);
+    }
 
     #[test]
     fn connections_never_take_the_files_of_agents_and_store() {

@@ -10,9 +10,11 @@ mod password;
 mod runtime;
 mod server;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource,
+};
 
 /// Virtual networks for virtual machines and containers on plain Linux hosts.
 #[derive(Parser)]
@@ -45,7 +47,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let result = match arguments.verb {
         Verb::Server(arguments) => server::run(arguments),
         Verb::ResetPassword(arguments) => password::reset(&arguments),
@@ -61,6 +63,24 @@ fn main() -> ExitCode {
     })
 }
 
+/// Understands the command line. Only verbs that talk to a server take a connection; the variables
+/// that give one may be set all the same.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    let talks = matches!(arguments.verb, Verb::Client(cli::Verb::Login(_)) | Verb::Call(_));
+    let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    match ["server", "password_file"].into_iter().find(is_given) {
+        Some(name) if !talks => {
+            let option = name.replace('_', "-");
+            let text = format!("--{option} is for messages and login, and means nothing here");
+            Err(command.error(ErrorKind::ArgumentConflict, text))
+        }
+        _ => Ok(arguments),
+    }
+}
+
 /// Why a verb failed: the text for the user, nothing more is done with it.
 type Failure = Box<dyn std::error::Error>;
 
@@ -70,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_form_of_the_command_line_is_understood() {
-        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap().verb;
+        let parse = |line: &str| super::parse(line.split(' ').map(OsString::from)).unwrap().verb;
         assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
         assert!(matches!(parse("netloom server --data d --new-ca"), Verb::Server(_)));
         assert!(matches!(parse("netloom reset-password --data d"), Verb::ResetPassword(_)));
@@ -81,5 +101,24 @@ mod tests {
         assert!(matches!(parse("netloom login --password-file f"), Verb::Client(_)));
         let Verb::Call(words) = parse("netloom CreateZone name=z --help") else { panic!("a call") };
         assert_eq!(words, ["CreateZone", "name=z", "--help"]);
+    }
+
+    #[test]
+    fn only_what_talks_to_a_server_takes_a_connection() {
+        let parse = |line: &str| super::parse(line.split(' ').map(OsString::from));
+        let server = |line| parse(line).unwrap().connection.server;
+        assert_eq!(server("netloom --server http://s QueryZone").as_deref(), Some("http://s"));
+        assert_eq!(server("netloom --server s login --password-file f").as_deref(), Some("s"));
+        assert!(parse("netloom login --password-file f --server s").is_ok());
+        for verb in ["server --data d", "agent", "inspect", "messages", "lab check"] {
+            let after = parse(&format!("netloom {verb} --server s")).err().unwrap();
+            assert_eq!(after.kind(), ErrorKind::UnknownArgument, "{verb}");
+            for option in ["--server", "--password-file"] {
+                let before = parse(&format!("netloom {option} s {verb}")).err().unwrap();
+                assert!(before.to_string().contains(option), "{before}");
+            }
+        }
+        let help = parse("netloom server --help").err().unwrap().to_string();
+        assert!(help.contains("--link-listen") && !help.contains("--password-file"), "{help}");
     }
 }

@@ -68,7 +68,9 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
-    let limits = limits(&arguments)?;
+    let files = descriptors::raise()?;
+    let limits = limits(&arguments, files)?;
+    let agents_limits = agents_limits(files);
     let rest = listen_rest(arguments.listen)?;
     let agents = listen_agents(&arguments, rest.local_addr()?)?;
     let advertised = advertised(&arguments, agents.local_addr()?)?;
@@ -77,7 +79,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let (store, pki) = installation::open(&arguments.data, on_loss, (lineage, runtime::now()))?;
     let enrolment = Enrolment { server: advertised, ca: pki.certificate().to_owned() };
     let accept_older = arguments.accept_older_database;
-    let sockets = Sockets { rest, agents, limits, lineage, accept_older };
+    let sockets = Sockets { rest, agents, limits, agents_limits, lineage, accept_older };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(sockets, store, pki, enrolment))?;
     Ok(ExitCode::SUCCESS)
@@ -87,15 +89,16 @@ struct Sockets {
     rest: TcpListener,
     agents: TcpListener,
     limits: Limits,
+    agents_limits: link::Limits,
     lineage: Uuid,
     accept_older: bool,
 }
 
 /// How many connections the door takes, as far as files may be opened.
-fn limits(arguments: &Arguments) -> Result<Limits, Failure> {
+fn limits(arguments: &Arguments, files: u64) -> Result<Limits, Failure> {
     let defaults = Limits::default();
     let wanted = arguments.connections_max.unwrap_or(defaults.connections_max);
-    let connections_max = descriptors::share(descriptors::raise()?, wanted)?;
+    let connections_max = descriptors::share(files, wanted)?;
     if connections_max < wanted {
         tracing::warn!(
             wanted,
@@ -106,6 +109,13 @@ fn limits(arguments: &Arguments) -> Result<Limits, Failure> {
     let connections_per_source_max = arguments.connections_per_source_max.max(1);
     let believe_forwarded_for = arguments.forwarded_for;
     Ok(Limits { connections_max, connections_per_source_max, believe_forwarded_for, ..defaults })
+}
+
+/// How many connections the agents' door takes from nobody knows whom, as far as files may be
+/// opened.
+fn agents_limits(files: u64) -> link::Limits {
+    let defaults = link::Limits::default();
+    link::Limits { guests_max: descriptors::guests(files, defaults.guests_max), ..defaults }
 }
 
 fn advertised(arguments: &Arguments, bound: SocketAddr) -> Result<String, Failure> {
@@ -174,6 +184,7 @@ async fn serve(
         lineage: sockets.lineage,
         earlier: installation::earlier_lineages(&store),
         accept_older: sockets.accept_older,
+        limits: sockets.agents_limits,
     };
     let serving = link::serve(agents, store.clone(), board, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });

@@ -45,10 +45,7 @@ pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
 pub use layout::Plain;
-pub use maps::{
-    AddrKey, Bucket, Config, CtKey, CtSlot, DropEvent, Fdb, FdbKey, FdbTarget, Neigh, NeighKey,
-    Port, PortKey, Traffic, Vtep, VtepKey,
-};
+pub use maps::*;
 pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;

@@ -1,8 +1,6 @@
 //! Protobuf to typed values and back. What comes from outside is checked here, once: lengths of
 //! uuids, MACs, addresses and digests, known enum values, nothing missing.
 
-use std::sync::Arc;
-
 use prost::Message as _;
 use thiserror::Error;
 use uuid::Uuid;
@@ -14,6 +12,7 @@ use crate::{
     r#gen as pb,
     message::{AgentMessage, Delta, EnrolRequest, Hello, Report, ServerMessage, Snapshot, Welcome},
     object::{Object, ObjectKey, Table},
+    shared::Shared,
     versions::Versions,
 };
 
@@ -55,13 +54,13 @@ pub struct Saved {
     /// The lineage of the server that told it so, if the agent knows it.
     pub lineage: Option<Uuid>,
     /// What the host must hold.
-    pub objects: Vec<Arc<Object>>,
+    pub objects: Vec<Shared>,
 }
 
 /// The bytes of a saved state: see [`decode_state`].
 #[must_use]
 pub fn encode_state(saved: &Saved) -> Vec<u8> {
-    let objects = saved.objects.iter().map(|object| object_to_pb(object)).collect();
+    let objects = saved.objects.iter().map(object_to_pb).collect();
     let lineage = saved.lineage.map(bytes_of).unwrap_or_default();
     pb::SavedState { revision: saved.revision, objects, lineage }.encode_to_vec()
 }
@@ -72,7 +71,7 @@ pub fn encode_state(saved: &Saved) -> Vec<u8> {
 /// [`ParseError`] for bytes that [`encode_state`] did not make.
 pub fn decode_state(bytes: &[u8]) -> Result<Saved, ParseError> {
     let pb::SavedState { revision, objects, lineage } = pb::SavedState::decode(bytes)?;
-    Ok(Saved { revision, lineage: self::lineage(&lineage)?, objects: each(objects, object)? })
+    Ok(Saved { revision, lineage: optional("lineage", &lineage)?, objects: each(objects, object)? })
 }
 
 impl From<EnrolRequest> for pb::EnrolRequest {
@@ -124,6 +123,7 @@ impl From<&Hello> for pb::Hello {
             revision: hello.revision,
             lineage: hello.lineage.map(bytes_of).unwrap_or_default(),
             digests: digests_to_pb(hello.digests),
+            run: hello.run.map(bytes_of).unwrap_or_default(),
         }
     }
 }
@@ -140,8 +140,9 @@ impl TryFrom<pb::Hello> for Hello {
             tables,
             host: uuid("host", &hello.host)?,
             revision: hello.revision,
-            lineage: lineage(&hello.lineage)?,
+            lineage: optional("lineage", &hello.lineage)?,
             digests: digests(&hello.digests)?,
+            run: optional("run", &hello.run)?,
         })
     }
 }
@@ -193,7 +194,7 @@ fn cut(mut text: String) -> String {
 
 impl From<&ServerMessage> for pb::ServerMessage {
     fn from(message: &ServerMessage) -> Self {
-        let objects = |of: &[Arc<Object>]| of.iter().map(|object| object_to_pb(object)).collect();
+        let objects = |of: &[Shared]| of.iter().map(object_to_pb).collect();
         let kind = match message {
             ServerMessage::Welcome(welcome) => pb::server_message::Kind::Welcome(pb::Welcome {
                 protocol: welcome.protocol,
@@ -258,12 +259,12 @@ fn digests(digests: &[pb::TableDigest]) -> Result<TableDigests, ParseError> {
     Ok(all)
 }
 
-fn object_to_pb(object: &Object) -> pb::Object {
-    pb::Object { table: object.key().table.number(), body: object.encode() }
+fn object_to_pb(object: &Shared) -> pb::Object {
+    pb::Object { table: object.key().table.number(), body: object.encoded().to_vec() }
 }
 
-fn object(object: pb::Object) -> Result<Arc<Object>, ParseError> {
-    Object::decode(table(object.table)?, &object.body).map(Arc::new)
+fn object(object: pb::Object) -> Result<Shared, ParseError> {
+    Object::decode(table(object.table)?, &object.body).map(Shared::from)
 }
 
 fn key_to_pb(key: &ObjectKey) -> pb::ObjectKey {
@@ -286,8 +287,8 @@ fn each<P, T>(
 }
 
 /// Empty: not known.
-fn lineage(bytes: &[u8]) -> Result<Option<Uuid>, ParseError> {
-    (!bytes.is_empty()).then(|| uuid("lineage", bytes)).transpose()
+fn optional(field: &'static str, bytes: &[u8]) -> Result<Option<Uuid>, ParseError> {
+    (!bytes.is_empty()).then(|| uuid(field, bytes)).transpose()
 }
 
 fn bytes_of(uuid: Uuid) -> Vec<u8> {
@@ -307,7 +308,7 @@ mod tests {
 
     fn saved(revision: u64, objects: Vec<Object>) -> Saved {
         let lineage = revision.is_multiple_of(2).then(Uuid::max);
-        Saved { revision, lineage, objects: objects.into_iter().map(Arc::new).collect() }
+        Saved { revision, lineage, objects: objects.into_iter().map(Shared::from).collect() }
     }
 
     fn there_and_back(message: &ServerMessage) -> ServerMessage {
@@ -324,7 +325,7 @@ mod tests {
             digests.note(Table::Peer.number(), SetDigest::from_bytes(digest));
             let last = last.then_some(digests);
             let removes = objects.iter().map(Object::key).collect();
-            let objects: Vec<_> = objects.into_iter().map(Arc::new).collect();
+            let objects: Vec<_> = objects.into_iter().map(Shared::from).collect();
             let delta = Delta { revision, upserts: objects.clone(), removes, last };
             let lineage = Uuid::from_u128(revision.into());
             let welcome = Welcome { protocol: 2, server_version: "2".to_owned(), lineage };
@@ -352,6 +353,7 @@ mod tests {
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
+                run: processed.then(Uuid::max),
             };
             let all = [
                 AgentMessage::Report(report), AgentMessage::Hello(hello), AgentMessage::Heartbeat,

@@ -6,57 +6,75 @@
 //! two ends that are authenticated by TLS, it does not authenticate.
 //!
 //! An object is hashed as its table's number and its encoding, of which there is one for each value
-//! ([`Object::encode`]): a field that is added later changes no digest where it is not set.
+//! ([`Object::encode`](crate::object::Object::encode)): a field that is added later changes no digest where it is not set.
 
 use std::{fmt, net::IpAddr};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::object::{Object, Table};
+use crate::object::Table;
 
 /// Bytes of a digest.
 pub const DIGEST_BYTES: usize = 32;
 
 /// The digest of a set.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct SetDigest([u8; DIGEST_BYTES]);
+pub struct SetDigest(Sum);
+
+/// A number modulo 2^256, the most significant word first.
+type Sum = [u64; DIGEST_BYTES / 8];
 
 impl SetDigest {
     /// Puts a member in. The caller knows that it was not in.
     pub fn add(&mut self, member: MemberHash) {
-        let mut carry = 0_u16;
-        for (sum, byte) in self.0.iter_mut().zip(member.0).rev() {
-            let [high, low] = (u16::from(*sum) + u16::from(byte) + carry).to_be_bytes();
-            (*sum, carry) = (low, u16::from(high));
+        self.add_all(Self(member.0));
+    }
+
+    /// Puts all members of a set in. The caller knows that none of them was in.
+    pub(crate) fn add_all(&mut self, members: Self) {
+        let mut carry = false;
+        for (sum, word) in self.0.iter_mut().zip(members.0).rev() {
+            let (once, first) = sum.overflowing_add(word);
+            let (twice, second) = once.overflowing_add(u64::from(carry));
+            (*sum, carry) = (twice, first || second);
         }
     }
 
     /// Takes a member out. The caller knows that it was in.
     pub fn take(&mut self, member: MemberHash) {
+        self.take_all(Self(member.0));
+    }
+
+    /// Takes all members of a set out. The caller knows that all of them were in.
+    pub(crate) fn take_all(&mut self, members: Self) {
         let mut borrow = false;
-        for (sum, byte) in self.0.iter_mut().zip(member.0).rev() {
-            let (once, first) = sum.overflowing_sub(byte);
-            let (twice, second) = once.overflowing_sub(u8::from(borrow));
+        for (sum, word) in self.0.iter_mut().zip(members.0).rev() {
+            let (once, first) = sum.overflowing_sub(word);
+            let (twice, second) = once.overflowing_sub(u64::from(borrow));
             (*sum, borrow) = (twice, first || second);
         }
     }
 
     /// Its bytes, as they go over the wire.
     #[must_use]
-    pub const fn to_bytes(self) -> [u8; DIGEST_BYTES] {
-        self.0
+    pub fn to_bytes(self) -> [u8; DIGEST_BYTES] {
+        let mut bytes = [0; DIGEST_BYTES];
+        for (out, word) in bytes.chunks_exact_mut(8).zip(self.0) {
+            out.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
     }
 
     /// The digest with these bytes.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
+        Self(words(bytes))
     }
 }
 
 impl fmt::Display for SetDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().try_for_each(|word| write!(f, "{word:016x}"))
     }
 }
 
@@ -68,7 +86,7 @@ impl fmt::Debug for SetDigest {
 
 /// The hash of one member of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberHash([u8; DIGEST_BYTES]);
+pub struct MemberHash(Sum);
 
 /// How many tables there are.
 const TABLES: usize = Table::ALL.len();
@@ -108,13 +126,22 @@ impl TableDigests {
     }
 }
 
-/// Hashes an object.
+/// Hashes an object, of which this is the encoding.
 #[must_use]
-pub fn hash_object(object: &Object) -> MemberHash {
+pub(crate) fn hash_encoded(table: Table, encoded: &[u8]) -> MemberHash {
     let mut hash = Sha256::new();
-    hash.update(object.key().table.number().to_be_bytes());
-    hash.update(object.encode());
-    MemberHash(hash.finalize().into())
+    hash.update(table.number().to_be_bytes());
+    hash.update(encoded);
+    MemberHash(words(hash.finalize().into()))
+}
+
+/// A number modulo 2^256 from its bytes, the most significant first.
+fn words(bytes: [u8; DIGEST_BYTES]) -> Sum {
+    let mut sum = Sum::default();
+    for (word, part) in sum.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_be_bytes(*part);
+    }
+    sum
 }
 
 /// The bytes of a fact, in the one form that is hashed: big endian, lengths first, one tag for each
@@ -150,7 +177,7 @@ impl Form {
     }
 
     pub(crate) fn finish(&self) -> MemberHash {
-        MemberHash(Sha256::digest(&self.0).into())
+        MemberHash(words(Sha256::digest(&self.0).into()))
     }
 }
 
@@ -166,23 +193,23 @@ mod tests {
 
     #[test]
     fn sums_carry_through_all_bytes() {
-        let (one, all) = (MemberHash(std::array::from_fn(|at| u8::from(at == 31))), [0xff; 32]);
-        let mut sum = SetDigest(all);
+        let (one, all) = (MemberHash([0, 0, 0, 1]), SetDigest::from_bytes([0xff; 32]));
+        let mut sum = all;
         sum.add(one);
         assert_eq!(sum, SetDigest::default());
         sum.take(one);
-        assert_eq!(sum, SetDigest(all));
+        assert_eq!(sum, all);
     }
 
     #[test]
     fn what_is_in_an_unknown_table_is_never_equal_to_nothing() {
         let mut digests = TableDigests::default();
-        digests.note(Table::Port.number(), SetDigest([1; 32]));
-        assert_eq!(digests.table(Table::Port), SetDigest([1; 32]));
+        digests.note(Table::Port.number(), SetDigest::from_bytes([1; 32]));
+        assert_eq!(digests.table(Table::Port), SetDigest::from_bytes([1; 32]));
         let known = digests;
-        digests.note(99, SetDigest([1; 32]));
+        digests.note(99, SetDigest::from_bytes([1; 32]));
         assert_ne!(digests, known);
-        assert_eq!(digests.numbered().collect::<Vec<_>>(), [(4, SetDigest([1; 32]))]);
+        assert_eq!(digests.numbered().collect::<Vec<_>>(), [(4, SetDigest::from_bytes([1; 32]))]);
     }
 
     proptest! {
@@ -203,11 +230,11 @@ mod tests {
 
         #[test]
         fn taking_undoes_adding(start: [u8; 32], member: [u8; 8]) {
-            let mut digest = SetDigest(start);
+            let mut digest = SetDigest::from_bytes(start);
             digest.add(hash(&member));
-            prop_assert_ne!(digest, SetDigest(start));
+            prop_assert_ne!(digest, SetDigest::from_bytes(start));
             digest.take(hash(&member));
-            prop_assert_eq!(digest, SetDigest(start));
+            prop_assert_eq!(digest, SetDigest::from_bytes(start));
         }
     }
 }

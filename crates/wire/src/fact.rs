@@ -2,7 +2,7 @@
 //! interface index. The server computes these facts from objects. The agent computes them from what
 //! it reads back from the kernel's maps. The two digests must be equal.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use imbl::OrdMap;
 use uuid::Uuid;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     digest::{Form, MemberHash, SetDigest},
     object::{Network, Object, ObjectKey, Peer, Port, Table},
+    shared::Shared,
 };
 
 /// One thing that the data plane knows.
@@ -108,9 +109,9 @@ pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
 
 /// All facts that objects give.
 #[must_use]
-pub fn facts(objects: &OrdMap<ObjectKey, Arc<Object>>) -> BTreeSet<Fact> {
+pub fn facts(objects: &OrdMap<ObjectKey, Shared>) -> BTreeSet<Fact> {
     let network = |uuid| objects.get(&ObjectKey { table: Table::Network, uuid });
-    let of = |object: &Arc<Object>| match &**network(network_of(object)?)? {
+    let of = |object: &Shared| match &**network(network_of(object)?)? {
         Object::Network(network) => Some(member_facts(object, network)),
         _ => None,
     };
@@ -125,46 +126,41 @@ pub fn digest(facts: &BTreeSet<Fact>) -> SetDigest {
     digest
 }
 
-/// The digest of the facts of a changing set of objects; a change costs what the object gives.
+/// What the facts of a network's members are counted by; a change costs what the member gives.
 ///
-/// Only the facts about VTEPs may come from several objects, and only those are counted: claims
+/// Only the facts about VTEPs may come from several members, and only those are counted: claims
 /// make ports, MACs and addresses unique in their network. Objects that break this rule give a
 /// digest that no host can reach, so the mistake shows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FactDigest {
-    digest: SetDigest,
-    vteps: OrdMap<Fact, u32>,
+pub(crate) struct NetworkFacts {
+    /// How many members are behind each VTEP.
+    vteps: OrdMap<IpAddr, u32>,
 }
 
-impl FactDigest {
-    pub(crate) fn digest(&self) -> SetDigest {
-        self.digest
+impl NetworkFacts {
+    pub(crate) fn add(&mut self, digest: &mut SetDigest, member: &Shared, network: &Network) {
+        member.with_facts(network, |facts| {
+            digest.add_all(facts.own);
+            let Some((vtep, hash)) = facts.vtep else { return };
+            let count = self.vteps.entry(vtep).or_default();
+            *count += 1;
+            if *count == 1 {
+                digest.add(hash);
+            }
+        });
     }
 
-    pub(crate) fn add(&mut self, member: &Object, network: &Network) {
-        for fact in member_facts(member, network) {
-            if matches!(fact, Fact::Vtep { .. }) {
-                let count = self.vteps.entry(fact).or_default();
-                *count += 1;
-                if *count > 1 {
-                    continue;
-                }
+    pub(crate) fn take(&mut self, digest: &mut SetDigest, member: &Shared, network: &Network) {
+        member.with_facts(network, |facts| {
+            digest.take_all(facts.own);
+            let Some((vtep, hash)) = facts.vtep else { return };
+            let Some(count) = self.vteps.get_mut(&vtep) else { return };
+            *count -= 1;
+            if *count == 0 {
+                self.vteps.remove(&vtep);
+                digest.take(hash);
             }
-            self.digest.add(hash(&fact));
-        }
-    }
-
-    pub(crate) fn take(&mut self, member: &Object, network: &Network) {
-        for fact in member_facts(member, network) {
-            if let Some(count) = self.vteps.get_mut(&fact) {
-                *count -= 1;
-                if *count > 0 {
-                    continue;
-                }
-                self.vteps.remove(&fact);
-            }
-            self.digest.take(hash(&fact));
-        }
+        });
     }
 }
 
@@ -177,7 +173,7 @@ pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
     }
 }
 
-fn member_facts(object: &Object, network: &Network) -> Vec<Fact> {
+pub(crate) fn member_facts(object: &Object, network: &Network) -> Vec<Fact> {
     match object {
         Object::Peer(peer) => peer_facts(peer, network),
         Object::Port(port) => port_facts(port, network),
@@ -185,7 +181,9 @@ fn member_facts(object: &Object, network: &Network) -> Vec<Fact> {
     }
 }
 
-fn hash(fact: &Fact) -> MemberHash {
+/// Hashes a fact.
+#[must_use]
+pub fn hash(fact: &Fact) -> MemberHash {
     let mut form = Form::default();
     match fact {
         Fact::Port { number, net, mac } => form.tag(1).number(*number).number(*net).bytes(mac),

@@ -1,31 +1,39 @@
 //! The objects that a host must hold, kept together with their digests. Both ends use it, so what
 //! the server expects and what the agent reports is computed by the same code.
 
-use std::sync::Arc;
-
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use uuid::Uuid;
 
 use crate::{
-    digest::{SetDigest, TableDigests, hash_object},
-    fact::{FactDigest, network_of},
+    digest::{SetDigest, TableDigests},
+    fact::{NetworkFacts, network_of},
     object::{Network, Object, ObjectKey, Table},
+    shared::{MemberFacts, Shared},
 };
 
 /// Objects by key, with digests that follow every change. A clone is free, and shares the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
-    objects: OrdMap<ObjectKey, Arc<Object>>,
-    /// The ports and peers of each network, whether or not the network itself is held.
-    members: OrdMap<Uuid, OrdSet<ObjectKey>>,
+    objects: OrdMap<ObjectKey, Shared>,
+    /// Networks that are held, or of which a member is.
+    networks: OrdMap<Uuid, Members>,
     digests: TableDigests,
-    facts: FactDigest,
+    /// Of the facts that the data plane must hold for the objects.
+    facts: SetDigest,
+}
+
+/// A network and how many ports and peers of it are held.
+#[derive(Clone, Debug, Default)]
+struct Members {
+    network: Option<Shared>,
+    count: usize,
+    facts: NetworkFacts,
 }
 
 impl Holding {
     /// The objects, in the order in which a host applies additions.
     #[must_use]
-    pub const fn objects(&self) -> &OrdMap<ObjectKey, Arc<Object>> {
+    pub const fn objects(&self) -> &OrdMap<ObjectKey, Shared> {
         &self.objects
     }
 
@@ -37,14 +45,14 @@ impl Holding {
 
     /// The digest of the facts that the data plane must hold for these objects.
     #[must_use]
-    pub fn kernel_digest(&self) -> SetDigest {
-        self.facts.digest()
+    pub const fn kernel_digest(&self) -> SetDigest {
+        self.facts
     }
 
     /// An object by its key.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.objects.get(key).map(Arc::as_ref)
+        self.objects.get(key).map(|object| &**object)
     }
 
     /// A network by its uuid.
@@ -57,54 +65,90 @@ impl Holding {
     }
 
     /// Puts an object in, in the place of the one with its key.
-    pub fn upsert(&mut self, object: impl Into<Arc<Object>>) {
+    pub fn upsert(&mut self, object: impl Into<Shared>) {
         let object = object.into();
-        let key = object.key();
-        if self.objects.get(&key) == Some(&object) {
+        let before = self.objects.insert(object.key(), object.clone());
+        if before.as_ref() == Some(&object) {
             return;
         }
-        self.remove(&key);
-        self.digests.table_mut(key.table).add(hash_object(&object));
-        self.count(&object, FactDigest::add);
-        if let Some(network) = network_of(&object) {
-            self.members.entry(network).or_default().insert(key);
+        let digest = self.digests.table_mut(object.key().table);
+        if let Some(before) = &before {
+            digest.take(before.hash());
         }
-        self.objects.insert(key, object);
+        digest.add(object.hash());
+        if let Object::Network(network) = &*object {
+            self.set_network(network.uuid, Some(object.clone()));
+            return;
+        }
+        if let Some(before) = &before {
+            self.member_leaves(before);
+        }
+        self.member_comes(&object);
     }
 
     /// Takes an object out, if it is in.
     pub fn remove(&mut self, key: &ObjectKey) {
         let Some(object) = self.objects.remove(key) else { return };
-        self.digests.table_mut(key.table).take(hash_object(&object));
-        self.count(&object, FactDigest::take);
-        if let Some(network) = network_of(&object)
-            && let Some(members) = self.members.get_mut(&network)
-        {
-            members.remove(key);
-            if members.is_empty() {
-                self.members.remove(&network);
-            }
+        self.digests.table_mut(key.table).take(object.hash());
+        match &*object {
+            Object::Network(network) => self.set_network(network.uuid, None),
+            _ => self.member_leaves(&object),
         }
     }
 
-    /// Adds or takes out the facts of `object`: its own or, for a network, those of its members.
-    /// Call it while `object` is not among the objects.
-    fn count(&mut self, object: &Object, change: fn(&mut FactDigest, &Object, &Network)) {
-        if let Object::Network(network) = object {
-            let keys = self.members.get(&network.uuid).into_iter().flatten();
-            for member in keys.filter_map(|key| self.objects.get(key)) {
-                change(&mut self.facts, member, network);
+    fn member_comes(&mut self, member: &Shared) {
+        let Some(uuid) = network_of(member) else { return };
+        let of = self.networks.entry(uuid).or_default();
+        of.count += 1;
+        if let Some(Object::Network(network)) = of.network.as_deref() {
+            of.facts.add(&mut self.facts, member, network);
+        }
+    }
+
+    fn member_leaves(&mut self, member: &Shared) {
+        let Some(uuid) = network_of(member) else { return };
+        let Some(of) = self.networks.get_mut(&uuid) else { return };
+        of.count -= 1;
+        if let Some(Object::Network(network)) = of.network.as_deref() {
+            of.facts.take(&mut self.facts, member, network);
+        }
+        self.forget(uuid);
+    }
+
+    /// Puts a network in or takes it out, and gives its members other facts, if they are others.
+    /// Networks come before their members and go after them, and what facts take of a network never
+    /// changes: so this looks for members only when objects come in another order.
+    fn set_network(&mut self, uuid: Uuid, after: Option<Shared>) {
+        let of = self.networks.entry(uuid).or_default();
+        let before = std::mem::replace(&mut of.network, after.clone());
+        let [before, after] = [&before, &after].map(|network| match network.as_deref() {
+            Some(Object::Network(network)) => Some(network),
+            _ => None,
+        });
+        let same = before.map(MemberFacts::basis) == after.map(MemberFacts::basis);
+        if !same && of.count > 0 {
+            let objects = &self.objects;
+            let members = || objects.values().filter(|object| network_of(object) == Some(uuid));
+            if let Some(before) = before {
+                members().for_each(|member| of.facts.take(&mut self.facts, member, before));
             }
-        } else if let Some(uuid) = network_of(object) {
-            let network = self.objects.get(&ObjectKey { table: Table::Network, uuid });
-            if let Some(Object::Network(network)) = network.map(Arc::as_ref) {
-                change(&mut self.facts, object, network);
+            if let Some(after) = after {
+                members().for_each(|member| of.facts.add(&mut self.facts, member, after));
             }
+        }
+        self.forget(uuid);
+    }
+
+    /// Forgets a network that is neither held nor has members.
+    fn forget(&mut self, uuid: Uuid) {
+        let none = |of: &Members| of.count == 0 && of.network.is_none();
+        if self.networks.get(&uuid).is_some_and(none) {
+            self.networks.remove(&uuid);
         }
     }
 }
 
-impl<O: Into<Arc<Object>>> FromIterator<O> for Holding {
+impl<O: Into<Shared>> FromIterator<O> for Holding {
     fn from_iter<I: IntoIterator<Item = O>>(objects: I) -> Self {
         let mut holding = Self::default();
         objects.into_iter().for_each(|object| holding.upsert(object));
@@ -155,7 +199,7 @@ mod tests {
             });
             prop_assert_eq!(holding.digests(), TableDigests::default());
             prop_assert_eq!(holding.kernel_digest(), SetDigest::default());
-            prop_assert!(holding.members.is_empty());
+            prop_assert!(holding.networks.is_empty());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The protocol between the server and its agents: what a host must hold, and what it reports.
 //!
-//! [`object`] has the typed objects that `compile` produces and the agent applies, [`message`] what
-//! carries them, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
+//! [`object`] has the typed objects that `compile` produces and the agent applies ([`shared`] among
+//! hosts), [`message`] what carries them, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
 //! they agree, [`versions`] what an end of another release can be told. The protobuf encoding
 //! (`proto/link.proto`) is parsed at the door by [`codec`]; [`gen`](mod@r#gen) is what the door
 //! itself is made of, and nothing behind it is used elsewhere.
@@ -19,6 +19,7 @@ pub mod holding;
 pub mod message;
 pub mod object;
 pub mod parts;
+pub mod shared;
 #[cfg(test)]
 mod testing;
 pub mod versions;

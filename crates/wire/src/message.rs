@@ -1,15 +1,13 @@
 //! What goes over the stream, after parsing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
 use crate::{
     digest::{SetDigest, TableDigests},
-    object::{Object, ObjectKey},
+    object::ObjectKey,
+    shared::Shared,
     versions::Versions,
 };
 
@@ -54,6 +52,8 @@ pub struct Hello {
     pub lineage: Option<Uuid>,
     /// The digests of what it holds.
     pub digests: TableDigests,
+    /// Drawn at each start of the agent; an older one has none.
+    pub run: Option<Uuid>,
 }
 
 /// What an agent has applied. Level-triggered: the newest one says all.
@@ -104,7 +104,7 @@ pub struct Snapshot {
     /// The store's revision.
     pub revision: u64,
     /// The objects of this part.
-    pub objects: Vec<Arc<Object>>,
+    pub objects: Vec<Shared>,
     /// With the last part: the digests after it. `None`: more parts follow.
     pub last: Option<TableDigests>,
 }
@@ -115,7 +115,7 @@ pub struct Delta {
     /// The store's revision.
     pub revision: u64,
     /// Objects to put in, in the place of those with their keys.
-    pub upserts: Vec<Arc<Object>>,
+    pub upserts: Vec<Shared>,
     /// Objects to take out.
     pub removes: Vec<ObjectKey>,
     /// With the last part: the digests after it. `None`: more parts follow.

@@ -123,7 +123,7 @@ message! {
         1 => ip: IpAddr,
         /// Length of the subnet's prefix, in bits.
         2 => prefix_bits: u8,
-        /// The subnet's gateway.
+        /// The subnet's gateway, if the instance's default route goes through it.
         3 => gateway: Option<IpAddr>,
     }
 }

@@ -1,6 +1,6 @@
 //! Cuts snapshots and deltas into parts that fit a message, and puts parts together again.
 
-use std::{iter::Peekable, sync::Arc};
+use std::iter::Peekable;
 
 use thiserror::Error;
 
@@ -9,7 +9,8 @@ use crate::{
     digest::TableDigests,
     holding::Holding,
     message::{Delta, ServerMessage, Snapshot},
-    object::{Object, ObjectKey},
+    object::ObjectKey,
+    shared::Shared,
 };
 
 /// What carries an object adds at most so many bytes to its own.
@@ -18,7 +19,7 @@ const OBJECT_BYTES: usize = 16;
 /// The parts of a snapshot; at least one. Each is cut when it is asked for.
 pub fn snapshot(
     revision: u64,
-    objects: impl IntoIterator<Item = Arc<Object>>,
+    objects: impl IntoIterator<Item = Shared>,
     digests: TableDigests,
 ) -> impl Iterator<Item = ServerMessage> {
     Cut::new(objects).map(move |(objects, is_last)| {
@@ -30,7 +31,7 @@ pub fn snapshot(
 /// The parts of a delta; at least one. Removals go with the first part.
 pub fn delta(
     revision: u64,
-    upserts: impl IntoIterator<Item = Arc<Object>>,
+    upserts: impl IntoIterator<Item = Shared>,
     mut removes: Vec<ObjectKey>,
     digests: TableDigests,
 ) -> impl Iterator<Item = ServerMessage> {
@@ -46,14 +47,14 @@ struct Cut<I: Iterator> {
     over: bool,
 }
 
-impl<I: Iterator<Item = Arc<Object>>> Cut<I> {
+impl<I: Iterator<Item = Shared>> Cut<I> {
     fn new(objects: impl IntoIterator<IntoIter = I>) -> Self {
         Self { objects: objects.into_iter().peekable(), over: false }
     }
 }
 
-impl<I: Iterator<Item = Arc<Object>>> Iterator for Cut<I> {
-    type Item = (Vec<Arc<Object>>, bool);
+impl<I: Iterator<Item = Shared>> Iterator for Cut<I> {
+    type Item = (Vec<Shared>, bool);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -63,7 +64,7 @@ impl<I: Iterator<Item = Arc<Object>>> Iterator for Cut<I> {
         while bytes < PART_BYTES
             && let Some(object) = self.objects.next()
         {
-            bytes += object.encode().len() + OBJECT_BYTES;
+            bytes += object.encoded().len() + OBJECT_BYTES;
             part.push(object);
         }
         self.over = self.objects.peek().is_none();
@@ -96,7 +97,7 @@ struct Parts {
     revision: u64,
     /// A snapshot starts from nothing, a delta from what is held.
     whole: bool,
-    upserts: Vec<Arc<Object>>,
+    upserts: Vec<Shared>,
     removes: Vec<ObjectKey>,
 }
 
@@ -162,11 +163,11 @@ mod tests {
         parts.into_iter().find_map(|part| assembly.take(held, part).unwrap())
     }
 
-    fn instances(count: u128) -> Vec<Arc<Object>> {
+    fn instances(count: u128) -> Vec<Shared> {
         let name = "n".repeat(250);
         let instance =
             |at| Instance { uuid: Uuid::from_u128(at), name: name.clone(), driver: Driver::Netns };
-        (0..count).map(|at| Arc::new(Object::Instance(instance(at)))).collect()
+        (0..count).map(|at| crate::object::Object::Instance(instance(at)).into()).collect()
     }
 
     #[test]

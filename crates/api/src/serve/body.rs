@@ -11,9 +11,8 @@ use std::{
 use axum::{BoxError, body::Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use seats::Seat;
 use tokio::time::{Sleep, sleep};
-
-use super::seats::Seat;
 
 /// A body with a deadline. When the last of it is there, its connection is at work: before that
 /// it only waits, and has to make room when connections become scarce.

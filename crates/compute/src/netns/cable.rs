@@ -21,7 +21,7 @@ pub(super) async fn remove_unwanted(
         let is_wanted = wanted
             .iter()
             .any(|nic| nic.device == link.name && host_device_name(nic.uuid) == end.name);
-        if !is_wanted && is_host_device_name(&end.name) {
+        if !is_wanted && is_host_end(&end) {
             host.delete_link(end.index).await?;
         }
     }
@@ -97,9 +97,10 @@ fn host_mac(nic: Uuid) -> [u8; 6] {
     [0xfe, b, c, d, e, f]
 }
 
-/// Whether a device is a host's end, complete or not.
+/// Whether a device is a host's end: complete or not, also one that somebody has renamed.
 pub(super) fn is_host_end(link: &LinkInfo) -> bool {
-    link.kind == Kind::Veth && is_host_device_name(&link.name)
+    let has_our_alias = link.alias.as_deref().is_some_and(|alias| Uuid::try_parse(alias).is_ok());
+    link.kind == Kind::Veth && (is_host_device_name(&link.name) || has_our_alias)
 }
 
 fn is_host_device_name(name: &str) -> bool {

@@ -15,6 +15,7 @@ pub mod value;
 
 use model::{Error, FieldType, Id, Kind, Record, Result, resource::account::Account, shown::Face};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 pub use condition::{Condition, Operator, VALUES_MAX};
 pub use path::{Path, RELATIONS_MAX};
@@ -44,6 +45,10 @@ pub struct Query {
     pub conditions: Vec<Condition>,
     /// How many are left out at the beginning.
     pub start: usize,
+    /// Only those whose uuid comes after this one, whether it still exists or not. So pages neither
+    /// miss a resource nor show one twice, whatever is deleted meanwhile. Only in the order of
+    /// uuids, and without `start`.
+    pub after: Option<Uuid>,
     /// How many are given then.
     pub limit: usize,
     /// What the answer tells.
@@ -64,6 +69,7 @@ impl Query {
             scope,
             conditions: Vec::new(),
             start: 0,
+            after: None,
             limit: LIMIT,
             tells: Tells::Page,
             sort: None,
@@ -152,7 +158,8 @@ pub struct Found {
 /// Answers a query. It takes up to a second of one core: never run it on an async worker.
 ///
 /// # Errors
-/// [`model::Code::InvalidArgument`] for a limit above [`LIMIT_MAX`].
+/// [`model::Code::InvalidArgument`] for a limit above [`LIMIT_MAX`], and for `after` with another
+/// order or `start`.
 /// [`model::Code::OperationFailed`] when it looks at more than [`LOOKS_MAX`] records, or shows
 /// what is in more than [`SHOWN_MAX`].
 pub fn run(query: &Query, view: &Observed<'_>) -> Result<Found> {

@@ -6,14 +6,22 @@ use model::{Code, Error, Plain, Record, Result, shown::View};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{Bounds, Direction, Found, LIMIT_MAX, Query, Sort, Tells, plan::Plan, search::Search};
+use super::{
+    Bounds, Direction, Found, LIMIT_MAX, Query, Sort, Tells,
+    plan::{From, Plan},
+    search::Search,
+};
 use crate::inventory::{self, Observed};
 
 /// Answers a query within bounds.
 pub(super) fn run(query: &Query, view: &Observed<'_>, bounds: Bounds) -> Result<Found> {
     if query.limit > LIMIT_MAX {
         let error = Error::field("limit", format!("{} is more than {LIMIT_MAX}", query.limit));
-        return Err(error.hint("ask page by page, with start"));
+        return Err(error.hint("ask page by page: limit=1000, then after=<the last uuid>"));
+    }
+    if query.after.is_some() && (query.start > 0 || query.sort.is_some()) {
+        let error = Error::field("after", "goes with neither start nor sort");
+        return Err(error.hint("pages after a uuid come in the order of uuids: leave both out"));
     }
     let search = Search { kind: query.kind, scope: query.scope, view, looks_max: bounds.looks };
     let plan = Plan::new(query, &search)?;
@@ -21,13 +29,14 @@ pub(super) fn run(query: &Query, view: &Observed<'_>, bounds: Bounds) -> Result<
     if query.tells == Tells::Total {
         let total = match known {
             Some(total) => total,
-            None => matches(&plan, &search, |_, _| Wanted::More)?,
+            None => matches(&plan, &search, From::START, |_| Wanted::More)?,
         };
         return Ok(Found { inventories: None, total: Some(total) });
     }
     let (page, counted) = match &query.sort {
         None if plan.is_exact() => {
-            let page = plan.candidates(&search, query.start).take(query.limit);
+            let from = query.after.map_or(From::Position(query.start), From::After);
+            let page = plan.candidates(&search, from).take(query.limit);
             (page.collect(), known)
         }
         None => by_uuid(query, &plan, &search)?,
@@ -45,17 +54,18 @@ enum Wanted {
     NoMore,
 }
 
-/// Gives each resource that is found and its position to `take`; gives how many there were.
+/// Gives each resource that is found from there on to `take`; gives how many there were.
 fn matches(
     plan: &Plan<'_>,
     search: &Search<'_>,
-    mut take: impl FnMut(u64, Arc<Record>) -> Wanted,
+    from: From,
+    mut take: impl FnMut(Arc<Record>) -> Wanted,
 ) -> Result<u64> {
     let mut found = 0;
-    for record in plan.candidates(search, 0) {
+    for record in plan.candidates(search, from) {
         search.within()?;
         if plan.meets(&record, search)? {
-            if let Wanted::NoMore = take(found, record) {
+            if let Wanted::NoMore = take(record) {
                 break;
             }
             found += 1;
@@ -68,13 +78,23 @@ fn matches(
 type Page = (Vec<Arc<Record>>, Option<u64>);
 
 fn by_uuid(query: &Query, plan: &Plan<'_>, search: &Search<'_>) -> Result<Page> {
-    let (start, end) = (query.start as u64, query.start.saturating_add(query.limit) as u64);
+    // Those before it are looked at only to be counted.
+    let counts = query.tells != Tells::Page;
+    let from = query.after.filter(|_| !counts).map_or(From::START, From::After);
     let mut page = Vec::new();
-    let total = matches(plan, search, |at, record| {
-        if at >= start && at < end {
+    let mut left_out = query.start;
+    let total = matches(plan, search, from, |record| {
+        if query.after.is_some_and(|after| record.uuid() <= after) {
+            return Wanted::More;
+        }
+        if left_out > 0 {
+            left_out -= 1;
+            return Wanted::More;
+        }
+        if page.len() < query.limit {
             page.push(record);
         }
-        match query.tells == Tells::Page && at + 1 >= end {
+        match !counts && page.len() >= query.limit {
             true => Wanted::NoMore,
             false => Wanted::More,
         }
@@ -94,7 +114,7 @@ fn sorted(query: &Query, sort: &Sort, plan: &Plan<'_>, search: &Search<'_>) -> R
         };
         order.then(a.1.cmp(&b.1))
     };
-    let total = matches(plan, search, |_, record| {
+    let total = matches(plan, search, From::START, |record| {
         keys.push((sort.by.read(&record, search.view).into_owned(), record.uuid()));
         if keys.len() > end.saturating_mul(2).saturating_add(LIMIT_MAX) {
             keys.select_nth_unstable_by(end, by);

@@ -136,28 +136,52 @@ impl<'q> Plan<'q> {
     pub(crate) fn candidates<'a>(
         &'a self,
         search: &'a Search<'_>,
-        skip: usize,
+        from: From,
     ) -> Box<dyn Iterator<Item = Arc<Record>> + 'a> {
         let (kind, view) = (search.kind, search.view);
         match &self.source {
             Source::Table => {
                 // Rows that are left out are not touched.
-                let from = match skip.checked_sub(1) {
-                    None => Ok(None),
-                    Some(before) => view.snapshot().ids(kind).nth(before).map(Some).ok_or(()),
+                let after = match from {
+                    From::Position(0) => Ok(None),
+                    From::Position(at) => view.snapshot().ids(kind).nth(at - 1).map(Some).ok_or(()),
+                    From::After(id) => Ok(Some(id)),
                 };
-                let rows = from.map(|from| view.snapshot().list_after(kind, from));
+                let rows = after.map(|after| view.snapshot().list_after(kind, after));
                 Box::new(rows.into_iter().flatten().inspect(|_| view.look(1)))
             }
             Source::Value(field, key) => {
-                let ids = view.snapshot().find(kind, field, key).skip(skip);
+                let ids = from.of(view.snapshot().find(kind, field, key));
                 Box::new(ids.filter_map(move |id| view.get(kind, id)))
             }
             Source::Ids(ids) => {
-                let ids = ids.iter().skip(skip);
-                Box::new(ids.filter_map(move |id| view.get(kind, *id)))
+                let ids = from.of(ids.iter().copied());
+                Box::new(ids.filter_map(move |id| view.get(kind, id)))
             }
         }
+    }
+}
+
+/// Where candidates begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    /// At this position.
+    Position(usize),
+    /// Behind this id.
+    After(Uuid),
+}
+
+impl From {
+    /// At the first.
+    pub(crate) const START: Self = Self::Position(0);
+
+    /// Those of some ids, ascending, that are not left out.
+    fn of(self, ids: impl Iterator<Item = Uuid>) -> impl Iterator<Item = Uuid> {
+        let (skip, after) = match self {
+            Self::Position(skip) => (skip, None),
+            Self::After(after) => (0, Some(after)),
+        };
+        ids.skip(skip).skip_while(move |id| after.is_some_and(|after| *id <= after))
     }
 }
 

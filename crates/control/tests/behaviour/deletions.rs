@@ -1,6 +1,6 @@
 //! What a deletion takes along (ZStack's cascades), and what it leaves.
 
-use model::{Id, Kind, resource::vm_instance::VmInstance};
+use model::{Code, Id, Kind, resource::vm_instance::VmInstance};
 use serde_json::json;
 use store::Read;
 
@@ -50,6 +50,25 @@ fn a_host_leaves_its_instances_stopped_and_unbound() {
     assert_eq!(cloud.get(vm).unwrap().host_uuid, None);
     assert_eq!(cloud.nics(&vm.to_string())[0].host_uuid, None);
     assert_eq!(count(&cloud, Kind::Vtep), 1, "the other host's");
+}
+
+#[test]
+fn a_host_that_the_caller_vouches_is_dead_takes_its_instances_with_it() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let vm = instance(&cloud, &fixture, &l3);
+    let params = json!({"name": "other", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[1]});
+    cloud.made("CreateVmInstance", params);
+    let enforcing = json!({"uuid": fixture.hosts[0], "deleteMode": "Enforcing"});
+    let (code, field, text) = cloud.refusal("DeleteHost", enforcing.clone());
+    assert_eq!((code, field.as_deref()), (Code::InUse, Some("deleteMode")));
+    assert!(text.contains("its agent is connected"), "{text}");
+    cloud.lost(&fixture.hosts[0]);
+    cloud.call("DeleteHost", enforcing).unwrap();
+    assert_eq!(cloud.get(vm), None);
+    for kind in [Kind::VmInstance, Kind::VmNic, Kind::UsedIp, Kind::Host] {
+        assert_eq!(count(&cloud, kind), 1, "{kind:?}: the other host's");
+    }
 }
 
 #[test]

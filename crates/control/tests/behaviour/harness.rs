@@ -2,7 +2,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use model::{
@@ -34,6 +37,8 @@ pub(crate) struct Cloud {
     pub(crate) board: Board,
     /// What can be called.
     pub(crate) operations: Arc<Operations>,
+    /// How often handlers have decided: more than once for a call, if its state was too old.
+    pub(crate) decisions: Arc<AtomicUsize>,
 }
 
 impl Cloud {
@@ -52,7 +57,7 @@ impl Cloud {
     /// A server on this store, whatever keeps it.
     pub(crate) fn over(store: Store<Record>) -> Self {
         let (engine, board) = (Memory::new(), Board::default());
-        Self { store, engine, board, operations: Arc::default() }
+        Self { store, engine, board, operations: Arc::default(), decisions: Arc::default() }
     }
 
     /// Another server on the same engine, which knows what is in it now.
@@ -130,8 +135,11 @@ impl Cloud {
         let command = self.operations.command(caller, requests)?;
         let board = self.board.clone();
         let surroundings = Surroundings { now: Timestamp(1_000), seed: Uuid::new_v4(), board };
-        let done =
-            self.store.transact(move |tx| control::operation::run(&command, tx, &surroundings));
+        let decisions = Arc::clone(&self.decisions);
+        let done = self.store.transact(move |tx| {
+            decisions.fetch_add(1, Ordering::Relaxed);
+            control::operation::run(&command, tx, &surroundings)
+        });
         assert_eq!(self.dangling(), Vec::<String>::new());
         done.map(|committed| committed.value)
     }

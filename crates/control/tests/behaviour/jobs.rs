@@ -213,6 +213,62 @@ async fn a_job_that_is_not_in_effect_in_time_says_why() {
     assert!(error.message.contains("told by another database"), "{error}");
 }
 
+/// Destroys the instance of a host that is lost, in two ways; gives what becomes of both.
+async fn destroyed(now: fn() -> Timestamp) -> [JobState; 2] {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let (first, reports) = watch::channel(cloud.board.clone());
+    let jobs = Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000));
+    let host: Id<Host> = fixture.hosts[0].parse().unwrap();
+    let vms = ["a", "b"].map(|name| {
+        let params = json!({"name": name, "l3NetworkUuids": [l3], "hostUuid": host});
+        cloud.made("CreateVmInstance", params)
+    });
+    cloud.lost(&fixture.hosts[0]);
+    first.send_replace(cloud.board.clone());
+    for (number, (vm, mode)) in vms.iter().zip(["Permissive", "Enforcing"]).enumerate() {
+        let params = json!({"uuid": vm, "deleteMode": mode});
+        let destroy = command(&cloud, "DestroyVmInstance", params);
+        jobs.submit(destroy, drawn(number as u128), 1_800).await.unwrap();
+    }
+    for kind in [Kind::VmInstance, Kind::VmNic] {
+        assert_eq!(cloud.snapshot().total(kind), 0, "{kind:?}");
+    }
+    let objects = vms.map(|vm| vm.parse::<Id<Host>>().unwrap().uuid());
+    tell(&cloud, &first, host, &objects);
+    let (_second, reports) = watch::channel(first.borrow().clone());
+    let later = Jobs::new(cloud.store.clone(), reports, now);
+    let state = async |number| later.state(&ADMINISTRATOR, job(number)).await;
+    [state(0).await, state(1).await]
+}
+
+#[tokio::test]
+async fn a_destroy_waits_a_minute_for_a_lost_host_and_an_enforced_one_not_at_all() {
+    let [waits, enforced] = destroyed(|| Timestamp(50_000)).await;
+    assert!(is_open(&waits), "{waits:?}");
+    assert!(matches!(enforced, JobState::Done(_)), "{enforced:?}");
+    let [waits, _] = destroyed(|| Timestamp(62_000)).await;
+    let JobState::Failed(error) = waits else { panic!("{waits:?}") };
+    assert!(error.message.contains("durable") && error.message.contains("is disconnected"));
+    assert!(error.hint.is_some_and(|hint| hint.contains("deleteMode=Enforcing")));
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_host_in_trouble_says_what_ails_it() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (jobs, board) = jobs(&cloud);
+    let host = waiting(&cloud, &fixture, &jobs, 60).await;
+    tell(&cloud, &board, host, &made(&cloud));
+    board.send_modify(|board| {
+        let failed = [(host.uuid(), Arc::from("disk full"))].into_iter().collect();
+        board.put(host, HostStatus { connected: true, failed, ..board.status(host).clone() });
+    });
+    let JobState::Processing(reasons) = jobs.state(&ADMINISTRATOR, job(1)).await else {
+        panic!("it waits")
+    };
+    assert_eq!(reasons, [format!("host {host} has not acknowledged: disk full")]);
+}
+
 #[tokio::test]
 async fn a_job_of_an_earlier_life_waits_until_its_host_has_confirmed() {
     let (cloud, fixture) = Cloud::with_two_hosts();

@@ -1,6 +1,6 @@
 //! Two servers on one store: what one decides while it has not yet seen what the other did.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use model::{Code, Error, Kind, Record, Resource, resource::release::Release};
 use netloom_control::operation::Done;
@@ -158,6 +158,27 @@ fn a_pool_that_is_detached_leaves_no_vtep_on_a_new_host() {
         race(&cloud, first, second).unwrap();
         assert_eq!(cloud.snapshot().list(Kind::Vtep).count(), 0, "reverse: {reverse}");
     }
+}
+
+/// What a handler looked at shows when somebody else changes it meanwhile: it decides again.
+#[test]
+fn a_pool_is_detached_without_a_look_at_the_nics_of_others() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
+    let vm = cloud.made("CreateVmInstance", vm);
+    let l2 = cloud.nics(&vm)[0].l2_network_uuid.to_string();
+    let (zone, cluster) = (&fixture.zone, &fixture.cluster);
+    let pool = cloud.made("CreateL2VxlanNetworkPool", json!({"name": "q", "zoneUuid": zone}));
+    let tag = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::{{172.31.0.0/24}}");
+    let attachment = json!({"l2NetworkUuid": pool, "clusterUuid": cluster});
+    cloud.call_tagged("AttachL2NetworkToCluster", attachment.clone(), &[tag]).unwrap();
+
+    let behind = cloud.second_server();
+    cloud.engine.delay_log();
+    cloud.call("UpdateL2Network", json!({"uuid": l2, "name": "other"})).unwrap();
+    behind.run("DetachL2NetworkFromCluster", attachment, &[], None).unwrap();
+    assert_eq!(behind.decisions.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -19,7 +20,8 @@ use wire::{
     digest::{SetDigest, TableDigests},
     holding::Holding,
     message::{Hello, Report},
-    object::{Object, ObjectKey, Table},
+    object::{ObjectKey, Table},
+    shared::Shared,
     versions::Versions,
 };
 
@@ -27,13 +29,14 @@ use super::{
     LINGERING_MAX, Origin, PENDING_MAX, SENT_MAX,
     history::{Entry, History},
     outgoing::{Content, Outgoing},
+    runs::Runs,
 };
 
 pub(super) struct HostFeed {
     /// What the host is to hold, as far as its agent can.
     holding: Holding,
     /// Objects that the agent is too old to hold.
-    withheld: OrdMap<ObjectKey, Arc<Object>>,
+    pub(super) withheld: OrdMap<ObjectKey, Shared>,
     /// What its agent knows; until one connects, all that this release does.
     versions: Versions,
     pub(super) history: History,
@@ -41,6 +44,7 @@ pub(super) struct HostFeed {
     pub(super) status: HostStatus,
     /// It was told something since the server started.
     told: bool,
+    runs: Runs,
     pub(super) session: Option<Session>,
 }
 
@@ -78,6 +82,7 @@ impl Default for HostFeed {
             history: History::default(),
             status: HostStatus::default(),
             told: false,
+            runs: Runs::default(),
             session: None,
         }
     }
@@ -99,10 +104,24 @@ impl Session {
 impl HostFeed {
     /// Takes what the host is to hold when the server starts. It is not known whether an earlier
     /// run of the server told the host all of it; the host says so itself.
-    pub(super) fn load(&mut self, host: Id<Host>, delta: HostDelta) {
-        drop(self.hold(host, delta));
-        // A session that was open before had nothing to compare with.
-        self.history.clear();
+    pub(super) fn load(&mut self, host: Id<Host>, revision: u64, holding: Holding) {
+        self.holding = holding;
+        // This also clears the history: a session that was open before had nothing to compare with.
+        self.divide(host, revision, self.versions);
+    }
+
+    /// How `next`, which the host is to hold, differs from what it was to hold until now.
+    pub(super) fn difference(&self, next: &Holding) -> HostDelta {
+        let known = self.holding.objects().keys().chain(self.withheld.keys());
+        let mut removes: Vec<_> = known.filter(|key| next.get(key).is_none()).copied().collect();
+        removes.sort_unstable_by(|a, b| b.cmp(a));
+        let known = |object: &Shared| {
+            let key = object.key();
+            let known = self.holding.objects().get(&key).or_else(|| self.withheld.get(&key));
+            known == Some(object)
+        };
+        let upserts = next.objects().values().filter(|object| !known(object)).cloned().collect();
+        HostDelta { upserts, removes }
     }
 
     /// Takes a change that `revision` makes.
@@ -141,7 +160,7 @@ impl HostFeed {
         }
         removes.retain(|key| self.holding.get(key).is_some());
         removes.iter().for_each(|key| self.holding.remove(key));
-        upserts.iter().for_each(|object| self.holding.upsert(Arc::clone(object)));
+        upserts.iter().for_each(|object| self.holding.upsert(object.clone()));
         HostDelta { upserts, removes }
     }
 
@@ -157,7 +176,7 @@ impl HostFeed {
         }
     }
 
-    fn withhold(&mut self, host: Id<Host>, object: Arc<Object>) {
+    pub(super) fn withhold(&mut self, host: Id<Host>, object: Shared) {
         let key = object.key();
         let reason = format!(
             "{} {} is newer than the agent: upgrade the agent on host {host}",
@@ -175,7 +194,15 @@ impl HostFeed {
     }
 
     /// Takes a new session while the store is at `revision`.
-    pub(super) fn connect(&mut self, revision: u64, hello: &Hello, mut session: Session) {
+    pub(super) fn connect(
+        &mut self,
+        revision: u64,
+        (hello, source): (&Hello, IpAddr),
+        mut session: Session,
+    ) {
+        if let Some([there, here]) = self.runs.connect(hello.run, source) {
+            self.doubles(Id::new(hello.host), there, here);
+        }
         let is_all = self.withheld.is_empty() && self.versions.can_hold_all();
         if hello.tables != self.versions && !(is_all && hello.tables.can_hold_all()) {
             self.divide(Id::new(hello.host), revision, hello.tables);
@@ -194,6 +221,17 @@ impl HostFeed {
         self.status.agrees = false;
     }
 
+    fn doubles(&mut self, host: Id<Host>, there: IpAddr, here: IpAddr) {
+        let reason = format!(
+            "two agents use the identity of host {host}, lately from {there} and {here}: a copy of \
+             its disk or of its agent's data runs; stop one, and enrol it as a host of its own"
+        );
+        if self.status.doubled.is_none() {
+            tracing::error!(%host, %there, %here, "two agents use one identity");
+        }
+        self.status.doubled = Some(reason.into());
+    }
+
     /// Divides all objects anew into what an agent can hold and what it cannot.
     fn divide(&mut self, host: Id<Host>, revision: u64, versions: Versions) {
         let keys: Vec<_> = self.withheld.keys().copied().collect();
@@ -205,8 +243,13 @@ impl HostFeed {
                 self.expect(host, key.uuid, revision);
             }
         }
-        let held = self.holding.objects().values();
-        let too_new: Vec<_> = held.filter(|object| !versions.can_hold(object)).cloned().collect();
+        let too_new: Vec<_> = match versions.can_hold_all() {
+            true => Vec::new(),
+            false => {
+                let held = self.holding.objects().values();
+                held.filter(|object| !versions.can_hold(object)).cloned().collect()
+            }
+        };
         for object in too_new {
             self.holding.remove(&object.key());
             self.withhold(host, object);
@@ -260,6 +303,10 @@ impl HostFeed {
         (session.next, session.greeted, self.told) = (Some(end), true, true);
         session.sent.push_back(Sent { revision, digests, kernel: self.holding.kernel_digest() });
         Some(Outgoing { welcome, revision, digests, content })
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.holding.objects().len()
     }
 
     /// Takes a report; says whether something is new.

@@ -3,14 +3,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use compile::{HostDelta, HostObjects};
+use compile::HostDelta;
+use imbl::OrdMap;
 use uuid::Uuid;
 use wire::{
     PROTOCOL,
     digest::TableDigests,
     message::{ServerMessage, Welcome},
-    object::{Object, ObjectKey},
+    object::ObjectKey,
     parts,
+    shared::Shared,
 };
 
 use super::history::Entry;
@@ -27,7 +29,7 @@ pub(crate) struct Outgoing {
 
 pub(super) enum Content {
     /// Everything.
-    Snapshot(HostObjects),
+    Snapshot(OrdMap<ObjectKey, Shared>),
     /// These changes, in this order.
     Changes(Vec<Arc<Entry>>),
 }
@@ -61,7 +63,7 @@ impl Outgoing {
 
 /// Changes as one.
 fn whole(changes: &[Arc<Entry>]) -> HostDelta {
-    let mut last: BTreeMap<ObjectKey, Option<&Arc<Object>>> = BTreeMap::new();
+    let mut last: BTreeMap<ObjectKey, Option<&Shared>> = BTreeMap::new();
     for entry in changes {
         last.extend(entry.delta.removes.iter().map(|key| (*key, None)));
         last.extend(entry.delta.upserts.iter().map(|object| (object.key(), Some(object))));
@@ -69,7 +71,7 @@ fn whole(changes: &[Arc<Entry>]) -> HostDelta {
     let mut whole = HostDelta::default();
     for (key, object) in last {
         match object {
-            Some(object) => whole.upserts.push(Arc::clone(object)),
+            Some(object) => whole.upserts.push(object.clone()),
             None => whole.removes.push(key),
         }
     }

@@ -14,6 +14,7 @@ use wire::{
     message::ServerMessage,
     object::{Attachment, Driver, Instance, Network, Object, Table, Uplink},
     parts::Assembly,
+    shared::Shared,
     versions::Versions,
 };
 
@@ -34,11 +35,27 @@ fn network(number: u128) -> Object {
 }
 
 fn upsert(objects: impl IntoIterator<Item = Object>) -> HostDelta {
-    HostDelta { upserts: objects.into_iter().map(Arc::new).collect(), removes: Vec::new() }
+    HostDelta { upserts: objects.into_iter().map(Shared::from).collect(), removes: Vec::new() }
+}
+
+/// The store is at `revision`, by which this has changed: for the feed, at first, everything.
+fn store_has(feed: &mut Feed, revision: u64, deltas: BTreeMap<Id<Host>, HostDelta>) {
+    if feed.revision == 0 {
+        let holding = |delta: HostDelta| delta.upserts.into_iter().collect();
+        let whole = deltas.into_iter().map(|(host, delta)| (host, holding(delta)));
+        feed.load(revision, whole.collect());
+    } else {
+        feed.apply(revision, deltas);
+    }
 }
 
 fn remove(number: u128) -> HostDelta {
     HostDelta { upserts: Vec::new(), removes: vec![instance(number, "").key()] }
+}
+
+/// The certificate and the address of an agent.
+fn agent_at() -> (String, IpAddr) {
+    ("certificate".to_owned(), IpAddr::from([192, 0, 2, 1]))
 }
 
 /// A host that applies what it is sent.
@@ -58,12 +75,13 @@ impl Agent {
             host: Uuid::from_u128(number),
             revision: self.revision,
             lineage: None,
+            run: None,
             digests: self.holding.digests(),
         }
     }
 
     fn connect(&self, feed: &mut Feed, number: u128) -> Ticket {
-        feed.connect(&self.hello(number), "certificate".to_owned(), CancellationToken::new())
+        feed.connect(&self.hello(number), agent_at(), CancellationToken::new())
     }
 
     /// Takes all messages; says how many objects and keys were in them.
@@ -92,8 +110,8 @@ impl Agent {
 /// Host 1 holds the one instance that revision 5 gave it, and has not reported yet.
 fn told() -> (Feed, Agent, Ticket) {
     let (mut feed, mut agent) = (feed(), Agent::default());
-    feed.apply(4, BTreeMap::new());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    store_has(&mut feed, 4, BTreeMap::new());
+    store_has(&mut feed, 5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let ticket = agent.connect(&mut feed, 1);
     agent.take(pull(&mut feed, &ticket));
     (feed, agent, ticket)
@@ -139,7 +157,11 @@ fn is_snapshot(messages: &[ServerMessage]) -> bool {
 #[test]
 fn a_new_host_gets_a_snapshot_and_then_deltas() {
     let (mut feed, mut agent) = (feed(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a"), instance(11, "b")]))]));
+    store_has(
+        &mut feed,
+        5,
+        BTreeMap::from([(host(1), upsert([instance(10, "a"), instance(11, "b")]))]),
+    );
     agent.holding.upsert(instance(99, "stray"));
     let ticket = agent.connect(&mut feed, 1);
     let messages = pull(&mut feed, &ticket);
@@ -147,8 +169,8 @@ fn a_new_host_gets_a_snapshot_and_then_deltas() {
     assert_eq!((agent.take(messages), agent.revision), (2, 5));
     assert_eq!(pull(&mut feed, &ticket), []);
 
-    feed.apply(6, BTreeMap::from([(host(1), remove(10))]));
-    feed.apply(7, BTreeMap::from([(host(1), upsert([instance(10, "again")]))]));
+    store_has(&mut feed, 6, BTreeMap::from([(host(1), remove(10))]));
+    store_has(&mut feed, 7, BTreeMap::from([(host(1), upsert([instance(10, "again")]))]));
     let messages = pull(&mut feed, &ticket);
     assert!(!is_snapshot(&messages), "what waits is one delta");
     assert_eq!((agent.take(messages), agent.revision), (1, 7));
@@ -158,7 +180,7 @@ fn a_new_host_gets_a_snapshot_and_then_deltas() {
 #[test]
 fn a_host_with_the_same_digests_gets_no_objects() {
     let (mut feed, mut agent) = (feed(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    store_has(&mut feed, 5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     agent.holding.upsert(instance(10, "a"));
     let ticket = agent.connect(&mut feed, 1);
     let messages = pull(&mut feed, &ticket);
@@ -168,11 +190,15 @@ fn a_host_with_the_same_digests_gets_no_objects() {
 #[test]
 fn a_host_that_was_away_gets_only_what_changed() {
     let (mut feed, mut agent) = (feed(), Agent::default());
-    feed.apply(5, BTreeMap::from([(host(1), upsert((10..30).map(|at| instance(at, "a"))))]));
+    store_has(
+        &mut feed,
+        5,
+        BTreeMap::from([(host(1), upsert((10..30).map(|at| instance(at, "a"))))]),
+    );
     let ticket = agent.connect(&mut feed, 1);
     agent.take(pull(&mut feed, &ticket));
     feed.disconnect(&ticket);
-    feed.apply(6, BTreeMap::from([(host(1), remove(10))]));
+    store_has(&mut feed, 6, BTreeMap::from([(host(1), remove(10))]));
     let ticket = agent.connect(&mut feed, 1);
     assert_eq!(agent.take(pull(&mut feed, &ticket)), 1);
 }
@@ -184,7 +210,7 @@ fn a_host_that_lags_behind_the_history_gets_a_snapshot() {
     agent.take(pull(&mut feed, &ticket));
     for at in 0..=HISTORY_CHANGES_MAX as u64 {
         let change = upsert([instance(1000 + u128::from(at), "a")]);
-        feed.apply(at + 1, BTreeMap::from([(host(1), change)]));
+        store_has(&mut feed, at + 1, BTreeMap::from([(host(1), change)]));
     }
     let messages = pull(&mut feed, &ticket);
     assert!(is_snapshot(&messages));
@@ -197,15 +223,34 @@ fn a_change_larger_than_the_history_becomes_a_snapshot() {
     let ticket = agent.connect(&mut feed, 1);
     agent.take(pull(&mut feed, &ticket));
     let many = (0..=HISTORY_OBJECTS_MAX as u128).map(|at| instance(at, "a"));
-    feed.apply(1, BTreeMap::from([(host(1), upsert(many))]));
+    store_has(&mut feed, 1, BTreeMap::from([(host(1), upsert(many))]));
     assert!(is_snapshot(&pull(&mut feed, &ticket)));
     assert_eq!(feed.hosts[&host(1)].history.objects, 0);
 }
 
 #[test]
+fn what_was_missed_reaches_hosts_as_a_difference() {
+    let (mut feed, mut agent, ticket) = told();
+    let too_new = instance(12, "for newer agents");
+    feed.hosts.get_mut(&host(1)).unwrap().withhold(host(1), too_new.clone().into());
+    store_has(&mut feed, 6, BTreeMap::from([(host(2), upsert([instance(20, "b")]))]));
+    agent.take(pull(&mut feed, &ticket));
+    let all = |name: &str| [instance(10, name), too_new.clone()].into_iter().collect();
+
+    feed.load(9, BTreeMap::from([(host(1), all("renamed"))]));
+    assert_eq!(agent.take(pull(&mut feed, &ticket)), 1, "the other one is still withheld");
+    assert_eq!(feed.hosts[&host(2)].history.end, 2, "host 2 loses what it had");
+    feed.load(10, BTreeMap::from([(host(1), all("renamed"))]));
+    assert_eq!(pull(&mut feed, &ticket), [], "nothing has changed");
+    feed.load(11, BTreeMap::new());
+    assert_eq!(agent.take(pull(&mut feed, &ticket)), 1);
+    assert!(agent.holding.objects().is_empty() && feed.hosts[&host(1)].withheld.is_empty());
+}
+
+#[test]
 fn a_second_session_replaces_the_first() {
     let (mut feed, agent) = (feed(), Agent::default());
-    feed.apply(5, BTreeMap::new());
+    store_has(&mut feed, 5, BTreeMap::new());
     let first = agent.connect(&mut feed, 1);
     let second = agent.connect(&mut feed, 1);
     assert!(first.over.is_cancelled() && !second.over.is_cancelled());
@@ -219,21 +264,21 @@ fn a_second_session_replaces_the_first() {
 fn the_confirmed_revision_passes_those_that_do_not_concern_the_host() {
     let (mut feed, mut agent, ticket) = told();
     assert_eq!(confirmed(&feed, 1), 0, "sent is not acknowledged");
-    feed.apply(6, BTreeMap::new());
+    store_has(&mut feed, 6, BTreeMap::new());
     feed.report(&ticket, agent.report());
     assert_eq!(confirmed(&feed, 1), 6);
-    feed.apply(9, BTreeMap::from([(host(2), upsert([instance(20, "b")]))]));
+    store_has(&mut feed, 9, BTreeMap::from([(host(2), upsert([instance(20, "b")]))]));
     assert_eq!(confirmed(&feed, 1), 9);
     assert_eq!(pull(&mut feed, &ticket), [], "and costs no message");
 
-    feed.apply(10, BTreeMap::from([(host(1), remove(10))]));
-    feed.apply(11, BTreeMap::new());
+    store_has(&mut feed, 10, BTreeMap::from([(host(1), remove(10))]));
+    store_has(&mut feed, 11, BTreeMap::new());
     assert_eq!(confirmed(&feed, 1), 9, "not before the host acknowledges 10");
     agent.take(pull(&mut feed, &ticket));
     feed.report(&ticket, agent.report());
     assert_eq!(confirmed(&feed, 1), 11);
     feed.disconnect(&ticket);
-    feed.apply(12, BTreeMap::new());
+    store_has(&mut feed, 12, BTreeMap::new());
     assert_eq!((status(&mut feed, 1).connected, confirmed(&feed, 1)), (false, 12));
 }
 
@@ -271,8 +316,8 @@ fn agreement_is_said_anew_on_each_stream() {
 #[test]
 fn a_host_that_claims_other_objects_once_more_loses_its_stream() {
     let (mut feed, mut agent) = (feed(), Agent::default());
-    feed.apply(4, BTreeMap::new());
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    store_has(&mut feed, 4, BTreeMap::new());
+    store_has(&mut feed, 5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let ticket = agent.connect(&mut feed, 1);
     let mut digests = TableDigests::default();
     digests.note(Table::Port.number(), SetDigest::from_bytes([1; 32]));
@@ -291,7 +336,7 @@ fn nothing_is_sent_before_the_store_was_read() {
     let (mut feed, agent) = (feed(), Agent::default());
     let ticket = agent.connect(&mut feed, 1);
     assert_eq!(pull(&mut feed, &ticket), [], "an empty snapshot would take everything down");
-    feed.apply(5, BTreeMap::new());
+    store_has(&mut feed, 5, BTreeMap::new());
     assert_eq!(pull(&mut feed, &ticket).len(), 1);
 }
 
@@ -300,7 +345,7 @@ fn what_the_server_starts_with_is_not_pending_but_has_to_be_confirmed() {
     let (mut feed, mut agent) = (feed(), Agent::default());
     // Before the store was read, and with the digests of what is there then: of nothing.
     let ticket = agent.connect(&mut feed, 1);
-    feed.apply(5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    store_has(&mut feed, 5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let mut board = Board::default();
     feed.publish(&mut board);
     assert_eq!((board.first, board.status(host(1)).pending.len()), (5, 0));
@@ -314,14 +359,14 @@ fn what_the_server_starts_with_is_not_pending_but_has_to_be_confirmed() {
 #[test]
 fn a_host_that_does_not_report_is_sent_no_more_until_it_does() {
     let (mut feed, mut agent) = (feed(), Agent::default());
-    feed.apply(1, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
+    store_has(&mut feed, 1, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let ticket = agent.connect(&mut feed, 1);
     agent.take(pull(&mut feed, &ticket));
     let slow = agent.report();
     let mut sent = 1;
     for revision in 2..1000_u32 {
         let delta = upsert([instance(10, &revision.to_string())]);
-        feed.apply(revision.into(), BTreeMap::from([(host(1), delta)]));
+        store_has(&mut feed, revision.into(), BTreeMap::from([(host(1), delta)]));
         sent += usize::from(agent.take(pull(&mut feed, &ticket)) > 0);
     }
     assert_eq!(sent, SENT_MAX);
@@ -371,4 +416,23 @@ fn another_certificate_or_a_deletion_ends_the_session() {
     feed.forget(host(2));
     assert!(ticket.over.is_cancelled());
     assert_eq!(status(&mut feed, 2), HostStatus::default());
+}
+
+#[test]
+fn two_agents_with_one_identity_are_told_until_one_has_lasted() {
+    let (mut feed, agent) = (Feed::new(origin()), Agent::default());
+    let connect = |feed: &mut Feed, run: u128| {
+        let hello = Hello { run: Some(Uuid::from_u128(run)), ..agent.hello(1) };
+        feed.connect(&hello, agent_at(), CancellationToken::new())
+    };
+    let doubled = |feed: &Feed| feed.hosts[&host(1)].status.doubled.is_some();
+    connect(&mut feed, 1);
+    let replaced = connect(&mut feed, 2);
+    assert!(!doubled(&feed), "a restart");
+    let last = connect(&mut feed, 1);
+    assert!(doubled(&feed));
+    feed.lasts(&replaced);
+    assert!(doubled(&feed), "that stream is over");
+    feed.lasts(&last);
+    assert!(!doubled(&feed));
 }

@@ -17,7 +17,7 @@ use model::{
     resource::host::{Host, HostCredential},
     status::{Board, HostStatus},
 };
-use netloom_link::{Config, Pki, serve};
+use netloom_link::{Config, Limits, Pki, serve};
 use sha2::{Digest, Sha256};
 use store::{Read, Store};
 use tempfile::TempDir;
@@ -46,6 +46,7 @@ pub(crate) struct World {
     pub(crate) board: watch::Receiver<Board>,
     pub(crate) lineage: Uuid,
     pub(crate) accept_older: bool,
+    pub(crate) limits: Limits,
     sender: watch::Sender<Board>,
     server: JoinSet<Result<(), netloom_link::Error>>,
     stop: CancellationToken,
@@ -53,6 +54,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    pub(crate) fn with(limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, board) = watch::channel(Board::default());
@@ -63,6 +68,7 @@ impl World {
             board,
             lineage: Uuid::from_u128(1),
             accept_older: false,
+            limits,
             sender,
             server: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -81,6 +87,7 @@ impl World {
             lineage: self.lineage,
             earlier: BTreeMap::new(),
             accept_older: self.accept_older,
+            limits: self.limits,
         };
         let serving = serve(config, self.store.clone(), self.sender.clone(), self.stop.clone());
         self.server.spawn(serving);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Cluster, HypervisorType},
-    zone::{EnableState, Zone},
+    zone::{DeleteMode, EnableState, Zone},
 };
 use crate::{
     Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Timestamp, Update,
@@ -71,6 +71,19 @@ impl Host {
                 let host = Host::of(record);
                 let synced = |host: &Host| view.board().is_synced(host.uuid, view.revision());
                 Plain::Bool(host.is_some_and(synced))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<String>>(
+                "notInEffect",
+                "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it.",
+            ),
+            read: |record, view| {
+                let host = Host::of(record).map(|host| host.uuid);
+                let trouble = host.and_then(|host| view.board().status(host).trouble(host));
+                trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
             },
             found_by: &[],
             only: None,
@@ -198,12 +211,17 @@ pub struct UpdateHost {
 }
 
 /// Deletes a host: its certificate stops working, and nothing waits for it any more. Its instances
-/// stay, stopped. Only delete a host that is off or clean.
+/// stay, stopped. Only delete a host that is off or clean. With `deleteMode=Enforcing` the caller
+/// vouches that it is dead: its instances are destroyed with it, and their addresses are free as
+/// soon as the other hosts know. Power it off before: what still runs there keeps its addresses.
 #[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
 #[message(delete = "/hosts/{uuid}", access = "admin")]
 pub struct DeleteHost {
     /// The host.
     pub uuid: Id<Host>,
+    /// `Enforcing`: it is dead. Refused while its agent is connected.
+    pub delete_mode: Option<DeleteMode>,
 }
 
 /// Makes a one-time token with which the host's agent enrols; an older open one stops working.

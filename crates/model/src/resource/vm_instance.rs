@@ -8,7 +8,7 @@ use super::{
     cluster::{Cluster, HypervisorType},
     host::Host,
     l3_network::L3Network,
-    zone::Zone,
+    zone::{DeleteMode, Zone},
 };
 use crate::{
     FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update,
@@ -128,6 +128,9 @@ impl InstanceState {
     }
 }
 
+/// Most NICs of an instance that are looked at for a reason.
+const NICS_SHOWN: usize = 16;
+
 impl VmInstance {
     const MESSAGES: &'static [&'static MessageDef] =
         &[&CreateVmInstance::DEF, &UpdateVmInstance::DEF, &DestroyVmInstance::DEF];
@@ -151,8 +154,31 @@ impl VmInstance {
             found_by: &[],
             only: None,
         },
-        Derived::NOT_IN_EFFECT,
+        Derived {
+            read: |record, view| {
+                let reason = VmInstance::of(record).and_then(|it| it.not_in_effect(view));
+                reason.map_or(Plain::Null, |reason| Plain::Text(reason.into()))
+            },
+            ..Derived::NOT_IN_EFFECT
+        },
     ];
+
+    /// Why it, or one of its NICs, is not on its host as it should be.
+    fn not_in_effect(&self, view: &dyn View) -> Option<String> {
+        let host = self.host_uuid?;
+        let status = view.board().status(host);
+        if status.failed.is_empty() {
+            return None;
+        }
+        let nic = || {
+            let nics = view.pointing(Kind::VmNic, "vmInstanceUuid", self.uuid.uuid(), NICS_SHOWN);
+            nics.iter().find_map(|nic| {
+                let reason = status.not_in_effect(host, nic.uuid())?;
+                Some(format!("NIC {}: {reason}", nic.uuid().simple()))
+            })
+        };
+        status.not_in_effect(host, self.uuid.uuid()).or_else(nic)
+    }
 
     /// Its state, from where it is meant to be and what its host reports.
     fn state(&self, view: &dyn View) -> InstanceState {
@@ -221,12 +247,16 @@ pub struct UpdateVmInstance {
     pub default_l3_network_uuid: Option<Id<L3Network>>,
 }
 
-/// Ends an instance; its NICs and addresses go with it.
+/// Ends an instance; its NICs and addresses go with it. While its host is not connected the
+/// addresses rest, until the host is back or is deleted.
 #[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
 #[message(delete = "/vm-instances/{uuid}")]
 pub struct DestroyVmInstance {
     /// The instance.
     pub uuid: Id<VmInstance>,
+    /// `Enforcing`: do not wait for a host that is not connected.
+    pub delete_mode: Option<DeleteMode>,
 }
 
 #[cfg(test)]

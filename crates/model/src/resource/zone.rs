@@ -37,6 +37,17 @@ words! {
 }
 
 words! {
+    /// How much a deletion insists. Where a message does not say otherwise, both mean the same: what
+    /// is deleted along, and what refuses, is declared.
+    DeleteMode {
+        /// It waits for the hosts concerned.
+        Permissive = "Permissive",
+        /// It waits for no host that is not connected.
+        Enforcing = "Enforcing",
+    }
+}
+
+words! {
     /// The type of a zone.
     ZoneType {
         /// The only one there is.

@@ -55,6 +55,9 @@ pub struct Hello {
     /// The lineage of the server that told it so, drawn at each of its starts; empty if not known.
     #[prost(bytes = "vec", tag = "9")]
     pub lineage: ::prost::alloc::vec::Vec<u8>,
+    /// Drawn at each start of the agent: the same identity used by two agents shows.
+    #[prost(bytes = "vec", tag = "10")]
+    pub run: ::prost::alloc::vec::Vec<u8>,
 }
 /// Level-triggered: the newest one says all.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -18,7 +18,7 @@ fn fails(agent: &Agent, objects: &[u128]) -> Report {
 
 /// A commit that concerns host 1.
 fn commit(feed: &mut Feed, revision: u64, delta: HostDelta) {
-    feed.apply(revision, BTreeMap::from([(host(1), delta)]));
+    store_has(feed, revision, BTreeMap::from([(host(1), delta)]));
 }
 
 #[test]
@@ -48,7 +48,8 @@ fn what_cannot_be_removed_is_remembered_until_it_is_gone() {
         let lingering: &[u128] = if open { &[10] } else { &[] };
         feed.report(&ticket, fails(&agent, lingering));
         assert_eq!(board(&feed).unsettled(uuid(10)).count(), usize::from(open));
-        feed.apply(feed.revision + 1, BTreeMap::new());
+        let next = feed.revision + 1;
+        store_has(&mut feed, next, BTreeMap::new());
     }
     // It is not there any more, and was confirmed to be gone: the host has no say in it.
     feed.report(&ticket, fails(&agent, &[10]));
@@ -73,10 +74,10 @@ fn an_object_that_changes_before_it_is_confirmed_stays_open_for_both_changes() {
 fn a_commit_is_news_of_the_hosts_that_it_concerns_only() {
     let mut feed = feed();
     let all = (1..100).map(|at| (host(at), upsert([instance(at, "a")])));
-    feed.apply(1, all.collect());
+    store_has(&mut feed, 1, all.collect());
     let mut board = Board::default();
     assert!(feed.publish(&mut board) && !feed.publish(&mut board));
-    feed.apply(2, BTreeMap::from([(host(7), remove(7))]));
+    store_has(&mut feed, 2, BTreeMap::from([(host(7), remove(7))]));
     assert_eq!(feed.news, [host(7)].into());
     feed.publish(&mut board);
     assert_eq!((board.revision, board.unsettled(uuid(7)).count()), (2, 1));
@@ -120,8 +121,8 @@ fn a_host_that_confirms_nothing_for_too_long_has_to_confirm_everything() {
 fn a_snapshot_is_taken_without_copying_an_object() {
     let (mut feed, mut agent) = (feed(), Agent::default());
     agent.holding.upsert(instance(99, "stray"));
-    let object = Arc::new(instance(10, "a"));
-    let delta = HostDelta { upserts: vec![Arc::clone(&object)], removes: Vec::new() };
+    let object = Shared::from(instance(10, "a"));
+    let delta = HostDelta { upserts: vec![object.clone()], removes: Vec::new() };
     commit(&mut feed, 5, delta);
     let ticket = agent.connect(&mut feed, 1);
     let outgoing = feed.pull(&ticket).unwrap();
@@ -131,7 +132,7 @@ fn a_snapshot_is_taken_without_copying_an_object() {
     let sent: Vec<_> = outgoing.messages().collect();
     assert!(matches!(&sent[0], ServerMessage::Welcome(welcome) if welcome.lineage == LINEAGE));
     let ServerMessage::Snapshot(part) = &sent[1] else { panic!("{sent:?}") };
-    assert!(part.objects.len() == 1 && Arc::ptr_eq(&part.objects[0], &object));
+    assert!(part.objects.len() == 1 && std::ptr::eq(&*part.objects[0], &*object));
 }
 
 /// A host whose agent knows no instances.
@@ -139,7 +140,7 @@ fn older(agent: &Agent, feed: &mut Feed) -> Ticket {
     let mut tables = Versions::own();
     tables.note(Table::Instance.number(), 0);
     let hello = Hello { tables, ..agent.hello(1) };
-    feed.connect(&hello, "certificate".to_owned(), CancellationToken::new())
+    feed.connect(&hello, agent_at(), CancellationToken::new())
 }
 
 #[test]
@@ -198,10 +199,10 @@ fn a_host_that_was_told_more_than_the_store_has_is_told_nothing() {
         let (mut feed, agent) = (Feed::new(origin), Agent::default());
         commit(&mut feed, 5, upsert([instance(10, "a")]));
         // That the store goes on does not make it newer.
-        feed.apply(900, BTreeMap::new());
+        store_has(&mut feed, 900, BTreeMap::new());
         let hello = Hello { lineage, revision, ..agent.hello(1) };
         let over = CancellationToken::new();
-        let ticket = feed.connect(&hello, "certificate".to_owned(), over);
+        let ticket = feed.connect(&hello, agent_at(), over);
         assert_eq!(!pull(&mut feed, &ticket).is_empty(), expected, "{lineage:?} {revision}");
         let refused = status(&mut feed, 1).refused;
         assert_eq!(refused.is_none(), expected);
@@ -217,7 +218,7 @@ fn a_host_that_was_told_by_this_server_may_have_seen_all_of_it() {
     commit(&mut feed, 6, remove(10));
     agent.take(pull(&mut feed, &first));
     let hello = Hello { lineage: Some(LINEAGE), ..agent.hello(1) };
-    let ticket = feed.connect(&hello, "certificate".to_owned(), CancellationToken::new());
+    let ticket = feed.connect(&hello, agent_at(), CancellationToken::new());
     assert_eq!(pull(&mut feed, &ticket).len(), 1);
     assert_eq!(status(&mut feed, 1).refused, None);
 }

@@ -1,0 +1,286 @@
+//! One pass and the next: what becomes of a host, also when things fail.
+
+use dataplane::Tables;
+
+use super::*;
+use crate::{
+    memory::Memory,
+    sample::{self, uuid},
+};
+
+/// Passes until the driver has nothing left to do.
+async fn settle(converger: &mut Converger<Memory>, desired: &Holding) -> Outcome {
+    let mut outcome = converger.pass(desired, Cause::Due).await;
+    while converger.is_busy() {
+        converger.driver().await;
+        outcome = converger.pass(desired, Cause::Driver).await;
+    }
+    outcome
+}
+
+/// What an agent achieves that starts now.
+async fn pass(memory: &Memory, desired: &Holding) -> Outcome {
+    settle(&mut Converger::new(memory.clone()), desired).await
+}
+
+/// How often the maps were read, and edited without being read.
+fn accesses(memory: &Memory) -> (usize, usize) {
+    let state = memory.state();
+    (state.audits, state.edits)
+}
+
+fn writes(memory: &Memory) -> usize {
+    memory.state().writes
+}
+
+#[tokio::test]
+async fn an_empty_host_gets_everything_and_agrees() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let outcome = pass(&memory, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+    assert_eq!(outcome.up.len(), 3);
+    assert_eq!(memory.state().violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_restarted_agent_writes_nothing() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let first = pass(&memory, &desired).await;
+    let before = writes(&memory);
+    assert_eq!(pass(&memory, &desired).await, first);
+    assert_eq!(writes(&memory), before);
+}
+
+#[tokio::test]
+async fn removal_leaves_nothing_behind() {
+    let memory = Memory::default();
+    pass(&memory, &sample::two_networks()).await;
+    let outcome = pass(&memory, &Holding::default()).await;
+    assert!(outcome.is_clean());
+    let state = memory.state();
+    assert!(state.instances.is_empty() && state.nics.is_empty() && state.attached.is_empty());
+    assert_eq!(state.tables, Tables::default());
+    assert_eq!(state.violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_port_without_room_for_connections_is_told_and_takes_nobodys() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    memory.state().ports_max = Some(2);
+    let first = pass(&memory, &desired).await;
+    assert!(first.is_clean(), "{first:?}");
+    let mut more = desired.clone();
+    more.upsert(sample::instance(40));
+    more.upsert(sample::port(1, 40, sample::NETWORK_A, 7));
+    // The second time by an agent that finds all three devices.
+    for _ in 0..2 {
+        let outcome = pass(&memory, &more).await;
+        let failed: Vec<_> = outcome.failed.iter().collect();
+        assert_eq!(failed.iter().map(|(uuid, _)| **uuid).collect::<Vec<_>>(), [uuid(1)]);
+        assert!(failed[0].1.contains("2 entries for ports are in use"), "{failed:?}");
+        assert!(first.up.is_subset(&outcome.up), "{outcome:?}");
+        assert!(!outcome.up.contains(&uuid(1)), "it is not put up");
+    }
+}
+
+#[tokio::test]
+async fn one_broken_instance_does_not_stop_the_others() {
+    let memory = Memory::default();
+    let mut desired = sample::two_networks();
+    desired.upsert(sample::instance(40));
+    desired.upsert(sample::port(41, 40, sample::NETWORK_A, 7));
+    memory.state().broken.insert(uuid(sample::INSTANCE));
+    let mut converger = Converger::new(memory.clone());
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.processed && !outcome.is_clean());
+    let told: Vec<_> = outcome.failed.keys().copied().collect();
+    assert_eq!(told, [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid));
+    assert_eq!(outcome.failed[&uuid(sample::PORT_A)], "waits for its instance");
+    assert_eq!(outcome.up, [40, 41].map(uuid).into());
+
+    memory.state().broken.clear();
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.is_clean());
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+}
+
+#[tokio::test]
+async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_told_with_its_nics() {
+    let memory = Memory::default();
+    pass(&memory, &sample::two_networks()).await;
+    memory.state().broken.insert(uuid(sample::INSTANCE));
+    let outcome = pass(&memory, &Holding::default()).await;
+    assert!(outcome.processed, "what else there is goes on");
+    assert!(outcome.failed[&uuid(sample::INSTANCE)].starts_with("cannot be removed"));
+    let told: Vec<_> = outcome.failed.keys().copied().collect();
+    assert_eq!(told, [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid));
+    let state = memory.state();
+    assert_eq!(state.attached.len(), 2);
+    assert_eq!(state.tables, Tables::default(), "the guard lets nothing pass");
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_seen_or_written_acknowledges_nothing() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    memory.state().maps_refused = true;
+    let outcome = pass(&memory, &desired).await;
+    assert!(!outcome.processed);
+    memory.state().maps_refused = false;
+    assert!(pass(&memory, &desired).await.is_clean());
+}
+
+#[tokio::test]
+async fn ports_of_an_uplink_stay_closed_and_hold_nothing_else_up() {
+    let memory = Memory::default();
+    let mut desired = sample::two_networks();
+    desired.upsert(sample::uplink(3));
+    desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
+    let outcome = pass(&memory, &desired).await;
+    assert!(outcome.processed);
+    assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(33)]);
+    assert!(outcome.failed[&uuid(33)].contains("uplinks are not supported by this agent yet"));
+    assert_eq!(outcome.up.len(), 3, "the instance and its other two ports");
+    assert!(!memory.state().nics.contains_key(&uuid(33)));
+}
+
+#[tokio::test]
+async fn without_a_tunnel_only_ports_of_tunnel_networks_fail() {
+    let memory = Memory::default();
+    let mut desired = Holding::default();
+    desired.upsert(sample::uplink(3));
+    desired.upsert(sample::instance(sample::INSTANCE));
+    desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
+    memory.state().no_tunnel = true;
+    let outcome = pass(&memory, &desired).await;
+    assert!(outcome.failed.values().all(|reason| reason.contains("uplinks")), "{outcome:?}");
+    assert!(outcome.trouble.is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_its_guest_has_hidden_is_replaced_and_never_unguarded() {
+    let memory = Memory::default();
+    let desired = sample::two_networks();
+    pass(&memory, &desired).await;
+    let hidden = memory.state().nics.remove(&uuid(sample::PORT_A)).unwrap();
+    let outcome = pass(&memory, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+    let state = memory.state();
+    assert!(!state.attached.contains(&hidden.ifindex));
+    assert_ne!(state.nics[&uuid(sample::PORT_A)].ifindex, hidden.ifindex);
+}
+
+#[tokio::test]
+async fn without_a_tunnel_no_nic_is_in_effect() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    memory.state().no_tunnel = true;
+    let outcome = pass(&memory, &desired).await;
+    assert_eq!(outcome.failed.len(), 2);
+    assert!(outcome.failed.values().all(|reason| reason.contains("no tunnel device")));
+    memory.state().no_tunnel = false;
+    assert!(pass(&memory, &desired).await.is_clean());
+}
+
+#[tokio::test]
+async fn death_at_every_step_converges_and_opens_nothing() {
+    let (mut some, all) = (sample::two_networks(), sample::two_networks());
+    some.upsert(sample::instance(40));
+    some.upsert(sample::port(41, 40, sample::NETWORK_B, 7));
+    some.remove(&sample::port(sample::PORT_B, 0, 0, 0).key());
+    for limit in 0..40 {
+        let memory = Memory::default();
+        pass(&memory, &some).await;
+        let before = writes(&memory);
+        memory.state().dies_after = Some(before + limit);
+        pass(&memory, &all).await;
+        memory.state().dies_after = None;
+        let outcome = pass(&memory, &all).await;
+        assert!(outcome.is_clean(), "dead after {limit} writes: {outcome:?}");
+        assert_eq!(outcome.kernel, all.kernel_digest());
+        assert_eq!(memory.state().violations, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_driver_that_answers_nothing_holds_up_neither_peers_nor_other_instances() {
+    let memory = Memory::default();
+    let mut desired = sample::two_networks();
+    memory.state().stuck.insert(uuid(sample::INSTANCE));
+    let mut converger = Converger::new(memory.clone());
+    let outcome = converger.pass(&desired, Cause::Due).await;
+    assert!(outcome.processed);
+    assert_eq!(memory.state().tables.fdb.len(), 2, "the peers are there at once");
+    let told: Vec<_> = outcome.failed.keys().copied().collect();
+    assert_eq!(told, [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid));
+
+    desired.upsert(sample::peer(13, sample::NETWORK_A, 93));
+    desired.upsert(sample::instance(40));
+    desired.upsert(sample::port(41, 40, sample::NETWORK_A, 7));
+    converger.pass(&desired, Cause::Due).await;
+    assert_eq!(memory.state().tables.fdb.len(), 3, "so is another one");
+    let mut outcome = Outcome::default();
+    while !outcome.up.contains(&uuid(41)) {
+        converger.driver().await;
+        outcome = converger.pass(&desired, Cause::Driver).await;
+    }
+    assert!(converger.is_busy(), "the first is still being made");
+    memory.state().stuck.clear();
+    assert!(settle(&mut converger, &desired).await.is_clean());
+    assert_eq!(memory.state().violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_change_is_written_without_reading_and_an_audit_reads() {
+    let (memory, mut desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    let (audits, edits) = accesses(&memory);
+    desired.upsert(sample::peer(13, sample::NETWORK_A, 93));
+    let outcome = settle(&mut converger, &desired).await;
+    assert_eq!(accesses(&memory), (audits, edits + 1));
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+    settle(&mut converger, &desired).await;
+    assert_eq!(memory.state().edits, edits + 1, "an idle pass does nothing");
+
+    // Somebody meddles with the maps: what they hold is not known before an audit.
+    memory.state().tables.neigh.clear();
+    converger.doubt();
+    let outcome = settle(&mut converger, &desired).await;
+    assert_eq!(memory.state().audits, audits + 1);
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+    assert_eq!(memory.state().tables.neigh.len(), 3 + 4);
+}
+
+#[tokio::test]
+async fn after_a_refused_write_the_maps_are_read_again() {
+    let (memory, mut desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    memory.state().maps_refused = true;
+    desired.upsert(sample::peer(13, sample::NETWORK_A, 93));
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(!outcome.processed);
+    assert_ne!(outcome.kernel, desired.kernel_digest());
+    memory.state().maps_refused = false;
+    let audits = memory.state().audits;
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.is_clean());
+    assert_eq!(memory.state().audits, audits + 1);
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+}
+
+#[tokio::test]
+async fn a_port_whose_programs_are_gone_is_put_down_before_it_is_guarded() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    let port = memory.state().nics[&uuid(sample::PORT_A)].ifindex;
+    memory.state().attached.remove(&port);
+    converger.doubt();
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    let state = memory.state();
+    assert_eq!((state.attached.len(), state.went_down), (2, 1));
+    assert_eq!(state.violations, Vec::<String>::new());
+}

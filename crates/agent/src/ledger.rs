@@ -1,0 +1,369 @@
+//! What the maps must hold, followed change by change: the work is that of what changed, not of
+//! what is there. Pure.
+//!
+//! A ledger never knows how it came about: after any history it is equal to one that was made anew
+//! from the same objects and interfaces. But where there is no room for all ports of the host, it
+//! is the older ones that have some.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dataplane::{Edits, Tables};
+use imbl::ordmap::DiffItem;
+use uuid::Uuid;
+use wire::{
+    digest::SetDigest,
+    fact,
+    holding::Holding,
+    object::{Network, Object, ObjectKey, Table},
+};
+
+use crate::{
+    kernel::Room,
+    render::{self, Says as _},
+};
+
+/// The map that has the ports, and what to do when it is full. Each port has its own room for
+/// connections, which no other port's existence takes away: so there are only so many.
+const PORTS: &str = "ports";
+const PORTS_ADVICE: &str = ", as many as have room for connections: use another host, or give the \
+    agent of this one more --connection-mib or fewer --connections-per-port";
+
+/// What the maps must hold when certain ports are attached to certain interfaces.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    desired: Holding,
+    interfaces: BTreeMap<Uuid, u32>,
+    room: Room,
+    tables: Tables,
+    /// Every claim on the keys that have more than one.
+    shared: Shared,
+    /// Ports and peers whose network is not held.
+    lacking: BTreeSet<ObjectKey>,
+    unfit: BTreeMap<Uuid, String>,
+    facts: SetDigest,
+}
+
+/// How many objects want each value of a key.
+type Claims<V> = BTreeMap<V, usize>;
+
+/// What is done with each filled map.
+macro_rules! each {
+    (
+        filled {$(
+            $(#[$doc:meta])*
+            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+        )*}
+        kept $kept:tt
+    ) => {
+        #[derive(Clone, Debug, Default)]
+        struct Shared {$(
+            $name: BTreeMap<$key, Claims<$value>>,
+        )*}
+
+        /// A map that has no room for more, and its limit.
+        fn full(tables: &Tables, more: &Tables, room: &Room) -> Option<(&'static str, u32)> {
+            $(
+                let limit = most(stringify!($name), $entries, room);
+                if together(&tables.$name, &more.$name) > limit as usize {
+                    return Some((stringify!($name), limit));
+                }
+            )*
+            None
+        }
+
+        impl Ledger {
+            /// Notes what is held now under the keys of `entries`.
+            fn note(&self, entries: &Tables, noted: &mut Edits) {
+                $(for key in entries.$name.keys() {
+                    noted.$name.entry(*key).or_insert_with(|| self.tables.$name.get(key).copied());
+                })*
+            }
+
+            fn claim(&mut self, entries: &Tables) {
+                $(for (key, value) in &entries.$name {
+                    claim(&mut self.tables.$name, &mut self.shared.$name, *key, *value);
+                })*
+            }
+
+            fn withdraw(&mut self, entries: &Tables) {
+                $(for (key, value) in &entries.$name {
+                    withdraw(&mut self.tables.$name, &mut self.shared.$name, key, value);
+                })*
+            }
+
+            /// Hands over each fact that is held under the keys that were noted. A station's fact
+            /// names the port on its interface: both are entries of the same object.
+            fn facts_of(&self, noted: &Edits, mut each: impl FnMut(fact::Fact)) {
+                $(for key in noted.$name.keys() {
+                    if let Some(value) = self.tables.$name.get(key) {
+                        each(key.fact(value, &self.tables));
+                    }
+                })*
+            }
+
+            /// What has changed under the keys that were noted.
+            fn edits_since(&self, noted: &Edits) -> Edits {
+                let mut edits = Edits::default();
+                $(for (key, before) in &noted.$name {
+                    let now = self.tables.$name.get(key).copied();
+                    if now != *before {
+                        edits.$name.insert(*key, now);
+                    }
+                })*
+                edits
+            }
+
+            /// Whether a map would have to hold more than it can.
+            fn is_overfull(&self) -> bool {
+                let over = |name, held: usize, entries| {
+                    held > most(name, entries, &self.room) as usize
+                };
+                false $(|| over(stringify!($name), self.tables.$name.len(), $entries))*
+            }
+        }
+    };
+}
+packet::maps!(each);
+
+impl Ledger {
+    /// A ledger of nothing, for maps with this room.
+    #[must_use]
+    pub fn new(room: Room) -> Self {
+        Self { room, ..Self::default() }
+    }
+
+    /// A ledger that has followed to here from nothing.
+    #[must_use]
+    pub fn of(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Self {
+        let mut ledger = Self::default();
+        ledger.follow(desired, interfaces);
+        ledger
+    }
+
+    /// What the maps must hold.
+    #[must_use]
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The digest of the facts that they hold then.
+    #[must_use]
+    pub const fn digest(&self) -> SetDigest {
+        self.facts
+    }
+
+    /// Objects for which a map has no room, with the reason. Nothing of them is in the tables.
+    #[must_use]
+    pub const fn unfit(&self) -> &BTreeMap<Uuid, String> {
+        &self.unfit
+    }
+
+    /// Peers whose network the host does not have, and that network.
+    pub fn lacking(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
+        self.lacking.iter().filter_map(|key| match self.desired.get(key) {
+            Some(Object::Peer(peer)) => Some((peer.uuid, peer.network)),
+            _ => None,
+        })
+    }
+
+    /// Follows: from now on these objects are desired, and these ports are attached to these
+    /// interfaces. A port that is not among them is left out, with all that leads to it: nothing
+    /// may be sent where no program guards. Gives what has to be changed in the maps.
+    pub fn follow(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Edits {
+        let changed = self.changed(desired, interfaces);
+        if changed.is_empty() {
+            self.desired = desired.clone();
+            return Edits::default();
+        }
+        if !self.unfit.is_empty() {
+            // Who has room depends on all the others.
+            return self.anew(desired, interfaces);
+        }
+        let before: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
+        (self.desired, self.interfaces) = (desired.clone(), interfaces.clone());
+        let after: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
+        let mut noted = Edits::default();
+        before.iter().chain(&after).for_each(|entries| self.note(entries, &mut noted));
+        let mut facts = self.facts;
+        self.facts_of(&noted, |fact| facts.take(fact::hash(&fact)));
+        before.iter().for_each(|entries| self.withdraw(entries));
+        after.iter().for_each(|entries| self.claim(entries));
+        if self.is_overfull() {
+            self.tables.apply(&noted);
+            return self.anew(desired, interfaces);
+        }
+        self.facts_of(&noted, |fact| facts.add(fact::hash(&fact)));
+        self.facts = facts;
+        for key in &changed {
+            match self.lacks_network(key) {
+                true => self.lacking.insert(*key),
+                false => self.lacking.remove(key),
+            };
+        }
+        self.room.present.clear();
+        self.edits_since(&noted)
+    }
+
+    /// The objects that give other entries than before, perhaps.
+    fn changed(&self, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> BTreeSet<ObjectKey> {
+        let mut changed = BTreeSet::new();
+        for item in self.desired.objects().diff(desired.objects()) {
+            let (key, before, after) = match item {
+                DiffItem::Add(key, object) => (key, None, Some(&**object)),
+                DiffItem::Remove(key, object) => (key, Some(&**object), None),
+                DiffItem::Update { old: (_, old), new: (key, new) } => {
+                    (key, Some(&**old), Some(&**new))
+                }
+            };
+            changed.insert(*key);
+            if key.table != Table::Network || network(before) == network(after) {
+                continue;
+            }
+            match before {
+                // Who was there before its network is known.
+                None => changed.extend(self.lacking.iter().copied()),
+                Some(_) => changed.extend(members(desired, key.uuid)),
+            }
+        }
+        let port = |uuid: &Uuid| ObjectKey { table: Table::Port, uuid: *uuid };
+        let other = |(uuid, ifindex): &(&Uuid, &u32), than: &BTreeMap<Uuid, u32>| {
+            than.get(*uuid) != Some(*ifindex)
+        };
+        let comes = interfaces.iter().filter(|at| other(at, &self.interfaces));
+        let goes = self.interfaces.iter().filter(|at| other(at, interfaces));
+        changed.extend(comes.chain(goes).map(|(uuid, _)| port(uuid)));
+        changed
+    }
+
+    fn entries(&self, key: &ObjectKey) -> Tables {
+        let object = self.desired.get(key);
+        let entries = object.map(|object| render::entries(object, &self.desired, &self.interfaces));
+        entries.unwrap_or_default()
+    }
+
+    fn lacks_network(&self, key: &ObjectKey) -> bool {
+        let network = self.desired.get(key).and_then(render::network_of);
+        network.is_some_and(|network| self.desired.network(network).is_none())
+    }
+
+    /// Makes it from nothing. The host's own ports come first where there is no room for all, and
+    /// of these the older ones.
+    fn anew(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Edits {
+        let mut new = Self {
+            desired: desired.clone(),
+            interfaces: interfaces.clone(),
+            room: Room { present: BTreeSet::new(), ..self.room },
+            ..Self::default()
+        };
+        let mut older = std::mem::take(&mut self.room.present);
+        older.extend(self.tables.ports.values().map(|port| port.number));
+        let is_newer = |key: &ObjectKey| match desired.get(key) {
+            Some(Object::Port(port)) => !older.contains(&port.number),
+            _ => true,
+        };
+        let mut ports: Vec<ObjectKey> = keys(desired, Table::Port).collect();
+        ports.sort_by_key(is_newer);
+        let others = desired.objects().keys().copied().filter(|key| key.table != Table::Port);
+        for key in ports.into_iter().chain(others) {
+            if new.lacks_network(&key) {
+                new.lacking.insert(key);
+            }
+            let entries = new.entries(&key);
+            match full(&new.tables, &entries, &new.room) {
+                None => new.claim(&entries),
+                Some((map, limit)) => {
+                    let advice = if map == PORTS { PORTS_ADVICE } else { "" };
+                    let reason = format!("the host's {limit} entries for {map} are in use{advice}");
+                    new.unfit.insert(key.uuid, reason);
+                }
+            }
+        }
+        new.facts = fact::digest(&render::facts(&new.tables));
+        let edits = self.tables.edits_to(&new.tables);
+        *self = new;
+        edits
+    }
+}
+
+impl PartialEq for Ledger {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables == other.tables
+            && self.unfit == other.unfit
+            && self.lacking == other.lacking
+            && self.facts == other.facts
+    }
+}
+
+/// The keys of a table.
+fn keys(desired: &Holding, table: Table) -> impl Iterator<Item = ObjectKey> {
+    let [first, last] = [Uuid::nil(), Uuid::max()].map(|uuid| ObjectKey { table, uuid });
+    desired.objects().range(first..=last).map(|(key, _)| *key)
+}
+
+/// The objects that belong to a network. Looks at all: it is rare that a network changes.
+fn members(desired: &Holding, network: Uuid) -> impl Iterator<Item = ObjectKey> {
+    let objects = desired.objects().iter();
+    let of = move |object: &Object| render::network_of(object) == Some(network);
+    objects.filter(move |(_, object)| of(object)).map(|(key, _)| *key)
+}
+
+fn network(object: Option<&Object>) -> Option<&Network> {
+    match object {
+        Some(Object::Network(network)) => Some(network),
+        _ => None,
+    }
+}
+
+/// Most entries of a map.
+fn most(map: &str, entries: u32, room: &Room) -> u32 {
+    if map == PORTS { room.ports_max } else { entries }
+}
+
+fn together<K: Ord, V>(have: &BTreeMap<K, V>, more: &BTreeMap<K, V>) -> usize {
+    have.len() + more.keys().filter(|key| !have.contains_key(key)).count()
+}
+
+/// Where objects disagree about a key, which the server's claims forbid, the smallest value stands:
+/// it does not depend on the order in which they came.
+fn claim<K: Ord + Copy, V: Ord + Copy>(
+    held: &mut BTreeMap<K, V>,
+    shared: &mut BTreeMap<K, Claims<V>>,
+    key: K,
+    value: V,
+) {
+    let Some(stands) = held.get_mut(&key) else {
+        held.insert(key, value);
+        return;
+    };
+    let claims = shared.entry(key).or_insert_with(|| Claims::from([(*stands, 1)]));
+    *claims.entry(value).or_default() += 1;
+    *stands = value.min(*stands);
+}
+
+fn withdraw<K: Ord + Copy, V: Ord + Copy>(
+    held: &mut BTreeMap<K, V>,
+    shared: &mut BTreeMap<K, Claims<V>>,
+    key: &K,
+    value: &V,
+) {
+    let Some(claims) = shared.get_mut(key) else {
+        held.remove(key);
+        return;
+    };
+    if let Some(count) = claims.get_mut(value) {
+        *count -= 1;
+        if *count == 0 {
+            claims.remove(value);
+        }
+    }
+    if let Some((smallest, count)) = claims.first_key_value() {
+        held.insert(*key, *smallest);
+        if (claims.len(), *count) == (1, 1) {
+            shared.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger/tests.rs"]
+mod tests;

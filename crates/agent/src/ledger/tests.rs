@@ -1,0 +1,215 @@
+//! What the ledger says, and that it does not depend on how it came about.
+
+use std::net::IpAddr;
+
+use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, PortKey};
+use proptest::prelude::*;
+use wire::{
+    fact::{Fact, Station},
+    object::Peer,
+};
+
+use super::*;
+use crate::{
+    render::facts,
+    sample::{self, uuid},
+};
+
+fn interfaces(of: &[(u128, u32)]) -> BTreeMap<Uuid, u32> {
+    of.iter().map(|(port, ifindex)| (uuid(*port), *ifindex)).collect()
+}
+
+#[test]
+fn what_is_rendered_gives_the_facts_that_the_server_expects() {
+    let desired = sample::two_networks();
+    let tables =
+        Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+    let expected = fact::facts(desired.objects());
+    assert_eq!(facts(&tables), expected);
+    assert_eq!(fact::digest(&facts(&tables)), desired.kernel_digest());
+}
+
+#[test]
+fn facts_do_not_depend_on_interfaces() {
+    let desired = sample::two_networks();
+    let one = Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+    let other =
+        Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 90), (sample::PORT_B, 70)])).tables;
+    assert_ne!(one, other);
+    assert_eq!(facts(&one), facts(&other));
+}
+
+#[test]
+fn nothing_leads_to_a_port_without_an_interface() {
+    let desired = sample::two_networks();
+    let tables = Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7)])).tables;
+    let port = |f: &Fact| matches!(f, Fact::Fdb { at: Station::Local { .. }, .. });
+    assert_eq!(facts(&tables).iter().filter(|f| port(f)).count(), 1);
+    assert_eq!(tables.ports.len(), 1);
+    assert_ne!(fact::digest(&facts(&tables)), desired.kernel_digest());
+}
+
+#[test]
+fn an_entry_that_leads_nowhere_is_a_disagreement() {
+    let desired = sample::two_networks();
+    let mut tables =
+        Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+    let mut other = tables.clone();
+    other.fdb.values_mut().for_each(|fdb| {
+        if matches!(fdb.target(), Some(FdbTarget::Local(_))) {
+            *fdb = Fdb::local(PortKey::untagged(1));
+        }
+    });
+    assert_ne!(facts(&other), facts(&tables));
+    tables.neigh.clear();
+    assert_ne!(fact::digest(&facts(&tables)), desired.kernel_digest());
+}
+
+#[test]
+fn members_of_an_unknown_network_give_nothing() {
+    let mut desired = sample::two_networks();
+    let networks: Vec<_> = desired.objects().keys().copied().take(2).collect();
+    networks.iter().for_each(|network| desired.remove(network));
+    assert_eq!(
+        Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7)])),
+        Ledger { desired: desired.clone(), ..Ledger::of(&desired, &BTreeMap::new()) }
+    );
+}
+
+#[test]
+fn frames_for_a_peer_leave_from_the_vtep_that_its_host_knows() {
+    let tables = Ledger::of(&sample::two_networks(), &interfaces(&[])).tables;
+    let local = Addr::v4([192, 0, 2, 1]);
+    assert_eq!(tables.fdb.len(), 2);
+    for fdb in tables.fdb.values() {
+        assert!(
+            matches!(fdb.target(), Some(FdbTarget::Remote { local: from, .. }) if from == local)
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_alone_and_local_ports_come_first() {
+    let mut desired = sample::two_networks();
+    for number in 0..MAX_NEIGH {
+        let addresses = vec![std::net::IpAddr::from((0x0b00_0000 + number).to_be_bytes())];
+        let [_, b, c, d] = number.to_be_bytes();
+        desired.upsert(Object::Peer(Peer {
+            uuid: uuid(1_000_000 + u128::from(number)),
+            network: uuid(sample::NETWORK_A),
+            mac: [2, 0, 1, b, c, d],
+            addresses,
+            vtep: std::net::IpAddr::from([192, 0, 2, 2]),
+        }));
+    }
+    let rendered = Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]));
+    assert_eq!(rendered.tables.ports.len(), 2);
+    assert_eq!(rendered.tables.neigh.len(), MAX_NEIGH as usize);
+    // Two ports have two addresses each, and the peers of the sample came before.
+    assert_eq!(rendered.unfit.len(), 4 + 2);
+    assert!(rendered.unfit.values().all(|reason| reason.contains("neigh")));
+}
+
+#[test]
+fn a_port_too_many_is_told_and_takes_no_older_ones_place() {
+    let desired = sample::two_networks();
+    let at = interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]);
+    let one = Room { ports_max: 1, ..Room::default() };
+    for (older, newer) in [(sample::PORT_A, sample::PORT_B), (sample::PORT_B, sample::PORT_A)] {
+        let mut ledger = Ledger::new(one.clone());
+        ledger.follow(&desired, &interfaces(&[(older, at[&uuid(older)])]));
+        assert!(ledger.unfit().is_empty(), "{:?}", ledger.unfit());
+        let before = ledger.tables().clone();
+        let present = before.ports.values().map(|port| port.number).collect();
+        assert!(ledger.follow(&desired, &at).is_empty(), "no room, nothing changes");
+        // So it is for an agent that starts when both are there.
+        let mut started = Ledger::new(Room { present, ..one.clone() });
+        started.follow(&desired, &at);
+        assert_eq!(started, ledger);
+        assert_eq!(ledger.tables(), &before);
+        let reason = &ledger.unfit()[&uuid(newer)];
+        assert!(reason.contains("1 entries for ports") && reason.contains("--connection"));
+        // The place of a port that goes is for the one that waits.
+        let edits = ledger.follow(&desired, &interfaces(&[(newer, at[&uuid(newer)])]));
+        assert_eq!(edits.ports.len(), 2);
+        assert!(ledger.unfit().is_empty());
+    }
+}
+
+/// A step of a history: which object, a variant of it or its removal, and the interface of a port.
+type Step = (u8, Option<u8>, u32);
+
+/// Networks 0 to 2, peers of few MACs, addresses and VTEPs, so that they share some and dispute
+/// others, and ports.
+fn object(which: u8, variant: u8) -> Object {
+    let network = u128::from(variant % 3);
+    match which {
+        0..3 => sample::network(u32::from(which), 100 + u32::from(variant)),
+        3..13 => Object::Peer(Peer {
+            uuid: uuid(u128::from(which)),
+            network: uuid(network),
+            mac: [2, 0, 0, 0, 1, which % 4],
+            addresses: vec![IpAddr::from([10, 0, 0, variant % 5])],
+            vtep: IpAddr::from([192, 0, 2, variant % 2]),
+        }),
+        _ => sample::port(u128::from(which), 7, network, which),
+    }
+}
+
+proptest! {
+    #[test]
+    fn following_changes_gives_what_making_it_anew_gives(
+        steps in proptest::collection::vec(
+            proptest::collection::vec((0..18_u8, any::<Option<u8>>(), 0..3_u32), 1..5), 1..30),
+    ) {
+        let (mut holding, mut interfaces) = (Holding::default(), BTreeMap::new());
+        let (mut ledger, mut maps) = (Ledger::default(), Tables::default());
+        for step in steps {
+            let step: Vec<Step> = step;
+            for (which, variant, ifindex) in step {
+                match variant {
+                    Some(variant) => holding.upsert(object(which, variant)),
+                    None => holding.remove(&object(which, 0).key()),
+                }
+                match ifindex {
+                    0 => interfaces.remove(&uuid(which.into())),
+                    index => interfaces.insert(uuid(which.into()), u32::from(which) * 8 + index),
+                };
+            }
+            maps.apply(&ledger.follow(&holding, &interfaces));
+            prop_assert_eq!(&maps, ledger.tables());
+            prop_assert_eq!(ledger.digest(), fact::digest(&facts(&maps)));
+            let mut anew = Ledger::default();
+            anew.anew(&holding, &interfaces);
+            prop_assert_eq!(&ledger, &anew);
+            let single = |claims: &Claims<packet::Vtep>| claims.values().sum::<usize>() < 2;
+            prop_assert!(!ledger.shared.vteps.values().any(single));
+        }
+    }
+}
+
+#[test]
+fn room_that_becomes_free_is_used_and_the_rest_stays() {
+    let mut desired = sample::two_networks();
+    // The peers of the sample have one VTEP between them.
+    let peer = |number: u32| {
+        let [a, b, c, d] = (0x0b00_0000 + number).to_be_bytes();
+        Object::Peer(Peer {
+            uuid: uuid(1_000_000 + u128::from(number)),
+            network: uuid(sample::NETWORK_A),
+            mac: [2, 0, a, b, c, d],
+            addresses: Vec::new(),
+            vtep: IpAddr::from([a, b, c, d]),
+        })
+    };
+    (0..MAX_VTEPS - 2).for_each(|number| desired.upsert(peer(number)));
+    let mut ledger = Ledger::of(&desired, &interfaces(&[]));
+    assert!(ledger.unfit().is_empty());
+    desired.upsert(peer(MAX_VTEPS));
+    assert!(ledger.follow(&desired, &interfaces(&[])).is_empty(), "no room, nothing changes");
+    assert_eq!(ledger.unfit().len(), 1);
+    desired.remove(&peer(5).key());
+    let edits = ledger.follow(&desired, &interfaces(&[]));
+    assert_eq!(edits.vteps.len(), 2, "one goes, the one that waited comes");
+    assert!(ledger.unfit().is_empty());
+}
