@@ -56,6 +56,7 @@ const TABLE: ConntrackSize = ConntrackSize { ports: 2, port_buckets: 2_048, comm
 const NET: u32 = 1;
 const VNI: u32 = 100;
 const VTEP: Addr = Addr::v4([192, 0, 2, 2]);
+const LOCAL_VTEP: Addr = Addr::v4([192, 0, 2, 1]);
 const A: Station = Station { mac: Mac([2, 0, 0, 0, 0, 1]), ip: [10, 0, 0, 1], port: 1000 };
 const B: Station = Station { mac: Mac([2, 0, 0, 0, 0, 2]), ip: [10, 0, 0, 2], port: 2000 };
 /// On another host.
@@ -193,7 +194,13 @@ fn case(contender: &str, port: u16) -> Result<Case, Failure> {
         "arp-reply" => from_a(arp_request(a, B.ip), REFLECT),
         "tunnel-in" => Case {
             entry: Entry::FromTunnel,
-            meta: Meta { tunnelled: 1, vni: VNI, vtep: VTEP, ..meta((TUNNEL_DEVICE, 0)) },
+            meta: Meta {
+                tunnelled: 1,
+                vni: VNI,
+                vtep: VTEP,
+                local: LOCAL_VTEP,
+                ..meta((TUNNEL_DEVICE, 0))
+            },
             frame: udp(C, B),
             verdict: DELIVER,
         },
@@ -217,10 +224,12 @@ fn tables() -> Tables {
         tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));
     }
     tables.fdb.insert(FdbKey::new(NET, C.mac), Fdb::remote(VNI, VTEP));
-    tables.vteps.insert(VtepKey { vni: VNI, addr: VTEP }, Vtep { net: NET });
-    for station in [A, B, C] {
+    let neigh = NeighKey { net: NET, addr: Addr::v4(C.ip) };
+    tables.neigh.insert(neigh, Neigh::behind(VTEP, C.mac));
+    tables.vteps.insert(VtepKey { vni: VNI, addr: VTEP }, Vtep { net: NET, local: LOCAL_VTEP });
+    for station in [A, B] {
         let key = NeighKey { net: NET, addr: Addr::v4(station.ip) };
-        tables.neigh.insert(key, Neigh::new(station.mac));
+        tables.neigh.insert(key, Neigh::local(station.mac));
     }
     tables
 }

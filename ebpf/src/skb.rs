@@ -66,7 +66,10 @@ impl Skb {
             let key = unsafe { key.assume_init_ref() };
             // SAFETY: without the IPv6 flag the helper filled this member, in host order.
             let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+            // SAFETY: as above.
+            let local = unsafe { key.__bindgen_anon_3.local_ipv4 };
             meta.vtep = Addr::v4(remote.to_be_bytes());
+            meta.local = Addr::v4(local.to_be_bytes());
             meta.vni = key.tunnel_id;
             meta.tunnelled = 1;
             return;
@@ -78,7 +81,12 @@ impl Skb {
             let key = unsafe { key.assume_init_ref() };
             // SAFETY: with the IPv6 flag the helper filled this member, in network order.
             let words = unsafe { key.__bindgen_anon_1.remote_ipv6 };
-            meta.vtep = Addr::from_words(words);
+            // SAFETY: as above.
+            let local = unsafe { key.__bindgen_anon_3.local_ipv6 };
+            let vtep = Addr::from_words(words);
+            // An IPv6 packet from `::ffff:a.b.c.d` does not come from the VTEP a.b.c.d.
+            meta.vtep = if vtep.as_v4().is_none() { vtep } else { Addr::UNSPECIFIED_V6 };
+            meta.local = Addr::from_words(local);
             meta.vni = key.tunnel_id;
             meta.tunnelled = 1;
         }

@@ -5,7 +5,9 @@ use crate::skb::Skb;
 use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
 };
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key};
+use aya_ebpf::helpers::generated::{
+    bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt,
+};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict,
@@ -77,5 +79,13 @@ fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr, local: &Addr) -> bool {
     };
     let size = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: the helper reads `size` bytes of a value of that size.
-    unsafe { bpf_skb_set_tunnel_key(skb.0, key, size, u64::from(flags)) == 0 }
+    if unsafe { bpf_skb_set_tunnel_key(skb.0, key, size, u64::from(flags)) } != 0 {
+        return false;
+    }
+    // A policy tag of zero, which the device writes as no tag. Without it the device takes the tag
+    // from memory that it has not set (`vxlan_xmit_one`, `struct vxlan_metadata _md`), and a plain
+    // VXLAN device refuses the frame for the bits that RFC 7348, 5 reserves.
+    let mut tag = 0_u32;
+    // SAFETY: the helper reads four bytes of a value of that size, `struct vxlan_metadata`.
+    unsafe { bpf_skb_set_tunnel_opt(skb.0, (&raw mut tag).cast(), 4) == 0 }
 }

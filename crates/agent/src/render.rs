@@ -45,10 +45,10 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     let (net, vni, vtep) = (network.number, tunnel.vni, Addr::from(peer.vtep));
     let (mac, local) = (Mac(peer.mac), Addr::from(tunnel.local_vtep));
     let mut tables = Tables::default();
-    tables.vteps.insert(VtepKey { vni, addr: vtep }, Vtep { net });
+    tables.vteps.insert(VtepKey { vni, addr: vtep }, Vtep { net, local });
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::remote(vni, vtep).sent_from(local));
     for ip in &peer.addresses {
-        tables.neigh.insert(NeighKey { net, addr: (*ip).into() }, Neigh::new(mac));
+        tables.neigh.insert(NeighKey { net, addr: (*ip).into() }, Neigh::behind(vtep, mac));
     }
     tables
 }
@@ -71,7 +71,7 @@ fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
     for address in &port.addresses {
         let addr = address.ip.into();
         tables.addrs.insert(AddrKey { port: number, addr }, 1);
-        tables.neigh.insert(NeighKey { net, addr }, Neigh::new(mac));
+        tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
     }
     tables
 }

@@ -136,9 +136,10 @@ mod tests {
         let (mut before, mut after) = (Tables::default(), Tables::default());
         before.fdb.extend([(key(1), at(1)), (key(2), at(2)), (key(3), at(3))]);
         after.fdb.extend([(key(1), at(1)), (key(2), at(9)), (key(4), at(4))]);
-        after
-            .vteps
-            .insert(VtepKey { vni: 7, addr: packet::Addr::v4([192, 0, 2, 1]) }, Vtep { net: 1 });
+        after.vteps.insert(
+            VtepKey { vni: 7, addr: packet::Addr::v4([192, 0, 2, 1]) },
+            Vtep { net: 1, ..Vtep::default() },
+        );
         let edits = before.edits_to(&after);
         assert_eq!(edits.len(), 4);
         assert_eq!(edits.fdb[&key(3)], None);

@@ -18,6 +18,7 @@ const ACK: u8 = 0x10;
 const FIN_ACK: u8 = 0x11;
 const SYN_ACK: u8 = 0x12;
 const VNI: u32 = 100;
+const LOCAL_VTEP: Addr = Addr::v4([192, 0, 2, 1]);
 const TUNNEL: u32 = 9;
 const SECOND: u64 = 1_000_000_000;
 /// More peers than any test has, and the number of the first.
@@ -40,24 +41,24 @@ impl Lab {
         let mut harness = TestHarness::open(&options).unwrap();
         let vtep = Addr::v4([192, 0, 2, 2]);
         let mut tables = Tables::default();
-        tables.vteps.insert(VtepKey { vni: VNI, addr: vtep }, Vtep { net: 1 });
+        tables.vteps.insert(VtepKey { vni: VNI, addr: vtep }, Vtep { net: 1, local: LOCAL_VTEP });
         for station in (1..=ports).chain(FIRST_PEER..FIRST_PEER + PEERS) {
             let key = PortKey::untagged(ifindex(station));
             let number = u32::from(station);
-            let place = match station <= ports {
+            let (place, neigh) = match station <= ports {
                 true => {
                     let (net, generation) = (1, 1);
                     let port =
                         Port { number, net, generation, zone: 0, mac: mac(station), flags: 0 };
                     tables.ports.insert(key, port);
                     tables.addrs.insert(AddrKey { port: number, addr: addr(station) }, 1);
-                    Fdb::local(key)
+                    (Fdb::local(key), Neigh::local(mac(station)))
                 }
-                false => Fdb::remote(VNI, vtep),
+                false => (Fdb::remote(VNI, vtep), Neigh::behind(vtep, mac(station))),
             };
             tables.fdb.insert(FdbKey::new(1, mac(station)), place);
             let key = NeighKey { net: 1, addr: addr(station) };
-            tables.neigh.insert(key, Neigh::new(mac(station)));
+            tables.neigh.insert(key, neigh);
         }
         harness.plane.reconcile(&tables).unwrap();
         let config = harness.config().unwrap();
@@ -77,6 +78,7 @@ impl Lab {
         let entry = if from >= FIRST_PEER {
             meta.ifindex = TUNNEL;
             (meta.tunnelled, meta.vni, meta.vtep) = (1, VNI, Addr::v4([192, 0, 2, 2]));
+            meta.local = LOCAL_VTEP;
             Entry::FromTunnel
         } else {
             meta.ifindex = ifindex(from);

@@ -39,8 +39,10 @@ fn tables() -> Tables {
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 1])), Fdb::local(key));
     let vtep = Addr::v6([0x20; 16]);
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 2])), Fdb::remote(7, vtep));
-    tables.neigh.insert(NeighKey { net: 1, addr }, Neigh::new(Mac([2, 0, 0, 0, 0, 1])));
-    tables.vteps.insert(VtepKey { vni: 7, addr: vtep }, Vtep { net: 1 });
+    tables.neigh.insert(NeighKey { net: 1, addr }, Neigh::local(Mac([2, 0, 0, 0, 0, 1])));
+    tables
+        .vteps
+        .insert(VtepKey { vni: 7, addr: vtep }, Vtep { net: 1, local: Addr::v6([0x21; 16]) });
     tables
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
 };
 use netloom_dataplane::{DataPlane, Options, Tables};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
@@ -62,7 +62,11 @@ fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
 fn add_station(tables: &mut Tables, number: u32, place: Fdb) {
     tables.fdb.insert(FdbKey::new(1, mac(number)), place);
     let key = NeighKey { net: 1, addr: Addr::v4(v4(number).octets()) };
-    tables.neigh.insert(key, Neigh::new(mac(number)));
+    let neigh = match place.target() {
+        Some(FdbTarget::Remote { vtep, .. }) => Neigh::behind(vtep, mac(number)),
+        _ => Neigh::local(mac(number)),
+    };
+    tables.neigh.insert(key, neigh);
 }
 
 /// Sends an echo request inside the namespace; whether the reply came in time.
@@ -171,7 +175,8 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     add_local(&mut tables, 1, a.ifindex(), Port::PEER);
     let (near_vtep, far_vtep) = (Addr::v4([192, 0, 2, 1]), Addr::v4([192, 0, 2, 2]));
     add_station(&mut tables, 2, Fdb::remote(VNI, far_vtep).sent_from(near_vtep));
-    tables.vteps.insert(VtepKey { vni: VNI, addr: Addr::v4([192, 0, 2, 2]) }, Vtep { net: 1 });
+    let from_far = VtepKey { vni: VNI, addr: far_vtep };
+    tables.vteps.insert(from_far, Vtep { net: 1, local: near_vtep });
     plane.reconcile(&tables).unwrap();
 
     let far_bpffs = host.bpffs().with_file_name("far");
@@ -184,7 +189,7 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
         add_local(&mut tables, 2, b.ifindex(), Port::PEER);
         add_station(&mut tables, 1, Fdb::remote(VNI, Addr::v4([192, 0, 2, 1])));
         let key = VtepKey { vni: VNI, addr: Addr::v4([192, 0, 2, 1]) };
-        tables.vteps.insert(key, Vtep { net: 1 });
+        tables.vteps.insert(key, Vtep { net: 1, local: Addr::v4([192, 0, 2, 2]) });
         plane.reconcile(&tables).unwrap();
         (b, plane)
     });
@@ -192,21 +197,61 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     transfer(&a.inside, &b.inside, v4(2));
     transfer(&b.inside, &a.inside, v4(1));
 
-    tables.vteps.clear();
-    plane.reconcile(&tables).unwrap();
-    assert!(!ping(&a.inside, v4(2), Duration::from_millis(300)), "the VTEP is no longer known");
-    assert!(plane.view().counters().unwrap().drops.contains_key("unknown_vtep"));
+    for (vtep, reason) in
+        [(Some(Vtep { net: 1, local: far_vtep }), "not_for_this_vtep"), (None, "unknown_vtep")]
+    {
+        tables.vteps = vtep.map(|vtep| (from_far, vtep)).into_iter().collect();
+        plane.reconcile(&tables).unwrap();
+        assert!(!ping(&a.inside, v4(2), Duration::from_millis(300)), "{reason}");
+        assert!(plane.view().counters().unwrap().drops.contains_key(reason));
+    }
     drop(far_plane);
     netloom_dataplane::unload(&host.bpffs().with_file_name("far")).unwrap();
 }
 
-/// The underlay addresses and the one VXLAN device.
+/// Field case F10: a plain VXLAN device refuses frames with any other bit set (RFC 7348, 5).
+#[test]
+fn a_vxlan_header_has_a_vni_and_no_other_bits() {
+    if !may_run("a_vxlan_header_has_a_vni_and_no_other_bits") {
+        return;
+    }
+    let host = Host::enter();
+    let far = Namespace::new();
+    ip(&format!("link add under0 mtu 1600 type veth peer name under0 mtu 1600 netns {}", far.tid));
+    tunnel(&["192.0.2.1"]);
+    let inbox = far.run(|| {
+        ip("addr add 192.0.2.2/24 dev under0");
+        ip("link set under0 up");
+        UdpSocket::bind("192.0.2.2:4789").unwrap()
+    });
+    inbox.set_read_timeout(Some(LIMIT)).unwrap();
+
+    let a = Vm::new(1);
+    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    plane.set_tunnel_device(ifindex("vx0")).unwrap();
+    plane.attach_port(a.ifindex()).unwrap();
+    let mut tables = Tables::default();
+    add_local(&mut tables, 1, a.ifindex(), Port::PEER);
+    let (near, far) = (Addr::v4([192, 0, 2, 1]), Addr::v4([192, 0, 2, 2]));
+    add_station(&mut tables, 2, Fdb::remote(VNI, far).sent_from(near));
+    plane.reconcile(&tables).unwrap();
+    // Memory that is not set may happen to be zero: several packets.
+    for _ in 0..20 {
+        ping(&a.inside, v4(2), Duration::from_millis(1));
+        let mut datagram = [0xff; 128];
+        inbox.recv(&mut datagram).unwrap();
+        let [_, high, middle, low] = VNI.to_be_bytes();
+        assert_eq!(datagram[..8], [8, 0, 0, 0, high, middle, low, 0]);
+    }
+}
+
+/// The underlay addresses and the one VXLAN device, as the agent makes it.
 fn tunnel(addresses: &[&str]) {
     for address in addresses {
         ip(&format!("addr add {address}/24 dev under0"));
     }
     ip("link set under0 up");
-    ip("link add vx0 mtu 1500 type vxlan dstport 4789 external nolearning");
+    ip("link add vx0 mtu 1500 type vxlan dstport 4789 external gbp nolearning");
     ip("link set vx0 up");
 }
 

@@ -147,6 +147,10 @@ fn tunnel_stages<K: Kernel>(
     let Some(vtep) = kernel.vtep(&VtepKey { vni: meta.vni, addr: meta.vtep }) else {
         return Err(DropReason::UnknownVtep);
     };
+    // What comes to a broadcast or multicast address may come from anybody's replay.
+    if !vtep.local.same(&meta.local) {
+        return Err(DropReason::NotForThisVtep);
+    }
     parse::ethernet(kernel, meta, packet)?;
     match packet.ethertype {
         ETHERTYPE_ARP => return Err(DropReason::NeighbourFromTunnel),
@@ -159,7 +163,7 @@ fn tunnel_stages<K: Kernel>(
     if packet.destination_mac.is_group() {
         return Err(DropReason::FloodFromTunnel);
     }
-    guard::neighbour(kernel, vtep.net, packet)?;
+    guard::neighbour(kernel, vtep.net, &meta.vtep, packet)?;
     let Some(key) = forward::lookup(kernel, vtep.net, packet)?.as_local() else {
         return Err(DropReason::TunnelToTunnel);
     };

@@ -48,15 +48,17 @@ pub(crate) fn source_address<K: Kernel>(
 /// The sending host has guarded the source, but before the frame left it: a VM may ask for a
 /// checksum to be written anywhere in its frame (`VIRTIO_NET_HDR_F_NEEDS_CSUM`), and whoever fills
 /// it in writes two bytes, maybe those of the source. Two bytes never change MAC and address
-/// together. A host that guards nothing is held to its networks' addresses, too.
+/// together. A host that guards nothing is held to the stations that live on it: it cannot speak
+/// as a station of another host, nor as one of ours.
 #[inline(always)]
 pub(crate) fn neighbour<K: Kernel>(
     kernel: &K,
     net: u32,
+    vtep: &Addr,
     packet: &Packet,
 ) -> Result<(), DropReason> {
     match kernel.neigh(&NeighKey { net, addr: packet.source }) {
-        Some(neigh) if neigh.mac.same(packet.source_mac) => Ok(()),
+        Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
         _ => Err(DropReason::ForeignSource),
     }
 }

@@ -105,7 +105,7 @@ impl Concerned {
 
 plain! {
     /// What a program knows about a frame without looking inside.
-    pub struct Meta[48] {
+    pub struct Meta[64] {
         /// Time of arrival, nanoseconds of the coarse monotonic clock.
         pub now_ns: u64,
         /// Interface index of the hook.
@@ -122,6 +122,8 @@ plain! {
         pub vni: u32,
         /// The sending VTEP, if tunnelled.
         pub vtep: Addr,
+        /// The outer destination, if tunnelled.
+        pub local: Addr,
     }
 
     /// A [`Verdict`] as bytes, for tests of the programs.

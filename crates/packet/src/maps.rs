@@ -80,12 +80,14 @@ plain! {
         pub addr: Addr,
     }
 
-    /// Value of `neigh`.
-    pub struct Neigh[8] {
+    /// Value of `neigh`. Made by [`Neigh::local`] and [`Neigh::behind`].
+    pub struct Neigh[24] {
         /// MAC that has the address.
         pub mac: Mac,
         /// Zero.
-        pub pad: [u8; 2],
+        pad: [u8; 2],
+        /// The VTEP of the host where it is; `::` on this host.
+        pub vtep: Addr,
     }
 
     /// Key of `vteps`: a VTEP that may send frames of a VNI to this host.
@@ -97,9 +99,11 @@ plain! {
     }
 
     /// Value of `vteps`.
-    pub struct Vtep[4] {
+    pub struct Vtep[20] {
         /// Number of the network that the VNI is on this host.
         pub net: u32,
+        /// This host's own VTEP in the network: frames to any other address are not for it.
+        pub local: Addr,
     }
 
     /// The one value of `config`.
@@ -391,10 +395,16 @@ impl Fdb {
 }
 
 impl Neigh {
-    /// The station with this MAC.
+    /// The station with this MAC, on this host.
     #[must_use]
-    pub const fn new(mac: Mac) -> Neigh {
-        Neigh { mac, pad: [0; 2] }
+    pub const fn local(mac: Mac) -> Neigh {
+        Neigh::behind(Addr::UNSPECIFIED_V6, mac)
+    }
+
+    /// The station with this MAC, on the host with this VTEP.
+    #[must_use]
+    pub const fn behind(vtep: Addr, mac: Mac) -> Neigh {
+        Neigh { mac, pad: [0; 2], vtep }
     }
 }
 

@@ -119,7 +119,8 @@ reasons! {
     ConntrackPortBudget = 39 "conntrack_port_budget",
     /// A frame of the host's own stack towards a port.
     HostToPort = 40 "host_to_port",
-    /// The source out of a tunnel is no station of the network, or has another station's MAC.
+    /// The source out of a tunnel is no station of the network, has another station's MAC, or is
+    /// not behind the VTEP that sent it.
     ForeignSource = 41 "foreign_source",
     /// A connection to an address that the port with the destination MAC does not have.
     ForeignDestination = 42 "foreign_destination",
@@ -127,6 +128,8 @@ reasons! {
     ConntrackPeerBudget = 43 "conntrack_peer_budget",
     /// More ICMP errors about one connection than anybody needs.
     IcmpErrorRate = 44 "icmp_error_rate",
+    /// The outer destination of a tunnelled frame is not this host's VTEP for the VNI.
+    NotForThisVtep = 45 "not_for_this_vtep",
 }
 
 impl DropReason {

@@ -2,12 +2,13 @@
 
 use super::Vector;
 use super::frame::{Ip, arp, ethernet, icmp, tcp, udp};
-use super::world::{A, A_NUMBER, B, R, VNI, addr, connection, from_r};
-use crate::{DropReason, Mac, NeighKey, PortKey, Vtep, VtepKey};
+use super::world::{A, A_NUMBER, B, LOCAL_VTEP, R, VNI, VTEP, addr, connection, from_r};
+use crate::{Addr, DropReason, Mac, Neigh, NeighKey, PortKey, Vtep, VtepKey};
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = delivery_vectors();
     vectors.extend(address_vectors());
+    vectors.extend(underlay_vectors());
     vectors
 }
 
@@ -29,9 +30,11 @@ fn delivery_vectors() -> Vec<Vector> {
         from_r("an ipv6 vtep is known by its address", datagram())
             .with(|memory| {
                 let key = VtepKey { vni: VNI, addr: addr("2001:db8::2") };
-                memory.vteps.insert(key, Vtep { net: 1 });
+                memory.vteps.insert(key, Vtep { net: 1, local: addr("2001:db8::1") });
+                let neigh = Neigh::behind(addr("2001:db8::2"), R.mac);
+                memory.neigh.insert(NeighKey { net: 1, addr: addr(R.v4) }, neigh);
             })
-            .meta(|meta| meta.vtep = addr("2001:db8::2"))
+            .meta(|meta| (meta.vtep, meta.local) = (addr("2001:db8::2"), addr("2001:db8::1")))
             .reaches_a(),
         from_r("an unknown vtep", datagram())
             .meta(|meta| meta.vtep = addr("192.0.2.66"))
@@ -43,7 +46,7 @@ fn delivery_vectors() -> Vec<Vector> {
             .meta(|meta| meta.tunnelled = 0)
             .dropped(0, Why::NotTunnelled),
         from_r("a frame for a remote station never goes back", {
-            Ip::new(B.v4, R.v4, 17, udp(2, 1)).frame(R.mac, B.mac)
+            Ip::new(R.v4, R.v4, 17, udp(2, 1)).frame(R.mac, R.mac)
         })
         .dropped(0, Why::TunnelToTunnel),
         from_r("a frame for an unknown station", {
@@ -123,5 +126,42 @@ fn address_vectors() -> Vec<Vector> {
             Ip::new("fe80::ff:fe00:f", A.v6, 17, udp(2, 1)).frame(A.mac, R.mac)
         })
         .dropped(0, Why::ForeignSource),
+    ]
+}
+
+/// Who sent the outer packet, and to which address.
+fn underlay_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let datagram = || Ip::new(R.v4, A.v4, 17, udp(2, 1)).frame(A.mac, R.mac);
+    // Another host of the same network.
+    let other = "192.0.2.3";
+    let known = |vector: Vector| {
+        vector.with(|memory| {
+            let key = VtepKey { vni: VNI, addr: addr(other) };
+            memory.vteps.insert(key, Vtep { net: 1, local: addr(LOCAL_VTEP) });
+        })
+    };
+    let as_b = Ip::new(B.v4, A.v4, 17, udp(2, 1)).frame(A.mac, B.mac);
+    let as_a = Ip::new(A.v4, A.v4, 17, udp(2, 1)).frame(A.mac, A.mac);
+    vec![
+        known(from_r("a known vtep speaks as a station of another host", datagram()))
+            .meta(|meta| meta.vtep = addr(other))
+            .dropped(0, Why::ForeignSource),
+        from_r("a known vtep speaks as a station of this host", as_b)
+            .dropped(0, Why::ForeignSource),
+        from_r("a known vtep speaks as the receiver", as_a).dropped(0, Why::ForeignSource),
+        from_r("an ipv6 source that holds a known ipv4 vtep", datagram())
+            // What the programs make of it, since the two forms are one address to the maps.
+            .meta(|meta| meta.vtep = Addr::UNSPECIFIED_V6)
+            .dropped(0, Why::UnknownVtep),
+        from_r("an outer broadcast", datagram())
+            .meta(|meta| meta.local = addr("192.0.2.255"))
+            .dropped(0, Why::NotForThisVtep),
+        from_r("an outer multicast", datagram())
+            .meta(|meta| meta.local = addr("239.1.1.1"))
+            .dropped(0, Why::NotForThisVtep),
+        from_r("another address of this host", datagram())
+            .meta(|meta| meta.local = addr(VTEP))
+            .dropped(0, Why::NotForThisVtep),
     ]
 }

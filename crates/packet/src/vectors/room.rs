@@ -2,7 +2,7 @@
 
 use super::frame::{Ip, tcp, udp};
 use super::world::{
-    A, A_NUMBER, NOW, R, a_to, addr, by_other, connection, earlier, from_a, from_r, now,
+    A, A_NUMBER, NOW, R, VTEP, a_to, addr, by_other, connection, earlier, from_a, from_r, now,
 };
 use super::{Memory, Tracked, Vector};
 use crate::slots::{Pair, way_number};
@@ -212,7 +212,7 @@ fn peer_vectors() -> Vec<Vector> {
             .reaches_a(),
         to_port("another address makes it no other peer")
             .with(|memory| {
-                memory.neigh.insert(newcomer(), Neigh::new(R.mac));
+                memory.neigh.insert(newcomer(), Neigh::behind(addr(VTEP), R.mac));
                 memory.frame = Ip::new("10.0.0.10", A.v4, 17, udp(53, 1000)).frame(A.mac, R.mac);
                 let key = crate::CtKey { remote: addr("10.0.0.10"), ..r.slot.key() };
                 let spot = memory.spot(&key, R.mac);
@@ -225,7 +225,7 @@ fn peer_vectors() -> Vec<Vector> {
         to_port("another peer has its way beside it")
             .with(|memory| {
                 at_limit(memory, established);
-                memory.neigh.insert(newcomer(), Neigh::new(NEWCOMER));
+                memory.neigh.insert(newcomer(), Neigh::behind(addr(VTEP), NEWCOMER));
                 let packet = Ip::new("10.0.0.10", A.v4, 17, udp(53, 1000));
                 memory.frame = packet.frame(A.mac, NEWCOMER);
             })

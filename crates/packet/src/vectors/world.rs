@@ -76,15 +76,17 @@ pub(super) fn world() -> Memory {
         memory.traffic.insert(number, Traffic::default());
         for text in [station.v4, station.v6] {
             memory.addrs.insert(AddrKey { port: number, addr: addr(text) });
-            memory.neigh.insert(NeighKey { net, addr: addr(text) }, Neigh::new(station.mac));
+            memory.neigh.insert(NeighKey { net, addr: addr(text) }, Neigh::local(station.mac));
         }
     }
     let remote = Fdb::remote(VNI, addr(VTEP)).sent_from(addr(LOCAL_VTEP));
     memory.fdb.insert(FdbKey::new(1, R.mac), remote);
     for text in [R.v4, R.v6] {
-        memory.neigh.insert(NeighKey { net: 1, addr: addr(text) }, Neigh::new(R.mac));
+        let neigh = Neigh::behind(addr(VTEP), R.mac);
+        memory.neigh.insert(NeighKey { net: 1, addr: addr(text) }, neigh);
     }
-    memory.vteps.insert(VtepKey { vni: VNI, addr: addr(VTEP) }, Vtep { net: 1 });
+    let vtep = Vtep { net: 1, local: addr(LOCAL_VTEP) };
+    memory.vteps.insert(VtepKey { vni: VNI, addr: addr(VTEP) }, vtep);
     memory
 }
 
@@ -169,6 +171,7 @@ pub(super) fn from_r(name: &'static str, frame: Vec<u8>) -> Vector {
     vector.meta.tunnelled = 1;
     vector.meta.vni = VNI;
     vector.meta.vtep = addr(VTEP);
+    vector.meta.local = addr(LOCAL_VTEP);
     vector
 }
 
