@@ -168,8 +168,8 @@ fn evict(
     Ok(())
 }
 
-/// Takes their places from ports that have none of their own, or no zone; which these are. It is
-/// what nobody writes here.
+/// Takes their places from ports that share one with another port or have none, or no zone; which
+/// ports these are. No agent writes such entries, but what is read back may be anybody's.
 fn displace(held: &mut Ports) -> Vec<PortKey> {
     let mut taken = BTreeSet::from([0]);
     let mut displaced = Vec::new();

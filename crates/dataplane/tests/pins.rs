@@ -6,7 +6,9 @@ mod support;
 use netloom_dataplane::packet::{
     Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
 };
-use netloom_dataplane::{Changes, DataPlane, Error, Hold, Options, Tables, preflight, unload};
+use netloom_dataplane::{
+    Changes, DataPlane, Edits, Error, Hold, Options, Tables, TestHarness, preflight, unload,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 use support::{Host, ifindex, ip, may_run};
@@ -178,6 +180,43 @@ fn reconcile_writes_only_differences() {
     plane.reconcile(&Tables::default()).unwrap();
     assert_eq!(plane.view().tables().unwrap(), Tables::default());
     assert!(plane.view().counters().unwrap().traffic.is_empty(), "counters go with their ports");
+}
+
+#[test]
+fn a_port_keeps_its_place_while_it_lives() {
+    if !may_run("a_port_keeps_its_place_while_it_lives") {
+        return;
+    }
+    let host = Host::enter();
+    let mut harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
+    let key = |number| PortKey::untagged(40 + number);
+    let edit = |goes: &[u32], comes: &[u32]| {
+        let goes = goes.iter().map(|number| (key(*number), None));
+        let comes = comes.iter().map(|number| (key(*number), Some(port(*number))));
+        Edits { ports: goes.chain(comes).collect(), ..Edits::default() }
+    };
+    let seen = |harness: &TestHarness, number| {
+        let port = harness.port(&key(number)).unwrap().unwrap();
+        (port.place(), port.zone)
+    };
+    harness.plane.apply(edit(&[], &[1, 2, 3])).unwrap();
+    assert_eq!([1, 2, 3].map(|number| seen(&harness, number)), [(1, 1), (2, 2), (3, 3)]);
+    harness.plane.apply(edit(&[2], &[4])).unwrap();
+    let new = [(1, 1), (3, 3), (2, 4)];
+    assert_eq!(
+        [1, 3, 4].map(|number| seen(&harness, number)),
+        new,
+        "its zone is nobody's any more"
+    );
+    let mut desired = Tables::default();
+    desired.ports.extend([1, 3, 4].map(|number| (key(number), port(number))));
+    assert!(harness.plane.reconcile(&desired).unwrap().is_empty());
+
+    // Nobody who forwards shares a place with another one, or has none.
+    harness.set_port(&key(3), &port(3).placed(1, 1)).unwrap();
+    harness.set_port(&key(4), &port(4)).unwrap();
+    assert_eq!(harness.plane.reconcile(&desired).unwrap().ports.written, 2);
+    assert_eq!([1, 3, 4].map(|number| seen(&harness, number)), [(1, 1), (2, 5), (3, 6)]);
 }
 
 #[test]
