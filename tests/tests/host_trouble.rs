@@ -40,9 +40,10 @@ fn an_agent_that_cannot_save_its_state_is_told() {
         return;
     }
     let lab = TestLab::up();
-    // As good as a full disk, for one file: a directory is in its way.
+    // As good as a full disk, for one file: it is gone, and a directory is in the way of a new one.
     let in_the_way = lab.data("h2").join("state.new");
     fs::create_dir(&in_the_way).unwrap();
+    fs::remove_file(lab.data("h2").join("state")).unwrap();
     let rest = lab.rest();
     let reason = "the desired state cannot be saved";
     waits(&rest, reason);
