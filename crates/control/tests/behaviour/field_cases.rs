@@ -139,7 +139,7 @@ fn an_ipv6_range_is_one_however_it_is_spelt() {
     }
 }
 
-/// Adds an IPv4 range to a network of its own.
+/// Adds an IPv4 range: start, end, mask, gateway.
 fn add(cloud: &Cloud, l3: &str, [start, end, netmask, gateway]: [&str; 4]) -> Result<(), Error> {
     let params = json!({
         "l3NetworkUuid": l3, "name": "edge", "startIp": start, "endIp": end, "netmask": netmask,
@@ -148,7 +148,7 @@ fn add(cloud: &Cloud, l3: &str, [start, end, netmask, gateway]: [&str; 4]) -> Re
     cloud.call("AddIpRange", params).map(drop)
 }
 
-/// Gives a NIC this address, or one of a choice of one.
+/// A NIC that asks for this address gets it.
 fn gives(cloud: &Cloud, l3: &str, ip: &str) {
     let nic = cloud.made("CreateVmNic", json!({"l3NetworkUuid": l3, "ip": ip}));
     let used = cloud.addresses(nic.parse().unwrap());
@@ -159,8 +159,10 @@ fn gives(cloud: &Cloud, l3: &str, ip: &str) {
 /// `refusals::ranges_at_the_edges_of_the_address_space_are_refused`.
 #[test]
 fn ranges_may_reach_to_the_edges_of_their_subnets() {
-    let cases: [([&str; 4], &[&str]); 4] = [
+    let cases: [([&str; 4], &[&str]); 6] = [
         (["10.0.0.2", "10.0.0.2", "255.255.255.252", "10.0.0.1"], &["10.0.0.2"]),
+        (["10.0.0.250", "10.0.0.255", "255.255.254.0", "10.0.0.1"], &["10.0.0.255"]),
+        (["10.0.1.0", "10.0.1.9", "255.255.254.0", "10.0.0.1"], &["10.0.1.0"]),
         // The last address of one half of the subnet, and the first of the other.
         (
             ["10.0.0.2", "10.0.1.254", "255.255.254.0", "10.0.0.1"],
