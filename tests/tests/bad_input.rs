@@ -267,6 +267,7 @@ fn everything(rest: &Rest) -> BTreeMap<&'static str, Vec<Value>> {
     shown
 }
 
+/// Field case F31, through the door; by many at once in `crates/control`.
 #[test]
 fn a_full_range_gives_no_address_and_takes_none() {
     if !root_or_skip() {
@@ -335,6 +336,31 @@ fn a_server_that_cannot_start_says_what_to_do() {
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("/proc/netloom") && text.contains("--data"), "{text}");
+}
+
+/// Field case F30: twice on one data directory, or on one bpffs.
+#[test]
+fn a_second_server_or_agent_on_the_same_files_is_refused_with_what_to_do() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let server = serve(&lab.data("server"), "127.0.0.1:0");
+    let mut agent = Command::new(binary());
+    agent.arg("agent").arg("--data").arg(lab.data("h1"));
+    agent.arg("--bpffs").arg(lab.data("h1").join("bpf")).args(["--prefix", "nl-other"]);
+    let agent = lab.namespace("h1").run_in(|| agent.output()).unwrap().unwrap();
+    let cases = [
+        (server, ["netloom.db is open in another process", "stop that one"]),
+        (agent, ["another netloom agent", "stop it first"]),
+    ];
+    for (output, parts) in cases {
+        assert!(!output.status.success());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+    lab.settle(&["h1", "h2"]);
+    lab.check();
 }
 
 fn serve(data: &Path, listen: &str) -> Output {

@@ -348,6 +348,63 @@ fn a_uuid_is_understood_in_each_form_and_everywhere() {
     client.call("DeleteZone", object(json!({"uuid": dashed})), &[]).unwrap();
 }
 
+/// Field case F35: a name is stored as it is given, or refused with the rule; and found again, by
+/// REST and as the command line asks.
+#[test]
+fn a_name_is_kept_as_it_is_and_found_again_or_refused_with_the_rule() {
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
+    let (longest, longest_wide) = ("x".repeat(255), "\u{7f51}".repeat(255));
+    let kept = [
+        "W\u{fc}rfel \u{df} \u{e9}",
+        "\u{7f51}\u{7edc}\u{4e00}",
+        "\u{1f5a7} \u{1f680}",
+        " spaces around ",
+        "\"double\" 'single'",
+        "100%",
+        "%",
+        "_",
+        "a=b",
+        "=",
+        "a&b",
+        "a?=b",
+        "a,b",
+        "a/b\\c",
+        "#;+:@",
+        "name is null",
+        "null",
+        &longest,
+        &longest_wide,
+    ];
+    let uuids = kept.map(|name| made(&client, "CreateZone", json!({"name": name})));
+    for (name, uuid) in kept.into_iter().zip(&uuids) {
+        let pairs = [("q".to_owned(), format!("name={name}"))];
+        let by_rest = client.query_pairs("/zones", &pairs).unwrap()["inventories"].clone();
+        let by_word = client.query("/zones", &[format!("name={name}")]).unwrap();
+        for found in [by_rest.as_array().unwrap(), &by_word] {
+            let found: Vec<_> = found.iter().map(|zone| (&zone["name"], &zone["uuid"])).collect();
+            assert_eq!(found, [(&json!(name), &json!(uuid))], "{name}");
+        }
+    }
+    let refused = [
+        ("", "blank"),
+        ("  ", "blank"),
+        ("a\tb", "U+0009"),
+        ("a\nb", "U+000A"),
+        ("\u{2601}\u{fe0f}", "U+FE0F"),
+        (&"x".repeat(256), "255 characters"),
+        (&"\u{7f51}".repeat(256), "255 characters"),
+    ];
+    for (name, rule) in refused {
+        let error = client.call("CreateZone", object(json!({"name": name})), &[]).unwrap_err();
+        let text = error.to_string();
+        let Error::Refused { code, field, .. } = error else { panic!("{name}: {text}") };
+        assert_eq!((code.as_str(), field.as_deref()), ("SYS.1007", Some("name")), "{text}");
+        assert!(text.contains(rule), "{text}");
+    }
+    assert_eq!(client.query("/zones", &[]).unwrap().len(), kept.len());
+}
+
 #[test]
 fn every_shown_field_can_be_chosen_and_lists_are_asked_for_their_items() {
     let running = Running::start(Limits::default());
@@ -377,6 +434,7 @@ fn every_shown_field_can_be_chosen_and_lists_are_asked_for_their_items() {
     }
 }
 
+/// Field case F36, over HTTP.
 #[test]
 fn a_caller_chosen_uuid_is_taken_once() {
     let running = Running::start(Limits::default());

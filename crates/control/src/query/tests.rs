@@ -59,6 +59,7 @@ fn a_nic_is_found_by_its_first_address_and_by_any_on_a_path() {
     assert_eq!(found, [id::<VmNic>(0).to_string()].into());
 }
 
+/// Field case F32, for whoever asks.
 #[test]
 fn values_are_found_in_every_spelling() {
     let snapshot = CLOUD.store().snapshot();

@@ -69,6 +69,7 @@ fn number(text: &str) -> Result<Plain<'static>, String> {
 mod tests {
     use super::*;
 
+    /// Field case F32, for whoever asks.
     #[test]
     fn one_value_has_many_spellings() {
         let cases: &[(FieldType, &[&str])] = &[

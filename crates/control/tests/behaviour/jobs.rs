@@ -43,6 +43,7 @@ fn is_open(state: &JobState) -> bool {
     matches!(state, JobState::Processing(_))
 }
 
+/// Field case F36: a call that is sent twice, one after the other.
 #[tokio::test]
 async fn a_job_stays_what_it_is_when_its_uuid_is_used_again() {
     let cloud = Cloud::empty();
@@ -58,6 +59,32 @@ async fn a_job_stays_what_it_is_when_its_uuid_is_used_again() {
     assert_eq!(refused.code, Code::Duplicate);
     assert_eq!(create("other").await.unwrap_err().code, Code::Duplicate);
     assert_eq!(jobs.state(&ADMINISTRATOR, job(1)).await, done);
+}
+
+/// Field case F36: a call that is sent twice at once, to one server and to two.
+#[tokio::test]
+async fn a_job_uuid_that_is_used_twice_at_once_makes_one_resource_that_both_callers_see() {
+    for is_alone in [true, false] {
+        let cloud = Cloud::empty();
+        let other = cloud.second_server();
+        let (first, _board) = jobs(&cloud);
+        let (second, _board) = if is_alone { jobs(&cloud) } else { jobs(&other) };
+        let create = async |jobs: &Jobs| {
+            let zone = command(&cloud, "CreateZone", json!({"name": "z"}));
+            let chosen = JobId { uuid: job(1), is_chosen: true };
+            jobs.submit(zone, chosen, 60).await.map_err(|error| error.code)
+        };
+        let (a, b) = tokio::join!(create(&first), create(&second));
+        let refused: Vec<Code> = [a, b].into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused, [Code::Duplicate], "alone: {is_alone}");
+        cloud.store.follow().unwrap();
+        other.store.follow().unwrap();
+        assert_eq!(cloud.snapshot().total(Kind::Zone), 1, "alone: {is_alone}");
+        for jobs in [&first, &second] {
+            let state = jobs.state(&ADMINISTRATOR, job(1)).await;
+            assert!(matches!(state, JobState::Done(_)), "alone: {is_alone}: {state:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod databases;
 mod deletions;
+mod field_cases;
 mod gate;
 mod harness;
 mod histories;

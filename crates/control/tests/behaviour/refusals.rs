@@ -46,6 +46,7 @@ fn unknown_uuids_are_named_with_their_field() {
     }
 }
 
+/// Also what is deleted twice (field case F36).
 #[test]
 fn deleting_what_is_gone_succeeds() {
     let cloud = Cloud::empty();
@@ -95,6 +96,7 @@ fn vnis_are_unique_and_inside_a_range_of_the_pool() {
     assert_eq!(cloud.refusal("CreateVniRange", backwards).1.as_deref(), Some("endVni"));
 }
 
+/// Field case F33, with `field_cases::ranges_may_reach_to_the_edges_of_their_subnets`.
 #[test]
 fn ranges_keep_zstacks_rules() {
     let (cloud, fixture) = Cloud::with_two_hosts();
@@ -129,6 +131,7 @@ fn ranges_keep_zstacks_rules() {
     cloud.call("AddIpRange", range(&l3, "10.0.0.20", "10.0.0.30")).unwrap();
 }
 
+/// Field case F31, by one client; by many at once in `field_cases`.
 #[test]
 fn a_full_range_and_a_taken_address_are_refused() {
     let (cloud, fixture) = Cloud::with_two_hosts();
@@ -172,6 +175,7 @@ fn a_pool_is_attached_once_with_its_network_named() {
     cloud.call_tagged("AttachL2NetworkToCluster", attach, &[tag("{10.0.0.0/8}")]).unwrap();
 }
 
+/// Field case F36.
 #[test]
 fn a_uuid_names_one_resource_of_whatever_kind() {
     let (cloud, fixture) = Cloud::with_two_hosts();
@@ -182,6 +186,7 @@ fn a_uuid_names_one_resource_of_whatever_kind() {
     assert!(error.message.contains("a L2Network"), "{error}");
 }
 
+/// Field case F33.
 #[test]
 fn ranges_at_the_edges_of_the_address_space_are_refused() {
     let (cloud, fixture) = Cloud::with_two_hosts();

@@ -29,7 +29,7 @@ fn tell(cloud: &mut Cloud, hosts: &[&String]) {
 }
 
 /// Reports that these hosts have applied everything, and waits until `left` releases are left.
-async fn acknowledged(cloud: &mut Cloud, hosts: &[&String], left: usize) {
+pub(crate) async fn acknowledged(cloud: &mut Cloud, hosts: &[&String], left: usize) {
     let (board, reports) = watch::channel(cloud.board.clone());
     let stop = CancellationToken::new();
     let releaser = control::releaser::run(cloud.store.clone(), reports, stop.clone());
@@ -108,6 +108,7 @@ async fn a_vni_rests_until_every_host_has_let_go_of_its_network() {
     cloud.call("CreateL2VxlanNetwork", again).unwrap();
 }
 
+/// Field case F36: a uuid that is used again.
 #[tokio::test]
 async fn what_rests_is_not_given_to_a_namesake_of_the_deleted_either() {
     let (mut cloud, fixture) = Cloud::with_two_hosts();

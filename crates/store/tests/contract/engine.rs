@@ -97,6 +97,7 @@ fn refusal(path: &Path) -> String {
     error.to_string()
 }
 
+/// Field case F30.
 #[test]
 fn a_file_that_another_server_has_open_is_refused_until_that_one_ends() {
     let dir = tempfile::tempdir().expect("a directory");
