@@ -1,5 +1,6 @@
 //! TCX ingress of the host side of a port.
 
+use crate::maps::Room;
 use crate::skb::{self, Skb};
 use crate::verdict::execute;
 use aya_ebpf::bindings::TC_ACT_SHOT;
@@ -11,8 +12,8 @@ use packet::Entry;
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
-    let meta = skb.meta();
-    let Some(packet) = skb::packet() else { return TC_ACT_SHOT };
-    let verdict = packet::from_port(&mut skb, &meta, packet);
-    execute(&mut skb, &meta, Entry::FromPort, verdict)
+    let Some(Room { meta, packet }) = skb::room() else { return TC_ACT_SHOT };
+    *meta = skb.meta();
+    let verdict = packet::from_port(&mut skb, meta, packet);
+    execute(&mut skb, meta, Entry::FromPort, verdict)
 }

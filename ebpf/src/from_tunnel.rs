@@ -1,5 +1,6 @@
 //! TCX ingress of the VXLAN device.
 
+use crate::maps::Room;
 use crate::skb::{self, Skb};
 use crate::verdict::execute;
 use aya_ebpf::bindings::TC_ACT_SHOT;
@@ -11,9 +12,9 @@ use packet::Entry;
 #[classifier]
 pub fn from_tunnel(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
-    let mut meta = skb.meta();
-    skb.add_tunnel(&mut meta);
-    let Some(packet) = skb::packet() else { return TC_ACT_SHOT };
-    let verdict = packet::from_tunnel(&mut skb, &meta, packet);
-    execute(&mut skb, &meta, Entry::FromTunnel, verdict)
+    let Some(Room { meta, packet }) = skb::room() else { return TC_ACT_SHOT };
+    *meta = skb.meta();
+    skb.add_tunnel(meta);
+    let verdict = packet::from_tunnel(&mut skb, meta, packet);
+    execute(&mut skb, meta, Entry::FromTunnel, verdict)
 }

@@ -4,7 +4,7 @@
 //! block says what makes it sound. Built by `scripts/build-ebpf`.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 #![allow(internal_features, reason = "core offers BPF no stable atomics")]
 
 mod from_port;

@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use packet::{Meta, Packet, VerdictRecord};
+use packet::{FLOWS, Flow, Meta, Packet, VerdictRecord};
 
 /// Makes every map of the table. As aya's `map` does it, whose name must be a literal.
 macro_rules! make {
@@ -49,9 +49,22 @@ macro_rules! make {
 }
 packet::maps!(make);
 
-/// Room for the parsed headers, per CPU. Programs do not interrupt each other on a CPU.
-#[map(name = "packet")]
-pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+/// The flow cache: `FLOWS` places for each CPU, which the loader multiplies. One array, as the
+/// values of a per-CPU map start anywhere in a cache line. Not pinned: it is nobody else's.
+#[map(name = "flows")]
+pub(crate) static FLOW_CACHE: Array<Flow> = Array::with_max_entries(FLOWS, BPF_F_MMAPABLE);
+
+/// Room for what is known of a frame: it spares the stack, which has 512 bytes.
+pub(crate) struct Room {
+    /// What is known without looking inside.
+    pub(crate) meta: Meta,
+    /// The parsed headers.
+    pub(crate) packet: Packet,
+}
+
+/// The room of each CPU. Programs do not interrupt each other on a CPU.
+#[map(name = "room")]
+pub(crate) static ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 /// What the test programs take for the frame's metadata. Not pinned: a test's own.
 #[map(name = "test_meta")]

@@ -5,18 +5,19 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, NEIGH, PACKET, PORTS,
-    TRAFFIC, VTEPS,
+    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, NEIGH,
+    PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
+use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
-    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
+    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb,
+    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -93,12 +94,38 @@ impl Skb {
     }
 }
 
-/// Room for the parsed headers.
+/// Reads words of a frame, each with one instruction, wherever they lie. BPF asks for no alignment
+/// in a frame on machines that need none; the compiler does not know, and would read bytes.
+///
+/// # Safety
+/// All of them are in the linear part of the frame.
 #[inline(always)]
-pub(crate) fn packet() -> Option<&'static mut Packet> {
+unsafe fn read_words<const N: usize>(words: *const [u32; N]) -> [u32; N] {
+    let mut read = [0; N];
+    let mut at = 0;
+    while at < N {
+        let word: u64;
+        // SAFETY: the caller's. The instruction is what the compiler makes of an aligned read.
+        unsafe {
+            asm!(
+                "{word} = *(u32 *)({from} + 0)",
+                word = out(reg) word,
+                from = in(reg) words.cast::<u32>().add(at),
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        read[at] = word as u32;
+        at += 1;
+    }
+    read
+}
+
+/// The room of this CPU.
+#[inline(always)]
+pub(crate) fn room() -> Option<&'static mut Room> {
     // SAFETY: per-CPU memory that lives as long as the map; a program is not interrupted by
     // another one on its CPU, and asks once.
-    PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+    ROOM.get_ptr_mut(0).map(|room| unsafe { &mut *room })
 }
 
 /// Where the word of a way is.
@@ -138,10 +165,16 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn peek_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        // SAFETY: `linear` checked that all of it is in the frame.
+        self.linear::<[u32; N]>(offset).map(|words| unsafe { read_words(words) })
+    }
+
+    #[inline(always)]
     fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         if let Some(words) = self.linear::<[u32; N]>(offset) {
             // SAFETY: `linear` checked that all of it is in the frame.
-            return Some(unsafe { words.read_unaligned() });
+            return Some(unsafe { read_words(words) });
         }
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         let size = (N * size_of::<u32>()) as u32;
@@ -227,8 +260,17 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn count(&mut self, port: &Port, direction: Direction, bytes: u32) {
-        let Some(traffic) = TRAFFIC.get_ptr_mut(port.place()) else { return };
+    fn flow(&mut self, place: u32) -> Option<&mut Flow> {
+        // SAFETY: a helper without arguments.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        // SAFETY: array memory lives as long as the map. Its places are of this CPU, on which a
+        // program is not interrupted by another one.
+        FLOW_CACHE.get_ptr_mut(cpu * FLOWS + place).map(|flow| unsafe { &mut *flow })
+    }
+
+    #[inline(always)]
+    fn count(&mut self, place: u32, direction: Direction, bytes: u32) {
+        let Some(traffic) = TRAFFIC.get_ptr_mut(place) else { return };
         // SAFETY: per-CPU memory; a program is not interrupted by another one on its CPU.
         let traffic: &mut Traffic = unsafe { &mut *traffic };
         match direction {

@@ -3,7 +3,7 @@
 //!
 //! The loader of the product never loads these programs.
 
-use crate::maps::{TEST_META, TEST_VERDICT};
+use crate::maps::{Room, TEST_META, TEST_VERDICT};
 use crate::skb::{self, Skb};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
@@ -16,7 +16,7 @@ use packet::{Kernel, Meta, Packet, Verdict};
 fn run(ctx: &TcContext, entry: impl FnOnce(&mut Skb, &Meta, &mut Packet) -> Verdict) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
     let Some(meta) = TEST_META.get(0) else { return TC_ACT_SHOT };
-    let Some(packet) = skb::packet() else { return TC_ACT_SHOT };
+    let Some(Room { packet, .. }) = skb::room() else { return TC_ACT_SHOT };
     let record = entry(&mut skb, meta, packet).record();
     match TEST_VERDICT.set(0, record, 0) {
         Ok(()) => TC_ACT_OK,

@@ -8,7 +8,7 @@ use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
-use packet::ConntrackSize;
+use packet::{ConntrackSize, FLOWS};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -56,10 +56,12 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
             "the connection table keeps its size until the data plane is unloaded"
         );
     }
+    let flows = FLOWS * aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(1));
     EbpfLoader::new()
         .btf(None)
         .map_max_entries("ports", ports)
         .map_max_entries("conntrack", buckets)
+        .map_max_entries("flows", flows)
         .default_map_pin_directory(&maps)
         .load(OBJECT)
         .map_err(|cause| Error::Load { program: "maps".to_owned(), cause: chain(&cause) })

@@ -230,6 +230,12 @@ impl Maps {
     pub(crate) fn set_config(&mut self, config: Config) -> Result<(), Error> {
         if self.config()? == config { Ok(()) } else { self.config.set(0, &config) }
     }
+
+    /// What the programs have decided before holds no longer.
+    pub(crate) fn raise_epoch(&mut self) -> Result<(), Error> {
+        let config = self.config()?;
+        self.set_config(Config { epoch: config.epoch.wrapping_add(1), ..config })
+    }
 }
 
 /// The size that the map has in the kernel, which is not the object's if it was pinned before.

@@ -81,6 +81,8 @@ impl DataPlane {
         let mut maps = Maps::take(&mut object)?;
         let events = Events::open(&mut maps)?;
         lay_out(&mut maps, options.conntrack)?;
+        // An agent that died over a change may not have come to it.
+        maps.raise_epoch()?;
         let mut plane = DataPlane { paths, programs, view: View { maps }, events, ports: None };
         plane.refresh_links()?;
         plane.paths.remove_others()?;
@@ -109,9 +111,11 @@ impl DataPlane {
     pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
         let directory = self.paths.links();
         links::attach(self.programs.of(Hook::FromTunnel), Hook::FromTunnel, &directory, ifindex)?;
-        self.view
-            .maps
-            .set_config(Config { tunnel_ifindex: ifindex, ..self.view.maps.config()? })?;
+        let config = self.view.maps.config()?;
+        if config.tunnel_ifindex != ifindex {
+            self.view.maps.set_config(Config { tunnel_ifindex: ifindex, ..config })?;
+            self.view.maps.raise_epoch()?;
+        }
         for pin in links::pins(&directory)? {
             if pin.hook == Hook::FromTunnel && pin.ifindex != ifindex {
                 remove_pin(&pin.path)?;

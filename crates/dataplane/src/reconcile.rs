@@ -81,17 +81,26 @@ pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Er
     Ok(changes)
 }
 
-/// Makes edits. `ports` is what the map of ports holds, and is kept so; after an error it must be
-/// read again.
-pub(crate) fn apply(
-    maps: &mut Maps,
-    ports: &mut Ports,
-    mut edits: Edits,
-) -> Result<Changes, Error> {
+/// Makes edits, and then a new epoch. `ports` is what the map of ports holds, and is kept so; after
+/// an error it must be read again.
+pub(crate) fn apply(maps: &mut Maps, ports: &mut Ports, edits: Edits) -> Result<Changes, Error> {
     check(ports, &edits)?;
+    if edits.is_empty() {
+        return Ok(Changes::default());
+    }
+    let made = make(maps, ports, edits);
+    maps.raise_epoch()?;
+    made
+}
+
+fn make(maps: &mut Maps, ports: &mut Ports, mut edits: Edits) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     evict(maps, ports, &mut edits, &mut changes)?;
     remove(maps, &edits, Removed::First, &mut changes)?;
+    if !changes.is_empty() {
+        // What goes first must be gone, in the flow cache too, before anything comes.
+        maps.raise_epoch()?;
+    }
     place(maps, ports, &mut edits)?;
     let added = add(maps, &edits, &mut changes);
     remove(maps, &edits, Removed::Last, &mut changes)?;

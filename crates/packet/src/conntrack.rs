@@ -69,7 +69,8 @@ pub(crate) struct CtZone {
     pub(crate) direction: Direction,
 }
 
-/// Decides about a packet on one side of a port.
+/// Decides about a packet on one side of a port. Of a connection that it has found, the room has
+/// the word as it is left; of one that is new, zero.
 #[inline(always)]
 pub(crate) fn decide<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     match packet.role {
@@ -105,7 +106,9 @@ fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
     if !allows(zone.direction, is_picked_up, zone.source_net, zone) {
         return Err(DropReason::PolicyDenied);
     }
-    slots::open(kernel, room, zone, is_picked_up)
+    slots::open(kernel, room, zone, is_picked_up)?;
+    packet.room.found.word = CtWord(0);
+    Ok(())
 }
 
 /// Makes the room's spot that of its key; whether the port has any.
@@ -163,8 +166,9 @@ pub(crate) fn deadline(now: u64, protocol: u8, state: u8) -> u64 {
 
 /// A packet of a connection that has an entry.
 #[inline(always)]
-fn known<K: Kernel>(kernel: &mut K, packet: &Packet) -> Result<(), DropReason> {
+fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     let (found, zone) = (packet.room.found, &packet.zone);
+    packet.room.found.word = CtWord(0);
     let Some(slot) = kernel.ct_slot(found.number) else { return Err(DropReason::NoConnection) };
     let opener = found.word.initiator();
     if packet.protocol == TCP && packet.flags & (SYN | ACK | FIN | RST) == SYN {
@@ -194,7 +198,7 @@ fn known<K: Kernel>(kernel: &mut K, packet: &Packet) -> Result<(), DropReason> {
     if slot.allowed == 0 {
         return Err(DropReason::PolicyDenied);
     }
-    step(kernel, found, packet);
+    packet.room.found.word = step(kernel, found, packet);
     Ok(())
 }
 
@@ -208,9 +212,10 @@ fn reopen<K: Kernel>(kernel: &mut K, found: Found, zone: &CtZone) {
     kernel.ct_swap(found.number, found.word.0, new.0);
 }
 
-/// Moves the state and the deadline of a connection on.
+/// Moves the state and the deadline of a connection on: its word then, or zero if others have been
+/// faster.
 #[inline(always)]
-fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) {
+fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) -> CtWord {
     let zone = &packet.zone;
     let now = tick(zone.now_ns);
     let by_initiator = found.word.initiator() as u8 == zone.direction as u8;
@@ -223,19 +228,20 @@ fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) {
         // Else a server's SYN+ACKs would keep alive what a peer never completes.
         let waits = packet.protocol == TCP && seen.is_half_open() && !by_initiator;
         let next = match stays && waits {
-            true => return,
+            true => return seen,
             false => seen.with_state_number(state).until(until),
         };
         // A tick is long: most packets find their own, and leave the line clean.
         if next.0 == seen.0 || kernel.ct_swap(found.number, seen.0, next.0) {
-            return;
+            return next;
         }
         seen = CtWord(kernel.ct_word(found.number));
         if !seen.same_hands(found.word) || !seen.is_live(now) {
-            return;
+            break;
         }
         tries += 1;
     }
+    CtWord(0)
 }
 
 /// The state after a packet.

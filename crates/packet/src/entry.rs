@@ -10,11 +10,14 @@ use crate::maps::{Port, PortKey, VtepKey};
 use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::reason::DropReason;
 use crate::sizes::DELIVERED_MARK;
-use crate::{arp, guard, nd};
+use crate::{arp, flow, guard, nd};
 
 /// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`].
 #[inline(always)]
 pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
+    if let Some(verdict) = flow::hit(kernel, meta, packet) {
+        return verdict;
+    }
     let Some(port) = kernel.port(&PortKey::untagged(meta.ifindex)) else {
         return drop(
             kernel,
@@ -33,6 +36,9 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) ->
 /// A frame out of the tunnel device. `packet` is room for the parsed headers, see [`Packet`].
 #[inline(always)]
 pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
+    if let Some(verdict) = flow::hit(kernel, meta, packet) {
+        return verdict;
+    }
     let mut concerned = Concerned::default();
     match tunnel_stages(kernel, meta, &mut concerned, packet) {
         Ok(verdict) => verdict,
@@ -64,7 +70,7 @@ fn port_stages<K: Kernel>(
     match admit(kernel, meta, port, packet) {
         Admission::Refused(reason) => return Err(reason),
         Admission::Answered => {
-            kernel.count(port, Direction::FromPort, meta.length);
+            kernel.count(port.place(), Direction::FromPort, meta.length);
             return Ok(Verdict::Reflect);
         }
         Admission::Forward => {}
@@ -77,14 +83,19 @@ fn port_stages<K: Kernel>(
     };
     packet.zone = forward::zone(meta, port, Direction::FromPort, port.net);
     conntrack::decide(kernel, packet)?;
-    kernel.count(port, Direction::FromPort, meta.length);
+    flow::note(packet, 0);
+    flow::note(packet, 1);
+    kernel.count(port.place(), Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
+        flow::keep_remote(kernel, packet, port.place(), &station);
         return Ok(station.tunnel());
     };
     *concerned = Concerned::of(&receiver);
     packet.zone = forward::zone(meta, &receiver, Direction::ToPort, port.net);
     conntrack::decide(kernel, packet)?;
-    kernel.count(&receiver, Direction::ToPort, meta.length);
+    flow::note(packet, 1);
+    kernel.count(receiver.place(), Direction::ToPort, meta.length);
+    flow::keep_local(kernel, packet, (port.place(), key.ifindex), &receiver);
     Ok(forward::deliver(key.ifindex, receiver.flags))
 }
 
@@ -171,7 +182,10 @@ fn tunnel_stages<K: Kernel>(
     *concerned = Concerned::of(&receiver);
     packet.zone = forward::zone(meta, &receiver, Direction::ToPort, vtep.net);
     conntrack::decide(kernel, packet)?;
-    kernel.count(&receiver, Direction::ToPort, meta.length);
+    flow::note(packet, 0);
+    flow::note(packet, 1);
+    kernel.count(receiver.place(), Direction::ToPort, meta.length);
+    flow::keep_local(kernel, packet, (0, key.ifindex), &receiver);
     Ok(forward::deliver(key.ifindex, receiver.flags))
 }
 

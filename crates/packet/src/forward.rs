@@ -35,6 +35,7 @@ fn readdress<K: Kernel>(kernel: &mut K, net: u32, packet: &mut Packet) {
         && kernel.store(0, &neigh.mac.0)
     {
         packet.destination_mac = neigh.mac;
+        packet.flow.give_up();
     }
 }
 

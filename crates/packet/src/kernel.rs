@@ -4,7 +4,8 @@
 use crate::addr::Addr;
 use crate::layout::plain;
 use crate::maps::{
-    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Port, PortKey, Vtep,
+    VtepKey,
 };
 use crate::reason::DropReason;
 
@@ -18,6 +19,8 @@ pub trait Kernel {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
     /// `N` words of the frame at `offset`, in memory order: what a BPF program handles best.
     fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+    /// As [`Kernel::load_words`], where that costs next to nothing; else `None` as well.
+    fn peek_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
     /// Overwrites bytes of the frame; whether it worked.
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool;
     /// Overwrites words of the frame; whether it worked.
@@ -46,8 +49,11 @@ pub trait Kernel {
     /// still was `seen`.
     fn ct_swap(&mut self, way: u32, seen: u64, new: u64) -> bool;
 
-    /// Counts a packet of a port.
-    fn count(&mut self, port: &Port, direction: Direction, bytes: u32);
+    /// What this CPU keeps at a place of the flow cache, see `flow`.
+    fn flow(&mut self, place: u32) -> Option<&mut Flow>;
+
+    /// Counts a packet of the port at this place.
+    fn count(&mut self, place: u32, direction: Direction, bytes: u32);
     /// Counts a drop, and tells whoever listens, without ever waiting.
     fn count_drop(&mut self, meta: &Meta, drop: &Drop);
 }

@@ -87,7 +87,7 @@ macro_rules! array_fields {
         }
     )*};
 }
-array_fields!(u64, crate::maps::CtSlot);
+array_fields!(u32, u64, crate::maps::CtSlot);
 
 impl Field for Mac {
     const SIZE: usize = 6;
@@ -179,8 +179,8 @@ macro_rules! zero_numbers {
     ($($number:ty),*) => {$( impl Zero for $number { const ZERO: $number = 0; } )*};
 }
 zero_numbers!(u8, u16, u32, u64);
-impl<const N: usize> Zero for [u8; N] {
-    const ZERO: [u8; N] = [0; N];
+impl<T: Zero, const N: usize> Zero for [T; N] {
+    const ZERO: [T; N] = [T::ZERO; N];
 }
 impl Zero for Mac {
     const ZERO: Mac = Mac([0; 6]);

@@ -18,6 +18,7 @@ mod checksum;
 mod conntrack;
 mod ct_word;
 mod entry;
+mod flow;
 mod forward;
 mod guard;
 mod icmp_error;

@@ -107,7 +107,7 @@ plain! {
     }
 
     /// The one value of `config`.
-    pub struct Config[24] {
+    pub struct Config[32] {
         /// Interface index of the VXLAN device, 0 while there is none.
         pub tunnel_ifindex: u32,
         /// The zone that was given away last.
@@ -120,6 +120,11 @@ plain! {
         pub port_buckets: u32,
         /// Drawn by lot: nobody can tell which connections share a bucket.
         pub seed: u64,
+        /// Raised by the agent after each change of a filled map, or of this value: what was
+        /// decided before has to be decided again.
+        pub epoch: u32,
+        /// Zero.
+        pub pad: u32,
     }
 
     /// One connection in a [`Bucket`], as one port sees it: a cache line. What changes with its
@@ -164,6 +169,35 @@ plain! {
         pub spilled_until: u64,
         /// The connections.
         pub slots: [CtSlot; WAYS],
+    }
+
+    /// What the stages decided about a packet, see `flow`. Two cache lines, of which the first is
+    /// the key.
+    pub struct Flow[128] {
+        /// MACs, interface and family, addresses, ports, VNI and protocol, VTEPs.
+        pub key: [u64; 8],
+        /// The words of both sides' connections, as the packet left them.
+        pub words: [u64; 2],
+        /// Tick of the decision.
+        pub tick: u64,
+        /// The ways of the two.
+        pub ways: [u32; 2],
+        /// [`Config::epoch`] of the decision.
+        pub epoch: u32,
+        /// [`Port::place`] of the sender, 0 if it is not here.
+        pub sender: u32,
+        /// The same of the receiver.
+        pub receiver: u32,
+        /// What to do; 0 if nothing is kept.
+        pub verdict: u32,
+        /// Interface index, or VNI.
+        pub target: u32,
+        /// The VTEP, if it is sent to one: an IPv4 address in network order.
+        pub vtep: u32,
+        /// This host's own VTEP.
+        pub local: u32,
+        /// Zero.
+        pub pad: u32,
     }
 
     /// Value of `traffic`, per CPU, by [`Port::place`]. A GSO frame counts as one packet.
@@ -269,12 +303,6 @@ impl Zero for CtSlot {
         rewrite: 0,
     };
 }
-impl Zero for [CtSlot; WAYS] {
-    const ZERO: [CtSlot; WAYS] = [CtSlot::ZERO; WAYS];
-}
-impl Zero for [u64; WAYS] {
-    const ZERO: [u64; WAYS] = [0; WAYS];
-}
 
 impl Config {
     /// Buckets of the area of the port at this place; none for place 0.
@@ -379,6 +407,12 @@ impl Fdb {
     #[inline(always)]
     pub(crate) fn as_local(&self) -> Option<PortKey> {
         if self.kind == 1 { Some(self.port) } else { None }
+    }
+
+    /// VNI, VTEP and this host's own VTEP, if it is on another one.
+    #[inline(always)]
+    pub(crate) fn behind(&self) -> (u32, &Addr, &Addr) {
+        (self.vni, &self.vtep, &self.local)
     }
 
     /// What to do with a frame for it otherwise.

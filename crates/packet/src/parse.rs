@@ -7,6 +7,7 @@
 
 use crate::addr::{Addr, Mac};
 use crate::conntrack::CtZone;
+use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta};
 use crate::reason::DropReason;
 use crate::slots::Room;
@@ -96,6 +97,8 @@ pub struct Packet {
     pub(crate) zone: CtZone,
     /// Room for the look for its connection.
     pub(crate) room: Room,
+    /// What its flow will be.
+    pub(crate) flow: Candidate,
 }
 
 /// Reads the Ethernet header.

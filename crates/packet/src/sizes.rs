@@ -5,7 +5,7 @@
 
 /// Version of every layout in this crate. A change of a key, a value or a map's kind raises it,
 /// and with it the directory in which the maps are pinned.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Ports of one host. Full: the agent reports the port as failed, it stays closed.
 pub const MAX_PORTS: u32 = 4_096;
@@ -90,6 +90,11 @@ impl ConntrackSize {
         self.port_buckets * ConntrackSize::PROMISED_PER_BUCKET
     }
 }
+
+/// Places of the flow cache of each CPU, as a power of two: 512 KiB.
+pub const FLOW_BITS: u32 = 12;
+/// Places of the flow cache of each CPU. Full: a newer flow takes the place of an older one.
+pub const FLOWS: u32 = 1 << FLOW_BITS;
 
 /// Bytes of the ring buffer of drop events, which are written while somebody reads them. Full:
 /// the event is lost and counted.

@@ -20,9 +20,9 @@ pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
 /// Bytes of the fixed TCP header.
-const TCP_BYTES: u32 = 20;
+pub(crate) const TCP_BYTES: u32 = 20;
 /// Bytes of the UDP header, and of what every ICMP message starts with.
-const SHORT_BYTES: u32 = 8;
+pub(crate) const SHORT_BYTES: u32 = 8;
 
 /// Reads the transport header behind the L3 headers.
 #[inline(always)]

@@ -4,8 +4,8 @@ use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
     AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Traffic, Vtep,
-    VtepKey,
+    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Traffic,
+    Vtep, VtepKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +28,8 @@ pub struct Memory {
     pub vteps: BTreeMap<VtepKey, Vtep>,
     /// `conntrack`; as many as `config` says.
     pub buckets: Vec<Bucket>,
+    /// The flow cache, of any size. Without a place nothing is kept.
+    pub flows: Vec<Flow>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -44,6 +46,12 @@ impl Memory {
             buckets: (0..size.buckets()).map(|_| Bucket::default()).collect(),
             ..Memory::default()
         }
+    }
+
+    /// The same, with a flow cache of so many places.
+    #[must_use]
+    pub fn with_flows(self, places: usize) -> Memory {
+        Memory { flows: vec![Flow::default(); places], ..self }
     }
 
     /// The spot of a connection of one of the ports.
@@ -106,6 +114,10 @@ impl Kernel for Memory {
             u32::from_ne_bytes(raw)
         });
         words.collect::<Vec<u32>>().try_into().ok()
+    }
+
+    fn peek_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.load_words(offset)
     }
 
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool {
@@ -173,7 +185,13 @@ impl Kernel for Memory {
         }
     }
 
-    fn count(&mut self, port: &Port, direction: Direction, bytes: u32) {
+    fn flow(&mut self, place: u32) -> Option<&mut Flow> {
+        let places = self.flows.len().max(1);
+        self.flows.get_mut(usize::try_from(place).ok()? % places)
+    }
+
+    fn count(&mut self, place: u32, direction: Direction, bytes: u32) {
+        let Some(port) = self.ports.values().find(|port| port.place() == place) else { return };
         let Some(traffic) = self.traffic.get_mut(&port.number) else { return };
         let (packets, sum) = match direction {
             Direction::FromPort => (&mut traffic.from_port_packets, &mut traffic.from_port_bytes),

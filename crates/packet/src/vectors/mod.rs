@@ -8,6 +8,8 @@ mod connections;
 pub mod frame;
 mod from_port;
 mod from_tunnel;
+#[cfg(test)]
+mod histories;
 mod memory;
 mod neighbours;
 mod room;

@@ -1,0 +1,262 @@
+//! The flow cache: what the stages decided about a packet holds for the next one like it.
+//!
+//! A packet that can open and end nothing (TCP without SYN, FIN and RST, or UDP; whole, without IP
+//! options) and whose connections exist leaves a [`Flow`] behind, in memory of its CPU. Its key is
+//! all of the frame that the stages look at, and is compared in full: what shares the place of
+//! another flow takes the stages.
+//!
+//! A hit does what the stages would do. They decide by three things beside the key:
+//! - The tables. The agent raises [`crate::Config::epoch`] after it has changed them. The epoch is
+//!   read before any table, so what was decided by old tables has an old epoch.
+//! - The connections. Each must still have the very word that the stages left. It says state,
+//!   deadline and how often the way has changed hands. A packet that comes again within a tick
+//!   leaves the word as it is, so the table needs no writing either.
+//! - The time. A flow holds within the tick of its decision: about a second. Should an agent die
+//!   between a change and the new epoch, no flow outlives the change by more.
+//!
+//! Drops are not kept, nor are our own answers. Open vSwitch has such an exact match cache, and
+//! ONCache (NSDI 2025) has one for overlays. This one is directly mapped by a seeded hash: whoever
+//! floods it costs others the way through the stages and nothing else.
+
+use crate::addr::Addr;
+use crate::ct_word::tick;
+use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
+use crate::maps::{Fdb, Flow, Port};
+use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP};
+use crate::sizes::FLOW_BITS;
+use crate::slots::mix;
+use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
+
+/// [`Flow::verdict`]. 0 is none.
+const INTERFACE: u32 = 1;
+const PEER: u32 = 2;
+const TUNNEL: u32 = 3;
+
+/// Bytes of an IPv4 header without options.
+const IPV4_BYTES: u32 = 20;
+/// Bytes of an IPv6 header.
+const IPV6_BYTES: u32 = 40;
+/// The fragment bits of an IPv4 header: offset, and whether more follow.
+const FRAGMENT_BITS: u16 = 0x3fff;
+/// Of the interface's word in the key: set for IPv6. An interface index is a positive `int`.
+const IS_IPV6: u32 = 1 << 31;
+
+/// What the stages may leave behind about a packet, gathered on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    flow: Flow,
+    place: u32,
+    is_eligible: bool,
+}
+
+impl Candidate {
+    /// The packet is one of a kind: its verdict says nothing about the next one.
+    #[inline(always)]
+    pub(crate) fn give_up(&mut self) {
+        self.is_eligible = false;
+    }
+}
+
+/// The verdict about the packet if its flow is known, counted; else the stages have to decide.
+#[inline(never)]
+pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<Verdict> {
+    let candidate = &mut packet.flow;
+    candidate.is_eligible = false;
+    let config = kernel.config()?;
+    candidate.flow.epoch = config.epoch;
+    candidate.flow.tick = tick(meta.now_ns);
+    read_key(kernel, meta, &mut candidate.flow.key)?;
+    candidate.is_eligible = true;
+    candidate.place = place(&candidate.flow.key, config.seed);
+    let flow = kernel.flow(candidate.place)?;
+    let is_old = flow.epoch != candidate.flow.epoch || flow.tick != candidate.flow.tick;
+    if is_old || !same(&flow.key, &candidate.flow.key) {
+        return None;
+    }
+    let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
+    if kernel.ct_word(ways[0]) != words[0] || kernel.ct_word(ways[1]) != words[1] {
+        return None;
+    }
+    if sender != 0 {
+        kernel.count(sender, Direction::FromPort, meta.length);
+    }
+    if receiver != 0 {
+        kernel.count(receiver, Direction::ToPort, meta.length);
+    }
+    match verdict {
+        INTERFACE => Some(Verdict::DeliverLocal { ifindex: target, via: Via::Interface }),
+        PEER => Some(Verdict::DeliverLocal { ifindex: target, via: Via::Peer }),
+        TUNNEL => {
+            let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
+            Some(Verdict::Tunnel { vni: target, vtep, local })
+        }
+        _ => None,
+    }
+}
+
+/// Notes what the stages have left of the connection on one of two sides.
+#[inline(always)]
+pub(crate) fn note(packet: &mut Packet, side: usize) {
+    let found = packet.room.found;
+    packet.flow.flow.ways[side] = found.number;
+    packet.flow.flow.words[side] = found.word.0;
+}
+
+/// Keeps what was decided, if it holds for other packets like this one: the frame reaches a port,
+/// on this interface. The sender is a place, or 0.
+#[inline(always)]
+pub(crate) fn keep_local<K: Kernel>(
+    kernel: &mut K,
+    packet: &mut Packet,
+    (sender, ifindex): (u32, u32),
+    receiver: &Port,
+) {
+    let flow = &mut packet.flow.flow;
+    flow.verdict = if receiver.flags & Port::PEER != 0 { PEER } else { INTERFACE };
+    flow.target = ifindex;
+    flow.sender = sender;
+    flow.receiver = receiver.place();
+    keep(kernel, &packet.flow);
+}
+
+/// The same: the frame leaves through the tunnel. Between IPv4 VTEPs only.
+#[inline(always)]
+pub(crate) fn keep_remote<K: Kernel>(
+    kernel: &mut K,
+    packet: &mut Packet,
+    sender: u32,
+    station: &Fdb,
+) {
+    let (vni, vtep, local) = station.behind();
+    if !vtep.is_v4() || !local.is_v4() {
+        return;
+    }
+    let flow = &mut packet.flow.flow;
+    flow.verdict = TUNNEL;
+    flow.target = vni;
+    flow.vtep = vtep.words()[3];
+    flow.local = local.words()[3];
+    flow.sender = sender;
+    flow.receiver = 0;
+    keep(kernel, &packet.flow);
+}
+
+#[inline(never)]
+fn keep<K: Kernel>(kernel: &mut K, candidate: &Candidate) {
+    let kept = &candidate.flow;
+    // A connection that has just been opened has no word yet.
+    if !candidate.is_eligible || kept.words[0] == 0 || kept.words[1] == 0 {
+        return;
+    }
+    if let Some(flow) = kernel.flow(candidate.place) {
+        *flow = *kept;
+    }
+}
+
+/// Reads all that the stages would look at; `None` if the packet may be one of a kind.
+#[inline(always)]
+fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<()> {
+    let [m0, m1, m2, start] = kernel.peek_words(0)?;
+    let [type0, type1, version_ihl, _] = start.to_ne_bytes();
+    let ethertype = u16::from_be_bytes([type0, type1]);
+    if meta.vlan_present != 0 {
+        return None;
+    }
+    let (protocol, ports, family) = match (ethertype, version_ihl) {
+        (ETHERTYPE_IPV4, 0x45) => ipv4(kernel, meta, key).map(|(p, ports)| (p, ports, 0))?,
+        (ETHERTYPE_IPV6, 0x60..=0x6f) => {
+            ipv6(kernel, meta, key).map(|(p, ports)| (p, ports, IS_IPV6))?
+        }
+        _ => return None,
+    };
+    key[0] = pair(m0, m1);
+    key[1] = pair(m2, meta.ifindex | family);
+    key[6] = pair(ports, meta.vni << 8 | u32::from(protocol));
+    key[7] = 0;
+    if meta.tunnelled != 0 {
+        if !meta.vtep.is_v4() || !meta.local.is_v4() {
+            return None;
+        }
+        key[7] = pair(meta.vtep.words()[3], meta.local.words()[3]);
+    }
+    Some(())
+}
+
+/// Reads the addresses of an IPv4 packet; its protocol and ports.
+#[inline(always)]
+fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u8, u32)> {
+    let [start, identity, life, source, destination, ports] = kernel.peek_words(ETHERNET_BYTES)?;
+    let [_, _, len0, len1] = start.to_ne_bytes();
+    let [_, _, frag0, frag1] = identity.to_ne_bytes();
+    let [_, protocol, _, _] = life.to_ne_bytes();
+    if u16::from_be_bytes([frag0, frag1]) & FRAGMENT_BITS != 0 {
+        return None;
+    }
+    let total = u32::from(u16::from_be_bytes([len0, len1]));
+    let l4 = ETHERNET_BYTES + IPV4_BYTES;
+    transport(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
+    let [s0, s1, s2, s3] = Addr::v4_word(source).words();
+    let [d0, d1, d2, d3] = Addr::v4_word(destination).words();
+    (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
+    Some((protocol, ports))
+}
+
+/// Reads the addresses of an IPv6 packet; its protocol and ports.
+#[inline(always)]
+fn ipv6<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u8, u32)> {
+    let [_, rest, s0, s1, s2, s3, d0, d1, d2, d3, ports] = kernel.peek_words(ETHERNET_BYTES)?;
+    let [len0, len1, protocol, _] = rest.to_ne_bytes();
+    let l4 = ETHERNET_BYTES + IPV6_BYTES;
+    let payload = u32::from(u16::from_be_bytes([len0, len1]));
+    transport(kernel, meta, protocol, (l4, l4 + payload))?;
+    (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
+    Some((protocol, ports))
+}
+
+/// Whether a packet with this transport header, which ends there, is one of many.
+#[inline(always)]
+fn transport<K: Kernel>(
+    kernel: &K,
+    meta: &Meta,
+    protocol: u8,
+    (l4, end): (u32, u32),
+) -> Option<()> {
+    let header = match protocol {
+        TCP => {
+            let [word] = kernel.peek_words(l4 + TCP_BYTES - 8)?;
+            let [_, flags, _, _] = word.to_ne_bytes();
+            if flags & (SYN | FIN | RST) != 0 || flags & ACK == 0 {
+                return None;
+            }
+            TCP_BYTES
+        }
+        UDP => SHORT_BYTES,
+        _ => return None,
+    };
+    if l4 + header <= end && end <= meta.length { Some(()) } else { None }
+}
+
+/// Where a key belongs.
+#[inline(always)]
+fn place(key: &[u64; 8], seed: u64) -> u32 {
+    let ends = mix(key[3] ^ key[2].rotate_left(17) ^ seed).wrapping_add(key[5] ^ key[4]);
+    let hash = mix(mix(ends ^ key[6]) ^ key[1] ^ key[7]);
+    (hash >> (64 - FLOW_BITS)) as u32
+}
+
+/// Whether both are the same, without a call to `memcmp`, which BPF lacks.
+#[inline(always)]
+fn same(a: &[u64; 8], b: &[u64; 8]) -> bool {
+    let mut differs = 0;
+    let mut at = 0;
+    while at < 8 {
+        differs |= a[at] ^ b[at];
+        at += 1;
+    }
+    differs == 0
+}
+
+#[inline(always)]
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}

@@ -1,0 +1,295 @@
+//! Random histories of packets, changes and time: with the flow cache and without it, each packet
+//! has the same verdict, and leaves the same counters and the same connections.
+
+use super::Memory;
+use super::frame::{Ip, icmp, tcp, udp};
+use super::world::{
+    A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, NOW, R, Station, VNI, VTEP, addr, world,
+};
+use crate::{
+    AddrKey, Fdb, FdbKey, Meta, NeighKey, Packet, Port, PortKey, Verdict, VtepKey, from_port,
+    from_tunnel,
+};
+use proptest::prelude::*;
+
+/// Something that happens.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A station sends to another one.
+    Packet { from: usize, to: usize, kind: Kind, ports: (u16, u16), is_v6: bool },
+    /// A station opens so many flows to another one.
+    Flood { from: usize, to: usize, flows: u16 },
+    /// Time goes by, in sixteenths of a tick.
+    Passes(u64),
+    /// The agent changes a table, and raises the epoch.
+    Changes(Change),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Tcp(u8),
+    Udp,
+    Echo,
+    Fragment,
+    Options,
+    /// IPv6 with the addresses of IPv4, which is never on a wire.
+    Mapped,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Policy(usize),
+    Net(usize),
+    Via(usize),
+    Station(usize),
+    Moves,
+    Address(usize),
+    Vtep,
+    Tunnel,
+}
+
+const STATIONS: [Station; 4] = [A, B, C, R];
+/// R is on another host: its frames come out of the tunnel.
+const REMOTE: usize = 3;
+const INTERFACES: [u32; 4] = [A_IFINDEX, B_IFINDEX, 3, 9];
+const NETS: [u32; 4] = [1, 1, 2, 1];
+
+fn event() -> impl Strategy<Value = Event> {
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    let flags = prop_oneof![
+        12 => Just(ACK),
+        2 => Just(SYN),
+        2 => Just(SYN | ACK),
+        1 => Just(ACK | 1),
+        1 => Just(20_u8),
+    ];
+    let kind = prop_oneof![
+        16 => flags.prop_map(Kind::Tcp),
+        12 => Just(Kind::Udp),
+        1 => Just(Kind::Echo),
+        1 => Just(Kind::Fragment),
+        1 => Just(Kind::Options),
+        1 => Just(Kind::Mapped),
+    ];
+    // Few ends, so that packets meet.
+    let ends = prop_oneof![
+        8 => Just((0_usize, 1_usize)),
+        8 => Just((0, REMOTE)),
+        1 => (0..4_usize, 0..4_usize),
+    ];
+    let client = prop_oneof![8 => Just(1_000_u16), 1 => Just(1_001)];
+    let packet = (ends.clone(), any::<bool>(), kind, client, prop::bool::weighted(0.2)).prop_map(
+        |((a, b), answers, kind, client, is_v6)| match answers {
+            false => Event::Packet { from: a, to: b, kind, ports: (client, 80), is_v6 },
+            true => Event::Packet { from: b, to: a, kind, ports: (80, client), is_v6 },
+        },
+    );
+    let flood = (ends, any::<bool>(), 1..60_u16).prop_map(|((a, b), turned, flows)| {
+        let (from, to) = if turned { (b, a) } else { (a, b) };
+        Event::Flood { from, to, flows }
+    });
+    let change = prop_oneof![
+        (0..3_usize).prop_map(Change::Policy),
+        (0..3_usize).prop_map(Change::Net),
+        (0..3_usize).prop_map(Change::Via),
+        (0..4_usize).prop_map(Change::Station),
+        Just(Change::Moves),
+        (0..3_usize).prop_map(Change::Address),
+        Just(Change::Vtep),
+        Just(Change::Tunnel),
+    ];
+    let passes = prop_oneof![4 => 0..4_u64, 2 => 0..40_u64, 1 => 0..4_000_u64];
+    prop_oneof![
+        60 => packet,
+        1 => flood,
+        2 => passes.prop_map(Event::Passes),
+        1 => change.prop_map(Event::Changes),
+    ]
+}
+
+fn frame(from: usize, to: usize, kind: Kind, ports: (u16, u16), is_v6: bool) -> Vec<u8> {
+    let (source, destination) = (STATIONS[from], STATIONS[to]);
+    let (protocol, payload) = match kind {
+        Kind::Tcp(flags) => (6, tcp(ports.0, ports.1, flags)),
+        Kind::Echo if is_v6 => (58, icmp(128, 0, [0, 7, 0, 1], b"ping")),
+        Kind::Echo => (1, icmp(8, 0, [0, 7, 0, 1], b"ping")),
+        Kind::Udp | Kind::Fragment | Kind::Options | Kind::Mapped => (17, udp(ports.0, ports.1)),
+    };
+    let mapped = |v4: &str| format!("::ffff:{v4}");
+    let mut packet = match is_v6 {
+        _ if matches!(kind, Kind::Mapped) => {
+            Ip::new(&mapped(source.v4), &mapped(destination.v4), protocol, payload)
+        }
+        true => Ip::new(source.v6, destination.v6, protocol, payload),
+        false => Ip::new(source.v4, destination.v4, protocol, payload),
+    };
+    match kind {
+        Kind::Fragment => packet.fragment = 0x2000,
+        Kind::Options if !is_v6 => packet.extra = vec![1, 1, 1, 1],
+        _ => {}
+    }
+    packet.frame(destination.mac, source.mac)
+}
+
+fn meta(from: usize, now_ns: u64, frame: &[u8]) -> Meta {
+    let length = u32::try_from(frame.len()).unwrap();
+    let meta = Meta { now_ns, ifindex: INTERFACES[from], length, ..Meta::default() };
+    if from != REMOTE {
+        return meta;
+    }
+    Meta { tunnelled: 1, vni: VNI, vtep: addr(VTEP), local: addr(LOCAL_VTEP), ..meta }
+}
+
+/// One run of the programs on what a station sent.
+fn run(memory: &mut Memory, from: usize, meta: &Meta, frame: &[u8]) -> Verdict {
+    memory.frame = frame.to_vec();
+    let mut packet = Packet::default();
+    match from {
+        REMOTE => from_tunnel(memory, meta, &mut packet),
+        _ => from_port(memory, meta, &mut packet),
+    }
+}
+
+/// Makes a change, or takes it back.
+fn change(memory: &mut Memory, change: Change) {
+    let key = |at: usize| PortKey::untagged(INTERFACES[at]);
+    let port = |memory: &mut Memory, at: usize, with: fn(&mut Port)| {
+        if let Some(port) = memory.ports.get_mut(&key(at)) {
+            with(port);
+        }
+    };
+    let station = |at: usize| FdbKey::new(NETS[at], STATIONS[at].mac);
+    match change {
+        Change::Policy(at) => port(memory, at, |port| port.generation += 1),
+        Change::Net(at) => port(memory, at, |port| port.net = 3 - port.net),
+        Change::Via(at) => port(memory, at, |port| port.flags ^= Port::PEER),
+        Change::Station(at) => {
+            let there = world().fdb[&station(at)];
+            if memory.fdb.remove(&station(at)).is_none() {
+                memory.fdb.insert(station(at), there);
+            }
+        }
+        Change::Moves => {
+            let remote = world().fdb[&station(REMOTE)];
+            let moved = Fdb::local(key(1));
+            let now = memory.fdb.get(&station(REMOTE)) == Some(&remote);
+            memory.fdb.insert(station(REMOTE), if now { moved } else { remote });
+        }
+        Change::Address(at) => {
+            let number = memory.ports[&key(at)].number;
+            let address = AddrKey { port: number, addr: addr(STATIONS[at].v4) };
+            if !memory.addrs.remove(&address) {
+                memory.addrs.insert(address);
+            }
+            let neigh = NeighKey { net: NETS[at], addr: addr(STATIONS[at].v4) };
+            let there = world().neigh[&neigh];
+            if memory.neigh.remove(&neigh).is_none() {
+                memory.neigh.insert(neigh, there);
+            }
+        }
+        Change::Vtep => {
+            let vtep = VtepKey { vni: VNI, addr: addr(VTEP) };
+            let there = world().vteps[&vtep];
+            if memory.vteps.remove(&vtep).is_none() {
+                memory.vteps.insert(vtep, there);
+            }
+        }
+        Change::Tunnel => memory.config.tunnel_ifindex = 9 - memory.config.tunnel_ifindex,
+    }
+    memory.config.epoch += 1;
+}
+
+/// What a run has left, but for the frame and the cache.
+fn left(memory: &Memory) -> Memory {
+    Memory { flows: Vec::new(), ..memory.clone() }
+}
+
+/// Two worlds with one history.
+struct Worlds {
+    plain: Memory,
+    cached: Memory,
+    now: u64,
+    /// Packets that have found their flow.
+    hits: u32,
+}
+
+impl Worlds {
+    fn new(places: usize) -> Worlds {
+        Worlds { plain: world(), cached: world().with_flows(places), now: NOW, hits: 0 }
+    }
+
+    fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
+        match *event {
+            Event::Passes(sixteenths) => self.now += sixteenths << 26,
+            Event::Changes(what) => {
+                change(&mut self.plain, what);
+                change(&mut self.cached, what);
+            }
+            Event::Packet { from, to, kind, ports, is_v6 } => {
+                let frame = frame(from, to, kind, ports, is_v6);
+                self.send(from, &frame, event)?;
+            }
+            Event::Flood { from, to, flows } => {
+                for flow in 0..flows {
+                    let frame = frame(from, to, Kind::Udp, (2_000 + flow, 81), false);
+                    self.send(from, &frame, event)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, from: usize, frame: &[u8], event: &Event) -> Result<(), TestCaseError> {
+        let meta = meta(from, self.now, frame);
+        self.cached.frame = frame.to_vec();
+        let known = crate::flow::hit(&mut self.cached.clone(), &meta, &mut Packet::default());
+        self.hits += u32::from(known.is_some());
+        let expected = run(&mut self.plain, from, &meta, frame);
+        let verdict = run(&mut self.cached, from, &meta, frame);
+        prop_assert_eq!(verdict, expected, "{:?}", event);
+        // Printed, the worlds would fill pages.
+        prop_assert!(left(&self.cached) == left(&self.plain), "what is left differs: {:?}", event);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #[test]
+    fn the_flow_cache_changes_nothing(history in prop::collection::vec(event(), 1..300)) {
+        let mut worlds = Worlds::new(16);
+        for event in &history {
+            worlds.play(event)?;
+        }
+    }
+}
+
+#[test]
+fn a_conversation_is_found_in_the_flow_cache() {
+    let packet = |from, to, kind| {
+        let ports = if from == 0 { (1_000, 80) } else { (80, 1_000) };
+        Event::Packet { from, to, kind, ports, is_v6: false }
+    };
+    let hits = |parts: &[&[Event]]| {
+        let mut worlds = Worlds::new(4_096);
+        parts.concat().iter().for_each(|event| worlds.play(event).unwrap());
+        worlds.hits
+    };
+    for other in [1, REMOTE] {
+        let opening = [
+            packet(0, other, Kind::Tcp(2)),
+            packet(other, 0, Kind::Tcp(18)),
+            packet(0, other, Kind::Tcp(16)),
+        ];
+        let both = [packet(0, other, Kind::Tcp(16)), packet(other, 0, Kind::Tcp(16))];
+        assert_eq!(hits(&[&opening]), 0, "what opens is never kept");
+        assert_eq!(hits(&[&opening, &both, &both, &both]), 5, "all but the other end's first");
+        let change = [Event::Changes(Change::Policy(0))];
+        assert_eq!(hits(&[&opening, &both, &both, &change, &both, &both]), 5, "a change ends it");
+        let later = [Event::Passes(16)];
+        assert_eq!(hits(&[&opening, &both, &both, &later, &both, &both]), 5, "so does time");
+        let reset = [packet(0, other, Kind::Tcp(4))];
+        assert_eq!(hits(&[&opening, &both, &both, &reset, &both, &both]), 5, "so does the end");
+    }
+}
