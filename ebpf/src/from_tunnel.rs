@@ -1,19 +1,20 @@
 //! TCX ingress of the VXLAN device.
 
+use crate::fill_in;
 use crate::maps::Room;
 use crate::skb::{self, Skb};
 use crate::verdict::execute;
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::Entry;
+use packet::{Entry, Meta};
 
 /// Decides about a frame that came out of the tunnel.
 #[classifier]
 pub fn from_tunnel(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
     let Some(Room { meta, packet }) = skb::room() else { return TC_ACT_SHOT };
-    *meta = skb.meta();
+    *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
     skb.add_tunnel(meta);
     let verdict = packet::from_tunnel(&mut skb, meta, packet);
     execute(&mut skb, meta, Entry::FromTunnel, verdict)

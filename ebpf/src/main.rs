@@ -7,6 +7,7 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 #![allow(internal_features, reason = "core offers BPF no stable atomics")]
 
+mod fill_in;
 mod from_port;
 mod from_tunnel;
 mod maps;

@@ -5,6 +5,7 @@
 //! the control plane; calls block and are short.
 
 mod bpffs;
+mod btf;
 mod counters;
 mod error;
 mod events;

@@ -1,14 +1,16 @@
 //! The committed eBPF object, and loading it.
 //!
 //! The object is built by `scripts/build-ebpf` and committed under `gen/`, so that an ordinary
-//! build needs no BPF compiler. It carries no BTF and is loaded without any.
+//! build needs no BPF compiler. It carries no BTF and is loaded without any; what it needs to
+//! know of the kernel's types is written into it before.
 
 use crate::bpffs::{Paths, remove_pin};
+use crate::btf::KernelFacts;
 use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
-use packet::{ConntrackSize, FLOWS};
+use packet::{ConntrackSize, FLOWS, Plain};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -57,14 +59,37 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
         );
     }
     let flows = FLOWS * aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(1));
+    let failed = |cause| Error::Load { program: "maps".to_owned(), cause };
+    let facts = KernelFacts::read().map_err(failed)?;
+    let layout = facts.layout.to_bytes();
     EbpfLoader::new()
         .btf(None)
+        .override_global("SKB_LAYOUT", &layout, true)
         .map_max_entries("ports", ports)
         .map_max_entries("conntrack", buckets)
         .map_max_entries("flows", flows)
         .default_map_pin_directory(&maps)
-        .load(OBJECT)
-        .map_err(|cause| Error::Load { program: "maps".to_owned(), cause: chain(&cause) })
+        .load(&with_cast(OBJECT, facts.cast))
+        .map_err(|cause| failed(chain(&cause)))
+}
+
+/// The object with calls of the kernel's function in the place of those of no helper.
+///
+/// The object has no BTF, by which a loader would do this.
+fn with_cast(object: &[u8], function: u32) -> Vec<u8> {
+    /// An instruction's code, its registers (the second is zero for a helper, and says what kind
+    /// of function is called), its offset.
+    const CALL: [u8; 4] = [0x85, 0, 0, 0];
+    const CALL_KERNEL: [u8; 4] = [0x85, 0x20, 0, 0];
+    let ([a, b, c, d], [e, f, g, h]) = (CALL, packet::CAST_TO_KERNEL_SKB.to_le_bytes());
+    let mut object = object.to_vec();
+    for instruction in object.chunks_exact_mut(8) {
+        if *instruction == [a, b, c, d, e, f, g, h] {
+            instruction[..4].copy_from_slice(&CALL_KERNEL);
+            instruction[4..].copy_from_slice(&function.to_le_bytes());
+        }
+    }
+    object
 }
 
 /// A program that is in the kernel: the pinned one if there is, else loaded and pinned now.

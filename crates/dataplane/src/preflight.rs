@@ -1,5 +1,6 @@
 //! Whether this host can run the data plane. Every message says what to do.
 
+use crate::btf::KernelFacts;
 use crate::error::{PreflightError, chain};
 use aya::programs::{SchedClassifier, TcAttachType};
 use std::fs;
@@ -30,6 +31,13 @@ pub fn preflight() -> Result<(), PreflightError> {
         return Err(PreflightError::Feature {
             what: "the bpf file system",
             hint: "boot a kernel with CONFIG_BPF_SYSCALL=y",
+        });
+    }
+    if let Err(cause) = KernelFacts::read() {
+        tracing::debug!(cause, "the kernel's types");
+        return Err(PreflightError::Feature {
+            what: "its own types (BTF, in /sys/kernel/btf/vmlinux)",
+            hint: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and see that /sys is mounted",
         });
     }
     if let Err(error) = SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {

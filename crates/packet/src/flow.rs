@@ -20,6 +20,7 @@
 
 use crate::addr::Addr;
 use crate::ct_word::tick;
+use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Fdb, Flow, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP};
@@ -233,7 +234,8 @@ fn transport<K: Kernel>(
         UDP => SHORT_BYTES,
         _ => return None,
     };
-    if l4 + header <= end && end <= meta.length { Some(()) } else { None }
+    let is_whole = l4 + header <= end && end <= meta.length;
+    if is_whole && is_harmless_in(meta.checksum_end, protocol, l4) { Some(()) } else { None }
 }
 
 /// Where a key belongs.

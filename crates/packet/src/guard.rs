@@ -45,10 +45,9 @@ pub(crate) fn source_address<K: Kernel>(
 
 /// The source of a frame out of a tunnel is a station of the network, with that station's address.
 ///
-/// The sending host has guarded the source, but before the frame left it: a VM may ask for a
-/// checksum to be written anywhere in its frame (`VIRTIO_NET_HDR_F_NEEDS_CSUM`), and whoever fills
-/// it in writes two bytes, maybe those of the source. Two bytes never change MAC and address
-/// together. A host that guards nothing is held to the stations that live on it: it cannot speak
+/// The sending host has guarded the source, but a release without `fill_in` did so before a
+/// checksum was filled in, maybe over the source. Two bytes never change MAC and address together.
+/// A host that guards nothing is held to the stations that live on it: it cannot speak
 /// as a station of another host, nor as one of ours.
 #[inline(always)]
 pub(crate) fn neighbour<K: Kernel>(

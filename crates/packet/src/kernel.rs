@@ -111,7 +111,7 @@ impl Concerned {
 
 plain! {
     /// What a program knows about a frame without looking inside.
-    pub struct Meta[64] {
+    pub struct Meta[72] {
         /// Time of arrival, nanoseconds of the coarse monotonic clock.
         pub now_ns: u64,
         /// Interface index of the hook.
@@ -130,6 +130,28 @@ plain! {
         pub vtep: Addr,
         /// The outer destination, if tunnelled.
         pub local: Addr,
+        /// Where the two bytes end into which a checksum will be filled in, see `fill_in`; 0 if
+        /// none will.
+        pub checksum_end: u32,
+        /// Zero.
+        pub pad: u32,
+    }
+
+    /// Where the fields are in the kernel's `struct sk_buff` that `__sk_buff` does not show, in
+    /// bytes.
+    pub struct SkbLayout[24] {
+        /// The byte that has `ip_summed`.
+        pub ip_summed: u32,
+        /// By how many bits it is shifted in there.
+        pub ip_summed_shift: u32,
+        /// `csum_start`, 16 bits, counted from `head`.
+        pub csum_start: u32,
+        /// `csum_offset`, 16 bits, counted from there.
+        pub csum_offset: u32,
+        /// `head`.
+        pub head: u32,
+        /// `data`.
+        pub data: u32,
     }
 
     /// A [`Verdict`] as bytes, for tests of the programs.

@@ -18,6 +18,7 @@ mod checksum;
 mod conntrack;
 mod ct_word;
 mod entry;
+mod fill_in;
 mod flow;
 mod forward;
 mod guard;
@@ -44,7 +45,10 @@ pub use conntrack::{
 };
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
-pub use kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict, VerdictRecord, Via};
+pub use fill_in::CAST_TO_KERNEL_SKB;
+pub use kernel::{
+    Concerned, Direction, Drop, Entry, Kernel, Meta, SkbLayout, Verdict, VerdictRecord, Via,
+};
 pub use layout::Plain;
 pub use maps::*;
 pub use parse::{Fragment, Packet, Role};

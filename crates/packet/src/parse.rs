@@ -144,5 +144,6 @@ pub(crate) fn network<K: Kernel>(
     } else {
         crate::ipv6::header(kernel, meta.length, packet)?;
     }
-    crate::transport::header(kernel, packet)
+    crate::transport::header(kernel, packet)?;
+    crate::fill_in::check(meta, packet)
 }

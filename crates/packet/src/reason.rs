@@ -130,6 +130,8 @@ reasons! {
     IcmpErrorRate = 44 "icmp_error_rate",
     /// The outer destination of a tunnelled frame is not this host's VTEP for the VNI.
     NotForThisVtep = 45 "not_for_this_vtep",
+    /// The VM asks for a checksum to be filled in over an address or a port.
+    ChecksumMisplaced = 46 "checksum_misplaced",
 }
 
 impl DropReason {

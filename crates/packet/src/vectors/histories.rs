@@ -19,6 +19,8 @@ enum Event {
     Packet { from: usize, to: usize, kind: Kind, ports: (u16, u16), is_v6: bool },
     /// A station opens so many flows to another one.
     Flood { from: usize, to: usize, flows: u16 },
+    /// Packets to come have a checksum filled in that ends there; 0 for none.
+    FillsIn(u32),
     /// Time goes by, in sixteenths of a tick.
     Passes(u64),
     /// The agent changes a table, and raises the epoch.
@@ -104,6 +106,7 @@ fn event() -> impl Strategy<Value = Event> {
         60 => packet,
         1 => flood,
         2 => passes.prop_map(Event::Passes),
+        2 => prop_oneof![Just(0_u32), Just(52), Just(42), 2..80_u32].prop_map(Event::FillsIn),
         1 => change.prop_map(Event::Changes),
     ]
 }
@@ -210,18 +213,26 @@ struct Worlds {
     plain: Memory,
     cached: Memory,
     now: u64,
+    checksum_end: u32,
     /// Packets that have found their flow.
     hits: u32,
 }
 
 impl Worlds {
     fn new(places: usize) -> Worlds {
-        Worlds { plain: world(), cached: world().with_flows(places), now: NOW, hits: 0 }
+        Worlds {
+            plain: world(),
+            cached: world().with_flows(places),
+            now: NOW,
+            checksum_end: 0,
+            hits: 0,
+        }
     }
 
     fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
             Event::Passes(sixteenths) => self.now += sixteenths << 26,
+            Event::FillsIn(end) => self.checksum_end = end,
             Event::Changes(what) => {
                 change(&mut self.plain, what);
                 change(&mut self.cached, what);
@@ -241,7 +252,8 @@ impl Worlds {
     }
 
     fn send(&mut self, from: usize, frame: &[u8], event: &Event) -> Result<(), TestCaseError> {
-        let meta = meta(from, self.now, frame);
+        let checksum_end = self.checksum_end;
+        let meta = Meta { checksum_end, ..meta(from, self.now, frame) };
         self.cached.frame = frame.to_vec();
         let known = crate::flow::hit(&mut self.cached.clone(), &meta, &mut Packet::default());
         self.hits += u32::from(known.is_some());

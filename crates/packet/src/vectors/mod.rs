@@ -5,6 +5,7 @@
 //! [`frame`], which shares no code with the stages.
 
 mod connections;
+mod fill_in;
 pub mod frame;
 mod from_port;
 mod from_tunnel;
@@ -123,6 +124,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(from_tunnel::vectors());
     vectors.extend(connections::vectors());
     vectors.extend(room::vectors());
+    vectors.extend(fill_in::vectors());
     vectors
 }
 
