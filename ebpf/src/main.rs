@@ -14,6 +14,7 @@ mod maps;
 mod skb;
 mod test;
 mod to_port;
+mod underlay;
 mod verdict;
 
 /// Never reached: the verifier would refuse a program in which it could be.

@@ -8,6 +8,7 @@ use crate::maps::{
     ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, NEIGH,
     PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
+use crate::underlay;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
@@ -17,7 +18,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb,
-    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
+    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, NextHop, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -39,6 +40,7 @@ impl Skb {
             length: skb.len,
             mark: skb.mark,
             vlan_present: skb.vlan_present,
+            gso_size: skb.gso_size,
             ..Meta::default()
         }
     }
@@ -257,6 +259,12 @@ impl Kernel for Skb {
         let Some(word) = word(way) else { return false };
         // SAFETY: an aligned word of map memory, only ever changed atomically.
         unsafe { atomic_cxchg::<u64, SEQ, SEQ>(word, seen, new).1 }
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, vtep: &Addr, local: &Addr) -> Option<NextHop> {
+        let port = CONFIG.get(0)?.direct_port;
+        if port == 0 { None } else { underlay::next_hop(self, vtep, local) }
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use crate::maps::CONFIG;
 use crate::skb::Skb;
+use crate::underlay;
 use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
 };
@@ -25,16 +26,14 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict
         }
         Verdict::DeliverLocal { ifindex, via: Via::Interface } => deliver(skb, ifindex),
         Verdict::Reflect => deliver(skb, meta.ifindex),
-        Verdict::Tunnel { vni, vtep, local } => {
-            if !set_tunnel_key(skb, vni, &vtep, &local) {
-                let reason = DropReason::TunnelKeyRefused;
-                let drop = Drop { reason, entry, port: Concerned::default() };
-                skb.count_drop(meta, &drop);
-                return TC_ACT_SHOT;
+        Verdict::Tunnel { vni, vtep, local } => tunnel(skb, meta, entry, (vni, &vtep, &local)),
+        Verdict::Underlay { vni, vtep, local, gateway, ifindex } => {
+            if underlay::encapsulate(skb, vni, vtep, local) {
+                return underlay::send(gateway, ifindex);
             }
-            let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
-            // SAFETY: a helper with numbers as arguments.
-            unsafe { bpf_redirect(ifindex, 0) as i32 }
+            // What the VM has encapsulated itself, for one. The frame is as it was.
+            let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
+            tunnel(skb, meta, entry, (vni, &vtep, &local))
         }
         Verdict::Pass => {
             // SAFETY: the context pointer; a program may write this field.
@@ -42,6 +41,25 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict
             TC_ACT_OK
         }
     }
+}
+
+/// Sends the frame through the tunnel device.
+#[inline(never)]
+fn tunnel(
+    skb: &mut Skb,
+    meta: &Meta,
+    entry: Entry,
+    (vni, vtep, local): (u32, &Addr, &Addr),
+) -> i32 {
+    if !set_tunnel_key(skb, vni, vtep, local) {
+        let reason = DropReason::TunnelKeyRefused;
+        let drop = Drop { reason, entry, port: Concerned::default() };
+        skb.count_drop(meta, &drop);
+        return TC_ACT_SHOT;
+    }
+    let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
+    // SAFETY: a helper with numbers as arguments.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
 /// Sends the frame out of a port's interface, with the mark that its egress hook asks for.

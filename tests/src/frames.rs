@@ -46,6 +46,14 @@ impl Wire {
         sendto(self.socket.as_raw_fd(), frame, &self.device, flags).unwrap();
     }
 
+    /// The next frame that has come in or gone out, if one waits.
+    pub fn take(&self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 1 << 16];
+        let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
+        buffer.truncate(length);
+        Some(buffer)
+    }
+
     /// Whether a frame with `marker` anywhere in it comes in within `limit`.
     pub fn hears(&self, marker: &[u8], limit: Duration) -> bool {
         let mut buffer = vec![0; 2048];

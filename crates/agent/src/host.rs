@@ -8,7 +8,7 @@ use std::{
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
 use dataplane::{DataPlane, Edits, Hold, Options, Tables};
-use hostnet::{LinkNews, Netlink, VxlanSpec};
+use hostnet::{LinkNews, Namespace, Netlink, VxlanSpec};
 use model::resource::{l2_network::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ use crate::{
     kernel::{HostKernel, Observed, ObservedNic, Refusal, Room},
 };
 
+/// UDP port of frames that leave past the VXLAN device: its own.
+pub(crate) const DIRECT_PORT: u16 = VXLAN_PORT;
 /// The host's one VXLAN device.
 const TUNNEL_DEVICE: &str = "nlvx";
 
@@ -48,6 +50,9 @@ impl Host {
         if let Err(error) = driver.sweep() {
             tracing::warn!(%error, "files of namespaces that were never made stay behind");
         }
+        if options.direct_port != 0 {
+            allow_route_lookups();
+        }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
         Ok(Self { driver, plane, news, _hold: hold })
     }
@@ -63,6 +68,16 @@ impl Host {
             work(&mut plane.lock().unwrap_or_else(PoisonError::into_inner))
         });
         done.await.map_err(Refusal::new)?.map_err(Refusal::new)
+    }
+}
+
+/// Lets the programs ask for the host's routes. `bpf_fib_lookup` answers only for a device that may
+/// forward. The loopback device is as whom the host itself asks, and has nothing to forward.
+fn allow_route_lookups() {
+    let setting = "net/ipv4/conf/lo/forwarding";
+    let set = Namespace::current().and_then(|own| own.sysctl(setting, "1"));
+    if let Err(error) = set {
+        tracing::warn!(%error, "frames to other hosts all go through the tunnel device");
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Config {
     pub enrol: Option<PathBuf>,
     /// Ports and connections that the host has room for. Takes effect when its maps are made.
     pub conntrack: ConntrackSize,
+    /// Whether frames may leave past the tunnel device, see [`Options::direct_port`].
+    pub direct_underlay: bool,
 }
 
 /// Ports and connections that this host has room for: so many connections for each port, in so
@@ -138,7 +140,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         dataplane::preflight()?;
         // An agent that is not enrolled must not leave anything on the host.
         identity::Known::read(&own)?;
-        let options = Options { bpffs: own.bpffs, conntrack: own.conntrack };
+        let direct_port = if own.direct_underlay { host::DIRECT_PORT } else { 0 };
+        let options = Options { bpffs: own.bpffs, conntrack: own.conntrack, direct_port };
         Host::open(&options, own.prefix)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;

@@ -24,6 +24,9 @@ pub struct Options {
     /// Ports and connections that there is room for. Takes effect when the maps are made, not
     /// later.
     pub conntrack: ConntrackSize,
+    /// UDP port for frames that leave past the tunnel device, straight to the next hop and not
+    /// through the host's netfilter; 0 if all go through the device.
+    pub direct_port: u16,
 }
 
 impl Options {
@@ -32,7 +35,7 @@ impl Options {
     pub fn new(bpffs: impl Into<PathBuf>) -> Options {
         let per_port = ConntrackSize::DEFAULT_PER_PORT;
         let conntrack = ConntrackSize::of_host(Options::memory_bytes(), per_port);
-        Options { bpffs: bpffs.into(), conntrack }
+        Options { bpffs: bpffs.into(), conntrack, direct_port: 0 }
     }
 
     /// Memory of this host; 0 if the kernel does not tell.
@@ -81,6 +84,8 @@ impl DataPlane {
         let mut maps = Maps::take(&mut object)?;
         let events = Events::open(&mut maps)?;
         lay_out(&mut maps, options.conntrack)?;
+        let config = maps.config()?;
+        maps.set_config(Config { direct_port: u32::from(options.direct_port), ..config })?;
         // An agent that died over a change may not have come to it.
         maps.raise_epoch()?;
         let mut plane = DataPlane { paths, programs, view: View { maps }, events, ports: None };

@@ -39,14 +39,19 @@ pub(crate) struct Arguments {
     /// says how many ports the host may have. Takes effect when there is no data plane yet.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 14))]
     connection_mib: Option<u64>,
+    /// Send every frame to other hosts through the tunnel device, where the host's netfilter and
+    /// IPsec policies see it. Else most go straight to the next hop, which is faster.
+    #[arg(long)]
+    through_tunnel_device: bool,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
     let Directories { data, bpffs } = arguments.directories;
     let Arguments { prefix, enrol, connections_per_port, connection_mib, .. } = arguments;
+    let direct_underlay = !arguments.through_tunnel_device;
     let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
-    let config = agent::Config { data, bpffs, prefix, enrol, conntrack };
+    let config = agent::Config { data, bpffs, prefix, enrol, conntrack, direct_underlay };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

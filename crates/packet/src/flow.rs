@@ -24,14 +24,14 @@ use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Fdb, Flow, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP};
-use crate::sizes::FLOW_BITS;
+use crate::sizes::{FLOW_BITS, OUTER_BYTES};
 use crate::slots::mix;
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
 
 /// [`Flow::verdict`]. 0 is none.
-const INTERFACE: u32 = 1;
-const PEER: u32 = 2;
-const TUNNEL: u32 = 3;
+const INTERFACE: u16 = 1;
+const PEER: u16 = 2;
+const TUNNEL: u16 = 3;
 
 /// Bytes of an IPv4 header without options.
 const IPV4_BYTES: u32 = 20;
@@ -75,21 +75,27 @@ pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -
         return None;
     }
     let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
+    let Flow { longest, hop_ifindex, gateway, .. } = *flow;
     if kernel.ct_word(ways[0]) != words[0] || kernel.ct_word(ways[1]) != words[1] {
         return None;
     }
     if sender != 0 {
-        kernel.count(sender, Direction::FromPort, meta.length);
+        kernel.count(u32::from(sender), Direction::FromPort, meta.length);
     }
     if receiver != 0 {
-        kernel.count(receiver, Direction::ToPort, meta.length);
+        kernel.count(u32::from(receiver), Direction::ToPort, meta.length);
     }
     match verdict {
         INTERFACE => Some(Verdict::DeliverLocal { ifindex: target, via: Via::Interface }),
         PEER => Some(Verdict::DeliverLocal { ifindex: target, via: Via::Peer }),
         TUNNEL => {
-            let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
-            Some(Verdict::Tunnel { vni: target, vtep, local })
+            let vni = target;
+            // Only the tunnel device can hand segments on.
+            if meta.gso_size != 0 || meta.length > u32::from(longest) {
+                let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
+                return Some(Verdict::Tunnel { vni, vtep, local });
+            }
+            Some(Verdict::Underlay { vni, vtep, local, gateway, ifindex: hop_ifindex })
         }
         _ => None,
     }
@@ -115,8 +121,8 @@ pub(crate) fn keep_local<K: Kernel>(
     let flow = &mut packet.flow.flow;
     flow.verdict = if receiver.flags & Port::PEER != 0 { PEER } else { INTERFACE };
     flow.target = ifindex;
-    flow.sender = sender;
-    flow.receiver = receiver.place();
+    flow.sender = short(sender);
+    flow.receiver = short(receiver.place());
     keep(kernel, &packet.flow);
 }
 
@@ -137,8 +143,14 @@ pub(crate) fn keep_remote<K: Kernel>(
     flow.target = vni;
     flow.vtep = vtep.words()[3];
     flow.local = local.words()[3];
-    flow.sender = sender;
+    flow.sender = short(sender);
     flow.receiver = 0;
+    flow.longest = 0;
+    if let Some(hop) = kernel.next_hop(vtep, local) {
+        flow.hop_ifindex = hop.ifindex;
+        flow.gateway = hop.gateway;
+        flow.longest = short(hop.mtu.saturating_sub(OUTER_BYTES));
+    }
     keep(kernel, &packet.flow);
 }
 
@@ -256,6 +268,12 @@ fn same(a: &[u64; 8], b: &[u64; 8]) -> bool {
         at += 1;
     }
     differs == 0
+}
+
+/// A place, of which all are below 2^15, or the length of a frame, of which no more counts.
+#[inline(always)]
+fn short(number: u32) -> u16 {
+    (if number < 0xffff { number & 0xffff } else { 0xffff }) as u16
 }
 
 #[inline(always)]

@@ -49,6 +49,9 @@ pub trait Kernel {
     /// still was `seen`.
     fn ct_swap(&mut self, way: u32, seen: u64, new: u64) -> bool;
 
+    /// The next hop of an outer packet between two VTEPs, both IPv4; `None` if frames are not sent
+    /// directly, or the host has no such route.
+    fn next_hop(&self, vtep: &Addr, local: &Addr) -> Option<NextHop>;
     /// What this CPU keeps at a place of the flow cache, see `flow`.
     fn flow(&mut self, place: u32) -> Option<&mut Flow>;
 
@@ -133,8 +136,9 @@ plain! {
         /// Where the two bytes end into which a checksum will be filled in, see `fill_in`; 0 if
         /// none will.
         pub checksum_end: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Bytes of payload of each segment that the frame will be cut into (GSO); 0 if it will
+        /// not.
+        pub gso_size: u32,
     }
 
     /// Where the fields are in the kernel's `struct sk_buff` that `__sk_buff` does not show, in
@@ -156,7 +160,7 @@ plain! {
 
     /// A [`Verdict`] as bytes, for tests of the programs.
     pub struct VerdictRecord[48] {
-        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass.
+        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 underlay.
         pub kind: u32,
         /// Number of the drop reason, or interface index, or VNI.
         pub value: u32,
@@ -169,6 +173,17 @@ plain! {
         /// The own VTEP.
         pub local: Addr,
     }
+}
+
+/// Where an outer packet goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface that it leaves by.
+    pub ifindex: u32,
+    /// The neighbour there: an IPv4 address in network order.
+    pub gateway: u32,
+    /// Bytes that the outer packet may have, its IP header included.
+    pub mtu: u32,
 }
 
 /// How a frame reaches a local port.
@@ -201,6 +216,19 @@ pub enum Verdict {
         /// The outer source; `::` leaves the choice to the host's routes.
         local: Addr,
     },
+    /// Put an outer packet around it and send that to its next hop, past the tunnel device.
+    Underlay {
+        /// VXLAN network identifier.
+        vni: u32,
+        /// Where to: an IPv4 address in network order, as the two that follow.
+        vtep: u32,
+        /// The outer source.
+        local: u32,
+        /// The next hop.
+        gateway: u32,
+        /// Interface of the next hop.
+        ifindex: u32,
+    },
     /// Send it, rewritten as a reply, out of the port it came from.
     Reflect,
     /// Let it go on.
@@ -219,6 +247,9 @@ impl Verdict {
                 (2, ifindex, u32::from(matches!(via, Via::Peer)), none, none)
             }
             Verdict::Tunnel { vni, vtep, local } => (3, vni, 0, vtep, local),
+            Verdict::Underlay { vni, vtep, local, .. } => {
+                (6, vni, 0, Addr::v4_word(vtep), Addr::v4_word(local))
+            }
             Verdict::Reflect => (4, 0, 0, none, none),
             Verdict::Pass => (5, 0, 0, none, none),
         };

@@ -29,6 +29,7 @@ mod kernel;
 mod layout;
 mod maps;
 mod nd;
+mod outer;
 mod parse;
 mod policy;
 mod reason;
@@ -47,10 +48,12 @@ pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use kernel::{
-    Concerned, Direction, Drop, Entry, Kernel, Meta, SkbLayout, Verdict, VerdictRecord, Via,
+    Concerned, Direction, Drop, Entry, Kernel, Meta, NextHop, SkbLayout, Verdict, VerdictRecord,
+    Via,
 };
 pub use layout::Plain;
 pub use maps::*;
+pub use outer::{HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;

@@ -123,8 +123,8 @@ plain! {
         /// Raised by the agent after each change of a filled map, or of this value: what was
         /// decided before has to be decided again.
         pub epoch: u32,
-        /// Zero.
-        pub pad: u32,
+        /// UDP port for frames that are sent past the tunnel device; 0 if all go through it.
+        pub direct_port: u32,
     }
 
     /// One connection in a [`Bucket`], as one port sees it: a cache line. What changes with its
@@ -185,19 +185,23 @@ plain! {
         /// [`Config::epoch`] of the decision.
         pub epoch: u32,
         /// [`Port::place`] of the sender, 0 if it is not here.
-        pub sender: u32,
+        pub sender: u16,
         /// The same of the receiver.
-        pub receiver: u32,
+        pub receiver: u16,
         /// What to do; 0 if nothing is kept.
-        pub verdict: u32,
+        pub verdict: u16,
+        /// Bytes of the longest frame that may be sent to the next hop directly, 0 if none may.
+        pub longest: u16,
         /// Interface index, or VNI.
         pub target: u32,
         /// The VTEP, if it is sent to one: an IPv4 address in network order.
         pub vtep: u32,
         /// This host's own VTEP.
         pub local: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Interface of the next hop.
+        pub hop_ifindex: u32,
+        /// The next hop: an IPv4 address in network order.
+        pub gateway: u32,
     }
 
     /// Value of `traffic`, per CPU, by [`Port::place`]. A GSO frame counts as one packet.

@@ -111,6 +111,9 @@ pub const MAX_REASONS: u32 = 64;
 /// the kernel clears the mark of a frame that crosses network namespaces.
 pub const DELIVERED_MARK: u32 = 0x6e65_744c;
 
+/// What an outer packet has around a frame: IPv4, UDP and VXLAN headers.
+pub const OUTER_BYTES: u32 = 20 + 8 + 8;
+
 /// Hop limit of the outer header of tunnelled frames.
 pub const TUNNEL_TTL: u8 = 64;
 

@@ -3,9 +3,9 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Traffic,
-    Vtep, VtepKey,
+    Addr, AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
+    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, NextHop, Port, PortKey,
+    Traffic, Vtep, VtepKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,8 @@ pub struct Memory {
     pub buckets: Vec<Bucket>,
     /// The flow cache, of any size. Without a place nothing is kept.
     pub flows: Vec<Flow>,
+    /// The host's routes to other VTEPs.
+    pub hops: BTreeMap<Addr, NextHop>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -183,6 +185,10 @@ impl Kernel for Memory {
             }
             _ => false,
         }
+    }
+
+    fn next_hop(&self, vtep: &Addr, _local: &Addr) -> Option<NextHop> {
+        self.hops.get(vtep).copied()
     }
 
     fn flow(&mut self, place: u32) -> Option<&mut Flow> {

@@ -1,0 +1,167 @@
+//! The outer packet around a frame that is sent past the tunnel device, as the device would make it.
+//! Sources: RFC 7348 (VXLAN), RFC 791, RFC 6040 (congestion notification).
+
+use crate::checksum::Checksum;
+use crate::parse::{ETHERTYPE_IPV4, UDP};
+use crate::sizes::{OUTER_BYTES, TUNNEL_TTL};
+
+/// Bytes of what comes before the inner IP header.
+pub const HEADER_BYTES: u32 = OUTER_BYTES + 14;
+/// VXLAN: the VNI is valid. All other bits are zero (RFC 7348, 5).
+const VNI_IS_VALID: u8 = 0x08;
+/// Source ports of flows, without the last, as in Linux's `udp_flow_src_port` with the default
+/// `net.ipv4.ip_local_port_range`. With the device's own port for a flow, its packets stay in order
+/// whichever way each of them takes.
+const SOURCE_PORTS: (u32, u32) = (32_768, 60_999);
+/// Congestion notification in the byte of the traffic class: its bits, "experienced", "capable".
+const ECN: u8 = 3;
+const ECN_EXPERIENCED: u8 = 3;
+const ECN_CAPABLE: u8 = 2;
+
+/// What is said of an outer packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Where to: an IPv4 address in network order.
+    pub vtep: u32,
+    /// Whence, the same.
+    pub local: u32,
+    /// UDP destination port.
+    pub port: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// The kernel's hash of the frame's flow.
+    pub hash: u32,
+    /// Tells the fragments of one outer packet from those of another. 16 bits count.
+    pub identity: u32,
+}
+
+impl Outer {
+    /// IPv4, UDP and VXLAN headers and the frame's own Ethernet header: [`HEADER_BYTES`] and two
+    /// more, in words of memory order. `frame` is the frame's start.
+    #[inline(always)]
+    #[must_use]
+    pub fn headers(&self, frame: &[u32; 4]) -> [u32; 13] {
+        let [l0, l1] = short(self.length + OUTER_BYTES);
+        let [i0, i1] = short(self.identity);
+        let mut ip = [
+            u32::from_ne_bytes([0x45, congestion(frame[3]), l0, l1]),
+            u32::from_ne_bytes([i0, i1, 0, 0]),
+            u32::from_ne_bytes([TUNNEL_TTL, UDP, 0, 0]),
+            self.local,
+            self.vtep,
+        ];
+        let mut checksum = Checksum::new();
+        checksum.add(&ip);
+        let [c0, c1] = checksum.finish();
+        ip[2] = u32::from_ne_bytes([TUNNEL_TTL, UDP, c0, c1]);
+        let [s0, s1] = short(self.source_port());
+        let [p0, p1] = short(self.port);
+        let [u0, u1] = short(self.length + OUTER_BYTES - 20);
+        [
+            ip[0],
+            ip[1],
+            ip[2],
+            ip[3],
+            ip[4],
+            u32::from_ne_bytes([s0, s1, p0, p1]),
+            // RFC 7348, 5: a checksum of zero.
+            u32::from_ne_bytes([u0, u1, 0, 0]),
+            u32::from_ne_bytes([VNI_IS_VALID, 0, 0, 0]),
+            (self.vni << 8).to_be(),
+            frame[0],
+            frame[1],
+            frame[2],
+            frame[3],
+        ]
+    }
+
+    #[inline(always)]
+    fn source_port(&self) -> u32 {
+        let (first, end) = SOURCE_PORTS;
+        let hash = u64::from(self.hash ^ self.hash << 16);
+        first + ((hash * u64::from(end - first)) >> 32 & 0xffff) as u32
+    }
+}
+
+/// The outer traffic class: what the inner one says of congestion, by RFC 6040's compatibility
+/// mode, as Linux's `INET_ECN_encapsulate`. `word` has ethertype and first two bytes of the packet.
+#[inline(always)]
+fn congestion(word: u32) -> u8 {
+    let [type0, type1, first, second] = word.to_ne_bytes();
+    let class = match u16::from_be_bytes([type0, type1]) {
+        ETHERTYPE_IPV4 => second,
+        // IPv6: version, class, flow label.
+        _ => first << 4 | second >> 4,
+    };
+    if class & ECN == ECN_EXPERIENCED { ECN_CAPABLE } else { class & ECN }
+}
+
+/// The lower 16 bits in network order.
+#[inline(always)]
+const fn short(number: u32) -> [u8; 2] {
+    let [_, _, high, low] = number.to_be_bytes();
+    [high, low]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vectors::frame::{Ip, udp};
+    use crate::{Addr, Mac, Meta, Packet, parse};
+
+    fn words(frame: &[u8]) -> [u32; 4] {
+        std::array::from_fn(|at| u32::from_ne_bytes(frame[4 * at..4 * at + 4].try_into().unwrap()))
+    }
+
+    #[test]
+    fn the_outer_packet_is_one_to_the_vtep_with_the_frame_in_it() {
+        let inner = Ip::new("10.0.0.1", "10.0.0.2", 17, udp(1, 2)).frame(Mac([2; 6]), Mac([4; 6]));
+        let length = u32::try_from(inner.len()).unwrap();
+        let [vtep, local] = [[192, 0, 2, 2], [192, 0, 2, 1]].map(u32::from_ne_bytes);
+        let outer = Outer {
+            vni: 0x12_3456,
+            vtep,
+            local,
+            port: 8_472,
+            length,
+            hash: 0xdead_beef,
+            identity: 7,
+        };
+        let headers: Vec<u8> =
+            outer.headers(&words(&inner)).iter().flat_map(|word| word.to_ne_bytes()).collect();
+        // As the VM's parser sees it, behind an Ethernet header of the next hop.
+        let mut frame = inner[..14].to_vec();
+        frame.extend(&headers[..usize::try_from(HEADER_BYTES).unwrap()]);
+        frame.extend(&inner[14..]);
+        let length = u32::try_from(frame.len()).unwrap();
+        let memory = crate::vectors::Memory { frame, ..Default::default() };
+        let meta = Meta { length, ..Meta::default() };
+        let mut packet = Packet::default();
+        parse::ethernet(&memory, &meta, &mut packet).unwrap();
+        parse::network(&memory, &meta, &mut packet).unwrap();
+        let ends = (Addr::v4_word(local), Addr::v4_word(vtep));
+        assert_eq!((packet.source, packet.destination), ends);
+        assert_eq!((packet.protocol, packet.destination_port), (17, 8_472));
+        assert_eq!(packet.end, length, "the length is that of the frame and the headers");
+        assert!((32_768..60_999).contains(&packet.source_port));
+        assert_eq!(headers[28..36], [8, 0, 0, 0, 0x12, 0x34, 0x56, 0]);
+        assert_eq!(headers[36..50], inner[..14]);
+        let mut sum = Checksum::new();
+        let ip: [u32; 5] = outer.headers(&words(&inner))[..5].try_into().unwrap();
+        sum.add(&ip);
+        assert_eq!(sum.finish(), [0, 0], "the header with its checksum sums up to all ones");
+        assert_eq!(u16::from_be_bytes([headers[24], headers[25]]), 8 + 8 + 14 + 20 + 12);
+    }
+
+    #[test]
+    fn congestion_is_told_outside_but_never_as_experienced() {
+        let v4 = |tos| u32::from_ne_bytes([8, 0, 0x45, tos]);
+        let v6 = |class: u8| u32::from_ne_bytes([0x86, 0xdd, 0x60 | class >> 4, class << 4]);
+        for (class, expected) in [(0, 0), (0xb8, 0), (1, 1), (2, 2), (0xba, 2), (3, 2), (0xff, 2)] {
+            assert_eq!(congestion(v4(class)), expected, "{class}");
+            assert_eq!(congestion(v6(class)), expected, "{class}");
+        }
+    }
+}
