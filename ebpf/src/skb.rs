@@ -8,15 +8,18 @@ use crate::maps::{
     ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, NEIGH, PACKET, PORTS,
     TRAFFIC, VTEPS,
 };
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_ktime_get_coarse_ns, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_get_tunnel_key,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
-    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
+    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Source, Traffic, Vtep, VtepKey,
+    WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -37,7 +40,9 @@ impl Skb {
             ifindex: skb.ifindex,
             length: skb.len,
             mark: skb.mark,
-            vlan_present: skb.vlan_present,
+            // Both fit: a flag, and 16 bits in the kernel.
+            vlan_present: skb.vlan_present as u16,
+            gso_size: skb.gso_size as u16,
             ..Meta::default()
         }
     }
@@ -166,6 +171,14 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn quote(&mut self, kept: u32, room: u32) -> bool {
+        // SAFETY: the context pointer, and numbers.
+        let cut = unsafe { bpf_skb_change_tail(self.0, kept, 0) };
+        // SAFETY: as above.
+        cut == 0 && unsafe { bpf_skb_adjust_room(self.0, room as i32, BPF_ADJ_ROOM_MAC, 0) } == 0
+    }
+
+    #[inline(always)]
     fn config(&self) -> Option<Config> {
         CONFIG.get(0).copied()
     }
@@ -178,6 +191,11 @@ impl Kernel for Skb {
     #[inline(always)]
     fn addr_allowed(&self, key: &AddrKey) -> bool {
         ADDRS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn source(&self, key: &AddrKey) -> Option<Source> {
+        lookup!(ADDRS, key)
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::maps::{Port, PortKey, VtepKey};
 use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::reason::DropReason;
 use crate::sizes::DELIVERED_MARK;
-use crate::{arp, guard, nd};
+use crate::{arp, guard, nd, too_big};
 
 /// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`].
 #[inline(always)]
@@ -77,6 +77,9 @@ fn port_stages<K: Kernel>(
     };
     packet.zone = forward::zone(meta, port, Direction::FromPort, port.net);
     conntrack::decide(kernel, packet)?;
+    if !too_big::fits(kernel, meta, port, packet)? {
+        return Ok(Verdict::Reflect);
+    }
     kernel.count(port, Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
         return Ok(station.tunnel());

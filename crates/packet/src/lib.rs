@@ -33,6 +33,7 @@ mod policy;
 mod reason;
 mod sizes;
 mod slots;
+mod too_big;
 mod transport;
 #[cfg(any(test, feature = "vectors"))]
 pub mod vectors;

@@ -40,12 +40,20 @@ plain! {
         pub flags: u16,
     }
 
-    /// Key of `addrs`: an address that a port may use as its source. The value is 1.
+    /// Key of `addrs`: an address that a port may use as its source.
     pub struct AddrKey[20] {
         /// Number of the port.
         pub port: u32,
         /// The address.
         pub addr: Addr,
+    }
+
+    /// Value of `addrs`: the L3 network of the address.
+    pub struct Source[20] {
+        /// Its gateway; `::` if it has none.
+        pub gateway: Addr,
+        /// Its MTU, in bytes; 0 for no limit.
+        pub mtu: u32,
     }
 
     /// Key of `fdb`: a station of a network.
@@ -221,8 +229,8 @@ macro_rules! maps {
                 fdb FDB: $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
                 /// Addresses that ARP and ND are answered for.
                 neigh NEIGH: $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
-                /// Addresses that ports may use as source. The value is 1.
-                addrs ADDRS: $crate::AddrKey => u32, $crate::MAX_ADDRS, removed First;
+                /// Addresses that ports may use as source.
+                addrs ADDRS: $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
                 ports PORTS: $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
             }

@@ -132,6 +132,9 @@ reasons! {
     NotForThisVtep = 45 "not_for_this_vtep",
     /// The VM asks for a checksum to be filled in over an address or a port.
     ChecksumMisplaced = 46 "checksum_misplaced",
+    /// Larger than the network's MTU, and not to be fragmented. The sender is told, at most seven
+    /// times a second for each connection.
+    PacketTooBig = 47 "packet_too_big",
 }
 
 impl DropReason {

@@ -4,10 +4,10 @@ use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
     AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Traffic, Vtep,
-    VtepKey,
+    DropReason, Fdb, FdbKey, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Source, Traffic,
+    Vtep, VtepKey,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A frame and the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Memory {
     /// `ports`.
     pub ports: BTreeMap<PortKey, Port>,
     /// `addrs`.
-    pub addrs: BTreeSet<AddrKey>,
+    pub addrs: BTreeMap<AddrKey, Source>,
     /// `fdb`.
     pub fdb: BTreeMap<FdbKey, Fdb>,
     /// `neigh`.
@@ -122,6 +122,15 @@ impl Kernel for Memory {
         true
     }
 
+    fn quote(&mut self, kept: u32, room: u32) -> bool {
+        let (Ok(kept), Ok(room)) = (usize::try_from(kept), usize::try_from(room)) else {
+            return false;
+        };
+        self.frame.truncate(kept);
+        self.frame.splice(14..14, std::iter::repeat_n(0, room));
+        true
+    }
+
     fn config(&self) -> Option<Config> {
         Some(self.config)
     }
@@ -131,7 +140,11 @@ impl Kernel for Memory {
     }
 
     fn addr_allowed(&self, key: &AddrKey) -> bool {
-        self.addrs.contains(key)
+        self.addrs.contains_key(key)
+    }
+
+    fn source(&self, key: &AddrKey) -> Option<Source> {
+        self.addrs.get(key).copied()
     }
 
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
