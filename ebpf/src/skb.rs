@@ -5,8 +5,8 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, NEIGH, PACKET, PORTS,
-    TRAFFIC, VTEPS,
+    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FRAGMENTS, NEIGH,
+    PACKET, PORTS, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
@@ -18,8 +18,8 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, Fdb,
-    FdbKey, Kernel, Meta, Neigh, NeighKey, Packet, Port, PortKey, Source, Traffic, Vtep, VtepKey,
-    WAYS,
+    FdbKey, Kernel, Meta, Neigh, NeighKey, Noted, Packet, Port, PortKey, Source, Traffic, Vtep,
+    VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -211,6 +211,13 @@ impl Kernel for Skb {
     #[inline(always)]
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         lookup!(VTEPS, key)
+    }
+
+    #[inline(always)]
+    fn noted(&mut self, number: u32) -> Option<&mut Noted> {
+        // SAFETY: array memory lives as long as the map. Other CPUs may write the same place; each
+        // of its two words is aligned, and `packet::fragments` says why a mix is harmless.
+        FRAGMENTS.get_ptr_mut(number).map(|noted| unsafe { &mut *noted })
     }
 
     #[inline(always)]

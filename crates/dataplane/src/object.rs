@@ -10,7 +10,7 @@ use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
-use packet::{ConntrackSize, Plain};
+use packet::{ConntrackSize, FRAGMENTS_PER_PORT, Plain};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -66,6 +66,7 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
         .override_global("SKB_LAYOUT", &layout, true)
         .map_max_entries("ports", ports)
         .map_max_entries("conntrack", buckets)
+        .map_max_entries("fragments", ports.saturating_mul(FRAGMENTS_PER_PORT))
         .default_map_pin_directory(&maps)
         .load(&with_cast(OBJECT, facts.cast))
         .map_err(|cause| failed(chain(&cause)))

@@ -44,6 +44,7 @@ fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     same("frame", &outcome.frame.as_slice(), &vector.expected_frame())?;
     counted(&before, &harness.plane.view().counters().unwrap(), vector)?;
     told(harness, vector)?;
+    same("fragments", &harness.fragments().unwrap(), &after.fragments)?;
     same("table", &harness.conntrack_table().unwrap(), &numbered(&after))
 }
 
@@ -69,6 +70,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         harness.set_port(key, port).unwrap();
     }
     harness.set_conntrack(&numbered(memory)).unwrap();
+    harness.set_fragments(&memory.fragments).unwrap();
     harness.set_config(memory.config).unwrap();
 }
 

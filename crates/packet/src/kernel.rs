@@ -4,8 +4,8 @@
 use crate::addr::Addr;
 use crate::layout::plain;
 use crate::maps::{
-    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Port, PortKey, Source, Vtep,
-    VtepKey,
+    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Neigh, NeighKey, Noted, Port, PortKey, Source,
+    Vtep, VtepKey,
 };
 use crate::reason::DropReason;
 
@@ -43,6 +43,9 @@ pub trait Kernel {
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
+
+    /// A place of the table of fragments.
+    fn noted(&mut self, number: u32) -> Option<&mut Noted>;
 
     /// A bucket of the connection table.
     fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket>;

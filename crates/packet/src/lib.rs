@@ -20,6 +20,7 @@ mod ct_word;
 mod entry;
 mod fill_in;
 mod forward;
+mod fragments;
 mod guard;
 mod icmp_error;
 mod ipv4;
@@ -46,6 +47,7 @@ pub use conntrack::{
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
+pub use fragments::FRAGMENT_SECONDS;
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, SkbLayout, Verdict, VerdictRecord, Via,
 };

@@ -174,6 +174,14 @@ plain! {
         pub slots: [CtSlot; WAYS],
     }
 
+    /// Value of `fragments`: a packet whose first fragment has been let through.
+    pub struct Noted[16] {
+        /// Hash of what its fragments have in common; 0 for none.
+        pub key: u64,
+        /// Until when the others may follow, nanoseconds of the coarse monotonic clock.
+        pub until_ns: u64,
+    }
+
     /// Value of `traffic`, per CPU, by [`Port::place`]. A GSO frame counts as one packet.
     pub struct Traffic[40] {
         /// Packets accepted from the port.
@@ -241,6 +249,9 @@ macro_rules! maps {
                 /// `packet::slots`. The loader sets the size. `paged` lets the values start at a
                 /// page, and so each bucket and each slot at a cache line.
                 conntrack CONNTRACK: paged $crate::Bucket, 1;
+                /// Packets whose later fragments may follow: `packet::fragments`. Each side of each
+                /// port has its own; the loader sets the size.
+                fragments FRAGMENTS: array $crate::Noted, $crate::FRAGMENTS_PER_PORT;
                 /// Traffic by `Port::place`. Set to zero by the agent when a port gets the place;
                 /// per CPU, so there is no race.
                 traffic TRAFFIC: per_cpu $crate::Traffic, $crate::COUNTER_PLACES;

@@ -88,6 +88,8 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP flags, or the ICMP type.
     pub flags: u8,
+    /// What the fragments of one packet have in common. Of IPv6, a fragment has one only.
+    pub identification: u32,
     /// MTU of the sender's network, 0 for no limit. Set by the guard.
     pub mtu: u32,
     /// TTL or hop limit.
@@ -120,6 +122,7 @@ pub(crate) fn ethernet<K: Kernel>(
     packet.source = Addr::UNSPECIFIED_V6;
     packet.destination = Addr::UNSPECIFIED_V6;
     packet.mtu = 0;
+    packet.identification = 0;
     packet.l4 = 0;
     packet.end = 0;
     let Some(header) = kernel.load::<14>(0) else { return Err(DropReason::Malformed) };

@@ -135,6 +135,8 @@ reasons! {
     /// Larger than the network's MTU, and not to be fragmented. The sender is told, at most seven
     /// times a second for each connection.
     PacketTooBig = 47 "packet_too_big",
+    /// A later fragment whose first one has not been let through before it, within 30 s.
+    FragmentAlone = 48 "fragment_alone",
 }
 
 impl DropReason {

@@ -91,6 +91,12 @@ impl ConntrackSize {
     }
 }
 
+/// Packets in fragments that are on their way at once, of one side of a port, and yet need not wait
+/// for each other. One more takes the place of an older one, whose last fragments may be lost.
+pub const FRAGMENTS_EACH: u32 = 128;
+/// The same of both sides: 4 KiB.
+pub const FRAGMENTS_PER_PORT: u32 = 2 * FRAGMENTS_EACH;
+
 /// Bytes of the ring buffer of drop events, which are written while somebody reads them. Full:
 /// the event is lost and counted.
 pub const EVENTS_BYTES: u32 = 256 * 1_024;

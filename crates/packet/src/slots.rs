@@ -466,7 +466,7 @@ fn hash(key: &CtKey, seed: u64) -> u64 {
 /// A round of a multiplicative hash. The multiplier is of Steele and Vigna, "Computationally easy,
 /// spectrally good multipliers" (2021).
 #[inline(always)]
-const fn mix(number: u64) -> u64 {
+pub(crate) const fn mix(number: u64) -> u64 {
     let mixed = number.wrapping_mul(0xd134_2543_de82_ef95);
     mixed ^ mixed >> 32
 }

@@ -39,8 +39,6 @@ const CHUNK_WORDS: usize = 8;
 const ICMP_BYTES: u32 = 8;
 const IPV4_BYTES: u32 = 20;
 const IPV6_BYTES: u32 = 40;
-/// The largest IPv4 packet with an answer of this size, in its total length and its header.
-const IPV4_TOTAL: u32 = IPV4_BYTES + ICMP_BYTES + QUOTED;
 /// TTL of the answer.
 const TTL: u8 = 64;
 
@@ -136,7 +134,7 @@ fn ipv4<K: Kernel>(kernel: &mut K, packet: &Packet) -> bool {
         return false;
     }
     let ([_, _, _, source], [_, _, _, target]) = (packet.answerer.words(), packet.source.words());
-    let [l0, l1] = const { (IPV4_TOTAL as u16).to_be_bytes() };
+    let [_, _, l0, l1] = (IPV4_BYTES + ICMP_BYTES + QUOTED).to_be_bytes();
     // Precedence internetwork control (RFC 1812, 4.3.2.5), don't fragment.
     let start = [
         u32::from_ne_bytes([0x45, 0xc0, l0, l1]),
@@ -166,8 +164,7 @@ fn ipv6<K: Kernel>(kernel: &mut K, packet: &Packet) -> bool {
     if !kernel.quote(ETHERNET_BYTES + QUOTED, IPV6_BYTES + ICMP_BYTES) {
         return false;
     }
-    let length = const { ((ICMP_BYTES + QUOTED) as u16).to_be_bytes() };
-    let [l0, l1] = length;
+    let [_, _, l0, l1] = (ICMP_BYTES + QUOTED).to_be_bytes();
     let mtu = packet.mtu.to_be();
     let mut sum = Checksum::new();
     // The pseudo header (RFC 8200, 8.1).

@@ -4,8 +4,8 @@ use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
     AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Source, Traffic,
-    Vtep, VtepKey,
+    DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Kernel, Mac, Meta, Neigh, NeighKey, Noted, Port,
+    PortKey, Source, Traffic, Vtep, VtepKey,
 };
 use std::collections::BTreeMap;
 
@@ -28,6 +28,8 @@ pub struct Memory {
     pub vteps: BTreeMap<VtepKey, Vtep>,
     /// `conntrack`; as many as `config` says.
     pub buckets: Vec<Bucket>,
+    /// `fragments`.
+    pub fragments: Vec<Noted>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -42,6 +44,7 @@ impl Memory {
         Memory {
             config: Config { common_buckets, port_buckets, seed, ..Config::default() },
             buckets: (0..size.buckets()).map(|_| Bucket::default()).collect(),
+            fragments: (0..size.ports * FRAGMENTS_PER_PORT).map(|_| Noted::default()).collect(),
             ..Memory::default()
         }
     }
@@ -157,6 +160,10 @@ impl Kernel for Memory {
 
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         self.vteps.get(key).copied()
+    }
+
+    fn noted(&mut self, number: u32) -> Option<&mut Noted> {
+        self.fragments.get_mut(usize::try_from(number).ok()?)
     }
 
     fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket> {

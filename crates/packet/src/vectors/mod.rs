@@ -6,6 +6,7 @@
 
 mod connections;
 mod fill_in;
+mod fragments;
 pub mod frame;
 mod from_port;
 mod from_tunnel;
@@ -126,6 +127,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(connections::vectors());
     vectors.extend(room::vectors());
     vectors.extend(fill_in::vectors());
+    vectors.extend(fragments::vectors());
     vectors.extend(too_big::vectors());
     vectors
 }
