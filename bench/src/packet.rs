@@ -11,7 +11,7 @@ use dataplane::{
     Options, Tables, TestHarness,
     packet::{
         Addr, AddrKey, Config, ConntrackSize, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
-        NeighKey, Port, PortKey, Vtep, VtepKey,
+        NeighKey, Port, PortKey, Source, Vtep, VtepKey,
     },
 };
 use nix::{
@@ -220,7 +220,9 @@ fn tables() -> Tables {
         let port =
             Port { number, net: NET, generation: 1, zone: 0, mac: station.mac, flags: Port::PEER };
         tables.ports.insert(key, port);
-        tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(station.ip) }, 1);
+        tables
+            .addrs
+            .insert(AddrKey { port: number, addr: Addr::v4(station.ip) }, Source::default());
         tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));
     }
     tables.fdb.insert(FdbKey::new(NET, C.mac), Fdb::remote(VNI, VTEP));

@@ -26,7 +26,7 @@ fn place(field: *const u32) -> usize {
 
 /// The end of the two bytes in the frame; 0 if nothing is to be filled in.
 #[inline(always)]
-pub(crate) fn end(skb: &Skb) -> u32 {
+pub(crate) fn end(skb: &Skb) -> u16 {
     // SAFETY: the loader replaces the number, see there. The function takes a context pointer and
     // gives the pointer to the `struct sk_buff` behind it.
     let cast: unsafe extern "C" fn(*mut __sk_buff) -> *const u8 =
@@ -49,5 +49,5 @@ pub(crate) fn end(skb: &Skb) -> u32 {
     let data = unsafe { inner.add(place(&raw const SKB_LAYOUT.data)).cast::<u64>().read() };
     let end = u64::from(start) + u64::from(offset) + 2;
     // Before the frame is as bad as at its start: that is refused.
-    (head + end).saturating_sub(data).max(1) as u32
+    (head + end).saturating_sub(data).clamp(1, u64::from(u16::MAX)) as u16
 }

@@ -5,20 +5,23 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, NEIGH,
-    PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, FRAGMENTS,
+    NEIGH, PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
 use crate::underlay;
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb,
-    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, NextHop, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
+    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, NextHop, Noted, Port, PortKey, Source, Traffic, Vtep,
+    VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -39,8 +42,9 @@ impl Skb {
             ifindex: skb.ifindex,
             length: skb.len,
             mark: skb.mark,
-            vlan_present: skb.vlan_present,
-            gso_size: skb.gso_size,
+            // Both fit: a flag, and 16 bits in the kernel.
+            vlan_present: skb.vlan_present as u16,
+            gso_size: skb.gso_size as u16,
             ..Meta::default()
         }
     }
@@ -201,6 +205,14 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn quote(&mut self, kept: u32, room: u32) -> bool {
+        // SAFETY: the context pointer, and numbers.
+        let cut = unsafe { bpf_skb_change_tail(self.0, kept, 0) };
+        // SAFETY: as above.
+        cut == 0 && unsafe { bpf_skb_adjust_room(self.0, room as i32, BPF_ADJ_ROOM_MAC, 0) } == 0
+    }
+
+    #[inline(always)]
     fn config(&self) -> Option<Config> {
         CONFIG.get(0).copied()
     }
@@ -216,6 +228,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn source(&self, key: &AddrKey) -> Option<Source> {
+        lookup!(ADDRS, key)
+    }
+
+    #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
         lookup!(FDB, key)
     }
@@ -228,6 +245,13 @@ impl Kernel for Skb {
     #[inline(always)]
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         lookup!(VTEPS, key)
+    }
+
+    #[inline(always)]
+    fn noted(&mut self, number: u32) -> Option<&mut Noted> {
+        // SAFETY: array memory lives as long as the map. Other CPUs may write the same place; each
+        // of its two words is aligned, and `packet::fragments` says why a mix is harmless.
+        FRAGMENTS.get_ptr_mut(number).map(|noted| unsafe { &mut *noted })
     }
 
     #[inline(always)]

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::Tables;
-use packet::{Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, PortKey, Vtep, VtepKey};
+use packet::{
+    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, PortKey, Source, Vtep, VtepKey,
+};
 use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
@@ -70,7 +72,10 @@ fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::local(key));
     for address in &port.addresses {
         let addr = address.ip.into();
-        tables.addrs.insert(AddrKey { port: number, addr }, 1);
+        let gateway = address.gateway.map_or(Addr::UNSPECIFIED_V6, Addr::from);
+        tables
+            .addrs
+            .insert(AddrKey { port: number, addr }, Source { gateway, mtu: port.mtu_bytes });
         tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
     }
     tables
@@ -89,8 +94,8 @@ impl Says<packet::Port> for PortKey {
     }
 }
 
-impl Says<u32> for AddrKey {
-    fn fact(&self, _: &u32, _: &Tables) -> Fact {
+impl Says<Source> for AddrKey {
+    fn fact(&self, _: &Source, _: &Tables) -> Fact {
         Fact::Address { port: self.port, ip: self.addr.into() }
     }
 }

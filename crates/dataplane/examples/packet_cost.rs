@@ -68,7 +68,7 @@ fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_datapl
     let memory = &vector.before;
     let tables = Tables {
         ports: memory.ports.clone(),
-        addrs: memory.addrs.iter().map(|key| (*key, 1)).collect(),
+        addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         vteps: memory.vteps.clone(),

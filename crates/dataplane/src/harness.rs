@@ -7,7 +7,7 @@ use crate::pinned::Slots;
 use crate::plane::{DataPlane, Options};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use packet::{Bucket, Config, Entry, Meta, Port, PortKey, VerdictRecord};
+use packet::{Bucket, Config, Entry, Meta, Noted, Port, PortKey, VerdictRecord};
 use std::time::Duration;
 
 /// Runs [`packet::from_port`] with ports of its own making.
@@ -120,6 +120,24 @@ impl TestHarness {
         let table = &self.plane.view.maps.conntrack;
         let buckets = (0..table.limit()).map(|number| Ok((number, table.get(number)?)));
         buckets.filter(|found| !matches!(found, Ok((_, b)) if *b == Bucket::default())).collect()
+    }
+
+    /// Overwrites the table of fragments.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_fragments(&mut self, noted: &[Noted]) -> Result<(), Error> {
+        let table = &mut self.plane.view.maps.fragments;
+        (0..).zip(noted).try_for_each(|(number, noted)| table.set(number, noted))
+    }
+
+    /// The table of fragments.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn fragments(&self) -> Result<Vec<Noted>, Error> {
+        let table = &self.plane.view.maps.fragments;
+        (0..table.limit()).map(|number| table.get(number)).collect()
     }
 
     /// Overwrites a port in the map, with its place and zone, which a reconcile gives otherwise.

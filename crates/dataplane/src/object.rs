@@ -10,7 +10,7 @@ use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
-use packet::{ConntrackSize, FLOWS, Plain};
+use packet::{ConntrackSize, FLOWS, FRAGMENTS_PER_PORT, Plain};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -68,6 +68,7 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
         .map_max_entries("ports", ports)
         .map_max_entries("conntrack", buckets)
         .map_max_entries("flows", flows)
+        .map_max_entries("fragments", ports.saturating_mul(FRAGMENTS_PER_PORT))
         .default_map_pin_directory(&maps)
         .load(&with_cast(OBJECT, facts.cast))
         .map_err(|cause| failed(chain(&cause)))

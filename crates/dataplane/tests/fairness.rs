@@ -7,7 +7,7 @@ mod support;
 use netloom_dataplane::packet::vectors::frame::{Ip, tcp, udp};
 use netloom_dataplane::packet::{
     Addr, AddrKey, Config, ConntrackSize, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
-    NeighKey, Port, PortKey, Vtep, VtepKey,
+    NeighKey, Port, PortKey, Source, Vtep, VtepKey,
 };
 use netloom_dataplane::{Options, Tables, TestHarness};
 use support::{Host, may_run};
@@ -51,7 +51,9 @@ impl Lab {
                     let port =
                         Port { number, net, generation, zone: 0, mac: mac(station), flags: 0 };
                     tables.ports.insert(key, port);
-                    tables.addrs.insert(AddrKey { port: number, addr: addr(station) }, 1);
+                    tables
+                        .addrs
+                        .insert(AddrKey { port: number, addr: addr(station) }, Source::default());
                     (Fdb::local(key), Neigh::local(mac(station)))
                 }
                 false => (Fdb::remote(VNI, vtep), Neigh::behind(vtep, mac(station))),

@@ -4,7 +4,7 @@
 mod support;
 
 use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Source, Vtep, VtepKey,
 };
 use netloom_dataplane::{
     Changes, DataPlane, Edits, Error, Hold, Options, Tables, TestHarness, preflight, unload,
@@ -37,7 +37,7 @@ fn tables() -> Tables {
     let key = PortKey::untagged(40);
     let addr = Addr::v4([10, 0, 0, 1]);
     tables.ports.insert(key, port(1));
-    tables.addrs.insert(AddrKey { port: 1, addr }, 1);
+    tables.addrs.insert(AddrKey { port: 1, addr }, Source::default());
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 1])), Fdb::local(key));
     let vtep = Addr::v6([0x20; 16]);
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 2])), Fdb::remote(7, vtep));

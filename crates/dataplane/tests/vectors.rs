@@ -5,7 +5,7 @@
 mod support;
 
 use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all};
-use netloom_dataplane::packet::{Bucket, Traffic, VerdictRecord};
+use netloom_dataplane::packet::{Bucket, Traffic};
 use netloom_dataplane::{Counters, Options, Tables, TestHarness};
 use std::collections::BTreeMap;
 use support::{Host, may_run};
@@ -43,7 +43,8 @@ fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     same("verdict", &outcome.verdict, &verdict.record())?;
     same("frame", &outcome.frame.as_slice(), &vector.expected_frame())?;
     counted(&before, &harness.plane.view().counters().unwrap(), vector)?;
-    told(harness, vector, verdict.record())?;
+    told(harness, vector)?;
+    same("fragments", &harness.fragments().unwrap(), &after.fragments)?;
     same("table", &harness.conntrack_table().unwrap(), &numbered(&after))
 }
 
@@ -58,7 +59,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> 
 fn fill(harness: &mut TestHarness, memory: &Memory) {
     let tables = Tables {
         ports: memory.ports.clone(),
-        addrs: memory.addrs.iter().map(|key| (*key, 1)).collect(),
+        addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         vteps: memory.vteps.clone(),
@@ -69,6 +70,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         harness.set_port(key, port).unwrap();
     }
     harness.set_conntrack(&numbered(memory)).unwrap();
+    harness.set_fragments(&memory.fragments).unwrap();
     harness.set_config(memory.config).unwrap();
 }
 
@@ -105,14 +107,14 @@ fn counted(before: &Counters, after: &Counters, vector: &Vector) -> Result<(), S
 }
 
 /// A drop has one event, with the start of the frame as it is by then.
-fn told(harness: &mut TestHarness, vector: &Vector, verdict: VerdictRecord) -> Result<(), String> {
+fn told(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     let events = harness.plane.events().unwrap();
-    if verdict.kind != 1 {
+    let Some(reason) = vector.expected_drops().into_keys().next() else {
         return same("events", &events.len(), &0);
-    }
+    };
     same("events", &events.len(), &1)?;
     let event = &events[0];
-    same("reason", &event.reason.map(|reason| reason.number()), &Some(verdict.value))?;
+    same("reason", &event.reason, &Some(reason))?;
     same("interface", &event.ifindex, &vector.meta.ifindex)?;
     let length = event.header.len();
     let frame = vector.expected_frame();

@@ -22,6 +22,18 @@ impl Checksum {
         }
     }
 
+    /// The sum so far, for [`Checksum::add_sum`].
+    #[inline(always)]
+    pub(crate) fn sum(self) -> u64 {
+        self.0
+    }
+
+    /// Adds the sum of other words.
+    #[inline(always)]
+    pub(crate) fn add_sum(&mut self, sum: u64) {
+        self.0 += sum;
+    }
+
     /// The checksum field. Up to 2^32 words do not overflow before the folds.
     #[inline(always)]
     pub(crate) fn finish(self) -> [u8; 2] {

@@ -19,12 +19,12 @@
 use crate::ct_word::{CtState, CtWord, tick, ticks};
 use crate::kernel::{Direction, Kernel};
 use crate::maps::{AddrKey, CtSlot};
-use crate::parse::{ICMP, ICMPV6, Packet, Role, TCP, UDP};
+use crate::parse::{Fragment, ICMP, ICMPV6, Packet, Role, TCP, UDP};
 use crate::policy::{self, Question};
 use crate::reason::DropReason;
 use crate::slots::{Found, Spot};
 use crate::transport::{ACK, FIN, RST, SYN};
-use crate::{icmp_error, slots};
+use crate::{fragments, icmp_error, slots};
 
 /// TCP before the opener's ACK. A SYN+ACK that is sent again does not prolong it. Shorter than
 /// Linux's `nf_conntrack_tcp_timeout_syn_recv` (60 s): it costs nothing to open again.
@@ -73,11 +73,18 @@ pub(crate) struct CtZone {
 /// the word as it is left; of one that is new, zero.
 #[inline(always)]
 pub(crate) fn decide<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
-    match packet.role {
-        Role::Opens | Role::Continues => track(kernel, packet),
-        Role::Error => icmp_error::related(kernel, packet),
-        Role::Unsupported => Err(DropReason::UnsupportedIcmp),
+    if packet.fragment == Fragment::Later {
+        return fragments::follow(kernel, packet);
     }
+    match packet.role {
+        Role::Opens | Role::Continues => track(kernel, packet)?,
+        Role::Error => icmp_error::related(kernel, packet)?,
+        Role::Unsupported => return Err(DropReason::UnsupportedIcmp),
+    }
+    if packet.fragment == Fragment::First {
+        fragments::remember(kernel, packet);
+    }
+    Ok(())
 }
 
 /// Decides about a packet of a connection, and remembers it.

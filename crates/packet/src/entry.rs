@@ -10,7 +10,7 @@ use crate::maps::{Port, PortKey, VtepKey};
 use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::reason::DropReason;
 use crate::sizes::DELIVERED_MARK;
-use crate::{arp, flow, guard, nd};
+use crate::{arp, flow, guard, nd, too_big};
 
 /// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`].
 #[inline(always)]
@@ -85,6 +85,9 @@ fn port_stages<K: Kernel>(
     conntrack::decide(kernel, packet)?;
     flow::note(packet, 0);
     flow::note(packet, 1);
+    if !too_big::fits(kernel, meta, port, packet)? {
+        return Ok(Verdict::Reflect);
+    }
     kernel.count(port.place(), Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
         flow::keep_remote(kernel, packet, port.place(), &station);

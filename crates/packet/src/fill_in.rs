@@ -26,7 +26,7 @@ const UDP_ENDS: (u32, u32) = (8, 8);
 /// Refuses a packet whose checksum would be filled in where something is that decides.
 #[inline(always)]
 pub(crate) fn check(meta: &Meta, packet: &Packet) -> Result<(), DropReason> {
-    if meta.checksum_end == 0 || is_harmless(meta.checksum_end, packet) {
+    if meta.checksum_end == 0 || is_harmless(u32::from(meta.checksum_end), packet) {
         Ok(())
     } else {
         Err(DropReason::ChecksumMisplaced)
@@ -92,6 +92,7 @@ mod tests {
     }
 
     fn parsed(frame: &[u8], checksum_end: u32) -> Result<Packet, DropReason> {
+        let checksum_end = u16::try_from(checksum_end).unwrap();
         let memory = Memory { frame: frame.to_vec(), ..Memory::default() };
         let length = u32::try_from(frame.len()).unwrap();
         let meta = Meta { length, checksum_end, ..Meta::default() };

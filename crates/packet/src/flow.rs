@@ -47,6 +47,8 @@ const IS_IPV6: u32 = 1 << 31;
 pub(crate) struct Candidate {
     flow: Flow,
     place: u32,
+    /// Bytes of the packet, or of each segment that it will be cut into.
+    size: u32,
     is_eligible: bool,
 }
 
@@ -65,13 +67,14 @@ pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -
     candidate.is_eligible = false;
     let config = kernel.config()?;
     candidate.flow.epoch = config.epoch;
-    candidate.flow.tick = tick(meta.now_ns);
-    read_key(kernel, meta, &mut candidate.flow.key)?;
+    candidate.flow.tick = (tick(meta.now_ns) & 0xffff_ffff) as u32;
+    candidate.size = read_key(kernel, meta, &mut candidate.flow.key)?;
     candidate.is_eligible = true;
     candidate.place = place(&candidate.flow.key, config.seed);
     let flow = kernel.flow(candidate.place)?;
     let is_old = flow.epoch != candidate.flow.epoch || flow.tick != candidate.flow.tick;
-    if is_old || !same(&flow.key, &candidate.flow.key) {
+    let is_too_big = candidate.size > u32::from(flow.mtu);
+    if is_old || is_too_big || !same(&flow.key, &candidate.flow.key) {
         return None;
     }
     let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
@@ -118,9 +121,11 @@ pub(crate) fn keep_local<K: Kernel>(
     (sender, ifindex): (u32, u32),
     receiver: &Port,
 ) {
+    let mtu = limit(packet.mtu);
     let flow = &mut packet.flow.flow;
     flow.verdict = if receiver.flags & Port::PEER != 0 { PEER } else { INTERFACE };
     flow.target = ifindex;
+    flow.mtu = mtu;
     flow.sender = short(sender);
     flow.receiver = short(receiver.place());
     keep(kernel, &packet.flow);
@@ -138,9 +143,11 @@ pub(crate) fn keep_remote<K: Kernel>(
     if !vtep.is_v4() || !local.is_v4() {
         return;
     }
+    let mtu = limit(packet.mtu);
     let flow = &mut packet.flow.flow;
     flow.verdict = TUNNEL;
     flow.target = vni;
+    flow.mtu = mtu;
     flow.vtep = vtep.words()[3];
     flow.local = local.words()[3];
     flow.sender = short(sender);
@@ -166,20 +173,28 @@ fn keep<K: Kernel>(kernel: &mut K, candidate: &Candidate) {
     }
 }
 
-/// Reads all that the stages would look at; `None` if the packet may be one of a kind.
+/// What the key says of the packet above its addresses.
+struct Transport {
+    protocol: u8,
+    /// Both ports, as they are in the packet.
+    ports: u32,
+    /// See [`Candidate::size`].
+    size: u32,
+}
+
+/// Reads all that the stages would look at; `None` if the packet may be one of a kind. Its size, or
+/// that of its segments.
 #[inline(always)]
-fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<()> {
+fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<u32> {
     let [m0, m1, m2, start] = kernel.peek_words(0)?;
     let [type0, type1, version_ihl, _] = start.to_ne_bytes();
     let ethertype = u16::from_be_bytes([type0, type1]);
     if meta.vlan_present != 0 {
         return None;
     }
-    let (protocol, ports, family) = match (ethertype, version_ihl) {
-        (ETHERTYPE_IPV4, 0x45) => ipv4(kernel, meta, key).map(|(p, ports)| (p, ports, 0))?,
-        (ETHERTYPE_IPV6, 0x60..=0x6f) => {
-            ipv6(kernel, meta, key).map(|(p, ports)| (p, ports, IS_IPV6))?
-        }
+    let (Transport { protocol, ports, size }, family) = match (ethertype, version_ihl) {
+        (ETHERTYPE_IPV4, 0x45) => (ipv4(kernel, meta, key)?, 0),
+        (ETHERTYPE_IPV6, 0x60..=0x6f) => (ipv6(kernel, meta, key)?, IS_IPV6),
         _ => return None,
     };
     key[0] = pair(m0, m1);
@@ -192,12 +207,12 @@ fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<()
         }
         key[7] = pair(meta.vtep.words()[3], meta.local.words()[3]);
     }
-    Some(())
+    Some(size)
 }
 
-/// Reads the addresses of an IPv4 packet; its protocol and ports.
+/// Reads the addresses of an IPv4 packet.
 #[inline(always)]
-fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u8, u32)> {
+fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transport> {
     let [start, identity, life, source, destination, ports] = kernel.peek_words(ETHERNET_BYTES)?;
     let [_, _, len0, len1] = start.to_ne_bytes();
     let [_, _, frag0, frag1] = identity.to_ne_bytes();
@@ -207,47 +222,53 @@ fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u8, u
     }
     let total = u32::from(u16::from_be_bytes([len0, len1]));
     let l4 = ETHERNET_BYTES + IPV4_BYTES;
-    transport(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
+    let size = transport(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
     let [s0, s1, s2, s3] = Addr::v4_word(source).words();
     let [d0, d1, d2, d3] = Addr::v4_word(destination).words();
     (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
-    Some((protocol, ports))
+    Some(Transport { protocol, ports, size })
 }
 
-/// Reads the addresses of an IPv6 packet; its protocol and ports.
+/// Reads the addresses of an IPv6 packet.
 #[inline(always)]
-fn ipv6<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u8, u32)> {
+fn ipv6<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transport> {
     let [_, rest, s0, s1, s2, s3, d0, d1, d2, d3, ports] = kernel.peek_words(ETHERNET_BYTES)?;
     let [len0, len1, protocol, _] = rest.to_ne_bytes();
     let l4 = ETHERNET_BYTES + IPV6_BYTES;
     let payload = u32::from(u16::from_be_bytes([len0, len1]));
-    transport(kernel, meta, protocol, (l4, l4 + payload))?;
+    let size = transport(kernel, meta, protocol, (l4, l4 + payload))?;
     (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
-    Some((protocol, ports))
+    Some(Transport { protocol, ports, size })
 }
 
-/// Whether a packet with this transport header, which ends there, is one of many.
+/// The size of a packet with this transport header, which ends there, if it is one of many.
 #[inline(always)]
 fn transport<K: Kernel>(
     kernel: &K,
     meta: &Meta,
     protocol: u8,
     (l4, end): (u32, u32),
-) -> Option<()> {
-    let header = match protocol {
+) -> Option<u32> {
+    let (least, header) = match protocol {
         TCP => {
             let [word] = kernel.peek_words(l4 + TCP_BYTES - 8)?;
-            let [_, flags, _, _] = word.to_ne_bytes();
+            let [offset, flags, _, _] = word.to_ne_bytes();
             if flags & (SYN | FIN | RST) != 0 || flags & ACK == 0 {
                 return None;
             }
-            TCP_BYTES
+            (TCP_BYTES, u32::from(offset >> 4) * 4)
         }
-        UDP => SHORT_BYTES,
+        UDP => (SHORT_BYTES, SHORT_BYTES),
         _ => return None,
     };
-    let is_whole = l4 + header <= end && end <= meta.length;
-    if is_whole && is_harmless_in(meta.checksum_end, protocol, l4) { Some(()) } else { None }
+    let is_whole = l4 + least <= end && end <= meta.length;
+    if !is_whole || !is_harmless_in(u32::from(meta.checksum_end), protocol, l4) {
+        return None;
+    }
+    match meta.gso_size {
+        0 => Some(end - ETHERNET_BYTES),
+        segment => Some(l4 - ETHERNET_BYTES + header + u32::from(segment)),
+    }
 }
 
 /// Where a key belongs.
@@ -268,6 +289,12 @@ fn same(a: &[u64; 8], b: &[u64; 8]) -> bool {
         at += 1;
     }
     differs == 0
+}
+
+/// An MTU; 0 is none.
+#[inline(always)]
+fn limit(mtu: u32) -> u16 {
+    short(mtu.wrapping_sub(1)).saturating_add(1)
 }
 
 /// A place, of which all are below 2^15, or the length of a frame, of which no more counts.

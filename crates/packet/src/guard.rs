@@ -21,14 +21,15 @@ pub(crate) fn source_mac(port: &Port, packet: &Packet) -> Result<(), DropReason>
     if packet.source_mac.same(port.mac) { Ok(()) } else { Err(DropReason::SpoofedMac) }
 }
 
-/// The source address is one of the port's.
+/// The source address is one of the port's; then the packet knows the MTU of its network.
 #[inline(always)]
 pub(crate) fn source_address<K: Kernel>(
     kernel: &K,
     port: &Port,
-    packet: &Packet,
+    packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    if allowed(kernel, port, &packet.source) {
+    if let Some(source) = kernel.source(&AddrKey { port: port.number, addr: packet.source }) {
+        packet.mtu = source.mtu;
         return Ok(());
     }
     let dhcp = packet.protocol == UDP

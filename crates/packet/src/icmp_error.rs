@@ -9,7 +9,7 @@
 use crate::addr::Addr;
 use crate::ct_word::tick;
 use crate::kernel::{Direction, Kernel};
-use crate::maps::CtKey;
+use crate::maps::{CtKey, CtSlot};
 use crate::parse::{ICMP, ICMPV6, Packet, TCP, UDP};
 use crate::reason::DropReason;
 use crate::{conntrack, slots, transport};
@@ -35,12 +35,16 @@ pub(crate) fn related<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<
     if !conntrack::is_allowed(slot, &packet.zone) {
         return Err(DropReason::UnrelatedIcmpError);
     }
-    let step = ((packet.zone.now_ns >> STEP_BITS | 0x8000) & 0xffff) as u16;
-    if slot.error_step == step {
-        return Err(DropReason::IcmpErrorRate);
-    }
+    if take_step(slot, packet.zone.now_ns) { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
+}
+
+/// Whether nobody has had an error about the connection in this step yet.
+#[inline(always)]
+pub(crate) fn take_step(slot: &mut CtSlot, now_ns: u64) -> bool {
+    let step = ((now_ns >> STEP_BITS | 0x8000) & 0xffff) as u16;
+    let is_free = slot.error_step != step;
     slot.error_step = step;
-    Ok(())
+    is_free
 }
 
 /// Puts the connection that the error is about, as the port sees it, into the packet's room.

@@ -25,7 +25,7 @@ pub(crate) fn header<K: Kernel>(
         return Err(DropReason::Malformed);
     };
     let [version_ihl, _, len0, len1] = start.to_ne_bytes();
-    let [_, _, frag0, frag1] = identity.to_ne_bytes();
+    let [id0, id1, frag0, frag1] = identity.to_ne_bytes();
     let [ttl, protocol, _, _] = life.to_ne_bytes();
     let header_bytes = u32::from(version_ihl & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes([len0, len1]));
@@ -39,6 +39,7 @@ pub(crate) fn header<K: Kernel>(
     packet.destination = Addr::v4_word(destination);
     packet.protocol = protocol;
     packet.hop_limit = ttl;
+    packet.identification = u32::from(u16::from_be_bytes([id0, id1]));
     let field = u16::from_be_bytes([frag0, frag1]);
     set_fragment(packet, field & FRAGMENT_OFFSET, field & MORE_FRAGMENTS != 0)
 }

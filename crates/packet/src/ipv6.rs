@@ -66,6 +66,10 @@ fn extensions<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReas
         };
         packet.protocol = after;
         if next == FRAGMENT {
+            let Some([identification]) = kernel.load_words(packet.l4 + 4) else {
+                return Err(DropReason::Malformed);
+            };
+            packet.identification = identification;
             packet.l4 += 8;
             let field = u16::from_be_bytes([o0, o1]);
             set_fragment(packet, field >> 3, field & 1 != 0)?;

@@ -4,8 +4,8 @@
 use crate::addr::Addr;
 use crate::layout::plain;
 use crate::maps::{
-    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Port, PortKey, Vtep,
-    VtepKey,
+    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Noted, Port, PortKey,
+    Source, Vtep, VtepKey,
 };
 use crate::reason::DropReason;
 
@@ -26,18 +26,28 @@ pub trait Kernel {
     /// Overwrites words of the frame; whether it worked.
     fn store_words<const N: usize>(&mut self, offset: u32, words: &[u32; N]) -> bool;
 
+    /// Cuts the frame after `kept` bytes, then makes room for `room` bytes behind its Ethernet
+    /// header, which stays the first; whether it worked. The frame is no longer one to be cut into
+    /// segments then.
+    fn quote(&mut self, kept: u32, room: u32) -> bool;
+
     /// The configuration.
     fn config(&self) -> Option<Config>;
     /// A port.
     fn port(&self, key: &PortKey) -> Option<Port>;
     /// Whether the port may use the address.
     fn addr_allowed(&self, key: &AddrKey) -> bool;
+    /// What the port's network is like for the address; `None` if the port may not use it.
+    fn source(&self, key: &AddrKey) -> Option<Source>;
     /// A station.
     fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
     /// The MAC of an address.
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
+
+    /// A place of the table of fragments.
+    fn noted(&mut self, number: u32) -> Option<&mut Noted>;
 
     /// A bucket of the connection table.
     fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket>;
@@ -113,8 +123,9 @@ impl Concerned {
 }
 
 plain! {
-    /// What a program knows about a frame without looking inside.
-    pub struct Meta[72] {
+    /// What a program knows about a frame without looking inside. It lies on the stack, of which
+    /// there is little.
+    pub struct Meta[64] {
         /// Time of arrival, nanoseconds of the coarse monotonic clock.
         pub now_ns: u64,
         /// Interface index of the hook.
@@ -123,22 +134,22 @@ plain! {
         pub length: u32,
         /// The mark of the frame.
         pub mark: u32,
-        /// 1 if the frame has a VLAN tag that the kernel took out of the header.
-        pub vlan_present: u32,
-        /// 1 if the frame came out of a tunnel.
-        pub tunnelled: u32,
         /// VXLAN network identifier, if tunnelled.
         pub vni: u32,
+        /// Where the two bytes end into which a checksum will be filled in, see `fill_in`; 0 if
+        /// none will. What is further away than a packet is long is at its end.
+        pub checksum_end: u16,
+        /// Bytes of payload of each segment that the frame will be cut into (GSO); 0 if it will
+        /// not.
+        pub gso_size: u16,
+        /// 1 if the frame has a VLAN tag that the kernel took out of the header.
+        pub vlan_present: u16,
+        /// 1 if the frame came out of a tunnel.
+        pub tunnelled: u16,
         /// The sending VTEP, if tunnelled.
         pub vtep: Addr,
         /// The outer destination, if tunnelled.
         pub local: Addr,
-        /// Where the two bytes end into which a checksum will be filled in, see `fill_in`; 0 if
-        /// none will.
-        pub checksum_end: u32,
-        /// Bytes of payload of each segment that the frame will be cut into (GSO); 0 if it will
-        /// not.
-        pub gso_size: u32,
     }
 
     /// Where the fields are in the kernel's `struct sk_buff` that `__sk_buff` does not show, in

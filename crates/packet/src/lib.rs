@@ -21,6 +21,7 @@ mod entry;
 mod fill_in;
 mod flow;
 mod forward;
+mod fragments;
 mod guard;
 mod icmp_error;
 mod ipv4;
@@ -35,6 +36,7 @@ mod policy;
 mod reason;
 mod sizes;
 mod slots;
+mod too_big;
 mod transport;
 #[cfg(any(test, feature = "vectors"))]
 pub mod vectors;
@@ -47,6 +49,7 @@ pub use conntrack::{
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
+pub use fragments::FRAGMENT_SECONDS;
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, NextHop, SkbLayout, Verdict, VerdictRecord,
     Via,

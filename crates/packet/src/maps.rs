@@ -40,12 +40,20 @@ plain! {
         pub flags: u16,
     }
 
-    /// Key of `addrs`: an address that a port may use as its source. The value is 1.
+    /// Key of `addrs`: an address that a port may use as its source.
     pub struct AddrKey[20] {
         /// Number of the port.
         pub port: u32,
         /// The address.
         pub addr: Addr,
+    }
+
+    /// Value of `addrs`: the L3 network of the address.
+    pub struct Source[20] {
+        /// Its gateway; `::` if it has none.
+        pub gateway: Addr,
+        /// Its MTU, in bytes; 0 for no limit.
+        pub mtu: u32,
     }
 
     /// Key of `fdb`: a station of a network.
@@ -178,20 +186,24 @@ plain! {
         pub key: [u64; 8],
         /// The words of both sides' connections, as the packet left them.
         pub words: [u64; 2],
-        /// Tick of the decision.
-        pub tick: u64,
         /// The ways of the two.
         pub ways: [u32; 2],
         /// [`Config::epoch`] of the decision.
         pub epoch: u32,
+        /// Tick of the decision; its lower half goes round in a century.
+        pub tick: u32,
         /// [`Port::place`] of the sender, 0 if it is not here.
         pub sender: u16,
         /// The same of the receiver.
         pub receiver: u16,
         /// What to do; 0 if nothing is kept.
         pub verdict: u16,
+        /// Bytes that the packet may have, or each segment of it.
+        pub mtu: u16,
         /// Bytes of the longest frame that may be sent to the next hop directly, 0 if none may.
         pub longest: u16,
+        /// Zero.
+        pub pad: u16,
         /// Interface index, or VNI.
         pub target: u32,
         /// The VTEP, if it is sent to one: an IPv4 address in network order.
@@ -202,6 +214,14 @@ plain! {
         pub hop_ifindex: u32,
         /// The next hop: an IPv4 address in network order.
         pub gateway: u32,
+    }
+
+    /// Value of `fragments`: a packet whose first fragment has been let through.
+    pub struct Noted[16] {
+        /// Hash of what its fragments have in common; 0 for none.
+        pub key: u64,
+        /// Until when the others may follow, nanoseconds of the coarse monotonic clock.
+        pub until_ns: u64,
     }
 
     /// Value of `traffic`, per CPU, by [`Port::place`]. A GSO frame counts as one packet.
@@ -259,8 +279,8 @@ macro_rules! maps {
                 fdb FDB: $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
                 /// Addresses that ARP and ND are answered for.
                 neigh NEIGH: $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
-                /// Addresses that ports may use as source. The value is 1.
-                addrs ADDRS: $crate::AddrKey => u32, $crate::MAX_ADDRS, removed First;
+                /// Addresses that ports may use as source.
+                addrs ADDRS: $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
                 ports PORTS: $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
             }
@@ -271,6 +291,9 @@ macro_rules! maps {
                 /// `packet::slots`. The loader sets the size. `paged` lets the values start at a
                 /// page, and so each bucket and each slot at a cache line.
                 conntrack CONNTRACK: paged $crate::Bucket, 1;
+                /// Packets whose later fragments may follow: `packet::fragments`. Each side of each
+                /// port has its own; the loader sets the size.
+                fragments FRAGMENTS: array $crate::Noted, $crate::FRAGMENTS_PER_PORT;
                 /// Traffic by `Port::place`. Set to zero by the agent when a port gets the place;
                 /// per CPU, so there is no race.
                 traffic TRAFFIC: per_cpu $crate::Traffic, $crate::COUNTER_PLACES;

@@ -2,8 +2,8 @@
 //!
 //! Every read is bounds-checked by [`Kernel::load`]; an incomplete or contradictory header is
 //! [`DropReason::Malformed`]. L4 checksums are never looked at: a frame between local ports
-//! usually has none yet (CHECKSUM_PARTIAL). Nothing compares the length with an MTU: with GSO a
-//! frame is far longer. Sources: RFC 791, 8200, 9293, 768, 792, 4443.
+//! usually has none yet (CHECKSUM_PARTIAL). Nothing here compares the length with an MTU: with
+//! GSO a frame is far longer, see `too_big`. Sources: RFC 791, 8200, 9293, 768, 792, 4443.
 
 use crate::addr::{Addr, Mac};
 use crate::conntrack::CtZone;
@@ -69,6 +69,8 @@ pub struct Packet {
     pub source: Addr,
     /// Destination address.
     pub destination: Addr,
+    /// Who answers that it is too big. Left as it is by the parser.
+    pub(crate) answerer: Addr,
     /// Offset of the L3 header's payload: the L4 header, if [`Packet::fragment`] has one.
     pub l4: u32,
     /// Offset of the packet's end: what follows is padding.
@@ -87,6 +89,10 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP flags, or the ICMP type.
     pub flags: u8,
+    /// What the fragments of one packet have in common. Of IPv6, a fragment has one only.
+    pub identification: u32,
+    /// MTU of the sender's network, 0 for no limit. Set by the guard.
+    pub mtu: u32,
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// Which part of the packet this is.
@@ -118,6 +124,8 @@ pub(crate) fn ethernet<K: Kernel>(
     packet.hop_limit = 0;
     packet.source = Addr::UNSPECIFIED_V6;
     packet.destination = Addr::UNSPECIFIED_V6;
+    packet.mtu = 0;
+    packet.identification = 0;
     packet.l4 = 0;
     packet.end = 0;
     let Some(header) = kernel.load::<14>(0) else { return Err(DropReason::Malformed) };

@@ -132,6 +132,11 @@ reasons! {
     NotForThisVtep = 45 "not_for_this_vtep",
     /// The VM asks for a checksum to be filled in over an address or a port.
     ChecksumMisplaced = 46 "checksum_misplaced",
+    /// Larger than the network's MTU, and not to be fragmented. The sender is told, at most seven
+    /// times a second for each connection.
+    PacketTooBig = 47 "packet_too_big",
+    /// A later fragment whose first one has not been let through before it, within 30 s.
+    FragmentAlone = 48 "fragment_alone",
 }
 
 impl DropReason {

@@ -96,6 +96,12 @@ pub const FLOW_BITS: u32 = 12;
 /// Places of the flow cache of each CPU. Full: a newer flow takes the place of an older one.
 pub const FLOWS: u32 = 1 << FLOW_BITS;
 
+/// Packets in fragments that are on their way at once, of one side of a port, and yet need not wait
+/// for each other. One more takes the place of an older one, whose last fragments may be lost.
+pub const FRAGMENTS_EACH: u32 = 128;
+/// The same of both sides: 4 KiB.
+pub const FRAGMENTS_PER_PORT: u32 = 2 * FRAGMENTS_EACH;
+
 /// Bytes of the ring buffer of drop events, which are written while somebody reads them. Full:
 /// the event is lost and counted.
 pub const EVENTS_BYTES: u32 = 256 * 1_024;

@@ -1,8 +1,7 @@
 //! The transport header: ports, TCP flags, ICMP types, and what they may do to a connection.
 //!
-//! A later fragment has no transport header. It is tracked by addresses and protocol with both
-//! ports 0, as a connection of its own: the first fragment got the full decision, and without it
-//! a later one is never reassembled. A first fragment must hold the whole header (RFC 1858).
+//! A later fragment has no transport header: it follows its first one (`fragments`), which must
+//! hold the whole header (RFC 1858).
 
 use crate::kernel::Kernel;
 use crate::parse::{

@@ -2,13 +2,21 @@
 
 use super::{Host, Namespace, ifindex, ip};
 use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Port, PortKey, Source, Vtep,
+    VtepKey,
 };
 use netloom_dataplane::{DataPlane, Options, Tables};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The network's VXLAN identifier.
 pub(crate) const VNI: u32 = 4_242;
+
+/// The network's MTU, and its gateways, which are nowhere. VMs know of neither.
+pub(crate) const MTU: u32 = 1_450;
+pub(crate) const GATEWAY: (IpAddr, IpAddr) = (
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xfe)),
+);
 
 /// A VM behind a veth: the host side is `port<n>`, the inside is `eth0` with 10.0.0.<n> and
 /// fd00::<n>.
@@ -62,7 +70,8 @@ pub(crate) fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u
     let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags };
     tables.ports.insert(key, port);
     for addr in addresses(number).map(Addr::from) {
-        tables.addrs.insert(AddrKey { port: number, addr }, 1);
+        let gateway = Addr::from(if addr.is_v4() { GATEWAY.0 } else { GATEWAY.1 });
+        tables.addrs.insert(AddrKey { port: number, addr }, Source { gateway, mtu: MTU });
     }
     add_station(tables, number, Fdb::local(key));
 }

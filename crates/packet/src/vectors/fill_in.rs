@@ -17,7 +17,7 @@ pub(super) fn vectors() -> Vec<Vector> {
 
 /// Filled in at this offset.
 fn at(vector: Vector, offset: u32) -> Vector {
-    vector.meta(|meta| meta.checksum_end = offset + 2)
+    vector.meta(|meta| meta.checksum_end = u16::try_from(offset + 2).unwrap_or(u16::MAX))
 }
 
 /// A to B.

@@ -163,8 +163,17 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().expect("an address in a vector")
 }
 
+/// Fills in the checksum of an ICMP message.
+#[must_use]
+pub fn with_checksum(mut message: Vec<u8>) -> Vec<u8> {
+    message[2..4].fill(0);
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum);
+    message
+}
+
 /// RFC 1071, the plain way.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+pub(super) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let mut sum: u32 = 0;
     for pair in bytes.chunks(2) {
         sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));

@@ -16,7 +16,6 @@ pub(super) fn vectors() -> Vec<Vector> {
     vectors.extend(unknown_mac_vectors());
     vectors.extend(foreign_vectors());
     vectors.extend(truncated_vectors());
-    vectors.extend(fragment_vectors());
     vectors.extend(egress_vectors());
     vectors
 }
@@ -249,29 +248,6 @@ fn truncated_vectors() -> Vec<Vector> {
         cut("cut within the icmp header", &echo, 41),
         from_a("packet ends within the udp header", bad_udp)
             .dropped(A_NUMBER, DropReason::Malformed),
-    ]
-}
-
-fn fragment_vectors() -> Vec<Vector> {
-    use DropReason as Why;
-    let first = Ip { fragment: 0x2000, ..Ip::new(A.v4, B.v4, 17, udp(1, 2)) };
-    let later = Ip { fragment: 0x0005, ..Ip::new(A.v4, B.v4, 17, vec![0xff; 16]) };
-    let overlap = Ip { fragment: 0x0001, ..Ip::new(A.v4, B.v4, 6, vec![0xff; 16]) };
-    let tiny = Ip { fragment: 0x2000, ..Ip::new(A.v4, B.v4, 6, vec![0; 8]) };
-    let v6 = |offset_and_more: u16, payload: Vec<u8>| {
-        let [o0, o1] = offset_and_more.to_be_bytes();
-        let extra = vec![17, 0, o0, o1, 0, 0, 0, 1];
-        a_to(B, &Ip { extra, next: 44, ..Ip::new(A.v6, B.v6, 17, payload) })
-    };
-    vec![
-        from_a("first fragment has its ports", a_to(B, &first)).a_reaches_b(),
-        from_a("later fragment is tracked without ports", a_to(B, &later)).a_reaches_b(),
-        from_a("first fragment over ipv6", v6(1, udp(1, 2))).a_reaches_b(),
-        from_a("later fragment over ipv6", v6(16 << 3, vec![0xff; 16])).a_reaches_b(),
-        from_a("fragment that would rewrite a tcp header", a_to(B, &overlap))
-            .dropped(A_NUMBER, Why::FragmentOverlap),
-        from_a("first fragment too short for its tcp header", a_to(B, &tiny))
-            .dropped(A_NUMBER, Why::Malformed),
     ]
 }
 

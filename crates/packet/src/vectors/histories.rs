@@ -21,7 +21,9 @@ enum Event {
     /// A station opens so many flows to another one.
     Flood { from: usize, to: usize, flows: u16 },
     /// Packets to come have a checksum filled in that ends there; 0 for none.
-    FillsIn(u32),
+    FillsIn(u16),
+    /// Packets to come are to be cut into segments of so many bytes; 0 for none.
+    Segments(u16),
     /// Time goes by, in sixteenths of a tick.
     Passes(u64),
     /// The agent changes a table, and raises the epoch.
@@ -107,7 +109,8 @@ fn event() -> impl Strategy<Value = Event> {
         60 => packet,
         1 => flood,
         2 => passes.prop_map(Event::Passes),
-        2 => prop_oneof![Just(0_u32), Just(52), Just(42), 2..80_u32].prop_map(Event::FillsIn),
+        1 => prop_oneof![Just(0_u16), Just(1_410), 1_380..1_480_u16].prop_map(Event::Segments),
+        2 => prop_oneof![Just(0_u16), Just(52), Just(42), 2..80_u16].prop_map(Event::FillsIn),
         1 => change.prop_map(Event::Changes),
     ]
 }
@@ -183,8 +186,9 @@ fn change(memory: &mut Memory, change: Change) {
         Change::Address(at) => {
             let number = memory.ports[&key(at)].number;
             let address = AddrKey { port: number, addr: addr(STATIONS[at].v4) };
-            if !memory.addrs.remove(&address) {
-                memory.addrs.insert(address);
+            let allowed = world().addrs[&address];
+            if memory.addrs.remove(&address).is_none() {
+                memory.addrs.insert(address, allowed);
             }
             let neigh = NeighKey { net: NETS[at], addr: addr(STATIONS[at].v4) };
             let there = world().neigh[&neigh];
@@ -225,7 +229,8 @@ struct Worlds {
     plain: Memory,
     cached: Memory,
     now: u64,
-    checksum_end: u32,
+    checksum_end: u16,
+    gso_size: u16,
     /// Packets that have found their flow.
     hits: u32,
 }
@@ -235,13 +240,14 @@ impl Worlds {
         let mut cached = world().with_flows(places);
         let hop = NextHop { ifindex: 5, gateway: 1, mtu: 1_500 };
         cached.hops.insert(addr(VTEP), hop);
-        Worlds { plain: world(), cached, now: NOW, checksum_end: 0, hits: 0 }
+        Worlds { plain: world(), cached, now: NOW, checksum_end: 0, gso_size: 0, hits: 0 }
     }
 
     fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
             Event::Passes(sixteenths) => self.now += sixteenths << 26,
             Event::FillsIn(end) => self.checksum_end = end,
+            Event::Segments(bytes) => self.gso_size = bytes,
             Event::Changes(what) => {
                 change(&mut self.plain, what);
                 change(&mut self.cached, what);
@@ -261,8 +267,8 @@ impl Worlds {
     }
 
     fn send(&mut self, from: usize, frame: &[u8], event: &Event) -> Result<(), TestCaseError> {
-        let checksum_end = self.checksum_end;
-        let meta = Meta { checksum_end, ..meta(from, self.now, frame) };
+        let (checksum_end, gso_size) = (self.checksum_end, self.gso_size);
+        let meta = Meta { checksum_end, gso_size, ..meta(from, self.now, frame) };
         self.cached.frame = frame.to_vec();
         let known = crate::flow::hit(&mut self.cached.clone(), &meta, &mut Packet::default());
         self.hits += u32::from(known.is_some());

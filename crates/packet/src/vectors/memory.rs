@@ -4,10 +4,10 @@ use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
     Addr, AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, NextHop, Port, PortKey,
-    Traffic, Vtep, VtepKey,
+    DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, NextHop,
+    Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A frame and the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Memory {
     /// `ports`.
     pub ports: BTreeMap<PortKey, Port>,
     /// `addrs`.
-    pub addrs: BTreeSet<AddrKey>,
+    pub addrs: BTreeMap<AddrKey, Source>,
     /// `fdb`.
     pub fdb: BTreeMap<FdbKey, Fdb>,
     /// `neigh`.
@@ -32,6 +32,8 @@ pub struct Memory {
     pub flows: Vec<Flow>,
     /// The host's routes to other VTEPs.
     pub hops: BTreeMap<Addr, NextHop>,
+    /// `fragments`.
+    pub fragments: Vec<Noted>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -46,6 +48,7 @@ impl Memory {
         Memory {
             config: Config { common_buckets, port_buckets, seed, ..Config::default() },
             buckets: (0..size.buckets()).map(|_| Bucket::default()).collect(),
+            fragments: (0..size.ports * FRAGMENTS_PER_PORT).map(|_| Noted::default()).collect(),
             ..Memory::default()
         }
     }
@@ -136,6 +139,15 @@ impl Kernel for Memory {
         true
     }
 
+    fn quote(&mut self, kept: u32, room: u32) -> bool {
+        let (Ok(kept), Ok(room)) = (usize::try_from(kept), usize::try_from(room)) else {
+            return false;
+        };
+        self.frame.truncate(kept);
+        self.frame.splice(14..14, std::iter::repeat_n(0, room));
+        true
+    }
+
     fn config(&self) -> Option<Config> {
         Some(self.config)
     }
@@ -145,7 +157,11 @@ impl Kernel for Memory {
     }
 
     fn addr_allowed(&self, key: &AddrKey) -> bool {
-        self.addrs.contains(key)
+        self.addrs.contains_key(key)
+    }
+
+    fn source(&self, key: &AddrKey) -> Option<Source> {
+        self.addrs.get(key).copied()
     }
 
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
@@ -158,6 +174,10 @@ impl Kernel for Memory {
 
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         self.vteps.get(key).copied()
+    }
+
+    fn noted(&mut self, number: u32) -> Option<&mut Noted> {
+        self.fragments.get_mut(usize::try_from(number).ok()?)
     }
 
     fn ct_bucket(&mut self, number: u32) -> Option<&mut Bucket> {

@@ -6,6 +6,7 @@
 
 mod connections;
 mod fill_in;
+mod fragments;
 pub mod frame;
 mod from_port;
 mod from_tunnel;
@@ -14,6 +15,7 @@ mod histories;
 mod memory;
 mod neighbours;
 mod room;
+mod too_big;
 mod world;
 
 pub use memory::Memory;
@@ -49,6 +51,8 @@ pub struct Vector {
     pub before: Memory,
     /// The verdict.
     pub verdict: Verdict,
+    /// Why the frame is dropped that is answered.
+    pub answered: Option<DropReason>,
     /// The frame afterwards, if it is changed.
     pub frame_after: Option<Vec<u8>>,
     /// Counters that change, by port.
@@ -68,8 +72,8 @@ impl Vector {
     /// The drops that must be counted.
     #[must_use]
     pub fn expected_drops(&self) -> BTreeMap<DropReason, u64> {
-        match self.verdict {
-            Verdict::Drop(reason) => BTreeMap::from([(reason, 1)]),
+        match (self.verdict, self.answered) {
+            (Verdict::Drop(reason), _) | (_, Some(reason)) => BTreeMap::from([(reason, 1)]),
             _ => BTreeMap::new(),
         }
     }
@@ -125,6 +129,8 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(connections::vectors());
     vectors.extend(room::vectors());
     vectors.extend(fill_in::vectors());
+    vectors.extend(fragments::vectors());
+    vectors.extend(too_big::vectors());
     vectors
 }
 

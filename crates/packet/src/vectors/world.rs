@@ -8,7 +8,7 @@ use super::{CONNTRACK, Memory, Tracked, Vector};
 use crate::conntrack::deadline;
 use crate::{
     Addr, AddrKey, CtSlot, CtState, CtWord, Direction, DropReason, Entry, Fdb, FdbKey, Mac, Meta,
-    Neigh, NeighKey, Port, PortKey, Traffic, Verdict, Vtep, VtepKey, tick,
+    Neigh, NeighKey, Port, PortKey, Source, Traffic, Verdict, Vtep, VtepKey, tick,
 };
 use std::collections::BTreeMap;
 
@@ -43,6 +43,12 @@ pub(super) const VNI: u32 = 100;
 /// The VTEP behind which R is.
 pub(super) const VTEP: &str = "192.0.2.2";
 
+/// MTU of all networks.
+pub(super) const MTU: u32 = 1450;
+/// The gateway of all networks.
+pub(super) const GATEWAY: &str = "10.0.0.254";
+pub(super) const GATEWAY_V6: &str = "fd00::fe";
+
 /// The VTEP of this host.
 pub(super) const LOCAL_VTEP: &str = "192.0.2.1";
 
@@ -57,6 +63,11 @@ pub(super) struct Station {
 /// The address that a text is.
 pub(super) fn addr(text: &str) -> Addr {
     Addr::from(address(text))
+}
+
+/// The gateway for an address of the same family.
+fn gateway_of(text: &str) -> Addr {
+    addr(if addr(text).is_v4() { GATEWAY } else { GATEWAY_V6 })
 }
 
 /// The maps of the world.
@@ -75,7 +86,8 @@ pub(super) fn world() -> Memory {
         memory.fdb.insert(FdbKey::new(net, station.mac), Fdb::local(key));
         memory.traffic.insert(number, Traffic::default());
         for text in [station.v4, station.v6] {
-            memory.addrs.insert(AddrKey { port: number, addr: addr(text) });
+            let key = AddrKey { port: number, addr: addr(text) };
+            memory.addrs.insert(key, Source { gateway: gateway_of(text), mtu: MTU });
             memory.neigh.insert(NeighKey { net, addr: addr(text) }, Neigh::local(station.mac));
         }
     }
@@ -158,6 +170,7 @@ pub(super) fn from_a(name: &'static str, frame: Vec<u8>) -> Vector {
         before,
         verdict: Verdict::Pass,
         frame_after: None,
+        answered: None,
         traffic: BTreeMap::new(),
         connections: None,
     }
@@ -219,6 +232,14 @@ impl Vector {
     pub(super) fn reflected(mut self, frame: Vec<u8>) -> Vector {
         self.frame_after = Some(frame);
         self.sent(A_NUMBER).verdict(Verdict::Reflect)
+    }
+
+    /// Dropped for this reason, and answered by port A's own frame, rewritten.
+    pub(super) fn answered(mut self, reason: DropReason, frame: Vec<u8>) -> Vector {
+        self.frame_after = Some(frame);
+        self.answered = Some(reason);
+        self.traffic.entry(A_NUMBER).or_default().dropped_packets = 1;
+        self.verdict(Verdict::Reflect)
     }
 
     /// These connections, and no others, are in the table afterwards.
