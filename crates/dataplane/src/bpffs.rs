@@ -1,16 +1,16 @@
 //! The bpf file system of a host: where it is mounted and what lies where in it.
 //!
 //! ```text
-//! links/<ifindex>-<hook>       one per attached program; kept over upgrades, replaced in place
-//! maps-<layout version>/<map>  another layout gets other maps
-//! programs-<hash>/<hook>       the programs of the object with this hash
+//! links/<ifindex>-<hook>  one per attached program; kept over upgrades, replaced in place
+//! maps/<map>_<version>    a map with another layout is another map, beside the old one
+//! programs-<hash>/<hook>  the programs of the object with this hash
 //! ```
 //! bpffs allows no dots in names.
 
 use crate::error::Error;
+use crate::object::MAPS;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use packet::LAYOUT_VERSION;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ impl Paths {
 
     /// Where the maps are.
     pub(crate) fn maps(&self) -> PathBuf {
-        self.root.join(format!("maps-{LAYOUT_VERSION}"))
+        self.root.join("maps")
     }
 
     /// Where our programs are.
@@ -56,15 +56,17 @@ impl Paths {
     /// Removes the programs of other objects and the maps of other layouts; the links no longer
     /// use them.
     pub(crate) fn remove_others(&self) -> Result<(), Error> {
-        let ours = [self.programs(), self.maps(), self.links()];
         for entry in entries(&self.root)? {
-            let other = !ours.contains(&entry)
-                && entry.file_name().is_some_and(|name| {
-                    let name = name.to_string_lossy();
-                    name.starts_with("programs-") || name.starts_with("maps-")
-                });
-            if other {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy();
+            // `maps-<version>` were those of before maps had versions of their own.
+            let is_set = name.starts_with("programs-") || name.starts_with("maps-");
+            if is_set && entry != self.programs() {
                 fs::remove_dir_all(&entry).map_err(failed(&entry, "remove"))?;
+            }
+        }
+        for pin in entries(&self.maps())? {
+            if !MAPS.iter().any(|map| pin.ends_with(map.full)) {
+                remove_pin(&pin)?;
             }
         }
         Ok(())

@@ -12,25 +12,53 @@ use packet::ConntrackSize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// The names of the maps that are pinned.
+/// A map of the table.
+pub(crate) struct MapName {
+    /// Its name.
+    pub(crate) base: &'static str,
+    /// What it is called in the object, in the kernel and in its pin.
+    pub(crate) full: &'static str,
+}
+
+/// The maps that are pinned.
 macro_rules! names {
     (
         filled {$(
             $(#[$doc:meta])*
-            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+            $name:ident $constant:ident $version:literal:
+                $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*
-            $kept:ident $kept_constant:ident: $kind:ident $held:ty, $size:expr;
+            $kept:ident $kept_constant:ident $kept_version:literal:
+                $kind:ident $held:ty, $size:expr;
         )*}
     ) => {
-        const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($kept),)*];
+        /// Every map of the table.
+        pub(crate) const MAPS: &[MapName] = &[
+            $(MapName {
+                base: stringify!($name),
+                full: concat!(stringify!($name), "_", $version),
+            },)*
+            $(MapName {
+                base: stringify!($kept),
+                full: concat!(stringify!($kept), "_", $kept_version),
+            },)*
+        ];
     };
 }
 packet::maps!(names);
 
+/// What the map with this name is called in the object and in its pin.
+pub(crate) fn full_name(base: &'static str) -> &'static str {
+    MAPS.iter().find(|map| map.base == base).map_or(base, |map| map.full)
+}
+
 /// The object.
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../gen/netloom.bpf.o");
+
+/// Bytes of a name that the kernel keeps (`BPF_OBJ_NAME_LEN` without the null).
+const KERNEL_NAME_BYTES: usize = 15;
 
 /// The SHA-256 of the object, in hexadecimal.
 pub(crate) fn hash() -> String {
@@ -44,7 +72,7 @@ pub(crate) fn hash() -> String {
 pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> {
     let maps = paths.maps();
     let size = |map, wanted| {
-        let info = MapInfo::from_pin(maps.join(map)).ok();
+        let info = MapInfo::from_pin(maps.join(full_name(map))).ok();
         info.map_or(wanted, |info| info.max_entries())
     };
     let (ports, buckets) = (size("ports", wanted.ports), size("conntrack", wanted.buckets()));
@@ -58,8 +86,8 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
     }
     EbpfLoader::new()
         .btf(None)
-        .map_max_entries("ports", ports)
-        .map_max_entries("conntrack", buckets)
+        .map_max_entries(full_name("ports"), ports)
+        .map_max_entries(full_name("conntrack"), buckets)
         .default_map_pin_directory(&maps)
         .load(OBJECT)
         .map_err(|cause| Error::Load { program: "maps".to_owned(), cause: chain(&cause) })
@@ -99,13 +127,20 @@ fn works_on(program: &SchedClassifier, maps: &Path) -> Result<bool, String> {
     let ids = info.map_ids().map_err(|cause| chain(&cause))?.unwrap_or_default();
     for id in ids {
         let used = MapInfo::from_id(id).map_err(|cause| chain(&cause))?;
-        let Some(name) = used.name_as_str().filter(|name| NAMES.contains(name)) else { continue };
-        let pinned = MapInfo::from_pin(maps.join(name)).map_err(|cause| chain(&cause))?;
+        let named = |map: &&MapName| is_called(used.name(), map);
+        let Some(map) = MAPS.iter().find(named) else { continue };
+        let pinned = MapInfo::from_pin(maps.join(map.full)).map_err(|cause| chain(&cause))?;
         if pinned.id() != id {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether the kernel's name of a map is this one, as far as the kernel keeps names.
+fn is_called(name: &[u8], map: &MapName) -> bool {
+    let full = map.full.as_bytes();
+    name == full.get(..KERNEL_NAME_BYTES).unwrap_or(full)
 }
 
 /// Loads a program of the object into the kernel.
