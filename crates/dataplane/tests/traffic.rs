@@ -3,96 +3,16 @@
 
 mod support;
 
-use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Port, PortKey, Vtep, VtepKey,
-};
+use netloom_dataplane::packet::{Addr, Fdb, Port, Vtep, VtepKey};
 use netloom_dataplane::{DataPlane, Options, Tables};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
+use support::vm::{Vm, add_local, add_station, ping, tunnel, v4};
 use support::{Host, Namespace, ifindex, ip, may_run};
 
 const LIMIT: Duration = Duration::from_secs(5);
 const VNI: u32 = 4_242;
-
-/// A VM behind a veth: the host side is `port<n>`, the inside is `eth0` with 10.0.0.<n>.
-struct Vm {
-    number: u32,
-    inside: Namespace,
-}
-
-impl Vm {
-    fn new(number: u32) -> Vm {
-        let inside = Namespace::new();
-        let mac = mac(number);
-        let [a, b, c, d, e, f] = mac.0;
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        let tid = inside.tid;
-        ip(&format!("link add port{number} type veth peer name eth0 address {mac} netns {tid}"));
-        ip(&format!("link set port{number} up"));
-        inside.ip("link set eth0 up");
-        inside.ip(&format!("addr add 10.0.0.{number}/24 dev eth0"));
-        Vm { number, inside }
-    }
-
-    fn ifindex(&self) -> u32 {
-        ifindex(&format!("port{}", self.number))
-    }
-}
-
-fn mac(number: u32) -> Mac {
-    Mac([2, 0, 0, 0, 0, u8::try_from(number).unwrap()])
-}
-
-fn v4(number: u32) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, u8::try_from(number).unwrap())
-}
-
-/// Adds a local VM to network 1.
-fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
-    let key = PortKey::untagged(ifindex);
-    let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags };
-    tables.ports.insert(key, port);
-    tables.addrs.insert(AddrKey { port: number, addr: Addr::v4(v4(number).octets()) }, 1);
-    add_station(tables, number, Fdb::local(key));
-}
-
-fn add_station(tables: &mut Tables, number: u32, place: Fdb) {
-    tables.fdb.insert(FdbKey::new(1, mac(number)), place);
-    let key = NeighKey { net: 1, addr: Addr::v4(v4(number).octets()) };
-    let neigh = match place.target() {
-        Some(FdbTarget::Remote { vtep, .. }) => Neigh::behind(vtep, mac(number)),
-        _ => Neigh::local(mac(number)),
-    };
-    tables.neigh.insert(key, neigh);
-}
-
-/// Sends an echo request inside the namespace; whether the reply came in time.
-fn ping(from: &Namespace, to: Ipv4Addr, limit: Duration) -> bool {
-    from.run(move || {
-        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
-        let family = AddressFamily::Inet;
-        let socket =
-            socket(family, SockType::Datagram, SockFlag::empty(), SockProtocol::Icmp).unwrap();
-        let timeout = nix::sys::time::TimeVal::new(
-            i64::try_from(limit.as_secs()).unwrap(),
-            i64::from(limit.subsec_micros()),
-        );
-        let option = nix::sys::socket::sockopt::ReceiveTimeout;
-        nix::sys::socket::setsockopt(&socket, option, &timeout).unwrap();
-        let target = SockaddrIn::from(SocketAddrV4::new(to, 0));
-        let request = [8, 0, 0, 0, 0, 0, 0, 1, b'n', b'l'];
-        let flags = nix::sys::socket::MsgFlags::empty();
-        nix::sys::socket::sendto(socket.as_raw_fd(), &request, &target, flags).unwrap();
-        let mut reply = [0; 64];
-        match nix::sys::socket::recv(socket.as_raw_fd(), &mut reply, flags) {
-            Ok(length) => length == request.len() && reply[0] == 0,
-            Err(_) => false,
-        }
-    })
-}
 
 /// Moves a megabyte over TCP, which is mostly GSO frames without checksums.
 fn transfer(from: &Namespace, to: &Namespace, address: Ipv4Addr) {
@@ -243,16 +163,6 @@ fn a_vxlan_header_has_a_vni_and_no_other_bits() {
         let [_, high, middle, low] = VNI.to_be_bytes();
         assert_eq!(datagram[..8], [8, 0, 0, 0, high, middle, low, 0]);
     }
-}
-
-/// The underlay addresses and the one VXLAN device, as the agent makes it.
-fn tunnel(addresses: &[&str]) {
-    for address in addresses {
-        ip(&format!("addr add {address}/24 dev under0"));
-    }
-    ip("link set under0 up");
-    ip("link add vx0 mtu 1500 type vxlan dstport 4789 external gbp nolearning");
-    ip("link set vx0 up");
 }
 
 #[test]

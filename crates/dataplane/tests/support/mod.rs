@@ -5,6 +5,8 @@
 //! a directory that is there only: a killed test leaves nothing.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod vm;
+
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::path::{Path, PathBuf};
