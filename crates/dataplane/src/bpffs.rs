@@ -3,7 +3,8 @@
 //! ```text
 //! links/<ifindex>-<hook>  one per attached program; kept over upgrades, replaced in place
 //! maps/<map>_<version>    a map with another layout is another map, beside the old one
-//! programs-<hash>/<hook>  the programs of the object with this hash
+//! programs-<hash>/<hook>  the programs of the object with this hash: a set
+//! programs-<hash>/complete  a directory: the maps of this set are full
 //! ```
 //! bpffs allows no dots in names.
 
@@ -14,6 +15,9 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// The mark of a set whose maps are full.
+const COMPLETE: &str = "complete";
 
 /// Paths below the mount point.
 #[derive(Clone, Debug)]
@@ -44,6 +48,64 @@ impl Paths {
         self.root.join("links")
     }
 
+    /// The directories of all sets of programs.
+    pub(crate) fn program_sets(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut sets = entries(&self.root)?;
+        sets.retain(|path| is_named(path, "programs-"));
+        Ok(sets)
+    }
+
+    /// Whether the maps of our set were full once, and no other set has been since.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.programs().join(COMPLETE).exists()
+    }
+
+    /// Notes that the maps of our set are full. From now on those of other sets are not kept up.
+    pub(crate) fn mark_complete(&self) -> Result<(), Error> {
+        for set in self.program_sets()?.into_iter().filter(|set| *set != self.programs()) {
+            let mark = set.join(COMPLETE);
+            match fs::remove_dir(&mark) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&mark, "remove")(error));
+                }
+                _ => {}
+            }
+        }
+        let mark = self.programs().join(COMPLETE);
+        fs::create_dir_all(&mark).map_err(failed(&mark, "create"))
+    }
+
+    /// Removes our set, with its mark. Links go on with the programs that they run.
+    pub(crate) fn remove_programs(&self) -> Result<(), Error> {
+        let set = self.programs();
+        fs::remove_dir_all(&set).map_err(failed(&set, "remove"))?;
+        fs::create_dir(&set).map_err(failed(&set, "create"))
+    }
+
+    /// The pins of data planes from before maps had versions of their own, and the one version of
+    /// all maps there: `maps-<version>/<map>`.
+    pub(crate) fn unversioned(&self) -> Result<Vec<(u32, PathBuf)>, Error> {
+        let mut pins = Vec::new();
+        for directory in entries(&self.root)? {
+            let name = directory.file_name().unwrap_or_default().to_string_lossy();
+            let version = name.strip_prefix("maps-").and_then(|version| version.parse().ok());
+            if let Some(version) = version {
+                pins.extend(entries(&directory)?.into_iter().map(|pin| (version, pin)));
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Gives a pin another name as well, unless there is something with that name.
+    pub(crate) fn link(pin: &Path, name: &Path) -> Result<(), Error> {
+        match fs::hard_link(pin, name) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(failed(name, "create")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Mounts the file system if it is not, and makes the directories.
     pub(crate) fn prepare(&self) -> Result<(), Error> {
         mount(&self.root)?;
@@ -57,9 +119,7 @@ impl Paths {
     /// use them.
     pub(crate) fn remove_others(&self) -> Result<(), Error> {
         for entry in entries(&self.root)? {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy();
-            // `maps-<version>` were those of before maps had versions of their own.
-            let is_set = name.starts_with("programs-") || name.starts_with("maps-");
+            let is_set = is_named(&entry, "programs-") || is_named(&entry, "maps-");
             if is_set && entry != self.programs() {
                 fs::remove_dir_all(&entry).map_err(failed(&entry, "remove"))?;
             }
@@ -172,6 +232,10 @@ pub(crate) fn unload(root: &Path) -> Result<(), Error> {
         Err(error) => Err(failed(root, "remove")(error)),
         Ok(()) => Ok(()),
     }
+}
+
+fn is_named(path: &Path, prefix: &str) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
 fn is_bpffs(path: &Path) -> Result<bool, Error> {

@@ -3,7 +3,7 @@
 //! The object is built by `scripts/build-ebpf` and committed under `gen/`, so that an ordinary
 //! build needs no BPF compiler. It carries no BTF and is loaded without any.
 
-use crate::bpffs::{Paths, remove_pin};
+use crate::bpffs::Paths;
 use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
@@ -16,6 +16,8 @@ use std::path::Path;
 pub(crate) struct MapName {
     /// Its name.
     pub(crate) base: &'static str,
+    /// The version of its layout.
+    pub(crate) version: u32,
     /// What it is called in the object, in the kernel and in its pin.
     pub(crate) full: &'static str,
 }
@@ -38,10 +40,12 @@ macro_rules! names {
         pub(crate) const MAPS: &[MapName] = &[
             $(MapName {
                 base: stringify!($name),
+                version: $version,
                 full: concat!(stringify!($name), "_", $version),
             },)*
             $(MapName {
                 base: stringify!($kept),
+                version: $kept_version,
                 full: concat!(stringify!($kept), "_", $kept_version),
             },)*
         ];
@@ -56,9 +60,6 @@ pub(crate) fn full_name(base: &'static str) -> &'static str {
 
 /// The object.
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../gen/netloom.bpf.o");
-
-/// Bytes of a name that the kernel keeps (`BPF_OBJ_NAME_LEN` without the null).
-const KERNEL_NAME_BYTES: usize = 15;
 
 /// The SHA-256 of the object, in hexadecimal.
 pub(crate) fn hash() -> String {
@@ -96,21 +97,14 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
 /// A program that is in the kernel: the pinned one if there is, else loaded and pinned now.
 ///
 /// Programs are pinned under the hash of their object, so a start with the same object loads,
-/// verifies and replaces nothing. A program that works on other maps than those that are pinned now
-/// is replaced: what is written into these would have no effect on it.
+/// verifies and replaces nothing.
 pub(crate) fn program(
     object: &mut Ebpf,
     name: &'static str,
     pin: &Path,
-    maps: &Path,
 ) -> Result<SchedClassifier, Error> {
     if let Ok(program) = SchedClassifier::from_pin(pin) {
-        match works_on(&program, maps) {
-            Ok(true) => return Ok(program),
-            Ok(false) => tracing::warn!(name, "the program works on maps that are gone"),
-            Err(cause) => tracing::warn!(name, cause, "cannot tell which maps a program works on"),
-        }
-        remove_pin(pin)?;
+        return Ok(program);
     }
     let failed = |cause: &dyn std::error::Error| Error::Load {
         program: name.to_owned(),
@@ -119,28 +113,6 @@ pub(crate) fn program(
     let program = load(object, name)?;
     program.pin(pin).map_err(|cause| failed(&cause))?;
     SchedClassifier::from_pin(pin).map_err(|cause| failed(&cause))
-}
-
-/// Whether each map of the program that has the name of a pinned one is that one.
-fn works_on(program: &SchedClassifier, maps: &Path) -> Result<bool, String> {
-    let info = program.info().map_err(|cause| chain(&cause))?;
-    let ids = info.map_ids().map_err(|cause| chain(&cause))?.unwrap_or_default();
-    for id in ids {
-        let used = MapInfo::from_id(id).map_err(|cause| chain(&cause))?;
-        let named = |map: &&MapName| is_called(used.name(), map);
-        let Some(map) = MAPS.iter().find(named) else { continue };
-        let pinned = MapInfo::from_pin(maps.join(map.full)).map_err(|cause| chain(&cause))?;
-        if pinned.id() != id {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether the kernel's name of a map is this one, as far as the kernel keeps names.
-fn is_called(name: &[u8], map: &MapName) -> bool {
-    let full = map.full.as_bytes();
-    name == full.get(..KERNEL_NAME_BYTES).unwrap_or(full)
 }
 
 /// Loads a program of the object into the kernel.

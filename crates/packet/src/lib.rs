@@ -49,4 +49,4 @@ pub use maps::*;
 pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;
-pub use slots::{PEER_WAYS, PORT_WAYS, WAYS_EACH};
+pub use slots::{Homes, PEER_WAYS, PORT_WAYS, WAYS_EACH, homes};

@@ -5,6 +5,10 @@
 //! a directory that is there only: a killed test leaves nothing.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) use netloom_dataplane as dataplane;
+
+pub(crate) mod flows;
+pub(crate) mod old;
 pub(crate) mod vm;
 
 use nix::mount::{MsFlags, mount};
