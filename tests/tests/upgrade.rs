@@ -29,7 +29,7 @@ fn an_agent_takes_over_from_an_earlier_data_plane_and_cuts_no_traffic() {
     let before = lab.machine();
     lab.check();
 
-    // One end's host is upgraded, and the other's is not; then to and from this host's other VM.
+    // One end's host is upgraded, and the other's is not; whichever of them asks.
     let [red_1, red_2, blue_1, blue_2] =
         ["red-1", "red-2", "blue-1", "blue-2"].map(|name| lab.namespace(name));
     let traffic = [
@@ -38,6 +38,12 @@ fn an_agent_takes_over_from_an_earlier_data_plane_and_cuts_no_traffic() {
         Traffic::start(&blue_2, &blue_1, [10, 0, 0, 11].into()),
     ];
     traffic[0].run_for(WHILE);
+    // Wherever it gets to.
+    for milliseconds in [100, 300, 600, 900] {
+        lab.start(&["h1"]);
+        traffic[0].run_for(Duration::from_millis(milliseconds));
+        lab.kill(&["h1"]);
+    }
     lab.start(&["h1"]);
     lab.settle(&["h1"]);
     traffic[0].run_for(WHILE);
