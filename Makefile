@@ -52,7 +52,7 @@ e2e: setup ## end to end: real processes, real packets in network namespaces
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf
-	NETLOOM_RENEW=1 $(CARGO) test --locked -p netloom-dataplane --test instructions
+	NETLOOM_RENEW=1 $(CARGO) test --locked -p netloom-dataplane --test instructions --test layouts
 
 ebpf-check: setup ## is the committed eBPF object what its sources give?
 	scripts/build-ebpf --check

@@ -1,5 +1,5 @@
-//! The maps. Keys, values, sizes: the `maps!` table of `netloom_packet`. The loader pins them by
-//! their names.
+//! The maps. Keys, values, sizes, versions: the `maps!` table of `netloom_packet`. The loader pins
+//! them by their names, which have the version: `ports_4`.
 //!
 //! All hash maps are preallocated: an insert under memory pressure must not fail, and a value
 //! that is removed stays readable memory for a program that still holds it. The agent writes the
@@ -15,35 +15,37 @@ macro_rules! make {
     (
         filled {$(
             $(#[$doc:meta])*
-            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+            $name:ident $constant:ident $version:literal:
+                $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*
-            $kept:ident $kept_constant:ident: $kind:ident $held:ty, $size:expr;
+            $kept:ident $kept_constant:ident $kept_version:literal:
+                $kind:ident $held:ty, $size:expr;
         )*}
     ) => {
-        $(make! { $(#[$doc])* $name $constant hash [$key, $value] $entries })*
-        $(make! { $(#[$kept_doc])* $kept $kept_constant $kind [$held] $size })*
+        $(make! { $(#[$doc])* $name $constant $version hash [$key, $value] $entries })*
+        $(make! { $(#[$kept_doc])* $kept $kept_constant $kept_version $kind [$held] $size })*
     };
-    ($(#[$doc:meta])* $name:ident $constant:ident hash [$($type:ty),*] $entries:expr) => {
-        make! { $(#[$doc])* $name $constant = HashMap<$($type),*>, $entries, 0 }
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal hash [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant $version = HashMap<$($type),*>, $entries, 0 }
     };
-    ($(#[$doc:meta])* $name:ident $constant:ident array [$($type:ty),*] $entries:expr) => {
-        make! { $(#[$doc])* $name $constant = Array<$($type),*>, $entries, 0 }
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal array [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant $version = Array<$($type),*>, $entries, 0 }
     };
-    ($(#[$doc:meta])* $name:ident $constant:ident paged [$($type:ty),*] $entries:expr) => {
-        make! { $(#[$doc])* $name $constant = Array<$($type),*>, $entries, BPF_F_MMAPABLE }
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal paged [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant $version = Array<$($type),*>, $entries, BPF_F_MMAPABLE }
     };
-    ($(#[$doc:meta])* $name:ident $constant:ident per_cpu [$($type:ty),*] $entries:expr) => {
-        make! { $(#[$doc])* $name $constant = PerCpuArray<$($type),*>, $entries, 0 }
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal per_cpu [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant $version = PerCpuArray<$($type),*>, $entries, 0 }
     };
-    ($(#[$doc:meta])* $name:ident $constant:ident ring [$($type:ty),*] $bytes:expr) => {
-        make! { $(#[$doc])* $name $constant = RingBuf, $bytes, 0 }
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal ring [$($type:ty),*] $bytes:expr) => {
+        make! { $(#[$doc])* $name $constant $version = RingBuf, $bytes, 0 }
     };
-    ($(#[$doc:meta])* $name:ident $constant:ident = $map:ty, $size:expr, $bits:expr) => {
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal = $map:ty, $size:expr, $bits:expr) => {
         $(#[$doc])*
         #[unsafe(link_section = "maps")]
-        #[unsafe(export_name = stringify!($name))]
+        #[unsafe(export_name = concat!(stringify!($name), "_", $version))]
         pub(crate) static $constant: $map = <$map>::pinned($size, $bits);
     };
 }

@@ -140,6 +140,7 @@ impl<K: HostKernel> Converger<K> {
             return outcome.blind(&refusal);
         }
         let filled = self.fill(desired, &wanted, &mut outcome).await;
+        outcome.trouble.extend(self.kernel.notice().await);
         self.start(&wanted, filled, cause);
         self.conclude(&wanted, outcome)
     }

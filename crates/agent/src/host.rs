@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
@@ -22,12 +23,17 @@ pub(crate) const DIRECT_PORT: u16 = VXLAN_PORT;
 /// The host's one VXLAN device.
 const TUNNEL_DEVICE: &str = "nlvx";
 
+/// How long the host's status tells that an upgrade has cost connections.
+const NOTICED_FOR: Duration = Duration::from_secs(300);
+
 /// The real kernel.
 #[derive(Clone)]
 pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
     news: Arc<tokio::sync::Mutex<News>>,
+    /// What is to be said of an upgrade, and until when.
+    notice: Option<(String, Instant)>,
     _hold: Arc<Hold>,
 }
 
@@ -45,6 +51,13 @@ impl Host {
     pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
         let hold = Arc::new(Hold::take(&options.bpffs)?);
         let plane = DataPlane::open(options)?;
+        let notice = plane.lost_connections().map(|reason| {
+            let text = format!(
+                "no connection was taken along when the data plane was upgraded: {reason}; \
+                 TCP goes on, anything else begins anew, and nothing is to be done"
+            );
+            (text, Instant::now() + NOTICED_FOR)
+        });
         let plane = Arc::new(Mutex::new(plane));
         let driver = Netns::new(prefix);
         if let Err(error) = driver.sweep() {
@@ -54,7 +67,7 @@ impl Host {
             allow_route_lookups();
         }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
-        Ok(Self { driver, plane, news, _hold: hold })
+        Ok(Self { driver, plane, news, notice, _hold: hold })
     }
 
     /// Works on the data plane in a thread that may block.
@@ -164,6 +177,11 @@ impl HostKernel for Host {
 
     async fn discard(&mut self, ifindex: u32) -> Result<(), Refusal> {
         self.driver.discard(ifindex).await.map_err(Refusal::new)
+    }
+
+    async fn notice(&mut self) -> Option<String> {
+        let (text, until) = self.notice.as_ref()?;
+        (Instant::now() < *until).then(|| text.clone())
     }
 
     async fn room(&mut self) -> Result<Room, Refusal> {

@@ -100,6 +100,9 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Programs are never taken off a device that is there.
     fn discard(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// What an operator should know of the data plane that is no failure, for a while.
+    fn notice(&mut self) -> impl Future<Output = Option<String>> + Send;
+
     /// Says what the maps have room for, which stays so, and which ports have some.
     fn room(&mut self) -> impl Future<Output = Result<Room, Refusal>> + Send;
 

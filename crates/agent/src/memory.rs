@@ -34,6 +34,8 @@ pub struct MemoryState {
     pub no_tunnel: bool,
     /// Ports that there is room for, if not the most that there ever is.
     pub ports_max: Option<u32>,
+    /// What an operator should know.
+    pub notice: Option<String>,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Changes made so far.
@@ -230,6 +232,10 @@ impl HostKernel for Memory {
             state.nics.retain(|_, nic| nic.ifindex != ifindex);
         }
         Ok(())
+    }
+
+    async fn notice(&mut self) -> Option<String> {
+        self.state().notice.clone()
     }
 
     async fn room(&mut self) -> Result<Room, Refusal> {

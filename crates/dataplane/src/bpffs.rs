@@ -1,19 +1,23 @@
 //! The bpf file system of a host: where it is mounted and what lies where in it.
 //!
 //! ```text
-//! links/<ifindex>-<hook>       one per attached program; kept over upgrades, replaced in place
-//! maps-<layout version>/<map>  another layout gets other maps
-//! programs-<hash>/<hook>       the programs of the object with this hash
+//! links/<ifindex>-<hook>  one per attached program; kept over upgrades, replaced in place
+//! maps/<map>_<version>    a map with another layout is another map, beside the old one
+//! programs-<hash>/<hook>  the programs of the object with this hash: a set
+//! programs-<hash>/complete  a directory: the maps of this set are full
 //! ```
 //! bpffs allows no dots in names.
 
 use crate::error::Error;
+use crate::object::MAPS;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use packet::LAYOUT_VERSION;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// The mark of a set whose maps are full.
+const COMPLETE: &str = "complete";
 
 /// Paths below the mount point.
 #[derive(Clone, Debug)]
@@ -31,7 +35,7 @@ impl Paths {
 
     /// Where the maps are.
     pub(crate) fn maps(&self) -> PathBuf {
-        self.root.join(format!("maps-{LAYOUT_VERSION}"))
+        self.root.join("maps")
     }
 
     /// Where our programs are.
@@ -42,6 +46,64 @@ impl Paths {
     /// Where the links are.
     pub(crate) fn links(&self) -> PathBuf {
         self.root.join("links")
+    }
+
+    /// The directories of all sets of programs.
+    pub(crate) fn program_sets(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut sets = entries(&self.root)?;
+        sets.retain(|path| is_named(path, "programs-"));
+        Ok(sets)
+    }
+
+    /// Whether the maps of our set were full once, and no other set has been since.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.programs().join(COMPLETE).exists()
+    }
+
+    /// Notes that the maps of our set are full. From now on those of other sets are not kept up.
+    pub(crate) fn mark_complete(&self) -> Result<(), Error> {
+        for set in self.program_sets()?.into_iter().filter(|set| *set != self.programs()) {
+            let mark = set.join(COMPLETE);
+            match fs::remove_dir(&mark) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&mark, "remove")(error));
+                }
+                _ => {}
+            }
+        }
+        let mark = self.programs().join(COMPLETE);
+        fs::create_dir_all(&mark).map_err(failed(&mark, "create"))
+    }
+
+    /// Removes our set, with its mark. Links go on with the programs that they run.
+    pub(crate) fn remove_programs(&self) -> Result<(), Error> {
+        let set = self.programs();
+        fs::remove_dir_all(&set).map_err(failed(&set, "remove"))?;
+        fs::create_dir(&set).map_err(failed(&set, "create"))
+    }
+
+    /// The pins of data planes from before maps had versions of their own, and the one version of
+    /// all maps there: `maps-<version>/<map>`.
+    pub(crate) fn unversioned(&self) -> Result<Vec<(u32, PathBuf)>, Error> {
+        let mut pins = Vec::new();
+        for directory in entries(&self.root)? {
+            let name = directory.file_name().unwrap_or_default().to_string_lossy();
+            let version = name.strip_prefix("maps-").and_then(|version| version.parse().ok());
+            if let Some(version) = version {
+                pins.extend(entries(&directory)?.into_iter().map(|pin| (version, pin)));
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Gives a pin another name as well, unless there is something with that name.
+    pub(crate) fn link(pin: &Path, name: &Path) -> Result<(), Error> {
+        match fs::hard_link(pin, name) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(failed(name, "create")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Mounts the file system if it is not, and makes the directories.
@@ -56,15 +118,15 @@ impl Paths {
     /// Removes the programs of other objects and the maps of other layouts; the links no longer
     /// use them.
     pub(crate) fn remove_others(&self) -> Result<(), Error> {
-        let ours = [self.programs(), self.maps(), self.links()];
         for entry in entries(&self.root)? {
-            let other = !ours.contains(&entry)
-                && entry.file_name().is_some_and(|name| {
-                    let name = name.to_string_lossy();
-                    name.starts_with("programs-") || name.starts_with("maps-")
-                });
-            if other {
+            let is_set = is_named(&entry, "programs-") || is_named(&entry, "maps-");
+            if is_set && entry != self.programs() {
                 fs::remove_dir_all(&entry).map_err(failed(&entry, "remove"))?;
+            }
+        }
+        for pin in entries(&self.maps())? {
+            if !MAPS.iter().any(|map| pin.ends_with(map.full)) {
+                remove_pin(&pin)?;
             }
         }
         Ok(())
@@ -170,6 +232,10 @@ pub(crate) fn unload(root: &Path) -> Result<(), Error> {
         Err(error) => Err(failed(root, "remove")(error)),
         Ok(()) => Ok(()),
     }
+}
+
+fn is_named(path: &Path, prefix: &str) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
 fn is_bpffs(path: &Path) -> Result<bool, Error> {

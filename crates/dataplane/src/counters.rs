@@ -88,7 +88,7 @@ pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
 }
 
 /// The clock of the programs, but for a tick of the kernel.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -61,6 +61,14 @@ pub enum Error {
         /// The kernel's words.
         cause: String,
     },
+    /// Ours cannot take over from another version's data plane.
+    #[error(
+        "the data plane of another version goes on as it is, until this one is filled: {cause}"
+    )]
+    Upgrade {
+        /// What is in the way.
+        cause: Box<Error>,
+    },
     /// Another agent works on this data plane.
     #[error(
         "another netloom agent works on the data plane in {path}; stop it first, or give this one \

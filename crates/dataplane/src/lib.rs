@@ -18,6 +18,7 @@ mod plane;
 mod preflight;
 mod reconcile;
 mod tables;
+mod upgrade;
 mod view;
 
 pub use bpffs::Hold;

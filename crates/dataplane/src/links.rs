@@ -83,6 +83,12 @@ pub(crate) fn pins(links: &Path) -> Result<Vec<Pin>, Error> {
     Ok(entries(links)?.into_iter().filter_map(parse).collect())
 }
 
+/// All pins in the directory, and what the kernel says about their links.
+pub(crate) fn look(links: &Path) -> Result<Vec<(Pin, Option<Found>)>, Error> {
+    let look = |pin: Pin| inspect(&pin).map(|found| (pin, found));
+    pins(links)?.into_iter().map(look).collect()
+}
+
 /// A pinned link, and what the kernel says about it.
 pub(crate) struct Found {
     link: FdLink,
@@ -90,6 +96,22 @@ pub(crate) struct Found {
     program: u32,
     /// Whether its program is the first on the interface: nothing else sees a frame before.
     pub(crate) is_first: bool,
+}
+
+impl Found {
+    /// Id of the program that it runs.
+    pub(crate) fn program(&self) -> u32 {
+        self.program
+    }
+}
+
+/// What becomes of a link that is there and runs another program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Other {
+    /// It gets the program.
+    Replaced,
+    /// It stays: the program's maps are not full yet.
+    Stays,
 }
 
 /// Looks at a pinned link; `None` if there is none.
@@ -130,16 +152,18 @@ fn first_program(ifindex: u32, hook: Hook) -> Result<Option<u32>, Error> {
 }
 
 /// Makes the program the first one at the hook of the interface, unless a link does already;
-/// replaces the link's program if it differs.
+/// what becomes of one that runs another program is said by `other`.
 pub(crate) fn attach(
     program: &mut SchedClassifier,
     hook: Hook,
     links: &Path,
     ifindex: u32,
+    other: Other,
 ) -> Result<(), Error> {
     let pin = Pin { ifindex, hook, path: hook.pin(links, ifindex) };
     let name = interface_name(ifindex)?;
     match inspect(&pin)? {
+        Some(found) if found.is_first && other == Other::Stays => return Ok(()),
         Some(found) if found.is_first => return replace(program, found, &pin),
         // Somewhere else, or behind another program: worth nothing.
         _ => remove_pin(&pin.path)?,
@@ -187,6 +211,7 @@ pub(crate) fn replace(program: &mut SchedClassifier, found: Found, pin: &Pin) ->
     let id = program.attach_to_link(link).map_err(|error| failed(chain(&error)))?;
     // Taken out and closed here: the pin keeps the link.
     program.take_link(id).map_err(|error| failed(chain(&error)))?;
+    tracing::debug!(ifindex = pin.ifindex, hook = pin.hook.name(), "a link has its new program");
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! build needs no BPF compiler. It carries no BTF and is loaded without any; what it needs to
 //! know of the kernel's types is written into it before.
 
-use crate::bpffs::{Paths, remove_pin};
+use crate::bpffs::Paths;
 use crate::btf::KernelFacts;
 use crate::error::{Error, chain};
 use aya::maps::MapInfo;
@@ -14,22 +14,51 @@ use packet::{ConntrackSize, FLOWS, FRAGMENTS_PER_PORT, Plain};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// The names of the maps that are pinned.
+/// A map of the table.
+pub(crate) struct MapName {
+    /// Its name.
+    pub(crate) base: &'static str,
+    /// The version of its layout.
+    pub(crate) version: u32,
+    /// What it is called in the object, in the kernel and in its pin.
+    pub(crate) full: &'static str,
+}
+
+/// The maps that are pinned.
 macro_rules! names {
     (
         filled {$(
             $(#[$doc:meta])*
-            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+            $name:ident $constant:ident $version:literal:
+                $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*
-            $kept:ident $kept_constant:ident: $kind:ident $held:ty, $size:expr;
+            $kept:ident $kept_constant:ident $kept_version:literal:
+                $kind:ident $held:ty, $size:expr;
         )*}
     ) => {
-        const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($kept),)*];
+        /// Every map of the table.
+        pub(crate) const MAPS: &[MapName] = &[
+            $(MapName {
+                base: stringify!($name),
+                version: $version,
+                full: concat!(stringify!($name), "_", $version),
+            },)*
+            $(MapName {
+                base: stringify!($kept),
+                version: $kept_version,
+                full: concat!(stringify!($kept), "_", $kept_version),
+            },)*
+        ];
     };
 }
 packet::maps!(names);
+
+/// What the map with this name is called in the object and in its pin.
+pub(crate) fn full_name(base: &'static str) -> &'static str {
+    MAPS.iter().find(|map| map.base == base).map_or(base, |map| map.full)
+}
 
 /// The object.
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../gen/netloom.bpf.o");
@@ -46,7 +75,7 @@ pub(crate) fn hash() -> String {
 pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> {
     let maps = paths.maps();
     let size = |map, wanted| {
-        let info = MapInfo::from_pin(maps.join(map)).ok();
+        let info = MapInfo::from_pin(maps.join(full_name(map))).ok();
         info.map_or(wanted, |info| info.max_entries())
     };
     let (ports, buckets) = (size("ports", wanted.ports), size("conntrack", wanted.buckets()));
@@ -65,10 +94,10 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
     EbpfLoader::new()
         .btf(None)
         .override_global("SKB_LAYOUT", &layout, true)
-        .map_max_entries("ports", ports)
-        .map_max_entries("conntrack", buckets)
+        .map_max_entries(full_name("ports"), ports)
+        .map_max_entries(full_name("conntrack"), buckets)
+        .map_max_entries(full_name("fragments"), ports.saturating_mul(FRAGMENTS_PER_PORT))
         .map_max_entries("flows", flows)
-        .map_max_entries("fragments", ports.saturating_mul(FRAGMENTS_PER_PORT))
         .default_map_pin_directory(&maps)
         .load(&with_cast(OBJECT, facts.cast))
         .map_err(|cause| failed(chain(&cause)))
@@ -96,21 +125,14 @@ fn with_cast(object: &[u8], function: u32) -> Vec<u8> {
 /// A program that is in the kernel: the pinned one if there is, else loaded and pinned now.
 ///
 /// Programs are pinned under the hash of their object, so a start with the same object loads,
-/// verifies and replaces nothing. A program that works on other maps than those that are pinned now
-/// is replaced: what is written into these would have no effect on it.
+/// verifies and replaces nothing.
 pub(crate) fn program(
     object: &mut Ebpf,
     name: &'static str,
     pin: &Path,
-    maps: &Path,
 ) -> Result<SchedClassifier, Error> {
     if let Ok(program) = SchedClassifier::from_pin(pin) {
-        match works_on(&program, maps) {
-            Ok(true) => return Ok(program),
-            Ok(false) => tracing::warn!(name, "the program works on maps that are gone"),
-            Err(cause) => tracing::warn!(name, cause, "cannot tell which maps a program works on"),
-        }
-        remove_pin(pin)?;
+        return Ok(program);
     }
     let failed = |cause: &dyn std::error::Error| Error::Load {
         program: name.to_owned(),
@@ -119,21 +141,6 @@ pub(crate) fn program(
     let program = load(object, name)?;
     program.pin(pin).map_err(|cause| failed(&cause))?;
     SchedClassifier::from_pin(pin).map_err(|cause| failed(&cause))
-}
-
-/// Whether each map of the program that has the name of a pinned one is that one.
-fn works_on(program: &SchedClassifier, maps: &Path) -> Result<bool, String> {
-    let info = program.info().map_err(|cause| chain(&cause))?;
-    let ids = info.map_ids().map_err(|cause| chain(&cause))?.unwrap_or_default();
-    for id in ids {
-        let used = MapInfo::from_id(id).map_err(|cause| chain(&cause))?;
-        let Some(name) = used.name_as_str().filter(|name| NAMES.contains(name)) else { continue };
-        let pinned = MapInfo::from_pin(maps.join(name)).map_err(|cause| chain(&cause))?;
-        if pinned.id() != id {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Loads a program of the object into the kernel.

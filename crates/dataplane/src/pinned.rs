@@ -1,7 +1,7 @@
 //! The pinned maps with their types: bytes in, structs out.
 //!
-//! The layouts come from `packet`; a map is only ever opened below the directory of its layout
-//! version, so its sizes are right. Every error names the map.
+//! The layouts come from `packet`; a map is only ever opened by a name that has the version of its
+//! layout, so its sizes are right. Every error names the map.
 
 use crate::error::Error;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
@@ -178,11 +178,13 @@ macro_rules! open {
     (
         filled {$(
             $(#[$doc:meta])*
-            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+            $name:ident $constant:ident $version:literal:
+                $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*
-            $kept:ident $kept_constant:ident: $kind:ident $held:ty, $size:expr;
+            $kept:ident $kept_constant:ident $kept_version:literal:
+                $kind:ident $held:ty, $size:expr;
         )*}
     ) => {
         /// All maps that user space works with.
@@ -195,10 +197,13 @@ macro_rules! open {
         impl Maps {
             fn new(mut find: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Maps, Error> {
                 Ok(Maps {
-                    $($name: PinnedMap::new(stringify!($name), find(stringify!($name))?)?,)*
+                    $($name: PinnedMap::new(
+                        stringify!($name),
+                        find(concat!(stringify!($name), "_", $version))?,
+                    )?,)*
                     $($kept: <kept!($kind $held)>::new(
                         stringify!($kept),
-                        find(stringify!($kept))?,
+                        find(concat!(stringify!($kept), "_", $kept_version))?,
                     )?,)*
                 })
             }

@@ -3,10 +3,11 @@
 use crate::bpffs::{self, Paths, remove_pin};
 use crate::error::Error;
 use crate::events::{DroppedFrame, Events};
-use crate::links::{self, Hook};
+use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
 use crate::reconcile::Ports;
 use crate::tables::{Changes, Edits, Tables};
+use crate::upgrade::{Running, Upgrade};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
@@ -63,11 +64,15 @@ pub struct DataPlane {
     events: Events,
     /// What the map of ports holds; `None` when that is not sure.
     ports: Option<Ports>,
+    /// What the first reconcile has to end, if another version's data plane runs.
+    upgrade: Option<Upgrade>,
+    lost_connections: Option<String>,
 }
 
 impl DataPlane {
     /// Opens or makes it: mounts the bpf file system, reuses maps, programs and links that are
-    /// pinned there, and replaces programs of another version in place.
+    /// pinned there, and replaces programs of another version in place. If those work on other
+    /// maps, they run until [`DataPlane::reconcile`] has filled ours.
     ///
     /// # Errors
     /// [`Error::Bpffs`] or [`Error::Load`].
@@ -79,34 +84,72 @@ impl DataPlane {
     pub(crate) fn open_with_object(options: &Options) -> Result<(DataPlane, Ebpf), Error> {
         let paths = Paths::new(&options.bpffs, &object::hash());
         paths.prepare()?;
-        let mut object = object::open(&paths, options.conntrack)?;
+        let links = links::look(&paths.links())?;
+        let found = links.iter().filter_map(|(_, found)| found.as_ref());
+        let running = Running::prepare(&paths, found.filter(|link| link.is_first))?;
+        let upgrade = Upgrade::plan(&paths, &running)?;
+        let size = upgrade.as_ref().and_then(Upgrade::size).unwrap_or(options.conntrack);
+        let mut object = object::open(&paths, size)?;
+        tracing::debug!("maps are made");
         let programs = Programs::open(&mut object, &paths)?;
+        tracing::debug!("programs are loaded");
         let mut maps = Maps::take(&mut object)?;
         let events = Events::open(&mut maps)?;
-        lay_out(&mut maps, options.conntrack)?;
+        if let Some(upgrade) = &upgrade {
+            upgrade.seed(&mut maps)?;
+        }
+        lay_out(&mut maps, size)?;
         let config = maps.config()?;
         maps.set_config(Config { direct_port: u32::from(options.direct_port), ..config })?;
         // An agent that died over a change may not have come to it.
         maps.raise_epoch()?;
-        let mut plane = DataPlane { paths, programs, view: View { maps }, events, ports: None };
-        plane.refresh_links()?;
-        plane.paths.remove_others()?;
+        let view = View { maps };
+        let lost_connections = upgrade.as_ref().and_then(|upgrade| upgrade.lost.clone());
+        let ports = None;
+        let mut plane =
+            DataPlane { paths, programs, view, events, ports, upgrade, lost_connections };
+        if plane.upgrade.is_none() {
+            plane.switch(links)?;
+        }
         Ok((plane, object))
     }
 
-    /// Makes every link run our programs, and removes those whose interface is gone.
-    fn refresh_links(&mut self) -> Result<(), Error> {
-        for pin in links::pins(&self.paths.links())? {
-            match links::inspect(&pin)? {
+    /// Takes the connections along, then lets every link run our programs.
+    fn finish(&mut self, upgrade: &Upgrade) -> Result<(), Error> {
+        // After the mark programs may work on the table already.
+        if !self.paths.is_complete() {
+            upgrade.carry(&mut self.view.maps)?;
+        }
+        self.switch(links::look(&self.paths.links())?)
+    }
+
+    /// Makes every link run our programs, whose maps are full; removes those whose interface is
+    /// gone, and what no link uses any more.
+    fn switch(&mut self, links: Vec<(Pin, Option<Found>)>) -> Result<(), Error> {
+        self.paths.mark_complete()?;
+        tracing::debug!("maps are full");
+        let mut result = Ok(());
+        for (pin, found) in links {
+            let done = match found {
                 Some(found) if found.is_first => {
-                    links::replace(self.programs.of(pin.hook), found, &pin)?;
+                    links::replace(self.programs.of(pin.hook), found, &pin)
                 }
                 // It is attached anew, if anybody wants the interface.
-                Some(_) if links::interface_name(pin.ifindex).is_ok() => {}
-                _ => remove_pin(&pin.path)?,
+                Some(_) if links::interface_name(pin.ifindex).is_ok() => Ok(()),
+                _ => remove_pin(&pin.path),
+            };
+            // The interface may go at any time. One that fails does not stop the others.
+            if done.is_err() && links::interface_name(pin.ifindex).is_ok() {
+                result = result.and(done);
             }
         }
-        Ok(())
+        result?;
+        self.paths.remove_others()
+    }
+
+    /// What becomes of links that run another version's programs.
+    fn others(&self) -> Other {
+        if self.is_upgrading() { Other::Stays } else { Other::Replaced }
     }
 
     /// Makes this VXLAN device (`external`, learning off) the tunnel. Idempotent.
@@ -114,8 +157,9 @@ impl DataPlane {
     /// # Errors
     /// [`Error::NoInterface`], [`Error::Attach`] or [`Error::Map`].
     pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
-        let directory = self.paths.links();
-        links::attach(self.programs.of(Hook::FromTunnel), Hook::FromTunnel, &directory, ifindex)?;
+        let (directory, hook) = (self.paths.links(), Hook::FromTunnel);
+        let others = self.others();
+        links::attach(self.programs.of(hook), hook, &directory, ifindex, others)?;
         let config = self.view.maps.config()?;
         if config.tunnel_ifindex != ifindex {
             self.view.maps.set_config(Config { tunnel_ifindex: ifindex, ..config })?;
@@ -136,10 +180,13 @@ impl DataPlane {
     /// [`Error::NoInterface`] or [`Error::Attach`].
     pub fn attach_port(&mut self, ifindex: u32) -> Result<(), Error> {
         let directory = self.paths.links();
+        let others = self.others();
         // Egress first: from then on the host's stack is shut out, and nothing comes in unseen
         // because the device is not up yet.
-        links::attach(self.programs.of(Hook::ToPort), Hook::ToPort, &directory, ifindex)?;
-        links::attach(self.programs.of(Hook::FromPort), Hook::FromPort, &directory, ifindex)
+        for hook in [Hook::ToPort, Hook::FromPort] {
+            links::attach(self.programs.of(hook), hook, &directory, ifindex, others)?;
+        }
+        Ok(())
     }
 
     /// Interfaces on which both hooks of a port are attached, before any other program. Pins of
@@ -169,14 +216,22 @@ impl DataPlane {
     }
 
     /// Makes the maps equal to `desired`: reads them back and writes only what differs. The order
-    /// is such that nothing is allowed in between that neither state allows.
+    /// is such that nothing is allowed in between that neither state allows. If another version's
+    /// data plane still runs, ours takes over then.
     ///
     /// # Errors
     /// [`Error::MapFull`] or [`Error::BadTable`] before anything is written, [`Error::Map`] in
-    /// the midst: call again.
+    /// the midst: call again. [`Error::Upgrade`] if another version's data plane runs on.
     pub fn reconcile(&mut self, desired: &Tables) -> Result<Changes, Error> {
         self.ports = None;
-        reconcile::reconcile(&mut self.view.maps, desired)
+        let filled = reconcile::reconcile(&mut self.view.maps, desired);
+        let Some(upgrade) = self.upgrade.take() else { return filled };
+        let changes = filled.and_then(|changes| self.finish(&upgrade).map(|()| changes));
+        match &changes {
+            Ok(_) => tracing::info!("upgrade: all devices have the new programs"),
+            Err(_) => self.upgrade = Some(upgrade),
+        }
+        changes.map_err(|cause| Error::Upgrade { cause: Box::new(cause) })
     }
 
     /// Makes edits, in the same order, without reading anything back: its work is that of the
@@ -193,6 +248,18 @@ impl DataPlane {
         let changes = reconcile::apply(&mut self.view.maps, &mut ports, edits)?;
         self.ports = Some(ports);
         Ok(changes)
+    }
+
+    /// Whether another version's data plane runs, until the first reconcile has filled ours.
+    #[must_use]
+    pub fn is_upgrading(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// Why connections began anew, if the data plane that ran before could not be understood.
+    #[must_use]
+    pub fn lost_connections(&self) -> Option<&str> {
+        self.lost_connections.as_deref()
     }
 
     /// What it holds and has counted.
@@ -264,9 +331,9 @@ struct Programs {
 
 impl Programs {
     fn open(object: &mut Ebpf, paths: &Paths) -> Result<Programs, Error> {
-        let (directory, maps) = (paths.programs(), paths.maps());
+        let directory = paths.programs();
         let mut open =
-            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()), &maps);
+            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()));
         Ok(Programs {
             from_port: open(Hook::FromPort)?,
             from_tunnel: open(Hook::FromTunnel)?,

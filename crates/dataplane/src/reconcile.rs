@@ -25,7 +25,8 @@ macro_rules! each {
     (
         filled {$(
             $(#[$doc:meta])*
-            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+            $name:ident $constant:ident $version:literal:
+                $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept $kept:tt
     ) => {

@@ -3,7 +3,6 @@
 //!
 //! Pure data: ordering happens in `reconcile`, kernel access in `pinned`.
 
-use packet::LAYOUT_VERSION;
 use std::collections::BTreeMap;
 
 /// What each filled map is given.
@@ -11,7 +10,8 @@ macro_rules! tables {
     (
         filled {$(
             $(#[$doc:meta])*
-            $name:ident $constant:ident: $key:ty => $value:ty, $entries:expr, removed $when:ident;
+            $name:ident $constant:ident $version:literal:
+                $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept $kept:tt
     ) => {
@@ -80,11 +80,6 @@ pub struct Change {
     pub written: usize,
     /// Entries removed.
     pub removed: usize,
-}
-
-impl Tables {
-    /// The layout version that the types in here belong to.
-    pub const LAYOUT_VERSION: u32 = LAYOUT_VERSION;
 }
 
 impl Edits {

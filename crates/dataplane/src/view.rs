@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::bpffs::Paths;
 use crate::counters::{self, Connection, Counters};
 use crate::error::Error;
+use crate::object;
 use crate::pinned::Maps;
 use crate::reconcile;
 use crate::tables::Tables;
@@ -24,7 +25,7 @@ impl View {
     /// [`Error::Map`].
     pub fn open(bpffs: &Path) -> Result<View, Error> {
         let maps = Paths::new(bpffs, "").maps();
-        if !maps.join("ports").exists() {
+        if !maps.join(object::full_name("ports")).exists() {
             return Err(Error::NoDataPlane { path: bpffs.to_owned() });
         }
         Ok(View { maps: Maps::open(&maps)? })

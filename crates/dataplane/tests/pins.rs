@@ -98,10 +98,13 @@ fn another_program_is_replaced_in_place() {
             std::fs::rename(&path, path.with_file_name("programs-0123456789abcdef")).unwrap();
         }
     }
-    // And the maps of another layout are beside ours.
+    // And the maps of other layouts are beside ours.
     std::fs::create_dir(host.bpffs().join("maps-0")).unwrap();
+    let old = host.bpffs().join("maps/drops_0");
+    aya::maps::Array::<_, u32>::create(1, 0).unwrap().pin(&old).unwrap();
     drop(DataPlane::open(&options).unwrap());
     assert!(!host.bpffs().join("maps-0").exists());
+    assert!(!old.exists());
     let after = links(&host.bpffs());
     let ids = |links: &[(String, u32, u32)]| -> Vec<(String, u32)> {
         links.iter().map(|(name, id, _)| (name.clone(), *id)).collect()

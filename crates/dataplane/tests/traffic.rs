@@ -193,11 +193,19 @@ fn after_the_loss_of_a_maps_pin_the_programs_work_on_the_new_map() {
         plane.attach_port(b.ifindex()).unwrap();
         plane.reconcile(tables).unwrap();
     };
-    let maps = host.bpffs().join(format!("maps-{}", Tables::LAYOUT_VERSION));
+    let pin = |map: &str| {
+        let pins = std::fs::read_dir(host.bpffs().join("maps")).unwrap();
+        let mut pins = pins.map(|pin| pin.unwrap().path());
+        let is_it = |pin: &std::path::PathBuf| {
+            let name = pin.file_name().unwrap().to_str().unwrap();
+            name.rsplit_once('_').unwrap().0 == map
+        };
+        pins.find(is_it).unwrap()
+    };
     for map in ["fdb", "ports", "config"] {
         // What the old map holds must not be what the new one is to hold.
         start(&Tables::default());
-        std::fs::remove_file(maps.join(map)).unwrap();
+        std::fs::remove_file(pin(map)).unwrap();
         start(&tables);
         assert!(ping(&a.inside, v4(2), LIMIT), "after the loss of {map}");
         assert!(ping(&b.inside, v4(1), LIMIT), "after the loss of {map}");

@@ -181,6 +181,12 @@ impl CtWord {
         CtWord(self.0 & !(DEADLINE_BITS << DEADLINE) | tick << DEADLINE)
     }
 
+    /// The last tick at which it lives without another packet.
+    #[must_use]
+    pub const fn deadline(self) -> u64 {
+        self.0 >> DEADLINE
+    }
+
     /// Ticks that it has left; more than any deadline gives for one that has expired.
     #[inline(always)]
     pub(crate) const fn left(self, now: u64) -> u64 {

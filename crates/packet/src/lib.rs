@@ -60,4 +60,4 @@ pub use outer::{HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};
 pub use reason::{DropReason, ReasonInfo};
 pub use sizes::*;
-pub use slots::{PEER_WAYS, PORT_WAYS, WAYS_EACH};
+pub use slots::{Homes, PEER_WAYS, PORT_WAYS, WAYS_EACH, homes};

@@ -261,7 +261,13 @@ plain! {
 
 /// Hands the table of maps to the macro with this name.
 ///
-/// Each has its name in user space and, in capitals, in the programs. *Filled* maps hold what the
+/// Each has its name in user space and, in capitals, in the programs; then the version of its
+/// layout. A change of its key, its value, what they mean or the map's kind raises the version:
+/// the host then gets another map beside the old one, and what it has to keep is converted
+/// (`upgrade` in `dataplane`). A map whose version stays is kept over an upgrade, with its content.
+/// In the object, in the kernel and in its pin a map is called by name and version, `ports_4`.
+///
+/// *Filled* maps hold what the
 /// agent wants, and are hash maps: `Key => Value, entries`. They stand in the order in which
 /// entries are added, from the far end of a packet's way to the near one. `removed Last` says that
 /// what goes stays until everything that comes is there, so that traffic which goes on has an entry
@@ -274,37 +280,37 @@ macro_rules! maps {
         $then! {
             filled {
                 /// VTEPs that may send, and the network they then send into.
-                vteps VTEPS: $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
+                vteps VTEPS 4: $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
                 /// Stations of the networks present.
-                fdb FDB: $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
+                fdb FDB 3: $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
                 /// Addresses that ARP and ND are answered for.
-                neigh NEIGH: $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
+                neigh NEIGH 4: $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
                 /// Addresses that ports may use as source.
-                addrs ADDRS: $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
+                addrs ADDRS 5: $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
-                ports PORTS: $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
+                ports PORTS 4: $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
             }
             kept {
                 /// Written by the loader, once per tunnel device.
-                config CONFIG: array $crate::Config, 1;
+                config CONFIG 5: array $crate::Config, 1;
                 /// The connections, in buckets. Written by the programs on all CPUs; races:
                 /// `packet::slots`. The loader sets the size. `paged` lets the values start at a
                 /// page, and so each bucket and each slot at a cache line.
-                conntrack CONNTRACK: paged $crate::Bucket, 1;
+                conntrack CONNTRACK 4: paged $crate::Bucket, 1;
                 /// Packets whose later fragments may follow: `packet::fragments`. Each side of each
                 /// port has its own; the loader sets the size.
-                fragments FRAGMENTS: array $crate::Noted, $crate::FRAGMENTS_PER_PORT;
+                fragments FRAGMENTS 5: array $crate::Noted, $crate::FRAGMENTS_PER_PORT;
                 /// Traffic by `Port::place`. Set to zero by the agent when a port gets the place;
                 /// per CPU, so there is no race.
-                traffic TRAFFIC: per_cpu $crate::Traffic, $crate::COUNTER_PLACES;
+                traffic TRAFFIC 3: per_cpu $crate::Traffic, $crate::COUNTER_PLACES;
                 /// Drops by reason number, per CPU.
-                drops DROPS: per_cpu u64, $crate::MAX_REASONS;
+                drops DROPS 3: per_cpu u64, $crate::MAX_REASONS;
                 /// Drop events, while `events_wanted`. A full buffer loses the event.
-                events EVENTS: ring $crate::DropEvent, $crate::EVENTS_BYTES;
+                events EVENTS 3: ring $crate::DropEvent, $crate::EVENTS_BYTES;
                 /// 1 while somebody reads `events`, else 0. Written by the loader.
-                events_wanted EVENTS_WANTED: array u32, 1;
+                events_wanted EVENTS_WANTED 3: array u32, 1;
                 /// Events that found the buffer full, per CPU.
-                events_lost EVENTS_LOST: per_cpu u64, 1;
+                events_lost EVENTS_LOST 3: per_cpu u64, 1;
             }
         }
     };

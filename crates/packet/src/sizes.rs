@@ -3,10 +3,6 @@
 //! Sizes are fixed when a map is created; the loader may be told others. What happens when a map
 //! is full is said at each.
 
-/// Version of every layout in this crate. A change of a key, a value or a map's kind raises it,
-/// and with it the directory in which the maps are pinned.
-pub const LAYOUT_VERSION: u32 = 5;
-
 /// Ports of one host. Full: the agent reports the port as failed, it stays closed.
 pub const MAX_PORTS: u32 = 4_096;
 /// Places for the counters of ports; place 0 belongs to none.

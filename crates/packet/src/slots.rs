@@ -136,6 +136,33 @@ impl Spot {
     }
 }
 
+/// Where a connection may be, and what its word has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Homes {
+    /// Buckets of its port's own area, the first one first.
+    pub own: [u32; 2],
+    /// Its tag, and a peer that is not known as its party.
+    pub by_peer: CtWord,
+    /// Buckets of the common area, if there is one.
+    pub common: Option<[u32; 2]>,
+    /// Its tag, and the port as its party.
+    pub by_port: CtWord,
+}
+
+/// The homes of a connection of the port at `place`, for whoever makes a table from another one;
+/// `None` if the port has none.
+#[must_use]
+pub fn homes(config: &Config, key: &CtKey, place: u32) -> Option<Homes> {
+    let Spot { own, common, by_peer, by_port, has_common } =
+        Spot::of(config, key, place, Mac::default())?;
+    Some(Homes {
+        own: [own.first, own.second],
+        by_peer,
+        common: has_common.then_some([common.first, common.second]),
+        by_port,
+    })
+}
+
 /// A connection in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {

@@ -53,6 +53,18 @@ async fn a_restarted_agent_writes_nothing() {
 }
 
 #[tokio::test]
+async fn what_an_upgrade_has_cost_is_told_and_stops_nothing() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    memory.state().notice = Some("connections began anew".to_owned());
+    let mut converger = Converger::new(memory.clone());
+    let outcome = settle(&mut converger, &desired).await;
+    assert_eq!(outcome.trouble, ["connections began anew"]);
+    assert!(outcome.processed && outcome.failed.is_empty(), "{outcome:?}");
+    memory.state().notice = None;
+    assert!(settle(&mut converger, &desired).await.is_clean());
+}
+
+#[tokio::test]
 async fn removal_leaves_nothing_behind() {
     let memory = Memory::default();
     pass(&memory, &sample::two_networks()).await;

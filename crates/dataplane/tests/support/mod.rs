@@ -5,7 +5,11 @@
 //! a directory that is there only: a killed test leaves nothing.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) use netloom_dataplane as dataplane;
+
 pub(crate) mod ethtool;
+pub(crate) mod flows;
+pub(crate) mod old;
 pub(crate) mod traffic;
 pub(crate) mod vm;
 
