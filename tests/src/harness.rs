@@ -153,6 +153,14 @@ impl TestLab {
         json!([inspection["saved"]["objects"], inspection["kernel"]])
     }
 
+    /// Runs `ip` as a user of a VM or host would; it must succeed.
+    pub fn ip(&self, node: &str, words: &str) {
+        let mut command = Command::new("ip");
+        command.args(words.split(' '));
+        let output = self.namespace(node).run_in(|| command.output()).unwrap().unwrap();
+        assert!(output.status.success(), "{node}: ip {words}: {output:?}");
+    }
+
     /// The namespace of a VM or host.
     pub fn namespace(&self, node: &str) -> Namespace {
         lab::namespace(self.name(), self.root(), node).unwrap()

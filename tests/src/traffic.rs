@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -161,6 +162,49 @@ fn flow(mut stream: TcpStream, stop: &AtomicBool) -> Result<u64, String> {
 
 fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Sends so many bytes over TCP; all must arrive.
+///
+/// # Panics
+/// When they do not.
+pub fn transfer(from: &Namespace, to: &Namespace, ip: IpAddr, bytes: usize) {
+    let listener = to.run_in(|| TcpListener::bind((ip, 0))).unwrap().unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut stream = from.run_in(|| TcpStream::connect_timeout(&address, ANSWER)).unwrap().unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    accepted.set_read_timeout(Some(ANSWER)).unwrap();
+    stream.set_write_timeout(Some(ANSWER)).unwrap();
+    let sender = thread::spawn(move || stream.write_all(&vec![7; bytes]));
+    let mut got = Vec::with_capacity(bytes);
+    let ended = accepted.read_to_end(&mut got);
+    assert!(ended.is_ok() && got.len() == bytes, "{} of {bytes} bytes: {ended:?}", got.len());
+    sender.join().unwrap().unwrap();
+}
+
+/// What becomes of a packet that must not be fragmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ping {
+    /// It is answered.
+    Answered,
+    /// The sender's own stack says that it is too big.
+    TooBig,
+    /// Nothing comes back.
+    Lost,
+}
+
+/// Pings once with so many bytes behind the ICMP header, and "don't fragment" set.
+pub fn ping(from: &Namespace, ip: IpAddr, bytes: usize) -> Ping {
+    let mut command = Command::new("ping");
+    command.args(["-n", "-c", "1", "-W", "2", "-M", "do", "-s", &bytes.to_string()]);
+    command.arg(ip.to_string());
+    let output = from.run_in(|| command.output()).unwrap().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    match output.status.success() {
+        true => Ping::Answered,
+        false if String::from_utf8_lossy(&said).contains("too long") => Ping::TooBig,
+        false => Ping::Lost,
+    }
 }
 
 /// Sends one datagram, once, and tells whether its echo came back.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::harness::{Cloud, range};
-use model::Code;
+use crate::harness::{Cloud, Fixture, range};
+use model::{Code, resource::vm_nic::VmNic};
 use serde_json::{Value, json};
 
 #[test]
@@ -36,6 +36,35 @@ fn a_nic_gets_an_address_of_each_family() {
     let versions: Vec<u8> = used.iter().map(|ip| ip.ip_version).collect();
     assert_eq!(versions, [4, 6]);
     assert_eq!(nic.used_ip_uuid, Some(used[0].uuid), "the network's own family comes first");
+}
+
+/// F08: what IPv6 VTEPs need is not there for VMs.
+#[test]
+fn a_nic_has_the_mtu_that_its_tunnels_leave() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let vm = |l3: &str| {
+        let host = &fixture.hosts[0];
+        let params = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
+        cloud.nics(&cloud.made("CreateVmInstance", params))[0].mtu
+    };
+    assert_eq!(vm(&l3), 1450);
+
+    let pool = json!({"name": "p6", "zoneUuid": fixture.zone});
+    let six = Fixture { pool: cloud.made("CreateL2VxlanNetworkPool", pool), ..fixture.clone() };
+    let range = json!({"name": "r", "startVni": 200, "endVni": 203, "l2NetworkUuid": six.pool});
+    cloud.made("CreateVniRange", range);
+    let l3 = cloud.l3(&six, "six");
+    let nic = cloud.made("CreateVmNic", json!({"l3NetworkUuid": l3}));
+    let nic: VmNic = cloud.get(nic.parse().unwrap()).unwrap();
+    assert_eq!(nic.mtu, 1430, "it fits whatever tunnels there will be");
+    let tag =
+        format!("l2NetworkUuid::{}::clusterUuid::{}::cidr::{{fd99::/64}}", six.pool, six.cluster);
+    let attach = json!({"l2NetworkUuid": six.pool, "clusterUuid": six.cluster});
+    cloud.call_tagged("AttachL2NetworkToCluster", attach, &[tag]).unwrap();
+    let vtep = json!({"hostUuid": six.hosts[0], "poolUuid": six.pool, "vtepIp": "fd99::11"});
+    cloud.made("CreateVxlanVtep", vtep);
+    assert_eq!(vm(&l3), 1430);
 }
 
 #[test]
