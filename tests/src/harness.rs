@@ -135,12 +135,12 @@ impl TestLab {
         Machine::look(self.name(), &self.root().join(self.name()))
     }
 
-    /// What `netloom inspect` says of a host.
+    /// What `netloom inspect` says of a host, there.
     pub fn inspect(&self, host: &str) -> Value {
         let mut command = Command::new(&self.options.binary);
         command.arg("inspect").arg("--data").arg(self.data(host));
         command.arg("--bpffs").arg(self.data(host).join("bpf")).args(["-o", "json"]);
-        let output = command.output().unwrap();
+        let output = self.namespace(host).run_in(|| command.output()).unwrap().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }

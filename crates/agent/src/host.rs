@@ -195,4 +195,12 @@ impl HostKernel for Host {
         })
         .await
     }
+
+    async fn ways(
+        &mut self,
+        tunnels: &crate::underlay::Tunnels,
+    ) -> Result<crate::underlay::Ways, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        crate::underlay::ways(&netlink, tunnels).await.map_err(Refusal::new)
+    }
 }

@@ -2,17 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
+use lab::wait;
 use netloom_tests::{
-    TestLab, machine,
+    LIMIT, TestLab, machine,
     rest::Rest,
     root_or_skip,
     traffic::{Ping, ping, transfer},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
+/// How long it takes at most until a change of a device is told: audits come later.
+const SOON: Duration = Duration::from_secs(5);
 /// The hosts' addresses on the underlay.
 const VTEPS: [&str; 2] = ["fd99::11", "fd99::12"];
 
@@ -53,6 +59,44 @@ fn tunnels_over_ipv6_carry_all_that_a_vm_may_send() {
     }
     // Networks whose VTEPs are IPv4 go on beside them.
     lab.check();
+}
+
+/// F09: that the underlay is smaller than what VMs were given is told before a user feels it.
+#[test]
+fn an_underlay_that_is_too_small_is_told_by_its_host_until_it_is_not() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let told = |host: &str| rest.named("/hosts", host)["notInEffect"].clone();
+    let seen = || lab.inspect("h2")["underlay"].clone();
+    let underlay = |mtu: u32| lab.ip("h2", &format!("link set eth0 mtu {mtu}"));
+    underlay(1500);
+    let vtep = json!({"vtep": "172.31.255.12", "device": "eth0", "mtuBytes": 1500,
+        "neededBytes": 1500, "trouble": null});
+    assert_eq!(seen(), json!([vtep]));
+    lab.settle(&HOSTS);
+
+    underlay(1400);
+    let says = |text: &Value| {
+        let text = text.as_str().unwrap_or_default();
+        text.contains("the underlay is too small: eth0 has an MTU of 1400") && text.contains("1500")
+    };
+    assert!(wait::holds(LIMIT, || says(&told("h2"))), "{}", told("h2"));
+    assert!(says(&seen()[0]["trouble"]), "{}", seen());
+    assert_eq!(told("h1"), Value::Null, "the other host's is large enough");
+    // It is told, and nothing more: what fits goes through, and hosts take what is new.
+    lab.check();
+    let l3 = rest.uuid("/l3-networks", "red-l3");
+    let made = rest.create_vm("red-3", (&l3, "h2"), &[]);
+    assert_eq!(made.status, 200, "{made:?}");
+
+    let raised = Instant::now();
+    underlay(1500);
+    assert!(wait::holds(LIMIT, || told("h2") == Value::Null), "{}", told("h2"));
+    assert!(raised.elapsed() < SOON, "{:?}", raised.elapsed());
+    lab.settle(&HOSTS);
 }
 
 /// A network of a pool whose VTEPs are IPv6; it has both families inside.
