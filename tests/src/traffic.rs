@@ -3,16 +3,20 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hostnet::Namespace;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// Between two probes.
 const PACE: Duration = Duration::from_millis(10);
@@ -204,6 +208,34 @@ pub fn ping(from: &Namespace, ip: IpAddr, bytes: usize) -> Ping {
         true => Ping::Answered,
         false if String::from_utf8_lossy(&said).contains("too long") => Ping::TooBig,
         false => Ping::Lost,
+    }
+}
+
+/// Pings every 20 ms, from the kernel of one VM to that of another.
+pub struct Pings {
+    child: Child,
+}
+
+impl Pings {
+    /// Starts, whether or not there is somebody who answers.
+    pub fn start(from: &Namespace, ip: IpAddr) -> Self {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-D", "-i", "0.02", &ip.to_string()]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        Self { child: from.run_in(|| command.spawn()).unwrap().unwrap() }
+    }
+
+    /// Ends it, and gives the times of the answers.
+    pub fn finish(self) -> Vec<SystemTime> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let answers = text.lines().filter(|line| line.contains("bytes from"));
+        let time = |line: &str| {
+            let seconds = line.strip_prefix('[')?.split_once(']')?.0.parse().ok()?;
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds))
+        };
+        answers.filter_map(time).collect()
     }
 }
 
