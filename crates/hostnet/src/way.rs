@@ -1,6 +1,6 @@
 //! How packets leave a host, and how long they may be.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
@@ -38,12 +38,25 @@ impl Netlink {
         others: impl IntoIterator<Item = IpAddr>,
     ) -> Result<Option<Way>, Error> {
         let Some(device) = self.device_of(own).await? else { return Ok(None) };
-        let mut ways = Vec::new();
+        // By device, the narrowest route. Peers mostly share one.
+        let mut routes: BTreeMap<u32, Option<(u32, IpAddr)>> = BTreeMap::new();
         for other in others {
-            ways.extend(self.way(own, other).await?);
+            let Some((device, mtu_bytes)) = self.route(own, other).await? else { continue };
+            let narrowest = routes.entry(device).or_default();
+            let limits = [*narrowest, mtu_bytes.map(|mtu_bytes| (mtu_bytes, other))];
+            *narrowest = limits.into_iter().flatten().min();
         }
-        if ways.is_empty() && device != LOOPBACK {
-            ways.extend(self.by_device(device).await?);
+        if routes.is_empty() && device != LOOPBACK {
+            routes.insert(device, None);
+        }
+        let mut ways = Vec::new();
+        for (device, limit) in routes {
+            let Some(link) = self.link_by_index(device).await? else { continue };
+            let (mtu_bytes, route_to) = match limit {
+                Some((mtu_bytes, to)) if mtu_bytes < link.mtu_bytes => (mtu_bytes, Some(to)),
+                _ => (link.mtu_bytes, None),
+            };
+            ways.push(Way { device: link.name, mtu_bytes, route_to });
         }
         Ok(ways.into_iter().min_by_key(|way| way.mtu_bytes))
     }
@@ -59,7 +72,8 @@ impl Netlink {
         }))
     }
 
-    async fn way(&self, from: IpAddr, to: IpAddr) -> Result<Option<Way>, Error> {
+    /// The device by which packets leave towards an address, and the route's own MTU.
+    async fn route(&self, from: IpAddr, to: IpAddr) -> Result<Option<(u32, Option<u32>)>, Error> {
         let mut request = RouteMessage::default();
         let bits = if to.is_ipv4() { 32 } else { 128 };
         request.header.address_family = address::family(to);
@@ -88,18 +102,6 @@ impl Netlink {
                 _ => {}
             }
         }
-        let Some(index) = index else { return Ok(None) };
-        let way = self.by_device(index).await?;
-        Ok(way.map(|way| match own_mtu {
-            Some(mtu_bytes) if mtu_bytes < way.mtu_bytes => {
-                Way { mtu_bytes, route_to: Some(to), ..way }
-            }
-            _ => way,
-        }))
-    }
-
-    async fn by_device(&self, index: u32) -> Result<Option<Way>, Error> {
-        let link = self.link_by_index(index).await?;
-        Ok(link.map(|link| Way { device: link.name, mtu_bytes: link.mtu_bytes, route_to: None }))
+        Ok(index.map(|index| (index, own_mtu)))
     }
 }
