@@ -3,8 +3,12 @@
 use std::net::IpAddr;
 
 use crate::harness::{Cloud, Fixture, range};
-use model::{Code, resource::vm_nic::VmNic};
+use model::{
+    Code, Id, Kind,
+    resource::{vm_nic::VmNic, vtep::Vtep},
+};
 use serde_json::{Value, json};
+use store::Read;
 
 #[test]
 fn tenants_may_use_the_same_addresses() {
@@ -65,6 +69,14 @@ fn a_nic_has_the_mtu_that_its_tunnels_leave() {
     let vtep = json!({"hostUuid": six.hosts[0], "poolUuid": six.pool, "vtepIp": "fd99::11"});
     cloud.made("CreateVxlanVtep", vtep);
     assert_eq!(vm(&l3), 1430);
+
+    // A host that is managed by an address inside the CIDR needs no VTEP by hand.
+    let host = json!({"name": "h3", "managementIp": "fd99::13", "clusterUuid": six.cluster});
+    let host = model::id::parse_uuid(&cloud.made("AddKVMHost", host)).unwrap();
+    let vteps: Vec<_> = cloud.snapshot().referrers(Kind::Vtep, "hostUuid", host).collect();
+    let vteps = vteps.into_iter().map(|id| cloud.get::<Vtep>(Id::new(id)).unwrap());
+    let places: Vec<_> = vteps.map(|vtep| (vtep.pool_uuid.to_string(), vtep.vtep_ip)).collect();
+    assert_eq!(places, [(six.pool, "fd99::13".parse().unwrap())]);
 }
 
 #[test]
