@@ -13,6 +13,7 @@ use agent::{
     converge::{Cause, Converger},
     kernel::{HostKernel, Observed, Refusal, Room},
     state::{Desired, StateFile},
+    underlay::{Tunnels, Ways},
 };
 use compute::{InstanceSpec, Prepared};
 use dataplane::{DataPlane, Edits, Options, Tables};
@@ -238,5 +239,9 @@ impl HostKernel for Maps {
             let changes = plane.reconcile(tables)?;
             if changes.is_empty() { Ok(tables.clone()) } else { plane.view().tables() }
         })
+    }
+
+    async fn ways(&mut self, _: &Tunnels) -> Result<Ways, Refusal> {
+        Ok(Ways::new())
     }
 }

@@ -135,12 +135,12 @@ impl TestLab {
         Machine::look(self.name(), &self.root().join(self.name()))
     }
 
-    /// What `netloom inspect` says of a host.
+    /// What `netloom inspect` says of a host, there.
     pub fn inspect(&self, host: &str) -> Value {
         let mut command = Command::new(&self.options.binary);
         command.arg("inspect").arg("--data").arg(self.data(host));
         command.arg("--bpffs").arg(self.data(host).join("bpf")).args(["-o", "json"]);
-        let output = command.output().unwrap();
+        let output = self.namespace(host).run_in(|| command.output()).unwrap().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -151,6 +151,14 @@ impl TestLab {
         assert_eq!(inspection["asDesired"], true, "{inspection:#}");
         assert_eq!(inspection["saved"]["kernel"], inspection["kernel"], "{inspection:#}");
         json!([inspection["saved"]["objects"], inspection["kernel"]])
+    }
+
+    /// Runs `ip` as a user of a VM or host would; it must succeed.
+    pub fn ip(&self, node: &str, words: &str) {
+        let mut command = Command::new("ip");
+        command.args(words.split(' '));
+        let output = self.namespace(node).run_in(|| command.output()).unwrap().unwrap();
+        assert!(output.status.success(), "{node}: ip {words}: {output:?}");
     }
 
     /// The namespace of a VM or host.

@@ -74,6 +74,11 @@ pub fn tables(data: &Path) -> Tables {
     view(data).tables().unwrap()
 }
 
+/// How many frames a host has dropped, by reason: quicker than a whole inspection.
+pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
+    view(data).counters().unwrap().drops
+}
+
 fn view(data: &Path) -> View {
     View::open(&data.join("bpf")).unwrap()
 }

@@ -1,6 +1,8 @@
 //! REST as any client may send it, also wrongly.
 
-use serde_json::Value;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
 use ureq::{Agent, http};
 
 /// Sends what it is told to.
@@ -63,8 +65,48 @@ impl Rest {
 
     /// Sends a message and waits for what becomes of it.
     pub fn post(&self, path: &str, params: &Value) -> Answer {
-        let body = serde_json::json!({"params": params}).to_string();
+        let body = json!({"params": params}).to_string();
         self.clone().with("prefer", "wait=30").send("POST", path, &body).unwrap()
+    }
+
+    /// The same, which must succeed; the uuid of what is there now.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn made(&self, path: &str, params: &Value) -> String {
+        let answer = self.post(path, params);
+        assert_eq!(answer.status, 200, "{path} {params}: {answer:?}");
+        answer.body["inventory"]["uuid"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Makes an instance with one NIC on the host of this name, and these addresses if any are
+    /// given.
+    pub fn create_vm(&self, name: &str, (l3, host): (&str, &str), addresses: &[IpAddr]) -> Answer {
+        let host = self.named("/hosts", host)["uuid"].clone();
+        let tag = |ip: &IpAddr| format!("staticIp::{l3}::{}", ip.to_string().replace(':', "--"));
+        let tags: Vec<String> = addresses.iter().map(tag).collect();
+        let params = json!({"name": name, "l3NetworkUuids": [l3], "hostUuid": host});
+        let body = json!({"params": params, "systemTags": tags}).to_string();
+        self.clone().with("prefer", "wait=30").send("POST", "/vm-instances", &body).unwrap()
+    }
+
+    /// Deletes what is there at a path, and waits for it.
+    pub fn delete(&self, path: &str) -> Answer {
+        self.clone().with("prefer", "wait=30").send("DELETE", path, "").unwrap()
+    }
+
+    /// The one resource of this name below a path.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn named(&self, path: &str, name: &str) -> Value {
+        let found = self.all(path).into_iter().find(|found| found["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} below {path}"))
+    }
+
+    /// Its uuid.
+    pub fn uuid(&self, path: &str, name: &str) -> String {
+        self.named(path, name)["uuid"].as_str().unwrap().to_owned()
     }
 
     /// All resources below a path, page by page.

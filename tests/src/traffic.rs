@@ -3,15 +3,20 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hostnet::Namespace;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// Between two probes.
 const PACE: Duration = Duration::from_millis(10);
@@ -161,6 +166,77 @@ fn flow(mut stream: TcpStream, stop: &AtomicBool) -> Result<u64, String> {
 
 fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Sends so many bytes over TCP; all must arrive.
+///
+/// # Panics
+/// When they do not.
+pub fn transfer(from: &Namespace, to: &Namespace, ip: IpAddr, bytes: usize) {
+    let listener = to.run_in(|| TcpListener::bind((ip, 0))).unwrap().unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut stream = from.run_in(|| TcpStream::connect_timeout(&address, ANSWER)).unwrap().unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    accepted.set_read_timeout(Some(ANSWER)).unwrap();
+    stream.set_write_timeout(Some(ANSWER)).unwrap();
+    let sender = thread::spawn(move || stream.write_all(&vec![7; bytes]));
+    let mut got = Vec::with_capacity(bytes);
+    let ended = accepted.read_to_end(&mut got);
+    assert!(ended.is_ok() && got.len() == bytes, "{} of {bytes} bytes: {ended:?}", got.len());
+    sender.join().unwrap().unwrap();
+}
+
+/// What becomes of a packet that must not be fragmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ping {
+    /// It is answered.
+    Answered,
+    /// The sender's own stack says that it is too big.
+    TooBig,
+    /// Nothing comes back.
+    Lost,
+}
+
+/// Pings once with so many bytes behind the ICMP header, and "don't fragment" set.
+pub fn ping(from: &Namespace, ip: IpAddr, bytes: usize) -> Ping {
+    let mut command = Command::new("ping");
+    command.args(["-n", "-c", "1", "-W", "2", "-M", "do", "-s", &bytes.to_string()]);
+    command.arg(ip.to_string());
+    let output = from.run_in(|| command.output()).unwrap().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    match output.status.success() {
+        true => Ping::Answered,
+        false if String::from_utf8_lossy(&said).contains("too long") => Ping::TooBig,
+        false => Ping::Lost,
+    }
+}
+
+/// Pings every 20 ms, from the kernel of one VM to that of another.
+pub struct Pings {
+    child: Child,
+}
+
+impl Pings {
+    /// Starts, whether or not there is somebody who answers.
+    pub fn start(from: &Namespace, ip: IpAddr) -> Self {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-D", "-i", "0.02", &ip.to_string()]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        Self { child: from.run_in(|| command.spawn()).unwrap().unwrap() }
+    }
+
+    /// Ends it, and gives the times of the answers.
+    pub fn finish(self) -> Vec<SystemTime> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let answers = text.lines().filter(|line| line.contains("bytes from"));
+        let time = |line: &str| {
+            let seconds = line.strip_prefix('[')?.split_once(']')?.0.parse().ok()?;
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds))
+        };
+        answers.filter_map(time).collect()
+    }
 }
 
 /// Sends one datagram, once, and tells whether its echo came back.

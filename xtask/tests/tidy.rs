@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("compile", &["model", "store", "wire"]),
     ("link", &["compile", "model", "seats", "store", "wire"]),
-    ("control", &["model", "store"]),
+    ("control", &["model", "seats", "store"]),
     ("api", &["control", "model", "seats", "store"]),
     ("client", &["model"]),
     ("dataplane", &["packet"]),

@@ -19,6 +19,7 @@ use crate::{
     ledger::Ledger,
     plan::{self, Step, Steps, Wanted},
     render::facts,
+    underlay::{self, Tunnels, Ways},
 };
 
 /// What became of a pass.
@@ -68,6 +69,8 @@ pub struct Converger<K> {
     held: SetDigest,
     known: Known,
     jobs: Jobs,
+    /// The tunnels whose ways were looked up, and the ways.
+    underlay: (Tunnels, Ways),
     /// What the last job about something could not do.
     failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
 }
@@ -78,6 +81,7 @@ struct Known {
     tunnel: bool,
     devices: bool,
     maps: bool,
+    underlay: bool,
 }
 
 impl<K: HostKernel> Converger<K> {
@@ -93,6 +97,7 @@ impl<K: HostKernel> Converger<K> {
             held: SetDigest::default(),
             known: Known::default(),
             jobs: Jobs::default(),
+            underlay: Default::default(),
             failures: BTreeMap::new(),
         }
     }
@@ -102,9 +107,9 @@ impl<K: HostKernel> Converger<K> {
         self.known = Known::default();
     }
 
-    /// Makes the next pass look at devices again.
+    /// Makes the next pass look at devices and addresses again.
     pub fn doubt_devices(&mut self) {
-        (self.known.tunnel, self.known.devices) = (false, false);
+        self.known = Known { maps: self.known.maps, ..Known::default() };
     }
 
     /// Looks whether the ports still have their programs: of that the kernel brings no news. Those
@@ -141,6 +146,7 @@ impl<K: HostKernel> Converger<K> {
         }
         let filled = self.fill(desired, &wanted, &mut outcome).await;
         outcome.trouble.extend(self.kernel.notice().await);
+        self.underlay(desired, &mut outcome).await;
         self.start(&wanted, filled, cause);
         self.conclude(&wanted, outcome)
     }
@@ -290,6 +296,20 @@ impl<K: HostKernel> Converger<K> {
         let seen = self.observed.instances.get(&instance).and_then(|nics| nics.get(&nic));
         let key = seen.map(|seen| PortKey::untagged(seen.ifindex));
         key.is_some_and(|key| self.ledger.tables().ports.contains_key(&key))
+    }
+
+    /// Looks whether the underlay is large enough. Nothing is done about it, and nothing waits.
+    async fn underlay(&mut self, desired: &Holding, outcome: &mut Outcome) {
+        let longest = underlay::longest(desired);
+        let tunnels = underlay::tunnels(longest.keys(), self.ledger.tables());
+        if !self.known.underlay || tunnels != self.underlay.0 {
+            match self.kernel.ways(&tunnels).await {
+                Ok(ways) => (self.underlay, self.known.underlay) = ((tunnels, ways), true),
+                Err(refusal) => tracing::warn!(%refusal, "cannot see how large the underlay is"),
+            }
+        }
+        let lines = underlay::compare(&longest, &self.underlay.1);
+        outcome.trouble.extend(lines.into_iter().filter_map(|line| line.trouble));
     }
 
     /// Says what is in effect by now, and what is not, and why.

@@ -10,7 +10,10 @@ use std::{
 use compute::{Driver, InstanceSpec, Netns, Prepared};
 use dataplane::{DataPlane, Edits, Hold, Options, Tables};
 use hostnet::{LinkNews, Namespace, Netlink, VxlanSpec};
-use model::resource::{l2_network::VXLAN_MTU_BYTES, vtep::VXLAN_PORT};
+use model::{
+    mtu::{self, Around, Family},
+    resource::vtep::VXLAN_PORT,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -100,7 +103,7 @@ impl HostKernel for Host {
         let spec = VxlanSpec {
             name: TUNNEL_DEVICE,
             port: VXLAN_PORT,
-            mtu_bytes: VXLAN_MTU_BYTES,
+            mtu_bytes: Around::vxlan(Family::Ipv4).inside(mtu::UNDERLAY),
             // Not in use yet, but a device cannot be given it later.
             has_policy_tag: true,
         };
@@ -209,5 +212,13 @@ impl HostKernel for Host {
             plane.view().tables()
         })
         .await
+    }
+
+    async fn ways(
+        &mut self,
+        tunnels: &crate::underlay::Tunnels,
+    ) -> Result<crate::underlay::Ways, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        crate::underlay::ways(&netlink, tunnels).await.map_err(Refusal::new)
     }
 }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use dataplane::{Counters, Tables, View};
+use hostnet::Netlink;
 use model::Mac;
 use packet::{ConntrackSize, DropReason};
 use serde::Serialize;
+use tokio::runtime;
 use uuid::Uuid;
 use wire::{
     fact::{self, Fact},
@@ -21,6 +23,7 @@ use wire::{
 use crate::{
     Error, render,
     state::{self, Desired},
+    underlay::{self, Underlay, Ways},
 };
 
 /// What is on a host.
@@ -40,6 +43,8 @@ pub struct Inspection {
     pub missing: Vec<String>,
     /// Facts that the maps hold and should not.
     pub unexpected: Vec<String>,
+    /// The underlay of each own VTEP, if the inspection runs in the host's network namespace.
+    pub underlay: Vec<Underlay>,
     /// Ports that the host has room for.
     pub ports_max: u32,
     /// The ports of the maps.
@@ -126,8 +131,10 @@ pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
         Ok(saved) => (saved, None),
         Err(reason) => (None, Some(reason)),
     };
-    let inspection = report(saved.as_ref(), &Seen::of(&view)?);
-    Ok(Inspection { damage, ..inspection })
+    let seen = Seen::of(&view)?;
+    let inspection = report(saved.as_ref(), &seen);
+    let underlay = saved.as_ref().map(|saved| underlay(saved, &seen.tables)).transpose()?;
+    Ok(Inspection { damage, underlay: underlay.unwrap_or_default(), ..inspection })
 }
 
 /// What a data plane shows.
@@ -163,11 +170,27 @@ fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
         as_desired: desired.is_some() && wanted == held,
         missing: differing(&wanted, &held),
         unexpected: differing(&held, &wanted),
+        underlay: Vec::new(),
         ports_max: room.ports,
         ports: ports(desired, seen),
         drops: drops(counters),
         events_lost: counters.events_lost,
     }
+}
+
+/// What is seen of the underlay from here: other network namespaces have other devices.
+fn underlay(desired: &Desired, tables: &Tables) -> Result<Vec<Underlay>, Error> {
+    let longest = underlay::longest(&desired.holding);
+    let tunnels = underlay::tunnels(longest.keys(), tables);
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Error::Runtime)?;
+    let ways =
+        runtime.block_on(async { underlay::ways(&Netlink::current().await?, &tunnels).await });
+    let ways = ways.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot see how large the underlay is");
+        Ways::new()
+    });
+    Ok(underlay::compare(&longest, &ways))
 }
 
 fn saved(desired: &Desired) -> Saved {
@@ -247,6 +270,11 @@ impl Display for Inspection {
         writeln!(f, "in force {verdict}, digest {}", short(&self.kernel))?;
         self.missing.iter().try_for_each(|fact| writeln!(f, "  missing: {fact}"))?;
         self.unexpected.iter().try_for_each(|fact| writeln!(f, "  unexpected: {fact}"))?;
+        for line in &self.underlay {
+            let verdict = line.trouble.as_deref().unwrap_or("large enough");
+            let (own, device) = (line.vtep, &line.device);
+            writeln!(f, "underlay {own}, {device}, {} bytes: {verdict}", line.mtu_bytes)?;
+        }
         writeln!(
             f,
             "\n{} of {} ports; connections: now, and what a port is sure of, in and out",

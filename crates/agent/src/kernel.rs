@@ -12,6 +12,8 @@ use dataplane::{Edits, Tables};
 use packet::MAX_PORTS;
 use uuid::Uuid;
 
+use crate::underlay::{Tunnels, Ways};
+
 /// Why the host refused something, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal(pub String);
@@ -111,4 +113,7 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Reads the maps back, and makes them hold exactly this; what they hold in the end.
     fn audit(&mut self, tables: &Tables) -> impl Future<Output = Result<Tables, Refusal>> + Send;
+
+    /// Looks up how packets leave by each of these tunnels.
+    fn ways(&mut self, tunnels: &Tunnels) -> impl Future<Output = Result<Ways, Refusal>> + Send;
 }

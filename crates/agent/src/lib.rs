@@ -25,6 +25,7 @@ pub mod render;
 #[cfg(test)]
 mod sample;
 pub mod state;
+pub mod underlay;
 mod worker;
 
 use std::{
@@ -118,6 +119,9 @@ pub enum Error {
     /// A key or a request for a certificate cannot be made.
     #[error("cannot make a key: {0}")]
     Key(#[from] rcgen::Error),
+    /// Nothing can be run beside the caller.
+    #[error("cannot start a runtime: {0}")]
+    Runtime(io::Error),
     /// A part of the agent has died.
     #[error("a part of the agent has died: {0}")]
     Died(#[from] JoinError),

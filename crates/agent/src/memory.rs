@@ -36,6 +36,8 @@ pub struct MemoryState {
     pub ports_max: Option<u32>,
     /// What an operator should know.
     pub notice: Option<String>,
+    /// The underlay's MTU, if not the usual one.
+    pub underlay: Option<u32>,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Changes made so far.
@@ -257,5 +259,14 @@ impl HostKernel for Memory {
         state.audits += 1;
         state.fill(tables.clone())?;
         Ok(state.tables.clone())
+    }
+
+    async fn ways(
+        &mut self,
+        tunnels: &crate::underlay::Tunnels,
+    ) -> Result<crate::underlay::Ways, Refusal> {
+        let mtu_bytes = self.state().underlay.unwrap_or(model::mtu::UNDERLAY);
+        let way = hostnet::Way { device: "eth0".to_owned(), mtu_bytes, route_to: None };
+        Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
     }
 }

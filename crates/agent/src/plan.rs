@@ -81,6 +81,14 @@ fn of_table(desired: &Holding, table: Table) -> impl Iterator<Item = &Object> {
     desired.objects().range(first..=last).map(|(_, object)| &**object)
 }
 
+/// All ports.
+pub(crate) fn ports(desired: &Holding) -> impl Iterator<Item = &Port> {
+    of_table(desired, Table::Port).filter_map(|object| match object {
+        Object::Port(port) => Some(port),
+        _ => None,
+    })
+}
+
 /// Why something is not in effect.
 pub(crate) fn lacking(what: &str, uuid: Uuid) -> String {
     format!("its {what} {} is not on this host", uuid.simple())

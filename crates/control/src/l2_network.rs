@@ -3,6 +3,7 @@
 
 use model::{
     Error, Result,
+    mtu::{self, Around, Family},
     resource::{
         host::Host,
         l2_attachment::L2NetworkClusterRef,
@@ -32,6 +33,18 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateL2Network) -> Result<Repl
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteL2Network) -> Result<Reply> {
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
+}
+
+/// MTU of a network's ports, in bytes. As long as nobody knows of which family the tunnels will be,
+/// the one that fits through both.
+pub(crate) fn mtu_bytes(txn: &Txn<'_>, segment: &Segment) -> u32 {
+    let around = match segment {
+        Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Around::NOTHING,
+        Segment::Vxlan { pool_uuid, .. } => {
+            Around::vxlan(vtep::family(txn, *pool_uuid).unwrap_or(Family::Ipv6))
+        }
+    };
+    around.inside(mtu::UNDERLAY)
 }
 
 /// Refuses `isolated=true`: ports of one network can reach each other, and nothing prevents that

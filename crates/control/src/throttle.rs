@@ -5,16 +5,16 @@
 //! is part of every key, so an attacker cannot lock an account for others, and a right password
 //! from a source that has not failed is always let in.
 //!
-//! A source is an IPv4 address or an IPv6 /64, what one customer commonly has. Behind a proxy on
-//! this machine all clients are loopback, one source that attacker and operator share: its waits
-//! stay short ([`SHARED_WAIT_MAX`]), enough to make guessing hopeless. A proxy that names its
-//! clients (`--forwarded-for`) makes each of them a source of its own.
+//! Who counts as one source says [`seats::source`]. Behind a proxy on this machine all clients are
+//! loopback, one source that attacker and operator share: its waits stay short
+//! ([`SHARED_WAIT_MAX`]), enough to make guessing hopeless. A proxy that names its clients
+//! (`--forwarded-for`) makes each of them a source of its own.
 //!
 //! Time is passed in, from a clock that only goes forward.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -153,12 +153,7 @@ impl Counts {
 }
 
 fn keys(name: &str, source: IpAddr) -> [Key; 2] {
-    let source = match source {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() && !v6.is_loopback() => {
-            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)))
-        }
-        other => other.to_canonical(),
-    };
+    let source = seats::source(source);
     [(source, Some(name.to_owned())), (source, None)]
 }
 
@@ -260,7 +255,7 @@ mod tests {
     fn neighbours_in_an_ipv6_network_are_one_and_memory_is_bounded() {
         let (throttle, start) = (Throttle::default(), Instant::now());
         for host in 0..=u128::from(FREE_OF_NAME) {
-            let source = IpAddr::V6(Ipv6Addr::from_bits((0x2001_0db8 << 96) + host));
+            let source = IpAddr::V6(std::net::Ipv6Addr::from_bits((0x2001_0db8 << 96) + host));
             throttle.failed("admin", source, start);
         }
         let neighbour = "2001:db8::ffff".parse().unwrap();

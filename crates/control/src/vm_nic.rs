@@ -14,7 +14,7 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, ip_range,
+    Reply, Txn, ip_range, l2_network,
     operation::{Operation, job},
 };
 
@@ -73,7 +73,7 @@ pub(crate) fn insert(
         Some(mac) => custom_mac(mac, number)?,
         None => mac_of(number),
     };
-    let segment = txn.get(l3.l2_network_uuid)?.segment;
+    let mtu = l2_network::mtu_bytes(txn, &txn.get(l3.l2_network_uuid)?.segment);
     let addresses = ip_range::give(txn, l3, AnyId::of(id), &wanted.addresses)?;
     txn.insert(VmNic {
         uuid: id,
@@ -84,7 +84,7 @@ pub(crate) fn insert(
         number,
         mac,
         used_ip_uuid: addresses.first().copied(),
-        mtu: segment.mtu_bytes(),
+        mtu,
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,
     })

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use model::{
     Code, Error, Id, Result,
+    mtu::Family,
     resource::{
         host::Host,
         l2_attachment::L2NetworkClusterRef,
@@ -74,17 +75,25 @@ pub(crate) fn one_family(
     pool: Id<L2Network>,
     address: IpAddr,
 ) -> std::result::Result<(), (String, String)> {
-    let attached = txn.children(L2NetworkClusterRef::L2_NETWORK, pool);
-    let cidrs = attached.iter().filter_map(|r| r.vtep_cidr).map(|cidr| cidr.addr());
-    let one = txn.any_child(Vtep::POOL, pool).map(|vtep| vtep.vtep_ip);
-    let mut others = cidrs.chain(one);
-    let Some(other) = others.find(|other| other.is_ipv4() != address.is_ipv4()) else {
+    let this = Family::of(address);
+    let Some(other) = some(txn, pool).filter(|other| Family::of(*other) != this) else {
         return Ok(());
     };
-    let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-    let (this, that) = (family(address), family(other));
+    let that = Family::of(other);
     let rule = format!("{address} is {this}, the tunnels of pool {pool} are {that} ({other})");
     Err((rule, format!("give an {that} address: all tunnels of a pool are of one family")))
+}
+
+/// The family of a pool's tunnels, once there are some or may be.
+pub(crate) fn family(txn: &Txn<'_>, pool: Id<L2Network>) -> Option<Family> {
+    some(txn, pool).map(Family::of)
+}
+
+/// An address of a pool's tunnels; all are of one family.
+fn some(txn: &Txn<'_>, pool: Id<L2Network>) -> Option<IpAddr> {
+    let attached = txn.children(L2NetworkClusterRef::L2_NETWORK, pool);
+    let cidr = attached.iter().find_map(|r| r.vtep_cidr).map(|cidr| cidr.addr());
+    cidr.or_else(|| txn.any_child(Vtep::POOL, pool).map(|vtep| vtep.vtep_ip))
 }
 
 fn insert(

@@ -161,7 +161,7 @@ impl Netlink {
     }
 }
 
-fn family(ip: IpAddr) -> AddressFamily {
+pub(crate) fn family(ip: IpAddr) -> AddressFamily {
     match ip {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
@@ -182,7 +182,7 @@ fn broadcast(ip: Ipv4Addr, prefix_len: u8) -> Option<Ipv4Addr> {
     (prefix_len < 31).then(|| ip | Ipv4Addr::from(u32::MAX >> prefix_len))
 }
 
-fn parse_address(message: &RouteNetlinkMessage, index: u32) -> Option<Address> {
+pub(crate) fn parse_address(message: &RouteNetlinkMessage, index: u32) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     if message.header.index != index {
         return None;

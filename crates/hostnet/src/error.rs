@@ -115,6 +115,12 @@ impl Error {
         self.is(Errno::EEXIST)
     }
 
+    /// Whether there is no way to the address that was asked for, or none from where it was asked.
+    pub(crate) fn is_no_route(&self) -> bool {
+        let errnos = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL];
+        errnos.iter().any(|errno| self.is(*errno))
+    }
+
     fn is(&self, errno: Errno) -> bool {
         let Self::Kernel { source, .. } = self else { return false };
         source.raw_os_error() == Some(errno as i32)

@@ -15,6 +15,7 @@ mod netlink;
 mod news;
 pub mod scratch;
 mod sysctl;
+mod way;
 
 pub use address::{Address, DefaultRoute, Origin};
 pub use create::{VethSpec, VxlanSpec};
@@ -23,3 +24,4 @@ pub use link::{Arp, Kind, LinkInfo, Promiscuity};
 pub use namespace::Namespace;
 pub use netlink::Netlink;
 pub use news::LinkNews;
+pub use way::Way;

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use netloom_hostnet::{
-    Arp, Error, Kind, Namespace, Origin, Promiscuity, VethSpec, VxlanSpec,
+    Arp, Error, Kind, Namespace, Origin, Promiscuity, VethSpec, VxlanSpec, Way,
     scratch::{Scratch, root_or_skip},
 };
 
@@ -180,4 +180,31 @@ async fn addresses_and_routes_are_added_once_and_removed_once() {
         inside.address_remove(index, *ip, *prefix_len).await.unwrap();
     }
     assert_eq!(inside.addresses(index).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_narrowest_way_is_that_of_the_route_or_of_its_device() {
+    if !root_or_skip() {
+        return;
+    }
+    let (host, vm) = (Scratch::new("host").unwrap(), Scratch::new("vm").unwrap());
+    let outside = host.netlink().await.unwrap();
+    let made = outside.create_veth(&VethSpec { arp: Arp::On, ..veth(&vm) }).await.unwrap();
+    let (own, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
+    assert_eq!(outside.narrowest_way(own, [other]).await.unwrap(), None, "nobody has it");
+    let loopback = ip("fd00::1");
+    outside.address_add(1, loopback, 128).await.unwrap();
+    outside.address_add(made.index, own, 24).await.unwrap();
+    outside.set_up(made.index).await.unwrap();
+    let way = |mtu_bytes| Some(Way { device: "host0".to_owned(), mtu_bytes, route_to: None });
+    assert_eq!(outside.narrowest_way(own, [other]).await.unwrap(), way(1450));
+    assert_eq!(outside.narrowest_way(own, []).await.unwrap(), way(1450));
+    assert_eq!(outside.narrowest_way(own, [ip("203.0.113.1")]).await.unwrap(), way(1450));
+    assert_eq!(outside.narrowest_way(loopback, []).await.unwrap(), None);
+    let route = ["route", "add", "192.0.2.2/32", "dev", "host0", "mtu", "1400"];
+    let run = || std::process::Command::new("ip").args(route).status().unwrap();
+    assert!(host.run_in(run).unwrap().success());
+    let others = [ip("192.0.2.3"), other];
+    let narrow = Way { route_to: Some(other), ..way(1400).unwrap() };
+    assert_eq!(outside.narrowest_way(own, others).await.unwrap(), Some(narrow));
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod field;
 pub mod id;
 pub mod mac;
+pub mod mtu;
 mod plain;
 pub mod record;
 pub mod relation;

@@ -5,6 +5,8 @@
 
 mod entrance;
 mod seats;
+mod source;
 
 pub use entrance::{Entrance, Newcomer};
 pub use seats::{Full, Seat, Seats};
+pub use source::source;

@@ -5,17 +5,19 @@
 //! have, one of its own. So whoever opens thousands of connections ends their own, and a newcomer
 //! has time for its request as long as fewer newcomers than seats arrive meanwhile.
 //!
-//! A source is an IPv4 address or an IPv6 /64, what one customer commonly has. Loopback has no
-//! limit of its own: behind a proxy on this machine stand many.
+//! Who counts as one source says [`source`](crate::source()). Loopback has no limit of its own:
+//! behind a proxy on this machine stand many.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
+
+use crate::source;
 
 /// How often it is logged, at most, that somebody had to make room.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -72,27 +74,28 @@ impl Seats {
         Self { seats_max, per_source_max, table: Mutex::default() }
     }
 
-    /// Gives a seat to a connection from `source`.
+    /// Gives a seat to a connection from this address.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn take(self: &Arc<Self>, source: IpAddr) -> Result<Seat, Full> {
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
         let mut table = self.lock();
-        let own = table.by_source.get(&share(source)).map_or(0, |of| of.taken);
+        let source = source(address);
+        let own = table.by_source.get(&source).map_or(0, |of| of.taken);
         if !source.is_loopback() && own >= self.per_source_max {
             table.tell(
-                source,
+                address,
                 "one source has all the connections that it may have; its longest \
                 idle ones are closed",
             );
             table.free_one_of(source)?;
         } else if table.taken.len() >= self.seats_max {
-            table.tell(source, "all connections are taken; the longest idle ones are closed");
+            table.tell(address, "all connections are taken; the longest idle ones are closed");
             table.free_one()?;
         }
         let (id, lost) = (table.next(), CancellationToken::new());
-        table.taken.insert(id, Taken { source: share(source), since: None, lost: lost.clone() });
-        table.by_source.entry(share(source)).or_default().taken += 1;
+        table.taken.insert(id, Taken { source, since: None, lost: lost.clone() });
+        table.by_source.entry(source).or_default().taken += 1;
         table.wait(id, id);
         drop(table);
         Ok(Seat { id, lost, seats: Arc::clone(self) })
@@ -110,16 +113,6 @@ impl Seats {
     }
 }
 
-/// What shares a limit.
-fn share(source: IpAddr) -> IpAddr {
-    match source {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() && !v6.is_loopback() => {
-            Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        other => other.to_canonical(),
-    }
-}
-
 impl SeatTable {
     fn next(&mut self) -> u64 {
         self.last += 1;
@@ -133,7 +126,7 @@ impl SeatTable {
     }
 
     fn free_one_of(&mut self, source: IpAddr) -> Result<(), Full> {
-        let own = self.by_source.get(&share(source));
+        let own = self.by_source.get(&source);
         let (_, id) = own.and_then(|of| of.waiting.first()).copied().ok_or(Full)?;
         self.lose(id);
         Ok(())

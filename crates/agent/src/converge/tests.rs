@@ -44,6 +44,22 @@ async fn an_empty_host_gets_everything_and_agrees() {
 }
 
 #[tokio::test]
+async fn an_underlay_that_is_too_small_is_told_until_it_is_not() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    assert!(settle(&mut converger, &desired).await.is_clean());
+    memory.state().underlay = Some(1400);
+    converger.doubt_devices();
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.processed && outcome.failed.is_empty(), "nothing waits: {outcome:?}");
+    assert!(outcome.trouble.concat().contains("the underlay is too small"), "{outcome:?}");
+    assert!(!converger.has_failed(), "trying again does not help");
+    memory.state().underlay = None;
+    converger.doubt_devices();
+    assert!(settle(&mut converger, &desired).await.is_clean());
+}
+
+#[tokio::test]
 async fn a_restarted_agent_writes_nothing() {
     let (memory, desired) = (Memory::default(), sample::two_networks());
     let first = pass(&memory, &desired).await;

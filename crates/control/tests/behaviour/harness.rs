@@ -275,6 +275,7 @@ pub(crate) fn confirm(board: &mut Board, host: Id<Host>) {
 }
 
 /// What `with_two_hosts` made.
+#[derive(Clone)]
 pub(crate) struct Fixture {
     /// The zone.
     pub(crate) zone: String,

@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
-use crate::harness::{Cloud, range};
-use model::Code;
+use crate::harness::{Cloud, Fixture, range};
+use model::{
+    Code, Id, Kind,
+    resource::{vm_nic::VmNic, vtep::Vtep},
+};
 use serde_json::{Value, json};
+use store::Read;
 
 #[test]
 fn tenants_may_use_the_same_addresses() {
@@ -36,6 +40,43 @@ fn a_nic_gets_an_address_of_each_family() {
     let versions: Vec<u8> = used.iter().map(|ip| ip.ip_version).collect();
     assert_eq!(versions, [4, 6]);
     assert_eq!(nic.used_ip_uuid, Some(used[0].uuid), "the network's own family comes first");
+}
+
+/// F08: what IPv6 VTEPs need is not there for VMs.
+#[test]
+fn a_nic_has_the_mtu_that_its_tunnels_leave() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let vm = |l3: &str| {
+        let host = &fixture.hosts[0];
+        let params = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
+        cloud.nics(&cloud.made("CreateVmInstance", params))[0].mtu
+    };
+    assert_eq!(vm(&l3), 1450);
+
+    let pool = json!({"name": "p6", "zoneUuid": fixture.zone});
+    let six = Fixture { pool: cloud.made("CreateL2VxlanNetworkPool", pool), ..fixture.clone() };
+    let range = json!({"name": "r", "startVni": 200, "endVni": 203, "l2NetworkUuid": six.pool});
+    cloud.made("CreateVniRange", range);
+    let l3 = cloud.l3(&six, "six");
+    let nic = cloud.made("CreateVmNic", json!({"l3NetworkUuid": l3}));
+    let nic: VmNic = cloud.get(nic.parse().unwrap()).unwrap();
+    assert_eq!(nic.mtu, 1430, "it fits whatever tunnels there will be");
+    let tag =
+        format!("l2NetworkUuid::{}::clusterUuid::{}::cidr::{{fd99::/64}}", six.pool, six.cluster);
+    let attach = json!({"l2NetworkUuid": six.pool, "clusterUuid": six.cluster});
+    cloud.call_tagged("AttachL2NetworkToCluster", attach, &[tag]).unwrap();
+    let vtep = json!({"hostUuid": six.hosts[0], "poolUuid": six.pool, "vtepIp": "fd99::11"});
+    cloud.made("CreateVxlanVtep", vtep);
+    assert_eq!(vm(&l3), 1430);
+
+    // A host that is managed by an address inside the CIDR needs no VTEP by hand.
+    let host = json!({"name": "h3", "managementIp": "fd99::13", "clusterUuid": six.cluster});
+    let host = model::id::parse_uuid(&cloud.made("AddKVMHost", host)).unwrap();
+    let vteps: Vec<_> = cloud.snapshot().referrers(Kind::Vtep, "hostUuid", host).collect();
+    let vteps = vteps.into_iter().map(|id| cloud.get::<Vtep>(Id::new(id)).unwrap());
+    let places: Vec<_> = vteps.map(|vtep| (vtep.pool_uuid.to_string(), vtep.vtep_ip)).collect();
+    assert_eq!(places, [(six.pool, "fd99::13".parse().unwrap())]);
 }
 
 #[test]

@@ -18,11 +18,6 @@ use crate::{
     words,
 };
 
-/// MTU on a physical network, in bytes (ZStack's default).
-pub const MTU_BYTES: u32 = 1500;
-/// MTU inside a VXLAN network over an underlay of 1,500 bytes: minus 50 for IPv4 VTEPs.
-pub const VXLAN_MTU_BYTES: u32 = MTU_BYTES - 50;
-
 words! {
     /// What joins the ports on a host.
     VSwitchType {
@@ -116,15 +111,6 @@ impl Segment {
             Segment::Vlan { .. } => L2Type::Vlan,
             Segment::Vxlan { .. } => L2Type::Vxlan,
             Segment::VxlanPool => L2Type::VxlanPool,
-        }
-    }
-
-    /// MTU of its ports, in bytes.
-    #[must_use]
-    pub const fn mtu_bytes(&self) -> u32 {
-        match self {
-            Segment::NoVlan | Segment::Vlan { .. } => MTU_BYTES,
-            Segment::Vxlan { .. } | Segment::VxlanPool => VXLAN_MTU_BYTES,
         }
     }
 
