@@ -24,7 +24,7 @@ macro_rules! names {
             $kept:ident $kept_constant:ident: $kind:ident $held:ty, $size:expr;
         )*}
     ) => {
-        const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($kept),)*];
+        pub(crate) const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($kept),)*];
     };
 }
 packet::maps!(names);
