@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{HostKernel, Observed, ObservedNic, Refusal, Room},
+    kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal, Room},
 };
 
 /// The host's one VXLAN device.
@@ -26,7 +28,8 @@ pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
     news: Arc<tokio::sync::Mutex<News>>,
-    _hold: Arc<Hold>,
+    bpffs: Arc<Path>,
+    hold: Arc<Mutex<Hold>>,
 }
 
 /// What is listened to.
@@ -41,7 +44,7 @@ enum News {
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
-        let hold = Arc::new(Hold::take(&options.bpffs)?);
+        let hold = Arc::new(Mutex::new(Hold::take(&options.bpffs)?));
         let plane = DataPlane::open(options)?;
         let plane = Arc::new(Mutex::new(plane));
         let driver = Netns::new(prefix);
@@ -49,7 +52,22 @@ impl Host {
             tracing::warn!(%error, "files of namespaces that were never made stay behind");
         }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
-        Ok(Self { driver, plane, news, _hold: hold })
+        Ok(Self { driver, plane, news, bpffs: options.bpffs.as_path().into(), hold })
+    }
+
+    /// Gives the tunnel device its name back if somebody has renamed it: another one cannot be made
+    /// beside it, and making it anew would cut what passes.
+    async fn name_tunnel(&self, netlink: &Netlink) -> Result<(), Refusal> {
+        if netlink.link_by_name(TUNNEL_DEVICE).await.map_err(Refusal::new)?.is_some() {
+            return Ok(());
+        }
+        // By its program: its index may be another device's by now.
+        let ours =
+            |plane: &mut DataPlane| Ok(plane.has_tunnel()?.then_some(plane.tunnel_device()?));
+        match self.plane(ours).await? {
+            Some(index) => netlink.set_name(index, TUNNEL_DEVICE).await.map_err(Refusal::new),
+            None => Ok(()),
+        }
     }
 
     /// Works on the data plane in a thread that may block.
@@ -76,6 +94,7 @@ impl HostKernel for Host {
             // Not in use yet, but a device cannot be given it later.
             has_policy_tag: true,
         };
+        self.name_tunnel(&netlink).await?;
         let link = netlink.create_vxlan_collect_md(&spec).await.map_err(Refusal::new)?;
         if !link.is_addr_gen_none {
             netlink.set_addr_gen_mode_none(link.index).await.map_err(Refusal::new)?;
@@ -91,6 +110,12 @@ impl HostKernel for Host {
         Ok(())
     }
 
+    async fn lacking(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        let local = netlink.local_addresses().await.map_err(Refusal::new)?;
+        Ok(addresses - &local)
+    }
+
     async fn observe(&mut self) -> Result<Observed, Refusal> {
         let found = self.driver.list().await.map_err(Refusal::new)?;
         let instances = found.into_iter().map(|found| {
@@ -99,12 +124,21 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let attached = self.attached().await?;
+        let attached = self.guards().await?.ports;
         Ok(Observed { instances, attached })
     }
 
-    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
-        self.plane(|plane| plane.attached_ports()).await
+    async fn guards(&mut self) -> Result<Guards, Refusal> {
+        let (hold, bpffs) = (Arc::clone(&self.hold), Arc::clone(&self.bpffs));
+        self.plane(move |plane| {
+            hold.lock().unwrap_or_else(PoisonError::into_inner).renew(&bpffs)?;
+            let pins = plane.mend()?;
+            if pins > 0 {
+                tracing::warn!(pins, ?bpffs, "somebody removed pins of the data plane; mended");
+            }
+            Ok(Guards { ports: plane.attached_ports()?, tunnel: plane.has_tunnel()? })
+        })
+        .await
     }
 
     async fn news(&mut self) {

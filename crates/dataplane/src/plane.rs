@@ -122,12 +122,20 @@ impl DataPlane {
         Ok(())
     }
 
+    /// The index of the tunnel device that was set last; 0 if none was.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn tunnel_device(&self) -> Result<u32, Error> {
+        Ok(self.view.maps.config()?.tunnel_ifindex)
+    }
+
     /// Whether the tunnel device has our program, before any other one.
     ///
     /// # Errors
     /// [`Error::Map`] or [`Error::Attach`].
     pub fn has_tunnel(&self) -> Result<bool, Error> {
-        let (ifindex, hook) = (self.view.maps.config()?.tunnel_ifindex, Hook::FromTunnel);
+        let (ifindex, hook) = (self.tunnel_device()?, Hook::FromTunnel);
         let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
         let ours = self.programs.id(hook)?;
         Ok(links::inspect(&pin)?.is_some_and(|link| link.is_first && link.program == ours))
