@@ -161,6 +161,19 @@ impl TestLab {
         assert!(output.status.success(), "{node}: ip {words}: {output:?}");
     }
 
+    /// The resource of this name below a path.
+    pub fn named(&self, path: &str, name: &str) -> Value {
+        let found = self.rest().all(path).into_iter().find(|found| found["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {path}"))
+    }
+
+    /// The host's device of a VM's first NIC, as the agent names it.
+    pub fn host_end(&self, vm: &str) -> String {
+        let vm = self.named("/vm-instances", vm);
+        let digits = vm["vmNics"][0]["uuid"].as_str().unwrap();
+        format!("nl{}", &digits[digits.len() - 12..])
+    }
+
     /// The namespace of a VM or host.
     pub fn namespace(&self, node: &str) -> Namespace {
         lab::namespace(self.name(), self.root(), node).unwrap()

@@ -8,10 +8,14 @@ use std::{
 };
 
 use aya::{
-    maps::MapInfo,
+    Pod,
+    maps::{HashMap, Map, MapData, MapInfo},
     programs::links::{FdLink, PinnedLink},
 };
-use dataplane::{Tables, View};
+use dataplane::{
+    Tables, View,
+    packet::{AddrKey, Fdb, FdbKey, Neigh, NeighKey, Plain, Port, PortKey, Vtep, VtepKey},
+};
 use hostnet::{LinkInfo, Namespace};
 
 /// Everything of a lab that is in the kernel. Two are equal when nothing was made anew.
@@ -81,6 +85,45 @@ pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
 
 fn view(data: &Path) -> View {
     View::open(&data.join("bpf")).unwrap()
+}
+
+/// What is done to a map by somebody who should not.
+#[derive(Clone, Copy, Debug)]
+pub enum Damage {
+    /// An entry is removed.
+    Remove,
+    /// An entry gets another value.
+    Change,
+}
+
+/// Damages an entry of a filled map of a host's data plane.
+pub fn damage(data: &Path, map: &str, damage: Damage) {
+    let maps = entries(&data.join("bpf")).into_iter();
+    let mut maps = maps.filter(|path| path.to_string_lossy().contains("/maps-"));
+    let pin = maps.next().unwrap().join(map);
+    match map {
+        "ports" => spoil::<PortKey, Port>(&pin, damage),
+        "addrs" => spoil::<AddrKey, u32>(&pin, damage),
+        "fdb" => spoil::<FdbKey, Fdb>(&pin, damage),
+        "neigh" => spoil::<NeighKey, Neigh>(&pin, damage),
+        "vteps" => spoil::<VtepKey, Vtep>(&pin, damage),
+        _ => panic!("no map {map}"),
+    }
+}
+
+fn spoil<K: Plain, V: Plain>(pin: &Path, damage: Damage)
+where
+    K::Bytes: Pod,
+    V::Bytes: Pod + AsMut<[u8]>,
+{
+    let data = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
+    let mut map: HashMap<_, K::Bytes, V::Bytes> = data.try_into().unwrap();
+    let (key, mut value) = map.iter().next().unwrap().unwrap();
+    value.as_mut()[0] ^= 1;
+    match damage {
+        Damage::Remove => map.remove(&key).unwrap(),
+        Damage::Change => map.insert(key, value, 0).unwrap(),
+    }
 }
 
 /// What of a lab is left anywhere: namespaces, half-made ones too, mounts, files, processes, and

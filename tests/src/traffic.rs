@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
@@ -27,7 +27,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 pub struct Traffic {
     stop: Arc<AtomicBool>,
     probes: JoinHandle<Probes>,
-    flow: JoinHandle<Result<u64, String>>,
+    flow: JoinHandle<Result<(), String>>,
+    /// Bytes that came back over the connection.
+    bytes: Arc<AtomicU64>,
     echoes: Vec<JoinHandle<()>>,
 }
 
@@ -43,6 +45,11 @@ pub struct Probes {
 impl Traffic {
     /// Starts both, from `from` to `to`, which has the address `ip`.
     pub fn start(from: &Namespace, to: &Namespace, ip: IpAddr) -> Self {
+        Self::with_patience(from, to, ip, ANSWER)
+    }
+
+    /// The same, with a connection that waits so long for an answer.
+    pub fn with_patience(from: &Namespace, to: &Namespace, ip: IpAddr, patience: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (udp, tcp) = to
             .run_in(|| (UdpSocket::bind((ip, 0)).unwrap(), TcpListener::bind((ip, 0)).unwrap()))
@@ -54,8 +61,11 @@ impl Traffic {
         let socket = from.run_in(|| UdpSocket::bind(any)).unwrap().unwrap();
         let stream = from.run_in(|| TcpStream::connect_timeout(&tcp_to, ANSWER)).unwrap().unwrap();
         let probes = spawn(&stop, move |stop| probe(&socket, udp_to, stop));
-        let flow = spawn(&stop, move |stop| flow(stream, stop));
-        Self { stop, probes, flow, echoes }
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let bytes = Arc::default();
+        let counted = Arc::clone(&bytes);
+        let flow = spawn(&stop, move |stop| flow(stream, stop, &counted));
+        Self { stop, probes, flow, bytes, echoes }
     }
 
     /// Lets it run for a while.
@@ -64,11 +74,16 @@ impl Traffic {
         lab::wait::holds(time, || self.flow.is_finished());
     }
 
+    /// Bytes that have come back over the connection so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Ends it; the connection must have lived.
     pub fn finish(self) -> Probes {
         self.stop.store(true, Ordering::Relaxed);
-        let bytes = self.flow.join().unwrap().unwrap_or_else(|error| panic!("TCP: {error}"));
-        assert!(bytes > 0, "nothing passed");
+        self.flow.join().unwrap().unwrap_or_else(|error| panic!("TCP: {error}"));
+        assert!(self.bytes.load(Ordering::Relaxed) > 0, "nothing passed");
         let probes = self.probes.join().unwrap();
         self.echoes.into_iter().for_each(|echo| echo.join().unwrap());
         probes
@@ -146,8 +161,7 @@ fn receive(socket: &UdpSocket, answered: &mut [bool], until: Instant) {
 }
 
 /// Sends and reads back, over one connection, as long as it lives.
-fn flow(mut stream: TcpStream, stop: &AtomicBool) -> Result<u64, String> {
-    stream.set_read_timeout(Some(ANSWER)).unwrap();
+fn flow(mut stream: TcpStream, stop: &AtomicBool, counted: &AtomicU64) -> Result<(), String> {
     stream.set_nodelay(true).unwrap();
     let (mut bytes, mut buffer) = (0u64, [0; 1024]);
     while !stop.load(Ordering::Relaxed) {
@@ -159,9 +173,10 @@ fn flow(mut stream: TcpStream, stop: &AtomicBool) -> Result<u64, String> {
             return Err(format!("after {bytes} bytes: other bytes came back"));
         }
         bytes += 1024;
+        counted.store(bytes, Ordering::Relaxed);
         thread::park_timeout(PACE);
     }
-    Ok(bytes)
+    Ok(())
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{fs, process::Command};
+use std::fs;
 
 use lab::wait;
 use netloom_tests::{LIMIT, TestLab, rest::Rest, root_or_skip};
@@ -16,9 +16,9 @@ fn another_vxlan_device_on_the_port_is_told_and_its_end_heals() {
     }
     let lab = TestLab::up();
     lab.kill(&["h2"]);
-    ip(&lab, "link delete nlvx");
-    ip(&lab, "link add flannel.1 type vxlan id 1 dev eth0 dstport 8472");
-    ip(&lab, "link set flannel.1 up");
+    lab.ip("h2", "link delete nlvx");
+    lab.ip("h2", "link add flannel.1 type vxlan id 1 dev eth0 dstport 8472");
+    lab.ip("h2", "link set flannel.1 up");
     lab.start(&["h2"]);
     let reason = "no tunnel device";
     let rest = lab.rest();
@@ -29,7 +29,29 @@ fn another_vxlan_device_on_the_port_is_told_and_its_end_heals() {
     told(&rest, "/vm-instances/nics", is_its, reason);
     waits(&rest, reason);
 
-    ip(&lab, "link delete flannel.1");
+    lab.ip("h2", "link delete flannel.1");
+    lab.settle(&["h1", "h2"]);
+    lab.check();
+}
+
+#[test]
+fn a_device_in_the_place_of_the_tunnel_device_is_told_and_its_end_heals() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    lab.kill(&["h2"]);
+    lab.ip("h2", "link delete nlvx");
+    lab.ip("h2", "link add nlvx type bridge");
+    lab.start(&["h2"]);
+    let reason = "no tunnel device";
+    let rest = lab.rest();
+    told(&rest, "/hosts", |host| host["name"] == "h2", reason);
+    let inspection = lab.inspect("h2");
+    assert_eq!((&inspection["asDesired"], &inspection["inEffect"]), (&json!(true), &json!(false)));
+    assert!(inspection["agent"]["trouble"].to_string().contains("bridge"), "{inspection:#}");
+
+    lab.ip("h2", "link delete nlvx");
     lab.settle(&["h1", "h2"]);
     lab.check();
 }
@@ -84,12 +106,4 @@ fn waits(rest: &Rest, reason: &str) {
 
 fn named(rest: &Rest, path: &str, name: &str) -> Value {
     rest.all(path).into_iter().find(|found| found["name"] == name).unwrap()
-}
-
-/// Changes devices of h2.
-fn ip(lab: &TestLab, words: &str) {
-    let mut command = Command::new("ip");
-    command.args(words.split(' '));
-    let output = lab.namespace("h2").run_in(|| command.output()).unwrap().unwrap();
-    assert!(output.status.success(), "ip {words}: {output:?}");
 }

@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use lab::wait;
 use netloom_tests::{LIMIT, TestLab, rest::Answer, root_or_skip};
@@ -21,7 +18,7 @@ fn a_silent_loss_is_noticed_told_and_mended_while_traffic_goes_on() {
     }
     let lab = TestLab::up();
     let rules = ["ipproto tcp dport 7481 blackhole", "ipproto tcp sport 7481 blackhole"];
-    rules.iter().for_each(|rule| ip(&lab, &format!("rule add priority 0 {rule}")));
+    rules.iter().for_each(|rule| lab.ip("h2", &format!("rule add priority 0 {rule}")));
     let started = Instant::now();
     let status = || host(&lab)["status"].as_str().unwrap().to_owned();
     assert!(wait::holds(LIMIT, || status() == "Disconnected"), "{}", status());
@@ -31,7 +28,7 @@ fn a_silent_loss_is_noticed_told_and_mended_while_traffic_goes_on() {
     let text = refused.body.to_string();
     assert!(refused.status != 200 && text.contains("connected"), "{refused:?}");
 
-    rules.iter().for_each(|rule| ip(&lab, &format!("rule delete priority 0 {rule}")));
+    rules.iter().for_each(|rule| lab.ip("h2", &format!("rule delete priority 0 {rule}")));
     lab.settle(&["h1", "h2"]);
     assert_eq!(create(&lab).status, 200);
     lab.check();
@@ -49,12 +46,4 @@ fn create(lab: &TestLab) -> Answer {
     let params = json!({"name": "late", "l3NetworkUuids": [l3["uuid"]],
         "hostUuid": host(lab)["uuid"]});
     rest.post("/vm-instances", &params)
-}
-
-/// Changes where h2's packets on the underlay go: a blackhole tells nobody.
-fn ip(lab: &TestLab, words: &str) {
-    let mut command = Command::new("ip");
-    command.args(words.split(' '));
-    let output = lab.namespace("h2").run_in(|| command.output()).unwrap().unwrap();
-    assert!(output.status.success(), "ip {words}: {output:?}");
 }

@@ -6,7 +6,10 @@
 //! beside all else ([`jobs`](crate::jobs)) and starts the next pass when it is done. One object that
 //! fails does not stop the others; it is tried again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use compute::InstanceSpec;
 use packet::PortKey;
@@ -15,7 +18,7 @@ use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
     jobs::{Done, Jobs, Subject},
-    kernel::{HostKernel, Observed, ObservedNic, Refusal},
+    kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal},
     ledger::Ledger,
     plan::{self, Step, Steps, Wanted},
     render::facts,
@@ -65,6 +68,7 @@ pub struct Converger<K> {
     /// Instances that were made like this since the start.
     prepared: BTreeMap<Uuid, InstanceSpec>,
     tunnel: Result<(), Refusal>,
+    vteps: Vteps,
     /// The digest of what the maps hold, as far as is known.
     held: SetDigest,
     known: Known,
@@ -75,10 +79,20 @@ pub struct Converger<K> {
     failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
 }
 
+/// The host's own VTEPs.
+#[derive(Debug)]
+struct Vteps {
+    /// Those that its networks are to use.
+    wanted: BTreeSet<IpAddr>,
+    /// Those of them that no device has.
+    lacking: Result<BTreeSet<IpAddr>, Refusal>,
+}
+
 /// What of the host is known to be as it is in memory.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     tunnel: bool,
+    vteps: bool,
     devices: bool,
     maps: bool,
     underlay: bool,
@@ -94,6 +108,7 @@ impl<K: HostKernel> Converger<K> {
             observed: Observed::default(),
             prepared: BTreeMap::new(),
             tunnel: Ok(()),
+            vteps: Vteps { wanted: BTreeSet::new(), lacking: Ok(BTreeSet::new()) },
             held: SetDigest::default(),
             known: Known::default(),
             jobs: Jobs::default(),
@@ -112,13 +127,23 @@ impl<K: HostKernel> Converger<K> {
         self.known = Known { maps: self.known.maps, ..Known::default() };
     }
 
-    /// Looks whether the ports still have their programs: of that the kernel brings no news. Those
-    /// that have not are put down and guarded anew by the next pass.
-    pub async fn probe(&mut self) {
-        match self.kernel.attached().await {
-            Ok(attached) if self.observed.attached.is_subset(&attached) => {}
-            _ => self.known.devices = false,
+    /// Reads the maps back and mends them, if they were filled before: when somebody else changes
+    /// them the kernel brings no news.
+    pub async fn mend_maps(&mut self) {
+        if self.has_room && self.known.maps {
+            self.known.maps = self.read_maps().await.is_ok();
         }
+    }
+
+    /// Looks whether ports and tunnel still have their programs: of that the kernel brings no news.
+    /// Ports that have not are put down and guarded anew by the next pass.
+    pub async fn probe(&mut self) {
+        let guards = self.kernel.guards().await;
+        let has = |is_so: fn(&Guards, &Self) -> bool| guards.as_ref().is_ok_and(|g| is_so(g, self));
+        let devices = has(|guards, this| this.observed.attached.is_subset(&guards.ports));
+        let tunnel = has(|guards, this| guards.tunnel || this.tunnel.is_err());
+        self.known.devices &= devices;
+        self.known.tunnel &= tunnel;
     }
 
     /// The host that it works on.
@@ -136,6 +161,7 @@ impl<K: HostKernel> Converger<K> {
         let mut outcome =
             Outcome { processed: true, failed: wanted.unusable.clone(), ..Outcome::default() };
         self.tunnel(desired, cause, &mut outcome).await;
+        self.vteps(desired, &mut outcome).await;
         let seen = match self.room().await {
             Ok(()) => self.devices().await,
             refused => refused,
@@ -158,7 +184,7 @@ impl<K: HostKernel> Converger<K> {
 
     /// Whether something failed that may work another time.
     pub fn has_failed(&self) -> bool {
-        !self.failures.is_empty() || self.tunnel.is_err() || !self.known.maps
+        !self.failures.is_empty() || self.tunnel.is_err() || !self.known.maps || !self.known.vteps
     }
 
     /// Waits until the driver has done something, for ever if it has nothing to do. Dropping this
@@ -215,6 +241,25 @@ impl<K: HostKernel> Converger<K> {
         }
     }
 
+    /// Looks whether the host has the addresses that its tunnels end at. What leaves from one that
+    /// it has not got is lost on the way, and answers do not come back.
+    async fn vteps(&mut self, desired: &Holding, outcome: &mut Outcome) {
+        let wanted = plan::vteps(desired);
+        if !self.known.vteps || self.vteps.wanted != wanted {
+            let lacking = match wanted.is_empty() {
+                true => Ok(BTreeSet::new()),
+                false => self.kernel.lacking(&wanted).await,
+            };
+            self.known.vteps = lacking.is_ok();
+            self.vteps = Vteps { wanted, lacking };
+        }
+        match &self.vteps.lacking {
+            Ok(lacking) if lacking.is_empty() => {}
+            Ok(lacking) => outcome.lacks_vteps(desired, lacking),
+            Err(refusal) => outcome.trouble.push(format!("cannot see its addresses: {refusal}")),
+        }
+    }
+
     /// Asks what the maps have room for, unless that is known.
     async fn room(&mut self) -> Result<(), Refusal> {
         if !self.has_room {
@@ -248,11 +293,7 @@ impl<K: HostKernel> Converger<K> {
         let filled = match self.known.maps {
             true if edits.is_empty() => Ok(()),
             true => self.kernel.apply(edits).await.map(|()| self.held = self.ledger.digest()),
-            false => self
-                .kernel
-                .audit(self.ledger.tables())
-                .await
-                .map(|tables| self.held = fact::digest(&facts(&tables))),
+            false => self.read_maps().await,
         };
         self.known.maps = filled.is_ok();
         if let Err(refusal) = &filled {
@@ -260,6 +301,13 @@ impl<K: HostKernel> Converger<K> {
             outcome.trouble.push(format!("data plane: {refusal}"));
         }
         filled.is_ok()
+    }
+
+    /// Makes the maps hold what the ledger says, whatever they hold now.
+    async fn read_maps(&mut self) -> Result<(), Refusal> {
+        let tables = self.kernel.audit(self.ledger.tables()).await?;
+        self.held = fact::digest(&facts(&tables));
+        Ok(())
     }
 
     /// Gives the driver what it has to do.
@@ -368,13 +416,27 @@ impl Outcome {
     fn lacks_tunnel(&mut self, desired: &Holding, refusal: &Refusal) {
         let reason = format!("the host has no tunnel device: {refusal}");
         let before = self.failed.len();
-        for nic in plan::tunneled(desired) {
+        for (nic, _) in plan::tunneled(desired) {
             self.failed.entry(nic).or_insert_with(|| reason.clone());
         }
         // A host that has networks, and none with tunnels, does not need the device.
         if self.failed.len() > before || desired.objects().is_empty() {
             self.trouble.push(reason);
         }
+    }
+
+    /// What these ports send into their tunnels is lost.
+    fn lacks_vteps(&mut self, desired: &Holding, lacking: &BTreeSet<IpAddr>) {
+        let reason = |vtep: &IpAddr| {
+            format!(
+                "no device of the host has its VTEP address {vtep}: give it to one, or detach the \
+                 pool from the cluster and make a VTEP with an address that the host has"
+            )
+        };
+        for (nic, vtep) in plan::tunneled(desired).filter(|(_, vtep)| lacking.contains(vtep)) {
+            self.failed.entry(nic).or_insert_with(|| reason(&vtep));
+        }
+        self.trouble.extend(lacking.iter().map(reason));
     }
 
     /// Nothing can be seen, so nothing can be said.

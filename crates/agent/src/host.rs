@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{HostKernel, Observed, ObservedNic, Refusal, Room},
+    kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal, Room},
 };
 
 /// UDP port of frames that leave past the VXLAN device: its own.
@@ -37,7 +39,8 @@ pub(crate) struct Host {
     news: Arc<tokio::sync::Mutex<News>>,
     /// What is to be said of an upgrade, and until when.
     notice: Option<(String, Instant)>,
-    _hold: Arc<Hold>,
+    bpffs: Arc<Path>,
+    hold: Arc<Mutex<Hold>>,
 }
 
 /// What is listened to.
@@ -52,7 +55,7 @@ enum News {
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
-        let hold = Arc::new(Hold::take(&options.bpffs)?);
+        let hold = Arc::new(Mutex::new(Hold::take(&options.bpffs)?));
         let plane = DataPlane::open(options)?;
         let notice = plane.lost_connections().map(|reason| {
             let text = format!(
@@ -70,7 +73,23 @@ impl Host {
             allow_route_lookups();
         }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
-        Ok(Self { driver, plane, news, notice, _hold: hold })
+        let bpffs = options.bpffs.as_path().into();
+        Ok(Self { driver, plane, news, notice, bpffs, hold })
+    }
+
+    /// Gives the tunnel device its name back if somebody has renamed it: another one cannot be made
+    /// beside it, and making it anew would cut what passes.
+    async fn name_tunnel(&self, netlink: &Netlink) -> Result<(), Refusal> {
+        if netlink.link_by_name(TUNNEL_DEVICE).await.map_err(Refusal::new)?.is_some() {
+            return Ok(());
+        }
+        // By its program: its index may be another device's by now.
+        let ours =
+            |plane: &mut DataPlane| Ok(plane.has_tunnel()?.then_some(plane.tunnel_device()?));
+        match self.plane(ours).await? {
+            Some(index) => netlink.set_name(index, TUNNEL_DEVICE).await.map_err(Refusal::new),
+            None => Ok(()),
+        }
     }
 
     /// Works on the data plane in a thread that may block.
@@ -107,6 +126,7 @@ impl HostKernel for Host {
             // Not in use yet, but a device cannot be given it later.
             has_policy_tag: true,
         };
+        self.name_tunnel(&netlink).await?;
         let link = netlink.create_vxlan_collect_md(&spec).await.map_err(Refusal::new)?;
         if !link.is_addr_gen_none {
             netlink.set_addr_gen_mode_none(link.index).await.map_err(Refusal::new)?;
@@ -122,6 +142,12 @@ impl HostKernel for Host {
         Ok(())
     }
 
+    async fn lacking(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        let local = netlink.local_addresses().await.map_err(Refusal::new)?;
+        Ok(addresses - &local)
+    }
+
     async fn observe(&mut self) -> Result<Observed, Refusal> {
         let found = self.driver.list().await.map_err(Refusal::new)?;
         let instances = found.into_iter().map(|found| {
@@ -130,12 +156,21 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let attached = self.attached().await?;
+        let attached = self.guards().await?.ports;
         Ok(Observed { instances, attached })
     }
 
-    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
-        self.plane(|plane| plane.attached_ports()).await
+    async fn guards(&mut self) -> Result<Guards, Refusal> {
+        let (hold, bpffs) = (Arc::clone(&self.hold), Arc::clone(&self.bpffs));
+        self.plane(move |plane| {
+            hold.lock().unwrap_or_else(PoisonError::into_inner).renew(&bpffs)?;
+            let pins = plane.mend()?;
+            if pins > 0 {
+                tracing::warn!(pins, ?bpffs, "somebody removed pins of the data plane; mended");
+            }
+            Ok(Guards { ports: plane.attached_ports()?, tunnel: plane.has_tunnel()? })
+        })
+        .await
     }
 
     async fn news(&mut self) {

@@ -23,6 +23,7 @@ use wire::{
 use crate::{
     Error, render,
     state::{self, Desired},
+    tell::{self, Word},
     underlay::{self, Underlay, Ways},
 };
 
@@ -34,9 +35,16 @@ pub struct Inspection {
     pub saved: Option<Saved>,
     /// Why what was saved cannot be understood.
     pub damage: Option<String>,
+    /// What the host's agent says; absent when none runs.
+    pub agent: Option<Word>,
+    /// Why an agent that runs does not answer.
+    pub agent_silent: Option<String>,
+    /// Whether all that is wanted is in effect, as far as can be known: the maps are as desired,
+    /// and an agent runs and finds nothing wrong with devices and programs.
+    pub in_effect: bool,
     /// The digest of the facts that the eBPF maps hold.
     pub kernel: String,
-    /// Whether these are the facts that were wanted. An agent that is at work on a change makes
+    /// Whether these are the facts that were wanted; it says nothing of devices and programs. An agent that is at work on a change makes
     /// this false for a moment.
     pub as_desired: bool,
     /// Facts that the maps should hold and do not.
@@ -134,7 +142,13 @@ pub fn inspect(data: &Path, bpffs: &Path) -> Result<Inspection, Error> {
     let seen = Seen::of(&view)?;
     let inspection = report(saved.as_ref(), &seen);
     let underlay = saved.as_ref().map(|saved| underlay(saved, &seen.tables)).transpose()?;
-    Ok(Inspection { damage, underlay: underlay.unwrap_or_default(), ..inspection })
+    let underlay = underlay.unwrap_or_default();
+    let (agent, agent_silent) = match tell::ask(data) {
+        Ok(word) => (word, None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let in_effect = inspection.as_desired && agent.as_ref().is_some_and(Word::is_clean);
+    Ok(Inspection { damage, underlay, agent, agent_silent, in_effect, ..inspection })
 }
 
 /// What a data plane shows.
@@ -166,6 +180,9 @@ fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
     Inspection {
         saved: desired.map(saved),
         damage: None,
+        agent: None,
+        agent_silent: None,
+        in_effect: false,
         kernel: fact::digest(&held).to_string(),
         as_desired: desired.is_some() && wanted == held,
         missing: differing(&wanted, &held),
@@ -266,8 +283,13 @@ impl Display for Inspection {
             }
             (None, None) => writeln!(f, "wanted   unknown: nothing was saved yet")?,
         }
-        let verdict = if self.as_desired { "as wanted" } else { "not as wanted" };
+        let verdict = match (self.as_desired, self.in_effect) {
+            (true, true) => "as wanted",
+            (true, false) => "the maps are as wanted",
+            (false, _) => "not as wanted",
+        };
         writeln!(f, "in force {verdict}, digest {}", short(&self.kernel))?;
+        self.agent_says(f)?;
         self.missing.iter().try_for_each(|fact| writeln!(f, "  missing: {fact}"))?;
         self.unexpected.iter().try_for_each(|fact| writeln!(f, "  unexpected: {fact}"))?;
         for line in &self.underlay {
@@ -290,6 +312,32 @@ impl Display for Inspection {
         writeln!(f, "\n{:>12}  reason of drops", "packets")?;
         self.drops.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         write!(f, "{:>12}  drop events lost: the ring buffer was full", self.events_lost)
+    }
+}
+
+impl Inspection {
+    fn agent_says(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match (&self.agent, &self.agent_silent) {
+            (Some(word), _) => word,
+            (None, Some(reason)) => return writeln!(f, "agent    does not answer: {reason}"),
+            (None, None) => {
+                return writeln!(f, "agent    does not run: nobody watches devices and programs");
+            }
+        };
+        match word.revision {
+            Some(_) if word.is_clean() => writeln!(f, "agent    all is in effect")?,
+            Some(_) => writeln!(f, "agent    not all is in effect")?,
+            None => writeln!(f, "agent    does not know yet what is wanted")?,
+        }
+        word.trouble.iter().try_for_each(|trouble| writeln!(f, "  this host: {trouble}"))?;
+        let name = |uuid: &Uuid| {
+            let port = self.ports.iter().find(|port| port.nic == Some(*uuid));
+            let instance = port.and_then(|port| port.instance.as_deref());
+            instance.map(|name| format!(" (NIC of {name})")).unwrap_or_default()
+        };
+        word.not_in_effect
+            .iter()
+            .try_for_each(|(uuid, why)| writeln!(f, "  {}{}: {why}", uuid.simple(), name(uuid)))
     }
 }
 
@@ -381,6 +429,28 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("not as wanted"), "{text}");
         assert!(text.contains("  missing: VTEP 192.0.2.2 may send VNI 101"), "{text}");
+    }
+
+    #[test]
+    fn maps_as_wanted_are_not_all_that_is() {
+        let report = report(Some(&desired()), &seen(tables(), Counters::default()));
+        let text = |agent, in_effect| {
+            let report = Inspection { agent, in_effect, ..report.clone() };
+            report.to_string()
+        };
+        let alone = text(None, false);
+        assert!(alone.contains("in force the maps are as wanted"), "{alone}");
+        assert!(alone.contains("agent    does not run"), "{alone}");
+        let well = text(Some(Word { revision: Some(7), ..Word::default() }), true);
+        assert!(well.contains("in force as wanted"), "{well}");
+        assert!(well.contains("agent    all is in effect"), "{well}");
+        let reason = "the host has no tunnel device".to_owned();
+        let not_in_effect = [(sample::uuid(sample::PORT_A), reason.clone())].into();
+        let word = Word { revision: Some(7), not_in_effect, trouble: vec![reason] };
+        let ill = text(Some(word), false);
+        assert!(ill.contains("agent    not all is in effect"), "{ill}");
+        assert!(ill.contains("  this host: the host has no tunnel device"), "{ill}");
+        assert!(ill.contains("(NIC of vm 20): the host has no tunnel device"), "{ill}");
     }
 
     #[test]

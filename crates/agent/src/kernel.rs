@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     future::Future,
+    net::IpAddr,
 };
 
 use compute::{InstanceSpec, Prepared};
@@ -39,6 +40,15 @@ pub struct Observed {
     pub attached: BTreeSet<u32>,
 }
 
+/// What guards the host now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guards {
+    /// Interfaces that have a port's programs.
+    pub ports: BTreeSet<u32>,
+    /// The tunnel device has its program.
+    pub tunnel: bool,
+}
+
 /// The host's side of a NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObservedNic {
@@ -70,13 +80,20 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Makes the tunnel device, with its program.
     fn tunnel(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Says which of these addresses no device of the host has.
+    fn lacking(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> impl Future<Output = Result<BTreeSet<IpAddr>, Refusal>> + Send;
+
     /// Says which instances and devices are there.
     fn observe(&mut self) -> impl Future<Output = Result<Observed, Refusal>> + Send;
 
-    /// Says which interfaces have a port's programs; much cheaper than all of it.
-    fn attached(&mut self) -> impl Future<Output = Result<BTreeSet<u32>, Refusal>> + Send;
+    /// Says which interfaces have their programs; much cheaper than all of it. What the data plane
+    /// needs to outlive the agent and was taken away is put back first.
+    fn guards(&mut self) -> impl Future<Output = Result<Guards, Refusal>> + Send;
 
-    /// Waits until somebody may have changed a device, be it this process. Dropping it loses
+    /// Waits until somebody may have changed a device or an address, be it this process. Dropping it loses
     /// nothing.
     fn news(&mut self) -> impl Future<Output = ()> + Send;
 

@@ -3,7 +3,8 @@
 //! The core is pure: [`plan`] says what has to be done, [`render`] what the maps must hold. Around
 //! it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
 //! last desired objects on disk, [`connection`] talks to the server, [`identity`] and [`enrol`]
-//! make it trusted. [`inspect`] looks at a host beside it, or without it.
+//! make it trusted. [`inspect`] looks at a host beside it, or without it; [`tell`] is what the agent
+//! itself has to say then.
 //!
 //! A pass never waits for the server, and a connection never for the kernel. Nothing is taken down
 //! because the agent does not know: without a known desired state it does not touch the host. When
@@ -25,6 +26,7 @@ pub mod render;
 #[cfg(test)]
 mod sample;
 pub mod state;
+pub mod tell;
 pub mod underlay;
 mod worker;
 
@@ -171,6 +173,11 @@ pub async fn run_on<K: HostKernel>(
     // First of all, and whether or not there is a server.
     parts.spawn(async move {
         worker::work(Converger::new(kernel), file, wanted, achieved, own).await;
+        Ok(())
+    });
+    let (data, heard, own) = (config.data.clone(), results.clone(), stop.clone());
+    parts.spawn(async move {
+        tell::serve(data, heard, own).await;
         Ok(())
     });
     parts.spawn(connection::keep(config, desired, results, stop.clone()));

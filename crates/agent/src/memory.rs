@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,7 +12,7 @@ use dataplane::{Edits, Tables};
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
 
-use crate::kernel::{HostKernel, Observed, ObservedNic, Refusal, Room};
+use crate::kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal, Room};
 
 /// A kernel in memory. Clones share it: it outlives the agent that works on it.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +31,12 @@ pub struct MemoryState {
     pub tables: Tables,
     /// The tunnel device is there.
     pub tunnel: bool,
+    /// The tunnel device has its program.
+    pub tunnel_guarded: bool,
     /// The tunnel device cannot be made.
     pub no_tunnel: bool,
+    /// Addresses that the host has not got; it has all others.
+    pub lost: BTreeSet<IpAddr>,
     /// Ports that there is room for, if not the most that there ever is.
     pub ports_max: Option<u32>,
     /// What an operator should know.
@@ -171,11 +176,15 @@ impl HostKernel for Memory {
         if state.no_tunnel {
             return Err(Refusal::new("its port is taken"));
         }
-        if !state.tunnel {
+        if !(state.tunnel && state.tunnel_guarded) {
             state.write()?;
-            state.tunnel = true;
+            (state.tunnel, state.tunnel_guarded) = (true, true);
         }
         Ok(())
+    }
+
+    async fn lacking(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Refusal> {
+        Ok(addresses & &self.state().lost)
     }
 
     async fn observe(&mut self) -> Result<Observed, Refusal> {
@@ -190,8 +199,9 @@ impl HostKernel for Memory {
         })
     }
 
-    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
-        Ok(self.state().attached.clone())
+    async fn guards(&mut self) -> Result<Guards, Refusal> {
+        let state = self.state();
+        Ok(Guards { ports: state.attached.clone(), tunnel: state.tunnel_guarded })
     }
 
     async fn news(&mut self) {

@@ -5,7 +5,10 @@
 //! taken off a device: it goes with it. One that cannot be removed stays guarded, and without its
 //! port in the maps the guard lets nothing pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use compute::{InstanceSpec, NicSpec};
 use uuid::Uuid;
@@ -64,13 +67,20 @@ pub fn wanted(desired: &Holding) -> Wanted {
     wanted
 }
 
-/// The ports that need the host's tunnel device.
-pub fn tunneled(desired: &Holding) -> impl Iterator<Item = Uuid> {
-    let in_tunnel = |port: &Port| {
-        desired.network(port.network).is_some_and(|network| network.tunnel().is_some())
-    };
+/// The VTEPs at which the tunnels of this host's networks are to end.
+pub fn vteps(desired: &Holding) -> BTreeSet<IpAddr> {
+    let networks = of_table(desired, Table::Network).filter_map(|object| match object {
+        Object::Network(network) => network.tunnel(),
+        _ => None,
+    });
+    networks.map(|tunnel| tunnel.local_vtep).collect()
+}
+
+/// The ports that need the host's tunnel device, each with the VTEP that its tunnels end at here.
+pub fn tunneled(desired: &Holding) -> impl Iterator<Item = (Uuid, IpAddr)> {
+    let vtep = |port: &Port| Some(desired.network(port.network)?.tunnel()?.local_vtep);
     of_table(desired, Table::Port).filter_map(move |object| match object {
-        Object::Port(port) if in_tunnel(port) => Some(port.uuid),
+        Object::Port(port) => Some((port.uuid, vtep(port)?)),
         _ => None,
     })
 }

@@ -71,6 +71,16 @@ pub struct StateFile {
     path: PathBuf,
     saved: Option<Desired>,
     log: Option<Log>,
+    /// The file as it was left.
+    left: Option<Stamp>,
+}
+
+/// What tells whether somebody else has changed a file: its inode, length, and time of change.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 /// A file to which changes can be added.
@@ -119,17 +129,25 @@ impl StateFile {
             log = Some(open.map_err(failed("open"))?);
         }
         let saved = read.map(|read| read.desired);
-        Ok((Self { path, saved: saved.clone(), log }, saved))
+        let left = stamp(&path);
+        Ok((Self { path, saved: saved.clone(), log, left }, saved))
     }
 
-    /// Makes this state durable, unless its objects are saved already. Blocks.
+    /// Makes this state durable, unless its objects are saved already, in a file that is as it was
+    /// left. Blocks.
     ///
     /// # Errors
     /// The kernel's; the old state is then still there.
     pub fn save(&mut self, desired: &Desired) -> io::Result<()> {
-        if self.saved.as_ref().map(Desired::mark) == Some(desired.mark()) {
+        let is_untouched = self.left.is_some() && stamp(&self.path) == self.left;
+        if is_untouched && self.saved.as_ref().map(Desired::mark) == Some(desired.mark()) {
             return Ok(());
         }
+        if !is_untouched {
+            self.log = None;
+        }
+        // Until the end, nothing is known of the file.
+        self.left = None;
         if !self.append(desired)? {
             self.log = None;
             let content = [MAGIC, &whole(desired)].concat();
@@ -137,6 +155,7 @@ impl StateFile {
             self.log = Log::open(&self.path, content.len() as u64).ok();
         }
         self.saved = Some(desired.clone());
+        self.left = stamp(&self.path);
         Ok(())
     }
 
@@ -145,15 +164,16 @@ impl StateFile {
         let (Some(log), Some(saved)) = (&mut self.log, &self.saved) else { return Ok(false) };
         let record = change(saved, desired);
         let grown = log.end - log.whole + record.len() as u64;
-        if !log.is_untouched()? || grown > log.whole.max(CHANGES_BYTES_MIN) {
+        if grown > log.whole.max(CHANGES_BYTES_MIN) {
             return Ok(false);
         }
         let added = log.file.write_all(&record).and_then(|()| log.file.sync_data());
         if added.is_err() {
             // The disk is full, perhaps: what is half written must not stand before the next.
             let end = log.end;
-            if log.cut(end).is_err() {
-                self.log = None;
+            match log.cut(end) {
+                Ok(()) => self.left = stamp(&self.path),
+                Err(_) => self.log = None,
             }
         } else {
             log.end += record.len() as u64;
@@ -166,12 +186,6 @@ impl Log {
     fn open(path: &Path, whole: u64) -> io::Result<Self> {
         let file = File::options().append(true).open(path)?;
         Ok(Self { file, whole, end: whole })
-    }
-
-    /// Whether the file is still there, and as long as it was left.
-    fn is_untouched(&self) -> io::Result<bool> {
-        let metadata = self.file.metadata()?;
-        Ok(metadata.nlink() > 0 && metadata.len() == self.end)
     }
 
     /// Cuts off what stands after the last good record.
@@ -367,11 +381,40 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut file, _) = StateFile::open(directory.path()).unwrap();
         file.save(&desired()).unwrap();
-        fs::remove_file(directory.path().join(FILE)).unwrap();
+        let path = directory.path().join(FILE);
+        let before = stamp(&path);
         file.save(&Desired { revision: 8, ..desired() }).unwrap();
-        assert!(!directory.path().join(FILE).exists());
+        assert_eq!(stamp(&path), before);
         file.save(&Desired { lineage: None, ..desired() }).unwrap();
-        assert!(directory.path().join(FILE).exists(), "of another store");
+        assert_ne!(stamp(&path), before, "of another store");
+    }
+
+    #[test]
+    fn a_file_that_somebody_removes_or_damages_is_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let (mut file, _) = StateFile::open(directory.path()).unwrap();
+        let damages: [fn(&Path); 4] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::write(path, "").unwrap(),
+            |path| {
+                let mut bytes = fs::read(path).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(path, bytes).unwrap();
+            },
+            |path| fs::rename(path, path.with_extension("aside")).unwrap(),
+        ];
+        for (at, damage) in damages.iter().enumerate() {
+            file.save(&desired()).unwrap();
+            damage(&path);
+            // The time of a change has the grain of a tick of the kernel.
+            while stamp(&path) == file.left {
+                damage(&path);
+            }
+            file.save(&desired()).unwrap();
+            let (_, held) = reopened(directory.path());
+            assert_eq!(held.as_deref(), Some(&*desired().holding), "{at}");
+        }
     }
 
     /// The states of a history: peers come and go.

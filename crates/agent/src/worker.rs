@@ -16,24 +16,49 @@ use crate::{
     state::{Desired, StateFile},
 };
 
-/// How much more time passes between two audits than one takes: they cost a thousandth of a CPU.
-const AUDIT_SHARE: u32 = 1_000;
+/// An audit: it costs a thousandth of a CPU.
+const AUDIT: Pace = Pace::new(1_000, Duration::from_secs(1), Duration::from_secs(300));
 
-/// Bounds of the time between two audits.
-const AUDIT_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+/// Reading the maps, of which the kernel brings no news.
+const MAPS: Pace = Pace::new(100, Duration::from_millis(500), Duration::from_secs(300));
 
-/// The same for looking at the programs of the ports, and for looking at devices after news.
-const PROBE_SHARE: u32 = 200;
+/// Looking at pins and programs.
+const PROBE: Pace = Pace::new(50, Duration::from_millis(250), Duration::from_secs(5));
+
+/// How much more time passes between two looks at devices, after news, than one takes.
 const LOOK_SHARE: u32 = 20;
-
-/// Bounds of the time between two looks at the programs of the ports.
-const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
 
 /// How long news of devices are collected: one change brings several.
 const NEWS_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long the driver may take before the server is told that it is at work.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// When something is due again that is done now and then.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How much more time passes between two times than one takes.
+    share: u32,
+    least: Duration,
+    most: Duration,
+    /// When it is due; `None`: at once.
+    due: Option<Instant>,
+}
+
+impl Pace {
+    const fn new(share: u32, least: Duration, most: Duration) -> Self {
+        Self { share, least, most, due: None }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_none_or(|due| now >= due)
+    }
+
+    /// It was done from `begin` to `end`.
+    fn done(&mut self, begin: Instant, end: Instant) {
+        self.due = Some(end + ((end - begin) * self.share).clamp(self.least, self.most));
+    }
+}
 
 /// What was achieved last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +88,7 @@ pub(crate) async fn work<K: HostKernel>(
             Some(desired) => worker.pass(desired, cause).await,
             None => {
                 worker.look = None;
-                Instant::now() + AUDIT_EVERY[1]
+                Instant::now() + AUDIT.most
             }
         };
         cause = loop {
@@ -100,8 +125,9 @@ struct Worker<K> {
     backoff: Backoff,
     /// When to try again what failed.
     retry: Option<Instant>,
-    audit: Instant,
-    probe: Instant,
+    audit: Pace,
+    maps: Pace,
+    probe: Pace,
     /// When to look at devices, after news.
     look: Option<Instant>,
     /// When that was done last, and how long it took.
@@ -124,8 +150,9 @@ impl<K: HostKernel> Worker<K> {
             told: None,
             backoff: Backoff::default(),
             retry: None,
-            audit: now,
-            probe: now,
+            audit: AUDIT,
+            maps: MAPS,
+            probe: PROBE,
             look: None,
             looked: (now, Duration::ZERO),
             busy: None,
@@ -135,18 +162,9 @@ impl<K: HostKernel> Worker<K> {
     /// Does one pass, tells what became of it, and says when the next one is due.
     async fn pass(&mut self, desired: &Desired, cause: Cause) -> Instant {
         let begin = Instant::now();
-        let is_audit = begin >= self.audit;
+        let is_audit = self.audit.is_due(begin);
         let is_look = self.look.is_some_and(|look| begin >= look);
-        if is_audit {
-            self.converger.doubt();
-        } else if is_look {
-            self.converger.doubt_devices();
-        } else if begin >= self.probe {
-            self.converger.probe().await;
-            let [least, most] = PROBE_EVERY;
-            let now = Instant::now();
-            self.probe = now + ((now - begin) * PROBE_SHARE).clamp(least, most);
-        }
+        self.doubt(begin, is_audit, is_look).await;
         let unsaved = save(&mut self.file, desired).await;
         let mut outcome = self.converger.pass(&desired.holding, cause).await;
         let failed = unsaved.is_some() || !outcome.processed;
@@ -159,8 +177,7 @@ impl<K: HostKernel> Worker<K> {
             (self.look, self.looked) = (None, (now, now - begin));
         }
         if is_audit {
-            let [least, most] = AUDIT_EVERY;
-            self.audit = now + ((now - begin) * AUDIT_SHARE).clamp(least, most);
+            self.audit.done(begin, now);
         }
         self.retry = match failed || self.converger.has_failed() {
             false => {
@@ -171,13 +188,32 @@ impl<K: HostKernel> Worker<K> {
             true if cause == Cause::Driver && self.retry.is_some() => self.retry,
             true => Some(now + self.backoff.next()),
         };
-        let soon = self.retry.map_or(self.audit, |retry| retry.min(self.audit)).min(self.probe);
+        let paces = [self.audit, self.maps, self.probe].map(|pace| pace.due);
+        let soon = paces.into_iter().chain([self.retry]).flatten().min().unwrap_or(now);
         self.busy = self.converger.is_busy().then(|| self.busy.unwrap_or(begin));
         match self.busy.map(|since| since + PATIENCE) {
             Some(patient) if now < patient => return soon.min(patient),
             _ => self.tell(desired, outcome),
         }
         soon
+    }
+
+    /// Says what of the host is to be looked at again.
+    async fn doubt(&mut self, begin: Instant, is_audit: bool, is_look: bool) {
+        if is_audit {
+            return self.converger.doubt();
+        }
+        if self.maps.is_due(begin) {
+            self.converger.mend_maps().await;
+            self.maps.done(begin, Instant::now());
+        }
+        if is_look {
+            self.converger.doubt_devices();
+        } else if self.probe.is_due(begin) {
+            let begin = Instant::now();
+            self.converger.probe().await;
+            self.probe.done(begin, Instant::now());
+        }
     }
 
     /// Devices may have changed: they are looked at soon, but not all the time.

@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The mark of a set whose maps are full.
@@ -135,7 +136,7 @@ impl Paths {
 
 /// A host's data plane, held by one agent; given back when dropped, or when the process dies.
 #[derive(Debug)]
-pub struct Hold(#[expect(dead_code, reason = "the locks go with the files")] [File; 2]);
+pub struct Hold([File; 2]);
 
 impl Hold {
     /// Mounts the bpf file system if it is not, and takes the data plane in it for this agent.
@@ -155,6 +156,22 @@ impl Hold {
             false => lock(root)?,
         };
         Ok(Hold([below, above]))
+    }
+
+    /// Mounts the file system again if somebody has taken it away, and takes the one that is there
+    /// now for this agent.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another agent has it by now, [`Error::Bpffs`] when it cannot be used.
+    pub fn renew(&mut self, root: &Path) -> Result<(), Error> {
+        mount(root)?;
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let Hold([_, above]) = self;
+        let held = above.metadata().map(place).map_err(failed(root, "inspect"))?;
+        if fs::metadata(root).map(place).map_err(failed(root, "inspect"))? != held {
+            *above = lock(root)?;
+        }
+        Ok(())
     }
 }
 

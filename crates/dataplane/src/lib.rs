@@ -11,6 +11,7 @@ mod error;
 mod events;
 #[cfg(feature = "test-run")]
 mod harness;
+mod keep;
 mod links;
 mod object;
 mod pinned;

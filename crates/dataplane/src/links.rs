@@ -7,6 +7,7 @@
 
 use crate::bpffs::{entries, remove_pin};
 use crate::error::{Error, chain};
+use crate::keep::Kept;
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
@@ -93,7 +94,7 @@ pub(crate) fn look(links: &Path) -> Result<Vec<(Pin, Option<Found>)>, Error> {
 pub(crate) struct Found {
     link: FdLink,
     /// Id of the program that it runs.
-    program: u32,
+    pub(crate) program: u32,
     /// Whether its program is the first on the interface: nothing else sees a frame before.
     pub(crate) is_first: bool,
 }
@@ -152,28 +153,32 @@ fn first_program(ifindex: u32, hook: Hook) -> Result<Option<u32>, Error> {
 }
 
 /// Makes the program the first one at the hook of the interface, unless a link does already;
-/// what becomes of one that runs another program is said by `other`.
+/// what becomes of one that runs another program is said by `other`. `kept` has the link of this
+/// pin open, if there is one, and has the one that is there in the end.
 pub(crate) fn attach(
     program: &mut SchedClassifier,
-    hook: Hook,
-    links: &Path,
-    ifindex: u32,
+    pin: &Pin,
     other: Other,
+    kept: &mut Kept,
 ) -> Result<(), Error> {
-    let pin = Pin { ifindex, hook, path: hook.pin(links, ifindex) };
-    let name = interface_name(ifindex)?;
-    match inspect(&pin)? {
-        Some(found) if found.is_first && other == Other::Stays => return Ok(()),
-        Some(found) if found.is_first => return replace(program, found, &pin),
+    let name = interface_name(pin.ifindex)?;
+    match inspect(pin)? {
+        Some(found) if found.is_first && other == Other::Stays => {
+            kept.put(pin.ifindex, pin.hook, found.link);
+            return Ok(());
+        }
+        Some(found) if found.is_first => return replace(program, found, pin, kept),
         // Somewhere else, or behind another program: worth nothing.
         _ => remove_pin(&pin.path)?,
     }
-    let link =
-        attach_first(program, hook, &name).map_err(|error| pin.failed("attach", chain(&error)))?;
-    FdLink::try_from(link)
+    kept.let_go(pin.ifindex, pin.hook);
+    let link = attach_first(program, pin.hook, &name)
+        .map_err(|error| pin.failed("attach", chain(&error)))?;
+    let link = FdLink::try_from(link)
         .map_err(|error| pin.failed("attach", chain(&error)))?
         .pin(&pin.path)
         .map_err(|error| pin.failed("pin", chain(&error)))?;
+    kept.put(pin.ifindex, pin.hook, link.into());
     Ok(())
 }
 
@@ -200,18 +205,22 @@ fn attach_first(
     }
 }
 
-/// Makes the link run this program, if it runs another one. No packet passes in between.
-pub(crate) fn replace(program: &mut SchedClassifier, found: Found, pin: &Pin) -> Result<(), Error> {
+/// Makes the link run this program, if it runs another one, and keeps it open. No packet passes
+/// in between.
+pub(crate) fn replace(
+    program: &mut SchedClassifier,
+    found: Found,
+    pin: &Pin,
+    kept: &mut Kept,
+) -> Result<(), Error> {
     let failed = |cause| pin.failed("replace", cause);
     let ours = program.info().map_err(|error| failed(chain(&error)))?.id();
     if found.program == ours {
+        kept.put(pin.ifindex, pin.hook, found.link);
         return Ok(());
     }
     let link = SchedClassifierLink::try_from(found.link).map_err(|error| failed(chain(&error)))?;
     let id = program.attach_to_link(link).map_err(|error| failed(chain(&error)))?;
-    // Taken out and closed here: the pin keeps the link.
-    program.take_link(id).map_err(|error| failed(chain(&error)))?;
-    tracing::debug!(ifindex = pin.ifindex, hook = pin.hook.name(), "a link has its new program");
     Ok(())
 }
 

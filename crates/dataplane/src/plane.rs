@@ -3,6 +3,7 @@
 use crate::bpffs::{self, Paths, remove_pin};
 use crate::error::Error;
 use crate::events::{DroppedFrame, Events};
+use crate::keep::{self, Kept};
 use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
 use crate::reconcile::Ports;
@@ -13,7 +14,7 @@ use crate::{object, reconcile};
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
 use packet::{Config, ConntrackSize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
@@ -60,6 +61,7 @@ pub fn unload(bpffs: &Path) -> Result<(), Error> {
 pub struct DataPlane {
     paths: Paths,
     programs: Programs,
+    kept: Kept,
     pub(crate) view: View,
     events: Events,
     /// What the map of ports holds; `None` when that is not sure.
@@ -103,11 +105,11 @@ impl DataPlane {
         maps.set_config(Config { direct_port: u32::from(options.direct_port), ..config })?;
         // An agent that died over a change may not have come to it.
         maps.raise_epoch()?;
-        let view = View { maps };
+        let (kept, view) = (Kept::maps_of(&paths)?, View { maps });
         let lost_connections = upgrade.as_ref().and_then(|upgrade| upgrade.lost.clone());
         let ports = None;
         let mut plane =
-            DataPlane { paths, programs, view, events, ports, upgrade, lost_connections };
+            DataPlane { paths, programs, kept, view, events, ports, upgrade, lost_connections };
         if plane.upgrade.is_none() {
             plane.switch(links)?;
         }
@@ -132,7 +134,7 @@ impl DataPlane {
         for (pin, found) in links {
             let done = match found {
                 Some(found) if found.is_first => {
-                    links::replace(self.programs.of(pin.hook), found, &pin)
+                    links::replace(self.programs.of(pin.hook), found, &pin, &mut self.kept)
                 }
                 // It is attached anew, if anybody wants the interface.
                 Some(_) if links::interface_name(pin.ifindex).is_ok() => Ok(()),
@@ -157,20 +159,37 @@ impl DataPlane {
     /// # Errors
     /// [`Error::NoInterface`], [`Error::Attach`] or [`Error::Map`].
     pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
-        let (directory, hook) = (self.paths.links(), Hook::FromTunnel);
-        let others = self.others();
-        links::attach(self.programs.of(hook), hook, &directory, ifindex, others)?;
+        self.attach(Hook::FromTunnel, ifindex)?;
         let config = self.view.maps.config()?;
         if config.tunnel_ifindex != ifindex {
             self.view.maps.set_config(Config { tunnel_ifindex: ifindex, ..config })?;
             self.view.maps.raise_epoch()?;
         }
-        for pin in links::pins(&directory)? {
+        for pin in links::pins(&self.paths.links())? {
             if pin.hook == Hook::FromTunnel && pin.ifindex != ifindex {
-                remove_pin(&pin.path)?;
+                self.let_go(&pin)?;
             }
         }
         Ok(())
+    }
+
+    /// The index of the tunnel device that was set last; 0 if none was.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn tunnel_device(&self) -> Result<u32, Error> {
+        Ok(self.view.maps.config()?.tunnel_ifindex)
+    }
+
+    /// Whether the tunnel device has our program, before any other one.
+    ///
+    /// # Errors
+    /// [`Error::Map`] or [`Error::Attach`].
+    pub fn has_tunnel(&self) -> Result<bool, Error> {
+        let (ifindex, hook) = (self.tunnel_device()?, Hook::FromTunnel);
+        let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
+        let ours = self.programs.id(hook)?;
+        Ok(links::inspect(&pin)?.is_some_and(|link| link.is_first && link.program == ours))
     }
 
     /// Attaches both hooks of a port's host side. Idempotent. Until `ports` has the interface,
@@ -179,14 +198,39 @@ impl DataPlane {
     /// # Errors
     /// [`Error::NoInterface`] or [`Error::Attach`].
     pub fn attach_port(&mut self, ifindex: u32) -> Result<(), Error> {
-        let directory = self.paths.links();
-        let others = self.others();
         // Egress first: from then on the host's stack is shut out, and nothing comes in unseen
         // because the device is not up yet.
-        for hook in [Hook::ToPort, Hook::FromPort] {
-            links::attach(self.programs.of(hook), hook, &directory, ifindex, others)?;
-        }
+        self.attach(Hook::ToPort, ifindex)?;
+        self.attach(Hook::FromPort, ifindex)
+    }
+
+    fn attach(&mut self, hook: Hook, ifindex: u32) -> Result<(), Error> {
+        let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
+        let others = self.others();
+        links::attach(self.programs.of(hook), &pin, others, &mut self.kept)
+    }
+
+    /// Removes a pin, and lets go of its link.
+    fn let_go(&mut self, pin: &Pin) -> Result<(), Error> {
+        remove_pin(&pin.path)?;
+        self.kept.let_go(pin.ifindex, pin.hook);
         Ok(())
+    }
+
+    /// Mounts the bpf file system and pins maps, programs and links again, as far as somebody has
+    /// taken that away; how many pins were missing. Nothing stops forwarding meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`], [`Error::Map`], [`Error::Load`] or [`Error::Attach`].
+    pub fn mend(&mut self) -> Result<usize, Error> {
+        self.paths.prepare()?;
+        let mut mended = self.kept.mend(&self.paths)?;
+        for hook in Hook::ALL {
+            let pin = self.paths.programs().join(hook.name());
+            let missed = keep::mend_program(self.programs.of(hook), hook.name(), &pin)?;
+            mended += usize::from(missed);
+        }
+        Ok(mended)
     }
 
     /// Interfaces on which both hooks of a port are attached, before any other program. Pins of
@@ -194,15 +238,18 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`Error::Bpffs`] or [`Error::Attach`].
-    pub fn attached_ports(&self) -> Result<BTreeSet<u32>, Error> {
+    pub fn attached_ports(&mut self) -> Result<BTreeSet<u32>, Error> {
         let mut found = [BTreeSet::new(), BTreeSet::new()];
+        let ours = Hook::ALL.map(|hook| self.programs.id(hook).map(|id| (hook, id)));
+        let ours = ours.into_iter().collect::<Result<BTreeMap<_, _>, _>>()?;
         for pin in links::pins(&self.paths.links())? {
+            let runs_ours = |link: &Found| ours.get(&pin.hook) == Some(&link.program);
             match links::inspect(&pin)? {
-                Some(link) if link.is_first => {}
-                // Somebody else's program is before ours: no better than none.
+                Some(link) if link.is_first && runs_ours(&link) => {}
+                // Somebody else's program, or one before ours: no better than none.
                 Some(_) if links::interface_name(pin.ifindex).is_ok() => continue,
                 _ => {
-                    remove_pin(&pin.path)?;
+                    self.let_go(&pin)?;
                     continue;
                 }
             }
@@ -347,6 +394,15 @@ impl Programs {
             Hook::FromTunnel => &self.from_tunnel,
             Hook::ToPort => &self.to_port,
         }
+    }
+
+    /// The kernel's number of a program.
+    fn id(&self, hook: Hook) -> Result<u32, Error> {
+        let info = self.get(hook).info().map_err(|cause| Error::Load {
+            program: hook.name().to_owned(),
+            cause: crate::error::chain(&cause),
+        })?;
+        Ok(info.id())
     }
 
     fn of(&mut self, hook: Hook) -> &mut SchedClassifier {

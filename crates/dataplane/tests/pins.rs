@@ -74,7 +74,7 @@ fn reopening_touches_no_link() {
     plane.set_tunnel_device(ifindex("vx0")).unwrap();
     assert_eq!(links(&host.bpffs()), before, "attaching twice changes nothing");
     drop(plane);
-    let plane = DataPlane::open(&options).unwrap();
+    let mut plane = DataPlane::open(&options).unwrap();
     assert_eq!(links(&host.bpffs()), before, "links and programs are those of before");
     assert_eq!(plane.attached_ports().unwrap(), BTreeSet::from([ifindex("port1")]));
 }

@@ -3,7 +3,10 @@
 //! What is added here carries netloom's protocol number, so that a later run tells what it made
 //! itself from what a guest, a daemon or the kernel made, and deletes only the former.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::{
@@ -64,6 +67,23 @@ impl Netlink {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let messages = self.dump(action, request).await?;
         Ok(messages.iter().filter_map(|message| parse_address(message, index)).collect())
+    }
+
+    /// The addresses of all links of the namespace, without those that turned out to be somebody
+    /// else's too (RFC 4862, 5.4): nothing can be sent from them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn local_addresses(&self) -> Result<BTreeSet<IpAddr>, Error> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.dump("list the addresses", request).await?;
+        let local = messages.iter().filter_map(|message| {
+            let RouteNetlinkMessage::NewAddress(inner) = message else { return None };
+            let is_double = inner.header.flags.contains(AddressHeaderFlags::Dadfailed);
+            let address = parse_address(message, inner.header.index)?;
+            (!is_double).then_some(address.ip)
+        });
+        Ok(local.collect())
     }
 
     /// Adds an address to a link. Usable at once: an IPv6 address skips duplicate detection, since

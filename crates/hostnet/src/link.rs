@@ -250,6 +250,15 @@ impl Netlink {
         self.set(action, with_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))).await
     }
 
+    /// Gives a link another name, also while it is up (Linux 6.2).
+    ///
+    /// # Errors
+    /// As [`Netlink::set_up`]; [`Error::is_exists`] when another link has the name.
+    pub async fn set_name(&self, index: u32, name: &str) -> Result<(), Error> {
+        let action = format!("name device {index} {name}");
+        self.set(action, with_attribute(index, LinkAttribute::IfName(name.to_owned()))).await
+    }
+
     /// Keeps the kernel from making an IPv6 link-local address when the link goes up.
     ///
     /// # Errors

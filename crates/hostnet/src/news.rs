@@ -1,4 +1,4 @@
-//! News of a namespace's links, from whoever changes them.
+//! News of a namespace's links and their addresses, from whoever changes them.
 
 use std::pin::Pin;
 
@@ -8,7 +8,11 @@ use tokio::{runtime, task, task::JoinSet};
 
 use crate::{Error, Namespace};
 
-/// Tells that links have come, gone or changed; not which ones.
+/// What is listened to.
+const GROUPS: [MulticastGroup; 3] =
+    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+
+/// Tells that links or addresses of links have come, gone or changed; not which ones.
 pub struct LinkNews {
     messages: Pin<Box<dyn Stream<Item = ()> + Send>>,
     /// Serves the socket; aborted when dropped.
@@ -29,7 +33,7 @@ impl LinkNews {
             namespace.run_in(|| {
                 // The socket registers with the runtime of the thread on which it is opened.
                 let _guard = runtime.enter();
-                new_multicast_connection(&[MulticastGroup::Link])
+                new_multicast_connection(&GROUPS)
             })
         });
         let opened = opened.await.map_err(|error| failed(error.into()))?;

@@ -159,6 +159,8 @@ async fn addresses_and_routes_are_added_once_and_removed_once() {
         inside.address_add(index, *ip, *prefix_len).await.unwrap();
     }
     inside.set_up(index).await.unwrap();
+    let local = inside.local_addresses().await.unwrap();
+    assert!(addresses.iter().all(|(ip, _)| local.contains(ip)), "{local:?}");
     let mut found = inside.addresses(index).await.unwrap();
     found.sort_unstable_by_key(|it| it.ip);
     assert!(found.iter().all(|it| it.origin == Origin::Netloom), "{found:?}");
@@ -180,6 +182,8 @@ async fn addresses_and_routes_are_added_once_and_removed_once() {
         inside.address_remove(index, *ip, *prefix_len).await.unwrap();
     }
     assert_eq!(inside.addresses(index).await.unwrap(), []);
+    let local = inside.local_addresses().await.unwrap();
+    assert!(!addresses.iter().any(|(ip, _)| local.contains(ip)), "{local:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, runtime};
+use crate::{Failure, descriptors, runtime};
 
 /// Where what belongs to a host's agent is.
 #[derive(Args)]
@@ -47,6 +47,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
+    // The agent keeps the links of its ports open, two for each.
+    descriptors::raise()?;
     let Directories { data, bpffs } = arguments.directories;
     let Arguments { prefix, enrol, connections_per_port, connection_mib, .. } = arguments;
     let direct_underlay = !arguments.through_tunnel_device;

@@ -312,3 +312,38 @@ async fn a_port_whose_programs_are_gone_is_put_down_before_it_is_guarded() {
     assert_eq!((state.attached.len(), state.went_down), (2, 1));
     assert_eq!(state.violations, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_tunnel_device_that_has_lost_its_program_gets_it_back() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    let before = writes(&memory);
+    converger.probe().await;
+    settle(&mut converger, &desired).await;
+    assert_eq!(writes(&memory), before, "nothing is wrong");
+    memory.state().tunnel_guarded = false;
+    converger.probe().await;
+    assert!(settle(&mut converger, &desired).await.is_clean());
+    assert!(memory.state().tunnel_guarded);
+}
+
+#[tokio::test]
+async fn ports_whose_vtep_the_host_lacks_are_told_until_it_has_it() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    assert!(settle(&mut converger, &desired).await.is_clean());
+    memory.state().lost.insert([192, 0, 2, 1].into());
+    converger.doubt_devices();
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.processed);
+    let failed: Vec<_> = outcome.failed.keys().copied().collect();
+    assert_eq!(failed, [sample::PORT_A, sample::PORT_B].map(uuid));
+    let reason = "no device of the host has its VTEP address 192.0.2.1";
+    assert!(outcome.failed.values().chain(&outcome.trouble).all(|told| told.contains(reason)));
+    assert_eq!(outcome.trouble.len(), 1, "once for the host");
+    assert_eq!(outcome.up.len(), 3, "what runs on one host goes on");
+    memory.state().lost.clear();
+    converger.doubt_devices();
+    assert!(settle(&mut converger, &desired).await.is_clean());
+}

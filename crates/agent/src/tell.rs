@@ -1,0 +1,179 @@
+//! The agent's own word about its host, for `netloom inspect`: over a socket in its data directory,
+//! so that it is never older than the question, and there is none without an agent.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Permissions},
+    io::{self, Read},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener as StdListener, UnixStream as StdStream},
+        },
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::worker::Achieved;
+
+/// The socket's name in the data directory.
+const SOCKET: &str = "agent.sock";
+
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an agent says of its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Word {
+    /// It has worked on this revision; `None`: it does not know yet what is wanted.
+    pub revision: Option<u64>,
+    /// Objects that are not in effect, by uuid, and why.
+    pub not_in_effect: BTreeMap<Uuid, String>,
+    /// What ails the host as a whole.
+    pub trouble: Vec<String>,
+}
+
+impl Word {
+    /// Whether all that is wanted is in effect.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.revision.is_some() && self.not_in_effect.is_empty() && self.trouble.is_empty()
+    }
+
+    fn of(achieved: Option<&Achieved>) -> Self {
+        let Some(Achieved { revision, outcome, .. }) = achieved else { return Self::default() };
+        Self {
+            revision: Some(*revision),
+            not_in_effect: outcome.failed.clone(),
+            trouble: outcome.trouble.clone(),
+        }
+    }
+}
+
+/// Answers whoever asks until told to stop, one after the other.
+pub(crate) async fn serve(
+    data: PathBuf,
+    achieved: watch::Receiver<Option<Achieved>>,
+    stop: CancellationToken,
+) {
+    let listener = match bind(&data) {
+        Ok(listener) => listener,
+        // The host is more important than who looks at it.
+        Err(error) => {
+            tracing::warn!(%error, "`netloom inspect` will not hear the agent");
+            return stop.cancelled().await;
+        }
+    };
+    let answers = async {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let word = Word::of(achieved.borrow().as_ref());
+            let _ = timeout(PATIENCE, answer(stream, &word)).await;
+        }
+    };
+    stop.run_until_cancelled(answers).await;
+    let _ = fs::remove_file(data.join(SOCKET));
+}
+
+async fn answer(mut stream: UnixStream, word: &Word) -> io::Result<()> {
+    stream.write_all(&serde_json::to_vec(word)?).await?;
+    stream.shutdown().await
+}
+
+fn bind(data: &Path) -> io::Result<UnixListener> {
+    let path = data.join(SOCKET);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = through(data, |path| StdListener::bind(path))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Asks the agent that works in this directory; `None` if there is none. Blocks.
+///
+/// # Errors
+/// It does not answer, or not in words that this release knows.
+pub(crate) fn ask(data: &Path) -> Result<Option<Word>, String> {
+    let mut stream = match through(data, |path| StdStream::connect(path)) {
+        Ok(stream) => stream,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(error.to_string()),
+            };
+        }
+    };
+    let mut text = Vec::new();
+    let read = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_end(&mut text));
+    read.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string())
+}
+
+/// Uses the socket by a path that is short: the kernel takes 107 bytes at most.
+fn through<T>(data: &Path, use_it: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let directory = File::open(data)?;
+    use_it(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(SOCKET))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::converge::Outcome;
+
+    fn achieved() -> Achieved {
+        let failed = [(Uuid::from_u128(7), "is being made".to_owned())].into();
+        let outcome = Outcome { failed, trouble: vec!["full".to_owned()], ..Outcome::default() };
+        Achieved { revision: 9, digests: wire::digest::TableDigests::default(), outcome }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_asks_hears_the_newest_word_and_nothing_without_an_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        // Longer than a socket's path may be.
+        let data = directory.path().join("d".repeat(120));
+        assert_eq!(ask(&data), Ok(None), "no directory");
+        fs::create_dir(&data).unwrap();
+        assert_eq!(ask(&data), Ok(None), "no socket");
+        let (send, receive) = watch::channel(None);
+        for _ in 0..2 {
+            let stop = CancellationToken::new();
+            let mut serving = tokio::task::JoinSet::new();
+            serving.spawn(serve(data.clone(), receive.clone(), stop.clone()));
+            let heard = || tokio::task::block_in_place(|| ask(&data).unwrap());
+            let first = loop {
+                match heard() {
+                    Some(word) => break word,
+                    None => tokio::task::yield_now().await,
+                }
+            };
+            assert_eq!(first, Word::default());
+            assert!(!first.is_clean());
+            send.send_replace(Some(achieved()));
+            let word = heard().unwrap();
+            assert_eq!((word.revision, word.trouble), (Some(9), vec!["full".to_owned()]));
+            assert_eq!(word.not_in_effect[&Uuid::from_u128(7)], "is being made");
+            stop.cancel();
+            serving.join_all().await;
+            // As if it had been killed.
+            drop(through(&data, |path| StdListener::bind(path)).unwrap());
+            assert_eq!(ask(&data), Ok(None), "nobody listens");
+            send.send_replace(None);
+        }
+    }
+}

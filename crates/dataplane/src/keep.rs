@@ -1,0 +1,107 @@
+//! Keeping a data plane whole while an agent has it open.
+//!
+//! Pins are files: anybody who is root can remove one, or unmount them all. What the agent has
+//! open outlives its pin, and is pinned again before anything is lost. Only an agent that does not
+//! run keeps nothing: what has no pin then is gone at once.
+
+use crate::bpffs::{Paths, remove_pin};
+use crate::error::{Error, chain};
+use crate::links::{Hook, Pin};
+use crate::object::{MAPS, MapName};
+use crate::pinned;
+use aya::maps::{MapData, MapInfo};
+use aya::programs::SchedClassifier;
+use aya::programs::links::FdLink;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What must be pinned.
+pub(crate) struct Kept {
+    /// Ids of the maps.
+    maps: BTreeMap<&'static str, u32>,
+    /// The links. Two files for each port.
+    links: BTreeMap<(u32, Hook), FdLink>,
+}
+
+impl Kept {
+    /// The maps that are pinned now, and no links yet.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when one is not pinned.
+    pub(crate) fn maps_of(paths: &Paths) -> Result<Kept, Error> {
+        let directory = paths.maps();
+        let id = |map: &MapName| {
+            let info = MapInfo::from_pin(directory.join(map.full));
+            Ok((map.full, info.map_err(pinned::failed(map.full, "inspect"))?.id()))
+        };
+        let maps = MAPS.iter().map(id).collect::<Result<_, Error>>()?;
+        Ok(Kept { maps, links: BTreeMap::new() })
+    }
+
+    /// Keeps the link of a pin open.
+    pub(crate) fn put(&mut self, ifindex: u32, hook: Hook, link: FdLink) {
+        self.links.insert((ifindex, hook), link);
+    }
+
+    /// Lets go of a link. Without a pin the kernel takes its program off a little later.
+    pub(crate) fn let_go(&mut self, ifindex: u32, hook: Hook) {
+        self.links.remove(&(ifindex, hook));
+    }
+
+    /// Pins each map and each link again whose pin is gone, and maps also where another one is
+    /// pinned in their place; how many these were.
+    ///
+    /// # Errors
+    /// [`Error::Map`] or [`Error::Attach`].
+    pub(crate) fn mend(&mut self, paths: &Paths) -> Result<usize, Error> {
+        let directory = paths.maps();
+        let mut mended = 0;
+        for (name, id) in &self.maps {
+            mended += usize::from(mend_map(name, *id, &directory.join(name))?);
+        }
+        let directory = paths.links();
+        let is_gone = |(ifindex, hook): &(u32, Hook)| !hook.pin(&directory, *ifindex).exists();
+        let gone: Vec<_> = self.links.keys().copied().filter(is_gone).collect();
+        for (ifindex, hook) in gone {
+            let Some(link) = self.links.remove(&(ifindex, hook)) else { continue };
+            let pin = Pin { ifindex, hook, path: hook.pin(&directory, ifindex) };
+            // A link that cannot be pinned is lost with this: the port is guarded anew.
+            let link = link.pin(&pin.path).map_err(|error| pin.failed("pin", chain(&error)))?;
+            self.put(ifindex, hook, link.into());
+            mended += 1;
+        }
+        Ok(mended)
+    }
+}
+
+/// Pins a map unless its pin is there; whether that was needed.
+fn mend_map(name: &'static str, id: u32, pin: &Path) -> Result<bool, Error> {
+    if MapInfo::from_pin(pin).is_ok_and(|info| info.id() == id) {
+        return Ok(false);
+    }
+    remove_pin(pin)?;
+    let map = MapData::from_id(id).map_err(pinned::failed(name, "find"))?;
+    let pinned = map.pin(pin);
+    pinned.map_err(|error| Error::Map { map: name, action: "pin", cause: chain(&error) })?;
+    Ok(true)
+}
+
+/// Pins a program unless its pin is there; whether that was needed.
+pub(crate) fn mend_program(
+    program: &mut SchedClassifier,
+    name: &str,
+    pin: &Path,
+) -> Result<bool, Error> {
+    let failed = |cause: &dyn std::error::Error| Error::Load {
+        program: name.to_owned(),
+        cause: chain(cause),
+    };
+    let id = program.info().map_err(|cause| failed(&cause))?.id();
+    let pinned = SchedClassifier::from_pin(pin).and_then(|pinned| pinned.info());
+    if pinned.is_ok_and(|info| info.id() == id) {
+        return Ok(false);
+    }
+    remove_pin(pin)?;
+    program.pin(pin).map_err(|cause| failed(&cause))?;
+    Ok(true)
+}
