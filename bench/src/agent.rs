@@ -11,7 +11,7 @@ use std::{
 
 use agent::{
     converge::{Cause, Converger},
-    kernel::{HostKernel, Observed, Refusal, Room},
+    kernel::{Guards, HostKernel, Observed, Refusal, Room},
     state::{Desired, StateFile},
     underlay::{Tunnels, Ways},
 };
@@ -194,8 +194,16 @@ impl HostKernel for Maps {
         Ok(Observed::default())
     }
 
-    async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
+    async fn lacking(&mut self, _: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Refusal> {
         Ok(BTreeSet::new())
+    }
+
+    async fn guards(&mut self) -> Result<Guards, Refusal> {
+        Ok(Guards { ports: BTreeSet::new(), tunnel: true })
+    }
+
+    async fn notice(&mut self) -> Option<String> {
+        None
     }
 
     async fn news(&mut self) {

@@ -221,6 +221,10 @@ pub(crate) fn replace(
     }
     let link = SchedClassifierLink::try_from(found.link).map_err(|error| failed(chain(&error)))?;
     let id = program.attach_to_link(link).map_err(|error| failed(chain(&error)))?;
+    let link = program.take_link(id).map_err(|error| failed(chain(&error)))?;
+    let link = FdLink::try_from(link).map_err(|error| failed(chain(&error)))?;
+    kept.put(pin.ifindex, pin.hook, link);
+    tracing::debug!(ifindex = pin.ifindex, hook = pin.hook.name(), "a link has its new program");
     Ok(())
 }
 
