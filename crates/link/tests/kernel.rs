@@ -101,6 +101,7 @@ async fn world_and_config(bpffs: PathBuf) -> (World, agent::Config) {
         prefix: scratch::name("vm"),
         enrol: Some(world.enrolment(1, "token", now().plus_seconds(60))),
         conntrack: agent::conntrack_size(16, Some(1)),
+        direct_underlay: true,
     };
     (world, config)
 }
