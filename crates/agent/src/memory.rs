@@ -276,7 +276,7 @@ impl HostKernel for Memory {
         tunnels: &crate::underlay::Tunnels,
     ) -> Result<crate::underlay::Ways, Refusal> {
         let mtu_bytes = self.state().underlay.unwrap_or(model::mtu::UNDERLAY);
-        let way = hostnet::Way { device: "eth0".to_owned(), mtu_bytes, route_to: None };
+        let way = hostnet::Way { device: "eth0".to_owned(), index: 2, mtu_bytes, route_to: None };
         Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
     }
 }

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn an_underlay_that_is_too_small_is_told_with_the_mtu_that_it_must_have() {
         let desired = sample::two_networks();
-        let way = |mtu_bytes| Way { device: "eth0".to_owned(), mtu_bytes, route_to: None };
+        let way =
+            |mtu_bytes| Way { device: "eth0".to_owned(), index: 2, mtu_bytes, route_to: None };
         assert_eq!(troubles(&desired, way(1500)), Vec::<String>::new());
         let told = troubles(&desired, way(1499));
         let [text] = &told[..] else { panic!("{told:?}") };

@@ -18,6 +18,8 @@ const LOOPBACK: u32 = 1;
 pub struct Way {
     /// The device.
     pub device: String,
+    /// Its index.
+    pub index: u32,
     /// The longest packet, in bytes without the Ethernet header.
     pub mtu_bytes: u32,
     /// Where to, if it is not the device that sets the limit but the route, or what the kernel has
@@ -56,7 +58,7 @@ impl Netlink {
                 Some((mtu_bytes, to)) if mtu_bytes < link.mtu_bytes => (mtu_bytes, Some(to)),
                 _ => (link.mtu_bytes, None),
             };
-            ways.push(Way { device: link.name, mtu_bytes, route_to });
+            ways.push(Way { device: link.name, index: device, mtu_bytes, route_to });
         }
         Ok(ways.into_iter().min_by_key(|way| way.mtu_bytes))
     }
