@@ -7,7 +7,8 @@ use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt,
+    bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key,
+    bpf_skb_set_tunnel_opt,
 };
 use core::mem::MaybeUninit;
 use packet::{
@@ -15,12 +16,16 @@ use packet::{
     Via,
 };
 
+/// A frame for the one who has it; `linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;
+
 /// Executes a verdict; the program's return value.
 #[inline(always)]
 pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::DeliverLocal { ifindex, via: Via::Peer } => {
+            address_to_host(skb);
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
         }
@@ -60,6 +65,19 @@ fn tunnel(
     let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
     // SAFETY: a helper with numbers as arguments.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// Says that the frame is for whoever gets it. Its MAC is the station's and not that of the device
+/// on which it came in, so the kernel took it for somebody else's, and the station's IP layer would
+/// drop it for that. From Linux 6.15 on (commit c4327229948879814229b46aa26a750718888503)
+/// `bpf_redirect_peer` does it by itself.
+#[inline(always)]
+fn address_to_host(skb: &mut Skb) {
+    // SAFETY: the context pointer; a program may read this field.
+    if unsafe { (*skb.0).pkt_type } != PACKET_HOST {
+        // SAFETY: the context pointer and a number. It fails for no type that a frame has here.
+        unsafe { bpf_skb_change_type(skb.0, PACKET_HOST) };
+    }
 }
 
 /// Sends the frame out of a port's interface, with the mark that its egress hook asks for.
