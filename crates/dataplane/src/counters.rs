@@ -87,6 +87,36 @@ pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
     Ok(connections)
 }
 
+/// How many connections each port has, by its number. Reads the ports' own areas, and the common
+/// one only if a connection of one of them may be there.
+pub(crate) fn connection_counts(maps: &Maps) -> Result<BTreeMap<u32, u32>, Error> {
+    let ports = maps.ports.read()?;
+    let numbers: BTreeMap<u32, u32> = ports.values().map(|port| (port.zone, port.number)).collect();
+    let mut counts: BTreeMap<u32, u32> = numbers.values().map(|number| (*number, 0)).collect();
+    let config = maps.config()?;
+    let now = tick(monotonic_ns());
+    let mut count = |number: u32| {
+        let bucket = maps.conntrack.get(number)?;
+        for (word, slot) in bucket.words.iter().map(|word| CtWord(*word)).zip(&bucket.slots) {
+            let port = numbers.get(&slot.zone).filter(|_| word.is_live(now));
+            if let Some(count) = port.and_then(|port| counts.get_mut(port)) {
+                *count += 1;
+            }
+        }
+        Ok::<_, Error>(bucket.spilled_until >= now)
+    };
+    let mut has_spilled = false;
+    for bucket in ports.values().flat_map(|port| config.area(port.place())) {
+        has_spilled |= count(bucket)?;
+    }
+    if has_spilled {
+        for bucket in 0..config.common_buckets {
+            count(bucket)?;
+        }
+    }
+    Ok(counts)
+}
+
 /// The clock of the programs, but for a tick of the kernel.
 pub(crate) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();

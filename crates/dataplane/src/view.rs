@@ -1,6 +1,7 @@
 //! Looking at a data plane without touching it: by its pins, whether or not an agent runs, from
 //! any network namespace.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::bpffs::Paths;
@@ -55,6 +56,14 @@ impl View {
         let Config { common_buckets, port_buckets, .. } = self.maps.config()?;
         let ports = u32::try_from(self.maps.ports.limit()).unwrap_or(u32::MAX);
         Ok(ConntrackSize { ports, port_buckets, common_buckets })
+    }
+
+    /// How many connections each port has, by its number; far less work than to list them.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn connection_counts(&self) -> Result<BTreeMap<u32, u32>, Error> {
+        counters::connection_counts(&self.maps)
     }
 
     /// The connections of all ports. Takes a system call for each bucket of the ports' areas and

@@ -43,6 +43,13 @@ fn local_ports_talk_and_the_host_cannot_join_in() {
     assert!(counters.traffic[&1].from_port_packets > 0);
     assert!(counters.traffic[&1].to_port_bytes > 1 << 20);
     assert!(plane.view().connections().unwrap().iter().any(|entry| entry.key.protocol == 6));
+    let counts = plane.view().connection_counts().unwrap();
+    for port in [1, 2] {
+        let listed = plane.view().connections().unwrap().into_iter();
+        let listed = listed.filter(|entry| entry.port == port).count();
+        assert!(listed > 0);
+        assert_eq!(usize::try_from(counts[&port]).unwrap(), listed, "port {port}");
+    }
 
     drop(plane);
     assert!(ping(&a.inside, v4(2), LIMIT), "forwarding goes on without the process");
