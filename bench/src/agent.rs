@@ -11,12 +11,13 @@ use std::{
 
 use agent::{
     converge::{Cause, Converger},
-    kernel::{Guards, HostKernel, Observed, Refusal, Room},
+    kernel::{Counted, Guards, HostKernel, Observed, Refusal, Room},
     state::{Desired, StateFile},
     underlay::{Tunnels, Ways},
 };
 use compute::{InstanceSpec, Prepared};
 use dataplane::{DataPlane, Edits, Options, Tables};
+use hostnet::Losses;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 use wire::{
@@ -244,6 +245,14 @@ impl HostKernel for Maps {
 
     async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
         self.plane(|plane| plane.apply(edits)).map(|_| ())
+    }
+
+    async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn connections(&mut self) -> Result<Counted, Refusal> {
+        Ok(Counted::default())
     }
 
     async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {

@@ -47,6 +47,11 @@ fn traffic_comes_back_with_address_and_uplink() {
     };
     away(&[&format!("address delete {VTEP} dev eth0")], 2);
     back(&format!("address add {VTEP} dev eth0"));
+    // What had no source to leave from was let through by the programs; the kernel says where it is.
+    let losses = lab.inspect("h2")["agent"]["losses"].clone();
+    let of_tunnel = losses.as_array().unwrap().iter().find(|of| of["device"] == "nlvx");
+    let lost = of_tunnel.map_or(0, |of| of["txCarrierErrors"].as_u64().unwrap());
+    assert!(lost > 0, "{losses}");
     away(&["link set eth0 down"], 1);
     back("link set eth0 up");
     // By now the other one is the host's first address, from which it sends by default.

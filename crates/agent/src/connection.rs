@@ -15,7 +15,7 @@ use wire::{
     HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
-    message::{AgentMessage, Hello, Report, ServerMessage, Welcome},
+    message::{AgentMessage, Connections, Heartbeat, Hello, Report, ServerMessage, Welcome},
     parts::Assembly,
     versions::Versions,
 };
@@ -48,12 +48,12 @@ type Ending = String;
 pub(crate) async fn keep(
     config: Config,
     desired: watch::Sender<Option<Desired>>,
-    achieved: watch::Receiver<Option<Achieved>>,
+    (achieved, counted): (watch::Receiver<Option<Achieved>>, watch::Receiver<Option<Connections>>),
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
     let (lineage, greeted, run) = (None, false, Uuid::new_v4());
-    let mut session = Session { identity, desired, achieved, lineage, greeted, run };
+    let mut session = Session { identity, desired, achieved, counted, lineage, greeted, run };
     let mut backoff = Backoff::default();
     loop {
         (session.greeted, session.lineage) = (false, None);
@@ -74,6 +74,7 @@ struct Session {
     identity: Identity,
     desired: watch::Sender<Option<Desired>>,
     achieved: watch::Receiver<Option<Achieved>>,
+    counted: watch::Receiver<Option<Connections>>,
     /// The server's lineage, once it has said so.
     lineage: Option<Uuid>,
     /// Drawn at this start of the agent.
@@ -143,6 +144,8 @@ impl Session {
     ) -> Ending {
         let mut assembly = Assembly::default();
         let mut heartbeat = interval(HEARTBEAT);
+        // This server has not heard any.
+        self.counted.mark_changed();
         loop {
             // Each branch is cancel safe: a stream keeps what it has read so far in itself, a
             // watch and an interval lose nothing.
@@ -163,7 +166,7 @@ impl Session {
                     (Ok(()), None) => continue,
                     (Ok(()), Some(report)) => AgentMessage::Report(report),
                 },
-                _ = heartbeat.tick() => AgentMessage::Heartbeat,
+                _ = heartbeat.tick() => AgentMessage::Heartbeat(self.beat()),
             };
             match timeout(SEND_WAIT, outbound.send((&message).into())).await {
                 Ok(Ok(())) => {}
@@ -207,6 +210,14 @@ impl Session {
         Ok(())
     }
 
+    /// What there is to say now and then. Connections only after the server has said what the host
+    /// holds: before, it knows no ports.
+    fn beat(&mut self) -> Heartbeat {
+        let is_news = self.greeted && self.counted.has_changed().unwrap_or(false);
+        let connections = is_news.then(|| self.counted.borrow_and_update().clone()).flatten();
+        Heartbeat { clock_ms: clock_ms(), connections }
+    }
+
     /// What was achieved, in words for the server; not before it can make sense of it.
     fn report(&mut self) -> Option<Report> {
         let achieved = self.achieved.borrow_and_update().clone().filter(|_| self.greeted)?;
@@ -218,6 +229,12 @@ impl Session {
         let (processed, kernel, up) = (outcome.processed, outcome.kernel, outcome.up);
         Some(Report { revision, processed, digests, kernel, up, failed })
     }
+}
+
+/// The wall clock, in milliseconds since 1970.
+fn clock_ms() -> Option<u64> {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 fn refused(status: &tonic::Status) -> Ending {

@@ -10,8 +10,8 @@ use std::{
 };
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
-use dataplane::{DataPlane, Edits, Hold, Options, Tables};
-use hostnet::{LinkNews, Namespace, Netlink, VxlanSpec};
+use dataplane::{DataPlane, Edits, Hold, Options, Tables, View};
+use hostnet::{LinkNews, Losses, Namespace, Netlink, VxlanSpec};
 use model::{
     mtu::{self, Around, Family},
     resource::vtep::VXLAN_PORT,
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal, Room},
+    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room},
 };
 
 /// UDP port of frames that leave past the VXLAN device: its own.
@@ -114,6 +114,13 @@ fn allow_route_lookups() {
     if let Err(error) = set {
         tracing::warn!(%error, "frames to other hosts all go through the tunnel device");
     }
+}
+
+/// Whether a device has the name of the tunnel's or of a port's.
+fn is_ours(device: &str) -> bool {
+    let is_port =
+        |digits: &str| digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    device == TUNNEL_DEVICE || device.strip_prefix("nl").is_some_and(is_port)
 }
 
 impl HostKernel for Host {
@@ -234,6 +241,25 @@ impl HostKernel for Host {
         let changes = self.plane(move |plane| plane.apply(edits)).await?;
         tracing::debug!(?changes, "maps changed");
         Ok(())
+    }
+
+    async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        let mut losses = netlink.losses().await.map_err(Refusal::new)?;
+        losses.retain(|of| is_ours(&of.device) && !of.is_none());
+        Ok(losses)
+    }
+
+    async fn connections(&mut self) -> Result<Counted, Refusal> {
+        let bpffs = Arc::clone(&self.bpffs);
+        // By the pins: nobody who writes the maps waits for this.
+        let count = move || {
+            let view = View::open(&bpffs)?;
+            let sure = view.room()?.per_port();
+            Ok::<_, dataplane::Error>(Counted { sure, ports: view.connection_counts()? })
+        };
+        let done = tokio::task::spawn_blocking(count).await;
+        done.map_err(Refusal::new)?.map_err(Refusal::new)
     }
 
     async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {

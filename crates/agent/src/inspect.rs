@@ -23,7 +23,7 @@ use wire::{
 use crate::{
     Error, render,
     state::{self, Desired},
-    tell::{self, Word},
+    tell::{self, Loss, Word},
     underlay::{self, Underlay, Ways},
 };
 
@@ -311,7 +311,9 @@ impl Display for Inspection {
         self.ports.iter().try_for_each(|port| writeln!(f, "{port}"))?;
         writeln!(f, "\n{:>12}  reason of drops", "packets")?;
         self.drops.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        write!(f, "{:>12}  drop events lost: the ring buffer was full", self.events_lost)
+        write!(f, "{:>12}  drop events lost: the ring buffer was full", self.events_lost)?;
+        let losses = self.agent.iter().flat_map(|word| &word.losses);
+        losses.into_iter().try_for_each(|loss| write!(f, "\n{loss}"))
     }
 }
 
@@ -368,6 +370,23 @@ impl Display for PortLine {
             self.dropped_packets,
         )?;
         self.addresses.iter().try_for_each(|address| write!(f, " {address}"))
+    }
+}
+
+impl Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>12}  dropped by the kernel on {} (in: {} dropped, {} errors; out: {} dropped, {} \
+             errors, {} of them without carrier or route)",
+            self.rx_dropped + self.rx_errors + self.tx_dropped + self.tx_errors,
+            self.device,
+            self.rx_dropped,
+            self.rx_errors,
+            self.tx_dropped,
+            self.tx_errors,
+            self.tx_carrier_errors
+        )
     }
 }
 
@@ -446,8 +465,11 @@ mod tests {
         assert!(well.contains("agent    all is in effect"), "{well}");
         let reason = "the host has no tunnel device".to_owned();
         let not_in_effect = [(sample::uuid(sample::PORT_A), reason.clone())].into();
-        let word = Word { revision: Some(7), not_in_effect, trouble: vec![reason] };
-        let ill = text(Some(word), false);
+        let word =
+            Word { revision: Some(7), not_in_effect, trouble: vec![reason], losses: Vec::new() };
+        let losses = vec![Loss { device: "nlvx".to_owned(), tx_errors: 3, ..Loss::default() }];
+        let ill = text(Some(Word { losses, ..word }), false);
+        assert!(ill.contains("           3  dropped by the kernel on nlvx"), "{ill}");
         assert!(ill.contains("agent    not all is in effect"), "{ill}");
         assert!(ill.contains("  this host: the host has no tunnel device"), "{ill}");
         assert!(ill.contains("(NIC of vm 20): the host has no tunnel device"), "{ill}");

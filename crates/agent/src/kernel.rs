@@ -10,6 +10,7 @@ use std::{
 
 use compute::{InstanceSpec, Prepared};
 use dataplane::{Edits, Tables};
+use hostnet::Losses;
 use packet::MAX_PORTS;
 use uuid::Uuid;
 
@@ -47,6 +48,15 @@ pub struct Guards {
     pub ports: BTreeSet<u32>,
     /// The tunnel device has its program.
     pub tunnel: bool,
+}
+
+/// Connections, as they were counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// How many each port is sure to get: so many that it opens, and as many that others open.
+    pub sure: u32,
+    /// Those that each port has, by its number.
+    pub ports: BTreeMap<u32, u32>,
 }
 
 /// The host's side of a NIC.
@@ -127,6 +137,12 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Makes edits in the maps, without reading them.
     fn apply(&mut self, edits: Edits) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Says what the host's devices have lost, the tunnel's and those of ports; only those that have.
+    fn losses(&mut self) -> impl Future<Output = Result<Vec<Losses>, Refusal>> + Send;
+
+    /// Counts the connections of all ports, beside all else. Takes long where many ports are.
+    fn connections(&mut self) -> impl Future<Output = Result<Counted, Refusal>> + Send;
 
     /// Reads the maps back, and makes them hold exactly this; what they hold in the end.
     fn audit(&mut self, tables: &Tables) -> impl Future<Output = Result<Tables, Refusal>> + Send;

@@ -13,6 +13,7 @@
 mod backoff;
 mod connection;
 pub mod converge;
+mod count;
 mod enrol;
 mod host;
 mod identity;
@@ -170,6 +171,8 @@ pub async fn run_on<K: HostKernel>(
     let stop = stop.child_token();
     let mut parts = JoinSet::new();
     let own = stop.clone();
+    let [asked, counting] = [kernel.clone(), kernel.clone()];
+    let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
     // First of all, and whether or not there is a server.
     parts.spawn(async move {
         worker::work(Converger::new(kernel), file, wanted, achieved, own).await;
@@ -177,10 +180,15 @@ pub async fn run_on<K: HostKernel>(
     });
     let (data, heard, own) = (config.data.clone(), results.clone(), stop.clone());
     parts.spawn(async move {
-        tell::serve(data, heard, own).await;
+        tell::serve(asked, data, heard, own).await;
         Ok(())
     });
-    parts.spawn(connection::keep(config, desired, results, stop.clone()));
+    let own = stop.clone();
+    parts.spawn(async move {
+        count::keep(counting, seen, counted, own).await;
+        Ok(())
+    });
+    parts.spawn(connection::keep(config, desired, (results, counts), stop.clone()));
 
     // Whatever ends first ends all; each of them is told, and ends within one step.
     let mut result = Ok(());

@@ -9,10 +9,11 @@ use std::{
 
 use compute::{InstanceSpec, Prepared};
 use dataplane::{Edits, Tables};
+use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
 
-use crate::kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal, Room};
+use crate::kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room};
 
 /// A kernel in memory. Clones share it: it outlives the agent that works on it.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub struct MemoryState {
     pub underlay: Option<u32>,
     /// The maps cannot be written.
     pub maps_refused: bool,
+    /// Connections.
+    pub counted: Counted,
     /// Changes made so far.
     pub writes: usize,
     /// How often the maps were edited without being read.
@@ -262,6 +265,14 @@ impl HostKernel for Memory {
         let mut tables = state.tables.clone();
         tables.apply(&edits);
         state.fill(tables)
+    }
+
+    async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn connections(&mut self) -> Result<Counted, Refusal> {
+        Ok(self.state().counted.clone())
     }
 
     async fn audit(&mut self, tables: &Tables) -> Result<Tables, Refusal> {

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use hostnet::Losses;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncWriteExt,
@@ -26,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::worker::Achieved;
+use crate::{kernel::HostKernel, worker::Achieved};
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "agent.sock";
@@ -44,6 +45,36 @@ pub struct Word {
     pub not_in_effect: BTreeMap<Uuid, String>,
     /// What ails the host as a whole.
     pub trouble: Vec<String>,
+    /// What the kernel has dropped on devices of the host, behind the programs.
+    #[serde(default)]
+    pub losses: Vec<Loss>,
+}
+
+/// What a device has lost since it was made. The names are those of `ip -s link`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Loss {
+    /// The device.
+    pub device: String,
+    /// Received and dropped.
+    pub rx_dropped: u64,
+    /// Received and broken.
+    pub rx_errors: u64,
+    /// Dropped before they were sent.
+    pub tx_dropped: u64,
+    /// Not sent for another reason.
+    pub tx_errors: u64,
+    /// Those among them that had no carrier; of the tunnel device, no route to the other host or no
+    /// VTEP address on this one.
+    pub tx_carrier_errors: u64,
+}
+
+impl From<Losses> for Loss {
+    fn from(losses: Losses) -> Self {
+        let Losses { device, rx_dropped, rx_errors, tx_dropped, tx_errors, tx_carrier_errors } =
+            losses;
+        Self { device, rx_dropped, rx_errors, tx_dropped, tx_errors, tx_carrier_errors }
+    }
 }
 
 impl Word {
@@ -59,12 +90,14 @@ impl Word {
             revision: Some(*revision),
             not_in_effect: outcome.failed.clone(),
             trouble: outcome.trouble.clone(),
+            losses: Vec::new(),
         }
     }
 }
 
 /// Answers whoever asks until told to stop, one after the other.
-pub(crate) async fn serve(
+pub(crate) async fn serve<K: HostKernel>(
+    mut kernel: K,
     data: PathBuf,
     achieved: watch::Receiver<Option<Achieved>>,
     stop: CancellationToken,
@@ -80,8 +113,14 @@ pub(crate) async fn serve(
     let answers = async {
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
-            let word = Word::of(achieved.borrow().as_ref());
-            let _ = timeout(PATIENCE, answer(stream, &word)).await;
+            let mut word = Word::of(achieved.borrow().as_ref());
+            let answered = async {
+                // Better no counters than no word.
+                let losses = kernel.losses().await.unwrap_or_default();
+                word.losses = losses.into_iter().map(Loss::from).collect();
+                answer(stream, &word).await
+            };
+            let _ = timeout(PATIENCE, answered).await;
         }
     };
     stop.run_until_cancelled(answers).await;
@@ -134,7 +173,7 @@ fn through<T>(data: &Path, use_it: impl FnOnce(&Path) -> io::Result<T>) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::converge::Outcome;
+    use crate::{converge::Outcome, memory::Memory};
 
     fn achieved() -> Achieved {
         let failed = [(Uuid::from_u128(7), "is being made".to_owned())].into();
@@ -154,7 +193,7 @@ mod tests {
         for _ in 0..2 {
             let stop = CancellationToken::new();
             let mut serving = tokio::task::JoinSet::new();
-            serving.spawn(serve(data.clone(), receive.clone(), stop.clone()));
+            serving.spawn(serve(Memory::default(), data.clone(), receive.clone(), stop.clone()));
             let heard = || tokio::task::block_in_place(|| ask(&data).unwrap());
             let first = loop {
                 match heard() {

@@ -21,13 +21,13 @@ use std::{
 };
 
 use compile::HostDelta;
-use model::{Id, resource::host::Host, status::Board};
+use model::{Id, Timestamp, resource::host::Host, status::Board};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    message::{Hello, Report},
+    message::{Heartbeat, Hello, Report},
 };
 
 use host::{HostFeed, Session};
@@ -210,6 +210,15 @@ impl Feed {
         {
             self.news.insert(ticket.host);
         }
+    }
+
+    /// Takes a heartbeat that came at `now`; says whether it says anything new.
+    pub(crate) fn beat(&mut self, ticket: &Ticket, beat: Heartbeat, now: Timestamp) -> bool {
+        let is_news = self.owner(ticket).is_some_and(|feed| feed.beat(beat, now));
+        if is_news {
+            self.news.insert(ticket.host);
+        }
+        is_news
     }
 
     /// Writes what is new to the board, and says whether anything is. The work grows with what has

@@ -26,7 +26,7 @@ const FILE: &str = "ca.pem";
 const LIFETIME_SECONDS: i64 = 10 * 365 * 86_400;
 
 /// How far a host's clock may be behind the server's, in seconds.
-const CLOCK_SKEW_SECONDS: i64 = 86_400;
+const CLOCK_SKEW_SECONDS: i64 = 30 * 86_400;
 
 /// The certificate authority.
 pub struct Pki {

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use wire::{
     SILENCE_MAX, r#gen as pb,
-    message::{AgentMessage, Report, ServerMessage},
+    message::{AgentMessage, Heartbeat, Report, ServerMessage},
 };
 
 use crate::{
@@ -86,9 +86,13 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
         match parse(message) {
             Err(error) => return error,
             Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),
-            Ok(AgentMessage::Heartbeat) => {}
+            Ok(AgentMessage::Heartbeat(beat)) => {
+                let ports = beat.connections.as_ref().map_or(0, |counted| counted.ports.len());
+                link.beat(ticket, beat);
+                sleep(rest_after(ports)).await;
+            }
             Ok(AgentMessage::Report(report)) => {
-                let rest = rest_after(&report);
+                let rest = rest_after(report.up.len() + report.failed.len());
                 link.report(ticket, report);
                 // What comes meanwhile waits in the connection, and then at the agent.
                 sleep(rest).await;
@@ -103,12 +107,20 @@ impl Link {
         feed.report(ticket, report);
         self.publish(&mut feed);
     }
+
+    fn beat(&self, ticket: &Ticket, beat: Heartbeat) {
+        let now = (self.clock)();
+        let mut feed = self.feed();
+        // Nearly all say nothing new.
+        if feed.beat(ticket, beat, now) {
+            self.publish(&mut feed);
+        }
+    }
 }
 
-/// How long nothing is read after a report: longer than it has kept all other hosts from the feed.
-/// Agents report a few times in a second, and leave out what is not the newest.
-fn rest_after(report: &Report) -> Duration {
-    let entries = report.up.len() + report.failed.len();
+/// How long nothing is read after a message with so many entries: longer than it has kept all other
+/// hosts from the feed. Agents report a few times in a second, and leave out what is not the newest.
+fn rest_after(entries: usize) -> Duration {
     Duration::from_millis(1) + REST_PER_ENTRY * u32::try_from(entries).unwrap_or(u32::MAX)
 }
 

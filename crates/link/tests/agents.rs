@@ -4,7 +4,10 @@ mod world;
 
 use std::fs;
 
-use model::status::HostStatus;
+use model::{
+    Timestamp,
+    status::{Clocks, HostStatus},
+};
 use world::{
     World, now,
     records::{host, host_id, instance, instance_uuid, network, nic_uuid},
@@ -262,6 +265,44 @@ async fn a_copy_of_a_host_is_told_with_where_both_are() {
     // The one that is left is the host.
     let revision = world.put(instance(10, 1, 1));
     world.settled(1, revision).await;
+}
+
+/// Field case F29: certificates and streams do not care, and the host says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_days_off_is_told_and_keeps_nobody_out() {
+    const DAYS: i64 = 3 * 86_400;
+    let clocks: [(fn() -> Timestamp, i64); 2] =
+        [(|| now().plus_seconds(DAYS), DAYS), (|| now().plus_seconds(-DAYS), -DAYS)];
+    for (clock, seconds) in clocks {
+        let mut world = World::at(clock);
+        let one = world.host(1);
+        world.put([network(1)]);
+        let revision = world.put(instance(10, 1, 1));
+        world.settled(1, revision).await;
+        let told = world.status(1, "told", |status| status.clock.is_some()).await;
+        let Clocks { host, server } = told.clock.unwrap();
+        let off = host.plus_seconds(seconds).0.abs_diff(server.0);
+        assert!(off < 60_000, "{seconds}: {:?}", told.clock);
+        one.assert_never_open();
+    }
+    let mut world = World::new();
+    let _one = world.host(1);
+    let revision = world.put([network(1)]);
+    assert_eq!(world.settled(1, revision).await.clock, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_ports_are_told_as_they_were_counted() {
+    let mut world = World::new();
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    let one = world.host(1);
+    let ports = (1..100).map(|number| (number, number + 7)).collect();
+    one.kernel.state().counted = agent::kernel::Counted { sure: 512, ports };
+    world.settled(1, revision).await;
+    let told = world.status(1, "counted", |status| !status.connections.is_empty()).await;
+    assert_eq!(told.connections_sure, 512);
+    assert_eq!(told.connections.keys().collect::<Vec<_>>(), [&nic_uuid(10)], "and no strangers");
 }
 
 #[tokio::test(flavor = "multi_thread")]

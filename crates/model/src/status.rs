@@ -12,7 +12,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use uuid::Uuid;
 
-use crate::{Id, resource::host::Host};
+use crate::{Id, Timestamp, resource::host::Host};
 
 /// What is known of every host right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +55,46 @@ pub struct HostStatus {
     pub up: OrdSet<Uuid>,
     /// Why it is told nothing, if so.
     pub refused: Option<Arc<str>>,
+    /// Its clock, when that is far from the server's.
+    pub clock: Option<Clocks>,
+    /// Connections of its ports, as it has counted them last.
+    pub connections: OrdMap<Uuid, u32>,
+    /// How many each port is sure to get: so many that it opens, and as many that others open. 0 as
+    /// long as it has not said.
+    pub connections_sure: u32,
     /// That two agents use its identity, and from where, if so.
     pub doubled: Option<Arc<str>>,
+}
+
+/// Two clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// The host's.
+    pub host: Timestamp,
+    /// The server's.
+    pub server: Timestamp,
+}
+
+impl Clocks {
+    /// How far they may be apart before anybody is told, in milliseconds.
+    const APART_MAX: u64 = 5 * 60 * 1000;
+
+    /// These, if they are too far apart.
+    #[must_use]
+    pub fn apart(self) -> Option<Self> {
+        (self.difference().unsigned_abs() > Self::APART_MAX).then_some(self)
+    }
+
+    /// Whether they are as far apart as others, but for what a message takes on its way and a
+    /// clock that runs a little faster.
+    #[must_use]
+    pub fn is_about(self, other: Self) -> bool {
+        self.difference().abs_diff(other.difference()) < Self::APART_MAX / 10
+    }
+
+    const fn difference(self) -> i64 {
+        self.host.0.saturating_sub(self.server.0)
+    }
 }
 
 /// When an object has changed for a host that has not confirmed it.

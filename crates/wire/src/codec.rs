@@ -10,7 +10,10 @@ use crate::{
     digest::{SetDigest, TableDigests},
     field::fixed,
     r#gen as pb,
-    message::{AgentMessage, Delta, EnrolRequest, Hello, Report, ServerMessage, Snapshot, Welcome},
+    message::{
+        AgentMessage, Connections, Delta, EnrolRequest, Heartbeat, Hello, Report, ServerMessage,
+        Snapshot, Welcome,
+    },
     object::{Object, ObjectKey, Table},
     shared::Shared,
     versions::Versions,
@@ -94,7 +97,7 @@ impl From<&AgentMessage> for pb::AgentMessage {
         let kind = match message {
             AgentMessage::Hello(hello) => pb::agent_message::Kind::Hello(hello.into()),
             AgentMessage::Report(report) => pb::agent_message::Kind::Report(report.into()),
-            AgentMessage::Heartbeat => pb::agent_message::Kind::Heartbeat(pb::Heartbeat {}),
+            AgentMessage::Heartbeat(beat) => pb::agent_message::Kind::Heartbeat(beat.into()),
         };
         Self { kind: Some(kind) }
     }
@@ -106,8 +109,41 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
         match message.kind.ok_or(ParseError::Missing("agent message"))? {
             pb::agent_message::Kind::Hello(hello) => hello.try_into().map(Self::Hello),
             pb::agent_message::Kind::Report(report) => report.try_into().map(Self::Report),
-            pb::agent_message::Kind::Heartbeat(_) => Ok(Self::Heartbeat),
+            pb::agent_message::Kind::Heartbeat(beat) => beat.try_into().map(Self::Heartbeat),
         }
+    }
+}
+
+impl From<&Heartbeat> for pb::Heartbeat {
+    fn from(beat: &Heartbeat) -> Self {
+        let port = |(uuid, count): (&Uuid, &u32)| pb::PortConnections {
+            uuid: bytes_of(*uuid),
+            count: *count,
+        };
+        let connections = beat.connections.as_ref().map(|connections| pb::Connections {
+            sure: connections.sure,
+            ports: connections.ports.iter().take(UP_MAX).map(port).collect(),
+        });
+        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections }
+    }
+}
+
+impl TryFrom<pb::Heartbeat> for Heartbeat {
+    type Error = ParseError;
+    fn try_from(beat: pb::Heartbeat) -> Result<Self, ParseError> {
+        let connections = |connections: pb::Connections| {
+            if connections.ports.len() > UP_MAX {
+                return Err(ParseError::TooMany("connections"));
+            }
+            let port = |p: pb::PortConnections| Ok((uuid("connections.uuid", &p.uuid)?, p.count));
+            let ports =
+                connections.ports.into_iter().map(port).collect::<Result<_, ParseError>>()?;
+            Ok(Connections { sure: connections.sure, ports })
+        };
+        Ok(Self {
+            clock_ms: (beat.clock_ms > 0).then_some(beat.clock_ms),
+            connections: beat.connections.map(connections).transpose()?,
+        })
     }
 }
 
@@ -350,13 +386,18 @@ mod tests {
             let failed = ids().map(|id| (id, format!("{id} is broken"))).collect();
             let up = ids().collect();
             let report = Report { revision, processed, digests, kernel, up, failed };
+            let ports = ids().map(|id| (id, id.as_fields().0)).collect();
+            let connections = processed.then_some(Connections { sure: 512, ports });
+            let clock_ms = (revision > 0).then_some(revision);
+            let beat = Heartbeat { clock_ms, connections };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
                 run: processed.then(Uuid::max),
             };
             let all = [
-                AgentMessage::Report(report), AgentMessage::Hello(hello), AgentMessage::Heartbeat,
+                AgentMessage::Report(report), AgentMessage::Hello(hello),
+                AgentMessage::Heartbeat(Heartbeat::default()), AgentMessage::Heartbeat(beat),
             ];
             for message in all {
                 let bytes = pb::AgentMessage::from(&message).encode_to_vec();
@@ -408,6 +449,19 @@ mod tests {
         assert!(report.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", report.encoded_len());
         let AgentMessage::Report(back) = report.try_into().unwrap() else { panic!("a report") };
         assert!(!back.processed, "what is cut off must not count as done");
+    }
+
+    #[test]
+    fn the_largest_heartbeat_fits_into_a_message_and_an_empty_one_says_nothing() {
+        let ports = (0..=UP_MAX).map(|at| (Uuid::from_u128(at as u128), u32::MAX)).collect();
+        let connections = Some(Connections { sure: u32::MAX, ports });
+        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections };
+        let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
+        assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
+        assert!(AgentMessage::try_from(beat).is_ok());
+        // As agents of earlier releases send it.
+        let empty = Heartbeat::try_from(pb::Heartbeat::default());
+        assert_eq!(empty, Ok(Heartbeat::default()));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub enum AgentMessage {
     /// What it has applied.
     Report(Report),
     /// It lives.
-    Heartbeat,
+    Heartbeat(Heartbeat),
 }
 
 /// Who the agent is and what it holds.
@@ -74,6 +74,24 @@ pub struct Report {
     /// Objects that are not in force, and objects that ought to be gone and are not, with the
     /// reason; under the host's own uuid what concerns the host as a whole.
     pub failed: BTreeMap<Uuid, String>,
+}
+
+/// What an agent says while there is nothing else to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Its wall clock, in milliseconds since 1970; an older one does not tell.
+    pub clock_ms: Option<u64>,
+    /// Connections of its ports, if they have been counted since the last time.
+    pub connections: Option<Connections>,
+}
+
+/// Connections of all ports of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// How many each port is sure to get: so many that it opens, and as many that others open.
+    pub sure: u32,
+    /// Those that each port has.
+    pub ports: BTreeMap<Uuid, u32>,
 }
 
 /// What the server says.

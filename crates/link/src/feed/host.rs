@@ -9,9 +9,9 @@ use std::{
 use compile::HostDelta;
 use imbl::OrdMap;
 use model::{
-    Id,
+    Id, Timestamp,
     resource::host::Host,
-    status::{HostStatus, Pending},
+    status::{Clocks, HostStatus, Pending},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use wire::{
     digest::{SetDigest, TableDigests},
     holding::Holding,
-    message::{Hello, Report},
+    message::{Connections, Heartbeat, Hello, Report},
     object::{ObjectKey, Table},
     shared::Shared,
     versions::Versions,
@@ -339,6 +339,28 @@ impl HostFeed {
             tracing::warn!(%host, revision = report.revision, "data plane holds other facts");
         }
         self.believe(host, report, agrees)
+    }
+
+    /// Takes a heartbeat that came at `now`; says whether it says anything new.
+    pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> bool {
+        let Heartbeat { clock_ms, connections } = beat;
+        let host = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
+        let clock = host.and_then(|host| Clocks { host, server: now }.apart());
+        let same = match (clock, self.status.clock) {
+            (Some(new), Some(known)) => new.is_about(known),
+            (new, known) => new == known,
+        };
+        if !same {
+            self.status.clock = clock;
+        }
+        let Some(Connections { sure, ports }) = connections else { return !same };
+        // What a host says of ports that it was not given is ignored.
+        let ports = ports.into_iter().filter(|(uuid, _)| self.holds(&[Table::Port], *uuid));
+        let counted = (ports.collect(), sure);
+        let known = (&mut self.status.connections, &mut self.status.connections_sure);
+        let is_new = (&*known.0, *known.1) != (&counted.0, counted.1);
+        (*known.0, *known.1) = counted;
+        !same || is_new
     }
 
     /// Takes what a host says of the state that it was sent.

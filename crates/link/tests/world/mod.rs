@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) board: watch::Receiver<Board>,
     pub(crate) lineage: Uuid,
+    /// The server's clock.
+    pub(crate) clock: fn() -> Timestamp,
     pub(crate) accept_older: bool,
     pub(crate) limits: Limits,
     sender: watch::Sender<Board>,
@@ -58,6 +60,15 @@ impl World {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
+        Self::made(limits, now)
+    }
+
+    /// With a server whose clock is this.
+    pub(crate) fn at(clock: fn() -> Timestamp) -> Self {
+        Self::made(Limits::default(), clock)
+    }
+
+    fn made(limits: Limits, clock: fn() -> Timestamp) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, board) = watch::channel(Board::default());
@@ -67,6 +78,7 @@ impl World {
             address,
             board,
             lineage: Uuid::from_u128(1),
+            clock,
             accept_older: false,
             limits,
             sender,
@@ -83,7 +95,7 @@ impl World {
         let config = Config {
             listener,
             pki,
-            clock: now,
+            clock: self.clock,
             lineage: self.lineage,
             earlier: BTreeMap::new(),
             accept_older: self.accept_older,
@@ -94,7 +106,7 @@ impl World {
     }
 
     fn pki(&self) -> Pki {
-        Pki::open(&self.directory.path().join("pki"), now()).unwrap()
+        Pki::open(&self.directory.path().join("pki"), (self.clock)()).unwrap()
     }
 
     /// The certificate authority, PEM.
@@ -169,7 +181,7 @@ impl World {
     /// Adds a host with an open enrolment, and starts its agent.
     pub(crate) fn host(&self, number: u32) -> HostUnderTest {
         self.put([records::host(number), records::vtep(number)]);
-        let enrol = self.enrolment(number, "token", now().plus_seconds(60));
+        let enrol = self.enrolment(number, "token", (self.clock)().plus_seconds(60));
         let data = self.directory.path().join(format!("agent-{number}"));
         HostUnderTest::start(number, data, enrol)
     }

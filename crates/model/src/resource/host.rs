@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Timestamp, Update,
     shown::{Child, Derived, View},
+    status::Clocks,
     words,
 };
 
@@ -84,6 +85,22 @@ impl Host {
                 let host = Host::of(record).map(|host| host.uuid);
                 let trouble = host.and_then(|host| view.board().status(host).trouble(host));
                 trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<String>>(
+                "clock",
+                "Its clock and the server's, while they are more than five minutes apart.",
+            ),
+            read: |record, view| {
+                let clocks = Host::of(record).and_then(|host| view.board().status(host.uuid).clock);
+                let text = |Clocks { host, server }| {
+                    let text = format!("{host} on the host, {server} on the server (UTC)");
+                    Plain::Text(text.into())
+                };
+                clocks.map_or(Plain::Null, text)
             },
             found_by: &[],
             only: None,

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Claim, FieldDef, Id, Kind, Mac, Message, MessageDef, Plain, Record, Resource,
     shown::{Child, Derived, Shown, View},
+    status::HostStatus,
 };
 
 /// A port of an L2 network, with its addresses.
@@ -91,8 +92,43 @@ impl VmNic {
             found_by: &[],
             only: None,
         },
+        Derived {
+            field: FieldDef::of::<Option<u32>>(
+                "connections",
+                "Connections that it has, as its host has counted last: every ten seconds or less often.",
+            ),
+            read: |nic, view| {
+                let count = |status: &HostStatus| status.connections.get(&nic.uuid()).copied();
+                on_host(nic, view, count).map_or(Plain::Null, |count| Plain::Integer(count.into()))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Option<u32>>(
+                "connectionsSure",
+                "Connections that it is sure to get: so many that it opens, and as many that others open.",
+            ),
+            read: |nic, view| {
+                let sure = |status: &HostStatus| {
+                    status.connections.contains_key(&nic.uuid()).then_some(status.connections_sure)
+                };
+                on_host(nic, view, sure).map_or(Plain::Null, |sure| Plain::Integer(sure.into()))
+            },
+            found_by: &[],
+            only: None,
+        },
         Derived::NOT_IN_EFFECT,
     ];
+}
+
+/// What its host says of a NIC.
+fn on_host<T>(
+    record: &Record,
+    view: &dyn View,
+    of: impl FnOnce(&HostStatus) -> Option<T>,
+) -> Option<T> {
+    of(view.board().status(VmNic::of(record)?.host_uuid?))
 }
 
 /// Something about a NIC's first address.

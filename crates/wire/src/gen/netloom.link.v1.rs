@@ -80,8 +80,31 @@ pub struct Report {
     #[prost(bool, tag = "8")]
     pub processed: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Heartbeat {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Heartbeat {
+    /// The agent's wall clock, in milliseconds since 1970; 0 if it does not tell.
+    #[prost(uint64, tag = "1")]
+    pub clock_ms: u64,
+    /// Of all its ports, if they have been counted since the last heartbeat.
+    #[prost(message, optional, tag = "2")]
+    pub connections: ::core::option::Option<Connections>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Connections {
+    /// Connections that each port is sure to get: so many that it opens, and as many that others open.
+    #[prost(uint32, tag = "1")]
+    pub sure: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub ports: ::prost::alloc::vec::Vec<PortConnections>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortConnections {
+    #[prost(bytes = "vec", tag = "1")]
+    pub uuid: ::prost::alloc::vec::Vec<u8>,
+    /// Those that it has.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failure {
     #[prost(bytes = "vec", tag = "1")]
