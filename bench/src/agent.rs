@@ -235,10 +235,6 @@ impl HostKernel for Maps {
         Ok(())
     }
 
-    async fn notice(&mut self) -> Option<String> {
-        None
-    }
-
     async fn room(&mut self) -> Result<Room, Refusal> {
         Ok(Room::default())
     }
