@@ -5,7 +5,10 @@
 //! repeated: it is run once at a time, with the kernel's clock reading in it, and compared with
 //! the baseline run once at a time.
 
-use std::{path::Path, thread};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use dataplane::{
     Options, Tables, TestHarness,
@@ -32,8 +35,13 @@ pub(crate) const PACKET: Group = Group {
     steps: &[
         Step {
             id: "repeated",
-            contenders: &["pass", "local", "tunnel-out", "tunnel-in"],
+            contenders: &["pass", "local", "tunnel-out", "tunnel-in", "spoofed", "refused"],
             metrics: &[Metric { id: "repeated", unit: "ns", quantile: 0.5 }],
+        },
+        Step {
+            id: "random",
+            contenders: &["1-connection", "1024", "16384", "262144"],
+            metrics: &[Metric { id: "random", unit: "ns", quantile: 0.5 }],
         },
         Step {
             id: "single",
@@ -49,6 +57,14 @@ const REPEAT: u32 = 200_000;
 const SINGLES: u16 = 500;
 /// A time long after boot, so that nothing has been idle since before it.
 const NOW_NS: u64 = 1_000_000_000_000;
+
+/// Runs of a sample on connections drawn by lot, and before the first one, for each connection: so
+/// many that hardly any is left to open.
+const RANDOM: u32 = 500_000;
+const EACH: u32 = 12;
+/// Room for 262,144 connections that a port opens, with some to spare.
+const LARGE: ConntrackSize =
+    ConntrackSize { ports: 2, port_buckets: 160_000, common_buckets: 106_666 };
 
 /// Room for the connections of a sample, from one peer; small, as it is emptied before each.
 const TABLE: ConntrackSize = ConntrackSize { ports: 2, port_buckets: 2_048, common_buckets: 1_024 };
@@ -68,6 +84,7 @@ const PORT_B: (u32, u32) = (12, 2);
 const TUNNEL_DEVICE: u32 = 13;
 
 /// The kinds of a `VerdictRecord`.
+const DROP: u32 = 1;
 const DELIVER: u32 = 2;
 const TUNNEL: u32 = 3;
 const REFLECT: u32 = 4;
@@ -82,7 +99,12 @@ struct Case {
 }
 
 /// The programs, loaded, with a small network in the maps.
-pub(crate) struct Costs(TestHarness);
+pub(crate) struct Costs {
+    harness: TestHarness,
+    /// The same with room for many connections, all of which are there; made when it is needed.
+    large: Option<TestHarness>,
+    directory: PathBuf,
+}
 
 /// Runs `work` with the programs, on a host of its own.
 ///
@@ -93,10 +115,18 @@ pub(crate) fn in_own_namespaces<T: Send>(
     work: impl FnOnce(&mut Costs) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     on_own_host(scratch, |directory| {
-        let bpffs = directory.join("bpf");
-        let harness = TestHarness::open(&Options { conntrack: TABLE, ..Options::new(&bpffs) })?;
-        let done = Costs::new(harness).and_then(|mut costs| work(&mut costs));
-        dataplane::unload(&bpffs)?;
+        let mut costs = Costs {
+            harness: open(&directory.join("bpf"), TABLE)?,
+            large: None,
+            directory: directory.to_owned(),
+        };
+        let done = work(&mut costs);
+        let is_large = costs.large.is_some();
+        drop(costs);
+        if is_large {
+            dataplane::unload(&directory.join("large"))?;
+        }
+        dataplane::unload(&directory.join("bpf"))?;
         done
     })
 }
@@ -124,21 +154,18 @@ pub(crate) fn on_own_host<T: Send>(
 }
 
 impl Costs {
-    fn new(mut harness: TestHarness) -> Result<Self, Failure> {
-        harness.plane.reconcile(&tables())?;
-        let config = harness.config()?;
-        harness.set_config(Config { tunnel_ifindex: TUNNEL_DEVICE, ..config })?;
-        Ok(Self(harness))
-    }
-
     /// Takes a sample of a step.
     pub(crate) fn measure(
         &mut self,
         step: &str,
         contender: &str,
     ) -> Result<Vec<Vec<f64>>, Failure> {
-        self.0.set_conntrack(&[])?;
+        if step == "random" {
+            return Ok(vec![vec![self.random(contender)?]]);
+        }
+        self.harness.set_conntrack(&[])?;
         let values = match step {
+            "repeated" if contender == "refused" => vec![self.refused()?],
             "repeated" => vec![self.repeated(contender)?],
             _ => self.singles(contender)?,
         };
@@ -163,18 +190,70 @@ impl Costs {
         self.run(&case, REPEAT)
     }
 
+    /// What it costs to refuse a peer that has as many connections to a VM as one may.
+    fn refused(&mut self) -> Result<f64, Failure> {
+        let back = |port| Case {
+            entry: Entry::FromPort,
+            meta: meta(PORT_B),
+            frame: udp(B, Station { port, ..A }),
+            verdict: DELIVER,
+        };
+        for port in A.port..u16::MAX {
+            let there = case("new-connection", port)?;
+            if self.run(&there, 1).is_err() {
+                return self.run(&Case { verdict: DROP, ..there }, REPEAT);
+            }
+            // What gives way for nobody is established.
+            self.run(&back(port), 1)?;
+            self.run(&there, 1)?;
+        }
+        Err("a peer may have any number of connections".into())
+    }
+
+    /// Packets of so many connections, drawn by lot.
+    fn random(&mut self, contender: &str) -> Result<f64, Failure> {
+        const MOST: u32 = 1 << 18;
+        let case = case("tunnel-out", A.port)?;
+        let large = match &mut self.large {
+            Some(large) => large,
+            None => {
+                let mut large = open(&self.directory.join("large"), LARGE)?;
+                let meta = Meta { mark: MOST - 1, ..case.meta };
+                large.run_varied(&meta, &case.frame, EACH * MOST)?;
+                self.large.insert(large)
+            }
+        };
+        let connections = contender.parse().unwrap_or(1);
+        let meta = Meta { mark: connections - 1, ..case.meta };
+        large.run_varied(&meta, &case.frame, 8 * connections)?;
+        let outcome = large.run_varied(&meta, &case.frame, RANDOM)?;
+        if outcome.verdict.kind != TUNNEL {
+            return Err(format!("{:?}, not sent", outcome.verdict).into());
+        }
+        Ok(outcome.duration.as_secs_f64() * 1e9)
+    }
+
     fn singles(&mut self, contender: &str) -> Result<Vec<f64>, Failure> {
         let ports = A.port..A.port + SINGLES;
         ports.map(|port| self.run(&case(contender, port)?, 1)).collect()
     }
 
     fn run(&mut self, case: &Case, repeat: u32) -> Result<f64, Failure> {
-        let outcome = self.0.run(case.entry, &case.meta, &case.frame, repeat)?;
+        let outcome = self.harness.run(case.entry, &case.meta, &case.frame, repeat)?;
         if outcome.verdict.kind != case.verdict {
             return Err(format!("{:?}, not kind {}", outcome.verdict, case.verdict).into());
         }
         Ok(outcome.duration.as_secs_f64() * 1e9)
     }
+}
+
+/// The programs with a connection table of this size and the small network.
+fn open(bpffs: &Path, conntrack: ConntrackSize) -> Result<TestHarness, Failure> {
+    let mut harness = TestHarness::open(&Options { conntrack, ..Options::new(bpffs) })?;
+    harness.plane.reconcile(&tables())?;
+    let config = harness.config()?;
+    harness.set_config(Config { tunnel_ifindex: TUNNEL_DEVICE, ..config })?;
+    Ok(harness)
 }
 
 fn case(contender: &str, port: u16) -> Result<Case, Failure> {
@@ -191,6 +270,7 @@ fn case(contender: &str, port: u16) -> Result<Case, Failure> {
         },
         "local" | "new-connection" => from_a(udp(a, B), DELIVER),
         "tunnel-out" => from_a(udp(a, C), TUNNEL),
+        "spoofed" => from_a(udp(Station { ip: C.ip, ..a }, B), DROP),
         "arp-reply" => from_a(arp_request(a, B.ip), REFLECT),
         "tunnel-in" => Case {
             entry: Entry::FromTunnel,
@@ -225,7 +305,8 @@ fn tables() -> Tables {
             .insert(AddrKey { port: number, addr: Addr::v4(station.ip) }, Source::default());
         tables.fdb.insert(FdbKey::new(NET, station.mac), Fdb::local(key));
     }
-    tables.fdb.insert(FdbKey::new(NET, C.mac), Fdb::remote(VNI, VTEP));
+    let remote = Fdb::remote(VNI, VTEP).sent_from(LOCAL_VTEP);
+    tables.fdb.insert(FdbKey::new(NET, C.mac), remote);
     let neigh = NeighKey { net: NET, addr: Addr::v4(C.ip) };
     tables.neigh.insert(neigh, Neigh::behind(VTEP, C.mac));
     tables.vteps.insert(VtepKey { vni: VNI, addr: VTEP }, Vtep { net: NET, local: LOCAL_VTEP });
