@@ -19,7 +19,7 @@ mod sysctl;
 pub use address::{Address, DefaultRoute, Origin};
 pub use create::{VethSpec, VxlanSpec};
 pub use error::Error;
-pub use link::{Arp, Kind, LinkInfo, Promiscuity};
+pub use link::{Arp, Identity, Kind, LinkInfo, Promiscuity};
 pub use namespace::Namespace;
 pub use netlink::Netlink;
 pub use news::LinkNews;
