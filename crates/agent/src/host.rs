@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{HostKernel, Observed, ObservedNic, Refusal, Room},
+    kernel::{HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
 };
 
 /// The host's one VXLAN device.
@@ -26,6 +26,9 @@ pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
     news: Arc<tokio::sync::Mutex<News>>,
+    /// How many spares are kept, and whether those of an earlier process have been looked for.
+    spares: usize,
+    has_adopted: bool,
     _hold: Arc<Hold>,
 }
 
@@ -40,7 +43,7 @@ enum News {
 
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
-    pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
+    pub(crate) fn open(options: &Options, prefix: String, spares: usize) -> Result<Self, Error> {
         let hold = Arc::new(Hold::take(&options.bpffs)?);
         let plane = DataPlane::open(options)?;
         let plane = Arc::new(Mutex::new(plane));
@@ -49,7 +52,20 @@ impl Host {
             tracing::warn!(%error, "files of namespaces that were never made stay behind");
         }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
-        Ok(Self { driver, plane, news, _hold: hold })
+        Ok(Self { driver, plane, news, spares, has_adopted: false, _hold: hold })
+    }
+
+    /// Takes over the spares of an earlier process. One that is not guarded never was complete.
+    async fn adopt_spares(&mut self) -> Result<(), Refusal> {
+        let attached = self.attached().await?;
+        for spare in self.driver.find_spares().await.map_err(Refusal::new)? {
+            match attached.contains(&spare.host_ifindex) {
+                true => self.driver.offer(spare),
+                false => self.driver.remove_spare(&spare).await.map_err(Refusal::new)?,
+            }
+        }
+        self.has_adopted = true;
+        Ok(())
     }
 
     /// Works on the data plane in a thread that may block.
@@ -67,7 +83,7 @@ impl Host {
 }
 
 impl HostKernel for Host {
-    async fn tunnel(&mut self) -> Result<(), Refusal> {
+    async fn tunnel(&mut self) -> Result<u32, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {
             name: TUNNEL_DEVICE,
@@ -88,10 +104,13 @@ impl HostKernel for Host {
         if !link.is_up {
             netlink.set_up(ifindex).await.map_err(Refusal::new)?;
         }
-        Ok(())
+        Ok(ifindex)
     }
 
     async fn observe(&mut self) -> Result<Observed, Refusal> {
+        if !self.has_adopted {
+            self.adopt_spares().await?;
+        }
         let found = self.driver.list().await.map_err(Refusal::new)?;
         let instances = found.into_iter().map(|found| {
             let nics = found.nics.into_iter();
@@ -100,14 +119,15 @@ impl HostKernel for Host {
         });
         let instances = instances.collect();
         let attached = self.attached().await?;
-        Ok(Observed { instances, attached })
+        let spares = self.driver.offered().into_iter().collect();
+        Ok(Observed { instances, attached, spares })
     }
 
     async fn attached(&mut self) -> Result<BTreeSet<u32>, Refusal> {
         self.plane(|plane| plane.attached_ports()).await
     }
 
-    async fn news(&mut self) {
+    async fn news(&mut self) -> Option<u32> {
         let mut news = self.news.lock().await;
         loop {
             match &mut *news {
@@ -119,12 +139,38 @@ impl HostKernel for Host {
                     }
                 },
                 News::Links(links) => match links.next().await {
-                    true => return,
-                    false => *news = News::Over,
+                    Some(ifindex) => return ifindex,
+                    None => *news = News::Over,
                 },
                 News::Over => std::future::pending().await,
             }
         }
+    }
+
+    async fn see(&mut self, instance: Uuid, nic: Uuid) -> Result<Option<ObservedNic>, Refusal> {
+        let found = self.driver.find(instance, nic).await.map_err(Refusal::new)?;
+        Ok(found.map(|nic| ObservedNic { ifindex: nic.host_ifindex, up: nic.up }))
+    }
+
+    async fn stock(&mut self) -> Result<Stock, Refusal> {
+        let offered = self.driver.offered().len();
+        if offered > self.spares
+            && let Some(spare) = self.driver.take_spare()
+        {
+            self.driver.remove_spare(&spare).await.map_err(Refusal::new)?;
+            return Ok(Stock::Removed(spare.host_ifindex));
+        }
+        if offered >= self.spares {
+            return Ok(Stock::Full);
+        }
+        let spare = self.driver.make_spare().await.map_err(Refusal::new)?;
+        let ifindex = spare.host_ifindex;
+        if let Err(refusal) = self.attach(ifindex).await {
+            self.driver.remove_spare(&spare).await.map_err(Refusal::new)?;
+            return Err(refusal);
+        }
+        self.driver.offer(spare);
+        Ok(Stock::Made(ifindex))
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {

@@ -199,6 +199,7 @@ mod tests {
             prefix: String::new(),
             enrol: enrol.map(|name| directory.join(name)),
             conntrack: crate::conntrack_size(1, Some(1)),
+            spares: 0,
         }
     }
 

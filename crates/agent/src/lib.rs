@@ -57,7 +57,13 @@ pub struct Config {
     pub enrol: Option<PathBuf>,
     /// Ports and connections that the host has room for. Takes effect when its maps are made.
     pub conntrack: ConntrackSize,
+    /// How many namespaces, each with a guarded device, are kept ready for instances to come.
+    pub spares: usize,
 }
+
+/// So many spares by default: a few instances at a time start at once, and a host that is idle has
+/// few devices that it does not need.
+pub const SPARES: usize = 8;
 
 /// Ports and connections that this host has room for: so many connections for each port, in so
 /// much memory, by default a part of the host's.
@@ -139,7 +145,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         // An agent that is not enrolled must not leave anything on the host.
         identity::Known::read(&own)?;
         let options = Options { bpffs: own.bpffs, conntrack: own.conntrack };
-        Host::open(&options, own.prefix)
+        Host::open(&options, own.prefix, own.spares)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

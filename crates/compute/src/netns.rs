@@ -71,19 +71,25 @@ impl Netns {
         })
     }
 
-    /// The namespace of an instance, made if it is not there: out of a spare, if there is one.
-    async fn namespace(&self, host: &Netlink, spec: &InstanceSpec) -> Result<Namespace, Error> {
+    /// The namespace of an instance, made if it is not there. Out of a spare, if there is one: then
+    /// also the host's device of its first NIC.
+    async fn inside(
+        &self,
+        host: &Netlink,
+        spec: &InstanceSpec,
+    ) -> Result<(Netlink, Option<LinkInfo>), Error> {
         let name = self.namespace_name(spec.uuid);
         match Namespace::open(&name) {
             Err(hostnet::Error::NoNamespace { .. }) => {}
-            found => return Ok(found?),
+            found => return Ok((found?.netlink().await?, None)),
         }
         if let Some(nic) = spec.nics.first()
-            && let Some(namespace) = self.use_spare(host, &name, nic).await?
+            && let Some(made) = self.use_spare(host, &name, nic).await?
         {
-            return Ok(namespace);
+            return Ok(made);
         }
-        blocking(move || Namespace::create(&name)).await
+        let namespace = blocking(move || Namespace::create(&name)).await?;
+        Ok((namespace.netlink().await?, None))
     }
 
     /// Removes a namespace with its cables, if it is there.
@@ -117,13 +123,17 @@ impl Driver for Netns {
     async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
         spec.check()?;
         let host = self.host().await?;
-        let namespace = self.namespace(&host, spec).await?;
-        let inside = namespace.netlink().await?;
+        let (inside, mut fresh) = self.inside(&host, spec).await?;
         inside::start(&inside).await?;
-        cable::remove_unwanted(&host, &inside, &spec.nics).await?;
+        if fresh.is_none() {
+            cable::remove_unwanted(&host, &inside, &spec.nics).await?;
+        }
         let mut prepared = Vec::with_capacity(spec.nics.len());
         for (nic, metric) in spec.nics.iter().zip(METRIC_FIRST..) {
-            let link = cable::ensure(&host, &inside, nic).await?;
+            let link = match fresh.take() {
+                Some(link) => link,
+                None => cable::ensure(&host, &inside, nic).await?,
+            };
             inside::configure(&inside, nic, metric).await?;
             prepared.push(Prepared {
                 nic: nic.uuid,

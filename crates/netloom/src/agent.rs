@@ -39,14 +39,19 @@ pub(crate) struct Arguments {
     /// says how many ports the host may have. Takes effect when there is no data plane yet.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 14))]
     connection_mib: Option<u64>,
+    /// How many namespaces, each with a device and its programs, are kept ready for instances to
+    /// come, which then start sooner.
+    #[arg(long, default_value_t = agent::SPARES as u64, value_parser = clap::value_parser!(u64).range(0..=64))]
+    spares: u64,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime::log()?;
     let Directories { data, bpffs } = arguments.directories;
-    let Arguments { prefix, enrol, connections_per_port, connection_mib, .. } = arguments;
+    let Arguments { prefix, enrol, connections_per_port, connection_mib, spares, .. } = arguments;
     let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
-    let config = agent::Config { data, bpffs, prefix, enrol, conntrack };
+    let spares = usize::try_from(spares)?;
+    let config = agent::Config { data, bpffs, prefix, enrol, conntrack, spares };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

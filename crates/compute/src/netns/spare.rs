@@ -110,12 +110,12 @@ impl Netns {
         for name in names {
             let Some(digits) = self.spare_digits(&name) else { continue };
             let end = match Namespace::open(&name) {
-                Ok(namespace) => complete(&host, &namespace.netlink().await?, &digits).await?,
+                Ok(namespace) => ends(&host, &namespace.netlink().await?, &digits).await?,
                 Err(HostError::NoNamespace { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
             match end {
-                Some(host_ifindex) => found.push(Spare { digits, host_ifindex }),
+                Some((end, _)) => found.push(Spare { digits, host_ifindex: end.index }),
                 None => self.remove_named(name).await?,
             }
         }
@@ -136,13 +136,14 @@ impl Netns {
     }
 
     /// Makes a namespace of this name out of a spare, whose cable becomes that of `nic`. `None`
-    /// when there is no spare, or none that is still as it was made.
+    /// when there is no spare, or none that is still as it was made. Within, `None` when there is
+    /// a namespace and its cable is to be made as ever.
     pub(super) async fn use_spare(
         &self,
         host: &Netlink,
         name: &str,
         nic: &NicSpec,
-    ) -> Result<Option<Namespace>, Error> {
+    ) -> Result<Option<(Netlink, Option<LinkInfo>)>, Error> {
         let Some(spare) = self.take_spare() else { return Ok(None) };
         let (from, to) = (self.spare_namespace(&spare.digits), name.to_owned());
         let renamed = blocking(move || {
@@ -157,11 +158,12 @@ impl Netns {
             }
         };
         let inside = namespace.netlink().await?;
-        if complete(host, &inside, &spare.digits).await? == Some(spare.host_ifindex) {
-            become_nic(host, &inside, spare.host_ifindex, nic).await?;
-        }
-        // Else the instance has a namespace, and its cable is made as ever.
-        Ok(Some(namespace))
+        let ends = ends(host, &inside, &spare.digits).await?;
+        let Some((end, device)) = ends.filter(|(end, _)| end.index == spare.host_ifindex) else {
+            return Ok(Some((inside, None)));
+        };
+        let link = become_nic(host, &inside, (end, device.index), nic).await?;
+        Ok(Some((inside, link)))
     }
 
     fn spare_namespace(&self, digits: &str) -> String {
@@ -175,8 +177,12 @@ impl Netns {
     }
 }
 
-/// The host's end of a spare's cable, if all is as it was made.
-async fn complete(host: &Netlink, inside: &Netlink, digits: &str) -> Result<Option<u32>, Error> {
+/// The ends of a spare's cable, the host's first, if all is as it was made.
+async fn ends(
+    host: &Netlink,
+    inside: &Netlink,
+    digits: &str,
+) -> Result<Option<(LinkInfo, LinkInfo)>, Error> {
     let Some(device) = inside.link_by_name(DEVICE).await? else { return Ok(None) };
     let Some(end) = inside.veth_peer(&device, host).await? else { return Ok(None) };
     let is_complete = end.name == device_name(digits)
@@ -184,31 +190,31 @@ async fn complete(host: &Netlink, inside: &Netlink, digits: &str) -> Result<Opti
         && end.alias.as_deref() == Some(ALIAS)
         && is_silent(&end)
         && !device.is_up;
-    Ok(is_complete.then_some(end.index))
+    Ok(is_complete.then_some((end, device)))
 }
 
 fn is_silent(end: &LinkInfo) -> bool {
     !end.is_up && end.is_noarp && end.is_addr_gen_none
 }
 
-/// Gives both ends their identities, the host's end last: its alias says that all is done.
+/// Gives both ends their identities, the host's end last: its alias says that all is done. `None`
+/// when somebody else has its name, who is dealt with where every cable is made.
 async fn become_nic(
     host: &Netlink,
     inside: &Netlink,
-    host_ifindex: u32,
+    (end, device): (LinkInfo, u32),
     nic: &NicSpec,
-) -> Result<(), Error> {
-    let device = inside.existing(DEVICE).await?;
+) -> Result<Option<LinkInfo>, Error> {
     let NicSpec { mac, mtu_bytes, .. } = *nic;
     let identity = Identity { name: &nic.device, mac, mtu_bytes, alias: None };
-    inside.set_identity(device.index, &identity).await?;
-    let (name, alias) = (host_device_name(nic.uuid), nic.uuid.to_string());
-    let mac = cable::host_mac(nic.uuid);
+    inside.set_identity(device, &identity).await?;
+    let (name, alias, mac) =
+        (host_device_name(nic.uuid), nic.uuid.to_string(), cable::host_mac(nic.uuid));
     let identity = Identity { name: &name, mac, mtu_bytes, alias: Some(&alias) };
-    match host.set_identity(host_ifindex, &identity).await {
-        // Whoever has the name is dealt with where every cable is made.
-        Err(error) if error.is_exists() => Ok(()),
-        done => Ok(done?),
+    match host.set_identity(end.index, &identity).await {
+        Err(error) if error.is_exists() => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(Some(LinkInfo { name, mac, mtu_bytes, alias: Some(alias), ..end })),
     }
 }
 

@@ -232,6 +232,7 @@ impl HostUnderTest {
             prefix: String::new(),
             enrol: Some(self.enrol.clone()),
             conntrack: agent::conntrack_size(1, Some(1)),
+            spares: 0,
         };
         let running = agent::run_on(self.kernel.clone(), config, self.stop.clone());
         self.handle = self.agent.spawn(running);
