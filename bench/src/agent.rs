@@ -11,7 +11,7 @@ use std::{
 
 use agent::{
     converge::{Cause, Converger},
-    kernel::{Counted, Guards, HostKernel, Observed, Refusal, Room},
+    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     state::{Desired, StateFile},
     underlay::{Tunnels, Ways},
 };
@@ -187,8 +187,8 @@ impl Maps {
 }
 
 impl HostKernel for Maps {
-    async fn tunnel(&mut self) -> Result<(), Refusal> {
-        Ok(())
+    async fn tunnel(&mut self) -> Result<u32, Refusal> {
+        Ok(0)
     }
 
     async fn observe(&mut self) -> Result<Observed, Refusal> {
@@ -207,8 +207,16 @@ impl HostKernel for Maps {
         None
     }
 
-    async fn news(&mut self) {
+    async fn news(&mut self) -> Option<u32> {
         std::future::pending().await
+    }
+
+    async fn see(&mut self, _: Uuid, _: Uuid) -> Result<Option<ObservedNic>, Refusal> {
+        Ok(None)
+    }
+
+    async fn stock(&mut self) -> Result<Stock, Refusal> {
+        Ok(Stock::Full)
     }
 
     async fn prepare(&mut self, _: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {

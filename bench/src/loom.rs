@@ -58,10 +58,20 @@ impl Loom {
         Ok(loom)
     }
 
+    /// The start of the names of its namespaces.
+    pub(crate) fn prefix(&self) -> String {
+        format!("nl-{}-", self.name)
+    }
+
+    /// The process of the server, or of a host's agent.
+    pub(crate) fn pid(&self, process: &str) -> Result<i32, Failure> {
+        Ok(lab::start(&self.name, Path::new(STATE_ROOT), process)?)
+    }
+
     /// The namespace of a VM.
     pub(crate) fn vm(&self, name: &str) -> Result<Namespace, Failure> {
         let uuid = self.uuid("/vm-instances", name)?;
-        let namespaces = Namespace::list(&format!("nl-{}-", self.name))?;
+        let namespaces = Namespace::list(&self.prefix())?;
         let own = namespaces.iter().find(|namespace| namespace.ends_with(&uuid));
         Ok(Namespace::open(own.ok_or_else(|| format!("VM {name} has no namespace"))?)?)
     }

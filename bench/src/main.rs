@@ -29,6 +29,7 @@ mod site;
 mod stats;
 mod stream;
 mod traffic;
+mod vms;
 mod writes;
 
 use std::{
@@ -151,11 +152,12 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 7] = [
+const GROUPS: [(Group, Run); 8] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
     (packet::PACKET, packet_costs),
     (control::CONTROL, control_plane),
+    (vms::VMS, time_to_vm),
     (scale::SCALE, large_clouds),
     (scale::START, start),
     (agent::AGENT, agents),
@@ -182,6 +184,11 @@ fn packet_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fa
 fn control_plane(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
     let mut control = control::Control::new(setting.binary, setting.scratch, setting.time);
     control::CONTROL.run(plan, &mut |step, contender| control.measure(step, contender))
+}
+
+fn time_to_vm(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut vms = vms::Vms::new(Loom::up(setting.binary)?, setting.scratch)?;
+    vms::VMS.run(plan, &mut |_, contender| vms.sample(contender))
 }
 
 fn large_clouds(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {

@@ -13,11 +13,12 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.
 /// What people read before the figures.
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// What people read before those of a group, by the group.
-const GROUPS: [(&str, &str); 7] = [
+const GROUPS: [(&str, &str); 8] = [
     ("same-host", include_str!("same_host.md")),
     ("cross-host", include_str!("cross_host.md")),
     ("packet", include_str!("packet.md")),
     ("control", include_str!("control.md")),
+    ("vm", include_str!("vm.md")),
     ("scale", include_str!("scale.md")),
     ("start", include_str!("start.md")),
     ("agent", include_str!("agent.md")),

@@ -18,7 +18,8 @@ use dataplane::{
 };
 use hostnet::{LinkInfo, Namespace};
 
-/// Everything of a lab that is in the kernel. Two are equal when nothing was made anew.
+/// Everything of a lab that is in the kernel, without what agents keep ready for instances to come:
+/// that comes and goes in its own time. Two are equal when nothing was made anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Namespaces and their inodes.
@@ -35,14 +36,26 @@ impl Machine {
     /// Looks at the lab of this name, whose files are below `dir`.
     pub fn look(lab: &str, dir: &Path) -> Self {
         let mut machine = Self::default();
-        for name in Namespace::list(&format!("nl-{lab}-")).unwrap() {
-            let namespace = Namespace::open(&name).unwrap();
-            let inode = fs::metadata(Path::new("/run/netns").join(&name)).unwrap().ino();
-            machine.devices.insert(name.clone(), devices(&namespace));
-            machine.namespaces.insert(name, inode);
-        }
+        // First of all: what is made from now on has no pin that was seen.
         for host in fs::read_dir(dir).into_iter().flatten().flatten() {
             machine.look_at_pins(&host.path().join("bpf"));
+        }
+        for name in Namespace::list(&format!("nl-{lab}-")).unwrap() {
+            if name.contains(SPARE_NAMESPACE) {
+                continue;
+            }
+            // It may go at this moment.
+            let Ok(namespace) = Namespace::open(&name) else { continue };
+            let inode = inode(&namespace);
+            let (spares, others): (Vec<_>, Vec<_>) =
+                devices(&namespace).into_iter().partition(|link| is_spare(&link.name));
+            let host = name.rsplit('-').next().map(|host| dir.join(host).join("bpf"));
+            machine.links.retain(|pin, _| {
+                let is_here = host.as_ref().is_some_and(|bpffs| pin.starts_with(bpffs));
+                !(is_here && spares.iter().any(|spare| is_pin_of(pin, spare.index)))
+            });
+            machine.devices.insert(name.clone(), others);
+            machine.namespaces.insert(name, inode);
         }
         machine
     }
@@ -51,14 +64,40 @@ impl Machine {
         for pin in entries(bpffs).iter().flat_map(|directory| entries(directory)) {
             let directory = pin.parent().and_then(Path::file_name).unwrap().to_string_lossy();
             if directory == "links" {
-                let link = FdLink::from(PinnedLink::from_pin(&pin).unwrap());
-                self.links.insert(pin, link.info().unwrap().id());
+                // It may go at this moment.
+                let Ok(link) = PinnedLink::from_pin(&pin) else { continue };
+                self.links.insert(pin, FdLink::from(link).info().unwrap().id());
             } else if directory.starts_with("maps") {
                 let id = MapInfo::from_pin(&pin).unwrap().id();
                 self.maps.insert(pin, id);
             }
         }
     }
+}
+
+/// What the namespaces that agents keep ready have in their names.
+const SPARE_NAMESPACE: &str = "-spare_";
+
+/// Whether a device is the host's end of a cable that an agent keeps ready.
+fn is_spare(device: &str) -> bool {
+    device.len() == 15 && device.starts_with("nls")
+}
+
+fn is_pin_of(pin: &Path, ifindex: u32) -> bool {
+    let name = pin.file_name().unwrap_or_default().to_string_lossy();
+    name.split('-').next() == Some(ifindex.to_string().as_str())
+}
+
+/// What a namespace is, whatever its name.
+pub fn inode(namespace: &Namespace) -> u64 {
+    let own = || fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+    namespace.run_in(own).unwrap()
+}
+
+/// The namespaces that the agents of a lab keep ready.
+pub fn spares(lab: &str) -> Vec<String> {
+    let names = Namespace::list(&format!("nl-{lab}-")).unwrap();
+    names.into_iter().filter(|name| name.contains(SPARE_NAMESPACE)).collect()
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {

@@ -35,8 +35,11 @@ fn the_first_packet_passes_as_soon_as_the_job_says_so() {
         assert!(one_packet_passes(&new, &old, [10, 0, 0, 11].into()), "from {name}");
         assert!(one_packet_passes(&old, &new, ip), "to {name}");
         destroy(&lab, &vm);
-        let is_gone = lab::namespace(lab.name(), lab.root(), &name).is_err();
-        assert!(is_gone, "{name} goes with its job");
+        let ports = lab.inspect(host)["ports"].to_string();
+        assert!(!ports.contains(&format!("\"{ip}\"")), "{name} is cut off with its job: {ports}");
+        drop(new);
+        let is_gone = || lab::namespace(lab.name(), lab.root(), &name).is_err();
+        assert!(wait::holds(LIMIT, is_gone), "{name} goes when there is time");
     }
     lab.check();
 }

@@ -6,6 +6,8 @@
 //! beside all else ([`jobs`](crate::jobs)) and starts the next pass when it is done. One object that
 //! fails does not stop the others; it is tried again.
 
+mod chores;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -24,6 +26,9 @@ use crate::{
     render::facts,
     underlay::{self, Tunnels, Ways},
 };
+use chores::Chores;
+
+pub use chores::Calm;
 
 /// What became of a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +72,13 @@ pub struct Converger<K> {
     observed: Observed,
     /// Instances that were made like this since the start.
     prepared: BTreeMap<Uuid, InstanceSpec>,
-    tunnel: Result<(), Refusal>,
+    /// Instances that were cut off, until they are removed.
+    leaving: BTreeSet<Uuid>,
+    /// Interfaces that somebody may have changed.
+    suspects: BTreeSet<u32>,
+    chores: Chores,
+    /// The tunnel device.
+    tunnel: Result<u32, Refusal>,
     vteps: Vteps,
     /// The digest of what the maps hold, as far as is known.
     held: SetDigest,
@@ -107,7 +118,10 @@ impl<K: HostKernel> Converger<K> {
             has_room: false,
             observed: Observed::default(),
             prepared: BTreeMap::new(),
-            tunnel: Ok(()),
+            leaving: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            chores: Chores::default(),
+            tunnel: Ok(0),
             vteps: Vteps { wanted: BTreeSet::new(), lacking: Ok(BTreeSet::new()) },
             held: SetDigest::default(),
             known: Known::default(),
@@ -122,9 +136,52 @@ impl<K: HostKernel> Converger<K> {
         self.known = Known::default();
     }
 
-    /// Makes the next pass look at devices and addresses again.
-    pub fn doubt_devices(&mut self) {
-        self.known = Known { maps: self.known.maps, ..Known::default() };
+    /// Somebody may have changed this interface, or any, or addresses; whether that is to be looked at soon. One
+    /// that is nobody's may still become an instance's, by a job.
+    pub fn suspect(&mut self, interface: Option<u32>) -> bool {
+        let Some(ifindex) = interface else {
+            self.known = Known { maps: self.known.maps, ..Known::default() };
+            return true;
+        };
+        let carries = self.underlay.1.values().any(|way| way.index == ifindex);
+        self.known.underlay &= !carries;
+        let is_ours = self.is_tunnel(ifindex) || self.owner(ifindex).is_some();
+        if is_ours || self.is_awaited() {
+            self.suspects.insert(ifindex);
+        }
+        is_ours || carries
+    }
+
+    /// Whether it is the tunnel device, or may be what stands in its way.
+    fn is_tunnel(&self, ifindex: u32) -> bool {
+        self.tunnel.as_ref().map_or(true, |tunnel| *tunnel == ifindex)
+    }
+
+    /// Whether there is an interface that somebody may have changed.
+    pub fn has_suspects(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
+    /// Looks at these interfaces. If one is not as it is in memory, the next pass looks at all. One
+    /// of an instance that a job is about is looked at another time.
+    pub async fn look(&mut self) {
+        for ifindex in std::mem::take(&mut self.suspects) {
+            self.known.tunnel &= !self.is_tunnel(ifindex);
+            let Some((instance, nic, seen)) = self.owner(ifindex) else { continue };
+            if self.jobs.is_about(Subject::Instance(instance)) {
+                self.suspects.insert(ifindex);
+            } else if self.kernel.see(instance, nic).await != Ok(Some(seen)) {
+                self.known.devices = false;
+            }
+        }
+    }
+
+    /// Whose interface it is, as far as is known.
+    fn owner(&self, ifindex: u32) -> Option<(Uuid, Uuid, ObservedNic)> {
+        self.observed.instances.iter().find_map(|(instance, nics)| {
+            let (nic, seen) = nics.iter().find(|(_, seen)| seen.ifindex == ifindex)?;
+            Some((*instance, *nic, *seen))
+        })
     }
 
     /// Reads the maps back and mends them, if they were filled before: when somebody else changes
@@ -158,6 +215,9 @@ impl<K: HostKernel> Converger<K> {
         }
         let wanted = plan::wanted(desired);
         self.prepared.retain(|uuid, _| wanted.instances.contains_key(uuid));
+        if cause == Cause::Due {
+            self.chores.stuck.clear();
+        }
         let mut outcome =
             Outcome { processed: true, failed: wanted.unusable.clone(), ..Outcome::default() };
         self.tunnel(desired, cause, &mut outcome).await;
@@ -182,6 +242,11 @@ impl<K: HostKernel> Converger<K> {
         !self.jobs.is_empty()
     }
 
+    /// Whether it is at work on something that somebody waits for.
+    pub fn is_awaited(&self) -> bool {
+        self.jobs.count() > usize::from(self.chores.running.is_some())
+    }
+
     /// Whether something failed that may work another time.
     pub fn has_failed(&self) -> bool {
         !self.failures.is_empty() || self.tunnel.is_err() || !self.known.maps || !self.known.vteps
@@ -196,14 +261,24 @@ impl<K: HostKernel> Converger<K> {
 
     /// Takes in what a job did.
     fn note(&mut self, subject: Subject, done: Done) {
-        let Done { failed, trouble, prepared, guarded, gone, removed, up } = done;
+        let Done { failed, trouble, prepared, guarded, gone, removed, stock, up } = done;
+        if self.chores.running == Some(subject) {
+            self.chores.running = None;
+        }
+        if subject == Subject::Stock {
+            return self.note_stock(stock, &trouble);
+        }
         self.observed.attached.extend(guarded);
         self.observed.attached.retain(|ifindex| !gone.contains(ifindex));
         if let Subject::Instance(uuid) = subject {
             if removed {
                 self.observed.instances.remove(&uuid);
+                self.leaving.remove(&uuid);
             }
             if let Some((spec, interfaces)) = prepared {
+                for ifindex in interfaces.values() {
+                    self.chores.is_stocked &= !self.observed.spares.remove(ifindex);
+                }
                 let before = self.observed.instances.remove(&uuid).unwrap_or_default();
                 let nic = |(nic, ifindex): (Uuid, u32)| {
                     let same = before.get(&nic).filter(|seen| seen.ifindex == ifindex);
@@ -226,6 +301,7 @@ impl<K: HostKernel> Converger<K> {
         self.known.devices = false;
         if let Subject::Instance(uuid) = subject {
             self.prepared.remove(&uuid);
+            self.chores.stuck.insert(uuid);
         }
         self.failures.insert(subject, (failed, trouble));
     }
@@ -284,6 +360,7 @@ impl<K: HostKernel> Converger<K> {
         }
         self.observed = found;
         self.known.devices = true;
+        self.chores.is_stocked = false;
         Ok(())
     }
 
@@ -312,7 +389,13 @@ impl<K: HostKernel> Converger<K> {
 
     /// Gives the driver what it has to do.
     fn start(&mut self, wanted: &Wanted, filled: bool, cause: Cause) {
-        let Steps { instances, discard } = plan::steps(wanted, &self.observed, &self.prepared);
+        self.leaving.retain(|uuid| self.observed.instances.contains_key(uuid));
+        let cut = plan::cut(wanted, &self.observed);
+        let cut = cut.filter(|uuid| !self.jobs.is_about(Subject::Instance(*uuid)));
+        self.leaving.extend(cut);
+        let Steps { instances, remains, discard } =
+            plan::steps(wanted, &self.observed, &self.prepared, &self.leaving);
+        self.chores.remains = remains;
         for (uuid, step) in instances {
             let subject = Subject::Instance(uuid);
             let waits = cause == Cause::Driver && self.failures.contains_key(&subject);
@@ -376,7 +459,7 @@ impl<K: HostKernel> Converger<K> {
             Subject::Instance(uuid) => {
                 wanted.instances.contains_key(uuid) || self.observed.instances.contains_key(uuid)
             }
-            Subject::Strays => true,
+            Subject::Strays | Subject::Stock => true,
         });
         for (failed, trouble) in self.failures.values() {
             outcome.failed.extend(failed.clone());
@@ -404,7 +487,12 @@ impl<K: HostKernel> Converger<K> {
                 }
             }
         }
-        for uuid in plan::surplus(wanted, &self.observed) {
+        // A device may be going up at this moment.
+        let unsure = self.jobs.instances().filter(|uuid| {
+            !wanted.instances.contains_key(uuid)
+                && self.chores.running != Some(Subject::Instance(*uuid))
+        });
+        for uuid in plan::surplus(wanted, &self.observed).chain(unsure) {
             let reason = || "ought to be gone and is still there".to_owned();
             outcome.failed.entry(uuid).or_insert_with(reason);
         }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room},
+    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
 };
 
 /// UDP port of frames that leave past the VXLAN device: its own.
@@ -41,6 +41,9 @@ pub(crate) struct Host {
     notice: Option<(String, Instant)>,
     bpffs: Arc<Path>,
     hold: Arc<Mutex<Hold>>,
+    /// How many spares are kept, and whether those of an earlier process have been looked for.
+    spares: usize,
+    has_adopted: bool,
 }
 
 /// What is listened to.
@@ -54,7 +57,7 @@ enum News {
 
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
-    pub(crate) fn open(options: &Options, prefix: String) -> Result<Self, Error> {
+    pub(crate) fn open(options: &Options, prefix: String, spares: usize) -> Result<Self, Error> {
         let hold = Arc::new(Mutex::new(Hold::take(&options.bpffs)?));
         let plane = DataPlane::open(options)?;
         let notice = plane.lost_connections().map(|reason| {
@@ -74,7 +77,8 @@ impl Host {
         }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
         let bpffs = options.bpffs.as_path().into();
-        Ok(Self { driver, plane, news, notice, bpffs, hold })
+        let has_adopted = false;
+        Ok(Self { driver, plane, news, notice, bpffs, hold, spares, has_adopted })
     }
 
     /// Gives the tunnel device its name back if somebody has renamed it: another one cannot be made
@@ -90,6 +94,19 @@ impl Host {
             Some(index) => netlink.set_name(index, TUNNEL_DEVICE).await.map_err(Refusal::new),
             None => Ok(()),
         }
+    }
+
+    /// Takes over the spares of an earlier process. One that is not guarded never was complete.
+    async fn adopt_spares(&mut self) -> Result<(), Refusal> {
+        let attached = self.guards().await?.ports;
+        for spare in self.driver.find_spares().await.map_err(Refusal::new)? {
+            match attached.contains(&spare.host_ifindex) {
+                true => self.driver.offer(spare),
+                false => self.driver.remove_spare(&spare).await.map_err(Refusal::new)?,
+            }
+        }
+        self.has_adopted = true;
+        Ok(())
     }
 
     /// Works on the data plane in a thread that may block.
@@ -124,7 +141,7 @@ fn is_ours(device: &str) -> bool {
 }
 
 impl HostKernel for Host {
-    async fn tunnel(&mut self) -> Result<(), Refusal> {
+    async fn tunnel(&mut self) -> Result<u32, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {
             name: TUNNEL_DEVICE,
@@ -146,7 +163,7 @@ impl HostKernel for Host {
         if !link.is_up {
             netlink.set_up(ifindex).await.map_err(Refusal::new)?;
         }
-        Ok(())
+        Ok(ifindex)
     }
 
     async fn lacking(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Refusal> {
@@ -156,6 +173,9 @@ impl HostKernel for Host {
     }
 
     async fn observe(&mut self) -> Result<Observed, Refusal> {
+        if !self.has_adopted {
+            self.adopt_spares().await?;
+        }
         let found = self.driver.list().await.map_err(Refusal::new)?;
         let instances = found.into_iter().map(|found| {
             let nics = found.nics.into_iter();
@@ -164,7 +184,8 @@ impl HostKernel for Host {
         });
         let instances = instances.collect();
         let attached = self.guards().await?.ports;
-        Ok(Observed { instances, attached })
+        let spares = self.driver.offered().into_iter().collect();
+        Ok(Observed { instances, attached, spares })
     }
 
     async fn guards(&mut self) -> Result<Guards, Refusal> {
@@ -180,7 +201,7 @@ impl HostKernel for Host {
         .await
     }
 
-    async fn news(&mut self) {
+    async fn news(&mut self) -> Option<u32> {
         let mut news = self.news.lock().await;
         loop {
             match &mut *news {
@@ -192,12 +213,38 @@ impl HostKernel for Host {
                     }
                 },
                 News::Links(links) => match links.next().await {
-                    true => return,
-                    false => *news = News::Over,
+                    Some(ifindex) => return ifindex,
+                    None => *news = News::Over,
                 },
                 News::Over => std::future::pending().await,
             }
         }
+    }
+
+    async fn see(&mut self, instance: Uuid, nic: Uuid) -> Result<Option<ObservedNic>, Refusal> {
+        let found = self.driver.find(instance, nic).await.map_err(Refusal::new)?;
+        Ok(found.map(|nic| ObservedNic { ifindex: nic.host_ifindex, up: nic.up }))
+    }
+
+    async fn stock(&mut self) -> Result<Stock, Refusal> {
+        let offered = self.driver.offered().len();
+        if offered > self.spares
+            && let Some(spare) = self.driver.take_spare()
+        {
+            self.driver.remove_spare(&spare).await.map_err(Refusal::new)?;
+            return Ok(Stock::Removed(spare.host_ifindex));
+        }
+        if offered >= self.spares {
+            return Ok(Stock::Full);
+        }
+        let spare = self.driver.make_spare().await.map_err(Refusal::new)?;
+        let ifindex = spare.host_ifindex;
+        if let Err(refusal) = self.attach(ifindex).await {
+            self.driver.remove_spare(&spare).await.map_err(Refusal::new)?;
+            return Err(refusal);
+        }
+        self.driver.offer(spare);
+        Ok(Stock::Made(ifindex))
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {

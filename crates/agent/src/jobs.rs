@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{HostKernel, Refusal},
+    kernel::{HostKernel, Refusal, Stock},
     plan::Step,
 };
 
@@ -24,6 +24,8 @@ pub(crate) enum Subject {
     Instance(Uuid),
     /// Devices that no instance has.
     Strays,
+    /// Devices that are kept ready.
+    Stock,
 }
 
 /// What a job did.
@@ -41,6 +43,8 @@ pub(crate) struct Done {
     pub(crate) gone: BTreeSet<u32>,
     /// The instance is gone.
     pub(crate) removed: bool,
+    /// What became of the devices that are kept ready.
+    pub(crate) stock: Option<Stock>,
     /// These NICs are up or down.
     pub(crate) up: BTreeMap<Uuid, bool>,
 }
@@ -58,6 +62,11 @@ impl Jobs {
         self.subjects.is_empty()
     }
 
+    /// How many are under way.
+    pub(crate) fn count(&self) -> usize {
+        self.subjects.len()
+    }
+
     /// Whether one about this is.
     pub(crate) fn is_about(&self, subject: Subject) -> bool {
         self.subjects.values().any(|other| *other == subject)
@@ -67,7 +76,7 @@ impl Jobs {
     pub(crate) fn instances(&self) -> impl Iterator<Item = Uuid> {
         self.subjects.values().filter_map(|subject| match subject {
             Subject::Instance(uuid) => Some(*uuid),
-            Subject::Strays => None,
+            Subject::Strays | Subject::Stock => None,
         })
     }
 
@@ -88,6 +97,7 @@ impl Jobs {
         let work = async move {
             let mut job = Job { kernel, done: Done::default() };
             match step {
+                Step::Cut(nics) => job.lower(&nics).await,
                 Step::Remove { down, interfaces } => job.remove(instance, &down, interfaces).await,
                 Step::Prepare { down, spec } => job.prepare(&down, spec, &attached).await,
                 Step::Raise(nics) => job.raise(&nics).await,
@@ -107,6 +117,20 @@ impl Jobs {
         };
         let id = self.running.spawn(work).id();
         self.subjects.insert(id, Subject::Strays);
+    }
+
+    /// Starts making one more device ready, or one less.
+    pub(crate) fn stock<K: HostKernel>(&mut self, mut kernel: K) {
+        let work = async move {
+            let mut done = Done::default();
+            match kernel.stock().await {
+                Ok(stock) => done.stock = Some(stock),
+                Err(refusal) => done.trouble.push(refusal.to_string()),
+            }
+            done
+        };
+        let id = self.running.spawn(work).id();
+        self.subjects.insert(id, Subject::Stock);
     }
 
     /// Waits for the next one to end. For ever, if there is none; dropping it loses nothing.
@@ -137,7 +161,7 @@ impl Jobs {
                 let mut done = Done::default();
                 match subject {
                     Subject::Instance(uuid) => _ = done.failed.insert(uuid, error.to_string()),
-                    Subject::Strays => done.trouble.push(error.to_string()),
+                    Subject::Strays | Subject::Stock => done.trouble.push(error.to_string()),
                 }
                 Some((subject, done))
             }

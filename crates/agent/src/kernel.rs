@@ -39,6 +39,19 @@ pub struct Observed {
     pub instances: BTreeMap<Uuid, BTreeMap<Uuid, ObservedNic>>,
     /// Interfaces that have a port's programs.
     pub attached: BTreeSet<u32>,
+    /// Interfaces that are kept ready for instances to come.
+    pub spares: BTreeSet<u32>,
+}
+
+/// What became of the interfaces that are kept ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stock {
+    /// There are as many as there should be.
+    Full,
+    /// There is one more, guarded.
+    Made(u32),
+    /// There were too many; this one is gone.
+    Removed(u32),
 }
 
 /// What guards the host now.
@@ -87,8 +100,8 @@ impl Default for Room {
 /// call that finds all right writes nothing. A clone is the same host: calls about different
 /// instances may overlap, and none of them delays those about the maps.
 pub trait HostKernel: Clone + Send + 'static {
-    /// Makes the tunnel device, with its program.
-    fn tunnel(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Makes the tunnel device, with its program; the index of its interface.
+    fn tunnel(&mut self) -> impl Future<Output = Result<u32, Refusal>> + Send;
 
     /// Says which of these addresses no device of the host has.
     fn lacking(
@@ -103,11 +116,23 @@ pub trait HostKernel: Clone + Send + 'static {
     /// needs to outlive the agent and was taken away is put back first.
     fn guards(&mut self) -> impl Future<Output = Result<Guards, Refusal>> + Send;
 
-    /// Waits until somebody may have changed a device or an address, be it this process. Dropping it loses
-    /// nothing.
-    fn news(&mut self) -> impl Future<Output = ()> + Send;
+    /// Waits until somebody may have changed a device or an address, be it this process: the index
+    /// of the interface, or `None` for any, and for addresses. Dropping it loses nothing.
+    fn news(&mut self) -> impl Future<Output = Option<u32>> + Send;
 
-    /// Makes an instance with its NICs as the spec says; new ones have their host's side down.
+    /// Looks at one NIC of an instance: `None` when it is not there.
+    fn see(
+        &mut self,
+        instance: Uuid,
+        nic: Uuid,
+    ) -> impl Future<Output = Result<Option<ObservedNic>, Refusal>> + Send;
+
+    /// Makes one more interface ready for an instance to come, or one less. It may take long, and
+    /// is called when nothing else is to be done.
+    fn stock(&mut self) -> impl Future<Output = Result<Stock, Refusal>> + Send;
+
+    /// Makes an instance with its NICs as the spec says, out of what is ready, if anything is; new
+    /// ones have their host's side down.
     fn prepare(
         &mut self,
         spec: &InstanceSpec,

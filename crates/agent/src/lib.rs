@@ -63,7 +63,13 @@ pub struct Config {
     pub conntrack: ConntrackSize,
     /// Whether frames may leave past the tunnel device, see [`Options::direct_port`].
     pub direct_underlay: bool,
+    /// How many namespaces, each with a guarded device, are kept ready for instances to come.
+    pub spares: usize,
 }
+
+/// So many spares by default: a few instances at a time start at once, and a host that is idle has
+/// few devices that it does not need.
+pub const SPARES: usize = 8;
 
 /// Ports and connections that this host has room for: so many connections for each port, in so
 /// much memory, by default a part of the host's.
@@ -149,7 +155,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         identity::Known::read(&own)?;
         let direct_port = if own.direct_underlay { host::DIRECT_PORT } else { 0 };
         let options = Options { bpffs: own.bpffs, conntrack: own.conntrack, direct_port };
-        Host::open(&options, own.prefix)
+        Host::open(&options, own.prefix, own.spares)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

@@ -13,7 +13,10 @@ use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
 
-use crate::kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room};
+use crate::kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock};
+
+/// The index of the tunnel device.
+const TUNNEL: u32 = u32::MAX;
 
 /// A kernel in memory. Clones share it: it outlives the agent that works on it.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,10 @@ pub struct MemoryState {
     pub nics: BTreeMap<Uuid, ObservedNic>,
     /// Interfaces with a port's programs.
     pub attached: BTreeSet<u32>,
+    /// Interfaces that are kept ready for instances to come.
+    pub spares: BTreeSet<u32>,
+    /// How many there should be.
+    pub spares_wanted: usize,
     /// The maps.
     pub tables: Tables,
     /// The tunnel device is there.
@@ -54,6 +61,8 @@ pub struct MemoryState {
     pub edits: usize,
     /// How often they were read.
     pub audits: usize,
+    /// How often all instances and devices were looked at.
+    pub observations: usize,
     /// How often a NIC went down.
     pub went_down: usize,
     /// The driver answers nothing about these instances until they are taken out.
@@ -107,14 +116,18 @@ impl MemoryState {
         for nic in &spec.nics {
             if !self.nics.contains_key(&nic.uuid) {
                 self.write()?;
-                self.interfaces += 1;
-                let fresh = ObservedNic { ifindex: self.interfaces, up: false };
-                self.nics.insert(nic.uuid, fresh);
+                let ifindex = self.spares.pop_first().unwrap_or_else(|| self.next_interface());
+                self.nics.insert(nic.uuid, ObservedNic { ifindex, up: false });
             }
             let host_ifindex = self.nics.get(&nic.uuid).map_or(0, |seen| seen.ifindex);
             prepared.push(Prepared { nic: nic.uuid, host_ifindex, host_device: String::new() });
         }
         Ok(prepared)
+    }
+
+    fn next_interface(&mut self) -> u32 {
+        self.interfaces += 1;
+        self.interfaces
     }
 
     fn set_up(&mut self, nic: Uuid, up: bool) -> Result<(), Refusal> {
@@ -174,7 +187,7 @@ impl MemoryState {
 }
 
 impl HostKernel for Memory {
-    async fn tunnel(&mut self) -> Result<(), Refusal> {
+    async fn tunnel(&mut self) -> Result<u32, Refusal> {
         let mut state = self.state();
         if state.no_tunnel {
             return Err(Refusal::new("its port is taken"));
@@ -183,7 +196,7 @@ impl HostKernel for Memory {
             state.write()?;
             (state.tunnel, state.tunnel_guarded) = (true, true);
         }
-        Ok(())
+        Ok(TUNNEL)
     }
 
     async fn lacking(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Refusal> {
@@ -191,7 +204,8 @@ impl HostKernel for Memory {
     }
 
     async fn observe(&mut self) -> Result<Observed, Refusal> {
-        let state = self.state();
+        let mut state = self.state();
+        state.observations += 1;
         let nics = |spec: &InstanceSpec| {
             let seen = |uuid| state.nics.get(&uuid).map(|nic| (uuid, *nic));
             spec.nics.iter().filter_map(|nic| seen(nic.uuid)).collect()
@@ -199,6 +213,7 @@ impl HostKernel for Memory {
         Ok(Observed {
             instances: state.instances.iter().map(|(uuid, spec)| (*uuid, nics(spec))).collect(),
             attached: state.attached.clone(),
+            spares: state.spares.clone(),
         })
     }
 
@@ -207,8 +222,24 @@ impl HostKernel for Memory {
         Ok(Guards { ports: state.attached.clone(), tunnel: state.tunnel_guarded })
     }
 
-    async fn news(&mut self) {
+    async fn news(&mut self) -> Option<u32> {
         std::future::pending().await
+    }
+
+    async fn see(&mut self, _: Uuid, nic: Uuid) -> Result<Option<ObservedNic>, Refusal> {
+        Ok(self.state().nics.get(&nic).copied())
+    }
+
+    async fn stock(&mut self) -> Result<Stock, Refusal> {
+        let mut state = self.state();
+        if state.spares.len() >= state.spares_wanted {
+            return Ok(Stock::Full);
+        }
+        state.write()?;
+        let ifindex = state.next_interface();
+        state.spares.insert(ifindex);
+        state.attached.insert(ifindex);
+        Ok(Stock::Made(ifindex))
     }
 
     async fn prepare(&mut self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Refusal> {

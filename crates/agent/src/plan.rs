@@ -4,6 +4,10 @@
 //! devices, their programs, the port in the maps, and at last a device goes up. A program is never
 //! taken off a device: it goes with it. One that cannot be removed stays guarded, and without its
 //! port in the maps the guard lets nothing pass.
+//!
+//! An instance that must go is cut off first, which takes a millisecond: its ports leave the maps
+//! and its devices go down. That is what is acknowledged. To delete them keeps the kernel's network
+//! lock for two grace periods of RCU each, and waits until nothing else is to be done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -121,6 +125,8 @@ fn nic(port: &Port) -> NicSpec {
 pub struct Steps {
     /// By instance.
     pub instances: BTreeMap<Uuid, Step>,
+    /// Instances that are cut off, to be removed when there is time, and their interfaces.
+    pub remains: BTreeMap<Uuid, BTreeSet<u32>>,
     /// Guarded interfaces that no instance has, to be deleted. A guest can bring that about, by
     /// moving its end of the cable elsewhere.
     pub discard: BTreeSet<u32>,
@@ -129,6 +135,8 @@ pub struct Steps {
 /// What has to be done about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// It must go, and these NICs are up.
+    Cut(Vec<Uuid>),
     /// It is to be removed, with the interfaces of its NICs, after these NICs are down.
     Remove {
         /// NICs that are up.
@@ -149,27 +157,34 @@ pub enum Step {
 }
 
 /// What has to be done about instances. `prepared` are those that were made like this already,
-/// since the start of the agent; the driver leaves alone what is right in the others.
+/// since the start of the agent; the driver leaves alone what is right in the others. `leaving` are
+/// those that were cut off: one that is wanted again is made anew.
 #[must_use]
 pub fn steps(
     wanted: &Wanted,
     observed: &Observed,
     prepared: &BTreeMap<Uuid, InstanceSpec>,
+    leaving: &BTreeSet<Uuid>,
 ) -> Steps {
     let mut steps = Steps::default();
-    let mut known = BTreeSet::new();
+    let mut known = observed.spares.clone();
     for (instance, nics) in &observed.instances {
         let interfaces: BTreeSet<_> = nics.values().map(|nic| nic.ifindex).collect();
         known.extend(&interfaces);
-        if !wanted.instances.contains_key(instance) {
-            let up = nics.iter().filter(|(_, seen)| seen.up);
-            let down = up.map(|(nic, _)| *nic).collect();
-            steps.instances.insert(*instance, Step::Remove { down, interfaces });
+        let up = nics.iter().filter(|(_, seen)| seen.up);
+        let up: Vec<_> = up.map(|(nic, _)| *nic).collect();
+        match (wanted.instances.contains_key(instance), leaving.contains(instance)) {
+            (true, false) => {}
+            (true, true) => {
+                steps.instances.insert(*instance, Step::Remove { down: up, interfaces });
+            }
+            (false, _) if up.is_empty() => _ = steps.remains.insert(*instance, interfaces),
+            (false, _) => _ = steps.instances.insert(*instance, Step::Cut(up)),
         }
     }
     steps.discard = observed.attached.difference(&known).copied().collect();
     let none = BTreeMap::new();
-    for (uuid, spec) in &wanted.instances {
+    for (uuid, spec) in wanted.instances.iter().filter(|(uuid, _)| !leaving.contains(uuid)) {
         let nics = observed.instances.get(uuid);
         let seen = nics.unwrap_or(&none);
         let stays = |nic: &Uuid| spec.nics.iter().any(|wanted| wanted.uuid == *nic);
@@ -223,9 +238,22 @@ pub fn up(wanted: &Wanted, observed: &Observed) -> BTreeSet<Uuid> {
     up
 }
 
-/// The instances and NICs that are there and are not wanted.
+/// The instances that are there, are not wanted and have no NIC that is up.
+pub fn cut(wanted: &Wanted, observed: &Observed) -> impl Iterator<Item = Uuid> {
+    let instances = observed.instances.iter();
+    let cut = instances.filter(|(uuid, nics)| is_cut(wanted, **uuid, nics));
+    cut.map(|(uuid, _)| *uuid)
+}
+
+fn is_cut(wanted: &Wanted, instance: Uuid, nics: &BTreeMap<Uuid, ObservedNic>) -> bool {
+    !wanted.instances.contains_key(&instance) && nics.values().all(|seen| !seen.up)
+}
+
+/// The instances and NICs that are there and are not wanted, and are not cut off.
 pub fn surplus(wanted: &Wanted, observed: &Observed) -> impl Iterator<Item = Uuid> {
-    observed.instances.iter().flat_map(move |(instance, nics)| {
+    let instances = observed.instances.iter();
+    let instances = instances.filter(|(uuid, nics)| !is_cut(wanted, **uuid, nics));
+    instances.flat_map(move |(instance, nics)| {
         let spec = wanted.instances.get(instance);
         let is_wanted =
             move |nic: &Uuid| spec.is_some_and(|s| s.nics.iter().any(|n| n.uuid == *nic));
@@ -242,6 +270,8 @@ mod tests {
         sample::{self, uuid},
     };
 
+    const NOBODY: BTreeSet<Uuid> = BTreeSet::new();
+
     /// NICs of an instance: uuid, interface, whether it is up.
     type Nics<'a> = &'a [(u128, u32, bool)];
 
@@ -252,7 +282,7 @@ mod tests {
         let instances = instances.iter();
         let instances = instances.map(|(at, nics)| (uuid(*at), nics.iter().map(nic).collect()));
         let attached = attached.iter().copied().collect();
-        Observed { instances: instances.collect(), attached }
+        Observed { instances: instances.collect(), attached, spares: BTreeSet::new() }
     }
 
     /// What goes down before the instance of the sample is prepared.
@@ -272,7 +302,7 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
-        assert_eq!(steps(&wanted, &observed, &prepared(&wanted)), Steps::default());
+        assert_eq!(steps(&wanted, &observed, &prepared(&wanted), &NOBODY), Steps::default());
         let all = [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid);
         assert_eq!(up(&wanted, &observed), all.into());
     }
@@ -280,7 +310,7 @@ mod tests {
     #[test]
     fn an_empty_host_prepares_everything() {
         let wanted = wanted(&sample::two_networks());
-        let steps = steps(&wanted, &Observed::default(), &BTreeMap::new());
+        let steps = steps(&wanted, &Observed::default(), &BTreeMap::new(), &NOBODY);
         let spec = wanted.instances[&uuid(sample::INSTANCE)].clone();
         let names: Vec<_> = spec.nics.iter().map(|nic| nic.device.as_str()).collect();
         assert_eq!(names, ["eth0", "eth1"]);
@@ -294,19 +324,46 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
-        let steps = steps(&wanted, &observed, &BTreeMap::new());
+        let steps = steps(&wanted, &observed, &BTreeMap::new(), &NOBODY);
         let spec = wanted.instances[&uuid(sample::INSTANCE)].clone();
         let prepare = Step::Prepare { down: Vec::new(), spec };
         assert_eq!(steps.instances, [(uuid(sample::INSTANCE), prepare)].into());
     }
 
     #[test]
-    fn a_stray_instance_goes_down_before_it_is_removed() {
-        let observed = observed(&[(50, &[(51, 3, true), (52, 4, false)])], &[3, 4]);
-        let steps = steps(&Wanted::default(), &observed, &BTreeMap::new());
-        let remove = Step::Remove { down: vec![uuid(51)], interfaces: [3, 4].into() };
-        assert_eq!(steps.instances, [(uuid(50), remove)].into());
-        assert_eq!(steps.discard, BTreeSet::new(), "the driver removes them in its own order");
+    fn a_stray_instance_is_cut_off_at_once_and_removed_when_there_is_time() {
+        let steps = |nics| {
+            let observed = observed(&[(50, nics)], &[3, 4]);
+            let steps = steps(&Wanted::default(), &observed, &BTreeMap::new(), &NOBODY);
+            let surplus: Vec<_> = surplus(&Wanted::default(), &observed).collect();
+            assert_eq!(steps.discard, BTreeSet::new(), "the driver removes them in its own order");
+            (steps, surplus)
+        };
+        let (before, surplus) = steps(&[(51, 3, true), (52, 4, false)]);
+        assert_eq!(before.instances, [(uuid(50), Step::Cut(vec![uuid(51)]))].into());
+        assert_eq!((before.remains, surplus.len()), (BTreeMap::new(), 3));
+        let (after, surplus) = steps(&[(51, 3, false), (52, 4, false)]);
+        assert_eq!(after.remains, [(uuid(50), [3, 4].into())].into());
+        assert_eq!((after.instances, surplus), (BTreeMap::new(), Vec::new()));
+    }
+
+    #[test]
+    fn an_instance_that_is_wanted_again_is_removed_before_it_is_made() {
+        let wanted = wanted(&sample::two_networks());
+        let nics: Nics<'_> = &[(sample::PORT_A, 7, false), (sample::PORT_B, 9, false)];
+        let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
+        let leaving = [uuid(sample::INSTANCE)].into();
+        let steps = steps(&wanted, &observed, &BTreeMap::new(), &leaving);
+        let remove = Step::Remove { down: Vec::new(), interfaces: [7, 9].into() };
+        assert_eq!(steps.instances, [(uuid(sample::INSTANCE), remove)].into());
+    }
+
+    #[test]
+    fn what_is_kept_ready_is_no_stray() {
+        let spares = [5].into();
+        let observed = Observed { attached: [5, 6].into(), spares, ..Observed::default() };
+        let steps = steps(&Wanted::default(), &observed, &BTreeMap::new(), &NOBODY);
+        assert_eq!(steps.discard, [6].into());
     }
 
     #[test]
@@ -314,7 +371,7 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true), (77, 8, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 8, 9]);
-        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        let steps = steps(&wanted, &observed, &prepared(&wanted), &NOBODY);
         assert_eq!(down(&steps), [uuid(77)]);
     }
 
@@ -323,7 +380,7 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 12]);
-        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        let steps = steps(&wanted, &observed, &prepared(&wanted), &NOBODY);
         assert_eq!(steps.discard, [12].into());
         assert!(down(&steps).is_empty(), "the driver makes it anew");
     }
@@ -335,7 +392,7 @@ mod tests {
         let observed = observed(&[(sample::INSTANCE, nics)], &[9]);
         assert_eq!(guarded(&wanted, &observed), BTreeMap::from([(uuid(sample::PORT_B), 9)]));
         assert!(!up(&wanted, &observed).contains(&uuid(sample::PORT_A)));
-        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        let steps = steps(&wanted, &observed, &prepared(&wanted), &NOBODY);
         assert_eq!(down(&steps), [uuid(sample::PORT_A)], "it goes down before it is guarded anew");
     }
 
@@ -344,7 +401,7 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, false)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[7, 9]);
-        let steps = steps(&wanted, &observed, &prepared(&wanted));
+        let steps = steps(&wanted, &observed, &prepared(&wanted), &NOBODY);
         let raise = Step::Raise(vec![uuid(sample::PORT_B)]);
         assert_eq!(steps.instances, [(uuid(sample::INSTANCE), raise)].into());
     }

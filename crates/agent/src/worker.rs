@@ -11,7 +11,7 @@ use wire::digest::TableDigests;
 
 use crate::{
     backoff::Backoff,
-    converge::{Cause, Converger, Outcome},
+    converge::{Calm, Cause, Converger, Outcome},
     kernel::HostKernel,
     state::{Desired, StateFile},
 };
@@ -60,6 +60,9 @@ impl Pace {
     }
 }
 
+/// How long nobody must have waited for the driver before it does what can wait.
+const CALM_AFTER: Duration = Duration::from_millis(50);
+
 /// What was achieved last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Achieved {
@@ -106,7 +109,7 @@ pub(crate) async fn work<K: HostKernel>(
                     }
                 },
                 () = worker.converger.driver() => break Cause::Driver,
-                () = host.news() => worker.hear(),
+                interface = host.news() => worker.hear(interface),
                 () = sleep_until(next.min(worker.look.unwrap_or(next))) => {
                     break worker.cause_now();
                 }
@@ -132,8 +135,9 @@ struct Worker<K> {
     look: Option<Instant>,
     /// When that was done last, and how long it took.
     looked: (Instant, Duration),
-    /// Since when the driver is at work.
+    /// Since when somebody waits for the driver, and when that was so last.
     busy: Option<Instant>,
+    awaited: Instant,
 }
 
 impl<K: HostKernel> Worker<K> {
@@ -156,6 +160,7 @@ impl<K: HostKernel> Worker<K> {
             look: None,
             looked: (now, Duration::ZERO),
             busy: None,
+            awaited: now,
         }
     }
 
@@ -176,6 +181,9 @@ impl<K: HostKernel> Worker<K> {
         if is_audit || is_look {
             (self.look, self.looked) = (None, (now, now - begin));
         }
+        if cause == Cause::Driver && self.converger.has_suspects() {
+            self.look_soon();
+        }
         if is_audit {
             self.audit.done(begin, now);
         }
@@ -190,7 +198,11 @@ impl<K: HostKernel> Worker<K> {
         };
         let paces = [self.audit, self.maps, self.probe].map(|pace| pace.due);
         let soon = paces.into_iter().chain([self.retry]).flatten().min().unwrap_or(now);
-        self.busy = self.converger.is_busy().then(|| self.busy.unwrap_or(begin));
+        if self.busy.is_some() || self.converger.is_awaited() {
+            self.awaited = now;
+        }
+        self.busy = self.converger.is_awaited().then(|| self.busy.unwrap_or(begin));
+        let soon = self.chore(now).map_or(soon, |then| then.min(soon));
         match self.busy.map(|since| since + PATIENCE) {
             Some(patient) if now < patient => return soon.min(patient),
             _ => self.tell(desired, outcome),
@@ -208,7 +220,7 @@ impl<K: HostKernel> Worker<K> {
             self.maps.done(begin, Instant::now());
         }
         if is_look {
-            self.converger.doubt_devices();
+            self.converger.look().await;
         } else if self.probe.is_due(begin) {
             let begin = Instant::now();
             self.converger.probe().await;
@@ -216,8 +228,23 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Devices may have changed: they are looked at soon, but not all the time.
-    fn hear(&mut self) {
+    /// Lets the driver do what can wait, or says when it may.
+    fn chore(&mut self, now: Instant) -> Option<Instant> {
+        let then = self.awaited + CALM_AFTER;
+        let calm = if self.busy.is_none() && now >= then { Calm::Still } else { Calm::Lively };
+        self.converger.start_chore(calm);
+        // While somebody waits, the end of that is waited for.
+        (self.busy.is_none() && self.converger.has_chores()).then_some(then)
+    }
+
+    /// A device may have changed: it is looked at soon, but not all the time.
+    fn hear(&mut self, interface: Option<u32>) {
+        if self.converger.suspect(interface) {
+            self.look_soon();
+        }
+    }
+
+    fn look_soon(&mut self) {
         let (looked, took) = self.looked;
         let soon = (Instant::now() + NEWS_PAUSE).max(looked + took * LOOK_SHARE);
         self.look.get_or_insert(soon);

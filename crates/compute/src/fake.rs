@@ -135,6 +135,11 @@ impl Driver for Fake {
         Ok(())
     }
 
+    async fn find(&self, instance: Uuid, nic: Uuid) -> Result<Option<FoundNic>, Error> {
+        let state = self.state();
+        Ok(state.instances.get(&instance).and_then(|it| it.nics.get(&nic)).cloned())
+    }
+
     async fn list(&self) -> Result<Vec<Found>, Error> {
         let state = self.state();
         let found = state.instances.iter().map(|(instance, it)| Found {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use error::Error;
 pub use fake::{DriverCall, Fake};
-pub use netns::{Netns, host_device_name};
+pub use netns::{Netns, Spare, host_device_name};
 pub use spec::{Found, FoundNic, InstanceSpec, NicSpec, Prepared};
 
 /// Runs instances of one kind on this host.
@@ -47,6 +47,13 @@ pub trait Driver: Send + Sync {
     /// Deletes a host's device that no instance has any more: its guest has moved the other end out
     /// of sight, or its namespace lost its name. No such device is success.
     fn discard(&self, host_ifindex: u32) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Looks at one NIC of an instance: `None` when it is not there, or its cable ends elsewhere.
+    fn find(
+        &self,
+        instance: Uuid,
+        nic: Uuid,
+    ) -> impl Future<Output = Result<Option<FoundNic>, Error>> + Send;
 
     /// What runs now, as the kernel says, sorted by instance. Needs no memory of earlier calls.
     fn list(&self) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;

@@ -7,6 +7,7 @@
 
 mod cable;
 mod inside;
+mod spare;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,6 +16,8 @@ use tokio::task;
 use uuid::Uuid;
 
 use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared};
+
+pub use spare::Spare;
 
 /// The metric of the first NIC's default routes; each further NIC has the next one. Above zero, so
 /// that a route that a guest adds by hand wins.
@@ -33,18 +36,19 @@ pub struct Netns {
     prefix: Arc<str>,
     /// Where the host's ends live; `None`: in the namespace of the calling process.
     host: Option<Namespace>,
+    stock: Arc<spare::Stock>,
 }
 
 impl Netns {
     /// A driver whose host is the namespace of this process. Drivers with one prefix on one
     /// machine share their instances.
     pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into().into(), host: None }
+        Self { prefix: prefix.into().into(), host: None, stock: Arc::default() }
     }
 
     /// A driver whose host is another namespace: one of several hosts of a lab.
     pub fn on(prefix: impl Into<String>, host: Namespace) -> Self {
-        Self { prefix: prefix.into().into(), host: Some(host) }
+        Self { prefix: prefix.into().into(), host: Some(host), stock: Arc::default() }
     }
 
     /// The name of the namespace of an instance, as `ip netns` shows it.
@@ -57,7 +61,7 @@ impl Netns {
     /// # Errors
     /// What the kernel says.
     pub fn sweep(&self) -> Result<(), Error> {
-        Ok(Namespace::sweep(|name| self.instance_of(name).is_some())?)
+        Ok(Namespace::sweep(|name| self.instance_of(name).is_some() || self.is_spare(name))?)
     }
 
     async fn host(&self) -> Result<Netlink, Error> {
@@ -65,6 +69,41 @@ impl Netns {
             Some(namespace) => namespace.netlink().await?,
             None => Netlink::current().await?,
         })
+    }
+
+    /// The namespace of an instance, made if it is not there. Out of a spare, if there is one: then
+    /// also the host's device of its first NIC.
+    async fn inside(
+        &self,
+        host: &Netlink,
+        spec: &InstanceSpec,
+    ) -> Result<(Netlink, Option<LinkInfo>), Error> {
+        let name = self.namespace_name(spec.uuid);
+        match Namespace::open(&name) {
+            Err(hostnet::Error::NoNamespace { .. }) => {}
+            found => return Ok((found?.netlink().await?, None)),
+        }
+        if let Some(nic) = spec.nics.first()
+            && let Some(made) = self.use_spare(host, &name, nic).await?
+        {
+            return Ok(made);
+        }
+        let namespace = blocking(move || Namespace::create(&name)).await?;
+        Ok((namespace.netlink().await?, None))
+    }
+
+    /// Removes a namespace with its cables, if it is there.
+    async fn remove_named(&self, name: String) -> Result<(), Error> {
+        match Namespace::open(&name) {
+            Ok(namespace) => {
+                // The kernel takes a namespace down later, or not at all while a process is in it.
+                let (host, inside) = (self.host().await?, namespace.netlink().await?);
+                cable::remove_unwanted(&host, &inside, &[]).await?;
+            }
+            Err(hostnet::Error::NoNamespace { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        blocking(move || Namespace::remove(&name)).await
     }
 
     /// The host's device of a NIC, if the device is there and complete.
@@ -84,14 +123,17 @@ impl Driver for Netns {
     async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
         spec.check()?;
         let host = self.host().await?;
-        let name = self.namespace_name(spec.uuid);
-        let namespace = blocking(move || Namespace::create(&name)).await?;
-        let inside = namespace.netlink().await?;
+        let (inside, mut fresh) = self.inside(&host, spec).await?;
         inside::start(&inside).await?;
-        cable::remove_unwanted(&host, &inside, &spec.nics).await?;
+        if fresh.is_none() {
+            cable::remove_unwanted(&host, &inside, &spec.nics).await?;
+        }
         let mut prepared = Vec::with_capacity(spec.nics.len());
         for (nic, metric) in spec.nics.iter().zip(METRIC_FIRST..) {
-            let link = cable::ensure(&host, &inside, nic).await?;
+            let link = match fresh.take() {
+                Some(link) => link,
+                None => cable::ensure(&host, &inside, nic).await?,
+            };
             inside::configure(&inside, nic, metric).await?;
             prepared.push(Prepared {
                 nic: nic.uuid,
@@ -124,17 +166,7 @@ impl Driver for Netns {
     }
 
     async fn remove(&self, instance: Uuid) -> Result<(), Error> {
-        let name = self.namespace_name(instance);
-        match Namespace::open(&name) {
-            Ok(namespace) => {
-                // The kernel takes a namespace down later, or not at all while a process is in it.
-                let (host, inside) = (self.host().await?, namespace.netlink().await?);
-                cable::remove_unwanted(&host, &inside, &[]).await?;
-            }
-            Err(hostnet::Error::NoNamespace { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        blocking(move || Namespace::remove(&name)).await
+        self.remove_named(self.namespace_name(instance)).await
     }
 
     async fn discard(&self, host_ifindex: u32) -> Result<(), Error> {
@@ -144,6 +176,19 @@ impl Driver for Netns {
             Some(link) => Err(Error::NotOurs { device: link.name }),
             None => Ok(()),
         }
+    }
+
+    async fn find(&self, instance: Uuid, nic: Uuid) -> Result<Option<FoundNic>, Error> {
+        let namespace = match Namespace::open(&self.namespace_name(instance)) {
+            Ok(namespace) => namespace,
+            Err(hostnet::Error::NoNamespace { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let host = self.host().await?;
+        let Some(link) = self.host_link(&host, nic).await? else { return Ok(None) };
+        let id = host.namespace_id(&namespace).await?;
+        let found = FoundNic { nic, host_ifindex: link.index, up: link.is_up };
+        Ok((id.is_some() && link.peer_namespace_id == id).then_some(found))
     }
 
     async fn list(&self) -> Result<Vec<Found>, Error> {

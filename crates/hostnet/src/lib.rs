@@ -21,7 +21,7 @@ mod way;
 pub use address::{Address, DefaultRoute, Origin};
 pub use create::{VethSpec, VxlanSpec};
 pub use error::Error;
-pub use link::{Arp, Kind, LinkInfo, Promiscuity};
+pub use link::{Arp, Identity, Kind, LinkInfo, Promiscuity};
 pub use losses::Losses;
 pub use namespace::Namespace;
 pub use netlink::Netlink;

@@ -106,6 +106,19 @@ pub enum Promiscuity {
     Off,
 }
 
+/// What a link is to be known by. Given in one message, which costs the kernel's lock once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Identity<'a> {
+    /// The name, 1 to 15 bytes.
+    pub name: &'a str,
+    /// The hardware address.
+    pub mac: [u8; 6],
+    /// The MTU, in bytes without the Ethernet header.
+    pub mtu_bytes: u32,
+    /// The alias, at most 255 bytes; `None` leaves it as it is.
+    pub alias: Option<&'a str>,
+}
+
 impl Netlink {
     /// All links of the namespace, in the kernel's order.
     ///
@@ -257,6 +270,20 @@ impl Netlink {
     pub async fn set_name(&self, index: u32, name: &str) -> Result<(), Error> {
         let action = format!("name device {index} {name}");
         self.set(action, with_attribute(index, LinkAttribute::IfName(name.to_owned()))).await
+    }
+
+    /// Gives a link that is down another identity.
+    ///
+    /// # Errors
+    /// As [`Netlink::set_up`]; [`Error::is_exists`] when another link has the name. The link may
+    /// have the address and the MTU then.
+    pub async fn set_identity(&self, index: u32, identity: &Identity<'_>) -> Result<(), Error> {
+        let mut message = with_attribute(index, LinkAttribute::IfName(identity.name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(identity.mac.to_vec()));
+        message.attributes.push(LinkAttribute::Mtu(identity.mtu_bytes));
+        let alias = identity.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned()));
+        message.attributes.extend(alias);
+        self.set(format!("make device {index} {}", identity.name), message).await
     }
 
     /// Keeps the kernel from making an IPv6 link-local address when the link goes up.

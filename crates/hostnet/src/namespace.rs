@@ -10,7 +10,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     panic,
     path::{Path, PathBuf},
     sync::Arc,
@@ -126,6 +129,18 @@ impl Namespace {
         unpublish(&path).map_err(|error| Error::kernel(name, "remove the namespace", error))
     }
 
+    /// Gives the namespace `from` the name `to`, which no namespace may have. It never has both:
+    /// for a moment it has neither, and a crash then is its end. Blocks shortly.
+    ///
+    /// # Errors
+    /// [`Error::NoNamespace`] when there is no `from`, [`Error::is_exists`] when there is a `to`, or
+    /// what the kernel says.
+    pub fn rename(from: &str, to: &str) -> Result<(), Error> {
+        let (old, new) = (path_of(from)?, path_of(to)?);
+        republish(&Self::open(from)?.file, &old, &new)
+            .map_err(|error| Error::kernel(from, format!("rename it to {to}"), error))
+    }
+
     /// Removes the files that a crash left in `/run/netns` between making a file and mounting a
     /// namespace onto it, of those names that `is_ours`. Blocks shortly.
     ///
@@ -231,11 +246,28 @@ fn publish(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A mount below a shared one cannot be moved, so it is taken off and made anew.
+fn republish(namespace: &File, old: &Path, new: &Path) -> io::Result<()> {
+    let lock = lock_directory()?;
+    if File::open(new).is_ok_and(|file| is_live(&file) == Ok(true)) {
+        return Err(Errno::EEXIST.into());
+    }
+    File::options().append(true).create(true).mode(0o600).open(new)?;
+    take_off(old, &lock)?;
+    let open = format!("/proc/thread-self/fd/{}", namespace.as_raw_fd());
+    mount(Some(open.as_str()), new, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
+}
+
 fn unpublish(path: &Path) -> io::Result<()> {
     if !path.try_exists()? {
         return Ok(());
     }
-    let _lock = lock_directory()?;
+    take_off(path, &lock_directory()?)
+}
+
+/// Takes the namespace off its file, and the file away.
+fn take_off(path: &Path, _lock: &Flock<File>) -> io::Result<()> {
     for _ in 0..STACKED_MOUNTS_MAX {
         match umount2(path, MntFlags::MNT_DETACH) {
             Ok(()) => {}

@@ -3,7 +3,10 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt};
-use rtnetlink::{MulticastGroup, new_multicast_connection};
+use rtnetlink::{
+    MulticastGroup, new_multicast_connection, packet_core::NetlinkPayload,
+    packet_route::RouteNetlinkMessage,
+};
 use tokio::{runtime, task, task::JoinSet};
 
 use crate::{Error, Namespace};
@@ -12,9 +15,9 @@ use crate::{Error, Namespace};
 const GROUPS: [MulticastGroup; 3] =
     [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
 
-/// Tells that links or addresses of links have come, gone or changed; not which ones.
+/// Tells which links have come, gone or changed, and that addresses have.
 pub struct LinkNews {
-    messages: Pin<Box<dyn Stream<Item = ()> + Send>>,
+    messages: Pin<Box<dyn Stream<Item = Option<u32>> + Send>>,
     /// Serves the socket; aborted when dropped.
     _task: JoinSet<()>,
 }
@@ -25,7 +28,15 @@ impl LinkNews {
     /// # Errors
     /// What the kernel says.
     pub async fn current() -> Result<Self, Error> {
-        let namespace = Namespace::current()?;
+        Self::of(&Namespace::current()?).await
+    }
+
+    /// Of a namespace, from now on.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn of(namespace: &Namespace) -> Result<Self, Error> {
+        let namespace = namespace.clone();
         let name = namespace.name().to_owned();
         let failed = |error| Error::kernel(&name, "listen for links", error);
         let runtime = runtime::Handle::current();
@@ -40,12 +51,27 @@ impl LinkNews {
         let (connection, _, messages) = opened?.map_err(failed)?;
         let mut task = JoinSet::new();
         task.spawn(connection);
-        Ok(Self { messages: Box::pin(messages.map(drop)), _task: task })
+        Ok(Self {
+            messages: Box::pin(messages.map(|(message, _)| index(&message.payload))),
+            _task: task,
+        })
     }
 
-    /// Waits for the next news; whether there may be more. Dropping it loses nothing.
-    pub async fn next(&mut self) -> bool {
-        self.messages.next().await.is_some()
+    /// Waits for the next news: the index of a link, or `None` within when it may be any of them.
+    /// `None` when no more will come. Dropping it loses nothing.
+    pub async fn next(&mut self) -> Option<Option<u32>> {
+        self.messages.next().await
+    }
+}
+
+/// The link that a message is about. What is not understood (an overrun above all: the kernel had
+/// no room for a message) may be about any.
+fn index(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<u32> {
+    match payload {
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
+        ) => Some(link.header.index),
+        _ => None,
     }
 }
 

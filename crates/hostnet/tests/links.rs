@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use netloom_hostnet::{
-    Arp, Error, Kind, Namespace, Origin, Promiscuity, VethSpec, VxlanSpec, Way,
+    Arp, Error, Identity, Kind, LinkNews, Namespace, Origin, Promiscuity, VethSpec, VxlanSpec, Way,
     scratch::{Scratch, root_or_skip},
 };
 
@@ -212,4 +212,32 @@ async fn the_narrowest_way_is_that_of_the_route_or_of_its_device() {
     let others = [ip("192.0.2.3"), other];
     let narrow = Way { route_to: Some(other), ..way(1400).unwrap() };
     assert_eq!(outside.narrowest_way(own, others).await.unwrap(), Some(narrow));
+}
+
+#[tokio::test]
+async fn a_link_gets_another_identity_and_news_say_which_link() {
+    if !root_or_skip() {
+        return;
+    }
+    let (host, other) = (Scratch::new("identity").unwrap(), Scratch::new("other").unwrap());
+    let netlink = host.netlink().await.unwrap();
+    let link = netlink.create_veth(&veth(&other)).await.unwrap();
+    let mut news = LinkNews::of(&host).await.unwrap();
+    let identity = Identity {
+        name: "renamed",
+        mac: [0xfe, 1, 2, 3, 4, 5],
+        mtu_bytes: 1300,
+        alias: Some("somebody"),
+    };
+    netlink.set_identity(link.index, &identity).await.unwrap();
+    assert_eq!(news.next().await, Some(Some(link.index)));
+    let found = netlink.existing("renamed").await.unwrap();
+    let alias = found.alias.as_deref();
+    assert_eq!((found.index, found.mac, found.mtu_bytes), (link.index, identity.mac, 1300));
+    assert_eq!(alias, identity.alias);
+    let bridge = netlink.create_bridge("taken").await.unwrap();
+    let taken = Identity { name: "taken", ..identity };
+    let error = netlink.set_identity(link.index, &taken).await.unwrap_err();
+    assert!(error.is_exists(), "{error}");
+    assert_eq!(netlink.existing("taken").await.unwrap(), bridge);
 }

@@ -43,6 +43,23 @@ fn creators_at_the_same_time_agree_on_one_namespace() {
 }
 
 #[test]
+fn a_renamed_namespace_is_the_same_one_and_takes_nobodys_name() {
+    if !root_or_skip() {
+        return;
+    }
+    let (old, taken, new) = (name("old"), Scratch::new("taken").unwrap(), name("new"));
+    let inode = Namespace::create(&old).unwrap().run_in(own_namespace).unwrap();
+    let error = Namespace::rename(&old, taken.name()).unwrap_err();
+    assert!(error.is_exists(), "{error}");
+    Namespace::rename(&old, &new).unwrap();
+    assert_eq!(Namespace::open(&new).unwrap().run_in(own_namespace).unwrap(), inode);
+    assert!(!Path::new("/run/netns").join(&old).exists());
+    let error = Namespace::rename(&old, &new).unwrap_err();
+    assert!(matches!(error, Error::NoNamespace { .. }), "{error}");
+    Namespace::remove(&new).unwrap();
+}
+
+#[test]
 fn a_leftover_file_is_no_namespace_and_is_repaired() {
     if !root_or_skip() {
         return;

@@ -32,7 +32,7 @@ async fn an_agent_enrols_applies_and_agrees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn removal_is_acknowledged_when_nothing_is_left() {
+async fn removal_is_acknowledged_when_nothing_passes_and_nothing_is_left_a_little_later() {
     let mut world = World::new();
     let one = world.host(1);
     world.put([network(1)]);
@@ -41,9 +41,13 @@ async fn removal_is_acknowledged_when_nothing_is_left() {
     let revision = world.delete(instance(10, 1, 1));
     let status = world.settled(1, revision).await;
     assert!(status.up.is_empty());
-    let state = one.kernel.state();
-    assert!(state.instances.is_empty() && state.attached.is_empty());
-    assert_eq!(state.tables, Default::default());
+    {
+        let state = one.kernel.state();
+        assert_eq!(state.tables, Default::default());
+        assert!(state.nics.values().all(|nic| !nic.up));
+    }
+    one.kernel_is("without instances", |state| state.instances.is_empty()).await;
+    assert!(one.kernel.state().attached.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,13 +85,13 @@ async fn a_failing_instance_is_reported_and_does_not_stop_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_cannot_be_removed_holds_up_no_other() {
+async fn an_instance_that_cannot_be_cut_off_holds_up_no_other() {
     let mut world = World::new();
     let one = world.host(1);
     world.put([network(1)]);
     let revision = world.put(instance(10, 1, 1));
     world.settled(1, revision).await;
-    one.kernel.state().broken.insert(instance_uuid(10));
+    one.kernel.state().broken.insert(nic_uuid(10));
     world.delete(instance(10, 1, 1));
     let revision = world.put(instance(11, 1, 1));
     let own = [instance_uuid(11), nic_uuid(11)];
@@ -129,7 +133,7 @@ async fn a_backup_that_was_restored_destroys_nothing_until_an_operator_says_so()
     world.start_server();
     let revision = world.put([network(2)]);
     world.settled(1, revision).await;
-    assert_eq!(one.kernel.state().instances.len(), 0);
+    one.kernel_is("without instances", |state| state.instances.is_empty()).await;
     // From now on this is the database that the host knows.
     world.stop_server().await;
     world.accept_older = false;

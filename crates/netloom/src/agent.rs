@@ -43,6 +43,10 @@ pub(crate) struct Arguments {
     /// IPsec policies see it. Else most go straight to the next hop, which is faster.
     #[arg(long)]
     through_tunnel_device: bool,
+    /// How many namespaces, each with a device and its programs, are kept ready for instances to
+    /// come, which then start sooner.
+    #[arg(long, default_value_t = agent::SPARES as u64, value_parser = clap::value_parser!(u64).range(0..=64))]
+    spares: u64,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -50,10 +54,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     // The agent keeps the links of its ports open, two for each.
     descriptors::raise()?;
     let Directories { data, bpffs } = arguments.directories;
-    let Arguments { prefix, enrol, connections_per_port, connection_mib, .. } = arguments;
+    let Arguments { prefix, enrol, connections_per_port, connection_mib, spares, .. } = arguments;
     let direct_underlay = !arguments.through_tunnel_device;
     let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
-    let config = agent::Config { data, bpffs, prefix, enrol, conntrack, direct_underlay };
+    let spares = usize::try_from(spares)?;
+    let config = agent::Config { data, bpffs, prefix, enrol, conntrack, direct_underlay, spares };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

@@ -8,14 +8,27 @@ use crate::{
     sample::{self, uuid},
 };
 
-/// Passes until the driver has nothing left to do.
-async fn settle(converger: &mut Converger<Memory>, desired: &Holding) -> Outcome {
+/// Passes until nobody waits for the driver.
+async fn respond(converger: &mut Converger<Memory>, desired: &Holding) -> Outcome {
     let mut outcome = converger.pass(desired, Cause::Due).await;
-    while converger.is_busy() {
+    while converger.is_awaited() {
         converger.driver().await;
         outcome = converger.pass(desired, Cause::Driver).await;
     }
     outcome
+}
+
+/// Passes until the driver has nothing left to do, also of what can wait.
+async fn settle(converger: &mut Converger<Memory>, desired: &Holding) -> Outcome {
+    let mut outcome = respond(converger, desired).await;
+    loop {
+        converger.start_chore(Calm::Still);
+        if !converger.is_busy() {
+            return outcome;
+        }
+        converger.driver().await;
+        outcome = converger.pass(desired, Cause::Driver).await;
+    }
 }
 
 /// What an agent achieves that starts now.
@@ -49,13 +62,13 @@ async fn an_underlay_that_is_too_small_is_told_until_it_is_not() {
     let mut converger = Converger::new(memory.clone());
     assert!(settle(&mut converger, &desired).await.is_clean());
     memory.state().underlay = Some(1400);
-    converger.doubt_devices();
+    converger.suspect(None);
     let outcome = settle(&mut converger, &desired).await;
     assert!(outcome.processed && outcome.failed.is_empty(), "nothing waits: {outcome:?}");
     assert!(outcome.trouble.concat().contains("the underlay is too small"), "{outcome:?}");
     assert!(!converger.has_failed(), "trying again does not help");
     memory.state().underlay = None;
-    converger.doubt_devices();
+    converger.suspect(None);
     assert!(settle(&mut converger, &desired).await.is_clean());
 }
 
@@ -134,7 +147,7 @@ async fn one_broken_instance_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_told_with_its_nics() {
+async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_told() {
     let memory = Memory::default();
     pass(&memory, &sample::two_networks()).await;
     memory.state().broken.insert(uuid(sample::INSTANCE));
@@ -142,9 +155,10 @@ async fn an_instance_that_cannot_be_removed_stays_guarded_and_is_told_with_its_n
     assert!(outcome.processed, "what else there is goes on");
     assert!(outcome.failed[&uuid(sample::INSTANCE)].starts_with("cannot be removed"));
     let told: Vec<_> = outcome.failed.keys().copied().collect();
-    assert_eq!(told, [sample::INSTANCE, sample::PORT_A, sample::PORT_B].map(uuid));
+    assert_eq!(told, [sample::INSTANCE].map(uuid), "the NICs are cut off");
     let state = memory.state();
     assert_eq!(state.attached.len(), 2);
+    assert!(state.nics.values().all(|nic| !nic.up));
     assert_eq!(state.tables, Tables::default(), "the guard lets nothing pass");
 }
 
@@ -334,7 +348,7 @@ async fn ports_whose_vtep_the_host_lacks_are_told_until_it_has_it() {
     let mut converger = Converger::new(memory.clone());
     assert!(settle(&mut converger, &desired).await.is_clean());
     memory.state().lost.insert([192, 0, 2, 1].into());
-    converger.doubt_devices();
+    converger.suspect(None);
     let outcome = settle(&mut converger, &desired).await;
     assert!(outcome.processed);
     let failed: Vec<_> = outcome.failed.keys().copied().collect();
@@ -344,6 +358,121 @@ async fn ports_whose_vtep_the_host_lacks_are_told_until_it_has_it() {
     assert_eq!(outcome.trouble.len(), 1, "once for the host");
     assert_eq!(outcome.up.len(), 3, "what runs on one host goes on");
     memory.state().lost.clear();
-    converger.doubt_devices();
+    converger.suspect(None);
     assert!(settle(&mut converger, &desired).await.is_clean());
+}
+
+#[tokio::test]
+async fn an_instance_is_acknowledged_as_gone_when_it_is_cut_off_and_removed_later() {
+    let memory = Memory::default();
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &sample::two_networks()).await;
+    let outcome = respond(&mut converger, &Holding::default()).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    {
+        let state = memory.state();
+        assert_eq!(state.tables, Tables::default());
+        assert!(state.nics.len() == 2 && state.nics.values().all(|nic| !nic.up));
+    }
+    converger.start_chore(Calm::Lively);
+    assert!(!converger.is_busy(), "somebody may wait");
+    assert!(settle(&mut converger, &Holding::default()).await.is_clean());
+    assert_eq!(memory.state().nics.len(), 0);
+
+    // By an agent that has died in between, too.
+    settle(&mut converger, &sample::two_networks()).await;
+    respond(&mut converger, &Holding::default()).await;
+    let mut restarted = Converger::new(memory.clone());
+    assert!(respond(&mut restarted, &Holding::default()).await.is_clean());
+    settle(&mut restarted, &Holding::default()).await;
+    assert_eq!(memory.state().nics.len(), 0);
+}
+
+#[tokio::test]
+async fn an_instance_that_comes_back_is_made_anew() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    let before = memory.state().nics[&uuid(sample::PORT_A)].ifindex;
+    respond(&mut converger, &Holding::default()).await;
+    let outcome = respond(&mut converger, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    assert_eq!(outcome.up.len(), 3);
+    let state = memory.state();
+    assert_ne!(state.nics[&uuid(sample::PORT_A)].ifindex, before);
+    assert_eq!(state.violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn many_remains_are_removed_while_others_wait() {
+    let memory = Memory::default();
+    let mut desired = sample::two_networks();
+    for at in 0..40 {
+        desired.upsert(sample::instance(100 + at));
+    }
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    respond(&mut converger, &sample::two_networks()).await;
+    assert_eq!(memory.state().instances.len(), 41);
+    converger.start_chore(Calm::Lively);
+    assert!(converger.is_busy() && !converger.is_awaited());
+    converger.driver().await;
+    assert_eq!(memory.state().instances.len(), 40);
+}
+
+#[tokio::test]
+async fn an_instance_takes_what_is_ready_and_it_is_made_good_later() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    memory.state().spares_wanted = 2;
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &Holding::default()).await;
+    let ready = memory.state().spares.clone();
+    assert_eq!((ready.len(), memory.state().attached.len()), (2, 2));
+
+    let outcome = respond(&mut converger, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    let used: BTreeSet<u32> = memory.state().nics.values().map(|nic| nic.ifindex).collect();
+    assert_eq!(used, ready);
+    assert_eq!(memory.state().spares.len(), 0, "not while somebody waits");
+    settle(&mut converger, &desired).await;
+    assert_eq!(memory.state().spares.len(), 2);
+    assert_eq!(memory.state().observations, 1, "nothing was read again");
+
+    // More than are ready: the others are made as ever.
+    let mut more = desired.clone();
+    for at in 0..5 {
+        more.upsert(sample::instance(100 + at));
+        let last = 50 + u8::try_from(at).unwrap();
+        more.upsert(sample::port(200 + at, 100 + at, sample::NETWORK_A, last));
+    }
+    let outcome = respond(&mut converger, &more).await;
+    assert!(outcome.is_clean() && outcome.up.len() == 13, "{outcome:?}");
+    assert_eq!(memory.state().violations, Vec::<String>::new());
+    settle(&mut converger, &more).await;
+    let state = memory.state();
+    assert_eq!((state.spares.len(), state.attached.len()), (2, 9));
+}
+
+#[tokio::test]
+async fn news_of_one_device_are_about_that_one() {
+    let (memory, desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    let seen = memory.state().nics[&uuid(sample::PORT_A)];
+    assert!(!converger.suspect(Some(77)), "a device of somebody else");
+    assert!(converger.suspect(Some(seen.ifindex)));
+    converger.look().await;
+    settle(&mut converger, &desired).await;
+    assert_eq!(memory.state().observations, 1, "it is as it was");
+
+    let down = ObservedNic { up: false, ..seen };
+    memory.state().nics.insert(uuid(sample::PORT_A), down);
+    converger.suspect(Some(seen.ifindex));
+    converger.look().await;
+    assert!(settle(&mut converger, &desired).await.is_clean());
+    assert_eq!(memory.state().observations, 2);
+    assert!(memory.state().nics[&uuid(sample::PORT_A)].up);
+    assert!(converger.suspect(None));
+    settle(&mut converger, &desired).await;
+    assert_eq!(memory.state().observations, 3, "any may have changed");
 }

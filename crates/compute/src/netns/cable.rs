@@ -76,7 +76,7 @@ fn check_owner(link: &LinkInfo, nic: Uuid) -> Result<(), Error> {
 }
 
 /// Keeps the host's stack off the end, before it is ever up.
-async fn silence(host: &Netlink, link: &LinkInfo) -> Result<(), Error> {
+pub(super) async fn silence(host: &Netlink, link: &LinkInfo) -> Result<(), Error> {
     if !link.is_addr_gen_none {
         host.set_addr_gen_mode_none(link.index).await?;
     }
@@ -92,7 +92,7 @@ async fn silence(host: &Netlink, link: &LinkInfo) -> Result<(), Error> {
 }
 
 /// The host's end needs an address that is no VM's: locally administered, derived from the NIC.
-fn host_mac(nic: Uuid) -> [u8; 6] {
+pub(super) fn host_mac(nic: Uuid) -> [u8; 6] {
     let [.., b, c, d, e, f] = *nic.as_bytes();
     [0xfe, b, c, d, e, f]
 }
@@ -103,7 +103,13 @@ pub(super) fn is_host_end(link: &LinkInfo) -> bool {
     link.kind == Kind::Veth && (is_host_device_name(&link.name) || has_our_alias)
 }
 
+/// Whether a device is named like one that the driver makes, for a NIC or for a spare.
 fn is_host_device_name(name: &str) -> bool {
+    name.strip_prefix("nl").is_some_and(|rest| are_digits(rest.strip_prefix('s').unwrap_or(rest)))
+}
+
+/// Whether this is how names end: twelve lower-case hexadecimal digits.
+pub(super) fn are_digits(text: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    name.strip_prefix("nl").is_some_and(|digits| digits.len() == 12 && digits.bytes().all(is_digit))
+    text.len() == 12 && text.bytes().all(is_digit)
 }

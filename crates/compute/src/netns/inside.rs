@@ -32,23 +32,27 @@ pub(super) async fn start(inside: &Netlink) -> Result<(), Error> {
 pub(super) async fn configure(inside: &Netlink, nic: &NicSpec, metric: u32) -> Result<(), Error> {
     let link = inside.existing(&nic.device).await?;
     if !link.is_up {
-        let device = &nic.device;
-        let settings = [
-            (format!("net/ipv6/conf/{device}/disable_ipv6"), "0"),
-            // The control plane gives each address once. With detection on, an address is not
-            // usable for a second or more.
-            (format!("net/ipv6/conf/{device}/accept_dad"), "0"),
-            // Addresses and gateways are those of the spec.
-            (format!("net/ipv6/conf/{device}/accept_ra"), "0"),
-        ];
-        let namespace = inside.namespace().clone();
-        blocking(move || namespace.sysctls(&settings)).await?;
+        silence(inside, &nic.device).await?;
     }
     converge_addresses(inside, link.index, &nic.addresses).await?;
     if !link.is_up {
         inside.set_up(link.index).await?;
     }
     converge_routes(inside, link.index, &nic.gateways, metric).await
+}
+
+/// Keeps IPv6 from taking addresses of its own on an end that has never been up.
+pub(super) async fn silence(inside: &Netlink, device: &str) -> Result<(), Error> {
+    let settings = [
+        (format!("net/ipv6/conf/{device}/disable_ipv6"), "0"),
+        // The control plane gives each address once. With detection on, an address is not
+        // usable for a second or more.
+        (format!("net/ipv6/conf/{device}/accept_dad"), "0"),
+        // Addresses and gateways are those of the spec.
+        (format!("net/ipv6/conf/{device}/accept_ra"), "0"),
+    ];
+    let namespace = inside.namespace().clone();
+    blocking(move || namespace.sysctls(&settings)).await
 }
 
 async fn converge_addresses(
