@@ -48,7 +48,8 @@ impl<K: HostKernel> Converger<K> {
 
     /// Starts the next chore, if this is the time for it.
     pub fn start_chore(&mut self, calm: Calm) {
-        let is_urgent = self.chores.remains.len() > REMAINS_MAX;
+        let next = self.next_remains();
+        let is_urgent = next.is_some() && self.chores.remains.len() > REMAINS_MAX;
         let is_time = calm == Calm::Still && self.jobs.is_empty();
         if self.chores.running.is_some() || !(is_time || (is_urgent && self.jobs.has_room())) {
             return;
@@ -56,7 +57,7 @@ impl<K: HostKernel> Converger<K> {
         if is_time && !is_urgent && !self.chores.is_stocked {
             self.jobs.stock(self.kernel.clone());
             self.chores.running = Some(Subject::Stock);
-        } else if let Some(uuid) = self.next_remains() {
+        } else if let Some(uuid) = next {
             let interfaces = self.chores.remains.remove(&uuid).unwrap_or_default();
             let step = Step::Remove { down: Vec::new(), interfaces };
             self.jobs.start(self.kernel.clone(), uuid, step, &BTreeSet::new());

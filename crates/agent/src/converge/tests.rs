@@ -418,6 +418,23 @@ async fn many_remains_are_removed_while_others_wait() {
     assert!(converger.is_busy() && !converger.is_awaited());
     converger.driver().await;
     assert_eq!(memory.state().instances.len(), 40);
+
+    // Those that cannot be removed keep nobody from what else can wait.
+    memory.state().broken.extend((0..40).map(|at| uuid(100 + at)));
+    memory.state().spares_wanted = 1;
+    converger.doubt();
+    respond(&mut converger, &sample::two_networks()).await;
+    for _ in 0..200 {
+        converger.start_chore(Calm::Still);
+        if !converger.is_busy() {
+            break;
+        }
+        converger.driver().await;
+        converger.pass(&sample::two_networks(), Cause::Driver).await;
+    }
+    assert!(!converger.has_chores(), "it would begin over and over again");
+    let state = memory.state();
+    assert_eq!((state.instances.len(), state.spares.len()), (40, 1));
 }
 
 #[tokio::test]

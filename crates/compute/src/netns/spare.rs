@@ -154,6 +154,10 @@ impl Netns {
             Ok(namespace) => namespace,
             Err(error) => {
                 tracing::warn!(%error, spare = spare.digits, "a spare cannot be used");
+                let is_gone = matches!(error, Error::Host(HostError::NoNamespace { .. }));
+                if !is_gone {
+                    self.offer(spare);
+                }
                 return Ok(None);
             }
         };
