@@ -1,4 +1,4 @@
-//! The spoof guard: a port speaks only with its own MAC and its own addresses, and a frame out of
+//! Stage 2, guard: a port speaks only with its own MAC and its own addresses, and a frame out of
 //! a tunnel only with those of one station of its network.
 //!
 //! It runs before anything else looks at what the port says. IPv6 link-local addresses are not in
@@ -8,34 +8,51 @@
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, NeighKey, Port};
-use crate::parse::{Packet, UDP};
+use crate::parse::Packet;
 use crate::reason::DropReason;
+use crate::service::Service;
 
-/// UDP ports of a DHCP client and server (RFC 2131, 4.1).
-const DHCP_CLIENT: u16 = 68;
-const DHCP_SERVER: u16 = 67;
-
-/// The source MAC is the port's.
+/// A frame from a port has the port's MAC and address for its source. What a service is asked is
+/// guarded there.
 #[inline(always)]
-pub(crate) fn source_mac(port: &Port, packet: &Packet) -> Result<(), DropReason> {
-    if packet.source_mac.same(port.mac) { Ok(()) } else { Err(DropReason::SpoofedMac) }
-}
-
-/// The source address is one of the port's.
-#[inline(always)]
-pub(crate) fn source_address<K: Kernel>(
+pub(crate) fn from_port<K: Kernel>(
     kernel: &K,
     port: &Port,
     packet: &Packet,
 ) -> Result<(), DropReason> {
+    if !packet.source_mac.same(port.mac) {
+        return Err(DropReason::SpoofedMac);
+    }
+    match packet.service {
+        Service::None => {
+            source_address(kernel, port, packet)?;
+            unicast_only(packet)
+        }
+        Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
+    }
+}
+
+/// A frame out of a tunnel is unicast of one station of its network.
+#[inline(always)]
+pub(crate) fn from_tunnel<K: Kernel>(
+    kernel: &K,
+    vtep: &Addr,
+    packet: &Packet,
+) -> Result<(), DropReason> {
+    if matches!(packet.service, Service::Arp | Service::Neighbour) {
+        return Err(DropReason::NeighbourFromTunnel);
+    }
+    if packet.destination_mac.is_group() {
+        return Err(DropReason::FloodFromTunnel);
+    }
+    neighbour(kernel, vtep, packet)
+}
+
+/// The source address is one of the port's.
+#[inline(always)]
+fn source_address<K: Kernel>(kernel: &K, port: &Port, packet: &Packet) -> Result<(), DropReason> {
     if allowed(kernel, port, &packet.source) {
         return Ok(());
-    }
-    let dhcp = packet.protocol == UDP
-        && packet.source_port == DHCP_CLIENT
-        && packet.destination_port == DHCP_SERVER;
-    if dhcp && packet.source.is_unspecified() {
-        return Err(DropReason::Dhcp);
     }
     if packet.source.same(&Addr::link_local(port.mac)) {
         return Err(DropReason::LinkLocal);
@@ -50,13 +67,8 @@ pub(crate) fn source_address<K: Kernel>(
 /// A host that guards nothing is held to the stations that live on it: it cannot speak
 /// as a station of another host, nor as one of ours.
 #[inline(always)]
-pub(crate) fn neighbour<K: Kernel>(
-    kernel: &K,
-    net: u32,
-    vtep: &Addr,
-    packet: &Packet,
-) -> Result<(), DropReason> {
-    match kernel.neigh(&NeighKey { net, addr: packet.source }) {
+fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
+    match kernel.neigh(&NeighKey { net: packet.path.net_in, addr: packet.source }) {
         Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
         _ => Err(DropReason::ForeignSource),
     }
@@ -64,7 +76,7 @@ pub(crate) fn neighbour<K: Kernel>(
 
 /// Nothing is flooded in a closed network: there is a reason for each kind of group address.
 #[inline(always)]
-pub(crate) fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
+fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
     if packet.destination_mac.same(Mac::BROADCAST) {
         return Err(DropReason::Broadcast);
     }

@@ -9,7 +9,9 @@ use crate::addr::{Addr, Mac};
 use crate::conntrack::CtZone;
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta};
+use crate::path::Path;
 use crate::reason::DropReason;
+use crate::service::Service;
 use crate::slots::Room;
 
 /// Bytes of an Ethernet header.
@@ -93,6 +95,10 @@ pub struct Packet {
     pub fragment: Fragment,
     /// What it may do to a connection.
     pub role: Role,
+    /// What netloom itself is asked for.
+    pub service: Service,
+    /// Its way through networks.
+    pub path: Path,
     /// The side of a port on which it is decided. Left as it is by the parser, as the room is.
     pub(crate) zone: CtZone,
     /// Room for the look for its connection.

@@ -1,10 +1,10 @@
-//! The L2 lookup, and what a destination needs to be reachable.
+//! Stage 4, route: the L2 lookup in the packet's network, and what a destination needs to be
+//! reachable.
 //!
-//! The network of a frame is the network of its port or of its tunnel, never anything in the
-//! frame. A frame never goes back where it came from.
+//! A frame never goes back where it came from. Routing between networks has its place here: it
+//! gives the path another `net_out`, in which the lookup is then made.
 
-use crate::conntrack::CtZone;
-use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
+use crate::kernel::Kernel;
 use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
 use crate::parse::Packet;
 use crate::reason::DropReason;
@@ -15,22 +15,18 @@ use crate::reason::DropReason;
 /// The second is for an address that has passed to another NIC. Nothing announces that to the
 /// guests: their neighbour caches keep the former owner's MAC, for as long as they like.
 #[inline(always)]
-pub(crate) fn station<K: Kernel>(
-    kernel: &mut K,
-    net: u32,
-    packet: &mut Packet,
-) -> Result<Fdb, DropReason> {
-    if let Ok(fdb) = lookup(kernel, net, packet) {
+pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<Fdb, DropReason> {
+    if let Ok(fdb) = lookup(kernel, packet) {
         return Ok(fdb);
     }
-    readdress(kernel, net, packet);
-    lookup(kernel, net, packet)
+    readdress(kernel, packet);
+    lookup(kernel, packet)
 }
 
 /// Gives the frame the MAC of the station that its address belongs to, if there is one.
 #[inline(never)]
-fn readdress<K: Kernel>(kernel: &mut K, net: u32, packet: &mut Packet) {
-    let key = NeighKey { net, addr: packet.destination };
+fn readdress<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
+    let key = NeighKey { net: packet.path.net_out, addr: packet.destination };
     if let Some(neigh) = kernel.neigh(&key)
         && kernel.store(0, &neigh.mac.0)
     {
@@ -41,8 +37,8 @@ fn readdress<K: Kernel>(kernel: &mut K, net: u32, packet: &mut Packet) {
 
 /// Where the destination MAC is in the network.
 #[inline(always)]
-pub(crate) fn lookup<K: Kernel>(kernel: &K, net: u32, packet: &Packet) -> Result<Fdb, DropReason> {
-    match kernel.fdb(&FdbKey::new(net, packet.destination_mac)) {
+pub(crate) fn lookup<K: Kernel>(kernel: &K, packet: &Packet) -> Result<Fdb, DropReason> {
+    match kernel.fdb(&FdbKey::new(packet.path.net_out, packet.destination_mac)) {
         Some(fdb) if fdb.is_known() => Ok(fdb),
         _ => Err(DropReason::UnknownDestination),
     }
@@ -66,26 +62,4 @@ pub(crate) fn tunnel<K: Kernel>(kernel: &K) -> Result<Port, DropReason> {
         Some(config) if config.tunnel_ifindex != 0 => Ok(Port::default()),
         _ => Err(DropReason::NoTunnelDevice),
     }
-}
-
-/// The side of `port` on which a packet from `source_net` is decided.
-#[inline(always)]
-pub(crate) fn zone(meta: &Meta, port: &Port, direction: Direction, source_net: u32) -> CtZone {
-    CtZone {
-        now_ns: meta.now_ns,
-        port: port.number,
-        zone: port.zone,
-        place: port.place(),
-        net: port.net,
-        source_net,
-        generation: port.generation,
-        direction,
-    }
-}
-
-/// The verdict for a local port that took the packet.
-#[inline(always)]
-pub(crate) fn deliver(ifindex: u32, flags: u16) -> Verdict {
-    let via = if flags & Port::PEER != 0 { Via::Peer } else { Via::Interface };
-    Verdict::DeliverLocal { ifindex, via }
 }

@@ -1,0 +1,49 @@
+//! Stage 1, classify: who sent the frame, into which network, and what its headers say.
+
+use crate::kernel::{Kernel, Meta};
+use crate::maps::{Port, PortKey, Vtep, VtepKey};
+use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
+use crate::path::Path;
+use crate::reason::DropReason;
+use crate::service::Service;
+
+/// The port that the frame comes from.
+#[inline(always)]
+pub(crate) fn port<K: Kernel>(kernel: &K, meta: &Meta) -> Option<Port> {
+    kernel.port(&PortKey::untagged(meta.ifindex))
+}
+
+/// The VTEP that the frame comes from. One lookup admits it and gives the network.
+#[inline(always)]
+pub(crate) fn vtep<K: Kernel>(kernel: &K, meta: &Meta) -> Result<Vtep, DropReason> {
+    if meta.tunnelled == 0 {
+        return Err(DropReason::NotTunnelled);
+    }
+    let Some(vtep) = kernel.vtep(&VtepKey { vni: meta.vni, addr: meta.vtep }) else {
+        return Err(DropReason::UnknownVtep);
+    };
+    // What comes to a broadcast or multicast address may come from anybody's replay.
+    if !vtep.local.same(&meta.local) {
+        return Err(DropReason::NotForThisVtep);
+    }
+    Ok(vtep)
+}
+
+/// Reads the headers of a frame that was sent in this network.
+#[inline(always)]
+pub(crate) fn headers<K: Kernel>(
+    kernel: &K,
+    meta: &Meta,
+    net: u32,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
+    packet.path = Path { net_in: net, net_out: net, identity: 0 };
+    parse::ethernet(kernel, meta, packet)?;
+    match packet.ethertype {
+        ETHERTYPE_ARP => {}
+        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => parse::network(kernel, meta, packet)?,
+        _ => return Err(DropReason::UnknownEthertype),
+    }
+    packet.service = Service::of(packet);
+    Ok(())
+}
