@@ -6,7 +6,7 @@
 
 use crate::maps::{
     ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, NEIGH,
-    PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
@@ -17,7 +17,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb,
-    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
+    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -221,6 +221,11 @@ impl Kernel for Skb {
     #[inline(always)]
     fn neigh(&self, key: &NeighKey) -> Option<Neigh> {
         lookup!(NEIGH, key)
+    }
+
+    #[inline(always)]
+    fn net(&self, number: u32) -> Option<Net> {
+        lookup!(NETS, &number)
     }
 
     #[inline(always)]

@@ -57,6 +57,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> 
 /// Fills the kernel's maps with the vector's.
 fn fill(harness: &mut TestHarness, memory: &Memory) {
     let tables = Tables {
+        nets: memory.nets.clone(),
         ports: memory.ports.clone(),
         addrs: memory.addrs.iter().map(|key| (*key, 1)).collect(),
         fdb: memory.fdb.clone(),

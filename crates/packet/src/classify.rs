@@ -29,7 +29,7 @@ pub(crate) fn vtep<K: Kernel>(kernel: &K, meta: &Meta) -> Result<Vtep, DropReaso
     Ok(vtep)
 }
 
-/// Reads the headers of a frame that was sent in this network.
+/// Reads the headers of a frame that was sent in this network, of which it has to know.
 #[inline(always)]
 pub(crate) fn headers<K: Kernel>(
     kernel: &K,
@@ -37,7 +37,12 @@ pub(crate) fn headers<K: Kernel>(
     net: u32,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    packet.path = Path { net_in: net, net_out: net, identity: 0 };
+    match kernel.net(net) {
+        Some(found) if found.kind().is_some() => {
+            packet.path = Path { net_in: net, net: found, net_out: net, identity: 0 };
+        }
+        _ => return Err(DropReason::UnknownNetwork),
+    }
     parse::ethernet(kernel, meta, packet)?;
     match packet.ethertype {
         ETHERTYPE_ARP => {}

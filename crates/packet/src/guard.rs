@@ -1,5 +1,6 @@
 //! Stage 2, guard: a port speaks only with its own MAC and its own addresses, and a frame out of
-//! a tunnel only with those of one station of its network.
+//! a tunnel only with those of one station of its network. In an open network it may be somebody
+//! whom nobody knows.
 //!
 //! It runs before anything else looks at what the port says. IPv6 link-local addresses are not in
 //! `addrs`: the one derived from the MAC (EUI-64) is good for neighbour discovery and nothing
@@ -7,7 +8,7 @@
 
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
-use crate::maps::{AddrKey, NeighKey, Port};
+use crate::maps::{AddrKey, FdbKey, NeighKey, Port};
 use crate::parse::Packet;
 use crate::reason::DropReason;
 use crate::service::Service;
@@ -26,13 +27,13 @@ pub(crate) fn from_port<K: Kernel>(
     match packet.service {
         Service::None => {
             source_address(kernel, port, packet)?;
-            unicast_only(packet)
+            if packet.path.net.is_closed() { unicast_only(packet) } else { Ok(()) }
         }
         Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
     }
 }
 
-/// A frame out of a tunnel is unicast of one station of its network.
+/// A frame out of a tunnel is of one station of its network; in a closed one it is unicast.
 #[inline(always)]
 pub(crate) fn from_tunnel<K: Kernel>(
     kernel: &K,
@@ -42,7 +43,7 @@ pub(crate) fn from_tunnel<K: Kernel>(
     if matches!(packet.service, Service::Arp | Service::Neighbour) {
         return Err(DropReason::NeighbourFromTunnel);
     }
-    if packet.destination_mac.is_group() {
+    if packet.path.net.is_closed() && packet.destination_mac.is_group() {
         return Err(DropReason::FloodFromTunnel);
     }
     neighbour(kernel, vtep, packet)
@@ -70,7 +71,19 @@ fn source_address<K: Kernel>(kernel: &K, port: &Port, packet: &Packet) -> Result
 fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
     match kernel.neigh(&NeighKey { net: packet.path.net_in, addr: packet.source }) {
         Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
+        None if !packet.path.net.is_closed() => stranger(kernel, vtep, packet),
         _ => Err(DropReason::ForeignSource),
+    }
+}
+
+/// Somebody in an open network who has no address of a station. The MAC is none's either, or one
+/// behind the same VTEP.
+#[inline(always)]
+fn stranger<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
+    match kernel.fdb(&FdbKey::new(packet.path.net_in, packet.source_mac)) {
+        None => Ok(()),
+        Some(fdb) if fdb.as_local().is_none() && fdb.behind().1.same(vtep) => Ok(()),
+        Some(_) => Err(DropReason::ForeignSource),
     }
 }
 

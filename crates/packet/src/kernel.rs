@@ -7,6 +7,7 @@ use crate::maps::{
     AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Port, PortKey, Vtep,
     VtepKey,
 };
+use crate::net::Net;
 use crate::reason::DropReason;
 
 /// Access to the frame and the maps. Implemented by the eBPF shims and by the in-memory twin of
@@ -36,6 +37,8 @@ pub trait Kernel {
     fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
     /// The MAC of an address.
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
+    /// A network.
+    fn net(&self, number: u32) -> Option<Net>;
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
 

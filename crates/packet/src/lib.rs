@@ -30,6 +30,7 @@ mod kernel;
 mod layout;
 mod maps;
 mod nd;
+mod net;
 mod parse;
 mod path;
 mod policy;
@@ -55,6 +56,7 @@ pub use kernel::{
 };
 pub use layout::Plain;
 pub use maps::*;
+pub use net::{Net, NetKind};
 pub use parse::{Fragment, Packet, Role};
 pub use path::Path;
 pub use reason::{DropReason, ReasonInfo};

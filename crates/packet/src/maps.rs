@@ -249,6 +249,8 @@ macro_rules! maps {
     ($then:ident) => {
         $then! {
             filled {
+                /// Networks that are present, by number. Packets of others are dropped.
+                nets NETS: u32 => $crate::Net, $crate::MAX_NETS, removed Last;
                 /// VTEPs that may send, and the network they then send into.
                 vteps VTEPS: $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
                 /// Stations of the networks present.

@@ -132,6 +132,8 @@ reasons! {
     NotForThisVtep = 45 "not_for_this_vtep",
     /// The VM asks for a checksum to be filled in over an address or a port.
     ChecksumMisplaced = 46 "checksum_misplaced",
+    /// The network of the frame is not configured on this host, or of an unknown kind.
+    UnknownNetwork = 50 "unknown_network",
 }
 
 impl DropReason {

@@ -11,6 +11,8 @@ pub const LAYOUT_VERSION: u32 = 5;
 pub const MAX_PORTS: u32 = 4_096;
 /// Places for the counters of ports; place 0 belongs to none.
 pub const COUNTER_PLACES: u32 = MAX_PORTS + 1;
+/// Networks present on one host.
+pub const MAX_NETS: u32 = 4_096;
 /// Addresses of all ports of one host.
 pub const MAX_ADDRS: u32 = 16_384;
 /// MACs of all networks that are present on one host.

@@ -7,7 +7,7 @@ use super::world::{
     A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, NOW, R, Station, VNI, VTEP, addr, world,
 };
 use crate::{
-    AddrKey, Fdb, FdbKey, Meta, NeighKey, Packet, Port, PortKey, Verdict, VtepKey, from_port,
+    AddrKey, Fdb, FdbKey, Meta, NeighKey, Net, Packet, Port, PortKey, Verdict, VtepKey, from_port,
     from_tunnel,
 };
 use proptest::prelude::*;
@@ -42,6 +42,8 @@ enum Kind {
 enum Change {
     Policy(usize),
     Net(usize),
+    /// Of the network: closed, open, or not known.
+    Kind(u32),
     Via(usize),
     Station(usize),
     Moves,
@@ -94,6 +96,7 @@ fn event() -> impl Strategy<Value = Event> {
     let change = prop_oneof![
         (0..3_usize).prop_map(Change::Policy),
         (0..3_usize).prop_map(Change::Net),
+        (1..3_u32).prop_map(Change::Kind),
         (0..3_usize).prop_map(Change::Via),
         (0..4_usize).prop_map(Change::Station),
         Just(Change::Moves),
@@ -166,6 +169,13 @@ fn change(memory: &mut Memory, change: Change) {
     match change {
         Change::Policy(at) => port(memory, at, |port| port.generation += 1),
         Change::Net(at) => port(memory, at, |port| port.net = 3 - port.net),
+        Change::Kind(net) => {
+            match memory.nets.remove(&net) {
+                Some(kind) if kind == Net::closed() => memory.nets.insert(net, Net::open()),
+                Some(_) => None,
+                None => memory.nets.insert(net, Net::closed()),
+            };
+        }
         Change::Via(at) => port(memory, at, |port| port.flags ^= Port::PEER),
         Change::Station(at) => {
             let there = world().fdb[&station(at)];

@@ -4,7 +4,7 @@ use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
     AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, Port, PortKey, Traffic,
+    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic,
     Vtep, VtepKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,8 @@ pub struct Memory {
     pub frame: Vec<u8>,
     /// `config`.
     pub config: Config,
+    /// `nets`.
+    pub nets: BTreeMap<u32, Net>,
     /// `ports`.
     pub ports: BTreeMap<PortKey, Port>,
     /// `addrs`.
@@ -152,6 +154,10 @@ impl Kernel for Memory {
 
     fn neigh(&self, key: &NeighKey) -> Option<Neigh> {
         self.neigh.get(key).copied()
+    }
+
+    fn net(&self, number: u32) -> Option<Net> {
+        self.nets.get(&number).copied()
     }
 
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {

@@ -13,6 +13,7 @@ mod from_tunnel;
 mod histories;
 mod memory;
 mod neighbours;
+mod nets;
 mod room;
 mod world;
 
@@ -125,6 +126,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(connections::vectors());
     vectors.extend(room::vectors());
     vectors.extend(fill_in::vectors());
+    vectors.extend(nets::vectors());
     vectors
 }
 
