@@ -10,14 +10,16 @@ use crate::maps::{
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb,
-    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic, Vtep, VtepKey, WAYS,
+    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS,
+    Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic, Vtep, VtepKey,
+    WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -38,7 +40,7 @@ impl Skb {
             ifindex: skb.ifindex,
             length: skb.len,
             mark: skb.mark,
-            vlan_present: skb.vlan_present,
+            vlan: vlan(skb),
             ..Meta::default()
         }
     }
@@ -91,6 +93,18 @@ impl Skb {
             meta.vni = key.tunnel_id;
             meta.tunnelled = 1;
         }
+    }
+}
+
+/// [`Meta::vlan`]. The priority in a tag does not matter.
+#[inline(always)]
+fn vlan(skb: &__sk_buff) -> u32 {
+    /// ETH_P_8021Q, as `vlan_proto` has it.
+    const DOT1Q: u32 = 0x8100_u16.to_be() as u32;
+    match (skb.vlan_present, skb.vlan_proto, skb.vlan_tci & 0xfff) {
+        (0, _, _) => 0,
+        (_, DOT1Q, 1..=4094) => skb.vlan_tci & 0xfff,
+        _ => Meta::OTHER_TAG,
     }
 }
 

@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt,
+    bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use core::mem::MaybeUninit;
 use packet::{
@@ -14,23 +15,47 @@ use packet::{
     Via,
 };
 
+/// Ethertype of a VLAN tag (IEEE 802.1Q).
+const DOT1Q: u16 = 0x8100;
+
 /// Executes a verdict; the program's return value.
 #[inline(always)]
-pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict) -> i32 {
-    match verdict {
+pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
+    match *verdict {
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::DeliverLocal { ifindex, via: Via::Peer } => {
+            if !set_tag(skb, meta, 0) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
         }
-        Verdict::DeliverLocal { ifindex, via: Via::Interface } => deliver(skb, ifindex),
+        Verdict::DeliverLocal { ifindex, via: Via::Interface } => {
+            if !set_tag(skb, meta, 0) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            deliver(skb, ifindex)
+        }
+        Verdict::DeliverLocal { ifindex, via: Via::Tagged(vlan) } => {
+            if !set_tag(skb, meta, vlan) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            deliver(skb, ifindex)
+        }
+        Verdict::Uplink { ifindex, vlan } => {
+            if !set_tag(skb, meta, vlan) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            // SAFETY: a helper with numbers as arguments.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
         Verdict::Reflect => deliver(skb, meta.ifindex),
-        Verdict::Tunnel { vni, vtep, local } => {
-            if !set_tunnel_key(skb, vni, &vtep, &local) {
-                let reason = DropReason::TunnelKeyRefused;
-                let drop = Drop { reason, entry, port: Concerned::default() };
-                skb.count_drop(meta, &drop);
-                return TC_ACT_SHOT;
+        Verdict::Tunnel { vni, ref vtep, ref local } => {
+            if !set_tag(skb, meta, 0) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            if !set_tunnel_key(skb, vni, vtep, local) {
+                return refused(skb, meta, entry, DropReason::TunnelKeyRefused);
             }
             let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
             // SAFETY: a helper with numbers as arguments.
@@ -42,6 +67,25 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict
             TC_ACT_OK
         }
     }
+}
+
+/// Drops what the kernel refused.
+#[inline(always)]
+fn refused(skb: &mut Skb, meta: &Meta, entry: Entry, reason: DropReason) -> i32 {
+    skb.count_drop(meta, &Drop { reason, entry, port: Concerned::default() });
+    TC_ACT_SHOT
+}
+
+/// Gives the frame the VLAN tag that it leaves with, 0 for none, in the place of the one that it
+/// came with; whether it has that now. An answer goes back with the tag of the question.
+#[inline(always)]
+fn set_tag(skb: &mut Skb, meta: &Meta, vlan: u16) -> bool {
+    // SAFETY: the context pointer.
+    if meta.vlan != 0 && unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
+        return false;
+    }
+    // SAFETY: the context pointer, and numbers.
+    vlan == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), vlan) } == 0
 }
 
 /// Sends the frame out of a port's interface, with the mark that its egress hook asks for.

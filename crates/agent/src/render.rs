@@ -119,7 +119,8 @@ impl Says<Fdb> for FdbKey {
                 Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
             }
             Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
-            None => Station::Local { port: 0 },
+            // No object gives a way into a physical network yet.
+            Some(FdbTarget::Uplink(_)) | None => Station::Local { port: 0 },
         };
         Some(Fact::Fdb { net: self.net, mac: self.mac.0, at })
     }

@@ -1,16 +1,23 @@
 //! Stage 1, classify: who sent the frame, into which network, and what its headers say.
 
-use crate::kernel::{Kernel, Meta};
+use crate::kernel::{Concerned, Kernel, Meta};
 use crate::maps::{Port, PortKey, Vtep, VtepKey};
 use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::path::Path;
 use crate::reason::DropReason;
 use crate::service::Service;
 
-/// The port that the frame comes from.
+/// The port that the frame comes from, or why there is none and the port that this concerns.
 #[inline(always)]
-pub(crate) fn port<K: Kernel>(kernel: &K, meta: &Meta) -> Option<Port> {
-    kernel.port(&PortKey::untagged(meta.ifindex))
+pub(crate) fn port<K: Kernel>(kernel: &K, meta: &Meta) -> Result<Port, (Concerned, DropReason)> {
+    let key = PortKey::tagged(meta.ifindex, (meta.vlan & 0xffff) as u16);
+    if let Some(port) = kernel.port(&key) {
+        return Ok(port);
+    }
+    match kernel.port(&PortKey::untagged(meta.ifindex)) {
+        Some(trunk) => Err((Concerned::of(&trunk), DropReason::VlanTagged)),
+        None => Err((Concerned::default(), DropReason::UnknownPort)),
+    }
 }
 
 /// The VTEP that the frame comes from. One lookup admits it and gives the network.
@@ -25,6 +32,9 @@ pub(crate) fn vtep<K: Kernel>(kernel: &K, meta: &Meta) -> Result<Vtep, DropReaso
     // What comes to a broadcast or multicast address may come from anybody's replay.
     if !vtep.local.same(&meta.local) {
         return Err(DropReason::NotForThisVtep);
+    }
+    if meta.vlan != 0 {
+        return Err(DropReason::VlanTagged);
     }
     Ok(vtep)
 }
@@ -43,7 +53,7 @@ pub(crate) fn headers<K: Kernel>(
         }
         _ => return Err(DropReason::UnknownNetwork),
     }
-    parse::ethernet(kernel, meta, packet)?;
+    parse::ethernet(kernel, packet)?;
     match packet.ethertype {
         ETHERTYPE_ARP => {}
         ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => parse::network(kernel, meta, packet)?,

@@ -11,48 +11,46 @@
 //! 6. Translation will stand here: between the two sides, which see what their own ends see.
 //! 7. [`crate::egress`]: the verdict.
 //!
-//! Every path ends in a [`Verdict`]; every drop is counted here, in one place, under the port
+//! Every path ends in a [`Verdict`], which is left in the packet's room; every drop is counted here, in one place, under the port
 //! that it concerns.
 
 use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict};
-use crate::maps::Port;
+use crate::maps::{Port, PortKey};
 use crate::parse::Packet;
 use crate::reason::DropReason;
 use crate::service::Answer;
 use crate::sizes::DELIVERED_MARK;
 use crate::{classify, egress, flow, guard, policy, route, service};
 
-/// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`].
+/// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`], and for the
+/// verdict.
 #[inline(always)]
-pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
-    if let Some(verdict) = flow::hit(kernel, meta, packet) {
-        return verdict;
+pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
+    if flow::hit(kernel, meta, packet) {
+        return;
     }
-    let Some(port) = classify::port(kernel, meta) else {
-        return drop(
-            kernel,
-            meta,
-            Entry::FromPort,
-            (Concerned::default(), DropReason::UnknownPort),
-        );
+    let port = match classify::port(kernel, meta) {
+        Ok(port) => port,
+        Err(refused) => {
+            packet.verdict = drop(kernel, meta, Entry::FromPort, refused);
+            return;
+        }
     };
     let mut concerned = Concerned::of(&port);
-    match port_stages(kernel, meta, (&port, &mut concerned), packet) {
-        Ok(verdict) => verdict,
-        Err(reason) => drop(kernel, meta, Entry::FromPort, (concerned, reason)),
+    if let Err(reason) = port_stages(kernel, meta, (&port, &mut concerned), packet) {
+        packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason));
     }
 }
 
-/// A frame out of the tunnel device. `packet` is room for the parsed headers, see [`Packet`].
+/// A frame out of the tunnel device. `packet` is as for [`from_port`].
 #[inline(always)]
-pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
-    if let Some(verdict) = flow::hit(kernel, meta, packet) {
-        return verdict;
+pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
+    if flow::hit(kernel, meta, packet) {
+        return;
     }
     let mut concerned = Concerned::default();
-    match tunnel_stages(kernel, meta, &mut concerned, packet) {
-        Ok(verdict) => verdict,
-        Err(reason) => drop(kernel, meta, Entry::FromTunnel, (concerned, reason)),
+    if let Err(reason) = tunnel_stages(kernel, meta, &mut concerned, packet) {
+        packet.verdict = drop(kernel, meta, Entry::FromTunnel, (concerned, reason));
     }
 }
 
@@ -64,7 +62,7 @@ pub fn to_port<K: Kernel>(kernel: &mut K, meta: &Meta) -> Verdict {
     if meta.mark == DELIVERED_MARK {
         return Verdict::Pass;
     }
-    let port = classify::port(kernel, meta);
+    let port = kernel.port(&PortKey::untagged(meta.ifindex));
     let port = port.map_or(Concerned::default(), |port| Concerned::of(&port));
     drop(kernel, meta, Entry::ToPort, (port, DropReason::HostToPort))
 }
@@ -76,31 +74,34 @@ fn port_stages<K: Kernel>(
     meta: &Meta,
     (port, concerned): (&Port, &mut Concerned),
     packet: &mut Packet,
-) -> Result<Verdict, DropReason> {
+) -> Result<(), DropReason> {
     match admit(kernel, meta, port, packet) {
         Admission::Refused(reason) => return Err(reason),
         Admission::Answered => {
             kernel.count(port.place(), Direction::FromPort, meta.length);
-            return Ok(Verdict::Reflect);
+            packet.verdict = Verdict::Reflect;
+            return Ok(());
         }
         Admission::Forward => {}
     }
     let station = route::station(kernel, packet)?;
     let receiver = match station.as_local() {
         Some(key) => route::local_port(kernel, &key, port)?,
-        None => route::tunnel(kernel)?,
+        None => route::way_out(kernel, &station)?,
     };
     policy::side(kernel, meta, (port, Direction::FromPort), packet)?;
     flow::note(packet, 0);
     flow::note(packet, 1);
     kernel.count(port.place(), Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
-        return Ok(egress::remote(kernel, packet, port.place(), &station));
+        egress::remote(kernel, packet, port.place(), &station);
+        return Ok(());
     };
     *concerned = Concerned::of(&receiver);
     policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     flow::note(packet, 1);
-    Ok(egress::local(kernel, meta, packet, (port.place(), key.ifindex), &receiver))
+    egress::local(kernel, meta, packet, (port.place(), key), &receiver);
+    Ok(())
 }
 
 /// What becomes of a frame from a port before any destination is looked up. One byte, because a
@@ -142,7 +143,7 @@ fn tunnel_stages<K: Kernel>(
     meta: &Meta,
     concerned: &mut Concerned,
     packet: &mut Packet,
-) -> Result<Verdict, DropReason> {
+) -> Result<(), DropReason> {
     let vtep = classify::vtep(kernel, meta)?;
     classify::headers(kernel, meta, vtep.net, packet)?;
     guard::from_tunnel(kernel, &meta.vtep, packet)?;
@@ -154,7 +155,8 @@ fn tunnel_stages<K: Kernel>(
     policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     flow::note(packet, 0);
     flow::note(packet, 1);
-    Ok(egress::local(kernel, meta, packet, (0, key.ifindex), &receiver))
+    egress::local(kernel, meta, packet, (0, key), &receiver);
+    Ok(())
 }
 
 /// The one way out for a drop.

@@ -123,8 +123,9 @@ plain! {
         pub length: u32,
         /// The mark of the frame.
         pub mark: u32,
-        /// 1 if the frame has a VLAN tag that the kernel took out of the header.
-        pub vlan_present: u32,
+        /// The VLAN of the tag that the kernel took out of the header (IEEE 802.1Q), or
+        /// [`Meta::OTHER_TAG`]; 0 if there is none.
+        pub vlan: u32,
         /// 1 if the frame came out of a tunnel.
         pub tunnelled: u32,
         /// VXLAN network identifier, if tunnelled.
@@ -159,19 +160,25 @@ plain! {
 
     /// A [`Verdict`] as bytes, for tests of the programs.
     pub struct VerdictRecord[48] {
-        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass.
+        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink.
         pub kind: u32,
         /// Number of the drop reason, or interface index, or VNI.
         pub value: u32,
         /// 1 if delivered to the peer.
         pub peer: u32,
-        /// Zero.
-        pub pad: u32,
+        /// VLAN id that it is tagged with, 0 for none.
+        pub vlan: u32,
         /// The VTEP.
         pub vtep: Addr,
         /// The own VTEP.
         pub local: Addr,
     }
+}
+
+impl Meta {
+    /// [`Meta::vlan`] of a tag that names no VLAN, or is of another kind (IEEE 802.1ad). No port
+    /// takes it.
+    pub const OTHER_TAG: u32 = 0xffff;
 }
 
 /// How a frame reaches a local port.
@@ -181,6 +188,8 @@ pub enum Via {
     Peer,
     /// Out of the interface.
     Interface,
+    /// The same, with this VLAN id.
+    Tagged(u16),
 }
 
 /// What to do with a frame.
@@ -204,27 +213,59 @@ pub enum Verdict {
         /// The outer source; `::` leaves the choice to the host's routes.
         local: Addr,
     },
+    /// Send it into a physical network.
+    Uplink {
+        /// Interface that leads there.
+        ifindex: u32,
+        /// VLAN id to tag it with, 0 for none.
+        vlan: u16,
+    },
     /// Send it, rewritten as a reply, out of the port it came from.
     Reflect,
     /// Let it go on.
     Pass,
 }
 
+impl Default for Verdict {
+    /// Nothing passes before something is decided.
+    fn default() -> Verdict {
+        Verdict::Drop(DropReason::Malformed)
+    }
+}
+
 impl Verdict {
     /// The verdict as bytes.
-    #[inline(always)]
     #[must_use]
     pub fn record(&self) -> VerdictRecord {
-        let none = Addr::UNSPECIFIED_V6;
-        let (kind, value, peer, vtep, local) = match *self {
-            Verdict::Drop(reason) => (1, reason.number(), 0, none, none),
+        let mut record = VerdictRecord::default();
+        self.write(&mut record);
+        record
+    }
+
+    /// Writes the verdict to a record of zeros: field by field, for the sake of BPF. To give all of
+    /// them at once, a program would have to keep those too that the verdict does not have.
+    #[inline(always)]
+    pub fn write(&self, record: &mut VerdictRecord) {
+        match *self {
+            Verdict::Drop(reason) => (record.kind, record.value) = (1, reason.number()),
             Verdict::DeliverLocal { ifindex, via } => {
-                (2, ifindex, u32::from(matches!(via, Via::Peer)), none, none)
+                (record.kind, record.value) = (2, ifindex);
+                match via {
+                    Via::Peer => record.peer = 1,
+                    Via::Interface => {}
+                    Via::Tagged(vlan) => record.vlan = u32::from(vlan),
+                }
             }
-            Verdict::Tunnel { vni, vtep, local } => (3, vni, 0, vtep, local),
-            Verdict::Reflect => (4, 0, 0, none, none),
-            Verdict::Pass => (5, 0, 0, none, none),
-        };
-        VerdictRecord { kind, value, peer, pad: 0, vtep, local }
+            Verdict::Tunnel { vni, vtep, local } => {
+                (record.kind, record.value) = (3, vni);
+                (record.vtep, record.local) = (vtep, local);
+            }
+            Verdict::Reflect => record.kind = 4,
+            Verdict::Pass => record.kind = 5,
+            Verdict::Uplink { ifindex, vlan } => {
+                (record.kind, record.value) = (6, ifindex);
+                record.vlan = u32::from(vlan);
+            }
+        }
     }
 }

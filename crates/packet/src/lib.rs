@@ -7,7 +7,7 @@
 //!
 //! | entry | hook | may end as |
 //! | --- | --- | --- |
-//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, reflect |
+//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, reflect |
 //! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]

@@ -17,7 +17,7 @@ plain! {
     pub struct PortKey[8] {
         /// Interface index of the host side.
         pub ifindex: u32,
-        /// VLAN id of a trunk's sub-port, 0 for untagged. Only 0 is in use.
+        /// VLAN id of a trunk's sub-port, 0 for untagged.
         pub vlan: u16,
         /// Zero.
         pub pad: [u8; 2],
@@ -58,11 +58,12 @@ plain! {
         pub pad: [u8; 2],
     }
 
-    /// Value of `fdb`: where a station is. Made by [`Fdb::local`] and [`Fdb::remote`].
+    /// Value of `fdb`: where a station is. Made by [`Fdb::local`], [`Fdb::remote`] and
+    /// [`Fdb::uplink`].
     pub struct Fdb[48] {
-        /// 1 local, 2 remote.
+        /// 1 local, 2 remote, 3 behind an uplink.
         kind: u32,
-        /// The port, if local.
+        /// The port, if local; the uplink and the VLAN on it.
         port: PortKey,
         /// VXLAN network identifier, if remote.
         vni: u32,
@@ -192,7 +193,7 @@ plain! {
         pub verdict: u32,
         /// Interface index, or VNI.
         pub target: u32,
-        /// The VTEP, if it is sent to one: an IPv4 address in network order.
+        /// The VTEP, if it is sent to one: an IPv4 address in network order. Or the VLAN id.
         pub vtep: u32,
         /// This host's own VTEP.
         pub local: u32,
@@ -320,7 +321,14 @@ impl PortKey {
     #[inline(always)]
     #[must_use]
     pub const fn untagged(ifindex: u32) -> PortKey {
-        PortKey { ifindex, vlan: 0, pad: [0; 2] }
+        PortKey::tagged(ifindex, 0)
+    }
+
+    /// The sub-port of this VLAN on a trunk.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tagged(ifindex: u32, vlan: u16) -> PortKey {
+        PortKey { ifindex, vlan, pad: [0; 2] }
     }
 }
 
@@ -372,6 +380,8 @@ pub enum FdbTarget {
         /// Where it comes from; `::` leaves the choice to the host's routes.
         local: Addr,
     },
+    /// In a physical network behind this interface, in this VLAN, 0 for untagged.
+    Uplink(PortKey),
 }
 
 impl Fdb {
@@ -388,6 +398,12 @@ impl Fdb {
         Fdb { kind: 2, port: PortKey::untagged(0), vni, vtep, local: Addr::UNSPECIFIED_V6 }
     }
 
+    /// A station in a physical network.
+    #[must_use]
+    pub const fn uplink(way: PortKey) -> Fdb {
+        Fdb { kind: 3, ..Fdb::local(way) }
+    }
+
     /// The same, with this host's own VTEP as the outer source. The other host knows us by it
     /// alone; a host with several addresses would otherwise send from the one that routes prefer.
     #[must_use]
@@ -401,6 +417,7 @@ impl Fdb {
         match self.kind {
             1 => Some(FdbTarget::Local(self.port)),
             2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep, local: self.local }),
+            3 => Some(FdbTarget::Uplink(self.port)),
             _ => None,
         }
     }
@@ -409,6 +426,18 @@ impl Fdb {
     #[inline(always)]
     pub(crate) fn as_local(&self) -> Option<PortKey> {
         if self.kind == 1 { Some(self.port) } else { None }
+    }
+
+    /// Interface and VLAN, if the station is behind an uplink.
+    #[inline(always)]
+    pub(crate) fn as_uplink(&self) -> Option<PortKey> {
+        if self.kind == 3 { Some(self.port) } else { None }
+    }
+
+    /// The uplink that a station elsewhere is behind, 0 if it is behind a tunnel.
+    #[inline(always)]
+    pub(crate) fn uplink_ifindex(&self) -> u32 {
+        self.port.ifindex
     }
 
     /// VNI, VTEP and this host's own VTEP, if it is on another one.
@@ -426,7 +455,7 @@ impl Fdb {
     /// Whether this version knows the kind.
     #[inline(always)]
     pub(crate) fn is_known(&self) -> bool {
-        self.kind == 1 || self.kind == 2
+        matches!(self.kind, 1..=3)
     }
 }
 

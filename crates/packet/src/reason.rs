@@ -134,6 +134,8 @@ reasons! {
     ChecksumMisplaced = 46 "checksum_misplaced",
     /// The network of the frame is not configured on this host, or of an unknown kind.
     UnknownNetwork = 50 "unknown_network",
+    /// The kernel refused to change the VLAN tag.
+    VlanRefused = 51 "vlan_refused",
 }
 
 impl DropReason {

@@ -55,11 +55,15 @@ pub(crate) fn local_port<K: Kernel>(
     if port.number == sender.number { Err(DropReason::Hairpin) } else { Ok(port) }
 }
 
-/// Refuses a remote station while there is no tunnel device. The port that it gives is none.
+/// Refuses a station of another host while there is no tunnel device. The port that it gives is
+/// none.
 #[inline(always)]
-pub(crate) fn tunnel<K: Kernel>(kernel: &K) -> Result<Port, DropReason> {
+pub(crate) fn way_out<K: Kernel>(kernel: &K, station: &Fdb) -> Result<Port, DropReason> {
+    // One question for both ways: the verifier walks all later stages once for each branch here.
     match kernel.config() {
-        Some(config) if config.tunnel_ifindex != 0 => Ok(Port::default()),
+        Some(config) if config.tunnel_ifindex | station.uplink_ifindex() != 0 => {
+            Ok(Port::default())
+        }
         _ => Err(DropReason::NoTunnelDevice),
     }
 }

@@ -15,6 +15,7 @@ mod memory;
 mod neighbours;
 mod nets;
 mod room;
+mod vlans;
 mod world;
 
 pub use memory::Memory;
@@ -103,12 +104,12 @@ impl Vector {
     pub fn run(&self) -> (Verdict, Memory) {
         let mut memory = self.before.clone();
         let mut packet = Packet::default();
-        let verdict = match self.entry {
+        match self.entry {
             Entry::FromPort => from_port(&mut memory, &self.meta, &mut packet),
             Entry::FromTunnel => from_tunnel(&mut memory, &self.meta, &mut packet),
-            Entry::ToPort => to_port(&mut memory, &self.meta),
-        };
-        (verdict, memory)
+            Entry::ToPort => packet.verdict = to_port(&mut memory, &self.meta),
+        }
+        (packet.verdict, memory)
     }
 }
 
@@ -127,6 +128,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(room::vectors());
     vectors.extend(fill_in::vectors());
     vectors.extend(nets::vectors());
+    vectors.extend(vlans::vectors());
     vectors
 }
 
@@ -154,9 +156,10 @@ mod tests {
 
     #[test]
     fn every_drop_reason_of_the_core_has_a_vector() {
-        // The kernel alone can refuse a tunnel key.
+        // The kernel alone can refuse a tunnel key or a tag.
         let mut missing: BTreeSet<&str> = DropReason::ALL.iter().map(|info| info.name).collect();
         missing.remove(DropReason::TunnelKeyRefused.name());
+        missing.remove(DropReason::VlanRefused.name());
         for vector in all() {
             if let Verdict::Drop(reason) = vector.verdict {
                 missing.remove(reason.name());
