@@ -5,8 +5,8 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, NEIGH,
-    NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    ADDRS, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE,
+    NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
@@ -17,9 +17,9 @@ use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS,
-    Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic, Vtep, VtepKey,
-    WAYS,
+    Addr, AddrKey, Bucket, Budget, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES,
+    FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic, Vtep,
+    VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.
@@ -285,6 +285,13 @@ impl Kernel for Skb {
         // SAFETY: array memory lives as long as the map. Its places are of this CPU, on which a
         // program is not interrupted by another one.
         FLOW_CACHE.get_ptr_mut(cpu * FLOWS + place).map(|flow| unsafe { &mut *flow })
+    }
+
+    #[inline(always)]
+    fn budget(&mut self, place: u32) -> Option<&mut Budget> {
+        // SAFETY: array memory lives as long as the map. Both fields are aligned words, and a race
+        // costs a count.
+        BUDGETS.get_ptr_mut(place).map(|budget| unsafe { &mut *budget })
     }
 
     #[inline(always)]

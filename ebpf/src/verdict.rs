@@ -1,18 +1,18 @@
 //! Doing what the core decided.
 
-use crate::maps::CONFIG;
+use crate::maps::{CONFIG, HANDED};
 use crate::skb::Skb;
 use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt,
-    bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_redirect, bpf_redirect_peer, bpf_skb_load_bytes, bpf_skb_set_tunnel_key,
+    bpf_skb_set_tunnel_opt, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict,
-    Via,
+    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, HANDED_FRAME_BYTES, HandedOff,
+    Kernel, Meta, TUNNEL_TTL, Verdict, Via,
 };
 
 /// Ethertype of a VLAN tag (IEEE 802.1Q).
@@ -61,6 +61,12 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdic
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
         }
+        Verdict::HandOff { port } => {
+            if !hand_off(skb, meta, port) {
+                return refused(skb, meta, entry, DropReason::HandOffRefused);
+            }
+            TC_ACT_SHOT
+        }
         Verdict::Pass => {
             // SAFETY: the context pointer; a program may write this field.
             unsafe { (*skb.0).mark = 0 };
@@ -86,6 +92,35 @@ fn set_tag(skb: &mut Skb, meta: &Meta, vlan: u16) -> bool {
     }
     // SAFETY: the context pointer, and numbers.
     vlan == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), vlan) } == 0
+}
+
+/// Gives a copy of the frame to the agent; whether all of it found room.
+#[inline(never)]
+fn hand_off(skb: &mut Skb, meta: &Meta, port: u32) -> bool {
+    let length = meta.length;
+    if length > HANDED_FRAME_BYTES as u32 {
+        return false;
+    }
+    let Some(mut entry) = HANDED.reserve::<HandedOff>(0) else { return false };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the memory of a record, which is written field by field: it has no room on the stack.
+    unsafe {
+        (&raw mut (*record).time_ns).write(meta.now_ns);
+        (&raw mut (*record).ifindex).write(meta.ifindex);
+        (&raw mut (*record).port).write(port);
+        (&raw mut (*record).vlan).write(meta.vlan);
+        (&raw mut (*record).length).write(length);
+    }
+    // SAFETY: as above.
+    let frame = unsafe { &raw mut (*record).frame };
+    // SAFETY: at most `HANDED_FRAME_BYTES` bytes are written to an array of that size.
+    let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), 0, frame.cast(), length.max(1)) };
+    if failed != 0 {
+        entry.discard(0);
+        return false;
+    }
+    entry.submit(0);
+    true
 }
 
 /// Sends the frame out of a port's interface, with the mark that its egress hook asks for.

@@ -68,6 +68,8 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
     // The vector's own places and zones, and not those that a reconcile gives.
     for (key, port) in &memory.ports {
         harness.set_port(key, port).unwrap();
+        let budget = memory.budgets.get(&port.place()).copied().unwrap_or_default();
+        harness.set_budget(port.place(), &budget).unwrap();
     }
     harness.set_conntrack(&numbered(memory)).unwrap();
     harness.set_config(memory.config).unwrap();

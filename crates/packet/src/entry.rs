@@ -82,6 +82,11 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::Reflect;
             return Ok(());
         }
+        Admission::HandedOff => {
+            kernel.count(port.place(), Direction::FromPort, meta.length);
+            packet.verdict = Verdict::HandOff { port: port.number };
+            return Ok(());
+        }
         Admission::Forward => {}
     }
     let station = route::station(kernel, packet)?;
@@ -111,6 +116,8 @@ enum Admission {
     Forward,
     /// It has been turned into its own answer.
     Answered,
+    /// The agent answers it.
+    HandedOff,
     /// It ends here.
     Refused(DropReason),
 }
@@ -121,6 +128,7 @@ fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packe
     match admit_stages(kernel, meta, port, packet) {
         Ok(Answer::None) => Admission::Forward,
         Ok(Answer::InPlace) => Admission::Answered,
+        Ok(Answer::ByAgent) => Admission::HandedOff,
         Err(reason) => Admission::Refused(reason),
     }
 }
@@ -134,7 +142,7 @@ fn admit_stages<K: Kernel>(
 ) -> Result<Answer, DropReason> {
     classify::headers(kernel, meta, port.net, packet)?;
     guard::from_port(kernel, port, packet)?;
-    service::answer(kernel, port, packet)
+    service::answer(kernel, meta, port, packet)
 }
 
 #[inline(always)]

@@ -29,6 +29,7 @@ pub(crate) fn from_port<K: Kernel>(
             source_address(kernel, port, packet)?;
             if packet.path.net.is_closed() { unicast_only(packet) } else { Ok(()) }
         }
+        Service::Dhcp if !packet.source.is_unspecified() => source_address(kernel, port, packet),
         Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 //! frame before it looks inside, and what it may do with it in the end.
 
 use crate::addr::Addr;
+use crate::hand_off::Budget;
 use crate::layout::plain;
 use crate::maps::{
     AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Port, PortKey, Vtep,
@@ -54,6 +55,9 @@ pub trait Kernel {
 
     /// What this CPU keeps at a place of the flow cache, see `flow`.
     fn flow(&mut self, place: u32) -> Option<&mut Flow>;
+
+    /// What the port at this place has handed off lately.
+    fn budget(&mut self, place: u32) -> Option<&mut Budget>;
 
     /// Counts a packet of the port at this place.
     fn count(&mut self, place: u32, direction: Direction, bytes: u32);
@@ -160,9 +164,9 @@ plain! {
 
     /// A [`Verdict`] as bytes, for tests of the programs.
     pub struct VerdictRecord[48] {
-        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink.
+        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink, 7 hand-off.
         pub kind: u32,
-        /// Number of the drop reason, or interface index, or VNI.
+        /// Number of the drop reason or of the port, or interface index, or VNI.
         pub value: u32,
         /// 1 if delivered to the peer.
         pub peer: u32,
@@ -222,6 +226,11 @@ pub enum Verdict {
     },
     /// Send it, rewritten as a reply, out of the port it came from.
     Reflect,
+    /// Give it to the agent.
+    HandOff {
+        /// Number of the port that it comes from.
+        port: u32,
+    },
     /// Let it go on.
     Pass,
 }
@@ -262,6 +271,7 @@ impl Verdict {
             }
             Verdict::Reflect => record.kind = 4,
             Verdict::Pass => record.kind = 5,
+            Verdict::HandOff { port } => (record.kind, record.value) = (7, port),
             Verdict::Uplink { ifindex, vlan } => {
                 (record.kind, record.value) = (6, ifindex);
                 record.vlan = u32::from(vlan);

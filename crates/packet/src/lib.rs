@@ -7,7 +7,7 @@
 //!
 //! | entry | hook | may end as |
 //! | --- | --- | --- |
-//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, reflect |
+//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, hand-off, reflect |
 //! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]
@@ -23,6 +23,7 @@ mod entry;
 mod fill_in;
 mod flow;
 mod guard;
+mod hand_off;
 mod icmp_error;
 mod ipv4;
 mod ipv6;
@@ -51,6 +52,7 @@ pub use conntrack::{
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
+pub use hand_off::{Budget, HandedOff};
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, SkbLayout, Verdict, VerdictRecord, Via,
 };

@@ -277,6 +277,10 @@ macro_rules! maps {
                 drops DROPS: per_cpu u64, $crate::MAX_REASONS;
                 /// Drop events, while `events_wanted`. A full buffer loses the event.
                 events EVENTS: ring $crate::DropEvent, $crate::EVENTS_BYTES;
+                /// Frames for the agent. A full buffer loses the frame.
+                handed HANDED: ring $crate::HandedOff, $crate::HANDED_BYTES;
+                /// What ports have handed off lately, by `Port::place`.
+                budgets BUDGETS: array $crate::Budget, $crate::COUNTER_PLACES;
                 /// 1 while somebody reads `events`, else 0. Written by the loader.
                 events_wanted EVENTS_WANTED: array u32, 1;
                 /// Events that found the buffer full, per CPU.

@@ -13,7 +13,7 @@ plain! {
         pub domain: u32,
         /// MAC of its router, zero if it has none.
         pub router_mac: Mac,
-        /// Zero.
+        /// [`Net::DHCP`] or 0.
         pub flags: u16,
     }
 }
@@ -32,6 +32,9 @@ pub enum NetKind {
 }
 
 impl Net {
+    /// Flag: the agent answers DHCP.
+    pub const DHCP: u16 = 1;
+
     /// A network of known stations, without a router.
     #[must_use]
     pub const fn closed() -> Net {
@@ -42,6 +45,12 @@ impl Net {
     #[must_use]
     pub const fn open() -> Net {
         Net { kind: 2, ..Net::ZERO }
+    }
+
+    /// The same, with DHCP answered by the agent.
+    #[must_use]
+    pub const fn with_dhcp(self) -> Net {
+        Net { flags: self.flags | Net::DHCP, ..self }
     }
 
     /// Its kind; `None` for one that this version does not know.

@@ -136,6 +136,10 @@ reasons! {
     UnknownNetwork = 50 "unknown_network",
     /// The kernel refused to change the VLAN tag.
     VlanRefused = 51 "vlan_refused",
+    /// More requests to the agent than a port may send in a second.
+    HandOffRate = 52 "hand_off_rate",
+    /// A request to the agent for which there is no room, or that is too long.
+    HandOffRefused = 53 "hand_off_refused",
 }
 
 impl DropReason {

@@ -1,11 +1,12 @@
 //! Stage 3, service: what is meant for netloom itself is answered here, or ends here. It is never
 //! forwarded.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Meta};
 use crate::maps::Port;
-use crate::parse::{ETHERTYPE_ARP, Packet, UDP};
+use crate::net::Net;
+use crate::parse::{ETHERTYPE_ARP, Fragment, Packet, UDP};
 use crate::reason::DropReason;
-use crate::{arp, nd};
+use crate::{arp, hand_off, nd};
 
 /// UDP ports of a DHCP client and server (RFC 2131, 4.1).
 const DHCP_CLIENT: u16 = 68;
@@ -21,7 +22,7 @@ pub enum Service {
     Arp,
     /// IPv6 link-scope signalling.
     Neighbour,
-    /// DHCP, from a client that has no address yet.
+    /// DHCP, from a client that has no address yet; from any in a network that answers it.
     Dhcp,
 }
 
@@ -38,15 +39,20 @@ impl Service {
         let dhcp = packet.protocol == UDP
             && packet.source_port == DHCP_CLIENT
             && packet.destination_port == DHCP_SERVER;
-        if dhcp && packet.source.is_unspecified() { Service::Dhcp } else { Service::None }
+        let is_answered = packet.path.net.flags & Net::DHCP != 0;
+        if dhcp && (packet.source.is_unspecified() || is_answered) {
+            return Service::Dhcp;
+        }
+        Service::None
     }
 }
 
-/// Answers a port in its own frame. The addresses that such a packet speaks of lie where the guard
+/// Answers a port in its own frame, or has the agent do it. The addresses that such a packet speaks of lie where the guard
 /// does not look, so they are guarded here.
 #[inline(always)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
+    meta: &Meta,
     port: &Port,
     packet: &Packet,
 ) -> Result<Answer, DropReason> {
@@ -54,7 +60,14 @@ pub(crate) fn answer<K: Kernel>(
         Service::None => return Ok(Answer::None),
         Service::Arp => arp::answer(kernel, port)?,
         Service::Neighbour => nd::answer(kernel, port, packet)?,
-        Service::Dhcp => return Err(DropReason::Dhcp),
+        Service::Dhcp => {
+            let is_answered = packet.path.net.flags & Net::DHCP != 0;
+            if !is_answered || packet.fragment != Fragment::Whole {
+                return Err(DropReason::Dhcp);
+            }
+            hand_off::take(kernel, meta.now_ns, port)?;
+            return Ok(Answer::ByAgent);
+        }
     }
     Ok(Answer::InPlace)
 }
@@ -65,4 +78,6 @@ pub(crate) enum Answer {
     None,
     /// It has been turned into its own answer.
     InPlace,
+    /// It is for the agent.
+    ByAgent,
 }

@@ -3,9 +3,9 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, Net, Port, PortKey, Traffic,
-    Vtep, VtepKey,
+    AddrKey, Bucket, Budget, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction,
+    Drop, DropReason, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, Net, Port, PortKey,
+    Traffic, Vtep, VtepKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +32,8 @@ pub struct Memory {
     pub buckets: Vec<Bucket>,
     /// The flow cache, of any size. Without a place nothing is kept.
     pub flows: Vec<Flow>,
+    /// `budgets`, by place. Without an entry nothing is used yet.
+    pub budgets: BTreeMap<u32, Budget>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -194,6 +196,10 @@ impl Kernel for Memory {
     fn flow(&mut self, place: u32) -> Option<&mut Flow> {
         let places = self.flows.len().max(1);
         self.flows.get_mut(usize::try_from(place).ok()? % places)
+    }
+
+    fn budget(&mut self, place: u32) -> Option<&mut Budget> {
+        Some(self.budgets.entry(place).or_default())
     }
 
     fn count(&mut self, place: u32, direction: Direction, bytes: u32) {

@@ -5,6 +5,7 @@
 //! [`frame`], which shares no code with the stages.
 
 mod connections;
+mod dhcp;
 mod fill_in;
 pub mod frame;
 mod from_port;
@@ -79,7 +80,10 @@ impl Vector {
     /// The connections that must be in the table; `None` if the vector does not care.
     #[must_use]
     pub fn expected_connections(&self) -> Option<Vec<Tracked>> {
-        let keeps = matches!(self.verdict, Verdict::Drop(_) | Verdict::Reflect | Verdict::Pass);
+        let keeps = !matches!(
+            self.verdict,
+            Verdict::DeliverLocal { .. } | Verdict::Tunnel { .. } | Verdict::Uplink { .. }
+        );
         match &self.connections {
             Some(connections) => Some(sorted(connections.clone())),
             None => keeps.then(|| sorted(self.before.tracked())),
@@ -129,6 +133,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(fill_in::vectors());
     vectors.extend(nets::vectors());
     vectors.extend(vlans::vectors());
+    vectors.extend(dhcp::vectors());
     vectors
 }
 
@@ -156,10 +161,11 @@ mod tests {
 
     #[test]
     fn every_drop_reason_of_the_core_has_a_vector() {
-        // The kernel alone can refuse a tunnel key or a tag.
+        // The kernel alone can refuse a tunnel key, a tag or room in a buffer.
         let mut missing: BTreeSet<&str> = DropReason::ALL.iter().map(|info| info.name).collect();
         missing.remove(DropReason::TunnelKeyRefused.name());
         missing.remove(DropReason::VlanRefused.name());
+        missing.remove(DropReason::HandOffRefused.name());
         for vector in all() {
             if let Verdict::Drop(reason) = vector.verdict {
                 missing.remove(reason.name());
