@@ -14,7 +14,7 @@ use dataplane::{
     Options, Tables, TestHarness,
     packet::{
         Addr, AddrKey, Config, ConntrackSize, DELIVERED_MARK, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
-        NeighKey, Port, PortKey, Source, Vtep, VtepKey,
+        NeighKey, Net, Port, PortKey, Source, Vtep, VtepKey,
     },
 };
 use nix::{
@@ -295,6 +295,7 @@ fn meta((ifindex, _): (u32, u32)) -> Meta {
 /// A and B here, C behind the tunnel.
 fn tables() -> Tables {
     let mut tables = Tables::default();
+    tables.nets.insert(NET, Net::closed());
     for ((ifindex, number), station) in [(PORT_A, A), (PORT_B, B)] {
         let key = PortKey::untagged(ifindex);
         let port =

@@ -13,8 +13,8 @@ use packet::{Entry, Meta};
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
-    let Some(Room { meta, packet }) = skb::room() else { return TC_ACT_SHOT };
+    let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_SHOT };
     *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
-    let verdict = packet::from_port(&mut skb, meta, packet);
-    execute(&mut skb, meta, Entry::FromPort, verdict)
+    packet::from_port(&mut skb, meta, packet);
+    execute(&mut skb, meta, Entry::FromPort, &packet.verdict)
 }

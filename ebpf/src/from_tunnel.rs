@@ -13,9 +13,9 @@ use packet::{Entry, Meta};
 #[classifier]
 pub fn from_tunnel(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
-    let Some(Room { meta, packet }) = skb::room() else { return TC_ACT_SHOT };
+    let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_SHOT };
     *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
     skb.add_tunnel(meta);
-    let verdict = packet::from_tunnel(&mut skb, meta, packet);
-    execute(&mut skb, meta, Entry::FromTunnel, verdict)
+    packet::from_tunnel(&mut skb, meta, packet);
+    execute(&mut skb, meta, Entry::FromTunnel, &packet.verdict)
 }

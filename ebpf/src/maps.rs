@@ -62,6 +62,8 @@ pub(crate) struct Room {
     pub(crate) meta: Meta,
     /// The parsed headers.
     pub(crate) packet: Packet,
+    /// What the test programs tell of a verdict.
+    pub(crate) record: VerdictRecord,
 }
 
 /// The room of each CPU. Programs do not interrupt each other on a CPU.

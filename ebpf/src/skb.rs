@@ -5,8 +5,8 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE, FRAGMENTS,
-    NEIGH, PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    ADDRS, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE,
+    FRAGMENTS, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -19,8 +19,9 @@ use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Bucket, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb,
-    FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, NextHop, Noted, Port, PortKey, Source, Traffic, Vtep,
+    Addr, AddrKey, Bucket, Budget, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES,
+    FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey,
+    Source, Traffic, Vtep,
     VtepKey, WAYS,
 };
 
@@ -42,8 +43,8 @@ impl Skb {
             ifindex: skb.ifindex,
             length: skb.len,
             mark: skb.mark,
-            // Both fit: a flag, and 16 bits in the kernel.
-            vlan_present: skb.vlan_present as u16,
+            vlan: vlan(skb),
+            // 16 bits in the kernel.
             gso_size: skb.gso_size as u16,
             ..Meta::default()
         }
@@ -97,6 +98,18 @@ impl Skb {
             meta.vni = key.tunnel_id;
             meta.tunnelled = 1;
         }
+    }
+}
+
+/// [`Meta::vlan`]. The priority in a tag does not matter.
+#[inline(always)]
+fn vlan(skb: &__sk_buff) -> u16 {
+    /// ETH_P_8021Q, as `vlan_proto` has it.
+    const DOT1Q: u32 = 0x8100_u16.to_be() as u32;
+    match (skb.vlan_present, skb.vlan_proto, skb.vlan_tci & 0xfff) {
+        (0, _, _) => 0,
+        (_, DOT1Q, vlan @ 1..=4094) => vlan as u16,
+        _ => Meta::OTHER_TAG,
     }
 }
 
@@ -243,6 +256,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn net(&self, number: u32) -> Option<Net> {
+        lookup!(NETS, &number)
+    }
+
+    #[inline(always)]
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         lookup!(VTEPS, key)
     }
@@ -298,6 +316,13 @@ impl Kernel for Skb {
         // SAFETY: array memory lives as long as the map. Its places are of this CPU, on which a
         // program is not interrupted by another one.
         FLOW_CACHE.get_ptr_mut(cpu * FLOWS + place).map(|flow| unsafe { &mut *flow })
+    }
+
+    #[inline(always)]
+    fn budget(&mut self, place: u32) -> Option<&mut Budget> {
+        // SAFETY: array memory lives as long as the map. Both fields are aligned words, and a race
+        // costs a count.
+        BUDGETS.get_ptr_mut(place).map(|budget| unsafe { &mut *budget })
     }
 
     #[inline(always)]

@@ -9,16 +9,22 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Kernel, Meta, Packet, Verdict};
+use packet::{Kernel, Verdict, VerdictRecord};
 
-/// Runs one entry of the core on the frame and the metadata of the test.
+/// The frame and what the test gives.
 #[inline(always)]
-fn run(ctx: &TcContext, entry: impl FnOnce(&mut Skb, &Meta, &mut Packet) -> Verdict) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
-    let Some(meta) = TEST_META.get(0) else { return TC_ACT_SHOT };
-    let Some(Room { packet, .. }) = skb::room() else { return TC_ACT_SHOT };
-    let record = entry(&mut skb, meta, packet).record();
-    match TEST_VERDICT.set(0, record, 0) {
+fn prepare(ctx: &TcContext) -> Option<(Skb, &'static mut Room)> {
+    let room = skb::room()?;
+    room.meta = *TEST_META.get(0)?;
+    room.record = VerdictRecord::default();
+    Some((Skb(ctx.skb.skb), room))
+}
+
+/// Records a verdict.
+#[inline(always)]
+fn record(record: &mut VerdictRecord, verdict: &Verdict) -> i32 {
+    verdict.write(record);
+    match TEST_VERDICT.set(0, &*record, 0) {
         Ok(()) => TC_ACT_OK,
         Err(_) => TC_ACT_SHOT,
     }
@@ -27,7 +33,10 @@ fn run(ctx: &TcContext, entry: impl FnOnce(&mut Skb, &Meta, &mut Packet) -> Verd
 /// [`packet::from_port`] with given metadata.
 #[classifier]
 pub fn test_from_port(ctx: TcContext) -> i32 {
-    run(&ctx, packet::from_port)
+    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { meta, packet, record: told } = room;
+    packet::from_port(&mut skb, meta, packet);
+    record(told, &packet.verdict)
 }
 
 /// [`packet::from_port`] with other ports at each run, drawn by lot: what it costs to find one of
@@ -36,22 +45,28 @@ pub fn test_from_port(ctx: TcContext) -> i32 {
 pub fn test_from_port_varied(ctx: TcContext) -> i32 {
     /// Where the ports are in a frame of IPv4 without options.
     const PORTS: u32 = 34;
-    run(&ctx, |skb, meta, packet| {
-        // SAFETY: a helper without arguments.
-        let ports = unsafe { bpf_get_prandom_u32() } & meta.mark;
-        skb.store(PORTS, &ports.to_be_bytes());
-        packet::from_port(skb, meta, packet)
-    })
+    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { meta, packet, record: told } = room;
+    // SAFETY: a helper without arguments.
+    let ports = unsafe { bpf_get_prandom_u32() } & meta.mark;
+    skb.store(PORTS, &ports.to_be_bytes());
+    packet::from_port(&mut skb, meta, packet);
+    record(told, &packet.verdict)
 }
 
 /// [`packet::from_tunnel`] with given metadata.
 #[classifier]
 pub fn test_from_tunnel(ctx: TcContext) -> i32 {
-    run(&ctx, packet::from_tunnel)
+    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { meta, packet, record: told } = room;
+    packet::from_tunnel(&mut skb, meta, packet);
+    record(told, &packet.verdict)
 }
 
 /// [`packet::to_port`] with given metadata.
 #[classifier]
 pub fn test_to_port(ctx: TcContext) -> i32 {
-    run(&ctx, |skb, meta, _| packet::to_port(skb, meta))
+    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let verdict = packet::to_port(&mut skb, &room.meta);
+    record(&mut room.record, &verdict)
 }

@@ -12,5 +12,5 @@ pub fn to_port(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
     let meta = skb.meta();
     let verdict = packet::to_port(&mut skb, &meta);
-    execute(&mut skb, &meta, Entry::ToPort, verdict)
+    execute(&mut skb, &meta, Entry::ToPort, &verdict)
 }

@@ -1,37 +1,65 @@
 //! Doing what the core decided.
 
-use crate::maps::CONFIG;
+use crate::maps::{CONFIG, HANDED};
 use crate::skb::Skb;
 use crate::underlay;
 use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key,
-    bpf_skb_set_tunnel_opt,
+    bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
+    bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, Kernel, Meta, TUNNEL_TTL, Verdict,
-    Via,
+    Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, HANDED_FRAME_BYTES, HandedOff,
+    Kernel, Meta, TUNNEL_TTL, Verdict, Via,
 };
 
 /// A frame for the one who has it; `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
+/// Ethertype of a VLAN tag (IEEE 802.1Q).
+const DOT1Q: u16 = 0x8100;
 
 /// Executes a verdict; the program's return value.
 #[inline(always)]
-pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict) -> i32 {
-    match verdict {
+pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
+    match *verdict {
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::DeliverLocal { ifindex, via: Via::Peer } => {
+            if !set_tag(skb, meta, 0) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
             address_to_host(skb);
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
         }
-        Verdict::DeliverLocal { ifindex, via: Via::Interface } => deliver(skb, ifindex),
+        Verdict::DeliverLocal { ifindex, via: Via::Interface } => {
+            if !set_tag(skb, meta, 0) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            deliver(skb, ifindex)
+        }
+        Verdict::DeliverLocal { ifindex, via: Via::Tagged(vlan) } => {
+            if !set_tag(skb, meta, vlan) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            deliver(skb, ifindex)
+        }
+        Verdict::Uplink { ifindex, vlan } => {
+            if !set_tag(skb, meta, vlan) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            // SAFETY: a helper with numbers as arguments.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
         Verdict::Reflect => deliver(skb, meta.ifindex),
-        Verdict::Tunnel { vni, vtep, local } => tunnel(skb, meta, entry, (vni, &vtep, &local)),
+        Verdict::Tunnel { vni, ref vtep, ref local } => {
+            if !set_tag(skb, meta, 0) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            tunnel(skb, meta, entry, (vni, vtep, local))
+        }
         Verdict::Underlay { vni, vtep, local, gateway, ifindex } => {
             if underlay::encapsulate(skb, vni, vtep, local) {
                 return underlay::send(gateway, ifindex);
@@ -39,6 +67,12 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: Verdict
             // What the VM has encapsulated itself, for one. The frame is as it was.
             let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
             tunnel(skb, meta, entry, (vni, &vtep, &local))
+        }
+        Verdict::HandOff { port } => {
+            if !hand_off(skb, meta, port) {
+                return refused(skb, meta, entry, DropReason::HandOffRefused);
+            }
+            TC_ACT_SHOT
         }
         Verdict::Pass => {
             // SAFETY: the context pointer; a program may write this field.
@@ -57,10 +91,7 @@ fn tunnel(
     (vni, vtep, local): (u32, &Addr, &Addr),
 ) -> i32 {
     if !set_tunnel_key(skb, vni, vtep, local) {
-        let reason = DropReason::TunnelKeyRefused;
-        let drop = Drop { reason, entry, port: Concerned::default() };
-        skb.count_drop(meta, &drop);
-        return TC_ACT_SHOT;
+        return refused(skb, meta, entry, DropReason::TunnelKeyRefused);
     }
     let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
     // SAFETY: a helper with numbers as arguments.
@@ -78,6 +109,54 @@ fn address_to_host(skb: &mut Skb) {
         // SAFETY: the context pointer and a number. It fails for no type that a frame has here.
         unsafe { bpf_skb_change_type(skb.0, PACKET_HOST) };
     }
+}
+
+/// Drops what the kernel refused.
+#[inline(always)]
+fn refused(skb: &mut Skb, meta: &Meta, entry: Entry, reason: DropReason) -> i32 {
+    skb.count_drop(meta, &Drop { reason, entry, port: Concerned::default() });
+    TC_ACT_SHOT
+}
+
+/// Gives the frame the VLAN tag that it leaves with, 0 for none, in the place of the one that it
+/// came with; whether it has that now. An answer goes back with the tag of the question.
+#[inline(always)]
+fn set_tag(skb: &mut Skb, meta: &Meta, vlan: u16) -> bool {
+    // SAFETY: the context pointer.
+    if meta.vlan != 0 && unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
+        return false;
+    }
+    // SAFETY: the context pointer, and numbers.
+    vlan == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), vlan) } == 0
+}
+
+/// Gives a copy of the frame to the agent; whether all of it found room.
+#[inline(never)]
+fn hand_off(skb: &mut Skb, meta: &Meta, port: u32) -> bool {
+    let length = meta.length;
+    if length > HANDED_FRAME_BYTES as u32 {
+        return false;
+    }
+    let Some(mut entry) = HANDED.reserve::<HandedOff>(0) else { return false };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the memory of a record, which is written field by field: it has no room on the stack.
+    unsafe {
+        (&raw mut (*record).time_ns).write(meta.now_ns);
+        (&raw mut (*record).ifindex).write(meta.ifindex);
+        (&raw mut (*record).port).write(port);
+        (&raw mut (*record).vlan).write(u32::from(meta.vlan));
+        (&raw mut (*record).length).write(length);
+    }
+    // SAFETY: as above.
+    let frame = unsafe { &raw mut (*record).frame };
+    // SAFETY: at most `HANDED_FRAME_BYTES` bytes are written to an array of that size.
+    let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), 0, frame.cast(), length.max(1)) };
+    if failed != 0 {
+        entry.discard(0);
+        return false;
+    }
+    entry.submit(0);
+    true
 }
 
 /// Sends the frame out of a port's interface, with the mark that its egress hook asks for.

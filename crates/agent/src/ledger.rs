@@ -96,8 +96,9 @@ macro_rules! each {
             /// names the port on its interface: both are entries of the same object.
             fn facts_of(&self, noted: &Edits, mut each: impl FnMut(fact::Fact)) {
                 $(for key in noted.$name.keys() {
-                    if let Some(value) = self.tables.$name.get(key) {
-                        each(key.fact(value, &self.tables));
+                    let held = self.tables.$name.get(key);
+                    if let Some(fact) = held.and_then(|value| key.fact(value, &self.tables)) {
+                        each(fact);
                     }
                 })*
             }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, PortKey, Source, Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, PortKey, Source, Vtep,
+    VtepKey,
 };
 use uuid::Uuid;
 use wire::{
@@ -22,6 +23,7 @@ const GENERATION: u32 = 0;
 pub fn entries(object: &Object, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Tables {
     let network = network_of(object).and_then(|network| desired.network(network));
     match (object, network) {
+        (Object::Network(network), _) => network_tables(network),
         (Object::Peer(peer), Some(network)) => match network.tunnel() {
             Some(tunnel) => peer_tables(peer, network, tunnel),
             None => Tables::default(),
@@ -41,6 +43,13 @@ pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
         Object::Port(port) => Some(port.network),
         _ => None,
     }
+}
+
+/// A network of known stations: the server knows all that are in it.
+fn network_tables(network: &Network) -> Tables {
+    let mut tables = Tables::default();
+    tables.nets.insert(network.number, Net::closed());
+    tables
 }
 
 fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
@@ -84,44 +93,52 @@ fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
 /// What an entry of a map says, without interfaces. What makes no sense to this version becomes a
 /// fact that no object gives, so that it shows as a disagreement.
 pub(crate) trait Says<V> {
-    /// The fact.
-    fn fact(&self, value: &V, tables: &Tables) -> Fact;
+    /// The fact; `None` if it goes without saying.
+    fn fact(&self, value: &V, tables: &Tables) -> Option<Fact>;
+}
+
+impl Says<Net> for u32 {
+    fn fact(&self, net: &Net, _: &Tables) -> Option<Fact> {
+        let is_usual = *net == Net::closed();
+        (!is_usual).then_some(Fact::OddNetwork { net: *self })
+    }
 }
 
 impl Says<packet::Port> for PortKey {
-    fn fact(&self, port: &packet::Port, _: &Tables) -> Fact {
-        Fact::Port { number: port.number, net: port.net, mac: port.mac.0 }
+    fn fact(&self, port: &packet::Port, _: &Tables) -> Option<Fact> {
+        Some(Fact::Port { number: port.number, net: port.net, mac: port.mac.0 })
     }
 }
 
 impl Says<Source> for AddrKey {
-    fn fact(&self, _: &Source, _: &Tables) -> Fact {
-        Fact::Address { port: self.port, ip: self.addr.into() }
+    fn fact(&self, _: &Source, _: &Tables) -> Option<Fact> {
+        Some(Fact::Address { port: self.port, ip: self.addr.into() })
     }
 }
 
 impl Says<Fdb> for FdbKey {
-    fn fact(&self, fdb: &Fdb, tables: &Tables) -> Fact {
+    fn fact(&self, fdb: &Fdb, tables: &Tables) -> Option<Fact> {
         let at = match fdb.target() {
             Some(FdbTarget::Local(key)) => {
                 Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
             }
             Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
-            None => Station::Local { port: 0 },
+            // No object gives a way into a physical network yet.
+            Some(FdbTarget::Uplink(_)) | None => Station::Local { port: 0 },
         };
-        Fact::Fdb { net: self.net, mac: self.mac.0, at }
+        Some(Fact::Fdb { net: self.net, mac: self.mac.0, at })
     }
 }
 
 impl Says<Neigh> for NeighKey {
-    fn fact(&self, neigh: &Neigh, _: &Tables) -> Fact {
-        Fact::Neighbour { net: self.net, ip: self.addr.into(), mac: neigh.mac.0 }
+    fn fact(&self, neigh: &Neigh, _: &Tables) -> Option<Fact> {
+        Some(Fact::Neighbour { net: self.net, ip: self.addr.into(), mac: neigh.mac.0 })
     }
 }
 
 impl Says<Vtep> for VtepKey {
-    fn fact(&self, vtep: &Vtep, _: &Tables) -> Fact {
-        Fact::Vtep { vni: self.vni, ip: self.addr.into(), net: vtep.net }
+    fn fact(&self, vtep: &Vtep, _: &Tables) -> Option<Fact> {
+        Some(Fact::Vtep { vni: self.vni, ip: self.addr.into(), net: vtep.net })
     }
 }
 
@@ -137,8 +154,10 @@ macro_rules! each {
     ) => {
         /// The facts that maps hold.
         pub fn facts(tables: &Tables) -> BTreeSet<Fact> {
-            let mut facts = BTreeSet::new();
-            $(facts.extend(tables.$name.iter().map(|(key, value)| key.fact(value, tables)));)*
+            let unlisted = tables.ports.values().filter(|port| !tables.nets.contains_key(&port.net));
+            let mut facts: BTreeSet<Fact> =
+                unlisted.map(|port| Fact::OddNetwork { net: port.net }).collect();
+            $(facts.extend(tables.$name.iter().filter_map(|(key, value)| key.fact(value, tables)));)*
             facts
         }
     };
@@ -148,6 +167,7 @@ packet::maps!(each);
 /// A fact in a sentence.
 pub fn words(fact: &Fact) -> String {
     match fact {
+        Fact::OddNetwork { net } => format!("network {net} is not known to be closed"),
         Fact::Port { number, net, mac } => {
             format!("port {number} in network {net} sends from {}", model::Mac(*mac))
         }

@@ -67,6 +67,7 @@ fn find(name: &str) -> Result<Vector, String> {
 fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_dataplane::Error> {
     let memory = &vector.before;
     let tables = Tables {
+        nets: memory.nets.clone(),
         ports: memory.ports.clone(),
         addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),

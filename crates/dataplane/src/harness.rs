@@ -7,7 +7,7 @@ use crate::pinned::Slots;
 use crate::plane::{DataPlane, Options};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use packet::{Bucket, Config, Entry, Meta, Noted, Port, PortKey, VerdictRecord};
+use packet::{Bucket, Budget, Config, Entry, Meta, Noted, Port, PortKey, VerdictRecord};
 use std::time::Duration;
 
 /// Runs [`packet::from_port`] with ports of its own making.
@@ -146,6 +146,14 @@ impl TestHarness {
     /// [`Error::Map`].
     pub fn set_port(&mut self, key: &PortKey, port: &Port) -> Result<(), Error> {
         self.plane.view.maps.ports.insert(key, port)
+    }
+
+    /// Overwrites what a port has handed off lately, by its place.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_budget(&mut self, place: u32, budget: &Budget) -> Result<(), Error> {
+        self.plane.view.maps.budgets.set(place, budget)
     }
 
     /// A port as it is in the map.

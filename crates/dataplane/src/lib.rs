@@ -25,7 +25,7 @@ mod view;
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
-pub use events::DroppedFrame;
+pub use events::{DroppedFrame, HandedFrame};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness};
 pub use packet;

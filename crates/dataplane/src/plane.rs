@@ -2,7 +2,7 @@
 
 use crate::bpffs::{self, Paths, remove_pin};
 use crate::error::Error;
-use crate::events::{DroppedFrame, Events};
+use crate::events::{self, DroppedFrame, Events, HandedFrame};
 use crate::keep::{self, Kept};
 use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
@@ -325,6 +325,13 @@ impl DataPlane {
     /// [`Error::Map`].
     pub fn events(&mut self) -> Result<Vec<DroppedFrame>, Error> {
         self.events.read(&mut self.view.maps)
+    }
+
+    /// Takes the frames that wait for the agent, oldest first: no more than the buffer holds. There
+    /// is one reader at a time.
+    #[must_use]
+    pub fn handed_off(&mut self) -> Vec<HandedFrame> {
+        events::handed_off(&mut self.view.maps)
     }
 
     /// Most instructions that the verifier walked, by program; for the test that guards them.

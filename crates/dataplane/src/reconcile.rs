@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pinned::{Maps, PinnedMap};
 use crate::tables::{Changes, Edits, Tables};
 use aya::Pod;
-use packet::{Bucket, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic};
+use packet::{Bucket, Budget, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// When entries that go are removed: before others are added, or after.
@@ -221,6 +221,7 @@ fn place(maps: &mut Maps, held: &Ports, edits: &mut Edits) -> Result<(), Error> 
 /// Empties the counters and the area of a place.
 fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
     maps.traffic.set(place, &Traffic::default())?;
+    maps.budgets.set(place, &Budget::default())?;
     for bucket in maps.config()?.area(place) {
         maps.conntrack.set(bucket, &Bucket::default())?;
     }

@@ -7,7 +7,7 @@ mod support;
 use netloom_dataplane::packet::vectors::frame::{Ip, tcp, udp};
 use netloom_dataplane::packet::{
     Addr, AddrKey, Config, ConntrackSize, DropReason, Entry, Fdb, FdbKey, Mac, Meta, Neigh,
-    NeighKey, Port, PortKey, Source, Vtep, VtepKey,
+    NeighKey, Net, Port, PortKey, Source, Vtep, VtepKey,
 };
 use netloom_dataplane::{Options, Tables, TestHarness};
 use support::{Host, may_run};
@@ -41,6 +41,7 @@ impl Lab {
         let mut harness = TestHarness::open(&options).unwrap();
         let vtep = Addr::v4([192, 0, 2, 2]);
         let mut tables = Tables::default();
+        tables.nets.insert(1, Net::closed());
         tables.vteps.insert(VtepKey { vni: VNI, addr: vtep }, Vtep { net: 1, local: LOCAL_VTEP });
         for station in (1..=ports).chain(FIRST_PEER..FIRST_PEER + PEERS) {
             let key = PortKey::untagged(ifindex(station));

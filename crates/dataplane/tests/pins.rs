@@ -4,7 +4,7 @@
 mod support;
 
 use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Port, PortKey, Source, Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Net, Port, PortKey, Source, Vtep, VtepKey,
 };
 use netloom_dataplane::{
     Changes, DataPlane, Edits, Error, Hold, Options, Tables, TestHarness, preflight, unload,
@@ -34,6 +34,7 @@ fn port(number: u32) -> Port {
 
 fn tables() -> Tables {
     let mut tables = Tables::default();
+    tables.nets.insert(1, Net::closed());
     let key = PortKey::untagged(40);
     let addr = Addr::v4([10, 0, 0, 1]);
     tables.ports.insert(key, port(1));

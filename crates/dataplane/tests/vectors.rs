@@ -58,6 +58,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> 
 /// Fills the kernel's maps with the vector's.
 fn fill(harness: &mut TestHarness, memory: &Memory) {
     let tables = Tables {
+        nets: memory.nets.clone(),
         ports: memory.ports.clone(),
         addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),
@@ -68,6 +69,8 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
     // The vector's own places and zones, and not those that a reconcile gives.
     for (key, port) in &memory.ports {
         harness.set_port(key, port).unwrap();
+        let budget = memory.budgets.get(&port.place()).copied().unwrap_or_default();
+        harness.set_budget(port.place(), &budget).unwrap();
     }
     harness.set_conntrack(&numbered(memory)).unwrap();
     harness.set_fragments(&memory.fragments).unwrap();

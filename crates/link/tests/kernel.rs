@@ -93,6 +93,8 @@ async fn world_and_config(bpffs: PathBuf) -> (World, agent::Config) {
     let netlink = Netlink::current().await.unwrap();
     let loopback = netlink.existing("lo").await.unwrap();
     netlink.set_up(loopback.index).await.unwrap();
+    // The first host's VTEP.
+    netlink.address_add(loopback.index, [192, 0, 0, 1].into(), 32).await.unwrap();
     let world = World::new();
     world.put([host(1), host(2), vtep(1), vtep(2), network(1)]);
     let config = agent::Config {

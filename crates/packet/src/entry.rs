@@ -1,48 +1,56 @@
 //! The three entry points: the order of the stages at each hook, and the counting.
 //!
-//! Every path ends in a [`Verdict`]; every drop is counted here, in one place, under the port
-//! that it concerns.
+//! A packet passes the stages in this order, each one function in one file:
+//!
+//! 1. [`crate::classify`]: who sent it into which network, and what its headers say.
+//! 2. [`crate::guard`]: are MAC and address the sender's?
+//! 3. [`crate::service`]: what is meant for netloom itself ends here.
+//! 4. [`crate::route`]: where it goes. Before the policy: a packet that has nowhere to go takes no
+//!    place in the connection table.
+//! 5. [`crate::policy`]: the sender's side, then the receiver's if it is on this host.
+//! 6. Translation will stand here: between the two sides, which see what their own ends see.
+//! 7. [`crate::egress`]: the verdict.
+//!
+//! Every path ends in a [`Verdict`], which is left in the packet's room; every drop is counted
+//! here, in one place, under the port that it concerns.
 
-use crate::conntrack;
-use crate::forward;
 use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict};
-use crate::maps::{Port, PortKey, VtepKey};
-use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
+use crate::maps::{Port, PortKey};
+use crate::parse::Packet;
 use crate::reason::DropReason;
+use crate::service::Answer;
 use crate::sizes::DELIVERED_MARK;
-use crate::{arp, flow, guard, nd, too_big};
+use crate::{classify, egress, flow, guard, policy, route, service, too_big};
 
-/// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`].
+/// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`], and for the
+/// verdict.
 #[inline(always)]
-pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
-    if let Some(verdict) = flow::hit(kernel, meta, packet) {
-        return verdict;
+pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
+    if flow::hit(kernel, meta, packet) {
+        return;
     }
-    let Some(port) = kernel.port(&PortKey::untagged(meta.ifindex)) else {
-        return drop(
-            kernel,
-            meta,
-            Entry::FromPort,
-            (Concerned::default(), DropReason::UnknownPort),
-        );
+    let port = match classify::port(kernel, meta) {
+        Ok(port) => port,
+        Err(refused) => {
+            packet.verdict = drop(kernel, meta, Entry::FromPort, refused);
+            return;
+        }
     };
     let mut concerned = Concerned::of(&port);
-    match port_stages(kernel, meta, (&port, &mut concerned), packet) {
-        Ok(verdict) => verdict,
-        Err(reason) => drop(kernel, meta, Entry::FromPort, (concerned, reason)),
+    if let Err(reason) = port_stages(kernel, meta, (&port, &mut concerned), packet) {
+        packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason));
     }
 }
 
-/// A frame out of the tunnel device. `packet` is room for the parsed headers, see [`Packet`].
+/// A frame out of the tunnel device. `packet` is as for [`from_port`].
 #[inline(always)]
-pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Verdict {
-    if let Some(verdict) = flow::hit(kernel, meta, packet) {
-        return verdict;
+pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
+    if flow::hit(kernel, meta, packet) {
+        return;
     }
     let mut concerned = Concerned::default();
-    match tunnel_stages(kernel, meta, &mut concerned, packet) {
-        Ok(verdict) => verdict,
-        Err(reason) => drop(kernel, meta, Entry::FromTunnel, (concerned, reason)),
+    if let Err(reason) = tunnel_stages(kernel, meta, &mut concerned, packet) {
+        packet.verdict = drop(kernel, meta, Entry::FromTunnel, (concerned, reason));
     }
 }
 
@@ -66,40 +74,43 @@ fn port_stages<K: Kernel>(
     meta: &Meta,
     (port, concerned): (&Port, &mut Concerned),
     packet: &mut Packet,
-) -> Result<Verdict, DropReason> {
+) -> Result<(), DropReason> {
     match admit(kernel, meta, port, packet) {
         Admission::Refused(reason) => return Err(reason),
         Admission::Answered => {
             kernel.count(port.place(), Direction::FromPort, meta.length);
-            return Ok(Verdict::Reflect);
+            packet.verdict = Verdict::Reflect;
+            return Ok(());
+        }
+        Admission::HandedOff => {
+            kernel.count(port.place(), Direction::FromPort, meta.length);
+            packet.verdict = Verdict::HandOff { port: port.number };
+            return Ok(());
         }
         Admission::Forward => {}
     }
-    // The lookup comes first: a packet that has nowhere to go takes no place in the table.
-    let station = forward::station(kernel, port.net, packet)?;
+    let station = route::station(kernel, packet)?;
     let receiver = match station.as_local() {
-        Some(key) => forward::local_port(kernel, &key, port)?,
-        None => forward::tunnel(kernel)?,
+        Some(key) => route::local_port(kernel, &key, port)?,
+        None => route::way_out(kernel, &station)?,
     };
-    packet.zone = forward::zone(meta, port, Direction::FromPort, port.net);
-    conntrack::decide(kernel, packet)?;
+    policy::side(kernel, meta, (port, Direction::FromPort), packet)?;
     flow::note(packet, 0);
     flow::note(packet, 1);
     if !too_big::fits(kernel, meta, port, packet)? {
-        return Ok(Verdict::Reflect);
+        packet.verdict = Verdict::Reflect;
+        return Ok(());
     }
     kernel.count(port.place(), Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
-        flow::keep_remote(kernel, packet, port.place(), &station);
-        return Ok(station.tunnel());
+        egress::remote(kernel, packet, port.place(), &station);
+        return Ok(());
     };
     *concerned = Concerned::of(&receiver);
-    packet.zone = forward::zone(meta, &receiver, Direction::ToPort, port.net);
-    conntrack::decide(kernel, packet)?;
+    policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     flow::note(packet, 1);
-    kernel.count(receiver.place(), Direction::ToPort, meta.length);
-    flow::keep_local(kernel, packet, (port.place(), key.ifindex), &receiver);
-    Ok(forward::deliver(key.ifindex, receiver.flags))
+    egress::local(kernel, meta, packet, (port.place(), key), &receiver);
+    Ok(())
 }
 
 /// What becomes of a frame from a port before any destination is looked up. One byte, because a
@@ -109,15 +120,19 @@ enum Admission {
     Forward,
     /// It has been turned into its own answer.
     Answered,
+    /// The agent answers it.
+    HandedOff,
     /// It ends here.
     Refused(DropReason),
 }
 
-/// Parses a frame from a port, answers ARP and ND, and guards the source addresses.
+/// The stages of a frame from a port before any destination is looked up.
 #[inline(never)]
 fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
     match admit_stages(kernel, meta, port, packet) {
-        Ok(admission) => admission,
+        Ok(Answer::None) => Admission::Forward,
+        Ok(Answer::InPlace) => Admission::Answered,
+        Ok(Answer::ByAgent) => Admission::HandedOff,
         Err(reason) => Admission::Refused(reason),
     }
 }
@@ -128,24 +143,10 @@ fn admit_stages<K: Kernel>(
     meta: &Meta,
     port: &Port,
     packet: &mut Packet,
-) -> Result<Admission, DropReason> {
-    parse::ethernet(kernel, meta, packet)?;
-    guard::source_mac(port, packet)?;
-    match packet.ethertype {
-        ETHERTYPE_ARP => {
-            arp::answer(kernel, port)?;
-            return Ok(Admission::Answered);
-        }
-        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => parse::network(kernel, meta, packet)?,
-        _ => return Err(DropReason::UnknownEthertype),
-    }
-    if nd::is_signalling(packet) {
-        nd::answer(kernel, port, packet)?;
-        return Ok(Admission::Answered);
-    }
-    guard::source_address(kernel, port, packet)?;
-    guard::unicast_only(packet)?;
-    Ok(Admission::Forward)
+) -> Result<Answer, DropReason> {
+    classify::headers(kernel, meta, port.net, packet)?;
+    guard::from_port(kernel, port, packet)?;
+    service::answer(kernel, meta, port, packet)
 }
 
 #[inline(always)]
@@ -154,42 +155,20 @@ fn tunnel_stages<K: Kernel>(
     meta: &Meta,
     concerned: &mut Concerned,
     packet: &mut Packet,
-) -> Result<Verdict, DropReason> {
-    if meta.tunnelled == 0 {
-        return Err(DropReason::NotTunnelled);
-    }
-    let Some(vtep) = kernel.vtep(&VtepKey { vni: meta.vni, addr: meta.vtep }) else {
-        return Err(DropReason::UnknownVtep);
-    };
-    // What comes to a broadcast or multicast address may come from anybody's replay.
-    if !vtep.local.same(&meta.local) {
-        return Err(DropReason::NotForThisVtep);
-    }
-    parse::ethernet(kernel, meta, packet)?;
-    match packet.ethertype {
-        ETHERTYPE_ARP => return Err(DropReason::NeighbourFromTunnel),
-        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => parse::network(kernel, meta, packet)?,
-        _ => return Err(DropReason::UnknownEthertype),
-    }
-    if nd::is_signalling(packet) {
-        return Err(DropReason::NeighbourFromTunnel);
-    }
-    if packet.destination_mac.is_group() {
-        return Err(DropReason::FloodFromTunnel);
-    }
-    guard::neighbour(kernel, vtep.net, &meta.vtep, packet)?;
-    let Some(key) = forward::lookup(kernel, vtep.net, packet)?.as_local() else {
+) -> Result<(), DropReason> {
+    let vtep = classify::vtep(kernel, meta)?;
+    classify::headers(kernel, meta, vtep.net, packet)?;
+    guard::from_tunnel(kernel, &meta.vtep, packet)?;
+    let Some(key) = route::lookup(kernel, packet)?.as_local() else {
         return Err(DropReason::TunnelToTunnel);
     };
     let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
     *concerned = Concerned::of(&receiver);
-    packet.zone = forward::zone(meta, &receiver, Direction::ToPort, vtep.net);
-    conntrack::decide(kernel, packet)?;
+    policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     flow::note(packet, 0);
     flow::note(packet, 1);
-    kernel.count(receiver.place(), Direction::ToPort, meta.length);
-    flow::keep_local(kernel, packet, (0, key.ifindex), &receiver);
-    Ok(forward::deliver(key.ifindex, receiver.flags))
+    egress::local(kernel, meta, packet, (0, key), &receiver);
+    Ok(())
 }
 
 /// The one way out for a drop.

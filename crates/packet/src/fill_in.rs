@@ -97,7 +97,7 @@ mod tests {
         let length = u32::try_from(frame.len()).unwrap();
         let meta = Meta { length, checksum_end, ..Meta::default() };
         let mut packet = Packet::default();
-        parse::ethernet(&memory, &meta, &mut packet)?;
+        parse::ethernet(&memory, &mut packet)?;
         parse::network(&memory, &meta, &mut packet)?;
         Ok(packet)
     }

@@ -22,7 +22,7 @@ use crate::addr::Addr;
 use crate::ct_word::tick;
 use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
-use crate::maps::{Fdb, Flow, Port};
+use crate::maps::{Fdb, Flow, Port, PortKey};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP};
 use crate::sizes::{FLOW_BITS, OUTER_BYTES};
 use crate::slots::mix;
@@ -32,6 +32,7 @@ use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
 const INTERFACE: u16 = 1;
 const PEER: u16 = 2;
 const TUNNEL: u16 = 3;
+const UPLINK: u16 = 4;
 
 /// Bytes of an IPv4 header without options.
 const IPV4_BYTES: u32 = 20;
@@ -60,9 +61,15 @@ impl Candidate {
     }
 }
 
-/// The verdict about the packet if its flow is known, counted; else the stages have to decide.
+/// Whether the flow of the packet is known: it has its verdict then, and is counted. Else the stages
+/// have to decide.
 #[inline(never)]
-pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<Verdict> {
+pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> bool {
+    find(kernel, meta, packet).is_some()
+}
+
+#[inline(always)]
+fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<()> {
     let candidate = &mut packet.flow;
     candidate.is_eligible = false;
     let config = kernel.config()?;
@@ -88,20 +95,26 @@ pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -
     if receiver != 0 {
         kernel.count(u32::from(receiver), Direction::ToPort, meta.length);
     }
+    let ifindex = target;
+    // Each written for itself: see `Packet::verdict`.
     match verdict {
-        INTERFACE => Some(Verdict::DeliverLocal { ifindex: target, via: Via::Interface }),
-        PEER => Some(Verdict::DeliverLocal { ifindex: target, via: Via::Peer }),
+        INTERFACE => packet.verdict = Verdict::DeliverLocal { ifindex, via: Via::Interface },
+        PEER => packet.verdict = Verdict::DeliverLocal { ifindex, via: Via::Peer },
         TUNNEL => {
             let vni = target;
             // Only the tunnel device can hand segments on.
             if meta.gso_size != 0 || meta.length > u32::from(longest) {
                 let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
-                return Some(Verdict::Tunnel { vni, vtep, local });
+                packet.verdict = Verdict::Tunnel { vni, vtep, local };
+            } else {
+                packet.verdict =
+                    Verdict::Underlay { vni, vtep, local, gateway, ifindex: hop_ifindex };
             }
-            Some(Verdict::Underlay { vni, vtep, local, gateway, ifindex: hop_ifindex })
         }
-        _ => None,
+        UPLINK => packet.verdict = Verdict::Uplink { ifindex, vlan: (vtep & 0xfff) as u16 },
+        _ => return None,
     }
+    Some(())
 }
 
 /// Notes what the stages have left of the connection on one of two sides.
@@ -113,25 +126,28 @@ pub(crate) fn note(packet: &mut Packet, side: usize) {
 }
 
 /// Keeps what was decided, if it holds for other packets like this one: the frame reaches a port,
-/// on this interface. The sender is a place, or 0.
+/// here, without a tag. The sender is a place, or 0.
 #[inline(always)]
 pub(crate) fn keep_local<K: Kernel>(
     kernel: &mut K,
     packet: &mut Packet,
-    (sender, ifindex): (u32, u32),
+    (sender, key): (u32, PortKey),
     receiver: &Port,
 ) {
+    if key.vlan != 0 {
+        return;
+    }
     let mtu = limit(packet.mtu);
     let flow = &mut packet.flow.flow;
     flow.verdict = if receiver.flags & Port::PEER != 0 { PEER } else { INTERFACE };
-    flow.target = ifindex;
+    flow.target = key.ifindex;
     flow.mtu = mtu;
     flow.sender = short(sender);
     flow.receiver = short(receiver.place());
     keep(kernel, &packet.flow);
 }
 
-/// The same: the frame leaves through the tunnel. Between IPv4 VTEPs only.
+/// The same: the frame leaves through an uplink, or through the tunnel between IPv4 VTEPs.
 #[inline(always)]
 pub(crate) fn keep_remote<K: Kernel>(
     kernel: &mut K,
@@ -139,25 +155,32 @@ pub(crate) fn keep_remote<K: Kernel>(
     sender: u32,
     station: &Fdb,
 ) {
-    let (vni, vtep, local) = station.behind();
-    if !vtep.is_v4() || !local.is_v4() {
-        return;
-    }
     let mtu = limit(packet.mtu);
     let flow = &mut packet.flow.flow;
-    flow.verdict = TUNNEL;
-    flow.target = vni;
+    flow.longest = 0;
+    if let Some(way) = station.as_uplink() {
+        flow.verdict = UPLINK;
+        flow.target = way.ifindex;
+        flow.vtep = u32::from(way.vlan);
+        flow.local = 0;
+    } else {
+        let (vni, vtep, local) = station.behind();
+        if !vtep.is_v4() || !local.is_v4() {
+            return;
+        }
+        flow.verdict = TUNNEL;
+        flow.target = vni;
+        flow.vtep = vtep.words()[3];
+        flow.local = local.words()[3];
+        if let Some(hop) = kernel.next_hop(vtep, local) {
+            flow.hop_ifindex = hop.ifindex;
+            flow.gateway = hop.gateway;
+            flow.longest = short(hop.mtu.saturating_sub(OUTER_BYTES));
+        }
+    }
     flow.mtu = mtu;
-    flow.vtep = vtep.words()[3];
-    flow.local = local.words()[3];
     flow.sender = short(sender);
     flow.receiver = 0;
-    flow.longest = 0;
-    if let Some(hop) = kernel.next_hop(vtep, local) {
-        flow.hop_ifindex = hop.ifindex;
-        flow.gateway = hop.gateway;
-        flow.longest = short(hop.mtu.saturating_sub(OUTER_BYTES));
-    }
     keep(kernel, &packet.flow);
 }
 
@@ -189,7 +212,7 @@ fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<u3
     let [m0, m1, m2, start] = kernel.peek_words(0)?;
     let [type0, type1, version_ihl, _] = start.to_ne_bytes();
     let ethertype = u16::from_be_bytes([type0, type1]);
-    if meta.vlan_present != 0 {
+    if meta.vlan != 0 {
         return None;
     }
     let (Transport { protocol, ports, size }, family) = match (ethertype, version_ihl) {

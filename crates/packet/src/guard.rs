@@ -1,5 +1,6 @@
-//! The spoof guard: a port speaks only with its own MAC and its own addresses, and a frame out of
-//! a tunnel only with those of one station of its network.
+//! Stage 2, guard: a port speaks only with its own MAC and its own addresses, and a frame out of
+//! a tunnel only with those of one station of its network. In an open network it may be somebody
+//! whom nobody knows.
 //!
 //! It runs before anything else looks at what the port says. IPv6 link-local addresses are not in
 //! `addrs`: the one derived from the MAC (EUI-64) is good for neighbour discovery and nothing
@@ -7,23 +8,51 @@
 
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
-use crate::maps::{AddrKey, NeighKey, Port};
-use crate::parse::{Packet, UDP};
+use crate::maps::{AddrKey, FdbKey, NeighKey, Port};
+use crate::parse::Packet;
 use crate::reason::DropReason;
+use crate::service::Service;
 
-/// UDP ports of a DHCP client and server (RFC 2131, 4.1).
-const DHCP_CLIENT: u16 = 68;
-const DHCP_SERVER: u16 = 67;
-
-/// The source MAC is the port's.
+/// A frame from a port has the port's MAC and address for its source. What a service is asked is
+/// guarded there.
 #[inline(always)]
-pub(crate) fn source_mac(port: &Port, packet: &Packet) -> Result<(), DropReason> {
-    if packet.source_mac.same(port.mac) { Ok(()) } else { Err(DropReason::SpoofedMac) }
+pub(crate) fn from_port<K: Kernel>(
+    kernel: &K,
+    port: &Port,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
+    if !packet.source_mac.same(port.mac) {
+        return Err(DropReason::SpoofedMac);
+    }
+    match packet.service {
+        Service::None => {
+            source_address(kernel, port, packet)?;
+            if packet.path.net.is_closed() { unicast_only(packet) } else { Ok(()) }
+        }
+        Service::Dhcp if !packet.source.is_unspecified() => source_address(kernel, port, packet),
+        Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
+    }
+}
+
+/// A frame out of a tunnel is of one station of its network; in a closed one it is unicast.
+#[inline(always)]
+pub(crate) fn from_tunnel<K: Kernel>(
+    kernel: &K,
+    vtep: &Addr,
+    packet: &Packet,
+) -> Result<(), DropReason> {
+    if matches!(packet.service, Service::Arp | Service::Neighbour) {
+        return Err(DropReason::NeighbourFromTunnel);
+    }
+    if packet.path.net.is_closed() && packet.destination_mac.is_group() {
+        return Err(DropReason::FloodFromTunnel);
+    }
+    neighbour(kernel, vtep, packet)
 }
 
 /// The source address is one of the port's; then the packet knows the MTU of its network.
 #[inline(always)]
-pub(crate) fn source_address<K: Kernel>(
+fn source_address<K: Kernel>(
     kernel: &K,
     port: &Port,
     packet: &mut Packet,
@@ -31,12 +60,6 @@ pub(crate) fn source_address<K: Kernel>(
     if let Some(source) = kernel.source(&AddrKey { port: port.number, addr: packet.source }) {
         packet.mtu = source.mtu;
         return Ok(());
-    }
-    let dhcp = packet.protocol == UDP
-        && packet.source_port == DHCP_CLIENT
-        && packet.destination_port == DHCP_SERVER;
-    if dhcp && packet.source.is_unspecified() {
-        return Err(DropReason::Dhcp);
     }
     if packet.source.same(&Addr::link_local(port.mac)) {
         return Err(DropReason::LinkLocal);
@@ -51,21 +74,28 @@ pub(crate) fn source_address<K: Kernel>(
 /// A host that guards nothing is held to the stations that live on it: it cannot speak
 /// as a station of another host, nor as one of ours.
 #[inline(always)]
-pub(crate) fn neighbour<K: Kernel>(
-    kernel: &K,
-    net: u32,
-    vtep: &Addr,
-    packet: &Packet,
-) -> Result<(), DropReason> {
-    match kernel.neigh(&NeighKey { net, addr: packet.source }) {
+fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
+    match kernel.neigh(&NeighKey { net: packet.path.net_in, addr: packet.source }) {
         Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
+        None if !packet.path.net.is_closed() => stranger(kernel, vtep, packet),
         _ => Err(DropReason::ForeignSource),
+    }
+}
+
+/// Somebody in an open network who has no address of a station. The MAC is none's either, or one
+/// behind the same VTEP.
+#[inline(always)]
+fn stranger<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
+    match kernel.fdb(&FdbKey::new(packet.path.net_in, packet.source_mac)) {
+        None => Ok(()),
+        Some(fdb) if fdb.as_local().is_none() && fdb.behind().1.same(vtep) => Ok(()),
+        Some(_) => Err(DropReason::ForeignSource),
     }
 }
 
 /// Nothing is flooded in a closed network: there is a reason for each kind of group address.
 #[inline(always)]
-pub(crate) fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
+fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
     if packet.destination_mac.same(Mac::BROADCAST) {
         return Err(DropReason::Broadcast);
     }

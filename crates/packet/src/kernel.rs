@@ -2,11 +2,13 @@
 //! frame before it looks inside, and what it may do with it in the end.
 
 use crate::addr::Addr;
+use crate::hand_off::Budget;
 use crate::layout::plain;
 use crate::maps::{
     AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Noted, Port, PortKey,
     Source, Vtep, VtepKey,
 };
+use crate::net::Net;
 use crate::reason::DropReason;
 
 /// Access to the frame and the maps. Implemented by the eBPF shims and by the in-memory twin of
@@ -43,6 +45,8 @@ pub trait Kernel {
     fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
     /// The MAC of an address.
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
+    /// A network.
+    fn net(&self, number: u32) -> Option<Net>;
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
 
@@ -64,6 +68,9 @@ pub trait Kernel {
     fn next_hop(&self, vtep: &Addr, local: &Addr) -> Option<NextHop>;
     /// What this CPU keeps at a place of the flow cache, see `flow`.
     fn flow(&mut self, place: u32) -> Option<&mut Flow>;
+
+    /// What the port at this place has handed off lately.
+    fn budget(&mut self, place: u32) -> Option<&mut Budget>;
 
     /// Counts a packet of the port at this place.
     fn count(&mut self, place: u32, direction: Direction, bytes: u32);
@@ -142,8 +149,9 @@ plain! {
         /// Bytes of payload of each segment that the frame will be cut into (GSO); 0 if it will
         /// not.
         pub gso_size: u16,
-        /// 1 if the frame has a VLAN tag that the kernel took out of the header.
-        pub vlan_present: u16,
+        /// The VLAN of the tag that the kernel took out of the header (IEEE 802.1Q), or
+        /// [`Meta::OTHER_TAG`]; 0 if there is none.
+        pub vlan: u16,
         /// 1 if the frame came out of a tunnel.
         pub tunnelled: u16,
         /// The sending VTEP, if tunnelled.
@@ -171,14 +179,14 @@ plain! {
 
     /// A [`Verdict`] as bytes, for tests of the programs.
     pub struct VerdictRecord[48] {
-        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 underlay.
+        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink, 7 hand-off, 8 underlay.
         pub kind: u32,
-        /// Number of the drop reason, or interface index, or VNI.
+        /// Number of the drop reason or of the port, or interface index, or VNI.
         pub value: u32,
         /// 1 if delivered to the peer.
         pub peer: u32,
-        /// Zero.
-        pub pad: u32,
+        /// VLAN id that it is tagged with, 0 for none.
+        pub vlan: u32,
         /// The VTEP.
         pub vtep: Addr,
         /// The own VTEP.
@@ -197,6 +205,12 @@ pub struct NextHop {
     pub mtu: u32,
 }
 
+impl Meta {
+    /// [`Meta::vlan`] of a tag that names no VLAN, or is of another kind (IEEE 802.1ad). No port
+    /// takes it.
+    pub const OTHER_TAG: u16 = 0xffff;
+}
+
 /// How a frame reaches a local port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
@@ -204,6 +218,8 @@ pub enum Via {
     Peer,
     /// Out of the interface.
     Interface,
+    /// The same, with this VLAN id.
+    Tagged(u16),
 }
 
 /// What to do with a frame.
@@ -240,30 +256,69 @@ pub enum Verdict {
         /// Interface of the next hop.
         ifindex: u32,
     },
+    /// Send it into a physical network.
+    Uplink {
+        /// Interface that leads there.
+        ifindex: u32,
+        /// VLAN id to tag it with, 0 for none.
+        vlan: u16,
+    },
     /// Send it, rewritten as a reply, out of the port it came from.
     Reflect,
+    /// Give it to the agent.
+    HandOff {
+        /// Number of the port that it comes from.
+        port: u32,
+    },
     /// Let it go on.
     Pass,
 }
 
+impl Default for Verdict {
+    /// Nothing passes before something is decided.
+    fn default() -> Verdict {
+        Verdict::Drop(DropReason::Malformed)
+    }
+}
+
 impl Verdict {
     /// The verdict as bytes.
-    #[inline(always)]
     #[must_use]
     pub fn record(&self) -> VerdictRecord {
-        let none = Addr::UNSPECIFIED_V6;
-        let (kind, value, peer, vtep, local) = match *self {
-            Verdict::Drop(reason) => (1, reason.number(), 0, none, none),
+        let mut record = VerdictRecord::default();
+        self.write(&mut record);
+        record
+    }
+
+    /// Writes the verdict to a record of zeros: field by field, for the sake of BPF. To give all of
+    /// them at once, a program would have to keep those too that the verdict does not have.
+    #[inline(always)]
+    pub fn write(&self, record: &mut VerdictRecord) {
+        match *self {
+            Verdict::Drop(reason) => (record.kind, record.value) = (1, reason.number()),
             Verdict::DeliverLocal { ifindex, via } => {
-                (2, ifindex, u32::from(matches!(via, Via::Peer)), none, none)
+                (record.kind, record.value) = (2, ifindex);
+                match via {
+                    Via::Peer => record.peer = 1,
+                    Via::Interface => {}
+                    Via::Tagged(vlan) => record.vlan = u32::from(vlan),
+                }
             }
-            Verdict::Tunnel { vni, vtep, local } => (3, vni, 0, vtep, local),
+            Verdict::Tunnel { vni, vtep, local } => {
+                (record.kind, record.value) = (3, vni);
+                (record.vtep, record.local) = (vtep, local);
+            }
             Verdict::Underlay { vni, vtep, local, .. } => {
-                (6, vni, 0, Addr::v4_word(vtep), Addr::v4_word(local))
+                (record.kind, record.value) = (8, vni);
+                (record.vtep, record.local) = (Addr::v4_word(vtep), Addr::v4_word(local));
             }
-            Verdict::Reflect => (4, 0, 0, none, none),
-            Verdict::Pass => (5, 0, 0, none, none),
-        };
-        VerdictRecord { kind, value, peer, pad: 0, vtep, local }
+            Verdict::Reflect => record.kind = 4,
+            Verdict::Pass => record.kind = 5,
+            Verdict::HandOff { port } => (record.kind, record.value) = (7, port),
+            Verdict::Uplink { ifindex, vlan } => {
+                (record.kind, record.value) = (6, ifindex);
+                record.vlan = u32::from(vlan);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | entry | hook | may end as |
 //! | --- | --- | --- |
-//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, reflect |
+//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, hand-off, reflect |
 //! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]
@@ -15,14 +15,16 @@
 mod addr;
 mod arp;
 mod checksum;
+mod classify;
 mod conntrack;
 mod ct_word;
+mod egress;
 mod entry;
 mod fill_in;
 mod flow;
-mod forward;
 mod fragments;
 mod guard;
+mod hand_off;
 mod icmp_error;
 mod ipv4;
 mod ipv6;
@@ -30,10 +32,14 @@ mod kernel;
 mod layout;
 mod maps;
 mod nd;
+mod net;
 mod outer;
 mod parse;
+mod path;
 mod policy;
 mod reason;
+mod route;
+mod service;
 mod sizes;
 mod slots;
 mod too_big;
@@ -50,14 +56,18 @@ pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{from_port, from_tunnel, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use fragments::FRAGMENT_SECONDS;
+pub use hand_off::{Budget, HandedOff};
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, NextHop, SkbLayout, Verdict, VerdictRecord,
     Via,
 };
 pub use layout::Plain;
 pub use maps::*;
+pub use net::{Net, NetKind};
 pub use outer::{HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};
+pub use path::Path;
 pub use reason::{DropReason, ReasonInfo};
+pub use service::Service;
 pub use sizes::*;
 pub use slots::{Homes, PEER_WAYS, PORT_WAYS, WAYS_EACH, homes};

@@ -17,7 +17,7 @@ plain! {
     pub struct PortKey[8] {
         /// Interface index of the host side.
         pub ifindex: u32,
-        /// VLAN id of a trunk's sub-port, 0 for untagged. Only 0 is in use.
+        /// VLAN id of a trunk's sub-port, 0 for untagged.
         pub vlan: u16,
         /// Zero.
         pub pad: [u8; 2],
@@ -66,11 +66,12 @@ plain! {
         pub pad: [u8; 2],
     }
 
-    /// Value of `fdb`: where a station is. Made by [`Fdb::local`] and [`Fdb::remote`].
+    /// Value of `fdb`: where a station is. Made by [`Fdb::local`], [`Fdb::remote`] and
+    /// [`Fdb::uplink`].
     pub struct Fdb[48] {
-        /// 1 local, 2 remote.
+        /// 1 local, 2 remote, 3 behind an uplink.
         kind: u32,
-        /// The port, if local.
+        /// The port, if local; the uplink and the VLAN on it.
         port: PortKey,
         /// VXLAN network identifier, if remote.
         vni: u32,
@@ -206,7 +207,7 @@ plain! {
         pub pad: u16,
         /// Interface index, or VNI.
         pub target: u32,
-        /// The VTEP, if it is sent to one: an IPv4 address in network order.
+        /// The VTEP, if it is sent to one: an IPv4 address in network order. Or the VLAN id.
         pub vtep: u32,
         /// This host's own VTEP.
         pub local: u32,
@@ -279,6 +280,8 @@ macro_rules! maps {
     ($then:ident) => {
         $then! {
             filled {
+                /// Networks that are present, by number. Packets of others are dropped.
+                nets NETS 5: u32 => $crate::Net, $crate::MAX_NETS, removed Last;
                 /// VTEPs that may send, and the network they then send into.
                 vteps VTEPS 4: $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
                 /// Stations of the networks present.
@@ -307,6 +310,10 @@ macro_rules! maps {
                 drops DROPS 3: per_cpu u64, $crate::MAX_REASONS;
                 /// Drop events, while `events_wanted`. A full buffer loses the event.
                 events EVENTS 3: ring $crate::DropEvent, $crate::EVENTS_BYTES;
+                /// Frames for the agent. A full buffer loses the frame.
+                handed HANDED 5: ring $crate::HandedOff, $crate::HANDED_BYTES;
+                /// What ports have handed off lately, by `Port::place`.
+                budgets BUDGETS 5: array $crate::Budget, $crate::COUNTER_PLACES;
                 /// 1 while somebody reads `events`, else 0. Written by the loader.
                 events_wanted EVENTS_WANTED 3: array u32, 1;
                 /// Events that found the buffer full, per CPU.
@@ -351,7 +358,14 @@ impl PortKey {
     #[inline(always)]
     #[must_use]
     pub const fn untagged(ifindex: u32) -> PortKey {
-        PortKey { ifindex, vlan: 0, pad: [0; 2] }
+        PortKey::tagged(ifindex, 0)
+    }
+
+    /// The sub-port of this VLAN on a trunk.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tagged(ifindex: u32, vlan: u16) -> PortKey {
+        PortKey { ifindex, vlan, pad: [0; 2] }
     }
 }
 
@@ -403,6 +417,8 @@ pub enum FdbTarget {
         /// Where it comes from; `::` leaves the choice to the host's routes.
         local: Addr,
     },
+    /// In a physical network behind this interface, in this VLAN, 0 for untagged.
+    Uplink(PortKey),
 }
 
 impl Fdb {
@@ -419,6 +435,12 @@ impl Fdb {
         Fdb { kind: 2, port: PortKey::untagged(0), vni, vtep, local: Addr::UNSPECIFIED_V6 }
     }
 
+    /// A station in a physical network.
+    #[must_use]
+    pub const fn uplink(way: PortKey) -> Fdb {
+        Fdb { kind: 3, ..Fdb::local(way) }
+    }
+
     /// The same, with this host's own VTEP as the outer source. The other host knows us by it
     /// alone; a host with several addresses would otherwise send from the one that routes prefer.
     #[must_use]
@@ -432,6 +454,7 @@ impl Fdb {
         match self.kind {
             1 => Some(FdbTarget::Local(self.port)),
             2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep, local: self.local }),
+            3 => Some(FdbTarget::Uplink(self.port)),
             _ => None,
         }
     }
@@ -440,6 +463,18 @@ impl Fdb {
     #[inline(always)]
     pub(crate) fn as_local(&self) -> Option<PortKey> {
         if self.kind == 1 { Some(self.port) } else { None }
+    }
+
+    /// Interface and VLAN, if the station is behind an uplink.
+    #[inline(always)]
+    pub(crate) fn as_uplink(&self) -> Option<PortKey> {
+        if self.kind == 3 { Some(self.port) } else { None }
+    }
+
+    /// The uplink that a station elsewhere is behind, 0 if it is behind a tunnel.
+    #[inline(always)]
+    pub(crate) fn uplink_ifindex(&self) -> u32 {
+        self.port.ifindex
     }
 
     /// VNI, VTEP and this host's own VTEP, if it is on another one.
@@ -457,7 +492,7 @@ impl Fdb {
     /// Whether this version knows the kind.
     #[inline(always)]
     pub(crate) fn is_known(&self) -> bool {
-        self.kind == 1 || self.kind == 2
+        matches!(self.kind, 1..=3)
     }
 }
 

@@ -139,7 +139,7 @@ mod tests {
         let memory = crate::vectors::Memory { frame, ..Default::default() };
         let meta = Meta { length, ..Meta::default() };
         let mut packet = Packet::default();
-        parse::ethernet(&memory, &meta, &mut packet).unwrap();
+        parse::ethernet(&memory, &mut packet).unwrap();
         parse::network(&memory, &meta, &mut packet).unwrap();
         let ends = (Addr::v4_word(local), Addr::v4_word(vtep));
         assert_eq!((packet.source, packet.destination), ends);

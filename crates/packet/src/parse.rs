@@ -8,8 +8,10 @@
 use crate::addr::{Addr, Mac};
 use crate::conntrack::CtZone;
 use crate::flow::Candidate;
-use crate::kernel::{Kernel, Meta};
+use crate::kernel::{Kernel, Meta, Verdict};
+use crate::path::Path;
 use crate::reason::DropReason;
+use crate::service::Service;
 use crate::slots::Room;
 
 /// Bytes of an Ethernet header.
@@ -99,6 +101,14 @@ pub struct Packet {
     pub fragment: Fragment,
     /// What it may do to a connection.
     pub role: Role,
+    /// What netloom itself is asked for.
+    pub service: Service,
+    /// Its way through networks.
+    pub path: Path,
+    /// What is to be done with it. In memory like the rest: as a value, a verdict that may be any
+    /// would be kept with the parts of all of them, and the verifier refuses to see those saved
+    /// that were never set.
+    pub verdict: Verdict,
     /// The side of a port on which it is decided. Left as it is by the parser, as the room is.
     pub(crate) zone: CtZone,
     /// Room for the look for its connection.
@@ -107,13 +117,9 @@ pub struct Packet {
     pub(crate) flow: Candidate,
 }
 
-/// Reads the Ethernet header.
+/// Reads the Ethernet header. A tag in it lies behind the one that the kernel takes out.
 #[inline(always)]
-pub(crate) fn ethernet<K: Kernel>(
-    kernel: &K,
-    meta: &Meta,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
+pub(crate) fn ethernet<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
     // What the headers before may have left, and those to come may lack.
     packet.source_port = 0;
     packet.destination_port = 0;
@@ -134,10 +140,7 @@ pub(crate) fn ethernet<K: Kernel>(
     packet.source_mac = Mac([s0, s1, s2, s3, s4, s5]);
     packet.ethertype = u16::from_be_bytes([t0, t1]);
     let tagged = packet.ethertype == ETHERTYPES_VLAN[0] || packet.ethertype == ETHERTYPES_VLAN[1];
-    if meta.vlan_present != 0 || tagged {
-        return Err(DropReason::VlanTagged);
-    }
-    Ok(())
+    if tagged { Err(DropReason::VlanTagged) } else { Ok(()) }
 }
 
 /// Reads the IP header at `offset` and the transport header behind it.

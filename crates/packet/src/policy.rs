@@ -1,9 +1,35 @@
-//! The policy of a port: one default stage, where later rules will sit.
+//! Stage 5, policy: connection tracking on one side of a port, and the policy of the port: one
+//! default, where later rules will sit.
 //!
 //! What a port sends is allowed. What it receives is allowed from its own network and otherwise
 //! only as an answer, which connection tracking decides before it asks here.
 
-use crate::kernel::Direction;
+use crate::conntrack::{self, CtZone};
+use crate::kernel::{Direction, Kernel, Meta};
+use crate::maps::Port;
+use crate::parse::Packet;
+use crate::reason::DropReason;
+
+/// Whether the packet may pass this side of the port.
+#[inline(always)]
+pub(crate) fn side<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    (port, direction): (&Port, Direction),
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
+    packet.zone = CtZone {
+        now_ns: meta.now_ns,
+        port: port.number,
+        zone: port.zone,
+        place: port.place(),
+        net: port.net,
+        source_net: packet.path.net_in,
+        generation: port.generation,
+        direction,
+    };
+    conntrack::decide(kernel, packet)
+}
 
 /// An opening packet, as the policy of one port sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

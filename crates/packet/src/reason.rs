@@ -137,6 +137,14 @@ reasons! {
     PacketTooBig = 47 "packet_too_big",
     /// A later fragment whose first one has not been let through before it, within 30 s.
     FragmentAlone = 48 "fragment_alone",
+    /// The network of the frame is not configured on this host, or of an unknown kind.
+    UnknownNetwork = 50 "unknown_network",
+    /// The kernel refused to change the VLAN tag.
+    VlanRefused = 51 "vlan_refused",
+    /// More requests to the agent than a port may send in a second.
+    HandOffRate = 52 "hand_off_rate",
+    /// A request to the agent for which there is no room, or that is too long.
+    HandOffRefused = 53 "hand_off_refused",
 }
 
 impl DropReason {

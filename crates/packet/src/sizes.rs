@@ -7,6 +7,8 @@
 pub const MAX_PORTS: u32 = 4_096;
 /// Places for the counters of ports; place 0 belongs to none.
 pub const COUNTER_PLACES: u32 = MAX_PORTS + 1;
+/// Networks present on one host.
+pub const MAX_NETS: u32 = 4_096;
 /// Addresses of all ports of one host.
 pub const MAX_ADDRS: u32 = 16_384;
 /// MACs of all networks that are present on one host.
@@ -103,6 +105,14 @@ pub const FRAGMENTS_PER_PORT: u32 = 2 * FRAGMENTS_EACH;
 pub const EVENTS_BYTES: u32 = 256 * 1_024;
 /// Bytes of a dropped frame that an event carries.
 pub const EVENT_HEADER_BYTES: usize = 64;
+/// Bytes of the ring buffer of frames for the agent: 168 of the longest. Full: the frame is dropped
+/// and counted.
+pub const HANDED_BYTES: u32 = 256 * 1_024;
+/// Bytes of the longest frame that is handed to the agent.
+pub const HANDED_FRAME_BYTES: usize = 1_536;
+/// Frames that one port may hand off in a window of `hand_off`. A client of DHCP sends two at its
+/// start, and repeats them after seconds (RFC 2131, 4.1).
+pub const HANDED_PER_WINDOW: u32 = 8;
 /// Slots of the array of drop counters, one per reason number.
 pub const MAX_REASONS: u32 = 64;
 

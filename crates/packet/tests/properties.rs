@@ -13,8 +13,9 @@ fn run(memory: &mut Memory, vector: &Vector) -> Verdict {
     match vector.entry {
         Entry::FromPort => from_port(memory, &meta, &mut packet),
         Entry::FromTunnel => from_tunnel(memory, &meta, &mut packet),
-        Entry::ToPort => to_port(memory, &meta),
+        Entry::ToPort => packet.verdict = to_port(memory, &meta),
     }
+    packet.verdict
 }
 
 /// Every drop is counted exactly once, whatever the frame.
@@ -27,7 +28,8 @@ fn counted_once(memory: &Memory, verdict: Verdict) {
 #[test]
 fn a_spoofed_source_mac_never_leaves() {
     for vector in all().into_iter().filter(|vector| vector.entry == Entry::FromPort) {
-        let port = vector.before.ports.get(&PortKey::untagged(vector.meta.ifindex));
+        let vlan = u16::try_from(vector.meta.vlan).unwrap();
+        let port = vector.before.ports.get(&PortKey::tagged(vector.meta.ifindex, vlan));
         let own = port.map_or([0; 6], |port| port.mac.0);
         for byte in 0..=u8::MAX {
             let mut memory = vector.before.clone();

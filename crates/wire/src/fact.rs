@@ -59,6 +59,12 @@ pub enum Fact {
         /// The number of the network that they belong to.
         net: u32,
     },
+    /// A network that is not closed and without a router, which goes without saying, or that is not
+    /// there while a port is in it. No object gives this.
+    OddNetwork {
+        /// The network's number.
+        net: u32,
+    },
 }
 
 /// Where a station of a network is.
@@ -196,6 +202,7 @@ pub fn hash(fact: &Fact) -> MemberHash {
         }
         Fact::Neighbour { net, ip, mac } => form.tag(5).number(*net).ip(*ip).bytes(mac),
         Fact::Vtep { vni, ip, net } => form.tag(6).number(*vni).ip(*ip).number(*net),
+        Fact::OddNetwork { net } => form.tag(7).number(*net),
     };
     form.finish()
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, PortKey};
+use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey};
 use proptest::prelude::*;
 use wire::{
     fact::{Fact, Station},
@@ -63,6 +63,23 @@ fn an_entry_that_leads_nowhere_is_a_disagreement() {
     assert_ne!(facts(&other), facts(&tables));
     tables.neigh.clear();
     assert_ne!(fact::digest(&facts(&tables)), desired.kernel_digest());
+}
+
+#[test]
+fn networks_are_closed_and_anything_else_is_a_disagreement() {
+    let desired = sample::two_networks();
+    let tables =
+        Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)])).tables;
+    assert_eq!(tables.nets, [(1, Net::closed()), (2, Net::closed())].into());
+    let odd = |change: fn(&mut Tables)| {
+        let mut other = tables.clone();
+        change(&mut other);
+        facts(&other).difference(&facts(&tables)).copied().collect::<Vec<_>>()
+    };
+    let expected = [Fact::OddNetwork { net: 1 }];
+    assert_eq!(odd(|tables| _ = tables.nets.remove(&1)), expected);
+    assert_eq!(odd(|tables| _ = tables.nets.insert(1, Net::open())), expected);
+    assert_eq!(odd(|tables| _ = tables.nets.insert(1, Net::default())), expected);
 }
 
 #[test]

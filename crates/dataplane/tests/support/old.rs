@@ -169,6 +169,7 @@ fn fdb(station: &Fdb) -> [u8; 48] {
         FdbTarget::Remote { vni, vtep, local } => {
             bytes(&[&ne(2), &[0; 8], &ne(vni), &vtep.octets(), &local.octets()])
         }
+        FdbTarget::Uplink(_) => panic!("layouts of then have no uplinks"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Host, Namespace, ifindex, ip};
 use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Port, PortKey, Source, Vtep,
+    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, Port, PortKey, Source, Vtep,
     VtepKey,
 };
 use netloom_dataplane::{DataPlane, Options, Tables};
@@ -68,6 +68,7 @@ pub(crate) fn addresses(number: u32) -> [IpAddr; 2] {
 pub(crate) fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
     let key = PortKey::untagged(ifindex);
     let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags };
+    tables.nets.insert(1, Net::closed());
     tables.ports.insert(key, port);
     for addr in addresses(number).map(Addr::from) {
         let gateway = Addr::from(if addr.is_v4() { GATEWAY.0 } else { GATEWAY.1 });

@@ -66,7 +66,7 @@ fn frame_vectors() -> Vec<Vector> {
         from_a("service vlan tag in the frame", ethernet(B.mac, A.mac, 0x88a8, &tagged))
             .dropped(A_NUMBER, Why::VlanTagged),
         from_a("vlan tag in the metadata", a_to(B, &syn_v4()))
-            .meta(|meta| meta.vlan_present = 1)
+            .meta(|meta| meta.vlan = 5)
             .dropped(A_NUMBER, Why::VlanTagged),
         from_a("neither arp nor ip", ethernet(B.mac, A.mac, 0x88cc, &[0; 46]))
             .dropped(A_NUMBER, Why::UnknownEthertype),

@@ -7,8 +7,8 @@ use super::world::{
     A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, NOW, R, Station, VNI, VTEP, addr, world,
 };
 use crate::{
-    Addr, AddrKey, Fdb, FdbKey, Meta, NeighKey, NextHop, Packet, Port, PortKey, Verdict, VtepKey,
-    from_port, from_tunnel,
+    Addr, AddrKey, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port, PortKey, Verdict,
+    VtepKey, from_port, from_tunnel,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ enum Kind {
 enum Change {
     Policy(usize),
     Net(usize),
+    /// Of the network: closed, open, or not known.
+    Kind(u32),
     Via(usize),
     Station(usize),
     Moves,
@@ -97,6 +99,7 @@ fn event() -> impl Strategy<Value = Event> {
     let change = prop_oneof![
         (0..3_usize).prop_map(Change::Policy),
         (0..3_usize).prop_map(Change::Net),
+        (1..3_u32).prop_map(Change::Kind),
         (0..3_usize).prop_map(Change::Via),
         (0..4_usize).prop_map(Change::Station),
         Just(Change::Moves),
@@ -156,6 +159,7 @@ fn run(memory: &mut Memory, from: usize, meta: &Meta, frame: &[u8]) -> Verdict {
         REMOTE => from_tunnel(memory, meta, &mut packet),
         _ => from_port(memory, meta, &mut packet),
     }
+    packet.verdict
 }
 
 /// Makes a change, or takes it back.
@@ -170,6 +174,13 @@ fn change(memory: &mut Memory, change: Change) {
     match change {
         Change::Policy(at) => port(memory, at, |port| port.generation += 1),
         Change::Net(at) => port(memory, at, |port| port.net = 3 - port.net),
+        Change::Kind(net) => {
+            match memory.nets.remove(&net) {
+                Some(kind) if kind == Net::closed() => memory.nets.insert(net, Net::open()),
+                Some(_) => None,
+                None => memory.nets.insert(net, Net::closed()),
+            };
+        }
         Change::Via(at) => port(memory, at, |port| port.flags ^= Port::PEER),
         Change::Station(at) => {
             let there = world().fdb[&station(at)];
@@ -271,7 +282,7 @@ impl Worlds {
         let meta = Meta { checksum_end, gso_size, ..meta(from, self.now, frame) };
         self.cached.frame = frame.to_vec();
         let known = crate::flow::hit(&mut self.cached.clone(), &meta, &mut Packet::default());
-        self.hits += u32::from(known.is_some());
+        self.hits += u32::from(known);
         let expected = run(&mut self.plain, from, &meta, frame);
         let verdict = run(&mut self.cached, from, &meta, frame);
         prop_assert_eq!(by_device(verdict), expected, "{:?}", event);

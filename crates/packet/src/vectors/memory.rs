@@ -3,9 +3,9 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    Addr, AddrKey, Bucket, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord, Direction, Drop,
-    DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh, NeighKey, NextHop,
-    Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey,
+    Addr, AddrKey, Bucket, Budget, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord,
+    Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh,
+    NeighKey, Net, NextHop, Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey,
 };
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ pub struct Memory {
     pub frame: Vec<u8>,
     /// `config`.
     pub config: Config,
+    /// `nets`.
+    pub nets: BTreeMap<u32, Net>,
     /// `ports`.
     pub ports: BTreeMap<PortKey, Port>,
     /// `addrs`.
@@ -34,6 +36,8 @@ pub struct Memory {
     pub hops: BTreeMap<Addr, NextHop>,
     /// `fragments`.
     pub fragments: Vec<Noted>,
+    /// `budgets`, by place. Without an entry nothing is used yet.
+    pub budgets: BTreeMap<u32, Budget>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -172,6 +176,10 @@ impl Kernel for Memory {
         self.neigh.get(key).copied()
     }
 
+    fn net(&self, number: u32) -> Option<Net> {
+        self.nets.get(&number).copied()
+    }
+
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         self.vteps.get(key).copied()
     }
@@ -214,6 +222,10 @@ impl Kernel for Memory {
     fn flow(&mut self, place: u32) -> Option<&mut Flow> {
         let places = self.flows.len().max(1);
         self.flows.get_mut(usize::try_from(place).ok()? % places)
+    }
+
+    fn budget(&mut self, place: u32) -> Option<&mut Budget> {
+        Some(self.budgets.entry(place).or_default())
     }
 
     fn count(&mut self, place: u32, direction: Direction, bytes: u32) {

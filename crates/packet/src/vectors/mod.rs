@@ -5,6 +5,7 @@
 //! [`frame`], which shares no code with the stages.
 
 mod connections;
+mod dhcp;
 mod fill_in;
 mod fragments;
 pub mod frame;
@@ -14,8 +15,10 @@ mod from_tunnel;
 mod histories;
 mod memory;
 mod neighbours;
+mod nets;
 mod room;
 mod too_big;
+mod vlans;
 mod world;
 
 pub use memory::Memory;
@@ -81,7 +84,10 @@ impl Vector {
     /// The connections that must be in the table; `None` if the vector does not care.
     #[must_use]
     pub fn expected_connections(&self) -> Option<Vec<Tracked>> {
-        let keeps = matches!(self.verdict, Verdict::Drop(_) | Verdict::Reflect | Verdict::Pass);
+        let keeps = !matches!(
+            self.verdict,
+            Verdict::DeliverLocal { .. } | Verdict::Tunnel { .. } | Verdict::Uplink { .. }
+        );
         match &self.connections {
             Some(connections) => Some(sorted(connections.clone())),
             None => keeps.then(|| sorted(self.before.tracked())),
@@ -106,12 +112,12 @@ impl Vector {
     pub fn run(&self) -> (Verdict, Memory) {
         let mut memory = self.before.clone();
         let mut packet = Packet::default();
-        let verdict = match self.entry {
+        match self.entry {
             Entry::FromPort => from_port(&mut memory, &self.meta, &mut packet),
             Entry::FromTunnel => from_tunnel(&mut memory, &self.meta, &mut packet),
-            Entry::ToPort => to_port(&mut memory, &self.meta),
-        };
-        (verdict, memory)
+            Entry::ToPort => packet.verdict = to_port(&mut memory, &self.meta),
+        }
+        (packet.verdict, memory)
     }
 }
 
@@ -131,6 +137,9 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(fill_in::vectors());
     vectors.extend(fragments::vectors());
     vectors.extend(too_big::vectors());
+    vectors.extend(nets::vectors());
+    vectors.extend(vlans::vectors());
+    vectors.extend(dhcp::vectors());
     vectors
 }
 
@@ -158,9 +167,11 @@ mod tests {
 
     #[test]
     fn every_drop_reason_of_the_core_has_a_vector() {
-        // The kernel alone can refuse a tunnel key.
+        // The kernel alone can refuse a tunnel key, a tag or room in a buffer.
         let mut missing: BTreeSet<&str> = DropReason::ALL.iter().map(|info| info.name).collect();
         missing.remove(DropReason::TunnelKeyRefused.name());
+        missing.remove(DropReason::VlanRefused.name());
+        missing.remove(DropReason::HandOffRefused.name());
         for vector in all() {
             if let Verdict::Drop(reason) = vector.verdict {
                 missing.remove(reason.name());

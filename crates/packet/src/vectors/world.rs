@@ -1,14 +1,14 @@
 //! The small world that the vectors play in, and how a vector is made.
 //!
 //! Network 1 (VNI 100) has the local ports A and B and the remote station R; network 2 has the
-//! local port C. All networks are IPv4 and IPv6.
+//! local port C. All networks are IPv4 and IPv6, and closed.
 
 use super::frame::{Ip, address};
 use super::{CONNTRACK, Memory, Tracked, Vector};
 use crate::conntrack::deadline;
 use crate::{
     Addr, AddrKey, CtSlot, CtState, CtWord, Direction, DropReason, Entry, Fdb, FdbKey, Mac, Meta,
-    Neigh, NeighKey, Port, PortKey, Source, Traffic, Verdict, Vtep, VtepKey, tick,
+    Neigh, NeighKey, Net, Port, PortKey, Source, Traffic, Verdict, Vtep, VtepKey, tick,
 };
 use std::collections::BTreeMap;
 
@@ -75,6 +75,7 @@ pub(super) fn world() -> Memory {
     let mut memory = Memory::new(CONNTRACK, 0x6e65_746c_6f6f_6d21);
     memory.config.tunnel_ifindex = 9;
     memory.config.last_zone = 1_000;
+    memory.nets.extend([(1, Net::closed()), (2, Net::closed())]);
     let ports =
         [(A, A_NUMBER, A_IFINDEX, 1, Port::PEER), (B, B_NUMBER, B_IFINDEX, 1, 0), (C, 13, 3, 2, 0)];
     for (place, (station, number, ifindex, net, flags)) in (1..).zip(ports) {

@@ -1,0 +1,39 @@
+//! Stage 7, egress: counts the packet, keeps what was decided in the flow cache, and gives the
+//! verdict.
+
+use crate::flow;
+use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
+use crate::maps::{Fdb, Port, PortKey};
+use crate::parse::Packet;
+
+/// Out of a port of this host. The sender is a place, or 0.
+#[inline(always)]
+pub(crate) fn local<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    packet: &mut Packet,
+    (sender, key): (u32, PortKey),
+    receiver: &Port,
+) {
+    kernel.count(receiver.place(), Direction::ToPort, meta.length);
+    flow::keep_local(kernel, packet, (sender, key), receiver);
+    let ifindex = key.ifindex;
+    match key.vlan {
+        0 if receiver.flags & Port::PEER != 0 => {
+            packet.verdict = Verdict::DeliverLocal { ifindex, via: Via::Peer };
+        }
+        0 => packet.verdict = Verdict::DeliverLocal { ifindex, via: Via::Interface },
+        vlan => packet.verdict = Verdict::DeliverLocal { ifindex, via: Via::Tagged(vlan) },
+    }
+}
+
+/// To a station of another host, or behind an uplink. The sender is a place.
+#[inline(always)]
+pub(crate) fn remote<K: Kernel>(kernel: &mut K, packet: &mut Packet, sender: u32, station: &Fdb) {
+    flow::keep_remote(kernel, packet, sender, station);
+    // Each written for itself: see `Packet::verdict`.
+    match station.as_uplink() {
+        Some(way) => packet.verdict = Verdict::Uplink { ifindex: way.ifindex, vlan: way.vlan },
+        None => packet.verdict = station.tunnel(),
+    }
+}

@@ -1,0 +1,72 @@
+//! What a host knows of a network: the value of `nets`, by the network's number.
+
+use crate::addr::Mac;
+use crate::layout::{Zero, plain};
+
+plain! {
+    /// Value of `nets`: a network that is present on the host. Made by [`Net::closed`] and
+    /// [`Net::open`]. A packet of a network that is not listed is dropped.
+    pub struct Net[16] {
+        /// 1 closed, 2 open.
+        kind: u32,
+        /// Number of the domain whose networks are routed to each other; 0: none.
+        pub domain: u32,
+        /// MAC of its router, zero if it has none.
+        pub router_mac: Mac,
+        /// [`Net::DHCP`] or 0.
+        pub flags: u16,
+    }
+}
+
+impl Zero for Net {
+    const ZERO: Net = Net { kind: 0, domain: 0, router_mac: Mac([0; 6]), flags: 0 };
+}
+
+/// What may be in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetKind {
+    /// Only known stations. Nothing is flooded, and nobody else is listened to.
+    Closed,
+    /// Others beside them, that nobody has told us of. A known station is still nobody else.
+    Open,
+}
+
+impl Net {
+    /// Flag: the agent answers DHCP.
+    pub const DHCP: u16 = 1;
+
+    /// A network of known stations, without a router.
+    #[must_use]
+    pub const fn closed() -> Net {
+        Net { kind: 1, ..Net::ZERO }
+    }
+
+    /// A network that others are in too, without a router.
+    #[must_use]
+    pub const fn open() -> Net {
+        Net { kind: 2, ..Net::ZERO }
+    }
+
+    /// The same, with DHCP answered by the agent.
+    #[must_use]
+    pub const fn with_dhcp(self) -> Net {
+        Net { flags: self.flags | Net::DHCP, ..self }
+    }
+
+    /// Its kind; `None` for one that this version does not know.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(&self) -> Option<NetKind> {
+        match self.kind {
+            1 => Some(NetKind::Closed),
+            2 => Some(NetKind::Open),
+            _ => None,
+        }
+    }
+
+    /// Whether only known stations are in it.
+    #[inline(always)]
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.kind != 2
+    }
+}

@@ -1,0 +1,69 @@
+//! Stage 4, route: the L2 lookup in the packet's network, and what a destination needs to be
+//! reachable.
+//!
+//! A frame never goes back where it came from. Routing between networks has its place here: it
+//! gives the path another `net_out`, in which the lookup is then made.
+
+use crate::kernel::Kernel;
+use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
+use crate::parse::Packet;
+use crate::reason::DropReason;
+
+/// Where the frame goes: the station of its destination MAC, or else that of its address, which
+/// is then written into the frame.
+///
+/// The second is for an address that has passed to another NIC. Nothing announces that to the
+/// guests: their neighbour caches keep the former owner's MAC, for as long as they like.
+#[inline(always)]
+pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<Fdb, DropReason> {
+    if let Ok(fdb) = lookup(kernel, packet) {
+        return Ok(fdb);
+    }
+    readdress(kernel, packet);
+    lookup(kernel, packet)
+}
+
+/// Gives the frame the MAC of the station that its address belongs to, if there is one.
+#[inline(never)]
+fn readdress<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
+    let key = NeighKey { net: packet.path.net_out, addr: packet.destination };
+    if let Some(neigh) = kernel.neigh(&key)
+        && kernel.store(0, &neigh.mac.0)
+    {
+        packet.destination_mac = neigh.mac;
+        packet.flow.give_up();
+    }
+}
+
+/// Where the destination MAC is in the network.
+#[inline(always)]
+pub(crate) fn lookup<K: Kernel>(kernel: &K, packet: &Packet) -> Result<Fdb, DropReason> {
+    match kernel.fdb(&FdbKey::new(packet.path.net_out, packet.destination_mac)) {
+        Some(fdb) if fdb.is_known() => Ok(fdb),
+        _ => Err(DropReason::UnknownDestination),
+    }
+}
+
+/// The local port that the station is. It is never the sender itself.
+#[inline(always)]
+pub(crate) fn local_port<K: Kernel>(
+    kernel: &K,
+    key: &PortKey,
+    sender: &Port,
+) -> Result<Port, DropReason> {
+    let Some(port) = kernel.port(key) else { return Err(DropReason::MissingLocalPort) };
+    if port.number == sender.number { Err(DropReason::Hairpin) } else { Ok(port) }
+}
+
+/// Refuses a station of another host while there is no tunnel device. The port that it gives is
+/// none.
+#[inline(always)]
+pub(crate) fn way_out<K: Kernel>(kernel: &K, station: &Fdb) -> Result<Port, DropReason> {
+    // One question for both ways: the verifier walks all later stages once for each branch here.
+    match kernel.config() {
+        Some(config) if config.tunnel_ifindex | station.uplink_ifindex() != 0 => {
+            Ok(Port::default())
+        }
+        _ => Err(DropReason::NoTunnelDevice),
+    }
+}
