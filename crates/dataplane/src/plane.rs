@@ -189,7 +189,8 @@ impl DataPlane {
         let (ifindex, hook) = (self.tunnel_device()?, Hook::FromTunnel);
         let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
         let ours = self.programs.id(hook)?;
-        Ok(links::inspect(&pin)?.is_some_and(|link| link.is_first && link.program == ours))
+        let is_guard = |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
+        Ok(links::inspect(&pin)?.is_some_and(is_guard))
     }
 
     /// Attaches both hooks of a port's host side. Idempotent. Until `ports` has the interface,
@@ -230,6 +231,9 @@ impl DataPlane {
             let missed = keep::mend_program(self.programs.of(hook), hook.name(), &pin)?;
             mended += usize::from(missed);
         }
+        if !self.is_upgrading() {
+            self.paths.mark_complete()?;
+        }
         Ok(mended)
     }
 
@@ -243,7 +247,9 @@ impl DataPlane {
         let ours = Hook::ALL.map(|hook| self.programs.id(hook).map(|id| (hook, id)));
         let ours = ours.into_iter().collect::<Result<BTreeMap<_, _>, _>>()?;
         for pin in links::pins(&self.paths.links())? {
-            let runs_ours = |link: &Found| ours.get(&pin.hook) == Some(&link.program);
+            // Another version's goes on until ours are filled.
+            let runs_ours =
+                |link: &Found| self.is_upgrading() || ours.get(&pin.hook) == Some(&link.program);
             match links::inspect(&pin)? {
                 Some(link) if link.is_first && runs_ours(&link) => {}
                 // Somebody else's program, or one before ours: no better than none.

@@ -19,9 +19,13 @@ fn pins(bpffs: &Path) -> BTreeMap<String, u32> {
     for directory in directories.filter(|path| path.is_dir()) {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
+            // The mark of a set of programs that is complete.
+            if path.is_dir() {
+                continue;
+            }
             let id = match directory.file_name().unwrap().to_str().unwrap() {
                 "links" => link(&path),
-                name if name.starts_with("maps-") => MapInfo::from_pin(&path).unwrap().id(),
+                "maps" => MapInfo::from_pin(&path).unwrap().id(),
                 _ => ProgramInfo::from_pin(&path).unwrap().id(),
             };
             found.insert(path.display().to_string(), id);

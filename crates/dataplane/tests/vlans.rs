@@ -3,7 +3,7 @@
 
 mod support;
 
-use netloom_dataplane::packet::{Addr, AddrKey, Fdb, Port, PortKey};
+use netloom_dataplane::packet::{Addr, AddrKey, Fdb, Port, PortKey, Source};
 use netloom_dataplane::{DataPlane, Options, Tables, unload};
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn add_sub_port(tables: &mut Tables, number: u32, vlan: u16) {
     let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags: 0 };
     tables.ports.insert(key, port);
     for addr in addresses(number).map(Addr::from) {
-        tables.addrs.insert(AddrKey { port: number, addr }, 1);
+        tables.addrs.insert(AddrKey { port: number, addr }, Source::default());
     }
     add_station(tables, number, Fdb::local(key));
 }
