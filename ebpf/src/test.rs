@@ -9,15 +9,14 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Kernel, Verdict, VerdictRecord};
+use packet::{Kernel, Meta, Verdict, VerdictRecord};
 
 /// The frame and what the test gives.
 #[inline(always)]
-fn prepare(ctx: &TcContext) -> Option<(Skb, &'static mut Room)> {
-    let room = skb::room()?;
-    room.meta = *TEST_META.get(0)?;
+fn prepare(ctx: &TcContext) -> Option<(Skb, &'static Meta, &'static mut Room)> {
+    let (room, meta) = (skb::room()?, TEST_META.get(0)?);
     room.record = VerdictRecord::default();
-    Some((Skb(ctx.skb.skb), room))
+    Some((Skb(ctx.skb.skb), meta, room))
 }
 
 /// Records a verdict.
@@ -33,8 +32,8 @@ fn record(record: &mut VerdictRecord, verdict: &Verdict) -> i32 {
 /// [`packet::from_port`] with given metadata.
 #[classifier]
 pub fn test_from_port(ctx: TcContext) -> i32 {
-    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
-    let Room { meta, packet, record: told } = room;
+    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { packet, record: told, .. } = room;
     packet::from_port(&mut skb, meta, packet);
     record(told, &packet.verdict)
 }
@@ -45,8 +44,8 @@ pub fn test_from_port(ctx: TcContext) -> i32 {
 pub fn test_from_port_varied(ctx: TcContext) -> i32 {
     /// Where the ports are in a frame of IPv4 without options.
     const PORTS: u32 = 34;
-    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
-    let Room { meta, packet, record: told } = room;
+    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { packet, record: told, .. } = room;
     // SAFETY: a helper without arguments.
     let ports = unsafe { bpf_get_prandom_u32() } & meta.mark;
     skb.store(PORTS, &ports.to_be_bytes());
@@ -57,8 +56,8 @@ pub fn test_from_port_varied(ctx: TcContext) -> i32 {
 /// [`packet::from_tunnel`] with given metadata.
 #[classifier]
 pub fn test_from_tunnel(ctx: TcContext) -> i32 {
-    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
-    let Room { meta, packet, record: told } = room;
+    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { packet, record: told, .. } = room;
     packet::from_tunnel(&mut skb, meta, packet);
     record(told, &packet.verdict)
 }
@@ -66,7 +65,7 @@ pub fn test_from_tunnel(ctx: TcContext) -> i32 {
 /// [`packet::to_port`] with given metadata.
 #[classifier]
 pub fn test_to_port(ctx: TcContext) -> i32 {
-    let Some((mut skb, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
-    let verdict = packet::to_port(&mut skb, &room.meta);
+    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let verdict = packet::to_port(&mut skb, meta);
     record(&mut room.record, &verdict)
 }

@@ -77,19 +77,24 @@ fn source_address<K: Kernel>(
 fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
     match kernel.neigh(&NeighKey { net: packet.path.net_in, addr: packet.source }) {
         Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
-        None if !packet.path.net.is_closed() => stranger(kernel, vtep, packet),
+        None => stranger(kernel, vtep, packet),
         _ => Err(DropReason::ForeignSource),
     }
 }
 
-/// Somebody in an open network who has no address of a station. The MAC is none's either, or one
-/// behind the same VTEP.
+/// Somebody who has no address of a station: in an open network anybody whose MAC is none's or that
+/// of a station behind the same VTEP; in a closed one the router there, which brings packets from
+/// other networks.
 #[inline(always)]
 fn stranger<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
+    let net = &packet.path.net;
+    if net.is_closed() && !net.is_router(packet.source_mac) {
+        return Err(DropReason::ForeignSource);
+    }
     match kernel.fdb(&FdbKey::new(packet.path.net_in, packet.source_mac)) {
-        None => Ok(()),
+        None if !net.is_closed() => Ok(()),
         Some(fdb) if fdb.as_local().is_none() && fdb.behind().1.same(vtep) => Ok(()),
-        Some(_) => Err(DropReason::ForeignSource),
+        _ => Err(DropReason::ForeignSource),
     }
 }
 

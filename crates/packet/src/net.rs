@@ -13,7 +13,7 @@ plain! {
         pub domain: u32,
         /// MAC of its router, zero if it has none.
         pub router_mac: Mac,
-        /// [`Net::DHCP`] or 0.
+        /// [`Net::DHCP`], [`Net::ROUTED`], both or 0.
         pub flags: u16,
     }
 }
@@ -34,6 +34,8 @@ pub enum NetKind {
 impl Net {
     /// Flag: the agent answers DHCP.
     pub const DHCP: u16 = 1;
+    /// Flag: what the router sends out of a tunnel may come from other networks of its domain.
+    pub const ROUTED: u16 = 2;
 
     /// A network of known stations, without a router.
     #[must_use]
@@ -53,6 +55,12 @@ impl Net {
         Net { flags: self.flags | Net::DHCP, ..self }
     }
 
+    /// The same, with a router that brings packets from other networks of the domain.
+    #[must_use]
+    pub const fn routed(self, domain: u32, router_mac: Mac) -> Net {
+        Net { domain, router_mac, flags: self.flags | Net::ROUTED, ..self }
+    }
+
     /// Its kind; `None` for one that this version does not know.
     #[inline(always)]
     #[must_use]
@@ -62,6 +70,12 @@ impl Net {
             2 => Some(NetKind::Open),
             _ => None,
         }
+    }
+
+    /// Whether this is the MAC of a router that brings packets from other networks.
+    #[inline(always)]
+    pub(crate) fn is_router(&self, mac: Mac) -> bool {
+        self.flags & Net::ROUTED != 0 && self.domain != 0 && self.router_mac.same(mac)
     }
 
     /// Whether only known stations are in it.

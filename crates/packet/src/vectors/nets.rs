@@ -8,6 +8,7 @@ use crate::{DropReason, Mac, Neigh, NeighKey, Net};
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = unknown_vectors();
     vectors.extend(open_vectors());
+    vectors.extend(routed_vectors());
     vectors
 }
 
@@ -90,5 +91,51 @@ fn open_vectors() -> Vec<Vector> {
             Ip::new(C.v4, "10.0.0.9", 17, udp(2, 1)).frame(R.mac, A.mac)
         }))
         .dropped(A_NUMBER, Why::SpoofedAddress),
+    ]
+}
+
+/// A router behind a VTEP brings packets from other networks, if the network says so.
+fn routed_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let with = |vector: Vector, net: Net| {
+        vector.with(|memory| {
+            memory.nets.insert(1, net);
+        })
+    };
+    let routed = |vector| with(vector, Net::closed().routed(7, R.mac));
+    let to_a = |source: &str, mac| Ip::new(source, A.v4, 17, udp(2, 1)).frame(A.mac, mac);
+    let elsewhere = "10.7.0.1";
+    vec![
+        routed(from_r("a router brings a packet from elsewhere", to_a(elsewhere, R.mac)))
+            .reaches_a(),
+        routed(from_r("a router speaks for itself", to_a(R.v4, R.mac))).reaches_a(),
+        routed(from_r("a router speaks as a station of its network", to_a(B.v4, R.mac)))
+            .dropped(0, Why::ForeignSource),
+        routed(from_r("another than the router brings a packet", {
+            to_a(elsewhere, Mac([2, 0, 0, 0, 0, 0x99]))
+        }))
+        .dropped(0, Why::ForeignSource),
+        routed(from_r("a router behind another vtep", to_a(elsewhere, R.mac)))
+            .with(|memory| {
+                let other = crate::Fdb::remote(super::world::VNI, addr("192.0.2.3"));
+                memory.fdb.insert(crate::FdbKey::new(1, R.mac), other);
+            })
+            .dropped(0, Why::ForeignSource),
+        routed(from_r("a router whose place nobody knows", to_a(elsewhere, R.mac)))
+            .with(|memory| {
+                memory.fdb.remove(&crate::FdbKey::new(1, R.mac));
+            })
+            .dropped(0, Why::ForeignSource),
+        with(
+            from_r("a router without a domain", to_a(elsewhere, R.mac)),
+            Net::closed().routed(0, R.mac),
+        )
+        .dropped(0, Why::ForeignSource),
+        with(from_r("a router that brings nothing from elsewhere", to_a(elsewhere, R.mac)), {
+            let mut net = Net::closed().routed(7, R.mac);
+            net.flags = 0;
+            net
+        })
+        .dropped(0, Why::ForeignSource),
     ]
 }
