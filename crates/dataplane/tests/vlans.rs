@@ -129,7 +129,8 @@ fn a_frame_into_an_uplink_has_its_tag_on_the_wire() {
         inbox.set_read_timeout(Some(if vlan == VLAN { LIMIT } else { SHORT })).unwrap();
         let arrived = (0..3).take_while(|_| inbox.recv(&mut [0; 8]).is_ok()).count();
         let dropped = wire.drops("unknown_port") - before;
-        let expected = if vlan == VLAN { (3, 0) } else { (0, 3) };
-        assert_eq!((arrived, dropped), expected, "in VLAN {vlan}");
+        assert_eq!(arrived, if vlan == VLAN { 3 } else { 0 }, "in VLAN {vlan}");
+        // The near host's own IPv6 is on the wire, too.
+        assert!(vlan == VLAN || dropped >= 3, "in VLAN {vlan}: {dropped}");
     }
 }

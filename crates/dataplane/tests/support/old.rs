@@ -147,7 +147,8 @@ impl OldPlane {
 /// A zone that the first port's follows.
 const FIRST_ZONE: u32 = 40;
 
-fn object_of(layout: u32) -> &'static [u8] {
+/// The object of this layout.
+pub(crate) fn object_of(layout: u32) -> &'static [u8] {
     match layout {
         3 => aya::include_bytes_aligned!("../objects/layout-3.bpf.o"),
         4 => aya::include_bytes_aligned!("../objects/layout-4.bpf.o"),
