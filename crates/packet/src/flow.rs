@@ -323,7 +323,7 @@ fn limit(mtu: u32) -> u16 {
 /// A place, of which all are below 2^15, or the length of a frame, of which no more counts.
 #[inline(always)]
 fn short(number: u32) -> u16 {
-    (if number < 0xffff { number & 0xffff } else { 0xffff }) as u16
+    if number < 0xffff { (number & 0xffff) as u16 } else { u16::MAX }
 }
 
 #[inline(always)]
