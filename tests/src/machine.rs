@@ -14,7 +14,9 @@ use aya::{
 };
 use dataplane::{
     Tables, View,
-    packet::{AddrKey, Fdb, FdbKey, Neigh, NeighKey, Plain, Port, PortKey, Vtep, VtepKey},
+    packet::{
+        AddrKey, Fdb, FdbKey, Neigh, NeighKey, Net, Plain, Port, PortKey, Source, Vtep, VtepKey,
+    },
 };
 use hostnet::{LinkInfo, Namespace};
 
@@ -137,12 +139,13 @@ pub enum Damage {
 
 /// Damages an entry of a filled map of a host's data plane.
 pub fn damage(data: &Path, map: &str, damage: Damage) {
-    let maps = entries(&data.join("bpf")).into_iter();
-    let mut maps = maps.filter(|path| path.to_string_lossy().contains("/maps-"));
-    let pin = maps.next().unwrap().join(map);
+    // Behind its name a pin has the map's version.
+    let is_meant = |pin: &PathBuf| pin.to_string_lossy().contains(&format!("/maps/{map}_"));
+    let pin = entries(&data.join("bpf/maps")).into_iter().find(is_meant).unwrap();
     match map {
         "ports" => spoil::<PortKey, Port>(&pin, damage),
-        "addrs" => spoil::<AddrKey, u32>(&pin, damage),
+        "nets" => spoil::<u32, Net>(&pin, damage),
+        "addrs" => spoil::<AddrKey, Source>(&pin, damage),
         "fdb" => spoil::<FdbKey, Fdb>(&pin, damage),
         "neigh" => spoil::<NeighKey, Neigh>(&pin, damage),
         "vteps" => spoil::<VtepKey, Vtep>(&pin, damage),
