@@ -184,11 +184,8 @@ fn what_was_broken_while_no_agent_ran_is_mended_at_its_start() {
     let lab = TestLab::up();
     let (data, port) = (lab.data("h2"), lab.host_end("red-2"));
     let bpffs = data.join("bpf");
-    let sabotages: [(&str, &dyn Fn()); 5] = [
+    let sabotages: [(&str, &dyn Fn()); 4] = [
         ("links", &|| fs::remove_dir_all(bpffs.join("links")).unwrap()),
-        ("maps", &|| {
-            fs::remove_dir_all(bpffs.join("maps")).unwrap();
-        }),
         ("file system", &|| umount2(&bpffs, MntFlags::MNT_DETACH).unwrap()),
         ("port", &|| lab.ip("h2", &format!("link delete {port}"))),
         ("tunnel", &|| lab.ip("h2", "link delete nlvx")),
@@ -202,6 +199,15 @@ fn what_was_broken_while_no_agent_ran_is_mended_at_its_start() {
         lab.digests("h2");
         eprintln!("{what} is mended");
     }
+    // Without its maps nobody knows the connections any more, and the host says so.
+    lab.kill(&["h2"]);
+    fs::remove_dir_all(bpffs.join("maps")).unwrap();
+    lab.start(&["h2"]);
+    let told = || lab.named("/hosts", "h2")["notInEffect"].to_string();
+    let is_told = || told().contains("no connection was taken along");
+    assert!(wait::holds(LIMIT, is_told), "{}", told());
+    assert!(wait::holds(LIMIT, || lab.inspect("h2")["asDesired"] == true), "{}", told());
+    lab.check();
 }
 
 #[test]
