@@ -21,8 +21,7 @@ use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Bucket, Budget, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES,
     FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey,
-    Source, Traffic, Vtep,
-    VtepKey, WAYS,
+    Source, Traffic, Vtep, VtepKey, WAYS,
 };
 
 /// Offsets above this one are left to the helper. One less than a power of two.

@@ -47,9 +47,8 @@ pub(crate) fn next_hop(skb: &Skb, vtep: &Addr, local: &Addr) -> Option<NextHop> 
         return None;
     }
     // SAFETY: the helper has filled these members, as the family is IPv4.
-    let (gateway, mtu) = unsafe {
-        (question.__bindgen_anon_4.ipv4_dst, question.__bindgen_anon_1.mtu_result)
-    };
+    let (gateway, mtu) =
+        unsafe { (question.__bindgen_anon_4.ipv4_dst, question.__bindgen_anon_1.mtu_result) };
     Some(NextHop { ifindex: question.ifindex, gateway, mtu: u32::from(mtu) })
 }
 
