@@ -8,6 +8,7 @@
 pub mod frames;
 mod harness;
 pub mod machine;
+pub mod process;
 pub mod rest;
 pub mod traffic;
 

@@ -2,21 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, thread};
 
 use lab::wait;
-use netloom_tests::{LIMIT, TestLab, machine::Machine, rest::Rest, root_or_skip};
+use netloom_tests::{
+    LIMIT, TestLab,
+    machine::{self, Machine},
+    process,
+    rest::Rest,
+    root_or_skip,
+};
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
 const PROCESSES: [&str; 3] = ["server", "h1", "h2"];
 /// How many clients create and destroy.
 const CLIENTS: usize = 6;
+/// How many namespaces an agent keeps ready by default.
+const SPARES: usize = 8;
 /// Files that a process may have more open than before: idle connections.
 const FILES_MORE: usize = 4;
 /// Memory that a process may have more than before: caches and pools of the first rounds.
@@ -43,10 +45,14 @@ fn come_and_go(rounds: usize, doubled: usize) {
     let lab = TestLab::up();
     let (rest, before) = (lab.rest(), Held::of(&lab));
     let l3 = rest.uuid("/l3-networks", "red-l3");
-    // What is kept for ever is there after the first of each kind.
+    // What is kept for ever is there after the first of each kind, and when what was taken from the
+    // stock is made good: an agent keeps the links of its devices open.
     each_client(&rest, &l3, 1);
-    let processes = PROCESSES.map(|name| process(&lab, name));
-    let used = processes.each_ref().map(|path| (files(path), resident_kib(path)));
+    let spares = || machine::spares(lab.name());
+    assert!(wait::holds(LIMIT, || spares().len() == HOSTS.len() * SPARES), "{:?}", spares());
+    assert!(wait::holds(LIMIT, || Held::of(&lab) == before), "{:?}", Held::of(&lab));
+    let processes = PROCESSES.map(|name| process::of(&lab, name));
+    let used = processes.each_ref().map(|path| (process::files(path), process::resident_kib(path)));
 
     each_client(&rest, &l3, rounds);
     let vms: Vec<String> =
@@ -61,9 +67,9 @@ fn come_and_go(rounds: usize, doubled: usize) {
     for (name, (path, (files_before, kib_before))) in
         PROCESSES.iter().zip(processes.iter().zip(used))
     {
-        let few = wait::holds(LIMIT, || files(path) <= files_before + FILES_MORE);
-        assert!(few, "{name}: {} files, were {files_before}", files(path));
-        let kib = resident_kib(path);
+        let few = wait::holds(LIMIT, || process::files(path) <= files_before + FILES_MORE);
+        assert!(few, "{name}: {} files, were {files_before}", process::files(path));
+        let kib = process::resident_kib(path);
         assert!(kib <= kib_before + KIB_MORE, "{name}: {kib} KiB, were {kib_before}");
     }
     lab.settle(&HOSTS);
@@ -141,24 +147,4 @@ fn create(rest: &Rest, l3: &str, name: &str, number: usize) -> String {
 fn destroy(rest: &Rest, vm: &str) {
     let gone = rest.delete(&format!("/vm-instances/{vm}"));
     assert_eq!(gone.status, 200, "{gone:?}");
-}
-
-/// The directory in /proc of the server or of a host's agent.
-fn process(lab: &TestLab, name: &str) -> PathBuf {
-    let data = lab.data(name).display().to_string();
-    let is_it = |process: &PathBuf| {
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).split('\0').any(|word| word == data)
-    };
-    fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).find(is_it).unwrap()
-}
-
-fn files(process: &Path) -> usize {
-    fs::read_dir(process.join("fd")).unwrap().count()
-}
-
-fn resident_kib(process: &Path) -> u64 {
-    let status = fs::read_to_string(process.join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

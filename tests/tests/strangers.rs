@@ -8,7 +8,6 @@ use std::{
     fs,
     future::poll_fn,
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
     pin::Pin,
     sync::mpsc::{self, RecvTimeoutError},
     task::{Context, Poll},
@@ -17,7 +16,7 @@ use std::{
 };
 
 use lab::wait;
-use netloom_tests::{LIMIT, TestLab, root_or_skip, uuid};
+use netloom_tests::{LIMIT, TestLab, process, root_or_skip, uuid};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::{runtime, task::JoinSet, time::timeout};
@@ -47,13 +46,17 @@ fn two_thousand_silent_connections_keep_neither_their_neighbour_nor_an_operator_
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let lab = TestLab::up();
-    let (door, server) = (Door::of(&lab), server(&lab));
+    let (door, server) = (Door::of(&lab), process::of(&lab, "server"));
     lab.kill(&["h1"]);
     let flood = lab.namespace("h1").run_in(|| {
         (0..SILENT).map(|_| TcpStream::connect(door.address).unwrap()).collect::<Vec<_>>()
     });
     let mut flood = flood.unwrap();
-    assert!(wait::holds(LIMIT, || files(&server) <= FILES_MAX), "{} files", files(&server));
+    assert!(
+        wait::holds(LIMIT, || process::files(&server) <= FILES_MAX),
+        "{} files",
+        process::files(&server)
+    );
     let (done, goes_on) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -73,7 +76,7 @@ fn two_thousand_silent_connections_keep_neither_their_neighbour_nor_an_operator_
         lab.start(&["h1"]);
         lab.settle(&["h1", "h2"]);
     });
-    assert!(files(&server) <= FILES_MAX, "{} files", files(&server));
+    assert!(process::files(&server) <= FILES_MAX, "{} files", process::files(&server));
     let rest = lab.rest();
     let zone = rest.all("/zones")[0]["uuid"].clone();
     let cluster = rest.post(
@@ -93,8 +96,8 @@ fn messages_without_end_take_no_memory() {
         return;
     }
     let lab = TestLab::up();
-    let (door, server) = (Door::of(&lab), server(&lab));
-    let before = resident_kib(&server);
+    let (door, server) = (Door::of(&lab), process::of(&lab, "server"));
+    let before = process::resident_kib(&server);
     let peak = lab.namespace("h1").run_in(|| {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -108,7 +111,7 @@ fn messages_without_end_take_no_memory() {
             }
             let mut peak = 0;
             while let Some(status) = calls.join_next().await {
-                peak = peak.max(resident_kib(&server));
+                peak = peak.max(process::resident_kib(&server));
                 let status = status.unwrap();
                 assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
             }
@@ -190,25 +193,4 @@ impl Door {
         let endpoint = Endpoint::from_shared(format!("https://{}", self.address)).unwrap();
         endpoint.tls_config(tls).unwrap().connect().await.unwrap()
     }
-}
-
-/// The directory of the server's process in /proc.
-fn server(lab: &TestLab) -> PathBuf {
-    let data = lab.data("server").display().to_string();
-    let is_it = |process: &PathBuf| {
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.split('\0').any(|word| word == "server") && line.contains(&data)
-    };
-    fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).find(is_it).unwrap()
-}
-
-fn files(process: &Path) -> usize {
-    fs::read_dir(process.join("fd")).unwrap().count()
-}
-
-fn resident_kib(process: &Path) -> u64 {
-    let status = fs::read_to_string(process.join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -136,8 +136,8 @@ impl<K: HostKernel> Converger<K> {
         self.known = Known::default();
     }
 
-    /// Somebody may have changed this interface, or any, or addresses; whether that is to be looked at soon. One
-    /// that is nobody's may still become an instance's, by a job.
+    /// Somebody may have changed this interface, or any, or addresses; whether that is to be looked
+    /// at soon. One that is nobody's may still become an instance's, by a job.
     pub fn suspect(&mut self, interface: Option<u32>) -> bool {
         let Some(ifindex) = interface else {
             self.known = Known { maps: self.known.maps, ..Known::default() };

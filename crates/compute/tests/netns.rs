@@ -2,15 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod support;
+
 use std::{
     fs,
-    future::Future,
     io::ErrorKind,
     net::{IpAddr, TcpStream},
     path::Path,
-    pin::{Pin, pin},
+    pin::pin,
     process::Command,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use hostnet::{
 use netloom_compute::{
     Driver, Error, Found, FoundNic, InstanceSpec, Netns, NicSpec, Prepared, host_device_name,
 };
+use support::Crash;
 use uuid::Uuid;
 
 /// A host of the test's own, and a driver on it.
@@ -439,21 +440,6 @@ async fn the_hosts_own_stack_is_silent_on_a_nic() {
     host.netlink.address_add(prepared[0].host_ifindex, back, 24).await.unwrap();
     let next_arp_request = Duration::from_secs(5);
     assert_eq!(inside.run_in(|| connect(next_arp_request)).unwrap(), ErrorKind::ConnectionRefused);
-}
-
-/// Drops its future after so many polls: a crash between two requests to the kernel.
-struct Crash<F>(Pin<Box<F>>, usize);
-
-impl<F: Future> Future for Crash<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.1 == 0 {
-            return Poll::Ready(None);
-        }
-        self.1 -= 1;
-        self.0.as_mut().poll(context).map(Some)
-    }
 }
 
 #[tokio::test]

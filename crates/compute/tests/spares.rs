@@ -3,18 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    process::Command,
-    task::{Context, Poll},
-};
+mod support;
+
+use std::{pin::pin, process::Command};
 
 use hostnet::{
     Arp, Kind, LinkInfo, Namespace, Netlink, VethSpec,
     scratch::{Scratch, name, root_or_skip},
 };
 use netloom_compute::{Driver, InstanceSpec, Netns, NicSpec, Spare};
+use support::Crash;
 use uuid::Uuid;
 
 /// A host of the test's own, and a driver on it.
@@ -102,21 +100,6 @@ fn instance(devices: &[&str]) -> InstanceSpec {
     };
     let nics = (1..).zip(devices).map(nic).collect();
     InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), nics }
-}
-
-/// Stops after so many polls, as if the process had died.
-struct Crash<F>(Pin<Box<F>>, usize);
-
-impl<F: Future> Future for Crash<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.1 == 0 {
-            return Poll::Ready(None);
-        }
-        self.1 -= 1;
-        self.0.as_mut().poll(context).map(Some)
-    }
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream, UdpSocket};
 use support::traffic::{LIMIT, ping_command};
-use support::vm::{Hosts, MTU, VNI, Vm, add_local, add_station, addresses, tunnel};
-use support::{Host, Namespace, ifindex, ip, may_run};
+use support::vm::{Hosts, MTU, VNI, Vm, add_local, add_station, addresses, far_inbox};
+use support::{Host, ifindex, may_run};
 
 /// Two hosts, and VMs that know the MTU of their network.
 fn hosts() -> Hosts {
@@ -80,15 +80,7 @@ fn each_flow_has_an_outer_source_port_of_its_own() {
     }
     const FLOWS: u16 = 128;
     let host = Host::enter();
-    let far = Namespace::new();
-    ip(&format!("link add under0 mtu 1600 type veth peer name under0 mtu 1600 netns {}", far.tid));
-    tunnel(&["192.0.2.1"]);
-    let inbox = far.run(|| {
-        ip("addr add 192.0.2.2/24 dev under0");
-        ip("link set under0 up");
-        UdpSocket::bind("192.0.2.2:4789").unwrap()
-    });
-    inbox.set_read_timeout(Some(LIMIT)).unwrap();
+    let (_far, inbox) = far_inbox();
     let vm = Vm::new(1);
     let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
     plane.set_tunnel_device(ifindex("vx0")).unwrap();

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Duration;
 use support::traffic::{LIMIT, ping, transfer};
-use support::vm::{VNI, Vm, add_local, add_station, tunnel, v4};
+use support::vm::{VNI, Vm, add_local, add_station, far_inbox, tunnel, v4};
 use support::{Host, Namespace, ifindex, ip, may_run};
 
 #[test]
@@ -118,15 +118,7 @@ fn a_vxlan_header_has_a_vni_and_no_other_bits() {
         return;
     }
     let host = Host::enter();
-    let far = Namespace::new();
-    ip(&format!("link add under0 mtu 1600 type veth peer name under0 mtu 1600 netns {}", far.tid));
-    tunnel(&["192.0.2.1"]);
-    let inbox = far.run(|| {
-        ip("addr add 192.0.2.2/24 dev under0");
-        ip("link set under0 up");
-        UdpSocket::bind("192.0.2.2:4789").unwrap()
-    });
-    inbox.set_read_timeout(Some(LIMIT)).unwrap();
+    let (_far, inbox) = far_inbox();
 
     let a = Vm::new(1);
     let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();

@@ -61,8 +61,8 @@ impl Candidate {
     }
 }
 
-/// Whether the flow of the packet is known: it has its verdict then, and is counted. Else the stages
-/// have to decide.
+/// Whether the flow of the packet is known: it has its verdict then, and is counted. Else the
+/// stages have to decide.
 #[inline(never)]
 pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> bool {
     find(kernel, meta, packet).is_some()

@@ -1,5 +1,5 @@
-//! The outer packet around a frame that is sent past the tunnel device, as the device would make it.
-//! Sources: RFC 7348 (VXLAN), RFC 791, RFC 6040 (congestion notification).
+//! The outer packet around a frame that is sent past the tunnel device, as the device would make
+//! it. Sources: RFC 7348 (VXLAN), RFC 791, RFC 6040 (congestion notification).
 
 use crate::checksum::Checksum;
 use crate::parse::{ETHERTYPE_IPV4, UDP};

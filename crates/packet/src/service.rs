@@ -47,8 +47,8 @@ impl Service {
     }
 }
 
-/// Answers a port in its own frame, or has the agent do it. The addresses that such a packet speaks of lie where the guard
-/// does not look, so they are guarded here.
+/// Answers a port in its own frame, or has the agent do it. The addresses that such a packet speaks
+/// of lie where the guard does not look, so they are guarded here.
 #[inline(always)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,

@@ -1,12 +1,13 @@
 //! VMs behind veths, on one host or on two with a tunnel between them.
 
+use super::traffic::LIMIT;
 use super::{Host, Namespace, ifindex, ip};
 use netloom_dataplane::packet::{
     Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, Port, PortKey, Source, Vtep,
     VtepKey,
 };
 use netloom_dataplane::{DataPlane, Options, Tables};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The network's VXLAN identifier.
 pub(crate) const VNI: u32 = 4_242;
@@ -96,6 +97,20 @@ pub(crate) fn tunnel(addresses: &[&str]) {
     ip("link set under0 up");
     ip("link add vx0 mtu 1500 type vxlan dstport 4789 external gbp nolearning");
     ip("link set vx0 up");
+}
+
+/// A tunnel, and at its other end no host, but whoever reads the outer packets.
+pub(crate) fn far_inbox() -> (Namespace, UdpSocket) {
+    let far = Namespace::new();
+    ip(&format!("link add under0 mtu 1600 type veth peer name under0 mtu 1600 netns {}", far.tid));
+    tunnel(&["192.0.2.1"]);
+    let inbox = far.run(|| {
+        ip("addr add 192.0.2.2/24 dev under0");
+        ip("link set under0 up");
+        UdpSocket::bind("192.0.2.2:4789").unwrap()
+    });
+    inbox.set_read_timeout(Some(LIMIT)).unwrap();
+    (far, inbox)
 }
 
 /// Two hosts with a tunnel between them: VMs 1 and 3 on the near one, 2 on the far one.

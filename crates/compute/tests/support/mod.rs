@@ -1,0 +1,5 @@
+//! What tests of the drivers share.
+
+mod crash;
+
+pub(crate) use crash::Crash;
