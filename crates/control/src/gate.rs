@@ -15,6 +15,7 @@ use crate::{
     Caller, Command, Jobs, Operations, Request,
     inventory::{self, Observed},
     logins::Logins,
+    operation,
     query::{self, Found, Query, Readers},
     sessions::Sessions,
     throttle::Throttle,
@@ -121,12 +122,21 @@ impl Gate {
     /// Answers a command that needs no job.
     ///
     /// # Errors
-    /// The message's own; [`model::Code::Internal`] for one that is a job.
+    /// The message's own; [`model::Code::Internal`] for one that is a job;
+    /// [`model::Code::Overloaded`] when too many only look already.
     pub async fn answer(self: &Arc<Self>, command: Command) -> Result<Value> {
         let [call] = command.calls() else {
             return Err(Error::new(model::Code::Internal, "no message is answered at once"));
         };
         debug_assert_eq!(call.operation.def.answer, Answer::Now);
+        if call.operation.is_look() {
+            let gate = Arc::clone(self);
+            let work = move || {
+                let (snapshot, board) = (gate.store().snapshot(), gate.jobs.board());
+                operation::look_at(&command, &Observed::new(&snapshot, &board), gate.now())
+            };
+            return self.readers.run(work).await;
+        }
         let params = call.params.clone();
         call.operation.answer(Arc::clone(self), *command.caller(), params).await
     }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use model::{
     Code, Error, Id, Meta, Record, Resource, Result, Timestamp,
     resource::{
-        host::{AddKVMHost, CreateHostEnrolment, DeleteHost, Host, HostCredential, UpdateHost},
+        cluster::HypervisorType,
+        host::{
+            AddKVMHost, CreateHostEnrolment, DeleteHost, GetHypervisorTypes, Host, HostCredential,
+            UpdateHost,
+        },
         l2_attachment::L2NetworkClusterRef,
         vm_instance::VmInstance,
         zone::{DeleteMode, EnableState},
@@ -15,14 +19,14 @@ use serde_json::{Value, json};
 use store::{Read, Tx};
 
 use crate::{
-    Caller, Gate, Reply, Txn,
-    operation::{Operation, job, now},
+    Caller, Gate, Look, Reply, Txn,
+    operation::{Operation, job, look, now},
     reserved, secret, vtep,
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(add), job(update), job(delete), now(enrol)]
+    vec![job(add), job(update), job(delete), now(enrol), look(hypervisor_types)]
 }
 
 /// How long a one-time enrolment token works, in seconds: long enough to carry it to the host.
@@ -132,4 +136,10 @@ fn open_enrolment(
     let meta = Meta { owner: None, created: now, changed: now };
     tx.put(Record::new(credential, meta)).map_err(crate::claim::taken)?;
     Ok(expires)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "all that look may refuse")]
+fn hypervisor_types(_look: &Look<'_>, _message: GetHypervisorTypes) -> Result<Value> {
+    let names: Vec<_> = HypervisorType::ALL.iter().map(|it| it.as_str()).collect();
+    Ok(json!({"hypervisorTypes": names}))
 }

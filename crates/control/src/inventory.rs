@@ -154,6 +154,11 @@ impl<'a> Observed<'a> {
         self.looks.set(self.looks.get().saturating_add(more));
     }
 
+    /// What hosts report.
+    pub(crate) const fn board_of(&self) -> &'a Board {
+        self.board
+    }
+
     pub(crate) const fn snapshot(&self) -> &'a Snapshot<Record> {
         self.snapshot
     }

@@ -12,6 +12,7 @@ pub mod inventory;
 mod invisible;
 pub mod jobs;
 mod logins;
+pub mod look;
 pub mod operation;
 mod placement;
 pub mod query;
@@ -39,6 +40,7 @@ pub mod zone;
 pub use command::{Caller, Command, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
 pub use jobs::{JobId, JobState, Jobs};
+pub use look::Look;
 pub use txn::Txn;
 
 /// What gives the operations of each resource.

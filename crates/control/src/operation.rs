@@ -3,20 +3,23 @@
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
 
 use model::{
-    Error, Id, Message, MessageDef, Record, Result, declare::Method, resource::host::Host,
+    Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp, declare::Method,
+    resource::host::Host,
 };
 use serde_json::{Map, Value};
 use store::Tx;
 use uuid::Uuid;
 
 use crate::{
-    Gate, Reply, Txn,
+    Gate, Look, Reply, Txn,
     command::{Call, Caller, Command, Surroundings},
+    inventory::Observed,
     validate,
 };
 
 type InJob = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
 type Answered = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
+type Looks = Box<dyn Fn(&Look<'_>, Map<String, Value>) -> Result<Value> + Send + Sync>;
 type AtOnce = Box<dyn Fn(Arc<Gate>, Caller, Map<String, Value>) -> Answered + Send + Sync>;
 
 /// A message and what it does.
@@ -29,6 +32,8 @@ pub struct Operation {
 enum Handler {
     /// Changes resources, in a transaction of its own or with others.
     Job(InJob),
+    /// Answers at once from a snapshot, and changes nothing.
+    Look(Looks),
     /// Answers at once; it may be slow, and starts its own transactions.
     Now(AtOnce),
 }
@@ -49,6 +54,18 @@ pub fn run(command: &Command, tx: &mut Tx<Record>, surroundings: &Surroundings) 
     Ok(done)
 }
 
+/// Answers a command of one message that only looks.
+///
+/// # Errors
+/// The handler's, or [`model::Code::NotFound`] for a reference that leads nowhere;
+/// [`model::Code::Internal`] for a command that does more than look.
+pub fn look_at(command: &Command, observed: &Observed<'_>, now: Timestamp) -> Result<Value> {
+    let [call] = command.calls() else {
+        return Err(Error::new(model::Code::Internal, "one message at a time looks"));
+    };
+    call.operation.look(&Look::new(observed, command.caller(), now), call.params.clone())
+}
+
 /// What the messages of a command did.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -66,22 +83,11 @@ impl Operation {
             let text = format!("{} is no job", self.def.name);
             return Err(Error::new(model::Code::Internal, text));
         };
-        for field in self.def.fields {
-            let (Some(kind), Some(value)) = (field.refs, call.params.get(field.name)) else {
-                continue;
-            };
-            for uuid in uuids(value) {
-                // What is somebody else's is not there: an error must not tell.
-                if txn.visible(kind, uuid).is_some() {
-                    continue;
-                }
-                // ZStack: deleting what is gone succeeds.
-                if self.def.method == Method::Delete {
-                    return Ok(Reply::nothing());
-                }
-                let error = Error::not_found(kind.def().name, uuid.simple());
-                return Err(error.on_field(field.name));
-            }
+        match self.check_references(&call.params, |kind, uuid| txn.visible(kind, uuid).is_some()) {
+            Ok(()) => {}
+            // ZStack: deleting what is gone succeeds.
+            Err(_) if self.def.method == Method::Delete => return Ok(Reply::nothing()),
+            Err(error) => return Err(error),
         }
         let reply = handler(txn, call.params.clone())?;
         match txn.unused_tag() {
@@ -90,10 +96,44 @@ impl Operation {
         }
     }
 
-    /// Answers a message that is answered at once.
+    /// What is somebody else's is not there: an error must not tell.
+    fn check_references(
+        &self,
+        params: &Map<String, Value>,
+        is_visible: impl Fn(Kind, Uuid) -> bool,
+    ) -> Result<()> {
+        for field in self.def.fields {
+            let (Some(kind), Some(value)) = (field.refs, params.get(field.name)) else { continue };
+            if let Some(uuid) = uuids(value).into_iter().find(|uuid| !is_visible(kind, *uuid)) {
+                let error = Error::not_found(kind.def().name, uuid.simple());
+                return Err(error.on_field(field.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a message that only looks.
     ///
     /// # Errors
-    /// The handler's; [`model::Code::Internal`] for a message that is a job.
+    /// The handler's, or [`model::Code::NotFound`] for a reference that leads nowhere.
+    fn look(&self, look: &Look<'_>, params: Map<String, Value>) -> Result<Value> {
+        let Handler::Look(handler) = &self.handler else {
+            let text = format!("{} does more than look", self.def.name);
+            return Err(Error::new(model::Code::Internal, text));
+        };
+        self.check_references(&params, |kind, uuid| look.visible(kind, uuid).is_some())?;
+        handler(look, params)
+    }
+
+    /// Whether it only looks.
+    pub(crate) const fn is_look(&self) -> bool {
+        matches!(self.handler, Handler::Look(_))
+    }
+
+    /// Answers a message that is answered at once and does more than look.
+    ///
+    /// # Errors
+    /// The handler's; [`model::Code::Internal`] for any other message.
     pub(crate) async fn answer(
         &self,
         gate: Arc<Gate>,
@@ -102,8 +142,8 @@ impl Operation {
     ) -> Result<Value> {
         match &self.handler {
             Handler::Now(handler) => handler(gate, caller, params).await,
-            Handler::Job(_) => {
-                let text = format!("{} is a job", self.def.name);
+            Handler::Job(_) | Handler::Look(_) => {
+                let text = format!("{} is not answered by itself", self.def.name);
                 Err(Error::new(model::Code::Internal, text))
             }
         }
@@ -139,6 +179,12 @@ fn read<M: Message>(params: Map<String, Value>) -> Result<M> {
 pub(crate) fn job<M: Message>(handler: fn(&mut Txn<'_>, M) -> Result<Reply>) -> Operation {
     let run = move |txn: &mut Txn<'_>, params| handler(txn, read(params)?);
     Operation { def: &M::DEF, handler: Handler::Job(Box::new(run)) }
+}
+
+/// A message that is answered at once and only looks.
+pub(crate) fn look<M: Message>(handler: fn(&Look<'_>, M) -> Result<Value>) -> Operation {
+    let run = move |look: &Look<'_>, params| handler(look, read(params)?);
+    Operation { def: &M::DEF, handler: Handler::Look(Box::new(run)) }
 }
 
 /// A message that is answered at once.

@@ -150,3 +150,15 @@ fn names_and_texts_are_changed_kept_and_taken_away() {
     assert_eq!(seen(json!({"description": null})), ("y".into(), None));
     assert_eq!(seen(json!({"name": null})), ("y".into(), None), "a name cannot be taken away");
 }
+
+#[test]
+fn a_message_that_only_looks_is_answered_from_a_snapshot() {
+    let cloud = Cloud::empty();
+    let answer = cloud.look(account(&cloud, 7), "GetHypervisorTypes", json!({})).unwrap();
+    assert_eq!(answer, json!({"hypervisorTypes": ["KVM"]}));
+    let stranger = Caller::Stranger { source: ADMINISTRATOR.source() };
+    let error = cloud.look(stranger, "GetHypervisorTypes", json!({})).unwrap_err();
+    assert_eq!(error.code, Code::InvalidSession);
+    let error = cloud.look(ADMINISTRATOR, "CreateZone", json!({"name": "z"})).unwrap_err();
+    assert_eq!(error.code, Code::Internal, "what changes something is no look");
+}

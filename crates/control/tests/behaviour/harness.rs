@@ -130,6 +130,14 @@ impl Cloud {
         self.send(ADMINISTRATOR, vec![request])
     }
 
+    /// What a message that only looks answers to a caller.
+    pub(crate) fn look(&self, caller: Caller, name: &str, params: Value) -> Result<Value, Error> {
+        let command = self.operations.command(caller, vec![request(name, params)])?;
+        let (snapshot, board) = (self.snapshot(), self.board.clone());
+        let observed = control::inventory::Observed::new(&snapshot, &board);
+        control::operation::look_at(&command, &observed, Timestamp(1_000))
+    }
+
     /// What a caller wants done, in one transaction.
     pub(crate) fn send(&self, caller: Caller, requests: Vec<Request>) -> Result<Done, Error> {
         let command = self.operations.command(caller, requests)?;

@@ -44,8 +44,13 @@ pub struct Host {
 }
 
 impl Host {
-    const MESSAGES: &'static [&'static MessageDef] =
-        &[&AddKVMHost::DEF, &UpdateHost::DEF, &DeleteHost::DEF, &CreateHostEnrolment::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &AddKVMHost::DEF,
+        &UpdateHost::DEF,
+        &DeleteHost::DEF,
+        &CreateHostEnrolment::DEF,
+        &GetHypervisorTypes::DEF,
+    ];
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         vec![Claim::ManagementIp(self.management_ip)]
@@ -254,3 +259,8 @@ pub struct CreateHostEnrolment {
     /// The host.
     pub uuid: Id<Host>,
 }
+
+/// Lists what can run a host's instances.
+#[derive(Debug, Deserialize, Message)]
+#[message(get = "/hosts/hypervisor-types", answer = "now")]
+pub struct GetHypervisorTypes {}
