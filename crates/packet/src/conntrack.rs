@@ -69,8 +69,8 @@ pub(crate) struct CtZone {
     pub(crate) direction: Direction,
 }
 
-/// Decides about a packet on one side of a port. Of a connection that it has found, the room has
-/// the word as it is left; of one that is new, zero.
+/// Decides about a packet on one side of a port. The room has the word as it is left, or zero if
+/// others have changed it meanwhile.
 #[inline(always)]
 pub(crate) fn decide<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     if packet.fragment == Fragment::Later {
@@ -113,9 +113,7 @@ fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
     if !allows(zone.direction, is_picked_up, zone.source_net, zone) {
         return Err(DropReason::PolicyDenied);
     }
-    slots::open(kernel, room, zone, is_picked_up)?;
-    packet.room.found.word = CtWord(0);
-    Ok(())
+    slots::open(kernel, room, zone, is_picked_up)
 }
 
 /// Makes the room's spot that of its key; whether the port has any.
@@ -192,7 +190,7 @@ fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
                 slot.source_net = zone.source_net;
                 slot.allowed = 1;
                 slot.generation = zone.generation;
-                reopen(kernel, found, zone);
+                packet.room.found.word = reopen(kernel, found, zone);
                 return Ok(());
             }
         }
@@ -209,46 +207,62 @@ fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
     Ok(())
 }
 
-/// Begins anew, by whoever sent the packet.
+/// Begins anew, by whoever sent the packet: its word then, or zero.
 #[inline(always)]
-fn reopen<K: Kernel>(kernel: &mut K, found: Found, zone: &CtZone) {
+fn reopen<K: Kernel>(kernel: &mut K, found: Found, zone: &CtZone) -> CtWord {
     let state = CtState::Opening;
     let until = deadline(tick(zone.now_ns), TCP, state as u8);
     let new = found.word.with_state(state).opened(zone.direction).until(until);
     // If another CPU was faster, it saw a packet of the same connection.
-    kernel.ct_swap(found.number, found.word.0, new.0);
+    if kernel.ct_swap(found.number, found.word.0, new.0) { new } else { CtWord(0) }
+}
+
+/// Moves on the connection in a way where an earlier packet has left this word: its word then, or
+/// zero if it is not there any more, or others have been faster.
+#[inline(never)]
+pub(crate) fn follow<K: Kernel>(kernel: &mut K, packet: &Packet, number: u32, left: u64) -> u64 {
+    let word = CtWord(kernel.ct_word(number));
+    if !word.is_live(tick(packet.zone.now_ns)) || !word.same_hands(CtWord(left)) {
+        return 0;
+    }
+    let next = after(word, packet);
+    if next.0 == word.0 || kernel.ct_swap(number, word.0, next.0) { next.0 } else { 0 }
 }
 
 /// Moves the state and the deadline of a connection on: its word then, or zero if others have been
 /// faster.
 #[inline(always)]
 fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) -> CtWord {
-    let zone = &packet.zone;
-    let now = tick(zone.now_ns);
-    let by_initiator = found.word.initiator() as u8 == zone.direction as u8;
     let mut seen = found.word;
     let mut tries = 0;
     while tries < STEPS {
-        let state = next_state(seen.state(), packet, by_initiator);
-        let until = deadline(now, packet.protocol, state);
-        let stays = state == seen.state();
-        // Else a server's SYN+ACKs would keep alive what a peer never completes.
-        let waits = packet.protocol == TCP && seen.is_half_open() && !by_initiator;
-        let next = match stays && waits {
-            true => return seen,
-            false => seen.with_state_number(state).until(until),
-        };
+        let next = after(seen, packet);
         // A tick is long: most packets find their own, and leave the line clean.
         if next.0 == seen.0 || kernel.ct_swap(found.number, seen.0, next.0) {
             return next;
         }
         seen = CtWord(kernel.ct_word(found.number));
-        if !seen.same_hands(found.word) || !seen.is_live(now) {
+        if !seen.same_hands(found.word) || !seen.is_live(tick(packet.zone.now_ns)) {
             break;
         }
         tries += 1;
     }
     CtWord(0)
+}
+
+/// The word after a packet.
+#[inline(always)]
+fn after(seen: CtWord, packet: &Packet) -> CtWord {
+    let by_initiator = seen.initiator() as u8 == packet.zone.direction as u8;
+    let state = next_state(seen.state(), packet, by_initiator);
+    let until = deadline(tick(packet.zone.now_ns), packet.protocol, state);
+    let stays = state == seen.state();
+    // Else a server's SYN+ACKs would keep alive what a peer never completes.
+    let waits = packet.protocol == TCP && seen.is_half_open() && !by_initiator;
+    match stays && waits {
+        true => seen,
+        false => seen.with_state_number(state).until(until),
+    }
 }
 
 /// The state after a packet.

@@ -159,6 +159,14 @@ impl CtWord {
         CtWord(self.0 & !STATE_MASK | (state as u64) << STATE & STATE_MASK)
     }
 
+    /// Without its state, as no connection's word is, if `is_without` is 1; as it is, if that is 0.
+    #[inline(always)]
+    pub(crate) const fn without_state(self, is_without: u64) -> CtWord {
+        CtWord(
+            self.0 & !(is_without << STATE | is_without << (STATE + 1) | is_without << (STATE + 2)),
+        )
+    }
+
     /// Opened by this side, and seen to be.
     #[inline(always)]
     #[must_use]

@@ -1,16 +1,18 @@
 //! The flow cache: what the stages decided about a packet holds for the next one like it.
 //!
-//! A packet that can open and end nothing (TCP without SYN, FIN and RST, or UDP; whole, without IP
-//! options) and whose connections exist leaves a [`Flow`] behind, in memory of its CPU. Its key is
-//! all of the frame that the stages look at, and is compared in full: what shares the place of
-//! another flow takes the stages.
+//! A packet that is allowed and ends nothing (TCP without FIN and RST, or UDP; whole, without IP
+//! options) leaves a [`Flow`] behind, in memory of its CPU: also one that opens a connection, since
+//! what comes after it goes the same way. Its key is all of the frame that the stages look at, but
+//! for TCP's flags, and is compared in full: what shares the place of another flow takes the
+//! stages. So does whatever opens.
 //!
 //! A hit does what the stages would do. They decide by three things beside the key:
 //! - The tables. The agent raises [`crate::Config::epoch`] after it has changed them. The epoch is
 //!   read before any table, so what was decided by old tables has an old epoch.
-//! - The connections. Each must still have the very word that the stages left. It says state,
-//!   deadline and how often the way has changed hands. A packet that comes again within a tick
-//!   leaves the word as it is, so the table needs no writing either.
+//! - The connections. Each must still be in the way where the stages left it: the word there says
+//!   whose it is and how often it has changed hands. The word that the last packet left needs
+//!   nothing more, if this packet ends nothing: within a tick it would leave the same. After any
+//!   other word, and at an end, the packet moves the state on as in the stages ([`follow`]).
 //! - The time. A flow holds within the tick of its decision: about a second. Should an agent die
 //!   between a change and the new epoch, no flow outlives the change by more.
 //!
@@ -19,13 +21,14 @@
 //! floods it costs others the way through the stages and nothing else.
 
 use crate::addr::Addr;
+use crate::conntrack::follow;
 use crate::ct_word::tick;
 use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Fdb, Flow, Port, PortKey};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP};
 use crate::sizes::{FLOW_BITS, OUTER_BYTES};
-use crate::slots::mix;
+use crate::slots::{Found, mix};
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
 
 /// [`Flow::verdict`]. 0 is none.
@@ -50,6 +53,8 @@ pub(crate) struct Candidate {
     place: u32,
     /// Bytes of the packet, or of each segment that it will be cut into.
     size: u32,
+    /// Its TCP flags, or 0.
+    flags: u8,
     is_eligible: bool,
 }
 
@@ -75,9 +80,13 @@ fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<(
     let config = kernel.config()?;
     candidate.flow.epoch = config.epoch;
     candidate.flow.tick = (tick(meta.now_ns) & 0xffff_ffff) as u32;
-    candidate.size = read_key(kernel, meta, &mut candidate.flow.key)?;
-    candidate.is_eligible = true;
+    (candidate.size, candidate.flags) = read_key(kernel, meta, &mut candidate.flow.key)?;
+    let (opens, ends) = (candidate.flags & SYN != 0, candidate.flags & (FIN | RST) != 0);
+    candidate.is_eligible = !ends;
     candidate.place = place(&candidate.flow.key, config.seed);
+    if opens {
+        return None;
+    }
     let flow = kernel.flow(candidate.place)?;
     let is_old = flow.epoch != candidate.flow.epoch || flow.tick != candidate.flow.tick;
     let is_too_big = candidate.size > u32::from(flow.mtu);
@@ -86,7 +95,8 @@ fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<(
     }
     let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
     let Flow { longest, hop_ifindex, gateway, .. } = *flow;
-    if kernel.ct_word(ways[0]) != words[0] || kernel.ct_word(ways[1]) != words[1] {
+    let is_as_left = kernel.ct_word(ways[0]) == words[0] && kernel.ct_word(ways[1]) == words[1];
+    if !(is_as_left && !ends || follow_both(kernel, meta, packet)) {
         return None;
     }
     if sender != 0 {
@@ -117,12 +127,56 @@ fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<(
     Some(())
 }
 
+/// Moves the connections of the packet's flow on, as the stages would; whether both are still where
+/// the flow says. If only the sender's is, the stages move it on again, which changes nothing.
+#[inline(never)]
+fn follow_both<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> bool {
+    let Some(flow) = kernel.flow(packet.flow.place) else { return false };
+    let Flow { words, ways, .. } = *flow;
+    packet.protocol = (packet.flow.flow.key[6] >> 32 & 0xff) as u8;
+    packet.flags = packet.flow.flags;
+    packet.zone.now_ns = meta.now_ns;
+    let mut left = words;
+    if meta.tunnelled == 0 {
+        packet.zone.direction = Direction::FromPort;
+        left[0] = follow(kernel, packet, ways[0], words[0]);
+        // The stages end here: the other side sees no such packet.
+        if left[0] == 0 {
+            return false;
+        }
+        left[1] = left[0];
+    }
+    // A flow into a tunnel or out of it has one connection, noted twice.
+    if meta.tunnelled != 0 || ways[0] != ways[1] {
+        packet.zone.direction = Direction::ToPort;
+        left[1] = follow(kernel, packet, ways[1], words[1]);
+        if left[1] == 0 {
+            return false;
+        }
+    }
+    if meta.tunnelled != 0 {
+        left[0] = left[1];
+    }
+    leave(kernel, packet, left)
+}
+
+/// Notes the words that a packet of the flow has left.
+#[inline(always)]
+fn leave<K: Kernel>(kernel: &mut K, packet: &Packet, words: [u64; 2]) -> bool {
+    let Some(flow) = kernel.flow(packet.flow.place) else { return false };
+    flow.words = words;
+    true
+}
+
 /// Notes what the stages have left of the connection on one of two sides.
 #[inline(always)]
 pub(crate) fn note(packet: &mut Packet, side: usize) {
-    let found = packet.room.found;
-    packet.flow.flow.ways[side] = found.number;
-    packet.flow.flow.words[side] = found.word.0;
+    let Found { number, word } = packet.room.found;
+    packet.flow.flow.ways[side] = number;
+    // An ACK after a SYN that was sent again may change what the SYN left: its word must differ
+    // from any that is in the table, and has no state. Without a branch, see `route::way_out`.
+    let opens = u64::from(packet.flow.flags & SYN) / u64::from(SYN);
+    packet.flow.flow.words[side] = word.without_state(opens).0;
 }
 
 /// Keeps what was decided, if it holds for other packets like this one: the frame reaches a port,
@@ -187,7 +241,7 @@ pub(crate) fn keep_remote<K: Kernel>(
 #[inline(never)]
 fn keep<K: Kernel>(kernel: &mut K, candidate: &Candidate) {
     let kept = &candidate.flow;
-    // A connection that has just been opened has no word yet.
+    // One that others have changed meanwhile has no word.
     if !candidate.is_eligible || kept.words[0] == 0 || kept.words[1] == 0 {
         return;
     }
@@ -201,21 +255,22 @@ struct Transport {
     protocol: u8,
     /// Both ports, as they are in the packet.
     ports: u32,
-    /// See [`Candidate::size`].
+    /// See [`Candidate::size`] and [`Candidate::flags`].
     size: u32,
+    flags: u8,
 }
 
 /// Reads all that the stages would look at; `None` if the packet may be one of a kind. Its size, or
-/// that of its segments.
+/// that of its segments, and its TCP flags.
 #[inline(always)]
-fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<u32> {
+fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u32, u8)> {
     let [m0, m1, m2, start] = kernel.peek_words(0)?;
     let [type0, type1, version_ihl, _] = start.to_ne_bytes();
     let ethertype = u16::from_be_bytes([type0, type1]);
     if meta.vlan != 0 {
         return None;
     }
-    let (Transport { protocol, ports, size }, family) = match (ethertype, version_ihl) {
+    let (Transport { protocol, ports, size, flags }, family) = match (ethertype, version_ihl) {
         (ETHERTYPE_IPV4, 0x45) => (ipv4(kernel, meta, key)?, 0),
         (ETHERTYPE_IPV6, 0x60..=0x6f) => (ipv6(kernel, meta, key)?, IS_IPV6),
         _ => return None,
@@ -230,7 +285,7 @@ fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<u3
         }
         key[7] = pair(meta.vtep.words()[3], meta.local.words()[3]);
     }
-    Some(size)
+    Some((size, flags))
 }
 
 /// Reads the addresses of an IPv4 packet.
@@ -245,11 +300,11 @@ fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transp
     }
     let total = u32::from(u16::from_be_bytes([len0, len1]));
     let l4 = ETHERNET_BYTES + IPV4_BYTES;
-    let size = transport(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
+    let (size, flags) = transport(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
     let [s0, s1, s2, s3] = Addr::v4_word(source).words();
     let [d0, d1, d2, d3] = Addr::v4_word(destination).words();
     (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
-    Some(Transport { protocol, ports, size })
+    Some(Transport { protocol, ports, size, flags })
 }
 
 /// Reads the addresses of an IPv6 packet.
@@ -259,29 +314,30 @@ fn ipv6<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transp
     let [len0, len1, protocol, _] = rest.to_ne_bytes();
     let l4 = ETHERNET_BYTES + IPV6_BYTES;
     let payload = u32::from(u16::from_be_bytes([len0, len1]));
-    let size = transport(kernel, meta, protocol, (l4, l4 + payload))?;
+    let (size, flags) = transport(kernel, meta, protocol, (l4, l4 + payload))?;
     (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
-    Some(Transport { protocol, ports, size })
+    Some(Transport { protocol, ports, size, flags })
 }
 
-/// The size of a packet with this transport header, which ends there, if it is one of many.
+/// Size and TCP flags of a packet with this transport header, which ends there, if it is one of
+/// many.
 #[inline(always)]
 fn transport<K: Kernel>(
     kernel: &K,
     meta: &Meta,
     protocol: u8,
     (l4, end): (u32, u32),
-) -> Option<u32> {
-    let (least, header) = match protocol {
+) -> Option<(u32, u8)> {
+    let (least, header, flags) = match protocol {
         TCP => {
             let [word] = kernel.peek_words(l4 + TCP_BYTES - 8)?;
             let [offset, flags, _, _] = word.to_ne_bytes();
-            if flags & (SYN | FIN | RST) != 0 || flags & ACK == 0 {
+            if flags & (SYN | ACK) == 0 {
                 return None;
             }
-            (TCP_BYTES, u32::from(offset >> 4) * 4)
+            (TCP_BYTES, u32::from(offset >> 4) * 4, flags)
         }
-        UDP => (SHORT_BYTES, SHORT_BYTES),
+        UDP => (SHORT_BYTES, SHORT_BYTES, 0),
         _ => return None,
     };
     let is_whole = l4 + least <= end && end <= meta.length;
@@ -289,8 +345,8 @@ fn transport<K: Kernel>(
         return None;
     }
     match meta.gso_size {
-        0 => Some(end - ETHERNET_BYTES),
-        segment => Some(l4 - ETHERNET_BYTES + header + u32::from(segment)),
+        0 => Some((end - ETHERNET_BYTES, flags)),
+        segment => Some((l4 - ETHERNET_BYTES + header + u32::from(segment), flags)),
     }
 }
 

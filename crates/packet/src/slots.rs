@@ -295,7 +295,8 @@ struct Survey {
     free_word: CtWord,
 }
 
-/// Takes a way for the room's connection, which the policy has allowed.
+/// Takes a way for the room's connection, which the policy has allowed; its word is in the room
+/// then.
 #[inline(never)]
 pub(crate) fn open<K: Kernel>(
     kernel: &mut K,
@@ -335,7 +336,13 @@ pub(crate) fn open<K: Kernel>(
         }
         remember_spill(kernel, room);
     }
-    fill(kernel, room, zone, is_picked_up)
+    match fill(kernel, room, zone, is_picked_up) {
+        Some(word) => {
+            room.found.word = word;
+            Ok(())
+        }
+        None => Err(DropReason::ConntrackFull),
+    }
 }
 
 /// Whether the party has as many ways as it may.
@@ -443,16 +450,16 @@ fn score(word: CtWord, claim: &Claim, same_party: bool) -> u32 {
     if same_party { 2 << RANK | age } else { 3 << RANK | age }
 }
 
-/// Makes the way that is taken the connection.
+/// Makes the way that is taken the connection: its word then, if no other CPU has taken it as well.
 #[inline(always)]
 fn fill<K: Kernel>(
     kernel: &mut K,
     room: &Room,
     zone: &CtZone,
     is_picked_up: bool,
-) -> Result<(), DropReason> {
+) -> Option<CtWord> {
     let Room { key, found: taken, claim, .. } = room;
-    let Some(slot) = kernel.ct_slot(taken.number) else { return Err(DropReason::ConntrackFull) };
+    let slot = kernel.ct_slot(taken.number)?;
     slot.local = key.local;
     slot.remote = key.remote;
     slot.zone = key.zone;
@@ -472,10 +479,8 @@ fn fill<K: Kernel>(
         opened = opened.with_picked_up();
     }
     // The swap is a barrier: whoever sees the connection sees all of it.
-    match kernel.ct_swap(taken.number, taken.word.0, taken.word.kept_by(opened).0) {
-        true => Ok(()),
-        false => Err(DropReason::ConntrackFull),
-    }
+    let word = taken.word.kept_by(opened);
+    kernel.ct_swap(taken.number, taken.word.0, word.0).then_some(word)
 }
 
 /// The hash of a connection.

@@ -7,8 +7,8 @@ use super::world::{
     A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, NOW, R, Station, VNI, VTEP, addr, world,
 };
 use crate::{
-    Addr, AddrKey, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port, PortKey, Verdict,
-    VtepKey, from_port, from_tunnel,
+    Addr, AddrKey, DropReason, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port, PortKey,
+    Verdict, VtepKey, from_port, from_tunnel,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -321,13 +321,32 @@ fn a_conversation_is_found_in_the_flow_cache() {
             packet(0, other, Kind::Tcp(16)),
         ];
         let both = [packet(0, other, Kind::Tcp(16)), packet(other, 0, Kind::Tcp(16))];
-        assert_eq!(hits(&[&opening]), 0, "what opens is never kept");
-        assert_eq!(hits(&[&opening, &both, &both, &both]), 5, "all but the other end's first");
+        let end = [packet(0, other, Kind::Tcp(17)), packet(other, 0, Kind::Tcp(17))];
+        let again = [packet(0, other, Kind::Tcp(2)), packet(0, other, Kind::Tcp(2))];
+        assert_eq!(hits(&[&opening]), 1, "all but what opens");
+        assert_eq!(hits(&[&again, &opening]), 1, "nor does what opens again");
+        assert_eq!(hits(&[&opening, &both, &both, &both]), 7);
+        assert_eq!(hits(&[&opening, &both, &end, &both]), 7, "the end is found, and what follows");
         let change = [Event::Changes(Change::Policy(0))];
-        assert_eq!(hits(&[&opening, &both, &both, &change, &both, &both]), 5, "a change ends it");
+        assert_eq!(hits(&[&opening, &both, &both, &change, &both, &both]), 7, "a change ends it");
         let later = [Event::Passes(16)];
-        assert_eq!(hits(&[&opening, &both, &both, &later, &both, &both]), 5, "so does time");
-        let reset = [packet(0, other, Kind::Tcp(4))];
-        assert_eq!(hits(&[&opening, &both, &both, &reset, &both, &both]), 5, "so does the end");
+        assert_eq!(hits(&[&opening, &both, &both, &later, &both, &both]), 7, "so does time");
+        let reset = [packet(0, other, Kind::Tcp(20))];
+        assert_eq!(hits(&[&opening, &both, &reset, &both]), 6, "an abort does not");
+        assert_eq!(hits(&[&opening, &both, &reset, &opening, &both]), 7, "nor what comes anew");
     }
+}
+
+#[test]
+fn an_end_that_its_senders_side_refuses_does_not_reach_the_other_side() {
+    let packet = |port, flags| {
+        let ports = (port, 80);
+        Event::Packet { from: 0, to: 1, kind: Kind::Tcp(flags), ports, is_v6: false }
+    };
+    // The flood takes the place of what has ended, on one side sooner than on the other.
+    let mut worlds = Worlds::new(16);
+    let start = [packet(1_000, 16), packet(1_000, 20), Event::Flood { from: 0, to: 1, flows: 12 }];
+    let end = [packet(1_000, 16), packet(1_000, 16), packet(1_001, 16), packet(1_000, 17)];
+    start.iter().chain(&end).for_each(|event| worlds.play(event).unwrap());
+    assert_eq!(worlds.plain.drops.get(&DropReason::NoConnection), Some(&1));
 }
