@@ -10,20 +10,28 @@ use crate::maps::{
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
-use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key,
+};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
+    bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Bucket, Budget, Config, CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES,
-    FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey,
-    Source, Traffic, Vtep, VtepKey, WAYS,
+    Addr, AddrKey, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop, DropEvent,
+    EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop,
+    Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey, WAYS,
 };
 
+/// For the helpers that change a checksum: what has changed is a word of four bytes.
+const WORD: u64 = 4;
+/// `BPF_F_IPV6` of `linux/bpf.h`, from Linux 6.16 on: no header checksum makes up for the change of an
+/// address, so what a card has summed changes, too.
+const IPV6: u64 = 1 << 7;
 /// Offsets above this one are left to the helper. One less than a power of two.
 const MAX_LINEAR_OFFSET: u32 = 0xfff;
 
@@ -214,6 +222,32 @@ impl Kernel for Skb {
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: the helper reads exactly `N` bytes.
         unsafe { bpf_skb_store_bytes(self.0, offset, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn replace_l3(&mut self, checksum: u32, from: u32, to: u32) -> bool {
+        // SAFETY: the context pointer, and numbers.
+        unsafe { bpf_l3_csum_replace(self.0, checksum, u64::from(from), u64::from(to), WORD) == 0 }
+    }
+
+    #[inline(always)]
+    fn replace_l4(&mut self, covered: Covered, from: u32, to: u32) -> bool {
+        let (from, to) = (u64::from(from), u64::from(to));
+        let mut flags = WORD;
+        if covered.is_pseudo {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if covered.may_be_absent {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: the context pointer, and numbers.
+        let replace =
+            |flags| unsafe { bpf_l4_csum_replace(self.0, covered.checksum, from, to, flags) == 0 };
+        // A kernel that does not know the flag refuses it, and has done nothing.
+        if covered.is_pseudo && covered.is_v6 && replace(flags | IPV6) {
+            return true;
+        }
+        replace(flags)
     }
 
     #[inline(always)]

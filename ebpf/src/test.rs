@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Kernel, Meta, Verdict, VerdictRecord};
+use packet::{Kernel, Meta, Rewrite, Side, Verdict, VerdictRecord};
 
 /// The frame and what the test gives.
 #[inline(always)]
@@ -68,4 +68,18 @@ pub fn test_to_port(ctx: TcContext) -> i32 {
     let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let verdict = packet::to_port(&mut skb, meta);
     record(&mut room.record, &verdict)
+}
+
+/// [`packet::rewrite_frame`] with given metadata: its VTEP and its mark are the address and the port
+/// that the source gets, or the destination if it is tunnelled.
+#[classifier]
+pub fn test_rewrite(ctx: TcContext) -> i32 {
+    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let side = if meta.tunnelled == 0 { Side::Source } else { Side::Destination };
+    let rewrite = Rewrite { side, addr: meta.vtep, port: meta.mark as u16 };
+    if packet::rewrite_frame(&mut skb, meta, &mut room.packet, &rewrite) {
+        TC_ACT_OK
+    } else {
+        TC_ACT_SHOT
+    }
 }

@@ -7,11 +7,17 @@ use crate::pinned::Slots;
 use crate::plane::{DataPlane, Options};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use packet::{Bucket, Budget, Config, Entry, Meta, Noted, Port, PortKey, VerdictRecord};
+use packet::{
+    Bucket, Budget, Config, Entry, Meta, Noted, Port, PortKey, Rewrite, Side, VerdictRecord,
+};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Runs [`packet::from_port`] with ports of its own making.
 const VARIED: &str = "test_from_port_varied";
+
+/// Runs [`packet::rewrite_frame`].
+const REWRITE: &str = "test_rewrite";
 
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,29 +30,27 @@ pub struct Outcome {
     pub duration: Duration,
 }
 
-/// A data plane with the test programs loaded.
+/// A data plane with the test programs.
 pub struct TestHarness {
     /// The data plane that the test programs share their maps with.
     pub plane: DataPlane,
     object: Ebpf,
+    /// The test programs that are loaded.
+    loaded: BTreeSet<&'static str>,
     meta: Slots<Meta>,
     verdict: Slots<VerdictRecord>,
 }
 
 impl TestHarness {
-    /// Opens a data plane and loads the test programs.
+    /// Opens a data plane. A test program is loaded when it first runs: the verifier takes its time.
     ///
     /// # Errors
     /// As [`DataPlane::open`].
     pub fn open(options: &Options) -> Result<TestHarness, Error> {
         let (plane, mut object) = DataPlane::open_with_object(options)?;
-        for entry in [Entry::FromPort, Entry::FromTunnel, Entry::ToPort] {
-            object::load(&mut object, program_name(entry))?;
-        }
-        object::load(&mut object, VARIED)?;
         let meta = Slots::take(&mut object, "test_meta")?;
         let verdict = Slots::take(&mut object, "test_verdict")?;
-        Ok(TestHarness { plane, object, meta, verdict })
+        Ok(TestHarness { plane, object, loaded: BTreeSet::new(), meta, verdict })
     }
 
     /// Runs an entry `repeat` times on the frame.
@@ -72,6 +76,21 @@ impl TestHarness {
         self.run_program(VARIED, meta, frame, repeat)
     }
 
+    /// Gives one end of the packet in a frame another address and port; the frame then.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel refuses to run it.
+    pub fn rewrite(&mut self, frame: &[u8], rewrite: &Rewrite) -> Result<Vec<u8>, Error> {
+        let meta = Meta {
+            length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            vtep: rewrite.addr,
+            mark: u32::from(rewrite.port),
+            tunnelled: u16::from(rewrite.side == Side::Destination),
+            ..Meta::default()
+        };
+        Ok(self.run_program(REWRITE, &meta, frame, 1)?.frame)
+    }
+
     fn run_program(
         &mut self,
         name: &'static str,
@@ -86,6 +105,9 @@ impl TestHarness {
             program: name.to_owned(),
             cause: chain(cause),
         };
+        if self.loaded.insert(name) {
+            object::load(&mut self.object, name)?;
+        }
         let program = self.object.program(name).ok_or(Error::Incomplete(name))?;
         let program: &SchedClassifier = program.try_into().map_err(|_| Error::Incomplete(name))?;
         let result = program

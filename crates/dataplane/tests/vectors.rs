@@ -4,7 +4,7 @@
 
 mod support;
 
-use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all};
+use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all, rewrites};
 use netloom_dataplane::packet::{Bucket, Config, Traffic};
 use netloom_dataplane::{Counters, Options, Tables, TestHarness};
 use std::collections::BTreeMap;
@@ -29,6 +29,19 @@ fn every_vector_gives_in_the_kernel_what_it_gives_on_the_host() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_kernel_rewrites_a_frame_as_its_new_ends_would_have_sent_it() {
+    if !may_run("the_kernel_rewrites_a_frame_as_its_new_ends_would_have_sent_it") {
+        return;
+    }
+    let host = Host::enter();
+    let mut harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
+    for vector in rewrites() {
+        let frame = harness.rewrite(&vector.frame, &vector.rewrite).unwrap();
+        assert_eq!(frame, vector.expected, "{}", vector.name);
+    }
 }
 
 /// Runs a vector; what differs from the host's run.

@@ -10,6 +10,7 @@ use crate::maps::{
 };
 use crate::net::Net;
 use crate::reason::DropReason;
+use crate::rewrite::Covered;
 
 /// Access to the frame and the maps. Implemented by the eBPF shims and by the in-memory twin of
 /// the tests.
@@ -27,6 +28,12 @@ pub trait Kernel {
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool;
     /// Overwrites words of the frame; whether it worked.
     fn store_words<const N: usize>(&mut self, offset: u32, words: &[u32; N]) -> bool;
+
+    /// Changes the IPv4 header's checksum, at this offset, as if a word that it covers changed from
+    /// one value to another, both in memory order; whether it worked.
+    fn replace_l3(&mut self, checksum: u32, from: u32, to: u32) -> bool;
+    /// The same for a checksum of the transport.
+    fn replace_l4(&mut self, covered: Covered, from: u32, to: u32) -> bool;
 
     /// Cuts the frame after `kept` bytes, then makes room for `room` bytes behind its Ethernet
     /// header, which stays the first; whether it worked. The frame is no longer one to be cut into

@@ -3,7 +3,7 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    Addr, AddrKey, Bucket, Budget, Config, ConntrackSize, CtKey, CtSlot, CtState, CtWord,
+    Addr, AddrKey, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot, CtState, CtWord,
     Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh,
     NeighKey, Net, NextHop, Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey,
 };
@@ -143,6 +143,23 @@ impl Kernel for Memory {
         true
     }
 
+    fn replace_l3(&mut self, checksum: u32, from: u32, to: u32) -> bool {
+        let Some(sum) = self.load::<2>(checksum) else { return false };
+        self.store(checksum, &changed(sum, from, to))
+    }
+
+    fn replace_l4(&mut self, covered: Covered, from: u32, to: u32) -> bool {
+        let Some(sum) = self.load::<2>(covered.checksum) else { return false };
+        if covered.may_be_absent && sum == [0, 0] {
+            return true;
+        }
+        let mut sum = changed(sum, from, to);
+        if covered.may_be_absent && sum == [0, 0] {
+            sum = [0xff, 0xff];
+        }
+        self.store(covered.checksum, &sum)
+    }
+
     fn quote(&mut self, kept: u32, room: u32) -> bool {
         let (Ok(kept), Ok(room)) = (usize::try_from(kept), usize::try_from(room)) else {
             return false;
@@ -245,4 +262,23 @@ impl Kernel for Memory {
             traffic.dropped_packets += 1;
         }
     }
+}
+
+/// A checksum after a word that it covers has changed (RFC 1624, equation 3).
+fn changed(sum: [u8; 2], from: u32, to: u32) -> [u8; 2] {
+    let halves = |word: u32| {
+        let [a, b, c, d] = word.to_ne_bytes();
+        [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+    };
+    let mut total = u32::from(!u16::from_be_bytes(sum));
+    for half in halves(from) {
+        total += u32::from(!half);
+    }
+    for half in halves(to) {
+        total += u32::from(half);
+    }
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    (!u16::try_from(total).expect("folded")).to_be_bytes()
 }

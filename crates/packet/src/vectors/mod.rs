@@ -16,12 +16,14 @@ mod histories;
 mod memory;
 mod neighbours;
 mod nets;
+mod rewrite;
 mod room;
 mod too_big;
 mod vlans;
 mod world;
 
 pub use memory::Memory;
+pub use rewrite::{RewriteVector, rewrites};
 
 use crate::{
     ConntrackSize, CtSlot, CtWord, DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port,
