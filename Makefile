@@ -57,8 +57,9 @@ ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier 
 ebpf-check: setup ## is the committed eBPF object what its sources give?
 	scripts/build-ebpf --check
 
-gen: ## regenerate committed code
+gen: ## regenerate committed code, and docs/api-coverage.md
 	$(CARGO) run --locked -p xtask --features gen -- gen
+	NETLOOM_RENEW=1 $(CARGO) test --locked -q -p netloom-model --test coverage
 
 gen-check: ## is the committed generated code current?
 	$(CARGO) run --locked -p xtask --features gen -- gen --check
