@@ -27,6 +27,7 @@ use wire::{
 
 use crate::{
     Failure,
+    machine::memory,
     plan::{Group, Metric, Step},
     stats,
 };
@@ -43,13 +44,14 @@ pub(crate) const AGENT: Group = Group {
     id: "agent",
     steps: &[Step {
         id: "change",
-        contenders: &["1000-stations", "50000-stations"],
+        contenders: &["1000-stations", "10000-stations", "50000-stations"],
         metrics: &[
             Metric { id: "peer-p50", unit: "ms", quantile: 0.5 },
             Metric { id: "peer-p99", unit: "ms", quantile: 0.99 },
             Metric { id: "peers-200", unit: "ms", quantile: 0.5 },
             Metric { id: "idle", unit: "us", quantile: 0.5 },
             Metric { id: "audit", unit: "ms", quantile: 0.5 },
+            Metric { id: "memory", unit: "MiB", quantile: 0.5 },
         ],
     }],
 };
@@ -64,6 +66,8 @@ struct Host {
     file: StateFile,
     desired: Desired,
     runtime: Runtime,
+    /// What it takes in memory, in MiB.
+    memory: f64,
 }
 
 /// The agents, by contender; each is made when it is measured first.
@@ -81,7 +85,7 @@ impl<'a> Agents<'a> {
     /// Takes a sample.
     pub(crate) fn measure(&mut self, contender: &str) -> Result<Vec<Vec<f64>>, Failure> {
         if !self.hosts.contains_key(contender) {
-            let stations = if contender == "1000-stations" { 1_000 } else { 50_000 };
+            let stations = contender.strip_suffix("-stations").unwrap_or_default().parse()?;
             let host = Host::new(&self.directory.join(contender), stations)?;
             self.hosts.insert(contender.to_owned(), host);
         }
@@ -100,6 +104,7 @@ impl<'a> Agents<'a> {
 impl Host {
     fn new(directory: &Path, stations: u32) -> Result<Self, Failure> {
         std::fs::create_dir_all(directory)?;
+        let before = memory(std::process::id(), "RssAnon")?;
         let plane = DataPlane::open(&Options::new(directory.join("bpf")))?;
         let converger = Converger::new(Maps(Arc::new(Mutex::new(plane))));
         let (file, _) = StateFile::open(&directory.join("data"))?;
@@ -108,8 +113,9 @@ impl Host {
         (0..stations).for_each(|at| holding.upsert(peer(at)));
         let desired = Desired { revision: 1, lineage: None, holding: Arc::new(holding) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut host = Self { converger, file, desired, runtime };
+        let mut host = Self { converger, file, desired, runtime, memory: 0.0 };
         host.pass()?;
+        host.memory = memory(std::process::id(), "RssAnon")? - before;
         Ok(host)
     }
 
@@ -128,7 +134,7 @@ impl Host {
         let start = Instant::now();
         self.pass()?;
         let audit = stats::ms(start.elapsed());
-        Ok(vec![peers.clone(), peers, vec![together], vec![idle], vec![audit]])
+        Ok(vec![peers.clone(), peers, vec![together], vec![idle], vec![audit], vec![self.memory]])
     }
 
     /// Lets peers come, and go again; ms until they were in effect.

@@ -5,6 +5,7 @@ use std::{
     io::{IoSlice, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -34,7 +35,15 @@ pub(crate) enum Load {
     Connect,
     /// Frames of 64 bytes over UDP, as fast as one sender can: those received, 1,000 per second.
     SmallFrames,
+    /// Datagrams to ports that nobody has opened, [`FLOWS_PER_SECOND`], each a flow of its own:
+    /// those sent, 1,000 per second.
+    Flood,
 }
+
+/// New flows of a flood.
+const FLOWS_PER_SECOND: u32 = 20_000;
+/// How many of them at once, and sockets that they come from.
+const BURST: u16 = 20;
 
 impl Load {
     /// Runs it.
@@ -47,6 +56,7 @@ impl Load {
             Self::RequestResponse => request_response(to, time),
             Self::Connect => connect(to, time),
             Self::SmallFrames => small_frames(to, time),
+            Self::Flood => flood(to, time),
         }
     }
 }
@@ -111,6 +121,27 @@ fn small_frames(to: Ipv4Addr, time: Duration) -> Result<Vec<f64>, Failure> {
     let seconds = start.elapsed().as_secs_f64();
     let after = read_number(&mut open(to, COUNT)?)?;
     Ok(vec![(after - before) / seconds / 1e3])
+}
+
+fn flood(to: Ipv4Addr, time: Duration) -> Result<Vec<f64>, Failure> {
+    let sockets = (0..BURST).map(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    let pause = Duration::from_secs(1) * u32::from(BURST) / FLOWS_PER_SECOND;
+    let (start, mut sent, mut port) = (Instant::now(), 0_u32, 0_u16);
+    while start.elapsed() < time {
+        port = port.checked_add(1).unwrap_or(1);
+        if port == SINK {
+            // The server's own ports follow.
+            port += 10;
+        }
+        for socket in &sockets {
+            // Refused ones are told to the socket that sent before.
+            let _ = socket.send_to(&[0], (to, port));
+        }
+        sent += u32::from(BURST);
+        thread::park_timeout((pause * (sent / u32::from(BURST))).saturating_sub(start.elapsed()));
+    }
+    Ok(vec![f64::from(sent) / start.elapsed().as_secs_f64() / 1e3])
 }
 
 fn open(to: Ipv4Addr, port: u16) -> Result<TcpStream, Failure> {

@@ -4,6 +4,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Failure;
+
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -47,4 +49,15 @@ impl Machine {
 fn field<'a>(text: &'a str, name: &str) -> &'a str {
     let values = text.lines().filter_map(|line| line.split_once(':'));
     values.into_iter().find(|(key, _)| key.trim() == name).map_or("", |(_, value)| value.trim())
+}
+
+/// A line of `/proc/<pid>/status` in KiB, as MiB.
+///
+/// # Errors
+/// There is no such process, or no such line.
+pub(crate) fn memory(pid: u32, name: &str) -> Result<f64, Failure> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line.ok_or("/proc has no memory sizes")?.trim().trim_end_matches("kB").trim();
+    Ok(kib.parse::<f64>()? / 1024.0)
 }

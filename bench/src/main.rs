@@ -7,6 +7,7 @@ mod agent;
 mod binding;
 mod cloud;
 mod control;
+mod flood;
 mod frame;
 mod load;
 mod loom;
@@ -152,9 +153,10 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 8] = [
+const GROUPS: [(Group, Run); 9] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
+    (flood::FLOOD, flooded),
     (packet::PACKET, packet_costs),
     (control::CONTROL, control_plane),
     (vms::VMS, time_to_vm),
@@ -173,6 +175,12 @@ fn cross_host(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fail
     let loom = Loom::up(setting.binary)?;
     let mut traffic = Traffic::cross_host(&loom, setting.time)?;
     CROSS_HOST.run(plan, &mut |step, contender| traffic.measure(step, contender))
+}
+
+fn flooded(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let loom = Loom::up(setting.binary)?;
+    let mut flood = flood::Flood::new(&loom, setting.time)?;
+    flood::FLOOD.run(plan, &mut |_, contender| flood.measure(contender))
 }
 
 fn packet_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {

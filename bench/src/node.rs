@@ -75,8 +75,23 @@ impl Node {
         to: Ipv4Addr,
         time: Duration,
     ) -> Result<Vec<f64>, Failure> {
+        self.begin(load, to, time)?;
+        self.end()
+    }
+
+    /// As [`Node::run`], without waiting: [`Node::end`] does that.
+    pub(crate) fn begin(
+        &mut self,
+        load: Load,
+        to: Ipv4Addr,
+        time: Duration,
+    ) -> Result<(), Failure> {
         let order = serde_json::to_string(&Order { load, to, seconds: time.as_secs_f64() })?;
-        writeln!(self.orders.as_mut().ok_or("the node has ended")?, "{order}")?;
+        Ok(writeln!(self.orders.as_mut().ok_or("the node has ended")?, "{order}")?)
+    }
+
+    /// Waits until what was begun is done.
+    pub(crate) fn end(&mut self) -> Result<Vec<f64>, Failure> {
         let answer: Result<Vec<f64>, String> = serde_json::from_str(&self.read()?)?;
         Ok(answer?)
     }

@@ -14,6 +14,7 @@ use store::Sqlite;
 use crate::{
     Failure,
     cloud::{Cloud, Shape},
+    machine::memory,
     scratch::Scratch,
     server::{DATA, SERVER_LIMIT, Server},
     stats,
@@ -92,12 +93,4 @@ fn ticks(pid: u32) -> Result<u64, Failure> {
     let mut next = || fields.next().ok_or("/proc has no CPU times");
     let (user, system) = (next()?, next()?);
     Ok(user.parse::<u64>()? + system.parse::<u64>()?)
-}
-
-/// A line of `/proc/<pid>/status` in KiB, as MiB.
-fn memory(pid: u32, name: &str) -> Result<f64, Failure> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let kib = line.ok_or("/proc has no memory sizes")?.trim().trim_end_matches("kB").trim();
-    Ok(kib.parse::<f64>()? / 1024.0)
 }

@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::{
     Failure,
     loom::{A, C, HOST, Loom, OTHER_HOST, params},
+    machine::memory,
     ping::Pinger,
     plan::{Group, Metric, Step},
     scratch::Scratch,
@@ -36,6 +37,7 @@ pub(crate) const VMS: Group = Group {
             Metric { id: "vm-p50", unit: "ms", quantile: 0.5 },
             Metric { id: "vm-p95", unit: "ms", quantile: 0.95 },
             Metric { id: "vm-syscalls", unit: "calls", quantile: 0.5 },
+            Metric { id: "vm-agent-memory", unit: "MiB", quantile: 0.5 },
         ],
     }],
 };
@@ -98,7 +100,8 @@ impl Vms {
         Ok(vms)
     }
 
-    /// ms from the wish to the first reply, twice for two quantiles, and the system calls of one.
+    /// ms from the wish to the first reply, twice for two quantiles, the system calls of one, and the
+    /// MiB that the host's agent has in memory of its own.
     pub(crate) fn sample(&mut self, contender: &str) -> Result<Vec<Vec<f64>>, Failure> {
         let host = usize::from(contender != FEW);
         let mut times = Vec::new();
@@ -112,7 +115,9 @@ impl Vms {
         let uuid = self.come(host)?;
         let calls = strace.detach()?;
         self.go(host, &uuid)?;
-        Ok(vec![times.clone(), times, vec![calls]])
+        let pid = self.loom.pid(self.hosts[host].name)?.unsigned_abs();
+        let memory = memory(pid, "RssAnon")?;
+        Ok(vec![times.clone(), times, vec![calls], vec![memory]])
     }
 
     /// A VM comes, and answers.
