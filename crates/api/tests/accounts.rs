@@ -113,3 +113,69 @@ fn invented_sources_do_not_help_unless_a_proxy_is_believed() {
         assert!(started.elapsed() < PATIENCE, "kept out");
     }
 }
+
+/// A client of a new account with this name.
+fn tenant(running: &Running, name: &str) -> Client {
+    let digest = control::account::client_digest(PASSWORD);
+    let account = json!({"name": name, "password": digest});
+    let made = running.log_in().call("CreateAccount", object(account), &[]).unwrap();
+    assert_eq!(made["inventory"]["type"], "Normal");
+    assert!(!made.to_string().contains(&digest) && !made.to_string().contains("argon2"), "{made}");
+    let mut client = client(running);
+    client.log_in(name, PASSWORD).unwrap();
+    client
+}
+
+#[test]
+fn an_account_is_made_sees_itself_alone_and_is_gone_with_its_sessions() {
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    tenant(&running, "blue");
+    let seen = red.query("/accounts", &[]).unwrap();
+    assert_eq!(seen["inventories"].as_array().unwrap().len(), 1, "{seen}");
+    assert_eq!(seen["inventories"][0]["name"], "red");
+    let quotas = red.query("/accounts/quotas", &["q=name=l3.num".into()]).unwrap();
+    assert_eq!(quotas["inventories"][0]["value"], 20, "{quotas}");
+    let digest = control::account::client_digest(PASSWORD);
+    let again = json!({"name": "red", "password": digest});
+    assert_eq!(blamed(admin.call("CreateAccount", object(again), &[])), "name");
+    let plain = json!({"name": "green", "password": PASSWORD});
+    assert_eq!(blamed(admin.call("CreateAccount", object(plain), &[])), "password");
+    let uuid = seen["inventories"][0]["uuid"].clone();
+    admin.call("DeleteAccount", object(json!({"uuid": uuid})), &[]).unwrap();
+    let refused = red.query("/accounts", &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1001"), "{refused}");
+    assert!(client(&running).log_in("red", PASSWORD).is_err());
+}
+
+#[test]
+fn an_account_is_told_what_it_may_send() {
+    let running = Running::start(Limits::default());
+    let red = tenant(&running, "red");
+    let names = json!({"apiNames": ["CreateZone", "APICreateL3NetworkMsg", "QueryZone"]});
+    let told = red.call("CheckApiPermission", object(names), &[]).unwrap();
+    let expected =
+        json!({"CreateZone": "Deny", "APICreateL3NetworkMsg": "Allow", "QueryZone": "Allow"});
+    assert_eq!(told["inventory"], expected);
+    let unknown = json!({"apiNames": ["CreateNothing"]});
+    assert_eq!(blamed(red.call("CheckApiPermission", object(unknown), &[])), "apiNames");
+    let refused = red.call("CreateAccount", object(json!({"name": "x", "password": "y"})), &[]);
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1002"), "{refused}");
+}
+
+#[test]
+fn a_session_is_renewed_by_a_call_of_its_own_alone() {
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    let own = admin.session().unwrap().to_owned();
+    let renew = |client: &Client| {
+        let fields = json!({"sessionUuid": own, "duration": 86400});
+        client.call("RenewSession", object(fields), &[])
+    };
+    assert_eq!(blamed(renew(&red)), "sessionUuid");
+    let renewed = renew(&admin).unwrap();
+    assert_eq!(renewed["inventory"]["uuid"], own);
+    // The door's clock stands at Nov 14, 2017, 22:20:57.
+    assert_eq!(renewed["inventory"]["expiredDate"], "Nov 15, 2017 10:20:57 PM");
+}

@@ -9,22 +9,35 @@ use argon2::{
 use model::{
     Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     resource::account::{
-        ADMIN, Account, AccountType, LogInByAccount, LogOut, UpdateAccount, ValidateSession,
+        ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount,
+        LogInByAccount, LogOut, RenewSession, UpdateAccount, ValidateSession,
     },
+    resource::{faces, messages, quota::Quota},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 use store::{Read, Store};
+use uuid::Uuid;
 
 use crate::{
-    Caller, Gate,
+    Caller, Gate, Reply, Txn, command,
     logins::unchecked,
-    operation::{Operation, now},
+    operation::{Operation, job, now},
+    quota,
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![now(log_in), now(log_out), now(validate_session), now(update)]
+    vec![
+        now(log_in),
+        now(log_out),
+        now(validate_session),
+        now(renew),
+        now(create),
+        now(update),
+        job(delete),
+        now(check_permission),
+    ]
 }
 
 /// Length of a SHA-512 in hex.
@@ -136,14 +149,7 @@ pub(crate) async fn log_in(
         let error = Error::new(Code::AuthenticationFailed, "the password was changed just now");
         return Err(error.hint("log in with the new one"));
     }
-    Ok(json!({"inventory": {
-        "uuid": session.uuid.simple().to_string(),
-        "accountUuid": account.uuid,
-        "userUuid": account.uuid,
-        "userType": "Account",
-        "createDate": session.created.to_string(),
-        "expiredDate": session.expires.to_string(),
-    }}))
+    Ok(json!({"inventory": session.show()}))
 }
 
 /// Changes an account: its owner may, and administrators. Slow hashing is done before the
@@ -165,15 +171,7 @@ pub(crate) async fn update(
     }
     check_old(&gate, &caller, account, message.old_password).await?;
     let hash = match message.password {
-        Some(digest) => {
-            check_digest("password", &digest)?;
-            let turn = gate.logins.turn().await?;
-            let hashing = move || {
-                let _turn = turn;
-                hash(&digest)
-            };
-            Some(tokio::task::spawn_blocking(hashing).await.map_err(unchecked)??)
-        }
+        Some(digest) => Some(hash_in_turn(&gate, digest).await?),
         None => None,
     };
     let (now, is_new, name) = (gate.now(), hash.is_some(), message.name);
@@ -193,6 +191,100 @@ pub(crate) async fn update(
         gate.sessions.close_others(id, caller.session());
     }
     Ok(after.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
+}
+
+/// Hashes a password's client digest when it is its turn.
+async fn hash_in_turn(gate: &Gate, digest: String) -> Result<String> {
+    check_digest("password", &digest)?;
+    let turn = gate.logins.turn().await?;
+    let hashing = move || {
+        let _turn = turn;
+        hash(&digest)
+    };
+    tokio::task::spawn_blocking(hashing).await.map_err(unchecked)?
+}
+
+/// Makes an account, which owns itself and a quota for each sort of resource.
+async fn create(gate: Arc<Gate>, _caller: Caller, message: CreateAccount) -> Result<Value> {
+    let account = Account {
+        uuid: Id::new(message.resource_uuid.unwrap_or_else(Uuid::new_v4)),
+        name: message.name,
+        account_type: message.account_type.unwrap_or(AccountType::Normal),
+        password_hash: hash_in_turn(&gate, message.password).await?,
+        description: message.description,
+    };
+    let (now, id) = (gate.now(), account.uuid);
+    let meta = Meta { owner: Some(id), created: now, changed: now };
+    let quotas = Quota::counted().map(|(_, counted)| {
+        quota::first(Id::new(Uuid::new_v4()), id, counted.name, counted.default)
+    });
+    let mut rows = vec![Record::new(account, meta)];
+    rows.extend(quotas.map(|quota| Record::new(quota, meta)));
+    let make = move |tx: &mut store::Tx<Record>| {
+        if crate::sharing::shown().any(|kind| tx.get(kind, id.uuid()).is_some()) {
+            let error = Error::new(Code::UuidTaken, format!("{id} is taken"));
+            return Err(error
+                .on_field("resourceUuid")
+                .hint("choose another uuid, or leave it out"));
+        }
+        rows.iter().try_for_each(|row| tx.put(row.clone()).map_err(crate::claim::taken))
+    };
+    gate.store().transact_async(make).await?;
+    let record = gate.store().snapshot().get(Account::KIND, id.uuid());
+    Ok(record.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
+}
+
+/// Deletes an account with everything that it owns. Its sessions end, as there is no such account
+/// any more.
+fn delete(txn: &mut Txn<'_>, message: DeleteAccount) -> Result<Reply> {
+    if message.uuid.uuid() == ADMIN {
+        let error = Error::field("uuid", "is admin, which stays");
+        return Err(error.hint("delete another account"));
+    }
+    if txn.caller().account() == Some(message.uuid) {
+        let error = Error::field("uuid", "is the account that calls");
+        return Err(error.hint("let another administrator delete it"));
+    }
+    txn.delete(message.uuid)?;
+    Ok(Reply::nothing())
+}
+
+/// Tells which messages a caller may send at all.
+async fn check_permission(
+    _gate: Arc<Gate>,
+    caller: Caller,
+    message: CheckApiPermission,
+) -> Result<Value> {
+    let mut told = Map::new();
+    for name in message.api_names {
+        let bare = name.rsplit('.').next().unwrap_or_default();
+        let bare = bare.strip_prefix("API").unwrap_or(bare);
+        let bare = bare.strip_suffix("Msg").unwrap_or(bare);
+        let is_query =
+            |(_, face): (Kind, &model::shown::Face)| bare.strip_prefix("Query") == Some(face.name);
+        let allows = match messages().find(|def| def.name == bare) {
+            Some(def) => command::may_send(&caller, def).is_ok(),
+            None if faces().any(is_query) => true,
+            None => {
+                let error = Error::field("apiNames", format!("{name} is no message"));
+                return Err(error.hint("`netloom messages` lists what there is"));
+            }
+        };
+        told.insert(name, if allows { "Allow" } else { "Deny" }.into());
+    }
+    Ok(json!({"inventory": told}))
+}
+
+/// Prolongs the session by which it is called.
+async fn renew(gate: Arc<Gate>, caller: Caller, message: RenewSession) -> Result<Value> {
+    let named = model::id::parse_uuid(&message.session_uuid);
+    let own = caller.session().filter(|own| named == Some(*own));
+    let Some(own) = own else {
+        let error = Error::field("sessionUuid", "is not the session of this call");
+        return Err(error.hint("a session is renewed by a call that it makes"));
+    };
+    let session = gate.sessions.renew(own, message.duration, (gate.now(), Instant::now()))?;
+    Ok(json!({"inventory": session.show()}))
 }
 
 /// Whoever changes their own password says the present one; an administrator need not.

@@ -4,15 +4,16 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use model::{
-    Code, Error, Id, Kind, MessageDef, Result, Timestamp,
+    Code, Error, Id, Kind, MessageDef, Record, Result, Timestamp,
     declare::{Access, Answer},
     resource::account::Account,
     status::Board,
 };
 use serde_json::{Map, Value};
+use store::Read;
 use uuid::Uuid;
 
-use crate::{operation::Operation, query::Scope, validate};
+use crate::{operation::Operation, query::Scope, sight, validate};
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,23 @@ impl Caller {
         match self {
             Caller::Stranger { .. } => None,
             Caller::Account { is_admin: true, .. } => Some(Scope::Everything),
-            Caller::Account { id, .. } => Some(Scope::OwnedBy(*id)),
+            Caller::Account { id, .. } => Some(Scope::SeenBy(*id)),
+        }
+    }
+
+    /// Whether the caller may see a record: its own, and what is shared with it.
+    pub(crate) fn sees(&self, read: &impl Read<Record>, record: &Record) -> bool {
+        match self {
+            Caller::Stranger { .. } => false,
+            Caller::Account { id, is_admin, .. } => *is_admin || sight::sees(read, *id, record),
+        }
+    }
+
+    /// Whether the caller may change a record.
+    pub(crate) fn may_change(&self, record: &Record) -> bool {
+        match self {
+            Caller::Stranger { .. } => false,
+            Caller::Account { id, is_admin, .. } => *is_admin || sight::owns(*id, record),
         }
     }
 

@@ -16,7 +16,12 @@ use std::{
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     declare::Method,
-    resource::{account::Account, host::Host, job::Job, messages},
+    resource::{
+        account::{Account, AccountType},
+        host::Host,
+        job::Job,
+        messages,
+    },
     status::{Board, Obstacle, Unsettled},
 };
 use serde_json::{Value, json};
@@ -29,6 +34,7 @@ use crate::{
     command::{Command, Surroundings},
     inventory::{self, Observed},
     operation::{self, Done},
+    query::Scope,
 };
 
 /// How long a finished job can be asked for, in seconds (ZStack: `rest/completedApi.expiredPeriod`).
@@ -301,7 +307,7 @@ impl Jobs {
         let Some(job) = Job::of(&record) else { return Look::Over(JobState::Unknown) };
         let board = self.board.borrow().clone();
         if job.done || job.hosts.is_empty() {
-            return Look::Over(JobState::Done(answer(job, &snapshot, &board)));
+            return Look::Over(JobState::Done(answer(job, record.meta.owner, &snapshot, &board)));
         }
         let since = self.since(job, snapshot.revision());
         // A host that was deleted is not waited for.
@@ -310,7 +316,12 @@ impl Jobs {
         let (waited, waiting): (Vec<Id<Host>>, Vec<_>) =
             hosts.filter_map(|host| Some((*host, waits_for(*host, job, since, &board)?))).unzip();
         if waiting.is_empty() {
-            return Look::Acknowledged(JobState::Done(answer(job, &snapshot, &board)));
+            return Look::Acknowledged(JobState::Done(answer(
+                job,
+                record.meta.owner,
+                &snapshot,
+                &board,
+            )));
         }
         let is_lost = waited.iter().all(|host| !board.status(*host).connected);
         let deadline = match is_lost && is_deletion(job) {
@@ -521,12 +532,29 @@ fn record(
 
 /// `{"inventory": ..}`, or `{}` for what shows nothing. A resource that was deleted since shows
 /// its uuid.
-fn answer(job: &Job, snapshot: &Snapshot<Record>, board: &Board) -> Value {
+fn answer(
+    job: &Job,
+    owner: Option<Id<Account>>,
+    snapshot: &Snapshot<Record>,
+    board: &Board,
+) -> Value {
     let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
     match snapshot.get(kind, uuid) {
         Some(record) => {
-            json!({"inventory": inventory::show(&record, &Observed::new(snapshot, board))})
+            let observed = Observed::new(snapshot, board);
+            observed.narrow(scope_of(owner, snapshot));
+            json!({"inventory": inventory::show(&record, &observed)})
         }
         None => json!({"inventory": {"uuid": uuid.simple().to_string()}}),
+    }
+}
+
+/// What the account that a job is of may see: whoever polls it sees no more.
+fn scope_of(owner: Option<Id<Account>>, snapshot: &Snapshot<Record>) -> Scope {
+    let nobody = Id::new(Uuid::nil());
+    let account = owner.and_then(|owner| snapshot.get(Kind::Account, owner.uuid()));
+    match account.as_deref().and_then(Account::of) {
+        Some(account) if account.account_type == AccountType::Admin => Scope::Everything,
+        _ => Scope::SeenBy(owner.unwrap_or(nobody)),
     }
 }

@@ -16,10 +16,13 @@ pub mod look;
 pub mod operation;
 mod placement;
 pub mod query;
+mod quota;
 pub mod releaser;
 mod reserved;
 pub mod secret;
 pub mod sessions;
+mod sharing;
+mod sight;
 pub mod throttle;
 pub mod txn;
 pub mod validate;
@@ -46,6 +49,8 @@ pub use txn::Txn;
 /// What gives the operations of each resource.
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     account::operations,
+    quota::operations,
+    sharing::operations,
     zone::operations,
     cluster::operations,
     host::operations,

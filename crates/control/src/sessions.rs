@@ -11,6 +11,7 @@ use std::{
 };
 
 use model::{Code, Error, Id, Result, Timestamp, resource::account::Account};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// How long a session lasts, in seconds (ZStack: `identity/session.timeout`).
@@ -35,6 +36,20 @@ pub struct Session {
     used: Instant,
     /// When it ends.
     ends: Instant,
+}
+
+impl Session {
+    /// As the API shows it.
+    pub(crate) fn show(&self) -> Value {
+        json!({
+            "uuid": self.uuid.simple().to_string(),
+            "accountUuid": self.account,
+            "userUuid": self.account,
+            "userType": "Account",
+            "createDate": self.created.to_string(),
+            "expiredDate": self.expires.to_string(),
+        })
+    }
 }
 
 /// The open sessions.
@@ -69,10 +84,28 @@ impl Sessions {
         let mut open = self.lock();
         let found = model::id::parse_uuid(uuid).and_then(|uuid| open.get_mut(&uuid));
         let Some(session) = found.filter(|session| session.ends > at) else {
-            let error = Error::new(Code::InvalidSession, "the session is unknown or expired");
-            return Err(error.hint("log in again"));
+            return Err(unknown());
         };
         session.used = at;
+        Ok(session.clone())
+    }
+
+    /// Lets an open session last `seconds` from now on, or as long as a new one.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSession`] when it is unknown or over.
+    pub fn renew(
+        &self,
+        uuid: Uuid,
+        seconds: Option<u32>,
+        (now, at): (Timestamp, Instant),
+    ) -> Result<Session> {
+        let mut open = self.lock();
+        let found = open.get_mut(&uuid).filter(|session| session.ends > at);
+        let session = found.ok_or_else(unknown)?;
+        let seconds = seconds.unwrap_or(SESSION_SECONDS);
+        session.expires = now.plus_seconds(seconds.into());
+        session.ends = at + Duration::from_secs(seconds.into());
         Ok(session.clone())
     }
 
@@ -93,6 +126,11 @@ impl Sessions {
         // A panic elsewhere cannot leave the map half changed: each change is one call.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unknown() -> Error {
+    let error = Error::new(Code::InvalidSession, "the session is unknown or expired");
+    error.hint("log in again")
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub(crate) struct Rules {
     /// It is no column: its struct shows what is in it, or does not.
     pub(crate) flatten: bool,
     pub(crate) on_delete: Option<String>,
+    /// The resource is a part of what this field points at.
+    pub(crate) part: bool,
     required: bool,
     max_len: Option<usize>,
     range: Option<(i64, i64)>,
@@ -82,6 +84,8 @@ pub(crate) fn rules(field: &Field) -> syn::Result<Rules> {
                 rules.flatten = true;
             } else if meta.path.is_ident("on_delete") {
                 rules.on_delete = Some(on_delete(&meta.value()?.parse()?)?);
+            } else if meta.path.is_ident("part") {
+                rules.part = true;
             } else if meta.path.is_ident("required") {
                 rules.required = true;
             } else if meta.path.is_ident("max_len") {
@@ -90,7 +94,7 @@ pub(crate) fn rules(field: &Field) -> syn::Result<Rules> {
                 rules.range = Some(parse_range(&meta.value()?.parse()?)?);
             } else {
                 return Err(meta.error(
-                    "unknown: hidden, index, flatten, on_delete, required, max_len, range",
+                    "unknown: hidden, index, flatten, on_delete, part, required, max_len, range",
                 ));
             }
             Ok(())

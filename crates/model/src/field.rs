@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Id, Kind, Mac, Plain, Resource, Timestamp};
+use crate::{AnyId, Id, Kind, Mac, Plain, Resource, Timestamp};
 
 /// The declaration of a field of a message or a resource.
 #[derive(Debug)]
@@ -108,6 +108,11 @@ pub trait Readable: FieldValue {
     /// What it is.
     fn plain(&self) -> Plain<'_>;
 
+    /// What it points at, if it points at one resource.
+    fn target(&self) -> Option<AnyId> {
+        None
+    }
+
     /// Stops pointing at `gone`; gives whether it could. A field that must point somewhere cannot.
     fn detach(&mut self, gone: Uuid) -> bool {
         let _ = gone;
@@ -154,6 +159,10 @@ impl<R: Resource> Readable for Id<R> {
     fn plain(&self) -> Plain<'_> {
         Plain::Uuid(self.uuid())
     }
+
+    fn target(&self) -> Option<AnyId> {
+        Some(AnyId::of(*self))
+    }
 }
 
 impl<T: FieldValue> FieldValue for Option<T> {
@@ -166,6 +175,10 @@ impl<T: FieldValue> FieldValue for Option<T> {
 impl<T: Readable> Readable for Option<T> {
     fn plain(&self) -> Plain<'_> {
         self.as_ref().map_or(Plain::Null, T::plain)
+    }
+
+    fn target(&self) -> Option<AnyId> {
+        self.as_ref().and_then(T::target)
     }
 
     fn detach(&mut self, gone: Uuid) -> bool {

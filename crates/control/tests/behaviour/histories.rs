@@ -86,12 +86,24 @@ fn value(
         }
         (Some(kind), _) => reference(kind, snapshot, dice),
         (None, _) if field.nullable && dice.roll(3) == 0 => Value::Null,
+        (None, FieldType::List(FieldType::Uuid)) => {
+            let kind =
+                dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
+            json!([reference(kind, snapshot, dice)])
+        }
         (None, FieldType::List(_)) => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
-        (None, FieldType::Uuid) => json!(Uuid::from_u128(1).simple().to_string()),
+        (None, FieldType::Uuid) => {
+            let kind =
+                dice.one_of(&[Kind::L3Network, Kind::VmInstance, Kind::L2Network, Kind::VmNic]);
+            reference(kind, snapshot, dice)
+        }
+        (None, FieldType::Text) if def.name == "UpdateQuota" => {
+            json!(dice.one_of(&["l3.num", "vm.num", "vxlan.num", "all.num"]))
+        }
         (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }

@@ -13,4 +13,5 @@ mod jobs;
 mod refusals;
 mod releases;
 mod servers;
+mod sharing;
 mod specimen;

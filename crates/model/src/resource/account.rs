@@ -30,8 +30,16 @@ pub struct Account {
 }
 
 impl Account {
-    const MESSAGES: &'static [&'static MessageDef] =
-        &[&LogInByAccount::DEF, &LogOut::DEF, &ValidateSession::DEF, &UpdateAccount::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &LogInByAccount::DEF,
+        &LogOut::DEF,
+        &ValidateSession::DEF,
+        &RenewSession::DEF,
+        &CreateAccount::DEF,
+        &UpdateAccount::DEF,
+        &DeleteAccount::DEF,
+        &CheckApiPermission::DEF,
+    ];
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         vec![Claim::AccountName(self.name.clone())]
@@ -46,6 +54,55 @@ words! {
         /// What accounts may do, with what it owns.
         Normal = "Normal",
     }
+}
+
+/// Makes an account, with a quota for each sort of resource.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/accounts", answer = "now", access = "admin")]
+pub struct CreateAccount {
+    /// A name, unique among accounts: people log in with it.
+    pub name: String,
+    /// SHA-512 of its password, in lower-case hex.
+    pub password: String,
+    /// What it may do: `Normal` if not said.
+    #[serde(rename = "type")]
+    pub account_type: Option<AccountType>,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The uuid that it gets; a new one if absent.
+    pub resource_uuid: Option<Uuid>,
+}
+
+/// Deletes an account with everything that it owns, and its sessions. `admin` stays.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/accounts/{uuid}", access = "admin")]
+pub struct DeleteAccount {
+    /// The account.
+    pub uuid: Id<Account>,
+}
+
+/// Tells which messages the caller may send at all. What a message may be about is not said.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/accounts/permissions/actions", action = "checkApiPermission", answer = "now")]
+pub struct CheckApiPermission {
+    /// Names of messages, with or without `API` and `Msg`.
+    #[field(required, max_len = 1000)]
+    pub api_names: Vec<String>,
+}
+
+/// Prolongs the caller's own session.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/accounts/sessions/{sessionUuid}/renew", action = "renewSession", answer = "now")]
+pub struct RenewSession {
+    /// The session by which the call is made.
+    pub session_uuid: String,
+    /// How long it lasts from now on, in seconds; as long as a new one if not said.
+    #[field(range = "60..=31536000")]
+    pub duration: Option<u32>,
 }
 
 /// Changes an account. With another password its other sessions end.

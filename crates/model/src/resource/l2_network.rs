@@ -36,6 +36,7 @@ words! {
     derived,
     aliases,
     claims,
+    shareable,
     quota = "vxlan.num",
     quota_default = 8,
     messages

@@ -10,7 +10,9 @@ pub mod l2_attachment;
 pub mod l2_network;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod quota;
 pub mod release;
+pub mod sharing;
 pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
@@ -72,6 +74,8 @@ macro_rules! records {
 
 records! {
     Account in account,
+    Quota in quota,
+    SharedResource in sharing,
     Zone in zone,
     Cluster in cluster,
     Host in host,
