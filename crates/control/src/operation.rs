@@ -247,6 +247,12 @@ where
     Operation { def: &M::DEF, handler: Handler::Now(Box::new(run)) }
 }
 
+/// Whether a message only looks, by its name.
+#[must_use]
+pub fn is_look(message: &str) -> bool {
+    all().iter().any(|operation| operation.def.name == message && operation.is_look())
+}
+
 /// Every operation.
 #[must_use]
 pub fn all() -> Vec<Operation> {

@@ -15,3 +15,4 @@ mod releases;
 mod servers;
 mod sharing;
 mod specimen;
+mod tenants;
