@@ -46,8 +46,7 @@ pub(crate) fn parse(
     let mut parsed = Request { message: def.name.to_owned(), params, ..Request::default() };
     parsed.system_tags =
         tags(&mut body, "systemTags")?.iter().map(|tag| with_plain_uuids(tag)).collect();
-    // User tags are labels. Nothing keeps them yet, so only their form is checked.
-    tags(&mut body, "userTags")?;
+    parsed.user_tags = tags(&mut body, "userTags")?;
     if let Some(unknown) = body.keys().next() {
         let error = Error::field(unknown, "is not known beside the message");
         return Err(error.hint("systemTags and userTags are; fields go below the message's key"));

@@ -115,6 +115,8 @@ pub struct Request {
     pub params: Map<String, Value>,
     /// ZStack's system tags, such as `staticIp::<l3>::<ip>`.
     pub system_tags: Vec<String>,
+    /// Words for people, put on what is created.
+    pub user_tags: Vec<String>,
     /// The id that the caller wants for what is created.
     pub resource_uuid: Option<Uuid>,
 }
@@ -132,6 +134,7 @@ pub(crate) struct Call {
     pub(crate) operation: Arc<Operation>,
     pub(crate) params: Map<String, Value>,
     pub(crate) system_tags: Vec<String>,
+    pub(crate) user_tags: Vec<String>,
     pub(crate) resource_uuid: Option<Uuid>,
 }
 
@@ -208,10 +211,15 @@ impl Operations {
             let error = Error::field("resourceUuid", format!("{} makes nothing", def.name));
             return Err(error.hint("leave it out"));
         }
+        if !request.user_tags.is_empty() && def.creates.is_none() {
+            let error = Error::field("userTags", format!("{} makes nothing", def.name));
+            return Err(error.hint("leave them out, or send CreateUserTag"));
+        }
         Ok(Call {
             operation: Arc::clone(operation),
             params,
             system_tags: request.system_tags,
+            user_tags: request.user_tags,
             resource_uuid: request.resource_uuid,
         })
     }

@@ -23,6 +23,7 @@ pub mod secret;
 pub mod sessions;
 mod sharing;
 mod sight;
+pub mod tag;
 pub mod throttle;
 pub mod txn;
 pub mod validate;
@@ -51,6 +52,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     account::operations,
     quota::operations,
     sharing::operations,
+    tag::operations,
     zone::operations,
     cluster::operations,
     host::operations,

@@ -14,7 +14,7 @@ use crate::{
     Gate, Look, Reply, Txn,
     command::{Call, Caller, Command, Surroundings},
     inventory::Observed,
-    validate,
+    tag, validate,
 };
 
 type InJob = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
@@ -109,10 +109,13 @@ impl Operation {
             Err(error) => return Err(error),
         }
         let reply = handler(txn, call.params.clone())?;
-        match txn.unused_tag() {
-            Some(tag) => Err(self.odd_tag(tag)),
-            None => Ok(reply),
+        if let Some(tag) = txn.unused_tag(self.def.creates) {
+            return Err(self.odd_tag(tag));
         }
+        if let (Some(_), Some(made)) = (self.def.creates, reply.subject) {
+            tag::keep(txn, made, &call.system_tags, &call.user_tags)?;
+        }
+        Ok(reply)
     }
 
     /// What is somebody else's is not there: an error must not tell. What is shared may be used, and
@@ -179,6 +182,9 @@ impl Operation {
     /// Refused as an unknown field is: a tag that is ignored would build something else than what
     /// was asked for.
     fn odd_tag(&self, tag: &str) -> Error {
+        if let Some(kind) = self.def.creates.filter(|kind| !kind.def().tags.is_empty()) {
+            return tag::unknown("systemTags", kind, tag);
+        }
         let text = format!("nothing in {} takes the tag \"{tag}\"", self.def.name);
         let hint =
             format!("the tags that a message takes are in its description: {}", self.def.doc);

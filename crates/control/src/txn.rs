@@ -102,12 +102,16 @@ impl<'a> Txn<'a> {
         rests
     }
 
-    /// A system tag that no handler has read, so that it had no effect.
+    /// A system tag that no handler has read, so that it had no effect, and that what is made does
+    /// not keep either.
     #[must_use]
-    pub fn unused_tag(&self) -> Option<&'a str> {
+    pub fn unused_tag(&self, made: Option<Kind>) -> Option<&'a str> {
+        let forms = made.map_or(&[][..], |kind| kind.def().tags);
+        let kept = |tag: &str| forms.iter().any(|form| form.at_any_time && form.fits(tag));
         let used = self.used_tags.borrow();
         let mut tags = self.call.system_tags.iter().enumerate();
-        tags.find(|(at, _)| !used.contains(at)).map(|(_, tag)| tag.as_str())
+        let odd = tags.find(|(at, tag)| !used.contains(at) && !kept(tag));
+        odd.map(|(_, tag)| tag.as_str())
     }
 
     /// The id for what the call creates: the caller's choice, else a new one.

@@ -22,6 +22,7 @@ struct Declaration {
     claims: bool,
     home: bool,
     shareable: bool,
+    tags: bool,
     upcasts: bool,
     messages: bool,
 }
@@ -45,6 +46,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let children = constant(declaration.children, "CHILDREN");
     let derived = constant(declaration.derived, "DERIVED");
     let aliases = constant(declaration.aliases, "ALIASES");
+    let tags = constant(declaration.tags, "TAGS");
     let upcasts = constant(declaration.upcasts, "UPCASTS");
     let messages = constant(declaration.messages, "MESSAGES");
     let claims = match declaration.claims {
@@ -71,6 +73,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 children: #children,
                 derived: #derived,
                 aliases: #aliases,
+                tags: #tags,
                 upcasts: #upcasts,
                 messages: #messages,
             };
@@ -213,12 +216,13 @@ fn read(found: &mut Declaration, meta: &ParseNestedMeta<'_>) -> syn::Result<()> 
         "claims" => found.claims = true,
         "home" => found.home = true,
         "shareable" => found.shareable = true,
+        "tags" => found.tags = true,
         "upcasts" => found.upcasts = true,
         "messages" => found.messages = true,
         _ => {
             return Err(meta.error(
                 "unknown: path, name, quota, quota_default, faces, also, children, derived, \
-                 aliases, claims, home, shareable, upcasts, messages",
+                 aliases, claims, home, shareable, tags, upcasts, messages",
             ));
         }
     }

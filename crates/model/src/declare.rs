@@ -12,7 +12,7 @@ use crate::{
     claim::Claim,
     record::{COMMON, Upcast},
     relation::OnDelete,
-    resource::Body,
+    resource::{Body, tag::TagForm},
     shown::{Child, Derived, Face},
 };
 
@@ -70,6 +70,8 @@ pub struct ResourceDef {
     /// Other names of relations in the paths of queries, as ZStack has them, each with the path
     /// that it stands for.
     pub aliases: &'static [(&'static str, &'static str)],
+    /// The forms of the system tags that it knows.
+    pub tags: &'static [TagForm],
     /// The steps from older stored forms.
     pub upcasts: &'static [Upcast],
     /// The messages that make, change and delete it.

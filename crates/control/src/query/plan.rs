@@ -113,7 +113,7 @@ impl<'q> Plan<'q> {
                 Check::Owner(scope) => scope.includes(search.view.snapshot(), record),
                 Check::Condition(condition) => {
                     let end = (condition.path.end, &condition.test);
-                    search.meets(record, &condition.path.steps, end)?
+                    search.meets(record, &condition.path.steps, end)? != condition.is_negated
                 }
                 Check::Near(entry, ids) => {
                     let value = entry.read(record, search.view);
@@ -222,7 +222,7 @@ fn related_part<'q>(
     fewest: u64,
 ) -> Result<Part<'q>> {
     let itself = Part { check: Check::Condition(condition), offer: None };
-    if fewest <= FEW {
+    if fewest <= FEW || condition.is_negated {
         return Ok(itself);
     }
     let (steps, end) = (&condition.path.steps[..], (condition.path.end, &condition.test));

@@ -65,7 +65,11 @@ fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -
         }
     }
     let system_tags = tags(def, &params, dice);
-    Request { message: def.name.to_owned(), params, system_tags, resource_uuid: None }
+    let user_tags = match def.creates {
+        Some(_) if dice.roll(8) == 1 => vec!["a".to_owned()],
+        _ => Vec::new(),
+    };
+    Request { message: def.name.to_owned(), params, system_tags, user_tags, resource_uuid: None }
 }
 
 fn value(
@@ -91,15 +95,26 @@ fn value(
                 dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
             json!([reference(kind, snapshot, dice)])
         }
+        (None, FieldType::List(FieldType::Text)) if field.name == "tags" => json!(["hostname::b"]),
         (None, FieldType::List(_)) => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
         (None, FieldType::Uuid) => {
-            let kind =
-                dice.one_of(&[Kind::L3Network, Kind::VmInstance, Kind::L2Network, Kind::VmNic]);
+            let kind = match def.name {
+                "DeleteTag" => dice.one_of(&[Kind::SystemTag, Kind::UserTag]),
+                _ => {
+                    dice.one_of(&[Kind::L3Network, Kind::VmInstance, Kind::VmInstance, Kind::VmNic])
+                }
+            };
             reference(kind, snapshot, dice)
+        }
+        (None, FieldType::Text) if field.name == "resourceType" => {
+            json!(dice.one_of(&["VmInstanceVO", "VmInstanceVO", "L3NetworkVO"]))
+        }
+        (None, FieldType::Text) if field.name == "tag" => {
+            json!(dice.one_of(&["hostname::a", "hostname::b", "b"]))
         }
         (None, FieldType::Text) if def.name == "UpdateQuota" => {
             json!(dice.one_of(&["l3.num", "vm.num", "vxlan.num", "all.num"]))

@@ -15,4 +15,5 @@ mod releases;
 mod servers;
 mod sharing;
 mod specimen;
+mod tags;
 mod tenants;

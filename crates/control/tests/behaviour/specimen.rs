@@ -189,6 +189,10 @@ impl Filling {
         self.call("ShareResource", share, &[]);
         let quota = json!({"identityUuid": tenant, "name": "l3.num", "value": 7});
         self.call("UpdateQuota", quota, &[]);
+        for (message, tag) in [("CreateSystemTag", "hostname::web"), ("CreateUserTag", "web")] {
+            let tag = json!({"resourceType": "VmInstanceVO", "resourceUuid": made.vm, "tag": tag});
+            self.call(message, tag, &[]);
+        }
     }
 
     /// A row of each kind that is not there yet, made of its declaration.

@@ -13,6 +13,7 @@ pub mod l3_network;
 pub mod quota;
 pub mod release;
 pub mod sharing;
+pub mod tag;
 pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
@@ -76,6 +77,8 @@ records! {
     Account in account,
     Quota in quota,
     SharedResource in sharing,
+    SystemTag in tag,
+    UserTag in tag,
     Zone in zone,
     Cluster in cluster,
     Host in host,
