@@ -16,13 +16,14 @@ use axum::{
     routing::{MethodFilter, get, on},
 };
 use control::{
-    Caller, Command, Gate, JobState, command,
+    Caller, Command, Gate, JobState, command, config,
     query::{Query, Scope},
 };
 use model::{
     Code, Error as Refusal, Id, MessageDef,
     declare::{Access, Answer, Method},
     resource::{self, faces, job::Job},
+    setting::JOB_TIMEOUT,
 };
 use serde_json::{Map, Value};
 
@@ -75,16 +76,35 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
             false => BODY_MAX_BYTES,
         };
         let handler = move |State(gate): State<Shared>,
-                            Path(path): Path<BTreeMap<String, String>>,
+                            Path(given): Path<BTreeMap<String, String>>,
                             QueryString(pairs): QueryString<Pairs>,
                             headers: HeaderMap,
                             request: Request| {
+            let named =
+                |(place, name): &(String, String)| Some((name.clone(), given.get(place)?.clone()));
+            let path = places(path).1.iter().filter_map(named).collect();
             call(gate, defs.clone(), Incoming { path, pairs, headers, request })
         };
         let limit = DefaultBodyLimit::max(limit);
-        router = router.route(path, on(filter, handler).layer(limit));
+        router = router.route(&places(path).0, on(filter, handler).layer(limit));
     }
     router
+}
+
+/// A path with numbers for the names in it, as the router wants it: two messages may have other
+/// names in the same place. And which name has which number.
+fn places(path: &str) -> (String, Vec<(String, String)>) {
+    let mut names = Vec::new();
+    let part = |part: &str| {
+        let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
+            return part.to_owned();
+        };
+        let place = format!("p{}", names.len());
+        names.push((place.clone(), name.to_owned()));
+        format!("{{{place}}}")
+    };
+    let parts: Vec<String> = path.split('/').map(part).collect();
+    (parts.join("/"), names)
 }
 
 /// Two query routes for each face of a resource: all of them, and one by its uuid.
@@ -101,7 +121,7 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
             find(&gate, &headers, |scope| query::of_one((kind, face), scope, &uuid)).await
         };
         let path = face.path;
-        router = router.route(path, get(list)).route(&format!("{path}/{{uuid}}"), get(one));
+        router = router.route(path, get(list)).route(&format!("{path}/{{p0}}"), get(one));
     }
     router
 }
@@ -179,7 +199,8 @@ async fn submit(
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    let waits = request::timeout_seconds(headers)
+    let default = config::number(&gate.store().snapshot(), &JOB_TIMEOUT);
+    let waits = request::timeout_seconds(headers, default)
         .and_then(|timeout| Ok((timeout, request::patience_seconds(headers)?)));
     let (timeout_seconds, patience_seconds) = match waits {
         Ok(waits) => waits,

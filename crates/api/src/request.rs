@@ -164,20 +164,22 @@ const TIMEOUT_SECONDS_MAX: i64 = 86_400;
 /// Longest time that a request may be told to wait for its job, in seconds.
 const PATIENCE_SECONDS_MAX: u64 = 3600;
 
-/// How long the caller lets the job wait for hosts, in seconds.
+/// How long the caller lets the job wait for hosts, in seconds; `default` if it does not say.
 ///
 /// # Errors
 /// A text for `400`: the header is there and says something else.
-pub(crate) fn timeout_seconds(headers: &HeaderMap) -> std::result::Result<i64, String> {
+pub(crate) fn timeout_seconds(
+    headers: &HeaderMap,
+    default: i64,
+) -> std::result::Result<i64, String> {
     let Some(given) = headers.get("x-api-timeout") else {
-        return Ok(control::jobs::TIMEOUT_SECONDS);
+        return Ok(default);
     };
     let seconds = given.to_str().ok().and_then(|text| text.trim().parse().ok());
     seconds.filter(|seconds| (1..=TIMEOUT_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
         format!(
             "X-API-Timeout must be a whole number of seconds from 1 to {TIMEOUT_SECONDS_MAX}, \
-             or be left out: then it is {}",
-            control::jobs::TIMEOUT_SECONDS
+             or be left out: then it is {default}"
         )
     })
 }
@@ -220,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_timeout_is_a_number_of_seconds_within_a_day() {
-        let check = |value: &str| timeout_seconds(&headers("x-api-timeout", value)).ok();
-        assert_eq!(timeout_seconds(&HeaderMap::new()), Ok(control::jobs::TIMEOUT_SECONDS));
+        let check = |value: &str| timeout_seconds(&headers("x-api-timeout", value), 1800).ok();
+        assert_eq!(timeout_seconds(&HeaderMap::new(), 7), Ok(7));
         assert_eq!([check("1"), check(" 86400 ")], [Some(1), Some(86_400)]);
         for odd in ["", "0", "-1", "86401", "soon", "1.5", "10s", "99999999999999999999"] {
             assert_eq!(check(odd), None, "{odd}");

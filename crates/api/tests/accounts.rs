@@ -179,3 +179,34 @@ fn a_session_is_renewed_by_a_call_of_its_own_alone() {
     // The door's clock stands at Nov 14, 2017, 22:20:57.
     assert_eq!(renewed["inventory"]["expiredDate"], "Nov 15, 2017 10:20:57 PM");
 }
+
+#[test]
+fn settings_of_sessions_and_jobs_take_effect() {
+    let running = Running::start(Limits::default());
+    let admin = running.log_in();
+    let set = |category: &str, name: &str, value: &str| {
+        let fields = json!({"category": category, "name": name, "value": value});
+        admin.call("UpdateGlobalConfig", object(fields), &[]).unwrap()
+    };
+    let shown = set("identity", "session.timeout", "60");
+    assert_eq!(shown["inventory"]["defaultValue"], "7200");
+    set("identity", "session.maxConcurrent", "2");
+    set("rest", "api.timeout", "77");
+    let (first, second) = (running.log_in(), running.log_in());
+    first.query("/zones", &[]).unwrap();
+    second.query("/zones", &[]).unwrap();
+    assert!(admin.query("/zones", &[]).is_err(), "two sessions at most");
+    let own = json!({"sessionUuid": second.session().unwrap()});
+    let renewed = second.call("RenewSession", object(own), &[]).unwrap();
+    assert_eq!(renewed["inventory"]["expiredDate"], "Nov 14, 2017 10:21:57 PM");
+    let body = json!({"params": {"name": "zone"}}).to_string();
+    let head = format!(
+        "POST /v1/zones HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: OAuth {}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        second.session().unwrap(),
+        body.len()
+    );
+    let mut answer = String::new();
+    running.open(&head).read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"apiTimeout\":77000"), "{answer}");
+}

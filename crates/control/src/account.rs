@@ -13,6 +13,7 @@ use model::{
         LogInByAccount, LogOut, RenewSession, UpdateAccount, ValidateSession,
     },
     resource::{faces, messages, quota::Quota},
+    setting::{SESSION_TIMEOUT, SESSIONS_MAX},
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
@@ -20,10 +21,11 @@ use store::{Read, Store};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Gate, Reply, Txn, command,
+    Caller, Gate, Reply, Txn, command, config,
     logins::unchecked,
     operation::{Operation, job, now},
     quota,
+    sessions::Span,
 };
 
 /// What its messages do.
@@ -140,7 +142,8 @@ pub(crate) async fn log_in(
     let at = Instant::now();
     let account = checked.inspect_err(|_| gate.throttle.failed(&name, source, at))?;
     gate.throttle.succeeded(&name, source, at);
-    let session = gate.sessions.open(account.uuid, gate.now(), at);
+    let span = span(&gate, account.uuid.uuid());
+    let session = gate.sessions.open(account.uuid, span, (gate.now(), at));
     // In this order: had the password changed before the session was open, nobody would close it.
     let present = gate.store().snapshot().get(Account::KIND, account.uuid.uuid());
     let present = present.as_deref().and_then(Account::of);
@@ -215,8 +218,10 @@ async fn create(gate: Arc<Gate>, _caller: Caller, message: CreateAccount) -> Res
     };
     let (now, id) = (gate.now(), account.uuid);
     let meta = Meta { owner: Some(id), created: now, changed: now };
+    let snapshot = gate.store().snapshot();
     let quotas = Quota::counted().map(|(_, counted)| {
-        quota::first(Id::new(Uuid::new_v4()), id, counted.name, counted.default)
+        let value = quota::default(&snapshot, counted);
+        quota::first(Id::new(Uuid::new_v4()), id, counted.name, value)
     });
     let mut rows = vec![Record::new(account, meta)];
     rows.extend(quotas.map(|quota| Record::new(quota, meta)));
@@ -275,6 +280,17 @@ async fn check_permission(
     Ok(json!({"inventory": told}))
 }
 
+/// How long and how many sessions of an account may be.
+fn span(gate: &Gate, account: Uuid) -> Span {
+    let snapshot = gate.store().snapshot();
+    let seconds = config::number_for(&snapshot, &SESSION_TIMEOUT, account);
+    let most = config::number(&snapshot, &SESSIONS_MAX);
+    Span {
+        seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        most: usize::try_from(most).unwrap_or(usize::MAX),
+    }
+}
+
 /// Prolongs the session by which it is called.
 async fn renew(gate: Arc<Gate>, caller: Caller, message: RenewSession) -> Result<Value> {
     let named = model::id::parse_uuid(&message.session_uuid);
@@ -283,7 +299,9 @@ async fn renew(gate: Arc<Gate>, caller: Caller, message: RenewSession) -> Result
         let error = Error::field("sessionUuid", "is not the session of this call");
         return Err(error.hint("a session is renewed by a call that it makes"));
     };
-    let session = gate.sessions.renew(own, message.duration, (gate.now(), Instant::now()))?;
+    let account = caller.account().map_or(ADMIN, Id::uuid);
+    let seconds = message.duration.unwrap_or_else(|| span(&gate, account).seconds);
+    let session = gate.sessions.renew(own, seconds, (gate.now(), Instant::now()))?;
     Ok(json!({"inventory": session.show()}))
 }
 

@@ -22,6 +22,7 @@ use model::{
         job::Job,
         messages,
     },
+    setting::JOB_EXPIRY,
     status::{Board, Obstacle, Unsettled},
 };
 use serde_json::{Value, json};
@@ -32,20 +33,17 @@ use uuid::Uuid;
 use crate::{
     Caller,
     command::{Command, Surroundings},
+    config,
     inventory::{self, Observed},
     operation::{self, Done},
     query::Scope,
 };
 
-/// How long a finished job can be asked for, in seconds (ZStack: `rest/completedApi.expiredPeriod`).
-pub const KEEP_SECONDS: i64 = 10_800;
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
 pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
-/// How long a job waits for hosts when the caller names no time, in seconds (ZStack's default).
-pub const TIMEOUT_SECONDS: i64 = 1800;
 /// How long a deletion waits, in seconds, while none of the hosts that it waits for is connected:
 /// as long as an agent takes to restart.
 pub const LOST_SECONDS: i64 = 60;
@@ -98,11 +96,12 @@ enum Since {
 
 impl Memory {
     /// Notes a job that is in the store, or is about to be.
-    fn note(&mut self, job: &Job, since: Since) {
+    /// It may be asked for so many seconds.
+    fn note(&mut self, job: &Job, since: Since, keep: i64) {
         if !job.done && !job.hosts.is_empty() {
             self.open.entry(job.uuid.uuid()).or_insert(since);
         }
-        self.kept.insert(sweep::entry(job));
+        self.kept.insert(sweep::entry(job, keep));
     }
 }
 
@@ -169,9 +168,11 @@ impl Jobs {
         clock: fn() -> Timestamp,
     ) -> Self {
         let mut memory = Memory::default();
-        for record in store.snapshot().list(Kind::Job) {
+        let snapshot = store.snapshot();
+        let keep = config::number(&snapshot, &JOB_EXPIRY);
+        for record in snapshot.list(Kind::Job) {
             if let Some(job) = Job::of(&record) {
-                memory.note(job, Since::EarlierRun);
+                memory.note(job, Since::EarlierRun, keep);
             }
         }
         let (memory, ended) = (Arc::new(Mutex::new(memory)), Notify::new());
@@ -248,7 +249,8 @@ impl Jobs {
             let row = record(job, &command, done, (now, timeout_seconds));
             // Noted here, not after the commit: the caller may go away before that. If the commit
             // fails, the note has no effect.
-            lock(&memory).note(&row, Since::Revision(None));
+            let keep = config::number(&*tx, &JOB_EXPIRY);
+            lock(&memory).note(&row, Since::Revision(None), keep);
             let waits = !row.hosts.is_empty();
             let meta = Meta { owner: caller.account(), created: now, changed: now };
             tx.put(Record::new(row, meta)).map_err(crate::claim::taken)?;

@@ -6,6 +6,7 @@
 
 mod claim;
 pub mod command;
+pub mod config;
 mod delete;
 pub mod gate;
 pub mod inventory;
@@ -53,6 +54,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     quota::operations,
     sharing::operations,
     tag::operations,
+    config::operations,
     zone::operations,
     cluster::operations,
     host::operations,

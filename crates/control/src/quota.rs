@@ -8,12 +8,13 @@ use model::{
         account::Account,
         quota::{GetAccountQuotaUsage, IdentityType, Quota, UpdateQuota},
     },
+    setting::Setting,
 };
 use serde_json::{Value, json};
 use store::{Key, Read};
 
 use crate::{
-    Look, Reply, Txn,
+    Look, Reply, Txn, config,
     inventory::names,
     operation::{Operation, job, look},
 };
@@ -30,11 +31,18 @@ fn row(read: &impl Read<Record>, account: Id<Account>, name: &str) -> Option<Quo
 
 /// How many an account may have of what is counted.
 pub(crate) fn limit(read: &impl Read<Record>, account: Id<Account>, counted: Counted) -> u64 {
-    row(read, account, counted.name).map_or(counted.default, |quota| quota.value)
+    let quota = row(read, account, counted.name).map(|quota| quota.value);
+    u64::try_from(quota.unwrap_or_else(|| default(read, counted))).unwrap_or(0)
+}
+
+/// How many a new account may have.
+pub(crate) fn default(read: &impl Read<Record>, counted: Counted) -> i64 {
+    let setting = Setting::find("quota", counted.name);
+    setting.map_or(counted.default, |setting| config::number(read, &setting))
 }
 
 /// A quota as an account has it at first.
-pub(crate) fn first(id: Id<Quota>, account: Id<Account>, name: &str, value: u64) -> Quota {
+pub(crate) fn first(id: Id<Quota>, account: Id<Account>, name: &str, value: i64) -> Quota {
     let identity_type = IdentityType::Account;
     Quota { uuid: id, name: name.to_owned(), identity_uuid: account, identity_type, value }
 }

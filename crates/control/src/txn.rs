@@ -232,7 +232,7 @@ impl<'a> Txn<'a> {
         let owner = self.caller.account();
         let mut record = Record::new(resource, Meta { owner, created: now, changed: now });
         if let Some(whole) = record.whole().and_then(|id| self.record(id.kind, id.uuid)) {
-            record.meta.owner = whole.meta.owner;
+            record.meta.owner = owner_of_parts(&whole).or(owner);
         }
         self.fence_parents(&record);
         self.put(record)?;
@@ -251,6 +251,12 @@ impl<'a> Txn<'a> {
         let record = Record::new(resource, meta);
         self.fence_parents(&record);
         self.put(record)
+    }
+
+    /// Adds a resource that is the platform's own. Its uuid is fixed.
+    pub(crate) fn insert_for_platform<R: Resource>(&mut self, resource: R) -> Result<()> {
+        let now = self.now();
+        self.put(Record::new(resource, Meta { owner: None, created: now, changed: now }))
     }
 
     /// Changes a resource that exists.
@@ -378,6 +384,14 @@ impl<'a> Txn<'a> {
         let next = self.tx.counter(sequence);
         let spent = || Error::new(Code::Internal, format!("all numbers of {sequence} are spent"));
         u32::try_from(next).map_err(|_| spent())
+    }
+}
+
+/// Who owns what is a part of a resource: its owner, and of an account the account.
+fn owner_of_parts(whole: &Record) -> Option<Id<Account>> {
+    match whole.kind() {
+        Kind::Account => Some(Id::new(whole.uuid())),
+        _ => whole.meta.owner,
     }
 }
 

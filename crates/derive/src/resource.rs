@@ -13,7 +13,7 @@ struct Declaration {
     path: Option<String>,
     name: Option<String>,
     quota: Option<String>,
-    quota_default: Option<u64>,
+    quota_default: Option<i64>,
     faces: bool,
     also: bool,
     children: bool,

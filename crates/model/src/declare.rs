@@ -84,7 +84,7 @@ pub struct Quota {
     /// ZStack's name of it, such as `eip.num`.
     pub name: &'static str,
     /// How many a normal account may have.
-    pub default: u64,
+    pub default: i64,
 }
 
 impl ResourceDef {

@@ -140,6 +140,7 @@ plain! {
     u8 => Integer by |number| Plain::Integer((*number).into()),
     u16 => Integer by |number| Plain::Integer((*number).into()),
     u32 => Integer by |number| Plain::Integer((*number).into()),
+    i64 => Integer by |number| Plain::Integer(*number),
     u64 => Integer by |number| Plain::Integer(i64::try_from(*number).unwrap_or(i64::MAX)),
     IpAddr => Ip by |ip| Plain::Ip(*ip),
     IpNet => Cidr by |cidr| Plain::Cidr(*cidr),

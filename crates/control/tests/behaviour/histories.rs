@@ -104,11 +104,19 @@ fn value(
         (None, FieldType::Uuid) => {
             let kind = match def.name {
                 "DeleteTag" => dice.one_of(&[Kind::SystemTag, Kind::UserTag]),
+                "UpdateResourceConfig" => Kind::Account,
                 _ => {
                     dice.one_of(&[Kind::L3Network, Kind::VmInstance, Kind::VmInstance, Kind::VmNic])
                 }
             };
             reference(kind, snapshot, dice)
+        }
+        (None, FieldType::Text) if def.path.contains("-configurations/") => {
+            json!(dice.one_of(match field.name {
+                "category" => &["identity", "identity", "rest"],
+                "name" => &["session.timeout", "session.timeout", "api.timeout"],
+                _ => &["60", "3600", "x"],
+            }))
         }
         (None, FieldType::Text) if field.name == "resourceType" => {
             json!(dice.one_of(&["VmInstanceVO", "VmInstanceVO", "L3NetworkVO"]))
@@ -278,7 +286,8 @@ fn references_are_found(snapshot: &Snapshot<Record>) {
 
 /// What users see is somebody's.
 fn all_is_owned(snapshot: &Snapshot<Record>) {
-    let own = |kind: Kind| kind.def().is_shown() && kind != Kind::Account;
+    let own =
+        |kind: Kind| kind.def().is_shown() && !matches!(kind, Kind::Account | Kind::GlobalConfig);
     for row in all(snapshot).filter(|row| own(row.kind())) {
         let owner = row.meta.owner.unwrap_or_else(|| panic!("nobody owns {row:?}"));
         assert!(snapshot.get(Kind::Account, owner.uuid()).is_some(), "{row:?}");

@@ -63,6 +63,7 @@ pub(crate) fn of_every_kind() -> Store<Record> {
 
 fn fill(store: Store<Record>) -> (Filling, Made) {
     control::account::create_admin(&store, "$argon2id$none", NOW).unwrap();
+    control::config::declare(&store, NOW).unwrap();
     let (operations, board) = (Operations::default(), Board::default());
     let mut filling = Filling { store, operations, board, calls: 0 };
     let made = filling.networks();
@@ -189,6 +190,11 @@ impl Filling {
         self.call("ShareResource", share, &[]);
         let quota = json!({"identityUuid": tenant, "name": "l3.num", "value": 7});
         self.call("UpdateQuota", quota, &[]);
+        let longer = json!({
+            "category": "identity", "name": "session.timeout", "resourceUuid": tenant,
+            "value": "86400",
+        });
+        self.call("UpdateResourceConfig", longer, &[]);
         for (message, tag) in [("CreateSystemTag", "hostname::web"), ("CreateUserTag", "web")] {
             let tag = json!({"resourceType": "VmInstanceVO", "resourceUuid": made.vm, "tag": tag});
             self.call(message, tag, &[]);

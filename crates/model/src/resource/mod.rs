@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod cluster;
+pub mod config;
 pub mod host;
 pub mod installation;
 pub mod ip_range;
@@ -78,6 +79,8 @@ records! {
     Quota in quota,
     SharedResource in sharing,
     SystemTag in tag,
+    GlobalConfig in config,
+    ResourceConfig in config,
     UserTag in tag,
     Zone in zone,
     Cluster in cluster,

@@ -30,7 +30,7 @@ pub struct Quota {
     /// Always `AccountVO`.
     pub identity_type: IdentityType,
     /// How many it may have.
-    pub value: u64,
+    pub value: i64,
 }
 
 impl Quota {
@@ -58,7 +58,7 @@ pub struct UpdateQuota {
     pub name: String,
     /// How many it may have.
     #[field(range = "0..=9223372036854775807")]
-    pub value: u64,
+    pub value: i64,
 }
 
 /// Tells how many resources of each sort an account has and may have.
