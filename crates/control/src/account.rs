@@ -7,7 +7,7 @@ use argon2::{
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use model::{
-    Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
+    Claim, Code, Error, Id, Kind, Message, MessageDef, Meta, Record, Resource, Result, Timestamp,
     resource::account::{
         ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount,
         LogInByAccount, LogOut, RenewSession, UpdateAccount, ValidateSession,
@@ -21,7 +21,9 @@ use store::{Read, Store};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Gate, Reply, Txn, command, config,
+    Caller, Gate, Reply, Txn,
+    audit::{self, Event},
+    command, config,
     logins::unchecked,
     operation::{Operation, job, now},
     quota,
@@ -178,6 +180,7 @@ pub(crate) async fn update(
         None => None,
     };
     let (now, is_new, name) = (gate.now(), hash.is_some(), message.name);
+    let session = caller.session();
     let change = move |tx: &mut store::Tx<Record>| {
         let before = tx.get(Account::KIND, id.uuid());
         let before = before.ok_or_else(|| Error::not_found(Account::DEF.name, id))?;
@@ -187,11 +190,12 @@ pub(crate) async fn update(
         account.password_hash = hash.clone().unwrap_or(account.password_hash);
         let after = Record::new(account, Meta { changed: now, ..before.meta });
         tx.put(after.clone()).map_err(crate::claim::taken)?;
+        note(tx, &UpdateAccount::DEF, (&caller, id), now)?;
         Ok(Some(after))
     };
     let after = gate.store().transact_async(change).await?.value;
     if is_new {
-        gate.sessions.close_others(id, caller.session());
+        gate.sessions.close_others(id, session);
     }
     Ok(after.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
 }
@@ -208,7 +212,7 @@ async fn hash_in_turn(gate: &Gate, digest: String) -> Result<String> {
 }
 
 /// Makes an account, which owns itself and a quota for each sort of resource.
-async fn create(gate: Arc<Gate>, _caller: Caller, message: CreateAccount) -> Result<Value> {
+async fn create(gate: Arc<Gate>, caller: Caller, message: CreateAccount) -> Result<Value> {
     let account = Account {
         uuid: Id::new(message.resource_uuid.unwrap_or_else(Uuid::new_v4)),
         name: message.name,
@@ -232,11 +236,24 @@ async fn create(gate: Arc<Gate>, _caller: Caller, message: CreateAccount) -> Res
                 .on_field("resourceUuid")
                 .hint("choose another uuid, or leave it out"));
         }
-        rows.iter().try_for_each(|row| tx.put(row.clone()).map_err(crate::claim::taken))
+        rows.iter().try_for_each(|row| tx.put(row.clone()).map_err(crate::claim::taken))?;
+        note(tx, &CreateAccount::DEF, (&caller, id), now)
     };
     gate.store().transact_async(make).await?;
     let record = gate.store().snapshot().get(Account::KIND, id.uuid());
     Ok(record.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
+}
+
+/// Notes in the audit what was done to an account.
+fn note(
+    tx: &mut store::Tx<Record>,
+    def: &MessageDef,
+    (caller, account): (&Caller, Id<Account>),
+    now: Timestamp,
+) -> Result<()> {
+    let (fields, subject) = (&Map::new(), Some((Account::KIND, account.uuid())));
+    let event = Event { def, caller, fields, subject, outcome: Ok(()) };
+    audit::note(tx, &event, (now, Uuid::new_v4()))
 }
 
 /// Deletes an account with everything that it owns. Its sessions end, as there is no such account

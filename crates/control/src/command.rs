@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use store::Read;
 use uuid::Uuid;
 
-use crate::{operation::Operation, query::Scope, sight, validate};
+use crate::{audit::Event, operation::Operation, query::Scope, sight, validate};
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,14 @@ pub(crate) struct Call {
     pub(crate) system_tags: Vec<String>,
     pub(crate) user_tags: Vec<String>,
     pub(crate) resource_uuid: Option<Uuid>,
+}
+
+impl Call {
+    /// What the audit tells of it, before anything has come of it.
+    pub(crate) fn event<'a>(&'a self, caller: &'a Caller) -> Event<'a> {
+        let (def, fields) = (self.operation.def, &self.params);
+        Event { def, caller, fields, subject: None, outcome: Ok(()) }
+    }
 }
 
 /// Everything that a handler may know besides the store. The same transaction on the same state

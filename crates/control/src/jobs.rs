@@ -31,7 +31,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::{
-    Caller,
+    Caller, audit,
     command::{Command, Surroundings},
     config,
     inventory::{self, Observed},
@@ -241,6 +241,7 @@ impl Jobs {
         let (seed, now) = (Uuid::new_v4(), self.now());
         let surroundings = Surroundings { now, seed, board: self.board() };
         let (memory, uuid) = (Arc::clone(&self.memory), job.uuid.uuid());
+        let refused = command.clone();
         let run = move |tx: &mut Tx<Record>| {
             if tx.get(Kind::Job, uuid).is_some() {
                 return Err(used(job.uuid));
@@ -270,9 +271,24 @@ impl Jobs {
             Err(error) if error.code == Code::StoreUnavailable => Err(error),
             Err(error) => {
                 tracing::debug!(job = %job.uuid, %error, "call refused");
+                self.audit_refusal(&refused, &error, now).await;
                 self.remember(&caller, job, error);
                 Ok(())
             }
+        }
+    }
+
+    /// Notes the first message of a command that was refused: it has changed nothing, so this is a
+    /// transaction of its own. The refusal is told even if the store does not take the note.
+    async fn audit_refusal(&self, command: &Command, error: &Error, now: Timestamp) {
+        let (command, told) = (command.clone(), error.clone());
+        let note = move |tx: &mut Tx<Record>| {
+            let Some(call) = command.calls().first() else { return Ok(()) };
+            let event = audit::Event { outcome: Err(&told), ..call.event(command.caller()) };
+            audit::note(tx, &event, (now, Uuid::new_v4()))
+        };
+        if let Err(error) = self.store.transact_async(note).await {
+            tracing::warn!(%error, "a refusal is not in the audit");
         }
     }
 

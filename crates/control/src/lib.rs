@@ -4,6 +4,7 @@
 //! Handlers of jobs are synchronous and pure: time, randomness, the caller and what hosts report
 //! come in with the transaction. Nothing here knows HTTP or what an agent does.
 
+pub mod audit;
 mod claim;
 pub mod command;
 pub mod config;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Gate, Look, Reply, Txn,
+    audit::{self, Event},
     command::{Call, Caller, Command, Surroundings},
     inventory::Observed,
     tag, validate,
@@ -50,7 +51,11 @@ pub fn run(command: &Command, tx: &mut Tx<Record>, surroundings: &Surroundings) 
         let mut txn = Txn::new(tx, (surroundings, command.caller()), call, at);
         let reply = call.operation.run(&mut txn, call)?;
         done.reply.subject = reply.subject.or(done.reply.subject);
+        let random = txn.random_uuid();
         txn.end(&mut done);
+        let event =
+            Event { outcome: Ok(()), subject: reply.subject, ..call.event(command.caller()) };
+        audit::note(tx, &event, (surroundings.now, random))?;
     }
     Ok(done)
 }

@@ -27,6 +27,8 @@ pub struct FieldDef {
     pub one_of: &'static [&'static str],
     /// What it points at.
     pub refs: Option<Kind>,
+    /// It is nobody's to read: it is in no log and no audit.
+    pub secret: bool,
     /// What it is, in a sentence.
     pub doc: &'static str,
 }
@@ -47,6 +49,7 @@ impl FieldDef {
             range: None,
             one_of: T::ONE_OF,
             refs: T::REFS,
+            secret: false,
             doc,
         }
     }

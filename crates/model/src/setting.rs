@@ -132,6 +132,10 @@ settings! {
     JOB_EXPIRY = ("rest", "completedApi.expiredPeriod", number(10_800, 60, 604_800), &[]),
     /// How long a job waits for hosts when its caller names no time, in seconds.
     JOB_TIMEOUT = ("rest", "api.timeout", number(1800, 1, 86_400), &[]),
+    /// How long a row of the audit is kept, in seconds.
+    AUDIT_EXPIRY = ("audit", "expiredPeriod", number(2_592_000, 3600, 315_360_000), &[]),
+    /// Rows of the audit at most: beyond that the oldest go. With 0 none is written.
+    AUDIT_MAX = ("audit", "max", number(100_000, 0, 1_000_000), &[]),
     /// What becomes of an instance that is destroyed. Not in effect yet: it is deleted at once.
     VM_DELETION_POLICY = (
         "vm",

@@ -1,6 +1,7 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod audit;
 mod config;
 mod databases;
 mod deletions;

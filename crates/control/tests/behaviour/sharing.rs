@@ -130,14 +130,17 @@ fn on_a_shared_network_tenants_neither_see_nor_are_told_of_each_other() {
     cloud.call("ShareResource", everything).unwrap();
     let nic = send(&cloud, red, "CreateVmNic", json!({"l3NetworkUuid": l3, "ip": "10.0.0.11"}));
     let nic = nic.unwrap();
-    let network = json!({"name": "red's", "poolUuid": fixture.pool, "vni": 102});
+    let used = seen(&cloud, ADMINISTRATOR, Kind::L2Network);
+    let vni =
+        (100..104).find(|vni| used.iter().all(|one| one.get("vni") != Some(&json!(vni)))).unwrap();
+    let network = json!({"name": "red's", "poolUuid": fixture.pool, "vni": vni});
     let network = send(&cloud, red, "CreateL2VxlanNetwork", network).unwrap();
     let taken = json!({"l3NetworkUuid": l3, "ip": "10.0.0.11"});
     let error = send(&cloud, blue, "CreateVmNic", taken).unwrap_err();
     assert_eq!(error.message, "10.0.0.11 is taken");
-    let taken = json!({"name": "blue's", "poolUuid": fixture.pool, "vni": 102});
+    let taken = json!({"name": "blue's", "poolUuid": fixture.pool, "vni": vni});
     let error = send(&cloud, blue, "CreateL2VxlanNetwork", taken).unwrap_err();
-    assert_eq!(error.message, "VNI 102 is taken");
+    assert_eq!(error.message, format!("VNI {vni} is taken"));
     let taken = request("CreateVmNic", json!({"l3NetworkUuid": l3}));
     let uuid = model::id::parse_uuid(&nic);
     let taken = netloom_control::Request { resource_uuid: uuid, ..taken };

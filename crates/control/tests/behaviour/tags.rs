@@ -18,7 +18,10 @@ use crate::harness::{ADMINISTRATOR, Cloud, request, tenant};
 fn with_vm() -> (Cloud, String, String) {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
-    let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let tags = [format!("staticIp::{l3}::10.0.0.10")];
+    let params = json!({"name": "vm", "l3NetworkUuids": [l3]});
+    let reply = cloud.call_tagged("CreateVmInstance", params, &tags).unwrap();
+    let vm = reply.subject.unwrap().1.simple().to_string();
     (cloud, l3, vm)
 }
 

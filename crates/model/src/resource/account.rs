@@ -64,6 +64,7 @@ pub struct CreateAccount {
     /// A name, unique among accounts: people log in with it.
     pub name: String,
     /// SHA-512 of its password, in lower-case hex.
+    #[field(secret)]
     pub password: String,
     /// What it may do: `Normal` if not said.
     #[serde(rename = "type")]
@@ -99,6 +100,7 @@ pub struct CheckApiPermission {
 #[message(put = "/accounts/sessions/{sessionUuid}/renew", action = "renewSession", answer = "now")]
 pub struct RenewSession {
     /// The session by which the call is made.
+    #[field(secret)]
     pub session_uuid: String,
     /// How long it lasts from now on, in seconds; as long as a new one if not said.
     #[field(range = "60..=31536000")]
@@ -113,8 +115,10 @@ pub struct UpdateAccount {
     /// The account.
     pub uuid: Id<Account>,
     /// SHA-512 of the new password, in lower-case hex.
+    #[field(secret)]
     pub password: Option<String>,
     /// SHA-512 of the present password; needed for one's own, unless one is an administrator.
+    #[field(secret)]
     pub old_password: Option<String>,
     /// A new name. That of `admin` stays.
     pub name: Option<String>,
@@ -132,6 +136,7 @@ pub struct LogInByAccount {
     /// The account's name.
     pub account_name: String,
     /// SHA-512 of the password, in lower-case hex.
+    #[field(secret)]
     pub password: String,
 }
 
@@ -141,6 +146,7 @@ pub struct LogInByAccount {
 #[message(delete = "/accounts/sessions/{sessionUuid}", answer = "now", access = "open")]
 pub struct LogOut {
     /// The session.
+    #[field(secret)]
     pub session_uuid: String,
 }
 
@@ -150,5 +156,6 @@ pub struct LogOut {
 #[message(get = "/accounts/sessions/{sessionUuid}/valid", answer = "now", access = "open")]
 pub struct ValidateSession {
     /// The session.
+    #[field(secret)]
     pub session_uuid: String,
 }

@@ -1,6 +1,7 @@
 //! The resources, one file each, and the one list of them.
 
 pub mod account;
+pub mod audit;
 pub mod cluster;
 pub mod config;
 pub mod host;
@@ -96,6 +97,7 @@ records! {
     VmNic in vm_nic,
     UsedIp in used_ip,
     Release in release,
+    Audit in audit,
     Installation in installation,
     Job in job,
 }
