@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use control::{JobId, Request, validate};
 use model::{
-    Error, Id, MessageDef, Result,
-    declare::{FieldsIn, Method},
+    Error, Id, MessageDef, Result, Timestamp,
+    declare::{FieldsIn, Method as Verb},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -74,7 +74,7 @@ pub(crate) fn parse(
         }
     }
     let declares_mode = def.fields.iter().any(|field| field.name == "deleteMode");
-    if def.method == Method::Delete && !declares_mode {
+    if def.method == Verb::Delete && !declares_mode {
         delete_mode(parsed.params.remove("deleteMode").as_ref())?;
     }
     Ok(parsed)
@@ -140,11 +140,52 @@ fn delete_mode(mode: Option<&Value>) -> Result<()> {
     }
 }
 
-/// The session in `Authorization: OAuth <session>`.
-pub(crate) fn session(headers: &HeaderMap) -> std::result::Result<&str, &'static str> {
+/// How a caller says who it is.
+pub(crate) enum Credential<'a> {
+    /// `Authorization: OAuth <session>`.
+    Session(&'a str),
+    /// `Authorization: ZStack <access key>:<signature>`.
+    Key(&'a str, &'a str),
+}
+
+/// What a caller shows.
+pub(crate) fn credential(headers: &HeaderMap) -> std::result::Result<Credential<'_>, &'static str> {
     let header = headers.get(header::AUTHORIZATION).ok_or("the Authorization header is missing")?;
     let text = header.to_str().unwrap_or_default();
-    text.strip_prefix("OAuth ").map(str::trim).ok_or("Authorization must be: OAuth <session uuid>")
+    if let Some(session) = text.strip_prefix("OAuth ") {
+        return Ok(Credential::Session(session.trim()));
+    }
+    let key = text.strip_prefix("ZStack ").and_then(|key| key.trim().split_once(':'));
+    key.map(|(id, signature)| Credential::Key(id, signature))
+        .ok_or("Authorization must be: OAuth <session uuid>, or ZStack <access key id>:<signature>")
+}
+
+/// How far the date of a signed request and the server's clock may be apart, in seconds: a signature
+/// that somebody has seen is of use for no longer.
+const SKEW_SECONDS: i64 = 900;
+
+/// The text that is signed with an access key: method, date and path, a line each.
+///
+/// # Errors
+/// The status and text of the answer to a request without a date of these minutes.
+pub(crate) fn signed_text(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> std::result::Result<String, (StatusCode, &'static str)> {
+    let date = headers.get(header::DATE).and_then(|date| date.to_str().ok()).unwrap_or_default();
+    let Some(at) = Timestamp::of_http(date) else {
+        let text = "a signed request needs a Date header, such as Tue, 14 Nov 2017 22:20:57 GMT";
+        return Err((StatusCode::BAD_REQUEST, text));
+    };
+    if at < now.plus_seconds(-SKEW_SECONDS) || at > now.plus_seconds(SKEW_SECONDS) {
+        let text =
+            "requestTimeTooSkewed: the Date header is over 15 minutes from the server's time";
+        return Err((StatusCode::FORBIDDEN, text));
+    }
+    let path = path.strip_prefix("/zstack").unwrap_or(path);
+    Ok(format!("{method}\n{date}\n{path}"))
 }
 
 /// The caller's own job uuid, for repeating a call safely.

@@ -210,3 +210,71 @@ fn settings_of_sessions_and_jobs_take_effect() {
     running.open(&head).read_to_string(&mut answer).unwrap();
     assert!(answer.contains("\"apiTimeout\":77000"), "{answer}");
 }
+
+/// The status line of a signed request for the zones.
+fn signed(running: &Running, key: &Value, path: &str, date: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use hmac::{Hmac, KeyInit, Mac};
+    let secret = key["AccessKeySecret"].as_str().unwrap();
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("GET\n{date}\n/v1/zones").as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    let id = key["AccessKeyID"].as_str().unwrap();
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nDate: {date}\r\n\
+         Authorization: ZStack {id}:{signature}\r\n\r\n"
+    );
+    let mut answer = String::new();
+    running.open(&head).read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_signed_call_is_its_accounts_while_its_date_and_its_key_are_good() {
+    const NOW: &str = "Tue, 14 Nov 2017 22:20:57 GMT";
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    admin.call("CreateZone", object(json!({"name": "zone"})), &[]).unwrap();
+    let made = admin.call("CreateAccessKey", Map::new(), &[]).unwrap()["inventory"].clone();
+    for path in ["/v1/zones", "/zstack/v1/zones", "/v1/zones?limit=5"] {
+        let answer = signed(&running, &made, path, NOW);
+        assert!(answer.contains("200 OK") && answer.contains("\"zone\""), "{answer}");
+    }
+    let of_another_path = signed(&running, &made, "/v1/clusters", NOW);
+    assert!(of_another_path.contains("ID.1000"), "{of_another_path}");
+    for (date, status) in [
+        ("Tue, 14 Nov 2017 22:36:00 GMT", "403"),
+        ("Tue, 14 Nov 2017 22:05:00 GMT", "403"),
+        ("Tue, 14 Nov 2017 22:30:00 GMT", "200"),
+        ("yesterday", "400"),
+    ] {
+        let answer = signed(&running, &made, "/v1/zones", date);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{date}: {answer}");
+    }
+    let own = red.call("CreateAccessKey", Map::new(), &[]).unwrap()["inventory"].clone();
+    let answer = signed(&running, &own, "/v1/zones", NOW);
+    assert!(answer.contains("200 OK") && !answer.contains("\"zone\""), "{answer}");
+    let shown = admin.query("/accesskeys", &[]).unwrap();
+    assert_eq!(shown.len(), 2);
+    assert!(shown.iter().all(|key| key.get("secret").is_none()), "{shown:?}");
+    assert_eq!(red.query("/accesskeys", &[]).unwrap().len(), 1);
+    let others = json!({"accountUuid": ADMIN.simple().to_string()});
+    assert_eq!(blamed(red.call("CreateAccessKey", object(others), &[])), "accountUuid");
+    let uuid = json!({"uuid": made["uuid"]});
+    red.call("DeleteAccessKey", object(uuid.clone()), &[]).unwrap();
+    assert!(signed(&running, &made, "/v1/zones", NOW).contains("200 OK"), "it is not red's");
+    admin.call("DeleteAccessKey", object(uuid), &[]).unwrap();
+    let answer = signed(&running, &made, "/v1/zones", NOW);
+    assert!(answer.contains("ID.1000"), "{answer}");
+}
+
+#[test]
+fn an_account_has_few_access_keys() {
+    let running = Running::start(Limits::default());
+    let red = tenant(&running, "red");
+    for _ in 0..10 {
+        red.call("CreateAccessKey", Map::new(), &[]).unwrap();
+    }
+    let refused = red.call("CreateAccessKey", Map::new(), &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "SYS.1006"), "{refused}");
+}

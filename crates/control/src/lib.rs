@@ -30,6 +30,7 @@ pub mod throttle;
 pub mod txn;
 pub mod validate;
 
+pub mod access_key;
 pub mod account;
 pub mod cluster;
 pub mod host;
@@ -53,6 +54,7 @@ pub use txn::Txn;
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     account::operations,
     quota::operations,
+    access_key::operations,
     sharing::operations,
     tag::operations,
     config::operations,

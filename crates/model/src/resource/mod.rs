@@ -1,5 +1,6 @@
 //! The resources, one file each, and the one list of them.
 
+pub mod access_key;
 pub mod account;
 pub mod audit;
 pub mod cluster;
@@ -78,6 +79,7 @@ macro_rules! records {
 records! {
     Account in account,
     Quota in quota,
+    AccessKey in access_key,
     SharedResource in sharing,
     SystemTag in tag,
     GlobalConfig in config,
