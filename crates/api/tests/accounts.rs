@@ -278,3 +278,19 @@ fn an_account_has_few_access_keys() {
     let refused = red.call("CreateAccessKey", Map::new(), &[]).unwrap_err();
     assert!(matches!(refused, Error::Refused { ref code, .. } if code == "SYS.1006"), "{refused}");
 }
+
+#[test]
+fn each_way_to_log_in_opens_a_session_or_says_what_does() {
+    let running = Running::start(Limits::default());
+    let digest = control::account::client_digest(PASSWORD);
+    let client = client(&running);
+    let fields = json!({"username": "admin", "password": digest, "loginType": "account"});
+    let opened = client.call("LogIn", object(fields.clone()), &[]).unwrap();
+    assert_eq!(opened["inventory"]["accountUuid"], ADMIN.simple().to_string());
+    let mut other = fields;
+    other["loginType"] = "ldap".into();
+    assert_eq!(blamed(client.call("LogIn", object(other), &[])), "loginType");
+    let user = json!({"userName": "u", "accountName": "admin", "password": digest});
+    let refused = client.call("LogInByUser", object(user), &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
+}

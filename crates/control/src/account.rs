@@ -9,8 +9,9 @@ use argon2::{
 use model::{
     Claim, Code, Error, Id, Kind, Message, MessageDef, Meta, Record, Resource, Result, Timestamp,
     resource::account::{
-        ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount,
-        LogInByAccount, LogOut, RenewSession, UpdateAccount, ValidateSession,
+        ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount, LogIn,
+        LogInByAccount, LogInByUser, LogOut, LoginType, RenewSession, UpdateAccount,
+        ValidateSession,
     },
     resource::{faces, messages, quota::Quota},
     setting::{SESSION_TIMEOUT, SESSIONS_MAX},
@@ -34,6 +35,8 @@ use crate::{
 pub(crate) fn operations() -> Vec<Operation> {
     vec![
         now(log_in),
+        now(log_in_as),
+        now(log_in_by_user),
         now(log_out),
         now(validate_session),
         now(renew),
@@ -155,6 +158,16 @@ pub(crate) async fn log_in(
         return Err(error.hint("log in with the new one"));
     }
     Ok(json!({"inventory": session.show()}))
+}
+
+async fn log_in_as(gate: Arc<Gate>, caller: Caller, message: LogIn) -> Result<Value> {
+    let LogIn { username: account_name, password, login_type: LoginType::Account } = message;
+    log_in(gate, caller, LogInByAccount { account_name, password }).await
+}
+
+async fn log_in_by_user(_gate: Arc<Gate>, _caller: Caller, _message: LogInByUser) -> Result<Value> {
+    let error = Error::new(Code::AuthenticationFailed, "accounts have no users yet");
+    Err(error.hint("log in as the account: LogInByAccount; programs can use an access key"))
 }
 
 /// Changes an account: its owner may, and administrators. Slow hashing is done before the

@@ -156,6 +156,24 @@ fn on_a_shared_network_tenants_neither_see_nor_are_told_of_each_other() {
 }
 
 #[test]
+fn on_a_shared_l2_network_ranges_of_others_are_not_named() {
+    let (cloud, _, l3) = with_l3();
+    let l2 = cloud.get::<L3Network>(l3.parse().unwrap()).unwrap().l2_network_uuid;
+    cloud.call("ShareResource", json!({"resourceUuids": [l2], "toPublic": true})).unwrap();
+    let red = tenant(&cloud, 7);
+    let own = send(&cloud, red, "CreateL3Network", json!({"name": "own", "l2NetworkUuid": l2}));
+    let own = own.unwrap();
+    let taken = crate::harness::range(&own, "10.0.0.12", "10.0.0.20");
+    let told = send(&cloud, red, "AddIpRange", taken).unwrap_err().to_string();
+    assert!(!told.contains("10.0.0.13") && told.contains("another account's"), "{told}");
+    let range = crate::harness::range(&own, "10.0.0.20", "10.0.0.30");
+    send(&cloud, red, "AddIpRange", range).unwrap();
+    let again = crate::harness::range(&own, "10.0.0.30", "10.0.0.40");
+    let told = send(&cloud, red, "AddIpRange", again).unwrap_err().to_string();
+    assert!(told.contains("overlaps range"), "its own is named: {told}");
+}
+
+#[test]
 fn a_resource_changes_its_owner_with_its_parts_as_far_as_quota_allows() {
     let (cloud, _, l3) = with_l3();
     let red = tenant(&cloud, 7);

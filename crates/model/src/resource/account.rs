@@ -32,6 +32,8 @@ pub struct Account {
 impl Account {
     const MESSAGES: &'static [&'static MessageDef] = &[
         &LogInByAccount::DEF,
+        &LogIn::DEF,
+        &LogInByUser::DEF,
         &LogOut::DEF,
         &ValidateSession::DEF,
         &RenewSession::DEF,
@@ -135,6 +137,44 @@ pub struct UpdateAccount {
 pub struct LogInByAccount {
     /// The account's name.
     pub account_name: String,
+    /// SHA-512 of the password, in lower-case hex.
+    #[field(secret)]
+    pub password: String,
+}
+
+/// Opens a session, whatever type of login the caller has.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/login", action = "logIn", answer = "now", access = "open")]
+pub struct LogIn {
+    /// The account's name.
+    pub username: String,
+    /// SHA-512 of the password, in lower-case hex.
+    #[field(secret)]
+    pub password: String,
+    /// The only type there is: `account`.
+    pub login_type: LoginType,
+}
+
+words! {
+    /// What somebody logs in as.
+    LoginType {
+        /// An account, by its name.
+        Account = "account",
+    }
+}
+
+/// Not there yet: an account has no users. It is refused with what works.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/accounts/users/login", action = "logInByUser", answer = "now", access = "open")]
+pub struct LogInByUser {
+    /// The account.
+    pub account_uuid: Option<Id<Account>>,
+    /// Its name.
+    pub account_name: Option<String>,
+    /// The user's name.
+    pub user_name: String,
     /// SHA-512 of the password, in lower-case hex.
     #[field(secret)]
     pub password: String,
