@@ -149,6 +149,18 @@ fn an_account_is_made_sees_itself_alone_and_is_gone_with_its_sessions() {
 }
 
 #[test]
+fn a_name_that_is_taken_does_not_tell_by_whom() {
+    let running = Running::start(Limits::default());
+    let red = tenant(&running, "red");
+    let uuid = red.query("/accounts", &[]).unwrap()[0]["uuid"].clone();
+    let digest = control::account::client_digest(PASSWORD);
+    let rename = json!({"uuid": uuid, "name": "admin", "oldPassword": digest});
+    let refused = red.call("UpdateAccount", object(rename), &[]).unwrap_err();
+    assert!(!refused.to_string().contains(&ADMIN.simple().to_string()), "{refused}");
+    assert!(refused.to_string().contains("is taken"), "{refused}");
+}
+
+#[test]
 fn an_account_is_told_what_it_may_send() {
     let running = Running::start(Limits::default());
     let red = tenant(&running, "red");

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Gate, Reply, Txn,
     audit::{self, Event},
-    command, config,
+    claim, command, config,
     logins::unchecked,
     operation::{Operation, job, now},
     quota,
@@ -202,7 +202,10 @@ pub(crate) async fn update(
         account.name = name.clone().unwrap_or(account.name);
         account.password_hash = hash.clone().unwrap_or(account.password_hash);
         let after = Record::new(account, Meta { changed: now, ..before.meta });
-        tx.put(after.clone()).map_err(crate::claim::taken)?;
+        tx.put(after.clone()).map_err(|taken| {
+            let holder = caller.is_admin().then_some(taken.id);
+            claim::refusal(&taken.claim, taken.kind, holder)
+        })?;
         note(tx, &UpdateAccount::DEF, (&caller, id), now)?;
         Ok(Some(after))
     };
