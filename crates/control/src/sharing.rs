@@ -84,7 +84,10 @@ fn revoke(txn: &mut Txn<'_>, message: RevokeResourceSharing) -> Result<Reply> {
     for uuid in message.resource_uuids {
         txn.any("resourceUuids", uuid)?;
         let shares: Vec<Uuid> = match message.all == Some(true) {
-            true => txn.tx.referrers(Kind::SharedResource, "resourceUuid", uuid).collect(),
+            true => {
+                let all = txn.tx.referrers(Kind::SharedResource, "resourceUuid", uuid);
+                all.take(GIVEN_MAX + 1).collect()
+            }
             false => {
                 let held = |receiver: &_| txn.tx.holder(&Claim::Share(uuid, *receiver));
                 receivers.iter().filter_map(held).map(|(_, id)| id).collect()

@@ -294,3 +294,38 @@ fn many_shares_of_others_are_not_looked_at() {
     assert_eq!(query::run(&query, &view).unwrap().inventories.unwrap().len(), 1);
     assert!(view.looks() < 20, "looked at {}", view.looks());
 }
+
+/// Nor does it cost much to find one among many that are shared with it.
+#[test]
+fn one_of_many_shared_resources_is_found_without_looking_at_the_others() {
+    let (cloud, _, l3) = with_l3();
+    let red = tenant(&cloud, 7);
+    let network = cloud.get::<L3Network>(l3.parse().unwrap()).unwrap();
+    let share = move |tx: &mut store::Tx<model::Record>| {
+        for n in 0..2000_u128 {
+            let l3 = L3Network { uuid: Id::new(uuid::Uuid::from_u128(n)), ..network.clone() };
+            let shared = SharedResource {
+                uuid: Id::new(uuid::Uuid::from_u128(0x1000 + n)),
+                resource: model::AnyId::of(l3.uuid),
+                receiver_account_uuid: red.account(),
+            };
+            tx.put(model::Record::new(l3, model::Meta::default())).unwrap();
+            tx.put(model::Record::new(shared, model::Meta::default())).unwrap();
+        }
+        Ok(())
+    };
+    cloud.store.transact(share).unwrap();
+    let (snapshot, face) = (cloud.snapshot(), &L3Network::DEF.faces[0]);
+    let all = Query::new(Kind::L3Network, face, red.scope().unwrap());
+    let mut one = all.clone();
+    let path = query::Path::read(Kind::L3Network, "q", "uuid").unwrap();
+    let wanted = uuid::Uuid::from_u128(77).simple().to_string();
+    let is_it = query::Condition::read("q", path, query::Operator::Equal, &[&wanted]).unwrap();
+    one.conditions.push(is_it);
+    let view = Observed::new(&snapshot, &cloud.board);
+    assert_eq!(query::run(&one, &view).unwrap().inventories.unwrap().len(), 1);
+    assert!(view.looks() < 20, "looked at {}", view.looks());
+    let total = Query { tells: Tells::Total, ..all };
+    let view = Observed::new(&snapshot, &cloud.board);
+    assert_eq!(query::run(&total, &view).unwrap().total, Some(2000));
+}

@@ -107,7 +107,7 @@ pub struct RevokeResourceSharing {
     pub resource_uuids: Vec<Uuid>,
     /// The accounts.
     #[serde(default)]
-    #[field(max_len = 100)]
+    #[field(max_len = 1000)]
     pub account_uuids: Vec<Id<Account>>,
     /// They are no longer for every account.
     pub to_public: Option<bool>,
