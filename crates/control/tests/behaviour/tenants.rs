@@ -3,20 +3,21 @@
 //! finds nothing of another's. Messages, fields and faces come from the declarations, so that a new
 //! one takes part by itself.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use model::{
-    FieldDef, FieldType, Kind, Record,
+    FieldDef, FieldType, Kind, Record, Timestamp,
     declare::{Access, Answer, MessageDef},
     resource::{faces, messages},
 };
 use netloom_control::{
-    Caller, Request,
+    Caller, Enrolment, Gate, Jobs, Request,
     inventory::{self, Entry, Observed},
     query::{self, Query},
 };
 use serde_json::{Map, Value, json};
 use store::Read;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
@@ -139,6 +140,41 @@ fn whatever_is_sent_about_anothers_is_answered_as_if_it_were_not_there() {
         }
     }
     assert!(asked > 50, "only {asked} messages");
+}
+
+/// The same, of what is answered at once and does more than look.
+#[tokio::test]
+async fn what_is_answered_at_once_tells_nothing_of_anothers_either() {
+    let (cloud, caller) = start();
+    let (_board, reports) = watch::channel(cloud.board.clone());
+    let jobs = Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000));
+    let enrolment = Enrolment { server: String::new(), ca: String::new() };
+    let (gate, mut asked) = (Arc::new(Gate::new(jobs, enrolment)), 0);
+    let at_once =
+        messages().filter(|def| def.answer == Answer::Now && def.access == Access::Account);
+    for def in at_once.filter(|def| !netloom_control::operation::is_look(def.name)) {
+        let told = async |params: Map<String, Value>, uuid: Uuid| {
+            let request = Request { message: def.name.into(), params, ..Request::default() };
+            let answer = match gate.command(caller, vec![request]) {
+                Ok(command) => gate.answer(command).await,
+                Err(error) => Err(error),
+            };
+            let text = answer.map_or_else(|error| error.to_string(), |answer| answer.to_string());
+            text.replace(&uuid.simple().to_string(), &NOBODY.simple().to_string())
+        };
+        for field in def.fields.iter().filter(|field| is_reference(field)) {
+            let of_nobody = told(about(def, field, NOBODY), NOBODY).await;
+            let fits = |kind: Kind| field.refs.is_none_or(|refs| refs == kind);
+            for (kind, uuid) in others(&cloud, caller).into_iter().filter(|(kind, _)| fits(*kind)) {
+                let before = cloud.contents();
+                let of_another = told(about(def, field, uuid), uuid).await;
+                assert_eq!(of_another, of_nobody, "{} {} of a {kind:?}", def.name, field.name);
+                assert!(cloud.contents() == before, "{} changed a {kind:?}", def.name);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 2, "only {asked} messages");
 }
 
 /// The fields of what an account finds, with conditions over relations: nothing of another's.
