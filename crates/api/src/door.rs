@@ -10,23 +10,33 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Path, Query as QueryString, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Query as QueryString,
+        Request, State,
+    },
+    http::{HeaderMap, Method as HttpMethod, StatusCode, header, request::Parts},
     response::Response,
     routing::{MethodFilter, get, on},
 };
 use control::{
-    Caller, Command, Gate, JobState, command,
+    Caller, Command, Gate, JobState,
+    access_key::Signed,
+    command, config,
     query::{Query, Scope},
 };
 use model::{
     Code, Error as Refusal, Id, MessageDef,
     declare::{Access, Answer, Method},
     resource::{self, faces, job::Job},
+    setting::JOB_TIMEOUT,
 };
 use serde_json::{Map, Value};
 
-use crate::{answer, query, request, serve, strict};
+use crate::{
+    answer, query,
+    request::{self, Credential},
+    serve, strict,
+};
 
 /// Longest body that strangers may send, in bytes: a name of 255 characters, each escaped (12 bytes
 /// at most), a digest and tags fit in.
@@ -75,16 +85,35 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
             false => BODY_MAX_BYTES,
         };
         let handler = move |State(gate): State<Shared>,
-                            Path(path): Path<BTreeMap<String, String>>,
+                            Path(given): Path<BTreeMap<String, String>>,
                             QueryString(pairs): QueryString<Pairs>,
-                            headers: HeaderMap,
+                            called: Called,
                             request: Request| {
-            call(gate, defs.clone(), Incoming { path, pairs, headers, request })
+            let named =
+                |(place, name): &(String, String)| Some((name.clone(), given.get(place)?.clone()));
+            let path = places(path).1.iter().filter_map(named).collect();
+            call(gate, defs.clone(), Incoming { path, pairs, called, request })
         };
         let limit = DefaultBodyLimit::max(limit);
-        router = router.route(path, on(filter, handler).layer(limit));
+        router = router.route(&places(path).0, on(filter, handler).layer(limit));
     }
     router
+}
+
+/// A path with numbers for the names in it, as the router wants it: two messages may have other
+/// names in the same place. And which name has which number.
+fn places(path: &str) -> (String, Vec<(String, String)>) {
+    let mut names = Vec::new();
+    let part = |part: &str| {
+        let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
+            return part.to_owned();
+        };
+        let place = format!("p{}", names.len());
+        names.push((place.clone(), name.to_owned()));
+        format!("{{{place}}}")
+    };
+    let parts: Vec<String> = path.split('/').map(part).collect();
+    (parts.join("/"), names)
 }
 
 /// Two query routes for each face of a resource: all of them, and one by its uuid.
@@ -92,16 +121,14 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
     for (kind, face) in faces() {
         let list = move |State(gate): State<Shared>,
                          QueryString(pairs): QueryString<Pairs>,
-                         headers: HeaderMap| async move {
-            find(&gate, &headers, |scope| query::parse((kind, face), scope, &pairs)).await
+                         called: Called| async move {
+            find(&gate, &called, |scope| query::parse((kind, face), scope, &pairs)).await
         };
-        let one = move |State(gate): State<Shared>,
-                        Path(uuid): Path<String>,
-                        headers: HeaderMap| async move {
-            find(&gate, &headers, |scope| query::of_one((kind, face), scope, &uuid)).await
+        let one = move |State(gate): State<Shared>, Path(uuid): Path<String>, called: Called| async move {
+            find(&gate, &called, |scope| query::of_one((kind, face), scope, &uuid)).await
         };
         let path = face.path;
-        router = router.route(path, get(list)).route(&format!("{path}/{{uuid}}"), get(one));
+        router = router.route(path, get(list)).route(&format!("{path}/{{p0}}"), get(one));
     }
     router
 }
@@ -110,7 +137,7 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
 struct Incoming {
     path: BTreeMap<String, String>,
     pairs: Pairs,
-    headers: HeaderMap,
+    called: Called,
     request: Request,
 }
 
@@ -118,7 +145,7 @@ struct Incoming {
 async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) -> Response {
     let is_open = defs.iter().any(|def| def.access == Access::Open);
     let source = serve::source(&incoming.request);
-    let caller = match (caller(&gate, &incoming.headers, source), is_open) {
+    let caller = match (caller(&gate, &incoming.called, source), is_open) {
         (Ok(caller), _) => caller,
         (Err(_), true) => Caller::Stranger { source },
         (Err(refused), false) => return *refused,
@@ -143,7 +170,7 @@ async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
         };
         return result.map_or_else(|error| answer::failed(&error), answer::ok);
     }
-    submit(&gate, &caller, parsed, &incoming.headers).await
+    submit(&gate, &caller, parsed, &incoming.called.headers).await
 }
 
 /// Reads a body, which is an object or nothing.
@@ -179,7 +206,8 @@ async fn submit(
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    let waits = request::timeout_seconds(headers)
+    let default = config::number(&gate.store().snapshot(), &JOB_TIMEOUT);
+    let waits = request::timeout_seconds(headers, default)
         .and_then(|timeout| Ok((timeout, request::patience_seconds(headers)?)));
     let (timeout_seconds, patience_seconds) = match waits {
         Ok(waits) => waits,
@@ -206,18 +234,14 @@ async fn submit(
 }
 
 /// Jobs are polled without a session, unless their callers chose the uuids.
-async fn poll(
-    State(gate): State<Shared>,
-    Path(uuid): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+async fn poll(State(gate): State<Shared>, Path(uuid): Path<String>, called: Called) -> Response {
     let Some(uuid) = model::id::parse_uuid(&uuid) else {
         let text = "that is not the uuid of a job, which is 32 hex digits";
         return answer::protocol(StatusCode::NOT_FOUND, text);
     };
     let job: Id<Job> = Id::new(uuid);
-    let caller = caller(&gate, &headers, UNTOLD).unwrap_or(Caller::Stranger { source: UNTOLD });
-    let patience_seconds = match request::patience_seconds(&headers) {
+    let caller = caller(&gate, &called, UNTOLD).unwrap_or(Caller::Stranger { source: UNTOLD });
+    let patience_seconds = match request::patience_seconds(&called.headers) {
         Ok(seconds) => seconds,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
@@ -239,10 +263,10 @@ fn finished(state: JobState) -> Response {
 
 async fn find(
     gate: &Shared,
-    headers: &HeaderMap,
+    called: &Called,
     parse: impl FnOnce(Scope) -> model::Result<Query>,
 ) -> Response {
-    let caller = match caller(gate, headers, UNTOLD) {
+    let caller = match caller(gate, called, UNTOLD) {
         Ok(caller) => caller,
         Err(refused) => return *refused,
     };
@@ -262,8 +286,34 @@ const UNTOLD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 ///
 /// # Errors
 /// The answer to whoever has no open session.
-fn caller(gate: &Gate, headers: &HeaderMap, source: IpAddr) -> Result<Caller, Box<Response>> {
-    let session = request::session(headers)
-        .map_err(|text| Box::new(answer::protocol(StatusCode::BAD_REQUEST, text)))?;
-    gate.caller(session, source).map_err(|error: Refusal| Box::new(answer::failed(&error)))
+fn caller(gate: &Gate, called: &Called, source: IpAddr) -> Result<Caller, Box<Response>> {
+    let refuse = |(status, text)| Box::new(answer::protocol(status, text));
+    let shown = request::credential(&called.headers);
+    let known = match shown.map_err(|text| refuse((StatusCode::BAD_REQUEST, text)))? {
+        Credential::Session(session) => gate.caller(session, source),
+        Credential::Key(key, signature) => {
+            let (method, path, headers) = (&called.method, &called.path, &called.headers);
+            let text = request::signed_text(method, path, headers, gate.now()).map_err(refuse)?;
+            gate.caller_by_key(&Signed { key, signature, text: &text }, source)
+        }
+    };
+    known.map_err(|error: Refusal| Box::new(answer::failed(&error)))
+}
+
+/// What a request says of itself before its body.
+struct Called {
+    method: HttpMethod,
+    /// Where it went, before any router took a part away.
+    path: String,
+    headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequestParts<S> for Called {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let original = parts.extensions.get::<OriginalUri>();
+        let path = original.map_or(parts.uri.path(), |uri| uri.0.path()).to_owned();
+        Ok(Self { method: parts.method.clone(), path, headers: parts.headers.clone() })
+    }
 }

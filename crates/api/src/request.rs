@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use control::{JobId, Request, validate};
 use model::{
-    Error, Id, MessageDef, Result,
-    declare::{FieldsIn, Method},
+    Error, Id, MessageDef, Result, Timestamp,
+    declare::{FieldsIn, Method as Verb},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -46,8 +46,7 @@ pub(crate) fn parse(
     let mut parsed = Request { message: def.name.to_owned(), params, ..Request::default() };
     parsed.system_tags =
         tags(&mut body, "systemTags")?.iter().map(|tag| with_plain_uuids(tag)).collect();
-    // User tags are labels. Nothing keeps them yet, so only their form is checked.
-    tags(&mut body, "userTags")?;
+    parsed.user_tags = tags(&mut body, "userTags")?;
     if let Some(unknown) = body.keys().next() {
         let error = Error::field(unknown, "is not known beside the message");
         return Err(error.hint("systemTags and userTags are; fields go below the message's key"));
@@ -75,7 +74,7 @@ pub(crate) fn parse(
         }
     }
     let declares_mode = def.fields.iter().any(|field| field.name == "deleteMode");
-    if def.method == Method::Delete && !declares_mode {
+    if def.method == Verb::Delete && !declares_mode {
         delete_mode(parsed.params.remove("deleteMode").as_ref())?;
     }
     Ok(parsed)
@@ -141,11 +140,52 @@ fn delete_mode(mode: Option<&Value>) -> Result<()> {
     }
 }
 
-/// The session in `Authorization: OAuth <session>`.
-pub(crate) fn session(headers: &HeaderMap) -> std::result::Result<&str, &'static str> {
+/// How a caller says who it is.
+pub(crate) enum Credential<'a> {
+    /// `Authorization: OAuth <session>`.
+    Session(&'a str),
+    /// `Authorization: ZStack <access key>:<signature>`.
+    Key(&'a str, &'a str),
+}
+
+/// What a caller shows.
+pub(crate) fn credential(headers: &HeaderMap) -> std::result::Result<Credential<'_>, &'static str> {
     let header = headers.get(header::AUTHORIZATION).ok_or("the Authorization header is missing")?;
     let text = header.to_str().unwrap_or_default();
-    text.strip_prefix("OAuth ").map(str::trim).ok_or("Authorization must be: OAuth <session uuid>")
+    if let Some(session) = text.strip_prefix("OAuth ") {
+        return Ok(Credential::Session(session.trim()));
+    }
+    let key = text.strip_prefix("ZStack ").and_then(|key| key.trim().split_once(':'));
+    key.map(|(id, signature)| Credential::Key(id, signature))
+        .ok_or("Authorization must be: OAuth <session uuid>, or ZStack <access key id>:<signature>")
+}
+
+/// How far the date of a signed request and the server's clock may be apart, in seconds: a signature
+/// that somebody has seen is of use for no longer.
+const SKEW_SECONDS: i64 = 900;
+
+/// The text that is signed with an access key: method, date and path, a line each.
+///
+/// # Errors
+/// The status and text of the answer to a request without a date of these minutes.
+pub(crate) fn signed_text(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> std::result::Result<String, (StatusCode, &'static str)> {
+    let date = headers.get(header::DATE).and_then(|date| date.to_str().ok()).unwrap_or_default();
+    let Some(at) = Timestamp::of_http(date) else {
+        let text = "a signed request needs a Date header, such as Tue, 14 Nov 2017 22:20:57 GMT";
+        return Err((StatusCode::BAD_REQUEST, text));
+    };
+    if at < now.plus_seconds(-SKEW_SECONDS) || at > now.plus_seconds(SKEW_SECONDS) {
+        let text =
+            "requestTimeTooSkewed: the Date header is over 15 minutes from the server's time";
+        return Err((StatusCode::FORBIDDEN, text));
+    }
+    let path = path.strip_prefix("/zstack").unwrap_or(path);
+    Ok(format!("{method}\n{date}\n{path}"))
 }
 
 /// The caller's own job uuid, for repeating a call safely.
@@ -165,20 +205,22 @@ const TIMEOUT_SECONDS_MAX: i64 = 86_400;
 /// Longest time that a request may be told to wait for its job, in seconds.
 const PATIENCE_SECONDS_MAX: u64 = 3600;
 
-/// How long the caller lets the job wait for hosts, in seconds.
+/// How long the caller lets the job wait for hosts, in seconds; `default` if it does not say.
 ///
 /// # Errors
 /// A text for `400`: the header is there and says something else.
-pub(crate) fn timeout_seconds(headers: &HeaderMap) -> std::result::Result<i64, String> {
+pub(crate) fn timeout_seconds(
+    headers: &HeaderMap,
+    default: i64,
+) -> std::result::Result<i64, String> {
     let Some(given) = headers.get("x-api-timeout") else {
-        return Ok(control::jobs::TIMEOUT_SECONDS);
+        return Ok(default);
     };
     let seconds = given.to_str().ok().and_then(|text| text.trim().parse().ok());
     seconds.filter(|seconds| (1..=TIMEOUT_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
         format!(
             "X-API-Timeout must be a whole number of seconds from 1 to {TIMEOUT_SECONDS_MAX}, \
-             or be left out: then it is {}",
-            control::jobs::TIMEOUT_SECONDS
+             or be left out: then it is {default}"
         )
     })
 }
@@ -221,8 +263,8 @@ mod tests {
 
     #[test]
     fn a_timeout_is_a_number_of_seconds_within_a_day() {
-        let check = |value: &str| timeout_seconds(&headers("x-api-timeout", value)).ok();
-        assert_eq!(timeout_seconds(&HeaderMap::new()), Ok(control::jobs::TIMEOUT_SECONDS));
+        let check = |value: &str| timeout_seconds(&headers("x-api-timeout", value), 1800).ok();
+        assert_eq!(timeout_seconds(&HeaderMap::new(), 7), Ok(7));
         assert_eq!([check("1"), check(" 86400 ")], [Some(1), Some(86_400)]);
         for odd in ["", "0", "-1", "86401", "soon", "1.5", "10s", "99999999999999999999"] {
             assert_eq!(check(odd), None, "{odd}");

@@ -113,3 +113,196 @@ fn invented_sources_do_not_help_unless_a_proxy_is_believed() {
         assert!(started.elapsed() < PATIENCE, "kept out");
     }
 }
+
+/// A client of a new account with this name.
+fn tenant(running: &Running, name: &str) -> Client {
+    let digest = control::account::client_digest(PASSWORD);
+    let account = json!({"name": name, "password": digest});
+    let made = running.log_in().call("CreateAccount", object(account), &[]).unwrap();
+    assert_eq!(made["inventory"]["type"], "Normal");
+    assert!(!made.to_string().contains(&digest) && !made.to_string().contains("argon2"), "{made}");
+    let mut client = client(running);
+    client.log_in(name, PASSWORD).unwrap();
+    client
+}
+
+#[test]
+fn an_account_is_made_sees_itself_alone_and_is_gone_with_its_sessions() {
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    tenant(&running, "blue");
+    let seen = red.query("/accounts", &[]).unwrap();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0]["name"], "red");
+    let quotas = red.query("/accounts/quotas", &["name=l3.num".into()]).unwrap();
+    assert_eq!(quotas[0]["value"], 20, "{quotas:?}");
+    let digest = control::account::client_digest(PASSWORD);
+    let again = json!({"name": "red", "password": digest});
+    assert_eq!(blamed(admin.call("CreateAccount", object(again), &[])), "name");
+    let plain = json!({"name": "green", "password": PASSWORD});
+    assert_eq!(blamed(admin.call("CreateAccount", object(plain), &[])), "password");
+    let uuid = seen[0]["uuid"].clone();
+    admin.call("DeleteAccount", object(json!({"uuid": uuid})), &[]).unwrap();
+    let refused = red.query("/accounts", &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1001"), "{refused}");
+    assert!(client(&running).log_in("red", PASSWORD).is_err());
+}
+
+#[test]
+fn a_name_that_is_taken_does_not_tell_by_whom() {
+    let running = Running::start(Limits::default());
+    let red = tenant(&running, "red");
+    let uuid = red.query("/accounts", &[]).unwrap()[0]["uuid"].clone();
+    let digest = control::account::client_digest(PASSWORD);
+    let rename = json!({"uuid": uuid, "name": "admin", "oldPassword": digest});
+    let refused = red.call("UpdateAccount", object(rename), &[]).unwrap_err();
+    assert!(!refused.to_string().contains(&ADMIN.simple().to_string()), "{refused}");
+    assert!(refused.to_string().contains("is taken"), "{refused}");
+}
+
+#[test]
+fn an_account_is_told_what_it_may_send() {
+    let running = Running::start(Limits::default());
+    let red = tenant(&running, "red");
+    let names = json!({"apiNames": ["CreateZone", "APICreateL3NetworkMsg", "QueryZone"]});
+    let told = red.call("CheckApiPermission", object(names), &[]).unwrap();
+    let expected =
+        json!({"CreateZone": "Deny", "APICreateL3NetworkMsg": "Allow", "QueryZone": "Allow"});
+    assert_eq!(told["inventory"], expected);
+    let unknown = json!({"apiNames": ["CreateNothing"]});
+    assert_eq!(blamed(red.call("CheckApiPermission", object(unknown), &[])), "apiNames");
+    let refused = red.call("CreateAccount", object(json!({"name": "x", "password": "y"})), &[]);
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1002"), "{refused}");
+}
+
+#[test]
+fn a_session_is_renewed_by_a_call_of_its_own_alone() {
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    let own = admin.session().unwrap().to_owned();
+    let renew = |client: &Client| {
+        let fields = json!({"sessionUuid": own, "duration": 86400});
+        client.call("RenewSession", object(fields), &[])
+    };
+    assert_eq!(blamed(renew(&red)), "sessionUuid");
+    let renewed = renew(&admin).unwrap();
+    assert_eq!(renewed["inventory"]["uuid"], own);
+    // The door's clock stands at Nov 14, 2017, 22:20:57.
+    assert_eq!(renewed["inventory"]["expiredDate"], "Nov 15, 2017 10:20:57 PM");
+}
+
+#[test]
+fn settings_of_sessions_and_jobs_take_effect() {
+    let running = Running::start(Limits::default());
+    let admin = running.log_in();
+    let set = |category: &str, name: &str, value: &str| {
+        let fields = json!({"category": category, "name": name, "value": value});
+        admin.call("UpdateGlobalConfig", object(fields), &[]).unwrap()
+    };
+    let shown = set("identity", "session.timeout", "60");
+    assert_eq!(shown["inventory"]["defaultValue"], "7200");
+    set("identity", "session.maxConcurrent", "2");
+    set("rest", "api.timeout", "77");
+    let (first, second) = (running.log_in(), running.log_in());
+    first.query("/zones", &[]).unwrap();
+    second.query("/zones", &[]).unwrap();
+    assert!(admin.query("/zones", &[]).is_err(), "two sessions at most");
+    let own = json!({"sessionUuid": second.session().unwrap()});
+    let renewed = second.call("RenewSession", object(own), &[]).unwrap();
+    assert_eq!(renewed["inventory"]["expiredDate"], "Nov 14, 2017 10:21:57 PM");
+    let body = json!({"params": {"name": "zone"}}).to_string();
+    let head = format!(
+        "POST /v1/zones HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: OAuth {}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        second.session().unwrap(),
+        body.len()
+    );
+    let mut answer = String::new();
+    running.open(&head).read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"apiTimeout\":77000"), "{answer}");
+}
+
+/// The status line of a signed request for the zones.
+fn signed(running: &Running, key: &Value, path: &str, date: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use hmac::{Hmac, KeyInit, Mac};
+    let secret = key["AccessKeySecret"].as_str().unwrap();
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("GET\n{date}\n/v1/zones").as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    let id = key["AccessKeyID"].as_str().unwrap();
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nDate: {date}\r\n\
+         Authorization: ZStack {id}:{signature}\r\n\r\n"
+    );
+    let mut answer = String::new();
+    running.open(&head).read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_signed_call_is_its_accounts_while_its_date_and_its_key_are_good() {
+    const NOW: &str = "Tue, 14 Nov 2017 22:20:57 GMT";
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    admin.call("CreateZone", object(json!({"name": "zone"})), &[]).unwrap();
+    let made = admin.call("CreateAccessKey", Map::new(), &[]).unwrap()["inventory"].clone();
+    for path in ["/v1/zones", "/zstack/v1/zones", "/v1/zones?limit=5"] {
+        let answer = signed(&running, &made, path, NOW);
+        assert!(answer.contains("200 OK") && answer.contains("\"zone\""), "{answer}");
+    }
+    let of_another_path = signed(&running, &made, "/v1/clusters", NOW);
+    assert!(of_another_path.contains("ID.1000"), "{of_another_path}");
+    for (date, status) in [
+        ("Tue, 14 Nov 2017 22:36:00 GMT", "403"),
+        ("Tue, 14 Nov 2017 22:05:00 GMT", "403"),
+        ("Tue, 14 Nov 2017 22:30:00 GMT", "200"),
+        ("yesterday", "400"),
+    ] {
+        let answer = signed(&running, &made, "/v1/zones", date);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{date}: {answer}");
+    }
+    let own = red.call("CreateAccessKey", Map::new(), &[]).unwrap()["inventory"].clone();
+    let answer = signed(&running, &own, "/v1/zones", NOW);
+    assert!(answer.contains("200 OK") && !answer.contains("\"zone\""), "{answer}");
+    let shown = admin.query("/accesskeys", &[]).unwrap();
+    assert_eq!(shown.len(), 2);
+    assert!(shown.iter().all(|key| key.get("secret").is_none()), "{shown:?}");
+    assert_eq!(red.query("/accesskeys", &[]).unwrap().len(), 1);
+    let others = json!({"accountUuid": ADMIN.simple().to_string()});
+    assert_eq!(blamed(red.call("CreateAccessKey", object(others), &[])), "accountUuid");
+    let uuid = json!({"uuid": made["uuid"]});
+    red.call("DeleteAccessKey", object(uuid.clone()), &[]).unwrap();
+    assert!(signed(&running, &made, "/v1/zones", NOW).contains("200 OK"), "it is not red's");
+    admin.call("DeleteAccessKey", object(uuid), &[]).unwrap();
+    let answer = signed(&running, &made, "/v1/zones", NOW);
+    assert!(answer.contains("ID.1000"), "{answer}");
+}
+
+#[test]
+fn an_account_has_few_access_keys() {
+    let running = Running::start(Limits::default());
+    let red = tenant(&running, "red");
+    for _ in 0..10 {
+        red.call("CreateAccessKey", Map::new(), &[]).unwrap();
+    }
+    let refused = red.call("CreateAccessKey", Map::new(), &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "SYS.1006"), "{refused}");
+}
+
+#[test]
+fn each_way_to_log_in_opens_a_session_or_says_what_does() {
+    let running = Running::start(Limits::default());
+    let digest = control::account::client_digest(PASSWORD);
+    let client = client(&running);
+    let fields = json!({"username": "admin", "password": digest, "loginType": "account"});
+    let opened = client.call("LogIn", object(fields.clone()), &[]).unwrap();
+    assert_eq!(opened["inventory"]["accountUuid"], ADMIN.simple().to_string());
+    let mut other = fields;
+    other["loginType"] = "ldap".into();
+    assert_eq!(blamed(client.call("LogIn", object(other), &[])), "loginType");
+    let user = json!({"userName": "u", "accountName": "admin", "password": digest});
+    let refused = client.call("LogInByUser", object(user), &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
+}

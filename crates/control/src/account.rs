@@ -7,24 +7,44 @@ use argon2::{
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use model::{
-    Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
+    Claim, Code, Error, Id, Kind, Message, MessageDef, Meta, Record, Resource, Result, Timestamp,
     resource::account::{
-        ADMIN, Account, AccountType, LogInByAccount, LogOut, UpdateAccount, ValidateSession,
+        ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount, LogIn,
+        LogInByAccount, LogInByUser, LogOut, LoginType, RenewSession, UpdateAccount,
+        ValidateSession,
     },
+    resource::{faces, messages, quota::Quota},
+    setting::{SESSION_TIMEOUT, SESSIONS_MAX},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 use store::{Read, Store};
+use uuid::Uuid;
 
 use crate::{
-    Caller, Gate,
+    Caller, Gate, Reply, Txn,
+    audit::{self, Event},
+    claim, command, config,
     logins::unchecked,
-    operation::{Operation, now},
+    operation::{Operation, job, now},
+    quota,
+    sessions::Span,
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![now(log_in), now(log_out), now(validate_session), now(update)]
+    vec![
+        now(log_in),
+        now(log_in_as),
+        now(log_in_by_user),
+        now(log_out),
+        now(validate_session),
+        now(renew),
+        now(create),
+        now(update),
+        job(delete),
+        now(check_permission),
+    ]
 }
 
 /// Length of a SHA-512 in hex.
@@ -127,7 +147,8 @@ pub(crate) async fn log_in(
     let at = Instant::now();
     let account = checked.inspect_err(|_| gate.throttle.failed(&name, source, at))?;
     gate.throttle.succeeded(&name, source, at);
-    let session = gate.sessions.open(account.uuid, gate.now(), at);
+    let span = span(&gate, account.uuid.uuid());
+    let session = gate.sessions.open(account.uuid, span, (gate.now(), at));
     // In this order: had the password changed before the session was open, nobody would close it.
     let present = gate.store().snapshot().get(Account::KIND, account.uuid.uuid());
     let present = present.as_deref().and_then(Account::of);
@@ -136,14 +157,17 @@ pub(crate) async fn log_in(
         let error = Error::new(Code::AuthenticationFailed, "the password was changed just now");
         return Err(error.hint("log in with the new one"));
     }
-    Ok(json!({"inventory": {
-        "uuid": session.uuid.simple().to_string(),
-        "accountUuid": account.uuid,
-        "userUuid": account.uuid,
-        "userType": "Account",
-        "createDate": session.created.to_string(),
-        "expiredDate": session.expires.to_string(),
-    }}))
+    Ok(json!({"inventory": session.show()}))
+}
+
+async fn log_in_as(gate: Arc<Gate>, caller: Caller, message: LogIn) -> Result<Value> {
+    let LogIn { username: account_name, password, login_type: LoginType::Account } = message;
+    log_in(gate, caller, LogInByAccount { account_name, password }).await
+}
+
+async fn log_in_by_user(_gate: Arc<Gate>, _caller: Caller, _message: LogInByUser) -> Result<Value> {
+    let error = Error::new(Code::AuthenticationFailed, "accounts have no users yet");
+    Err(error.hint("log in as the account: LogInByAccount; programs can use an access key"))
 }
 
 /// Changes an account: its owner may, and administrators. Slow hashing is done before the
@@ -165,18 +189,11 @@ pub(crate) async fn update(
     }
     check_old(&gate, &caller, account, message.old_password).await?;
     let hash = match message.password {
-        Some(digest) => {
-            check_digest("password", &digest)?;
-            let turn = gate.logins.turn().await?;
-            let hashing = move || {
-                let _turn = turn;
-                hash(&digest)
-            };
-            Some(tokio::task::spawn_blocking(hashing).await.map_err(unchecked)??)
-        }
+        Some(digest) => Some(hash_in_turn(&gate, digest).await?),
         None => None,
     };
     let (now, is_new, name) = (gate.now(), hash.is_some(), message.name);
+    let session = caller.session();
     let change = move |tx: &mut store::Tx<Record>| {
         let before = tx.get(Account::KIND, id.uuid());
         let before = before.ok_or_else(|| Error::not_found(Account::DEF.name, id))?;
@@ -185,14 +202,140 @@ pub(crate) async fn update(
         account.name = name.clone().unwrap_or(account.name);
         account.password_hash = hash.clone().unwrap_or(account.password_hash);
         let after = Record::new(account, Meta { changed: now, ..before.meta });
-        tx.put(after.clone()).map_err(crate::claim::taken)?;
+        tx.put(after.clone()).map_err(|taken| {
+            let holder = caller.is_admin().then_some(taken.id);
+            claim::refusal(&taken.claim, taken.kind, holder)
+        })?;
+        note(tx, &UpdateAccount::DEF, (&caller, id), now)?;
         Ok(Some(after))
     };
     let after = gate.store().transact_async(change).await?.value;
     if is_new {
-        gate.sessions.close_others(id, caller.session());
+        gate.sessions.close_others(id, session);
     }
     Ok(after.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
+}
+
+/// Hashes a password's client digest when it is its turn.
+async fn hash_in_turn(gate: &Gate, digest: String) -> Result<String> {
+    check_digest("password", &digest)?;
+    let turn = gate.logins.turn().await?;
+    let hashing = move || {
+        let _turn = turn;
+        hash(&digest)
+    };
+    tokio::task::spawn_blocking(hashing).await.map_err(unchecked)?
+}
+
+/// Makes an account, which owns itself and a quota for each sort of resource.
+async fn create(gate: Arc<Gate>, caller: Caller, message: CreateAccount) -> Result<Value> {
+    let account = Account {
+        uuid: Id::new(message.resource_uuid.unwrap_or_else(Uuid::new_v4)),
+        name: message.name,
+        account_type: message.account_type.unwrap_or(AccountType::Normal),
+        password_hash: hash_in_turn(&gate, message.password).await?,
+        description: message.description,
+    };
+    let (now, id) = (gate.now(), account.uuid);
+    let meta = Meta { owner: Some(id), created: now, changed: now };
+    let snapshot = gate.store().snapshot();
+    let quotas = Quota::counted().map(|(_, counted)| {
+        let value = quota::default(&snapshot, counted);
+        quota::first(Id::new(Uuid::new_v4()), id, counted.name, value)
+    });
+    let mut rows = vec![Record::new(account, meta)];
+    rows.extend(quotas.map(|quota| Record::new(quota, meta)));
+    let make = move |tx: &mut store::Tx<Record>| {
+        if crate::sharing::shown().any(|kind| tx.get(kind, id.uuid()).is_some()) {
+            let error = Error::new(Code::UuidTaken, format!("{id} is taken"));
+            return Err(error
+                .on_field("resourceUuid")
+                .hint("choose another uuid, or leave it out"));
+        }
+        rows.iter().try_for_each(|row| tx.put(row.clone()).map_err(crate::claim::taken))?;
+        note(tx, &CreateAccount::DEF, (&caller, id), now)
+    };
+    gate.store().transact_async(make).await?;
+    let record = gate.store().snapshot().get(Account::KIND, id.uuid());
+    Ok(record.map_or_else(|| json!({}), |record| gate.answer_with(&record)))
+}
+
+/// Notes in the audit what was done to an account.
+fn note(
+    tx: &mut store::Tx<Record>,
+    def: &MessageDef,
+    (caller, account): (&Caller, Id<Account>),
+    now: Timestamp,
+) -> Result<()> {
+    let (fields, subject) = (&Map::new(), Some((Account::KIND, account.uuid())));
+    let event = Event { def, caller, fields, subject, outcome: Ok(()) };
+    audit::note(tx, &event, (now, Uuid::new_v4()))
+}
+
+/// Deletes an account with everything that it owns. Its sessions end, as there is no such account
+/// any more.
+fn delete(txn: &mut Txn<'_>, message: DeleteAccount) -> Result<Reply> {
+    if message.uuid.uuid() == ADMIN {
+        let error = Error::field("uuid", "is admin, which stays");
+        return Err(error.hint("delete another account"));
+    }
+    if txn.caller().account() == Some(message.uuid) {
+        let error = Error::field("uuid", "is the account that calls");
+        return Err(error.hint("let another administrator delete it"));
+    }
+    txn.delete(message.uuid)?;
+    Ok(Reply::nothing())
+}
+
+/// Tells which messages a caller may send at all.
+async fn check_permission(
+    _gate: Arc<Gate>,
+    caller: Caller,
+    message: CheckApiPermission,
+) -> Result<Value> {
+    let mut told = Map::new();
+    for name in message.api_names {
+        let bare = name.rsplit('.').next().unwrap_or_default();
+        let bare = bare.strip_prefix("API").unwrap_or(bare);
+        let bare = bare.strip_suffix("Msg").unwrap_or(bare);
+        let is_query =
+            |(_, face): (Kind, &model::shown::Face)| bare.strip_prefix("Query") == Some(face.name);
+        let allows = match messages().find(|def| def.name == bare) {
+            Some(def) => command::may_send(&caller, def).is_ok(),
+            None if faces().any(is_query) => true,
+            None => {
+                let error = Error::field("apiNames", format!("{name} is no message"));
+                return Err(error.hint("`netloom messages` lists what there is"));
+            }
+        };
+        told.insert(name, if allows { "Allow" } else { "Deny" }.into());
+    }
+    Ok(json!({"inventory": told}))
+}
+
+/// How long and how many sessions of an account may be.
+fn span(gate: &Gate, account: Uuid) -> Span {
+    let snapshot = gate.store().snapshot();
+    let seconds = config::number_for(&snapshot, &SESSION_TIMEOUT, account);
+    let most = config::number(&snapshot, &SESSIONS_MAX);
+    Span {
+        seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        most: usize::try_from(most).unwrap_or(usize::MAX),
+    }
+}
+
+/// Prolongs the session by which it is called.
+async fn renew(gate: Arc<Gate>, caller: Caller, message: RenewSession) -> Result<Value> {
+    let named = model::id::parse_uuid(&message.session_uuid);
+    let own = caller.session().filter(|own| named == Some(*own));
+    let Some(own) = own else {
+        let error = Error::field("sessionUuid", "is not the session of this call");
+        return Err(error.hint("a session is renewed by a call that it makes"));
+    };
+    let account = caller.account().map_or(ADMIN, Id::uuid);
+    let seconds = message.duration.unwrap_or_else(|| span(&gate, account).seconds);
+    let session = gate.sessions.renew(own, seconds, (gate.now(), Instant::now()))?;
+    Ok(json!({"inventory": session.show()}))
 }
 
 /// Whoever changes their own password says the present one; an administrator need not.

@@ -6,18 +6,20 @@ use uuid::Uuid;
 
 /// The same, from the store's words.
 pub(crate) fn taken(taken: Taken<Record>) -> Error {
-    refusal(&taken.claim, taken.kind, taken.id)
+    refusal(&taken.claim, taken.kind, Some(taken.id))
 }
 
-/// The refusal of a claim that `holder` has.
-pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Uuid) -> Error {
-    let id = holder.simple();
-    let text = match kind {
-        Kind::Release => format!("{claim} is still being released by its former holder"),
-        _ => format!("{claim} belongs to {} {id}", kind.def().name),
+/// The refusal of a claim that `holder` has: nobody who is named, if the caller does not see it.
+pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error {
+    let text = match (kind, holder) {
+        (Kind::Release, _) => format!("{claim} is still being released by its former holder"),
+        (_, Some(id)) => format!("{claim} belongs to {} {}", kind.def().name, id.simple()),
+        (_, None) => format!("{claim} is taken"),
     };
     let (code, field, hint) = match claim {
         Claim::AccountName(_) => (Code::Duplicate, "name", "choose another name"),
+        Claim::Quota(..) => (Code::Duplicate, "name", "change the one that there is"),
+        Claim::Share(..) => (Code::Duplicate, "resourceUuids", "it needs no second share"),
         Claim::ManagementIp(_) => {
             (Code::InvalidArgument, "managementIp", "each host has a management address of its own")
         }

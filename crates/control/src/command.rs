@@ -4,15 +4,16 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use model::{
-    Code, Error, Id, Kind, MessageDef, Result, Timestamp,
+    Code, Error, Id, Kind, MessageDef, Record, Result, Timestamp,
     declare::{Access, Answer},
     resource::account::Account,
     status::Board,
 };
 use serde_json::{Map, Value};
+use store::Read;
 use uuid::Uuid;
 
-use crate::{operation::Operation, query::Scope, validate};
+use crate::{audit::Event, operation::Operation, query::Scope, sight, validate};
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,23 @@ impl Caller {
         match self {
             Caller::Stranger { .. } => None,
             Caller::Account { is_admin: true, .. } => Some(Scope::Everything),
-            Caller::Account { id, .. } => Some(Scope::OwnedBy(*id)),
+            Caller::Account { id, .. } => Some(Scope::SeenBy(*id)),
+        }
+    }
+
+    /// Whether the caller may see a record: its own, and what is shared with it.
+    pub(crate) fn sees(&self, read: &impl Read<Record>, record: &Record) -> bool {
+        match self {
+            Caller::Stranger { .. } => false,
+            Caller::Account { id, is_admin, .. } => *is_admin || sight::sees(read, *id, record),
+        }
+    }
+
+    /// Whether the caller may change a record.
+    pub(crate) fn may_change(&self, record: &Record) -> bool {
+        match self {
+            Caller::Stranger { .. } => false,
+            Caller::Account { id, is_admin, .. } => *is_admin || sight::owns(*id, record),
         }
     }
 
@@ -98,6 +115,8 @@ pub struct Request {
     pub params: Map<String, Value>,
     /// ZStack's system tags, such as `staticIp::<l3>::<ip>`.
     pub system_tags: Vec<String>,
+    /// Words for people, put on what is created.
+    pub user_tags: Vec<String>,
     /// The id that the caller wants for what is created.
     pub resource_uuid: Option<Uuid>,
 }
@@ -115,7 +134,16 @@ pub(crate) struct Call {
     pub(crate) operation: Arc<Operation>,
     pub(crate) params: Map<String, Value>,
     pub(crate) system_tags: Vec<String>,
+    pub(crate) user_tags: Vec<String>,
     pub(crate) resource_uuid: Option<Uuid>,
+}
+
+impl Call {
+    /// What the audit tells of it, before anything has come of it.
+    pub(crate) fn event<'a>(&'a self, caller: &'a Caller) -> Event<'a> {
+        let (def, fields) = (self.operation.def, &self.params);
+        Event { def, caller, fields, subject: None, outcome: Ok(()) }
+    }
 }
 
 /// Everything that a handler may know besides the store. The same transaction on the same state
@@ -191,10 +219,15 @@ impl Operations {
             let error = Error::field("resourceUuid", format!("{} makes nothing", def.name));
             return Err(error.hint("leave it out"));
         }
+        if !request.user_tags.is_empty() && def.creates.is_none() {
+            let error = Error::field("userTags", format!("{} makes nothing", def.name));
+            return Err(error.hint("leave them out, or send CreateUserTag"));
+        }
         Ok(Call {
             operation: Arc::clone(operation),
             params,
             system_tags: request.system_tags,
+            user_tags: request.user_tags,
             resource_uuid: request.resource_uuid,
         })
     }

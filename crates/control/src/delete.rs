@@ -112,7 +112,14 @@ impl Txn<'_> {
         let (this, other) = (user.to.kind.def().name, user.from.kind.def());
         let count = self.tx.count(user.from.kind, user.field, &Key::Uuid(user.to.uuid));
         let (id, example) = (user.to.uuid.simple(), user.from.uuid.simple());
-        let text = format!("{this} {id} is used by {count} {}, such as {example}", other.name);
+        if !self.caller().is_admin() && self.visible(user.from.kind, user.from.uuid).is_none() {
+            let text = format!("{this} {id} is used by {} of another account", other.name);
+            return Error::new(Code::InUse, text).hint("ask an administrator");
+        }
+        let text = match self.caller().is_admin() {
+            true => format!("{this} {id} is used by {count} {}, such as {example}", other.name),
+            false => format!("{this} {id} is used by {}, such as {example}", other.name),
+        };
         let query = other.faces.first().map_or(other.name, |face| face.name);
         let hint = format!("delete them first: Query{query} {}={id} lists them", user.field);
         Error::new(Code::InUse, text).hint(hint)

@@ -4,15 +4,17 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use model::{
-    Error, Record, Resource, Result, Timestamp,
+    Error, Id, Record, Resource, Result, Timestamp,
     declare::Answer,
     resource::account::{Account, AccountType},
 };
 use serde_json::{Value, json};
 use store::{Read, Store};
+use uuid::Uuid;
 
 use crate::{
     Caller, Command, Jobs, Operations, Request,
+    access_key::{self, Signed},
     inventory::{self, Observed},
     logins::Logins,
     operation,
@@ -81,13 +83,32 @@ impl Gate {
     /// [`model::Code::InvalidSession`] when it is unknown or over, or its account is gone.
     pub fn caller(&self, session: &str, source: IpAddr) -> Result<Caller> {
         let session = self.sessions.check(session, Instant::now())?;
-        let account = self.store().snapshot().get(Account::KIND, session.account.uuid());
+        self.caller_of(session.account, Some(session.uuid), source)
+    }
+
+    /// Who has signed `text`, a request, with this access key.
+    ///
+    /// # Errors
+    /// [`model::Code::AuthenticationFailed`], the same for an unknown key and a wrong signature;
+    /// [`model::Code::InvalidSession`] when the key's account is gone.
+    pub fn caller_by_key(&self, signed: &Signed<'_>, source: IpAddr) -> Result<Caller> {
+        let account = access_key::check(&self.store().snapshot(), signed)?;
+        self.caller_of(account, None, source)
+    }
+
+    fn caller_of(
+        &self,
+        account: Id<Account>,
+        session: Option<Uuid>,
+        source: IpAddr,
+    ) -> Result<Caller> {
+        let account = self.store().snapshot().get(Account::KIND, account.uuid());
         let account = account.as_deref().and_then(Account::of).ok_or_else(|| {
             let text = "the account of this session does not exist any more";
             Error::new(model::Code::InvalidSession, text).hint("log in with another one")
         })?;
         let is_admin = account.account_type == AccountType::Admin;
-        Ok(Caller::Account { id: account.uuid, is_admin, session: Some(session.uuid), source })
+        Ok(Caller::Account { id: account.uuid, is_admin, session, source })
     }
 
     /// Checks what a caller wants.

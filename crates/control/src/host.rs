@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{
-    Code, Error, Id, Meta, Record, Resource, Result, Timestamp,
+    Code, Error, Id, Message, Meta, Record, Resource, Result, Timestamp,
     resource::{
         cluster::HypervisorType,
         host::{
@@ -15,11 +15,13 @@ use model::{
         zone::{DeleteMode, EnableState},
     },
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::{Read, Tx};
+use uuid::Uuid;
 
 use crate::{
     Caller, Gate, Look, Reply, Txn,
+    audit::{self, Event},
     operation::{Operation, job, look, now},
     reserved, secret, vtep,
 };
@@ -95,13 +97,20 @@ fn bury(txn: &mut Txn<'_>, host: Id<Host>) -> Result<()> {
 /// Makes a token and shows it, once: only its hash is kept. An older open token stops working.
 pub(crate) async fn enrol(
     gate: Arc<Gate>,
-    _caller: Caller,
+    caller: Caller,
     message: CreateHostEnrolment,
 ) -> Result<Value> {
     let host = message.uuid;
     let token = secret::random()?;
     let (hash, now) = (secret::hash(&token), gate.now());
-    let open = move |tx: &mut Tx<Record>| open_enrolment(tx, host, hash.clone(), now);
+    let open = move |tx: &mut Tx<Record>| {
+        let expires = open_enrolment(tx, host, hash.clone(), now)?;
+        let (def, fields) = (&CreateHostEnrolment::DEF, &Map::new());
+        let subject = Some((Host::KIND, host.uuid()));
+        let event = Event { def, caller: &caller, fields, subject, outcome: Ok(()) };
+        audit::note(tx, &event, (now, Uuid::new_v4()))?;
+        Ok(expires)
+    };
     let expires = gate.store().transact_async(open).await?.value;
     Ok(json!({"inventory": {
         "server": gate.enrolment.server,

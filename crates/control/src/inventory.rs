@@ -18,6 +18,8 @@ use serde_json::{Map, Value};
 use store::{Read, Snapshot};
 use uuid::Uuid;
 
+use crate::query::Scope;
+
 /// The key under which an inventory names its lists that were cut at [`LIST_MAX`].
 pub const TRUNCATED: &str = "truncated";
 
@@ -132,6 +134,8 @@ pub struct Observed<'a> {
     snapshot: &'a Snapshot<Record>,
     board: &'a Board,
     looks: Cell<u64>,
+    /// Whose eyes look: what hangs on a resource is shown as far as they see it.
+    scope: Cell<Scope>,
     /// What was got last: several fields of an inventory are read from the same other record.
     last: RefCell<Option<Arc<Record>>>,
 }
@@ -140,7 +144,13 @@ impl<'a> Observed<'a> {
     /// Nothing of it has been looked at yet.
     #[must_use]
     pub const fn new(snapshot: &'a Snapshot<Record>, board: &'a Board) -> Self {
-        Self { snapshot, board, looks: Cell::new(0), last: RefCell::new(None) }
+        let (looks, scope) = (Cell::new(0), Cell::new(Scope::Everything));
+        Self { snapshot, board, looks, scope, last: RefCell::new(None) }
+    }
+
+    /// From now on, what hangs on a resource is shown as far as it is in `scope`.
+    pub(crate) fn narrow(&self, scope: Scope) {
+        self.scope.set(scope);
     }
 
     /// How many records have been looked at.
@@ -179,6 +189,15 @@ impl View for Observed<'_> {
     fn pointing(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>> {
         let ids = self.snapshot.referrers(kind, field, parent).take(max);
         ids.filter_map(|id| self.get(kind, id)).collect()
+    }
+
+    fn hanging(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>> {
+        let ids = self.snapshot.referrers(kind, field, parent);
+        let records = ids.filter_map(|id| self.get(kind, id));
+        records
+            .filter(|record| self.scope.get().includes(self.snapshot, record))
+            .take(max)
+            .collect()
     }
 
     fn revision(&self) -> u64 {
@@ -229,7 +248,7 @@ pub fn project(
 
 /// One more than a list may have, where there are more.
 fn children(record: &Record, child: &Child, view: &dyn View) -> Vec<Arc<Record>> {
-    view.pointing(child.kind, child.by, record.uuid(), LIST_MAX + 1)
+    view.hanging(child.kind, child.by, record.uuid(), LIST_MAX + 1)
 }
 
 fn list(mut children: Vec<Arc<Record>>, child: &Child, view: &dyn View) -> Value {

@@ -193,7 +193,16 @@ fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()
                     range.network_cidr, range.gateway
                 )));
             }
-            check_apart(&range, wanted)?;
+            let apart = check_apart(&range, wanted);
+            apart.map_err(|error| match txn.visible(model::Kind::IpRange, range.uuid.uuid()) {
+                Some(_) => error,
+                // On a shared L2 network the range may be another account's: it is not named.
+                None => Error::field(
+                    error.field.as_deref().unwrap_or("startIp"),
+                    "some of these addresses are another account's on the L2 network",
+                )
+                .hint("choose other addresses"),
+            })?;
         }
     }
     Ok(())

@@ -16,7 +16,13 @@ use std::{
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     declare::Method,
-    resource::{account::Account, host::Host, job::Job, messages},
+    resource::{
+        account::{Account, AccountType},
+        host::Host,
+        job::Job,
+        messages,
+    },
+    setting::JOB_EXPIRY,
     status::{Board, Obstacle, Unsettled},
 };
 use serde_json::{Value, json};
@@ -25,21 +31,19 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::{
-    Caller,
+    Caller, audit,
     command::{Command, Surroundings},
+    config,
     inventory::{self, Observed},
     operation::{self, Done},
+    query::Scope,
 };
 
-/// How long a finished job can be asked for, in seconds (ZStack: `rest/completedApi.expiredPeriod`).
-pub const KEEP_SECONDS: i64 = 10_800;
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
 pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
-/// How long a job waits for hosts when the caller names no time, in seconds (ZStack's default).
-pub const TIMEOUT_SECONDS: i64 = 1800;
 /// How long a deletion waits, in seconds, while none of the hosts that it waits for is connected:
 /// as long as an agent takes to restart.
 pub const LOST_SECONDS: i64 = 60;
@@ -92,11 +96,12 @@ enum Since {
 
 impl Memory {
     /// Notes a job that is in the store, or is about to be.
-    fn note(&mut self, job: &Job, since: Since) {
+    /// It may be asked for so many seconds.
+    fn note(&mut self, job: &Job, since: Since, keep: i64) {
         if !job.done && !job.hosts.is_empty() {
             self.open.entry(job.uuid.uuid()).or_insert(since);
         }
-        self.kept.insert(sweep::entry(job));
+        self.kept.insert(sweep::entry(job, keep));
     }
 }
 
@@ -163,9 +168,11 @@ impl Jobs {
         clock: fn() -> Timestamp,
     ) -> Self {
         let mut memory = Memory::default();
-        for record in store.snapshot().list(Kind::Job) {
+        let snapshot = store.snapshot();
+        let keep = config::number(&snapshot, &JOB_EXPIRY);
+        for record in snapshot.list(Kind::Job) {
             if let Some(job) = Job::of(&record) {
-                memory.note(job, Since::EarlierRun);
+                memory.note(job, Since::EarlierRun, keep);
             }
         }
         let (memory, ended) = (Arc::new(Mutex::new(memory)), Notify::new());
@@ -234,6 +241,7 @@ impl Jobs {
         let (seed, now) = (Uuid::new_v4(), self.now());
         let surroundings = Surroundings { now, seed, board: self.board() };
         let (memory, uuid) = (Arc::clone(&self.memory), job.uuid.uuid());
+        let refused = command.clone();
         let run = move |tx: &mut Tx<Record>| {
             if tx.get(Kind::Job, uuid).is_some() {
                 return Err(used(job.uuid));
@@ -242,7 +250,8 @@ impl Jobs {
             let row = record(job, &command, done, (now, timeout_seconds));
             // Noted here, not after the commit: the caller may go away before that. If the commit
             // fails, the note has no effect.
-            lock(&memory).note(&row, Since::Revision(None));
+            let keep = config::number(&*tx, &JOB_EXPIRY);
+            lock(&memory).note(&row, Since::Revision(None), keep);
             let waits = !row.hosts.is_empty();
             let meta = Meta { owner: caller.account(), created: now, changed: now };
             tx.put(Record::new(row, meta)).map_err(crate::claim::taken)?;
@@ -262,9 +271,24 @@ impl Jobs {
             Err(error) if error.code == Code::StoreUnavailable => Err(error),
             Err(error) => {
                 tracing::debug!(job = %job.uuid, %error, "call refused");
+                self.audit_refusal(&refused, &error, now).await;
                 self.remember(&caller, job, error);
                 Ok(())
             }
+        }
+    }
+
+    /// Notes the first message of a command that was refused: it has changed nothing, so this is a
+    /// transaction of its own. The refusal is told even if the store does not take the note.
+    async fn audit_refusal(&self, command: &Command, error: &Error, now: Timestamp) {
+        let (command, told) = (command.clone(), error.clone());
+        let note = move |tx: &mut Tx<Record>| {
+            let Some(call) = command.calls().first() else { return Ok(()) };
+            let event = audit::Event { outcome: Err(&told), ..call.event(command.caller()) };
+            audit::note(tx, &event, (now, Uuid::new_v4()))
+        };
+        if let Err(error) = self.store.transact_async(note).await {
+            tracing::warn!(%error, "a refusal is not in the audit");
         }
     }
 
@@ -301,7 +325,7 @@ impl Jobs {
         let Some(job) = Job::of(&record) else { return Look::Over(JobState::Unknown) };
         let board = self.board.borrow().clone();
         if job.done || job.hosts.is_empty() {
-            return Look::Over(JobState::Done(answer(job, &snapshot, &board)));
+            return Look::Over(JobState::Done(answer(job, record.meta.owner, &snapshot, &board)));
         }
         let since = self.since(job, snapshot.revision());
         // A host that was deleted is not waited for.
@@ -310,7 +334,12 @@ impl Jobs {
         let (waited, waiting): (Vec<Id<Host>>, Vec<_>) =
             hosts.filter_map(|host| Some((*host, waits_for(*host, job, since, &board)?))).unzip();
         if waiting.is_empty() {
-            return Look::Acknowledged(JobState::Done(answer(job, &snapshot, &board)));
+            return Look::Acknowledged(JobState::Done(answer(
+                job,
+                record.meta.owner,
+                &snapshot,
+                &board,
+            )));
         }
         let is_lost = waited.iter().all(|host| !board.status(*host).connected);
         let deadline = match is_lost && is_deletion(job) {
@@ -521,12 +550,29 @@ fn record(
 
 /// `{"inventory": ..}`, or `{}` for what shows nothing. A resource that was deleted since shows
 /// its uuid.
-fn answer(job: &Job, snapshot: &Snapshot<Record>, board: &Board) -> Value {
+fn answer(
+    job: &Job,
+    owner: Option<Id<Account>>,
+    snapshot: &Snapshot<Record>,
+    board: &Board,
+) -> Value {
     let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
     match snapshot.get(kind, uuid) {
         Some(record) => {
-            json!({"inventory": inventory::show(&record, &Observed::new(snapshot, board))})
+            let observed = Observed::new(snapshot, board);
+            observed.narrow(scope_of(owner, snapshot));
+            json!({"inventory": inventory::show(&record, &observed)})
         }
         None => json!({"inventory": {"uuid": uuid.simple().to_string()}}),
+    }
+}
+
+/// What the account that a job is of may see: whoever polls it sees no more.
+fn scope_of(owner: Option<Id<Account>>, snapshot: &Snapshot<Record>) -> Scope {
+    let nobody = Id::new(Uuid::nil());
+    let account = owner.and_then(|owner| snapshot.get(Kind::Account, owner.uuid()));
+    match account.as_deref().and_then(Account::of) {
+        Some(account) if account.account_type == AccountType::Admin => Scope::Everything,
+        _ => Scope::SeenBy(owner.unwrap_or(nobody)),
     }
 }

@@ -4,8 +4,10 @@
 //! Handlers of jobs are synchronous and pure: time, randomness, the caller and what hosts report
 //! come in with the transaction. Nothing here knows HTTP or what an agent does.
 
+pub mod audit;
 mod claim;
 pub mod command;
+pub mod config;
 mod delete;
 pub mod gate;
 pub mod inventory;
@@ -16,14 +18,19 @@ pub mod look;
 pub mod operation;
 mod placement;
 pub mod query;
+mod quota;
 pub mod releaser;
 mod reserved;
 pub mod secret;
 pub mod sessions;
+mod sharing;
+mod sight;
+pub mod tag;
 pub mod throttle;
 pub mod txn;
 pub mod validate;
 
+pub mod access_key;
 pub mod account;
 pub mod cluster;
 pub mod host;
@@ -46,6 +53,11 @@ pub use txn::Txn;
 /// What gives the operations of each resource.
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     account::operations,
+    quota::operations,
+    access_key::operations,
+    sharing::operations,
+    tag::operations,
+    config::operations,
     zone::operations,
     cluster::operations,
     host::operations,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     command::Caller,
     inventory::{self, Observed},
+    query::Scope,
 };
 
 /// A snapshot of everything, as one caller may see it.
@@ -25,7 +26,9 @@ pub struct Look<'a> {
 impl<'a> Look<'a> {
     /// What `caller` may see of `observed`.
     #[must_use]
-    pub const fn new(observed: &'a Observed<'a>, caller: &'a Caller, now: Timestamp) -> Self {
+    pub fn new(observed: &'a Observed<'a>, caller: &'a Caller, now: Timestamp) -> Self {
+        // A stranger sees what is everybody's alone, of which no inventory has a list.
+        observed.narrow(caller.scope().unwrap_or(Scope::SeenBy(Id::new(Uuid::nil()))));
         Self { observed, caller, now }
     }
 
@@ -57,7 +60,7 @@ impl<'a> Look<'a> {
     #[must_use]
     pub fn visible(&self, kind: Kind, uuid: Uuid) -> Option<Arc<Record>> {
         let record = self.observed.get(kind, uuid)?;
-        self.caller.owns(record.meta.owner).then_some(record)
+        self.caller.sees(self.snapshot(), &record).then_some(record)
     }
 
     /// The resource, if there is one and the caller may see it.

@@ -3,18 +3,19 @@
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
 
 use model::{
-    Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp, declare::Method,
+    Code, Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp, declare::Method,
     resource::host::Host,
 };
 use serde_json::{Map, Value};
-use store::Tx;
+use store::{Read, Tx};
 use uuid::Uuid;
 
 use crate::{
     Gate, Look, Reply, Txn,
+    audit::{self, Event},
     command::{Call, Caller, Command, Surroundings},
     inventory::Observed,
-    validate,
+    tag, validate,
 };
 
 type InJob = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
@@ -45,13 +46,29 @@ enum Handler {
 /// nowhere.
 pub fn run(command: &Command, tx: &mut Tx<Record>, surroundings: &Surroundings) -> Result<Done> {
     let mut done = Done::default();
+    still_exists(command.caller(), tx)?;
     for (at, call) in command.calls().iter().enumerate() {
         let mut txn = Txn::new(tx, (surroundings, command.caller()), call, at);
         let reply = call.operation.run(&mut txn, call)?;
         done.reply.subject = reply.subject.or(done.reply.subject);
+        let random = txn.random_uuid();
         txn.end(&mut done);
+        let event =
+            Event { outcome: Ok(()), subject: reply.subject, ..call.event(command.caller()) };
+        audit::note(tx, &event, (surroundings.now, random))?;
     }
     Ok(done)
+}
+
+/// Whether the caller's account is still there: nobody would own what it makes.
+fn still_exists(caller: &Caller, tx: &Tx<Record>) -> Result<()> {
+    match caller.account() {
+        Some(id) if tx.get(Kind::Account, id.uuid()).is_none() => {
+            let text = "the account of this session does not exist any more";
+            Err(Error::new(Code::InvalidSession, text).hint("log in with another one"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Answers a command of one message that only looks.
@@ -61,7 +78,7 @@ pub fn run(command: &Command, tx: &mut Tx<Record>, surroundings: &Surroundings) 
 /// [`model::Code::Internal`] for a command that does more than look.
 pub fn look_at(command: &Command, observed: &Observed<'_>, now: Timestamp) -> Result<Value> {
     let [call] = command.calls() else {
-        return Err(Error::new(model::Code::Internal, "one message at a time looks"));
+        return Err(Error::new(Code::Internal, "one message at a time looks"));
     };
     call.operation.look(&Look::new(observed, command.caller(), now), call.params.clone())
 }
@@ -81,31 +98,48 @@ impl Operation {
     fn run(&self, txn: &mut Txn<'_>, call: &Call) -> Result<Reply> {
         let Handler::Job(handler) = &self.handler else {
             let text = format!("{} is no job", self.def.name);
-            return Err(Error::new(model::Code::Internal, text));
+            return Err(Error::new(Code::Internal, text));
         };
-        match self.check_references(&call.params, |kind, uuid| txn.visible(kind, uuid).is_some()) {
+        let right = |kind, uuid| match txn.visible(kind, uuid) {
+            None => Right::None,
+            Some(record) if txn.caller().may_change(&record) => Right::Change,
+            Some(_) => Right::Use,
+        };
+        match self.check_references(&call.params, right) {
             Ok(()) => {}
             // ZStack: deleting what is gone succeeds.
-            Err(_) if self.def.method == Method::Delete => return Ok(Reply::nothing()),
+            Err(error) if self.def.method == Method::Delete && error.code == Code::NotFound => {
+                return Ok(Reply::nothing());
+            }
             Err(error) => return Err(error),
         }
         let reply = handler(txn, call.params.clone())?;
-        match txn.unused_tag() {
-            Some(tag) => Err(self.odd_tag(tag)),
-            None => Ok(reply),
+        if let Some(tag) = txn.unused_tag(self.def.creates) {
+            return Err(self.odd_tag(tag));
         }
+        if let (Some(_), Some(made)) = (self.def.creates, reply.subject) {
+            tag::keep(txn, made, &call.system_tags, &call.user_tags)?;
+        }
+        Ok(reply)
     }
 
-    /// What is somebody else's is not there: an error must not tell.
+    /// What is somebody else's is not there: an error must not tell. What is shared may be used, and
+    /// not be changed.
     fn check_references(
         &self,
         params: &Map<String, Value>,
-        is_visible: impl Fn(Kind, Uuid) -> bool,
+        right: impl Fn(Kind, Uuid) -> Right,
     ) -> Result<()> {
+        let target = self.def.target().map(|field| field.name);
         for field in self.def.fields {
             let (Some(kind), Some(value)) = (field.refs, params.get(field.name)) else { continue };
-            if let Some(uuid) = uuids(value).into_iter().find(|uuid| !is_visible(kind, *uuid)) {
-                let error = Error::not_found(kind.def().name, uuid.simple());
+            let needed = if target == Some(field.name) { Right::Change } else { Right::Use };
+            for uuid in uuids(value) {
+                let error = match right(kind, uuid) {
+                    right if right >= needed => continue,
+                    Right::None => Error::not_found(kind.def().name, uuid.simple()),
+                    Right::Use | Right::Change => shared_only(kind, uuid),
+                };
                 return Err(error.on_field(field.name));
             }
         }
@@ -119,9 +153,10 @@ impl Operation {
     fn look(&self, look: &Look<'_>, params: Map<String, Value>) -> Result<Value> {
         let Handler::Look(handler) = &self.handler else {
             let text = format!("{} does more than look", self.def.name);
-            return Err(Error::new(model::Code::Internal, text));
+            return Err(Error::new(Code::Internal, text));
         };
-        self.check_references(&params, |kind, uuid| look.visible(kind, uuid).is_some())?;
+        let right = |kind, uuid| look.visible(kind, uuid).map_or(Right::None, |_| Right::Change);
+        self.check_references(&params, right)?;
         handler(look, params)
     }
 
@@ -144,7 +179,7 @@ impl Operation {
             Handler::Now(handler) => handler(gate, caller, params).await,
             Handler::Job(_) | Handler::Look(_) => {
                 let text = format!("{} is not answered by itself", self.def.name);
-                Err(Error::new(model::Code::Internal, text))
+                Err(Error::new(Code::Internal, text))
             }
         }
     }
@@ -152,11 +187,32 @@ impl Operation {
     /// Refused as an unknown field is: a tag that is ignored would build something else than what
     /// was asked for.
     fn odd_tag(&self, tag: &str) -> Error {
+        if let Some(kind) = self.def.creates.filter(|kind| !kind.def().tags.is_empty()) {
+            return tag::unknown("systemTags", kind, tag);
+        }
         let text = format!("nothing in {} takes the tag \"{tag}\"", self.def.name);
         let hint =
             format!("the tags that a message takes are in its description: {}", self.def.doc);
         Error::field("systemTags", text).hint(hint)
     }
+}
+
+/// What a caller may do with a resource.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Right {
+    /// Not even know of it.
+    None,
+    /// See it, and use it for resources of its own.
+    Use,
+    /// Everything.
+    Change,
+}
+
+/// The refusal to change what another account has shared.
+pub(crate) fn shared_only(kind: Kind, uuid: Uuid) -> Error {
+    let text = format!("{} {} is another account's, and shared", kind.def().name, uuid.simple());
+    let hint = "it may be used; its owner and administrators change it";
+    Error::new(Code::AccessDenied, text).hint(hint)
 }
 
 /// The uuids in a reference field: one, or a list of them.
@@ -170,7 +226,7 @@ fn uuids(value: &Value) -> Vec<Uuid> {
 
 fn read<M: Message>(params: Map<String, Value>) -> Result<M> {
     serde_json::from_value(Value::Object(params)).map_err(|cause| {
-        let error = Error::new(model::Code::InvalidArgument, format!("{}: {cause}", M::DEF.name));
+        let error = Error::new(Code::InvalidArgument, format!("{}: {cause}", M::DEF.name));
         error.hint(validate::usage(&M::DEF))
     })
 }
@@ -200,6 +256,12 @@ where
         }
     };
     Operation { def: &M::DEF, handler: Handler::Now(Box::new(run)) }
+}
+
+/// Whether a message only looks, by its name.
+#[must_use]
+pub fn is_look(message: &str) -> bool {
+    all().iter().any(|operation| operation.def.name == message && operation.is_look())
 }
 
 /// Every operation.

@@ -118,13 +118,18 @@ fn refusal(
         Some(format!("{}: {why}", host.name))
     };
     let reasons: Vec<String> = hosts.iter().filter_map(why).take(REASONS_MAX).collect();
+    let refused = Error::new(Code::NoHost, "no host can run the instance");
+    if !txn.caller().is_admin() {
+        // Hosts and their names are the administrators'.
+        return refused.hint("ask an administrator: QueryHost shows what keeps hosts from it");
+    }
     let hint = match reasons.is_empty() {
         true => "no cluster that the message allows has the networks and a host: \
                  AttachL2NetworkToCluster, AddKVMHost"
             .to_owned(),
         false => reasons.join("; "),
     };
-    Error::new(Code::NoHost, "no host can run the instance").hint(hint)
+    refused.hint(hint)
 }
 
 /// Where a host is that the message does not allow.

@@ -11,14 +11,19 @@ use std::{
 };
 
 use model::{Code, Error, Id, Result, Timestamp, resource::account::Account};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// How long a session lasts, in seconds (ZStack: `identity/session.timeout`).
-pub const SESSION_SECONDS: u32 = 7200;
-/// Sessions of one account at most (ZStack: `identity/session.maxConcurrent`); a further one ends
-/// the one that was not used for the longest time. So those who log in for each call and never out
-/// end each other's, not one that is in use.
-pub const SESSIONS_PER_ACCOUNT: usize = 500;
+/// How long a session lasts, and how many an account has. A further one ends the one that was not
+/// used for the longest time. So those who log in for each call and never out end each other's, not
+/// one that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// How long, in seconds.
+    pub seconds: u32,
+    /// Sessions of one account at most.
+    pub most: usize,
+}
 
 /// An open session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +42,20 @@ pub struct Session {
     ends: Instant,
 }
 
+impl Session {
+    /// As the API shows it.
+    pub(crate) fn show(&self) -> Value {
+        json!({
+            "uuid": self.uuid.simple().to_string(),
+            "accountUuid": self.account,
+            "userUuid": self.account,
+            "userType": "Account",
+            "createDate": self.created.to_string(),
+            "expiredDate": self.expires.to_string(),
+        })
+    }
+}
+
 /// The open sessions.
 #[derive(Debug, Default)]
 pub struct Sessions {
@@ -45,16 +64,21 @@ pub struct Sessions {
 
 impl Sessions {
     /// Opens a session at `at`, which people know as `now`.
-    pub fn open(&self, account: Id<Account>, now: Timestamp, at: Instant) -> Session {
-        let expires = now.plus_seconds(SESSION_SECONDS.into());
-        let ends = at + Duration::from_secs(SESSION_SECONDS.into());
+    pub fn open(
+        &self,
+        account: Id<Account>,
+        span: Span,
+        (now, at): (Timestamp, Instant),
+    ) -> Session {
+        let expires = now.plus_seconds(span.seconds.into());
+        let ends = at + Duration::from_secs(span.seconds.into());
         let uuid = Uuid::new_v4();
         let session = Session { uuid, account, created: now, expires, used: at, ends };
         let mut open = self.lock();
         open.retain(|_, session| session.ends > at);
         let own = || open.values().filter(|session| session.account == account);
         let idle = own().min_by_key(|session| session.used).map(|session| session.uuid);
-        if let (true, Some(idle)) = (own().count() >= SESSIONS_PER_ACCOUNT, idle) {
+        if let (true, Some(idle)) = (own().count() >= span.most, idle) {
             open.remove(&idle);
         }
         open.insert(session.uuid, session.clone());
@@ -69,10 +93,27 @@ impl Sessions {
         let mut open = self.lock();
         let found = model::id::parse_uuid(uuid).and_then(|uuid| open.get_mut(&uuid));
         let Some(session) = found.filter(|session| session.ends > at) else {
-            let error = Error::new(Code::InvalidSession, "the session is unknown or expired");
-            return Err(error.hint("log in again"));
+            return Err(unknown());
         };
         session.used = at;
+        Ok(session.clone())
+    }
+
+    /// Lets an open session last `seconds` from now on.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSession`] when it is unknown or over.
+    pub fn renew(
+        &self,
+        uuid: Uuid,
+        seconds: u32,
+        (now, at): (Timestamp, Instant),
+    ) -> Result<Session> {
+        let mut open = self.lock();
+        let found = open.get_mut(&uuid).filter(|session| session.ends > at);
+        let session = found.ok_or_else(unknown)?;
+        session.expires = now.plus_seconds(seconds.into());
+        session.ends = at + Duration::from_secs(seconds.into());
         Ok(session.clone())
     }
 
@@ -95,9 +136,16 @@ impl Sessions {
     }
 }
 
+fn unknown() -> Error {
+    let error = Error::new(Code::InvalidSession, "the session is unknown or expired");
+    error.hint("log in again")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SPAN: Span = Span { seconds: 7200, most: 500 };
 
     fn text(session: &Session) -> String {
         session.uuid.simple().to_string()
@@ -108,17 +156,17 @@ mod tests {
         let (sessions, account) = (Sessions::default(), Id::new(Uuid::from_u128(1)));
         let start = Instant::now();
         let after = |millis: u64| start + Duration::from_millis(millis);
-        let first = sessions.open(account, Timestamp(0), start);
-        let end = u64::from(SESSION_SECONDS) * 1000;
+        let first = sessions.open(account, SPAN, (Timestamp(0), start));
+        let end = u64::from(SPAN.seconds) * 1000;
         assert!(sessions.check(&text(&first), after(end - 1)).is_ok());
         assert!(sessions.check(&text(&first), after(end)).is_err());
-        let second = sessions.open(account, Timestamp(1), after(1));
+        let second = sessions.open(account, SPAN, (Timestamp(1), after(1)));
         for at in 2..=600 {
-            sessions.open(account, Timestamp(0), after(at));
+            sessions.open(account, SPAN, (Timestamp(0), after(at)));
             assert!(sessions.check(&text(&first), after(at)).is_ok(), "in use");
         }
         assert!(sessions.check(&text(&second), after(601)).is_err(), "an idle one made room");
-        let last = sessions.open(account, Timestamp(0), after(602));
+        let last = sessions.open(account, SPAN, (Timestamp(0), after(602)));
         sessions.close(&text(&last));
         assert!(sessions.check(&text(&last), after(603)).is_err());
     }
@@ -128,12 +176,12 @@ mod tests {
         let (sessions, account) = (Sessions::default(), Id::new(Uuid::from_u128(1)));
         let start = Instant::now();
         let after = |seconds: u32| start + Duration::from_secs(seconds.into());
-        let first = sessions.open(account, Timestamp(1_000_000_000_000), start);
+        let first = sessions.open(account, SPAN, (Timestamp(1_000_000_000_000), start));
         // A year ahead, then far back.
-        sessions.open(account, Timestamp(1_031_536_000_000), after(1));
-        sessions.open(account, Timestamp(0), after(2));
-        assert!(sessions.check(&text(&first), after(SESSION_SECONDS - 1)).is_ok());
-        assert!(sessions.check(&text(&first), after(SESSION_SECONDS)).is_err());
+        sessions.open(account, SPAN, (Timestamp(1_031_536_000_000), after(1)));
+        sessions.open(account, SPAN, (Timestamp(0), after(2)));
+        assert!(sessions.check(&text(&first), after(SPAN.seconds - 1)).is_ok());
+        assert!(sessions.check(&text(&first), after(SPAN.seconds)).is_err());
         assert_eq!(first.expires, Timestamp(1_000_007_200_000), "shown by the clock of the day");
     }
 
@@ -141,8 +189,8 @@ mod tests {
     fn the_other_sessions_of_one_account_can_be_closed() {
         let (sessions, at) = (Sessions::default(), Instant::now());
         let [own, foreign] = [1, 2].map(|n| Id::new(Uuid::from_u128(n)));
-        let [kept, other, theirs] =
-            [own, own, foreign].map(|account| text(&sessions.open(account, Timestamp(0), at)));
+        let [kept, other, theirs] = [own, own, foreign]
+            .map(|account| text(&sessions.open(account, SPAN, (Timestamp(0), at))));
         sessions.close_others(own, model::id::parse_uuid(&kept));
         let is_open = |session: &String| sessions.check(session, at).is_ok();
         assert_eq!([&kept, &other, &theirs].map(is_open), [true, false, true]);

@@ -10,7 +10,7 @@ use std::{
 use model::{
     Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
     record::OWNER,
-    resource::{host::Host, release::Release},
+    resource::{account::Account, host::Host, release::Release},
     status::HostStatus,
 };
 use store::{Key, Read, Tx};
@@ -20,6 +20,7 @@ use crate::{
     claim,
     command::{Call, Caller, Surroundings},
     operation::Done,
+    quota,
 };
 
 /// A store transaction on behalf of a call.
@@ -101,12 +102,16 @@ impl<'a> Txn<'a> {
         rests
     }
 
-    /// A system tag that no handler has read, so that it had no effect.
+    /// A system tag that no handler has read, so that it had no effect, and that what is made does
+    /// not keep either.
     #[must_use]
-    pub fn unused_tag(&self) -> Option<&'a str> {
+    pub fn unused_tag(&self, made: Option<Kind>) -> Option<&'a str> {
+        let forms = made.map_or(&[][..], |kind| kind.def().tags);
+        let kept = |tag: &str| forms.iter().any(|form| form.at_any_time && form.fits(tag));
         let used = self.used_tags.borrow();
         let mut tags = self.call.system_tags.iter().enumerate();
-        tags.find(|(at, _)| !used.contains(at)).map(|(_, tag)| tag.as_str())
+        let odd = tags.find(|(at, tag)| !used.contains(at) && !kept(tag));
+        odd.map(|(_, tag)| tag.as_str())
     }
 
     /// The id for what the call creates: the caller's choice, else a new one.
@@ -148,7 +153,13 @@ impl<'a> Txn<'a> {
     #[must_use]
     pub(crate) fn visible(&self, kind: Kind, uuid: Uuid) -> Option<Arc<Record>> {
         let record = self.record(kind, uuid)?;
-        self.caller.owns(record.meta.owner).then_some(record)
+        self.caller.sees(&*self.tx, &record).then_some(record)
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &'a Caller {
+        self.caller
     }
 
     /// Every resource that points at `parent` by this relation, by uuid.
@@ -199,7 +210,8 @@ impl<'a> Txn<'a> {
         self.tx.fence(&parent.simple().to_string());
     }
 
-    /// Adds a resource, which is the caller's from now on: its uuid must be free, nobody else may
+    /// Adds a resource, which is the caller's from now on, or, if it is a part of another one, that
+    /// one's owner's: its uuid must be free, nobody else may
     /// hold what it holds alone, and the caller's quota must allow it.
     ///
     /// # Errors
@@ -207,17 +219,44 @@ impl<'a> Txn<'a> {
     pub fn insert<R: Resource>(&mut self, resource: R) -> Result<Id<R>> {
         let id = resource.id();
         if let Some(other) = self.owner_of_uuid(R::KIND, id.uuid()) {
-            let error = Error::new(Code::UuidTaken, format!("a {} {id} exists", other.def().name));
+            let text = match self.visible(other, id.uuid()) {
+                Some(_) => format!("a {} {id} exists", other.def().name),
+                None => format!("{id} is taken"),
+            };
+            let error = Error::new(Code::UuidTaken, text);
             let hint = "choose another uuid, or leave it out";
             return Err(error.on_field("resourceUuid").hint(hint));
         }
         self.keep_quota(R::KIND)?;
         let now = self.now();
         let owner = self.caller.account();
-        let record = Record::new(resource, Meta { owner, created: now, changed: now });
+        let mut record = Record::new(resource, Meta { owner, created: now, changed: now });
+        if let Some(whole) = record.whole().and_then(|id| self.record(id.kind, id.uuid)) {
+            record.meta.owner = owner_of_parts(&whole).or(owner);
+        }
         self.fence_parents(&record);
         self.put(record)?;
         Ok(id)
+    }
+
+    /// Adds a resource that is an account's, whoever calls. Its uuid was drawn at random, and it is
+    /// not counted.
+    pub(crate) fn insert_for<R: Resource>(
+        &mut self,
+        account: Id<Account>,
+        resource: R,
+    ) -> Result<()> {
+        let now = self.now();
+        let meta = Meta { owner: Some(account), created: now, changed: now };
+        let record = Record::new(resource, meta);
+        self.fence_parents(&record);
+        self.put(record)
+    }
+
+    /// Adds a resource that is the platform's own. Its uuid is fixed.
+    pub(crate) fn insert_for_platform<R: Resource>(&mut self, resource: R) -> Result<()> {
+        let now = self.now();
+        self.put(Record::new(resource, Meta { owner: None, created: now, changed: now }))
     }
 
     /// Changes a resource that exists.
@@ -246,7 +285,11 @@ impl<'a> Txn<'a> {
 
     fn put(&mut self, record: Record) -> Result<()> {
         self.note(&record);
-        self.tx.put(record).map_err(claim::taken)
+        let result = self.tx.put(record);
+        result.map_err(|taken| {
+            let is_seen = self.visible(taken.kind, taken.id).is_some();
+            claim::refusal(&taken.claim, taken.kind, is_seen.then_some(taken.id))
+        })
     }
 
     /// Remembers which host has to act on a change of this.
@@ -299,22 +342,25 @@ impl<'a> Txn<'a> {
         Kind::ALL.iter().copied().filter(shown).find(|other| self.tx.get(*other, uuid).is_some())
     }
 
-    /// An administrator has no limits. For others, the fence keeps two servers from both taking
-    /// the last place.
+    /// An administrator has no limits.
     fn keep_quota(&mut self, kind: Kind) -> Result<()> {
-        let caller = self.caller;
-        let (Some(quota), Some(account), false) =
-            (kind.def().quota, caller.account(), caller.is_admin())
-        else {
-            return Ok(());
-        };
+        match (self.caller.account(), self.caller.is_admin()) {
+            (Some(account), false) => self.keep_quota_of(account, kind),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an account may have one more of a kind. The fence keeps two servers from both taking
+    /// the last place.
+    pub(crate) fn keep_quota_of(&mut self, account: Id<Account>, kind: Kind) -> Result<()> {
+        let Some(counted) = kind.def().quota else { return Ok(()) };
         self.fence_uuid(account.uuid());
         let count = self.tx.count(kind, OWNER, &Key::Uuid(account.uuid()));
-        if count < quota.default {
+        if count < quota::limit(&*self.tx, account, counted) {
             return Ok(());
         }
         let text = format!("the account has {count} {}, which is its limit", kind.def().name);
-        let hint = format!("delete some, or ask an administrator for more {}", quota.name);
+        let hint = format!("delete some, or ask an administrator for more {}", counted.name);
         Err(Error::new(Code::QuotaExceeded, text).hint(hint))
     }
 
@@ -338,6 +384,14 @@ impl<'a> Txn<'a> {
         let next = self.tx.counter(sequence);
         let spent = || Error::new(Code::Internal, format!("all numbers of {sequence} are spent"));
         u32::try_from(next).map_err(|_| spent())
+    }
+}
+
+/// Who owns what is a part of a resource: its owner, and of an account the account.
+fn owner_of_parts(whole: &Record) -> Option<Id<Account>> {
+    match whole.kind() {
+        Kind::Account => Some(Id::new(whole.uuid())),
+        _ => whole.meta.owner,
     }
 }
 

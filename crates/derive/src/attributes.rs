@@ -64,7 +64,10 @@ pub(crate) struct Rules {
     /// It is no column: its struct shows what is in it, or does not.
     pub(crate) flatten: bool,
     pub(crate) on_delete: Option<String>,
+    /// The resource is a part of what this field points at.
+    pub(crate) part: bool,
     required: bool,
+    secret: bool,
     max_len: Option<usize>,
     range: Option<(i64, i64)>,
 }
@@ -82,6 +85,10 @@ pub(crate) fn rules(field: &Field) -> syn::Result<Rules> {
                 rules.flatten = true;
             } else if meta.path.is_ident("on_delete") {
                 rules.on_delete = Some(on_delete(&meta.value()?.parse()?)?);
+            } else if meta.path.is_ident("part") {
+                rules.part = true;
+            } else if meta.path.is_ident("secret") {
+                rules.secret = true;
             } else if meta.path.is_ident("required") {
                 rules.required = true;
             } else if meta.path.is_ident("max_len") {
@@ -90,7 +97,7 @@ pub(crate) fn rules(field: &Field) -> syn::Result<Rules> {
                 rules.range = Some(parse_range(&meta.value()?.parse()?)?);
             } else {
                 return Err(meta.error(
-                    "unknown: hidden, index, flatten, on_delete, required, max_len, range",
+                    "unknown: hidden, index, flatten, on_delete, part, required, secret, max_len, range",
                 ));
             }
             Ok(())
@@ -159,7 +166,7 @@ pub(crate) fn field_def(field: &Field) -> syn::Result<TokenStream> {
     if doc.is_empty() {
         return Err(syn::Error::new_spanned(field, "every field has a doc comment: users see it"));
     }
-    let (value, must) = (&field.ty, rules.required);
+    let (value, must, secret) = (&field.ty, rules.required, rules.secret);
     let max_len = rules.max_len.map_or(quote!(::model::field::MAX_LEN), |max| quote!(#max));
     let range = rules.range.map_or(quote!(None), |(low, high)| quote!(Some((#low, #high))));
     Ok(quote! {
@@ -167,6 +174,7 @@ pub(crate) fn field_def(field: &Field) -> syn::Result<TokenStream> {
             required: #must || <#value as ::model::field::FieldValue>::REQUIRED,
             max_len: #max_len,
             range: #range,
+            secret: #secret,
             ..::model::FieldDef::of::<#value>(#name, #doc)
         }
     })

@@ -13,7 +13,7 @@ struct Declaration {
     path: Option<String>,
     name: Option<String>,
     quota: Option<String>,
-    quota_default: Option<u64>,
+    quota_default: Option<i64>,
     faces: bool,
     also: bool,
     children: bool,
@@ -21,6 +21,8 @@ struct Declaration {
     aliases: bool,
     claims: bool,
     home: bool,
+    shareable: bool,
+    tags: bool,
     upcasts: bool,
     messages: bool,
 }
@@ -35,6 +37,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let relations = fields.iter().map(|f| relation(f)).collect::<syn::Result<Vec<_>>>()?;
     let faces = faces(&declaration, &name);
     let (quota, home) = (quota(&declaration), declaration.home);
+    let shareable = declaration.shareable;
     let constant = |there: bool, name: &str| {
         let name = format_ident!("{name}");
         if there { quote!(Self::#name) } else { quote!(&[]) }
@@ -43,6 +46,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let children = constant(declaration.children, "CHILDREN");
     let derived = constant(declaration.derived, "DERIVED");
     let aliases = constant(declaration.aliases, "ALIASES");
+    let tags = constant(declaration.tags, "TAGS");
     let upcasts = constant(declaration.upcasts, "UPCASTS");
     let messages = constant(declaration.messages, "MESSAGES");
     let claims = match declaration.claims {
@@ -62,12 +66,14 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 faces: #faces,
                 quota: #quota,
                 home: #home,
+                shareable: #shareable,
                 doc: #doc,
                 own: &[#(#own),*],
                 also: #also,
                 children: #children,
                 derived: #derived,
                 aliases: #aliases,
+                tags: #tags,
                 upcasts: #upcasts,
                 messages: #messages,
             };
@@ -117,12 +123,20 @@ fn column(ident: &Ident, field: &Field) -> syn::Result<Option<TokenStream>> {
             return Err(syn::Error::new_spanned(field, text));
         }
     };
+    let part = match rules.part {
+        false => quote!(None),
+        true => quote!(Some(|record| {
+            let resource = <Self as ::model::Resource>::of(record)?;
+            ::model::field::Readable::target(&resource.#member)
+        })),
+    };
     Ok(Some(quote! {
         ::model::declare::Column {
             field: #def,
             hidden: #hidden,
             index: #index,
             on_delete: #on_delete,
+            part: #part,
             read: |record| match <Self as ::model::Resource>::of(record) {
                 Some(resource) => ::model::field::Readable::plain(&resource.#member),
                 None => ::model::Plain::Null,
@@ -201,12 +215,14 @@ fn read(found: &mut Declaration, meta: &ParseNestedMeta<'_>) -> syn::Result<()> 
         "aliases" => found.aliases = true,
         "claims" => found.claims = true,
         "home" => found.home = true,
+        "shareable" => found.shareable = true,
+        "tags" => found.tags = true,
         "upcasts" => found.upcasts = true,
         "messages" => found.messages = true,
         _ => {
             return Err(meta.error(
                 "unknown: path, name, quota, quota_default, faces, also, children, derived, \
-                 aliases, claims, home, upcasts, messages",
+                 aliases, claims, home, shareable, tags, upcasts, messages",
             ));
         }
     }

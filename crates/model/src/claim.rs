@@ -4,10 +4,11 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     Id, Mac,
-    resource::{l2_network::L2Network, zone::Zone},
+    resource::{account::Account, l2_network::L2Network, zone::Zone},
 };
 
 /// Something that at most one resource holds.
@@ -16,6 +17,10 @@ use crate::{
 pub enum Claim {
     /// An account's name: people log in with it.
     AccountName(String),
+    /// An account's quota, by its name.
+    Quota(Id<Account>, String),
+    /// That a resource is shared with an account; nothing: with every account.
+    Share(Uuid, Option<Id<Account>>),
     /// A host's address on the management network.
     ManagementIp(IpAddr),
     /// The address of a tunnel end in a pool.
@@ -36,9 +41,12 @@ impl Claim {
         match self {
             Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
             Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Mac(..) => {
-                None
-            }
+            Claim::AccountName(_)
+            | Claim::Quota(..)
+            | Claim::Share(..)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Mac(..) => None,
         }
     }
 
@@ -48,7 +56,11 @@ impl Claim {
     pub const fn rests(&self) -> bool {
         match self {
             Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) => true,
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) => false,
+            Claim::AccountName(_)
+            | Claim::Quota(..)
+            | Claim::Share(..)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..) => false,
         }
     }
 
@@ -57,9 +69,12 @@ impl Claim {
     pub const fn network(&self) -> Option<Id<L2Network>> {
         match self {
             Claim::Mac(l2, _) | Claim::Ip(l2, _) => Some(*l2),
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Vni(..) => {
-                None
-            }
+            Claim::AccountName(_)
+            | Claim::Quota(..)
+            | Claim::Share(..)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Vni(..) => None,
         }
     }
 }
@@ -76,6 +91,8 @@ impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Claim::AccountName(name) => write!(f, "the name \"{name}\""),
+            Claim::Quota(_, name) => write!(f, "the quota {name}"),
+            Claim::Share(resource, _) => write!(f, "the sharing of {}", resource.simple()),
             Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
             Claim::Mac(_, mac) => write!(f, "{mac}"),
@@ -85,8 +102,6 @@ impl fmt::Display for Claim {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     #[test]

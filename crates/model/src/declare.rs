@@ -8,11 +8,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    FieldDef, Id, Kind, Plain, Record,
+    AnyId, FieldDef, Id, Kind, Plain, Record,
     claim::Claim,
     record::{COMMON, Upcast},
     relation::OnDelete,
-    resource::Body,
+    resource::{Body, tag::TagForm},
     shown::{Child, Derived, Face},
 };
 
@@ -55,6 +55,8 @@ pub struct ResourceDef {
     pub quota: Option<Quota>,
     /// It lives on the host that its field `hostUuid` names: that host acts when it changes.
     pub home: bool,
+    /// Its owner's administrator may let other accounts see and use it.
+    pub shareable: bool,
     /// What it is, in a sentence.
     pub doc: &'static str,
     /// Its fields, in the order of the inventory.
@@ -68,6 +70,8 @@ pub struct ResourceDef {
     /// Other names of relations in the paths of queries, as ZStack has them, each with the path
     /// that it stands for.
     pub aliases: &'static [(&'static str, &'static str)],
+    /// The forms of the system tags that it knows.
+    pub tags: &'static [TagForm],
     /// The steps from older stored forms.
     pub upcasts: &'static [Upcast],
     /// The messages that make, change and delete it.
@@ -80,7 +84,7 @@ pub struct Quota {
     /// ZStack's name of it, such as `eip.num`.
     pub name: &'static str,
     /// How many a normal account may have.
-    pub default: u64,
+    pub default: i64,
 }
 
 impl ResourceDef {
@@ -99,6 +103,17 @@ impl ResourceDef {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&'static Column> {
         self.columns().find(|column| column.field.name == name)
+    }
+
+    /// The field that names what it is a part of.
+    pub fn part(&self) -> Option<&'static Column> {
+        self.own.iter().find(|column| column.part.is_some())
+    }
+
+    /// What ZStack calls its kind in fields such as `resourceType`.
+    #[must_use]
+    pub fn vo(&self) -> String {
+        format!("{}VO", self.name)
     }
 
     /// Whether the API shows it.
@@ -125,6 +140,9 @@ pub struct Column {
     pub index: bool,
     /// For references: what happens when what it points at is deleted.
     pub on_delete: Option<OnDelete>,
+    /// The resource is a part of what this field names: that one's owner owns it, and whoever sees
+    /// that one sees it.
+    pub part: Option<fn(&Record) -> Option<AnyId>>,
     /// Its value.
     pub read: for<'a> fn(&'a Record) -> Plain<'a>,
     /// Makes it point no longer at a resource; `false` if it cannot be empty.
@@ -135,7 +153,15 @@ impl Column {
     /// A column that is shown, and no reference.
     #[must_use]
     pub const fn computed(field: FieldDef, read: for<'a> fn(&'a Record) -> Plain<'a>) -> Self {
-        Self { field, hidden: false, index: false, on_delete: None, read, detach: |_, _| false }
+        let (hidden, index, on_delete, part) = (false, false, None, None);
+        Self { field, hidden, index, on_delete, part, read, detach: |_, _| false }
+    }
+
+    /// The same, not shown.
+    #[must_use]
+    pub const fn unseen(mut self) -> Self {
+        self.hidden = true;
+        self
     }
 
     /// The same, found by its values.
@@ -184,6 +210,17 @@ pub struct MessageDef {
     pub doc: &'static str,
     /// Its fields.
     pub fields: &'static [FieldDef],
+}
+
+impl MessageDef {
+    /// The field that names what the message changes: the first in its path. What its other fields
+    /// name it only uses. A message that reads, or that makes something, changes nothing there is.
+    #[must_use]
+    pub fn target(&self) -> Option<&'static FieldDef> {
+        let (_, rest) = self.path.split_once('{').filter(|_| self.method != Method::Get)?;
+        let (name, _) = rest.split_once('}')?;
+        self.fields.iter().find(|field| field.name == name)
+    }
 }
 
 /// An HTTP method.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Id, Kind, Mac, Plain, Resource, Timestamp};
+use crate::{AnyId, Id, Kind, Mac, Plain, Resource, Timestamp};
 
 /// The declaration of a field of a message or a resource.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct FieldDef {
     pub one_of: &'static [&'static str],
     /// What it points at.
     pub refs: Option<Kind>,
+    /// It is nobody's to read: it is in no log and no audit.
+    pub secret: bool,
     /// What it is, in a sentence.
     pub doc: &'static str,
 }
@@ -47,6 +49,7 @@ impl FieldDef {
             range: None,
             one_of: T::ONE_OF,
             refs: T::REFS,
+            secret: false,
             doc,
         }
     }
@@ -108,6 +111,11 @@ pub trait Readable: FieldValue {
     /// What it is.
     fn plain(&self) -> Plain<'_>;
 
+    /// What it points at, if it points at one resource.
+    fn target(&self) -> Option<AnyId> {
+        None
+    }
+
     /// Stops pointing at `gone`; gives whether it could. A field that must point somewhere cannot.
     fn detach(&mut self, gone: Uuid) -> bool {
         let _ = gone;
@@ -135,6 +143,7 @@ plain! {
     u8 => Integer by |number| Plain::Integer((*number).into()),
     u16 => Integer by |number| Plain::Integer((*number).into()),
     u32 => Integer by |number| Plain::Integer((*number).into()),
+    i64 => Integer by |number| Plain::Integer(*number),
     u64 => Integer by |number| Plain::Integer(i64::try_from(*number).unwrap_or(i64::MAX)),
     IpAddr => Ip by |ip| Plain::Ip(*ip),
     IpNet => Cidr by |cidr| Plain::Cidr(*cidr),
@@ -154,6 +163,10 @@ impl<R: Resource> Readable for Id<R> {
     fn plain(&self) -> Plain<'_> {
         Plain::Uuid(self.uuid())
     }
+
+    fn target(&self) -> Option<AnyId> {
+        Some(AnyId::of(*self))
+    }
 }
 
 impl<T: FieldValue> FieldValue for Option<T> {
@@ -166,6 +179,10 @@ impl<T: FieldValue> FieldValue for Option<T> {
 impl<T: Readable> Readable for Option<T> {
     fn plain(&self) -> Plain<'_> {
         self.as_ref().map_or(Plain::Null, T::plain)
+    }
+
+    fn target(&self) -> Option<AnyId> {
+        self.as_ref().and_then(T::target)
     }
 
     fn detach(&mut self, gone: Uuid) -> bool {

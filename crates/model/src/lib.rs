@@ -16,6 +16,7 @@ mod plain;
 pub mod record;
 pub mod relation;
 pub mod resource;
+pub mod setting;
 pub mod shown;
 pub mod status;
 pub mod time;

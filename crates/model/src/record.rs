@@ -8,7 +8,7 @@ use serde_json::{Map, Value, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
-    FieldDef, Id, Kind, Plain, Resource, Timestamp,
+    AnyId, FieldDef, Id, Kind, Plain, Resource, Timestamp,
     claim::Claim,
     declare::Column,
     relation::OnDelete,
@@ -125,6 +125,13 @@ impl Record {
             Some(Plain::Uuid(host)) => Some(Id::new(host)),
             _ => None,
         }
+    }
+
+    /// What it is a part of.
+    #[must_use]
+    pub fn whole(&self) -> Option<AnyId> {
+        let part = self.kind().def().part()?.part?;
+        part(self)
     }
 
     /// The uuid by which hosts know it. An address has none of its own there: it is part of its

@@ -81,4 +81,8 @@ impl Readable for AnyId {
     fn plain(&self) -> Plain<'_> {
         Plain::Uuid(self.uuid)
     }
+
+    fn target(&self) -> Option<AnyId> {
+        Some(*self)
+    }
 }

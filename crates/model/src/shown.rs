@@ -15,6 +15,9 @@ pub trait View {
     /// Some resources of `kind` whose `field` points at `parent`, by uuid: `max` at most.
     fn pointing(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>>;
 
+    /// The same, of those alone that whoever looks may see.
+    fn hanging(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>>;
+
     /// The store's revision.
     fn revision(&self) -> u64;
 

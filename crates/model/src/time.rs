@@ -15,6 +15,13 @@ impl Timestamp {
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(1000)))
     }
+
+    /// Reads a date as HTTP has it (RFC 9110 §5.6.7): `Tue, 14 Nov 2017 22:20:57 GMT`.
+    #[must_use]
+    pub fn of_http(text: &str) -> Option<Self> {
+        let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+        Some(Self(at.timestamp().as_millisecond()))
+    }
 }
 
 impl fmt::Display for Timestamp {
@@ -55,6 +62,14 @@ mod tests {
             "Jan 3, 2017 1:02:03 AM"
         );
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn is_read_as_http_has_it() {
+        for text in ["Tue, 14 Nov 2017 22:20:57 GMT", "Tue, 14 Nov 2017 23:20:57 +0100"] {
+            assert_eq!(Timestamp::of_http(text), Some(Timestamp(1_510_698_057_000)), "{text}");
+        }
+        assert_eq!(Timestamp::of_http("2017-11-14 22:20:57"), None);
     }
 
     #[test]

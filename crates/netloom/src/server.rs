@@ -12,7 +12,7 @@ use std::{
 
 use api::Limits;
 use clap::Args;
-use control::{Enrolment, Gate, Jobs, releaser};
+use control::{Enrolment, Gate, Jobs, audit, releaser};
 use hostnet::Namespace;
 use link::Pki;
 use model::{Record, status::Board};
@@ -219,6 +219,9 @@ async fn sweep(gate: Arc<Gate>, stop: CancellationToken) -> Result<(), String> {
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         if let Err(error) = gate.jobs.sweep().await {
             tracing::warn!(%error, "old jobs are kept for now");
+        }
+        if let Err(error) = audit::sweep(gate.store(), gate.now()).await {
+            tracing::warn!(%error, "old rows of the audit are kept for now");
         }
     }
     Ok(())

@@ -8,14 +8,14 @@ use model::{Id, Kind, Record, Result, Timestamp, resource::job::Job};
 use store::{Read, Tx};
 use uuid::Uuid;
 
-use super::{JobState, Jobs, KEEP_MAX, KEEP_SECONDS, Look};
+use super::{JobState, Jobs, KEEP_MAX, Look};
 
 /// Jobs changed in one transaction, so that it stays small however many there are.
 const STEP: usize = 1000;
 
 /// When a job may be forgotten, and which.
-pub(super) fn entry(job: &Job) -> (Timestamp, Uuid) {
-    (job.create_date.plus_seconds(KEEP_SECONDS).max(job.deadline), job.uuid.uuid())
+pub(super) fn entry(job: &Job, keep: i64) -> (Timestamp, Uuid) {
+    (job.create_date.plus_seconds(keep).max(job.deadline), job.uuid.uuid())
 }
 
 impl Jobs {

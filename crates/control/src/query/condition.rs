@@ -2,7 +2,8 @@
 //!
 //! A condition over relations holds if **any** related resource meets it, whatever the operator:
 //! `vmNics.ip!=10.0.0.1` finds instances with a NIC that has another address, as ZStack's sub-query
-//! does. Without related resources none holds, `is null` neither.
+//! does. Without related resources none holds, `is null` neither. Tags are values of the resource
+//! instead: `__userTag__!=a` finds what has no tag `a`, and `is null` what has none.
 
 use std::cmp::Ordering;
 
@@ -32,11 +33,33 @@ pub enum Operator {
     NotNull,
 }
 
+impl Operator {
+    /// What holds where one of these does not; `None` for those that say what a value is.
+    const fn opposite(self) -> Option<Self> {
+        match self {
+            Self::NotEqual => Some(Self::Equal),
+            Self::NotIn => Some(Self::In),
+            Self::NotLike => Some(Self::Like),
+            Self::IsNull => Some(Self::NotNull),
+            Self::Equal
+            | Self::Less
+            | Self::LessOrEqual
+            | Self::Greater
+            | Self::GreaterOrEqual
+            | Self::Like
+            | Self::In
+            | Self::NotNull => None,
+        }
+    }
+}
+
 /// What resources must meet to be found.
 #[derive(Clone, Debug)]
 pub struct Condition {
     pub(crate) path: Path,
     pub(crate) test: Test,
+    /// No related resource may meet the test.
+    pub(crate) is_negated: bool,
 }
 
 /// What a value must be.
@@ -56,11 +79,15 @@ impl Condition {
     /// [`model::Code::InvalidArgument`], blaming `key`, for what the field cannot be.
     pub fn read(key: &str, path: Path, operator: Operator, values: &[&str]) -> Result<Self> {
         let kind = path.value_type();
+        let (operator, is_negated) = match operator.opposite() {
+            Some(opposite) if path.of_tags => (opposite, true),
+            _ => (operator, false),
+        };
         let test = Test::read(kind, operator, values).map_err(|rule| {
             let error = Error::field(key, format!("{}: {rule}", path.end.name()));
             error.hint(format!("{} is compared with {}", path.end.name(), value::form(kind)))
         })?;
-        Ok(Self { path, test })
+        Ok(Self { path, test, is_negated })
     }
 }
 

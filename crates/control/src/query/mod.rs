@@ -15,13 +15,17 @@ pub mod value;
 
 use model::{Error, FieldType, Id, Kind, Record, Result, resource::account::Account, shown::Face};
 use serde_json::{Map, Value};
+use store::Read;
 use uuid::Uuid;
 
 pub use condition::{Condition, Operator, VALUES_MAX};
 pub use path::{Path, RELATIONS_MAX};
 pub use readers::{Readers, WAITING_MAX};
 
-use crate::inventory::{self, Entry, Observed};
+use crate::{
+    inventory::{self, Entry, Observed},
+    sight,
+};
 
 /// Resources in one answer if the query names no limit (ZStack's default).
 pub const LIMIT: usize = 1000;
@@ -83,16 +87,16 @@ impl Query {
 pub enum Scope {
     /// Everybody's: for accounts of the type `SystemAdmin`.
     Everything,
-    /// Those that an account owns. What these point at counts in conditions, whoever owns it; what
-    /// points at them only if the account owns it too.
-    OwnedBy(Id<Account>),
+    /// Those that an account owns, and those that are shared with it. Conditions lead over these
+    /// alone: what is another's has no name and no address for the account.
+    SeenBy(Id<Account>),
 }
 
 impl Scope {
-    pub(crate) fn includes(self, record: &Record) -> bool {
+    pub(crate) fn includes(self, read: &impl Read<Record>, record: &Record) -> bool {
         match self {
             Scope::Everything => true,
-            Scope::OwnedBy(account) => record.meta.owner == Some(account),
+            Scope::SeenBy(account) => sight::sees(read, account, record),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn run(query: &Query, view: &Observed<'_>, bounds: Bounds) -> Result<
         let error = Error::field("after", "goes with neither start nor sort");
         return Err(error.hint("pages after a uuid come in the order of uuids: leave both out"));
     }
+    view.narrow(query.scope);
     let search = Search { kind: query.kind, scope: query.scope, view, looks_max: bounds.looks };
     let plan = Plan::new(query, &search)?;
     let known = plan.total(&search);

@@ -2,9 +2,10 @@
 //! name is a field of theirs.
 //!
 //! Downwards a relation is a [`Child`] by its name; upwards it is a field that points, without its
-//! ending `Uuid`. A declaration may give a path of relations another name.
+//! ending `Uuid`. A declaration may give a path of relations another name. `__systemTag__` and
+//! `__userTag__` lead to the tags of every resource.
 
-use model::{Error, FieldType, Kind, Result, shown::Child};
+use model::{Error, FieldType, Kind, Result, resource::tag::PSEUDO_FIELDS, shown::Child};
 
 use crate::inventory::{self, Entry};
 
@@ -16,6 +17,8 @@ pub const RELATIONS_MAX: usize = 3;
 pub struct Path {
     pub(crate) steps: Vec<Step>,
     pub(crate) end: Entry,
+    /// It leads to a resource's tags: what they are not is said of all of them.
+    pub(crate) of_tags: bool,
 }
 
 /// One relation.
@@ -57,7 +60,12 @@ impl Path {
             }
             at = steps.last().map_or(at, |step: &Step| step.to());
         }
-        Ok(Self { steps, end: inventory::comparable(at, key, field)? })
+        if let Some(tags) = PSEUDO_FIELDS.iter().find(|child| child.name == field) {
+            steps.push(Step::Down(tags));
+            let end = inventory::comparable(tags.kind, key, "tag")?;
+            return Ok(Self { steps, end, of_tags: true });
+        }
+        Ok(Self { steps, end: inventory::comparable(at, key, field)?, of_tags: false })
     }
 
     /// A path that a declaration names; it may end in a hidden column. `None` if it leads nowhere,
@@ -70,7 +78,8 @@ impl Path {
             steps.extend(relation(at, name)?);
         }
         let at = steps.last().map_or(kind, |step| step.to());
-        Some(Self { steps, end: at.def().column(field).map(Entry::Column)? })
+        let end = at.def().column(field).map(Entry::Column)?;
+        Some(Self { steps, end, of_tags: false })
     }
 
     /// The type of the values that it leads to.

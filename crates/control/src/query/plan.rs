@@ -17,7 +17,7 @@ use super::{
     path::Step,
     search::{Index, Keys, Search, found_by},
 };
-use crate::inventory::Entry;
+use crate::{inventory::Entry, sight};
 
 /// Up to so many candidates are checked one by one: that is cheaper than looking for a smaller set.
 const FEW: u64 = 64;
@@ -110,10 +110,10 @@ impl<'q> Plan<'q> {
         for check in &self.checks {
             let meets = match check {
                 Check::Type(only) => record.field("type") == Plain::word(only),
-                Check::Owner(scope) => scope.includes(record),
+                Check::Owner(scope) => scope.includes(search.view.snapshot(), record),
                 Check::Condition(condition) => {
                     let end = (condition.path.end, &condition.test);
-                    search.meets(record, &condition.path.steps, end)?
+                    search.meets(record, &condition.path.steps, end)? != condition.is_negated
                 }
                 Check::Near(entry, ids) => {
                     let value = entry.read(record, search.view);
@@ -197,8 +197,14 @@ fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
         let offer = column.and_then(|c| offer(query.kind, c.field.name, Key::Text(only.into())));
         parts.push(Part { check: Check::Type(only), offer });
     }
-    if let Scope::OwnedBy(account) = query.scope {
-        let offer = offer(query.kind, OWNER, Key::Uuid(account.uuid()));
+    if let Scope::SeenBy(account) = query.scope {
+        let snapshot = search.view.snapshot();
+        let count = sight::count(snapshot, account, query.kind);
+        let owned = offer(query.kind, OWNER, Key::Uuid(account.uuid()));
+        let offer = match owned {
+            Some(owned) if owned.count == count => Some(owned),
+            _ => Some(Index { count, keys: Keys::SeenBy(account) }),
+        };
         parts.push(Part { check: Check::Owner(query.scope), offer });
     }
     parts
@@ -216,7 +222,7 @@ fn related_part<'q>(
     fewest: u64,
 ) -> Result<Part<'q>> {
     let itself = Part { check: Check::Condition(condition), offer: None };
-    if fewest <= FEW {
+    if fewest <= FEW || condition.is_negated {
         return Ok(itself);
     }
     let (steps, end) = (&condition.path.steps[..], (condition.path.end, &condition.test));
@@ -231,7 +237,10 @@ fn related_part<'q>(
             None => itself,
         },
         Some((Step::Up(entry, kind), rest)) => {
-            let Some(near) = search.locate(*kind, rest, end, fewest)? else { return Ok(itself) };
+            let near = search.locate(*kind, rest, end, fewest)?;
+            let Some(near) = near.map(|near| search.seen_of(*kind, near)) else {
+                return Ok(itself);
+            };
             let offer = pointing(search, *entry, &near, fewest)?;
             Part { check: Check::Near(*entry, near), offer }
         }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use model::{
-    Code, Error, Kind, Plain, Record, Result,
+    Code, Error, Id, Kind, Plain, Record, Result,
+    resource::account::Account,
     shown::{Child, View},
 };
 use store::{Key, Read};
@@ -15,7 +16,10 @@ use super::{
     condition::Test,
     path::{Path, Step},
 };
-use crate::inventory::{self, Entry, Observed};
+use crate::{
+    inventory::{self, Entry, Observed},
+    sight,
+};
 
 /// The work of one query.
 pub(crate) struct Search<'a> {
@@ -42,7 +46,7 @@ impl Search<'_> {
             Step::Up(entry, kind) => {
                 for item in entry.read(record, self.view).items() {
                     let Plain::Uuid(id) = item else { continue };
-                    if let Some(parent) = self.view.get(*kind, *id)
+                    if let Some(parent) = self.seen(*kind, *id)
                         && self.meets(&parent, rest, (end, test))?
                     {
                         return Ok(true);
@@ -77,7 +81,10 @@ impl Search<'_> {
         };
         let Some(far) = self.locate(step.to(), rest, (end, test), most)? else { return Ok(None) };
         match step {
-            Step::Up(entry, _) => self.holders(kind, (*entry, &Test::is_one_of(&far)), most),
+            Step::Up(entry, to) => {
+                let far = self.seen_of(*to, far);
+                self.holders(kind, (*entry, &Test::is_one_of(&far)), most)
+            }
             Step::Down(child) => self.parents(kind, child, &far).map(Some),
         }
     }
@@ -162,9 +169,18 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// A resource that was reached downwards: another account's is not there for the caller.
+    /// A related resource: another account's is not there for the caller.
     fn seen(&self, kind: Kind, id: Uuid) -> Option<Arc<Record>> {
-        self.view.get(kind, id).filter(|record| self.scope.includes(record))
+        let record = self.view.get(kind, id)?;
+        self.scope.includes(self.view.snapshot(), &record).then_some(record)
+    }
+
+    /// Those of some resources that the caller sees.
+    pub(crate) fn seen_of(&self, kind: Kind, mut ids: Vec<Uuid>) -> Vec<Uuid> {
+        if self.scope != Scope::Everything {
+            ids.retain(|id| self.seen(kind, *id).is_some());
+        }
+        ids
     }
 
     /// Where the store's index has what meets a test; `None` when it does not.
@@ -190,6 +206,11 @@ impl Search<'_> {
     pub(crate) fn ids(&self, kind: Kind, keys: &Keys) -> Result<Vec<Uuid>> {
         let (field, keys) = match keys {
             Keys::Ids(ids) => return Ok(ids.clone()),
+            Keys::SeenBy(account) => {
+                let ids = sight::ids(self.view.snapshot(), *account, kind);
+                self.view.look(ids.len() as u64);
+                return Ok(ids);
+            }
             Keys::Of(field, keys) => (field, keys),
         };
         let mut ids = Vec::new();
@@ -238,6 +259,8 @@ pub(crate) enum Keys {
     Ids(Vec<Uuid>),
     /// Under some values of a field.
     Of(&'static str, Vec<Key>),
+    /// What an account sees.
+    SeenBy(Id<Account>),
 }
 
 /// The paths by which the holders of a computed value are found; `None` when there are none.

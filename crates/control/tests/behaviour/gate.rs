@@ -1,34 +1,12 @@
 //! What the gate lets through: checked messages, of callers that may send them.
 
-use model::{
-    Code, Id, Kind, Meta, Record, Timestamp,
-    resource::account::{Account, AccountType},
-};
+use model::{Code, Kind, Record};
 use netloom_control::Caller;
 use serde_json::{Value, json};
 use store::Read;
 use uuid::Uuid;
 
-use crate::harness::{ADMINISTRATOR, Cloud, request};
-
-/// An account that is no administrator.
-fn account(cloud: &Cloud, number: u128) -> Caller {
-    let id = Id::<Account>::new(Uuid::from_u128(number));
-    let account = Account {
-        uuid: id,
-        name: format!("tenant {number}"),
-        account_type: AccountType::Normal,
-        password_hash: String::new(),
-        description: None,
-    };
-    let meta = Meta { owner: None, created: Timestamp(0), changed: Timestamp(0) };
-    let put = move |tx: &mut store::Tx<Record>| {
-        tx.put(Record::new(account.clone(), meta)).unwrap();
-        Ok(())
-    };
-    cloud.store.transact(put).unwrap();
-    Caller::Account { id, is_admin: false, session: None, source: ADMINISTRATOR.source() }
-}
+use crate::harness::{ADMINISTRATOR, Cloud, request, tenant};
 
 #[test]
 fn nothing_runs_that_breaks_a_rule_whichever_door_it_comes_through() {
@@ -68,7 +46,7 @@ fn each_message_says_who_may_send_it() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let zone = || vec![request("CreateZone", json!({"name": "x"}))];
     let code = |caller, requests| cloud.send(caller, requests).unwrap_err().code;
-    assert_eq!(code(account(&cloud, 7), zone()), Code::AccessDenied);
+    assert_eq!(code(tenant(&cloud, 7), zone()), Code::AccessDenied);
     assert_eq!(
         code(Caller::Stranger { source: ADMINISTRATOR.source() }, zone()),
         Code::InvalidSession
@@ -84,7 +62,7 @@ fn each_message_says_who_may_send_it() {
 fn what_is_anothers_is_not_there() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
-    let tenant = account(&cloud, 7);
+    let tenant = tenant(&cloud, 7);
     let create = request("CreateVmNic", json!({"l3NetworkUuid": l3}));
     let error = cloud.send(tenant, vec![create]).unwrap_err();
     let nobody = "0123456789abcdef0123456789abcdef";
@@ -100,7 +78,7 @@ fn what_is_anothers_is_not_there() {
 #[test]
 fn an_account_makes_what_is_its_own_up_to_its_quota() {
     let (cloud, fixture) = Cloud::with_two_hosts();
-    let tenant = account(&cloud, 7);
+    let tenant = tenant(&cloud, 7);
     let pool: Uuid = model::id::parse_uuid(&fixture.pool).unwrap();
     // Until resources can be shared, a pool of its own.
     let give = move |tx: &mut store::Tx<Record>| {
@@ -154,7 +132,7 @@ fn names_and_texts_are_changed_kept_and_taken_away() {
 #[test]
 fn a_message_that_only_looks_is_answered_from_a_snapshot() {
     let cloud = Cloud::empty();
-    let answer = cloud.look(account(&cloud, 7), "GetHypervisorTypes", json!({})).unwrap();
+    let answer = cloud.look(tenant(&cloud, 7), "GetHypervisorTypes", json!({})).unwrap();
     assert_eq!(answer, json!({"hypervisorTypes": ["KVM"]}));
     let stranger = Caller::Stranger { source: ADMINISTRATOR.source() };
     let error = cloud.look(stranger, "GetHypervisorTypes", json!({})).unwrap_err();

@@ -9,10 +9,10 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Plain, Record, Resource, Timestamp,
+    Code, Error, Id, Kind, Meta, Plain, Record, Resource, Timestamp,
     record::OWNER,
     resource::{
-        account::{ADMIN, Account},
+        account::{ADMIN, Account, AccountType},
         host::Host,
         release::Release,
         used_ip::UsedIp,
@@ -51,6 +51,7 @@ impl Cloud {
     fn on(engine: Memory) -> Self {
         let store = Store::open(Box::new(engine.clone())).unwrap();
         control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
+        control::config::declare(&store, Timestamp(0)).unwrap();
         Self { engine, ..Self::over(store) }
     }
 
@@ -310,6 +311,25 @@ pub(crate) const ADMINISTRATOR: Caller = Caller::Account {
     session: None,
     source: IpAddr::V4(Ipv4Addr::LOCALHOST),
 };
+
+/// An account that is no administrator.
+pub(crate) fn tenant(cloud: &Cloud, number: u128) -> Caller {
+    let id = Id::<Account>::new(Uuid::from_u128(number));
+    let account = Account {
+        uuid: id,
+        name: format!("tenant {number}"),
+        account_type: AccountType::Normal,
+        password_hash: String::new(),
+        description: None,
+    };
+    let meta = Meta { owner: None, created: Timestamp(0), changed: Timestamp(0) };
+    let put = move |tx: &mut store::Tx<Record>| {
+        tx.put(Record::new(account.clone(), meta)).unwrap();
+        Ok(())
+    };
+    cloud.store.transact(put).unwrap();
+    Caller::Account { id, is_admin: false, session: None, source: ADMINISTRATOR.source() }
+}
 
 /// A message without tags.
 pub(crate) fn request(message: &str, params: Value) -> Request {

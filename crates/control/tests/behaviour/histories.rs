@@ -65,7 +65,11 @@ fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -
         }
     }
     let system_tags = tags(def, &params, dice);
-    Request { message: def.name.to_owned(), params, system_tags, resource_uuid: None }
+    let user_tags = match def.creates {
+        Some(_) if dice.roll(8) == 1 => vec!["a".to_owned()],
+        _ => Vec::new(),
+    };
+    Request { message: def.name.to_owned(), params, system_tags, user_tags, resource_uuid: None }
 }
 
 fn value(
@@ -86,12 +90,43 @@ fn value(
         }
         (Some(kind), _) => reference(kind, snapshot, dice),
         (None, _) if field.nullable && dice.roll(3) == 0 => Value::Null,
+        (None, FieldType::List(FieldType::Uuid)) => {
+            let kind =
+                dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
+            json!([reference(kind, snapshot, dice)])
+        }
+        (None, FieldType::List(FieldType::Text)) if field.name == "tags" => json!(["hostname::b"]),
         (None, FieldType::List(_)) => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
-        (None, FieldType::Uuid) => json!(Uuid::from_u128(1).simple().to_string()),
+        (None, FieldType::Uuid) => {
+            let kind = match def.name {
+                "DeleteTag" => dice.one_of(&[Kind::SystemTag, Kind::UserTag]),
+                "UpdateResourceConfig" => Kind::Account,
+                _ => {
+                    dice.one_of(&[Kind::L3Network, Kind::VmInstance, Kind::VmInstance, Kind::VmNic])
+                }
+            };
+            reference(kind, snapshot, dice)
+        }
+        (None, FieldType::Text) if def.path.contains("-configurations/") => {
+            json!(dice.one_of(match field.name {
+                "category" => &["identity", "identity", "rest"],
+                "name" => &["session.timeout", "session.timeout", "api.timeout"],
+                _ => &["60", "3600", "x"],
+            }))
+        }
+        (None, FieldType::Text) if field.name == "resourceType" => {
+            json!(dice.one_of(&["VmInstanceVO", "VmInstanceVO", "L3NetworkVO"]))
+        }
+        (None, FieldType::Text) if field.name == "tag" => {
+            json!(dice.one_of(&["hostname::a", "hostname::b", "b"]))
+        }
+        (None, FieldType::Text) if def.name == "UpdateQuota" => {
+            json!(dice.one_of(&["l3.num", "vm.num", "vxlan.num", "all.num"]))
+        }
         (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }
@@ -251,7 +286,9 @@ fn references_are_found(snapshot: &Snapshot<Record>) {
 
 /// What users see is somebody's.
 fn all_is_owned(snapshot: &Snapshot<Record>) {
-    let own = |kind: Kind| kind.def().is_shown() && kind != Kind::Account;
+    let own = |kind: Kind| {
+        kind.def().is_shown() && !matches!(kind, Kind::Account | Kind::GlobalConfig | Kind::Audit)
+    };
     for row in all(snapshot).filter(|row| own(row.kind())) {
         let owner = row.meta.owner.unwrap_or_else(|| panic!("nobody owns {row:?}"));
         assert!(snapshot.get(Kind::Account, owner.uuid()).is_some(), "{row:?}");

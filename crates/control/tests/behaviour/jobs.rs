@@ -457,9 +457,11 @@ impl Engine for Flaky {
 
 #[tokio::test]
 async fn a_store_that_is_away_for_a_while_costs_no_job_uuid() {
-    let away = Arc::new(AtomicBool::new(true));
+    let away = Arc::new(AtomicBool::new(false));
     let engine = Flaky { memory: Memory::new(), away: Arc::clone(&away) };
     let store = Store::open(Box::new(engine)).unwrap();
+    netloom_control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
+    away.store(true, Ordering::SeqCst);
     let (_board, reports) = watch::channel(Board::default());
     let jobs = Jobs::new(store, reports, || Timestamp(1_000));
     let other = Cloud::empty();

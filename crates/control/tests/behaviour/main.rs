@@ -1,6 +1,8 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod audit;
+mod config;
 mod databases;
 mod deletions;
 mod field_cases;
@@ -13,4 +15,7 @@ mod jobs;
 mod refusals;
 mod releases;
 mod servers;
+mod sharing;
 mod specimen;
+mod tags;
+mod tenants;

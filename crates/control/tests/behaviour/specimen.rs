@@ -63,10 +63,12 @@ pub(crate) fn of_every_kind() -> Store<Record> {
 
 fn fill(store: Store<Record>) -> (Filling, Made) {
     control::account::create_admin(&store, "$argon2id$none", NOW).unwrap();
+    control::config::declare(&store, NOW).unwrap();
     let (operations, board) = (Operations::default(), Board::default());
     let mut filling = Filling { store, operations, board, calls: 0 };
     let made = filling.networks();
     filling.what_no_message_makes(&made);
+    filling.what_accounts_have(&made);
     filling.every_other_kind();
     (filling, made)
 }
@@ -179,6 +181,24 @@ impl Filling {
             deadline: NOW.plus_seconds(60),
         };
         self.put(job, Some(Id::new(ADMIN)));
+    }
+
+    /// What is the tenant's, and what it is allowed.
+    fn what_accounts_have(&mut self, made: &Made) {
+        let (tenant, l3) = (Uuid::from_u128(0xa).simple().to_string(), &made.l3);
+        let share = json!({"resourceUuids": [l3], "accountUuids": [tenant], "toPublic": true});
+        self.call("ShareResource", share, &[]);
+        let quota = json!({"identityUuid": tenant, "name": "l3.num", "value": 7});
+        self.call("UpdateQuota", quota, &[]);
+        let longer = json!({
+            "category": "identity", "name": "session.timeout", "resourceUuid": tenant,
+            "value": "86400",
+        });
+        self.call("UpdateResourceConfig", longer, &[]);
+        for (message, tag) in [("CreateSystemTag", "hostname::web"), ("CreateUserTag", "web")] {
+            let tag = json!({"resourceType": "VmInstanceVO", "resourceUuid": made.vm, "tag": tag});
+            self.call(message, tag, &[]);
+        }
     }
 
     /// A row of each kind that is not there yet, made of its declaration.

@@ -30,8 +30,18 @@ pub struct Account {
 }
 
 impl Account {
-    const MESSAGES: &'static [&'static MessageDef] =
-        &[&LogInByAccount::DEF, &LogOut::DEF, &ValidateSession::DEF, &UpdateAccount::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &LogInByAccount::DEF,
+        &LogIn::DEF,
+        &LogInByUser::DEF,
+        &LogOut::DEF,
+        &ValidateSession::DEF,
+        &RenewSession::DEF,
+        &CreateAccount::DEF,
+        &UpdateAccount::DEF,
+        &DeleteAccount::DEF,
+        &CheckApiPermission::DEF,
+    ];
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         vec![Claim::AccountName(self.name.clone())]
@@ -48,6 +58,57 @@ words! {
     }
 }
 
+/// Makes an account, with a quota for each sort of resource.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/accounts", answer = "now", access = "admin")]
+pub struct CreateAccount {
+    /// A name, unique among accounts: people log in with it.
+    pub name: String,
+    /// SHA-512 of its password, in lower-case hex.
+    #[field(secret)]
+    pub password: String,
+    /// What it may do: `Normal` if not said.
+    #[serde(rename = "type")]
+    pub account_type: Option<AccountType>,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The uuid that it gets; a new one if absent.
+    pub resource_uuid: Option<Uuid>,
+}
+
+/// Deletes an account with everything that it owns, and its sessions. `admin` stays.
+#[derive(Debug, Deserialize, Message)]
+#[message(delete = "/accounts/{uuid}", access = "admin")]
+pub struct DeleteAccount {
+    /// The account.
+    pub uuid: Id<Account>,
+}
+
+/// Tells which messages the caller may send at all. What a message may be about is not said.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/accounts/permissions/actions", action = "checkApiPermission", answer = "now")]
+pub struct CheckApiPermission {
+    /// Names of messages, with or without `API` and `Msg`.
+    #[field(required, max_len = 1000)]
+    pub api_names: Vec<String>,
+}
+
+/// Prolongs the caller's own session.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/accounts/sessions/{sessionUuid}/renew", action = "renewSession", answer = "now")]
+pub struct RenewSession {
+    /// The session by which the call is made.
+    #[field(secret)]
+    pub session_uuid: String,
+    /// How long it lasts from now on, in seconds; as long as a new one if not said.
+    #[field(range = "60..=31536000")]
+    pub duration: Option<u32>,
+}
+
 /// Changes an account. With another password its other sessions end.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
@@ -56,8 +117,10 @@ pub struct UpdateAccount {
     /// The account.
     pub uuid: Id<Account>,
     /// SHA-512 of the new password, in lower-case hex.
+    #[field(secret)]
     pub password: Option<String>,
     /// SHA-512 of the present password; needed for one's own, unless one is an administrator.
+    #[field(secret)]
     pub old_password: Option<String>,
     /// A new name. That of `admin` stays.
     pub name: Option<String>,
@@ -75,6 +138,45 @@ pub struct LogInByAccount {
     /// The account's name.
     pub account_name: String,
     /// SHA-512 of the password, in lower-case hex.
+    #[field(secret)]
+    pub password: String,
+}
+
+/// Opens a session, whatever type of login the caller has.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/login", action = "logIn", answer = "now", access = "open")]
+pub struct LogIn {
+    /// The account's name.
+    pub username: String,
+    /// SHA-512 of the password, in lower-case hex.
+    #[field(secret)]
+    pub password: String,
+    /// The only type there is: `account`.
+    pub login_type: LoginType,
+}
+
+words! {
+    /// What somebody logs in as.
+    LoginType {
+        /// An account, by its name.
+        Account = "account",
+    }
+}
+
+/// Not there yet: an account has no users. It is refused with what works.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/accounts/users/login", action = "logInByUser", answer = "now", access = "open")]
+pub struct LogInByUser {
+    /// The account.
+    pub account_uuid: Option<Id<Account>>,
+    /// Its name.
+    pub account_name: Option<String>,
+    /// The user's name.
+    pub user_name: String,
+    /// SHA-512 of the password, in lower-case hex.
+    #[field(secret)]
     pub password: String,
 }
 
@@ -84,6 +186,7 @@ pub struct LogInByAccount {
 #[message(delete = "/accounts/sessions/{sessionUuid}", answer = "now", access = "open")]
 pub struct LogOut {
     /// The session.
+    #[field(secret)]
     pub session_uuid: String,
 }
 
@@ -93,5 +196,6 @@ pub struct LogOut {
 #[message(get = "/accounts/sessions/{sessionUuid}/valid", answer = "now", access = "open")]
 pub struct ValidateSession {
     /// The session.
+    #[field(secret)]
     pub session_uuid: String,
 }

@@ -209,6 +209,7 @@ pub struct AddKVMHost {
     /// Accepted and ignored.
     pub username: Option<String>,
     /// Accepted and ignored.
+    #[field(secret)]
     pub password: Option<String>,
     /// Accepted and ignored.
     #[field(range = "1..=65535")]

@@ -37,7 +37,7 @@ pub struct IpRange {
     /// Its id.
     pub uuid: Id<IpRange>,
     /// The L3 network.
-    #[field(on_delete = "cascade")]
+    #[field(on_delete = "cascade", part)]
     pub l3_network_uuid: Id<L3Network>,
     /// A name.
     #[field(index)]

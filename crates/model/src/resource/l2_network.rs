@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     l2_vxlan::{CreateL2VxlanNetwork, CreateL2VxlanNetworkPool},
+    tag::TagForm,
     zone::Zone,
 };
 use crate::{
@@ -36,6 +37,8 @@ words! {
     derived,
     aliases,
     claims,
+    shareable,
+    tags,
     quota = "vxlan.num",
     quota_default = 8,
     messages
@@ -135,6 +138,12 @@ impl Segment {
 }
 
 impl L2Network {
+    const TAGS: &'static [TagForm] = &[TagForm {
+        form: "l2NetworkUuid::{l2NetworkUuid}::clusterUuid::{clusterUuid}::cidr::{cidr}",
+        at_any_time: false,
+        doc: "Where the VTEPs of a pool are in a cluster, when it is attached.",
+    }];
+
     const MESSAGES: &'static [&'static MessageDef] = &[
         &CreateL2VxlanNetworkPool::DEF,
         &CreateL2VxlanNetwork::DEF,

@@ -45,7 +45,7 @@ pub struct VniRange {
     /// The last VNI.
     pub end_vni: u32,
     /// The pool.
-    #[field(on_delete = "cascade")]
+    #[field(on_delete = "cascade", part)]
     pub l2_network_uuid: Id<L2Network>,
     /// The pool's zone, in which VNIs are unique.
     #[field(hidden, on_delete = "cascade")]

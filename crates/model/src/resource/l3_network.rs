@@ -38,6 +38,7 @@ words! {
 #[serde(rename_all = "camelCase")]
 #[resource(
     path = "/l3-networks",
+    shareable,
     quota = "l3.num",
     quota_default = 20,
     children,

@@ -1,7 +1,10 @@
 //! The resources, one file each, and the one list of them.
 
+pub mod access_key;
 pub mod account;
+pub mod audit;
 pub mod cluster;
+pub mod config;
 pub mod host;
 pub mod installation;
 pub mod ip_range;
@@ -10,7 +13,10 @@ pub mod l2_attachment;
 pub mod l2_network;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod quota;
 pub mod release;
+pub mod sharing;
+pub mod tag;
 pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
@@ -72,6 +78,13 @@ macro_rules! records {
 
 records! {
     Account in account,
+    Quota in quota,
+    AccessKey in access_key,
+    SharedResource in sharing,
+    SystemTag in tag,
+    GlobalConfig in config,
+    ResourceConfig in config,
+    UserTag in tag,
     Zone in zone,
     Cluster in cluster,
     Host in host,
@@ -86,6 +99,7 @@ records! {
     VmNic in vm_nic,
     UsedIp in used_ip,
     Release in release,
+    Audit in audit,
     Installation in installation,
     Job in job,
 }

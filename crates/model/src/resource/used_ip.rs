@@ -36,7 +36,7 @@ pub struct UsedIp {
     /// The subnet's gateway.
     pub gateway: IpAddr,
     /// Who has it.
-    #[field(hidden, on_delete = "cascade")]
+    #[field(hidden, on_delete = "cascade", part)]
     pub used_by: AnyId,
 }
 

@@ -8,6 +8,7 @@ use super::{
     cluster::{Cluster, HypervisorType},
     host::Host,
     l3_network::L3Network,
+    tag::TagForm,
     zone::{DeleteMode, Zone},
 };
 use crate::{
@@ -50,6 +51,7 @@ words! {
     children,
     derived,
     home,
+    tags,
     messages
 )]
 pub struct VmInstance {
@@ -132,6 +134,24 @@ impl InstanceState {
 const NICS_SHOWN: usize = 16;
 
 impl VmInstance {
+    const TAGS: &'static [TagForm] = &[
+        TagForm {
+            form: "staticIp::{l3NetworkUuid}::{ip}",
+            at_any_time: false,
+            doc: "The address that its NIC gets when it is made; IPv6 with -- for :.",
+        },
+        TagForm {
+            form: "customMac::{l3NetworkUuid}::{mac}",
+            at_any_time: false,
+            doc: "The MAC address that its NIC gets when it is made.",
+        },
+        TagForm {
+            form: "hostname::{hostname}",
+            at_any_time: true,
+            doc: "Its host name. It is kept and shown; nothing tells the instance yet.",
+        },
+    ];
+
     const MESSAGES: &'static [&'static MessageDef] =
         &[&CreateVmInstance::DEF, &UpdateVmInstance::DEF, &DestroyVmInstance::DEF];
 

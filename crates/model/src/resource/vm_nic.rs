@@ -23,7 +23,7 @@ pub struct VmNic {
     /// Its id.
     pub uuid: Id<VmNic>,
     /// The instance it is plugged into.
-    #[field(on_delete = "cascade")]
+    #[field(on_delete = "cascade", part)]
     pub vm_instance_uuid: Option<Id<VmInstance>>,
     /// The L3 network of its first address.
     #[field(on_delete = "cascade")]

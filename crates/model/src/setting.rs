@@ -1,0 +1,178 @@
+//! Settings: what administrators change while the server runs. The one table of them, with ZStack's
+//! names where it has one.
+
+use uuid::Uuid;
+
+use crate::{Kind, resource::quota::Quota};
+
+/// Something that can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// What it is about, such as `identity`.
+    pub category: &'static str,
+    /// Its name there, such as `session.timeout`.
+    pub name: &'static str,
+    /// What it may be, and what it is if nobody says otherwise.
+    pub of: Values,
+    /// The kinds of resources of which each may have another value.
+    pub per: &'static [Kind],
+    /// What it does, with the unit and when a change takes effect.
+    pub doc: &'static str,
+}
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// A whole number, both ends included.
+    Number {
+        /// The value if nobody says otherwise.
+        default: i64,
+        /// The smallest.
+        low: i64,
+        /// The largest.
+        high: i64,
+    },
+    /// One of some words.
+    Word {
+        /// The value if nobody says otherwise.
+        default: &'static str,
+        /// All of them.
+        one_of: &'static [&'static str],
+    },
+}
+
+impl Values {
+    /// The value if nobody says otherwise, as text.
+    #[must_use]
+    pub fn default(&self) -> String {
+        match self {
+            Values::Number { default, .. } => default.to_string(),
+            Values::Word { default, .. } => (*default).to_owned(),
+        }
+    }
+
+    /// Whether this is a value.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        match self {
+            Values::Number { low, high, .. } => match value.parse::<i64>() {
+                Ok(number) if (*low..=*high).contains(&number) => Ok(()),
+                Ok(number) => Err(format!("{number} is outside {low} to {high}")),
+                Err(_) => Err(format!("\"{value}\" is no whole number from {low} to {high}")),
+            },
+            Values::Word { one_of, .. } if one_of.contains(&value) => Ok(()),
+            Values::Word { one_of, .. } => {
+                Err(format!("\"{value}\" is not one of {}", one_of.join(", ")))
+            }
+        }
+    }
+}
+
+impl Setting {
+    /// The uuid of the row that has its value.
+    #[must_use]
+    pub fn row(&self) -> Uuid {
+        self.row_of(Uuid::nil())
+    }
+
+    /// The uuid of the row that has its value for a resource.
+    #[must_use]
+    pub fn row_of(&self, resource: Uuid) -> Uuid {
+        Uuid::new_v5(&resource, format!("{}/{}", self.category, self.name).as_bytes())
+    }
+
+    /// Every setting.
+    pub fn all() -> impl Iterator<Item = Setting> {
+        let quotas = Quota::counted().map(|(_, counted)| Setting {
+            category: "quota",
+            name: counted.name,
+            of: Values::Number { default: counted.default, low: 0, high: i64::MAX },
+            per: &[],
+            doc: "How many an account may have that has no quota of its own; a new one gets it as its own.",
+        });
+        FIXED.iter().map(|setting| **setting).chain(quotas)
+    }
+
+    /// The setting of this name.
+    #[must_use]
+    pub fn find(category: &str, name: &str) -> Option<Setting> {
+        Self::all().find(|setting| setting.category == category && setting.name == name)
+    }
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])* $name:ident = ($category:literal, $setting:literal, $of:expr, $per:expr),)*) => {
+        $(
+            $(#[doc = $doc])*
+            pub const $name: Setting = Setting {
+                category: $category,
+                name: $setting,
+                of: $of,
+                per: $per,
+                doc: concat!($($doc),*).trim_ascii(),
+            };
+        )*
+
+        const FIXED: &[&Setting] = &[$(&$name,)*];
+    };
+}
+
+const fn number(default: i64, low: i64, high: i64) -> Values {
+    Values::Number { default, low, high }
+}
+
+settings! {
+    /// How long a session lasts, in seconds. Counts for sessions opened or renewed from then on.
+    SESSION_TIMEOUT = ("identity", "session.timeout", number(7200, 60, 31_536_000), &[Kind::Account]),
+    /// Sessions of one account at most. A further one ends the one that was idle for the longest time.
+    SESSIONS_MAX = ("identity", "session.maxConcurrent", number(500, 1, 10_000), &[]),
+    /// How long a finished job can be asked for, in seconds. Counts for jobs made from then on.
+    JOB_EXPIRY = ("rest", "completedApi.expiredPeriod", number(10_800, 60, 604_800), &[]),
+    /// How long a job waits for hosts when its caller names no time, in seconds.
+    JOB_TIMEOUT = ("rest", "api.timeout", number(1800, 1, 86_400), &[]),
+    /// How long a row of the audit is kept, in seconds.
+    AUDIT_EXPIRY = ("audit", "expiredPeriod", number(2_592_000, 3600, 315_360_000), &[]),
+    /// Rows of the audit at most: beyond that the oldest go. With 0 none is written.
+    AUDIT_MAX = ("audit", "max", number(100_000, 0, 1_000_000), &[]),
+    /// What becomes of an instance that is destroyed. Not in effect yet: it is deleted at once.
+    VM_DELETION_POLICY = (
+        "vm",
+        "deletionPolicy",
+        Values::Word { default: "Delay", one_of: &["Delay", "Direct", "Never"] },
+        &[Kind::VmInstance]
+    ),
+    /// How long a destroyed instance can be recovered, in seconds. Not in effect yet: see deletionPolicy.
+    VM_EXPUNGE_PERIOD = ("vm", "expungePeriod", number(86_400, 1, 31_536_000), &[Kind::VmInstance]),
+    /// How often destroyed instances are looked for, in seconds. Not in effect yet: see deletionPolicy.
+    VM_EXPUNGE_INTERVAL = ("vm", "expungeInterval", number(3600, 1, 86_400), &[]),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_setting_has_its_own_name_a_text_and_a_default_that_fits() {
+        let mut names = BTreeSet::new();
+        for setting in Setting::all() {
+            assert!(names.insert((setting.category, setting.name)), "{setting:?}");
+            assert_eq!(setting.of.check(&setting.of.default()), Ok(()), "{setting:?}");
+            assert!(!setting.doc.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_value_is_of_its_sort_and_in_its_range() {
+        let check = |setting: &Setting, value: &str| setting.of.check(value).is_ok();
+        for (value, fits) in
+            [("60", true), ("59", false), ("", false), ("1.5", false), ("x", false)]
+        {
+            assert_eq!(check(&SESSION_TIMEOUT, value), fits, "{value}");
+        }
+        assert!(check(&VM_DELETION_POLICY, "Never") && !check(&VM_DELETION_POLICY, "never"));
+    }
+}
