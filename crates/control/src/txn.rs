@@ -78,6 +78,12 @@ impl<'a> Txn<'a> {
         self.waits_for_lost_hosts = false;
     }
 
+    /// Success waits until this host has confirmed what concerns it as a whole.
+    pub(crate) fn waits_for(&mut self, host: Id<Host>) {
+        self.hosts.insert(host);
+        self.objects.insert(host.uuid());
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {

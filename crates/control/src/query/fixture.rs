@@ -8,7 +8,7 @@ use model::{
     resource::{
         account::Account,
         cluster::{Cluster, ClusterType, HypervisorType},
-        host::Host,
+        host::{Host, HostMode},
         ip_range::{IpRange, IpRangeType},
         l2_attachment::L2NetworkClusterRef,
         l2_network::{L2Network, Segment},
@@ -170,7 +170,8 @@ fn frame() -> Vec<Record> {
             description: None,
             management_ip: IpAddr::V4((0xc0a8_0001 + n).into()),
             hypervisor_type: HypervisorType::Kvm,
-            state: EnableState::Enabled,
+            state: HostMode::Enabled,
+            reconnects: 0,
         }));
     }
     for (n, (name, segment)) in
