@@ -29,9 +29,12 @@ pub mod cluster;
 pub mod host;
 pub mod ip_range;
 pub mod l2_attachment;
+mod l2_candidates;
 pub mod l2_network;
+pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod remote_vtep;
 pub mod vm_instance;
 pub mod vm_nic;
 pub mod vtep;
@@ -50,8 +53,11 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     cluster::operations,
     host::operations,
     l2_vxlan::operations,
+    l2_physical::operations,
     l2_attachment::operations,
+    l2_candidates::operations,
     vtep::operations,
+    remote_vtep::operations,
     l2_network::operations,
     l3_network::operations,
     ip_range::operations,

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 
 use model::{
-    Code, Error, Id, Result,
+    Claim, Code, Error, Id, Result,
     mtu::Family,
     resource::{
         host::Host,
         l2_attachment::L2NetworkClusterRef,
         l2_network::L2Network,
+        remote_vtep::RemoteVtep,
         vtep::{CreateVxlanVtep, VXLAN_PORT, Vtep, VtepType},
     },
 };
+use uuid::Uuid;
 
 use crate::{
     Reply, Txn, l2_attachment, l2_vxlan,
@@ -65,6 +67,12 @@ pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2Network>) -> Opt
     txn.children(Vtep::HOST, host).into_iter().find(|v| v.pool_uuid == pool)
 }
 
+/// The VTEP of a pool that has this address.
+pub(crate) fn holder(txn: &Txn<'_>, pool: Id<L2Network>, ip: IpAddr) -> Option<Uuid> {
+    let claim = Claim::VtepIp(pool, ip);
+    txn.first_held(&claim, &claim).map(|(_, (_, holder))| holder)
+}
+
 /// Checks that a tunnel end, or the network of some, is of the family of the pool's others: between
 /// two families there is no tunnel.
 ///
@@ -105,6 +113,11 @@ fn insert(
     reserved::check_host("vtepIp", address)?;
     one_family(txn, pool, address)
         .map_err(|(rule, hint)| Error::field("vtepIp", rule).hint(hint))?;
+    let remote = txn.children(RemoteVtep::POOL, pool);
+    if remote.iter().any(|remote| remote.vtep_ip == address) {
+        let error = Error::field("vtepIp", format!("{address} is a remote VTEP of pool {pool}"));
+        return Err(error.hint("DeleteVxlanPoolRemoteVtep takes it out of the pool"));
+    }
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,

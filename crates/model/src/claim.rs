@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Id, Mac,
-    resource::{l2_network::L2Network, zone::Zone},
+    resource::{cluster::Cluster, l2_network::L2Network, zone::Zone},
 };
 
 /// Something that at most one resource holds.
@@ -23,6 +23,8 @@ pub enum Claim {
     /// A VNI in a zone: two networks with one VNI between the same two VTEPs could not be told
     /// apart.
     Vni(Id<Zone>, u32),
+    /// An interface of a cluster's hosts with a tag, or without one: two networks there would be one.
+    Wire(Id<Cluster>, String, Option<u16>),
     /// A MAC on an L2 network.
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
@@ -36,9 +38,11 @@ impl Claim {
         match self {
             Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
             Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Mac(..) => {
-                None
-            }
+            Claim::AccountName(_)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Wire(..)
+            | Claim::Mac(..) => None,
         }
     }
 
@@ -48,7 +52,10 @@ impl Claim {
     pub const fn rests(&self) -> bool {
         match self {
             Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) => true,
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) => false,
+            Claim::AccountName(_)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Wire(..) => false,
         }
     }
 
@@ -57,9 +64,11 @@ impl Claim {
     pub const fn network(&self) -> Option<Id<L2Network>> {
         match self {
             Claim::Mac(l2, _) | Claim::Ip(l2, _) => Some(*l2),
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Vni(..) => {
-                None
-            }
+            Claim::AccountName(_)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Wire(..)
+            | Claim::Vni(..) => None,
         }
     }
 }
@@ -78,6 +87,12 @@ impl fmt::Display for Claim {
             Claim::AccountName(name) => write!(f, "the name \"{name}\""),
             Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
+            Claim::Wire(cluster, interface, None) => {
+                write!(f, "{interface} in cluster {cluster}, untagged,")
+            }
+            Claim::Wire(cluster, interface, Some(vlan)) => {
+                write!(f, "VLAN {vlan} of {interface} in cluster {cluster}")
+            }
             Claim::Mac(_, mac) => write!(f, "{mac}"),
         }
     }

@@ -184,6 +184,8 @@ fn frame() -> Vec<Record> {
             cluster_uuid: id(n),
             l2_network_uuid: id(POOL + n),
             vtep_cidr: Some("192.168.0.0/16".parse().unwrap()),
+            physical_interface: None,
+            vlan: None,
         }));
     }
     all

@@ -98,7 +98,8 @@ fn value(
 
 /// Only pools are right there.
 fn of_pools(def: &MessageDef, field: &FieldDef) -> bool {
-    field.name == "poolUuid" || matches!(def.name, "CreateVniRange" | "AttachL2NetworkToCluster")
+    let of_pools = ["CreateVniRange", "AttachL2NetworkToCluster", "CreateVxlanPoolRemoteVtep"];
+    field.name == "poolUuid" || of_pools.contains(&def.name)
 }
 
 /// Mostly one of the kind, sometimes of another one, or of nothing.
@@ -126,7 +127,9 @@ fn integer(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
 fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
     let last = dice.roll(24);
     match field {
-        "managementIp" | "vtepIp" => format!("172.30.{}.{}", dice.roll(2), last % 8),
+        "managementIp" | "vtepIp" | "remoteVtepIp" => {
+            format!("172.30.{}.{}", dice.roll(2), last % 8)
+        }
         "netmask" => dice.one_of(&NETMASKS).to_owned(),
         "gateway" if dice.roll(4) > 0 => own_family(def, 1),
         "endIp" => own_family(def, last + 4),

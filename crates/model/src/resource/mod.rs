@@ -8,9 +8,11 @@ pub mod ip_range;
 pub mod job;
 pub mod l2_attachment;
 pub mod l2_network;
+pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod release;
+pub mod remote_vtep;
 pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
@@ -80,6 +82,7 @@ records! {
     VniRange in l2_vxlan,
     L2NetworkClusterRef in l2_attachment,
     Vtep in vtep,
+    RemoteVtep in remote_vtep,
     L3Network in l3_network,
     IpRange in ip_range,
     VmInstance in vm_instance,
