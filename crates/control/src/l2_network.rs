@@ -2,7 +2,7 @@
 //! VXLAN is in [`crate::l2_vxlan`].
 
 use model::{
-    Error, Result,
+    Error, Record, Result,
     mtu::{self, Around, Family},
     resource::{
         host::Host,
@@ -15,6 +15,7 @@ use model::{
 };
 
 use serde_json::{Value, json};
+use store::Read;
 
 use crate::{
     Look, Reply, Txn, l2_attachment,
@@ -54,11 +55,11 @@ fn switch_types(_look: &Look<'_>, _message: GetVSwitchTypes) -> Result<Value> {
 
 /// MTU of a network's ports, in bytes. As long as nobody knows of which family the tunnels will be,
 /// the one that fits through both.
-pub(crate) fn mtu_bytes(txn: &Txn<'_>, segment: &Segment) -> u32 {
+pub(crate) fn mtu_bytes(read: &impl Read<Record>, segment: &Segment) -> u32 {
     let around = match segment {
         Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Around::NOTHING,
         Segment::Vxlan { pool_uuid, .. } => {
-            Around::vxlan(vtep::family(txn, *pool_uuid).unwrap_or(Family::Ipv6))
+            Around::vxlan(vtep::family(read, *pool_uuid).unwrap_or(Family::Ipv6))
         }
     };
     around.inside(mtu::UNDERLAY)

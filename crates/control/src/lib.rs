@@ -4,6 +4,7 @@
 //! Handlers of jobs are synchronous and pure: time, randomness, the caller and what hosts report
 //! come in with the transaction. Nothing here knows HTTP or what an agent does.
 
+mod addresses;
 mod claim;
 pub mod command;
 mod delete;
@@ -27,6 +28,8 @@ pub mod validate;
 pub mod account;
 pub mod cluster;
 pub mod host;
+pub mod host_route;
+mod ip_looks;
 pub mod ip_range;
 pub mod l2_attachment;
 mod l2_candidates;
@@ -34,7 +37,10 @@ pub mod l2_network;
 pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
+mod l3_options;
 pub mod remote_vtep;
+pub mod reserved_ip_range;
+pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
 pub mod vtep;
@@ -60,7 +66,12 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     remote_vtep::operations,
     l2_network::operations,
     l3_network::operations,
+    l3_options::operations,
+    host_route::operations,
     ip_range::operations,
+    reserved_ip_range::operations,
+    used_ip::operations,
+    ip_looks::operations,
     vm_instance::operations,
     vm_nic::operations,
 ];

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use model::{
-    Claim, Code, Error, Id, Result,
+    Claim, Code, Error, Id, Record, Resource, Result,
     mtu::Family,
     resource::{
         host::Host,
@@ -13,6 +13,7 @@ use model::{
         vtep::{CreateVxlanVtep, VXLAN_PORT, Vtep, VtepType},
     },
 };
+use store::Read;
 use uuid::Uuid;
 
 use crate::{
@@ -84,7 +85,7 @@ pub(crate) fn one_family(
     address: IpAddr,
 ) -> std::result::Result<(), (String, String)> {
     let this = Family::of(address);
-    let Some(other) = some(txn, pool).filter(|other| Family::of(*other) != this) else {
+    let Some(other) = some(&*txn.tx, pool).filter(|other| Family::of(*other) != this) else {
         return Ok(());
     };
     let that = Family::of(other);
@@ -93,15 +94,21 @@ pub(crate) fn one_family(
 }
 
 /// The family of a pool's tunnels, once there are some or may be.
-pub(crate) fn family(txn: &Txn<'_>, pool: Id<L2Network>) -> Option<Family> {
-    some(txn, pool).map(Family::of)
+pub(crate) fn family(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<Family> {
+    some(read, pool).map(Family::of)
 }
 
 /// An address of a pool's tunnels; all are of one family.
-fn some(txn: &Txn<'_>, pool: Id<L2Network>) -> Option<IpAddr> {
-    let attached = txn.children(L2NetworkClusterRef::L2_NETWORK, pool);
-    let cidr = attached.iter().find_map(|r| r.vtep_cidr).map(|cidr| cidr.addr());
-    cidr.or_else(|| txn.any_child(Vtep::POOL, pool).map(|vtep| vtep.vtep_ip))
+fn some(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<IpAddr> {
+    let (attached, at) = (L2NetworkClusterRef::KIND, L2NetworkClusterRef::L2_NETWORK.field);
+    let mut attached = read.referrers(attached, at, pool.uuid());
+    let cidr = attached.find_map(|id| {
+        L2NetworkClusterRef::of(read.get(L2NetworkClusterRef::KIND, id).as_deref()?)?.vtep_cidr
+    });
+    cidr.map(|cidr| cidr.addr()).or_else(|| {
+        let vtep = read.referrers(Vtep::KIND, Vtep::POOL.field, pool.uuid()).next()?;
+        Some(Vtep::of(read.get(Vtep::KIND, vtep).as_deref()?)?.vtep_ip)
+    })
 }
 
 fn insert(

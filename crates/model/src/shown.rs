@@ -30,8 +30,8 @@ pub struct Face {
     pub name: &'static str,
     /// Where it is queried, such as `/l2-networks/vxlan`.
     pub path: &'static str,
-    /// The value of the field `type` that a resource must have to be found here.
-    pub only: Option<&'static str>,
+    /// A field, and the value of it that a resource must have to be found here.
+    pub only: Option<(&'static str, &'static str)>,
 }
 
 /// A field of the inventory that no record holds.

@@ -12,7 +12,7 @@ use model::{
         ip_range::{IpRange, IpRangeType},
         l2_attachment::L2NetworkClusterRef,
         l2_network::{L2Network, Segment},
-        l3_network::{L3Category, L3Network, L3Type},
+        l3_network::{IpAllocatorStrategy, L3Category, L3Network, L3Type},
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, InstanceType, VmInstance},
         vm_nic::VmNic,
@@ -221,6 +221,10 @@ fn network(n: u32) -> [Record; 3] {
         category: L3Category::Private,
         ip_version: 4,
         enable_ipam: true,
+        dns: Vec::new(),
+        mtu: None,
+        router_interface_ip: None,
+        ip_allocator_strategy: IpAllocatorStrategy::Random,
     };
     let range = IpRange {
         uuid: id(n),

@@ -89,6 +89,7 @@ fn value(
         (None, FieldType::List(_)) => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
+        (None, FieldType::Cidr) => json!(network(def, dice)),
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
         (None, FieldType::Uuid) => json!(Uuid::from_u128(1).simple().to_string()),
@@ -118,6 +119,7 @@ fn integer(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
     match field.name {
         "startVni" | "vni" => json!(96 + dice.roll(16)),
         "endVni" => json!(100 + dice.roll(20)),
+        "mtu" => json!(1276 + dice.roll(16)),
         "prefixLen" => json!(dice.one_of(&[64, 64, 120, 0])),
         "ipVersion" => json!(4 + dice.roll(3)),
         _ => json!(dice.roll(8)),
@@ -135,6 +137,14 @@ fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
         "endIp" => own_family(def, last + 4),
         _ if dice.roll(16) == 1 => "224.0.0.1".to_owned(),
         _ => own_family(def, last),
+    }
+}
+
+fn network(def: &MessageDef, dice: &mut Dice<'_>) -> String {
+    match def.name {
+        "AddIpv6RangeByNetworkCidr" => dice.one_of(&["fd00::/64", "fd00::/120"]).to_owned(),
+        "AddIpRangeByNetworkCidr" => dice.one_of(&["10.0.0.0/24", "10.0.0.0/28"]).to_owned(),
+        _ => format!("10.{}.0.0/16", dice.roll(4)),
     }
 }
 

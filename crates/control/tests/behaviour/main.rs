@@ -1,6 +1,7 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod addresses;
 mod databases;
 mod deletions;
 mod field_cases;
@@ -11,9 +12,11 @@ mod instances;
 mod inventories;
 mod jobs;
 mod l2;
+mod l3;
 mod places;
 mod refusals;
 mod releases;
 mod servers;
 mod specimen;
 mod zstack_l2_cases;
+mod zstack_l3_cases;

@@ -171,6 +171,7 @@ impl Filling {
             message: "CreateVmInstance".into(),
             subject_kind: Some(Kind::VmInstance),
             subject_uuid: Some(made.vm.parse().unwrap()),
+            subject_also: None,
             hosts: vec![Id::new(host)],
             objects: vec![made.vm.parse().unwrap()],
             done: true,

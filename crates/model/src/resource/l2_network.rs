@@ -178,17 +178,17 @@ impl L2Network {
         Face {
             name: "L2VlanNetwork",
             path: "/l2-networks/vlan",
-            only: Some(L2Type::Vlan.as_str()),
+            only: Some(("type", L2Type::Vlan.as_str())),
         },
         Face {
             name: "L2VxlanNetwork",
             path: "/l2-networks/vxlan",
-            only: Some(L2Type::Vxlan.as_str()),
+            only: Some(("type", L2Type::Vxlan.as_str())),
         },
         Face {
             name: "L2VxlanNetworkPool",
             path: "/l2-networks/vxlan-pool",
-            only: Some(L2Type::VxlanPool.as_str()),
+            only: Some(("type", L2Type::VxlanPool.as_str())),
         },
     ];
 

@@ -3,7 +3,10 @@
 pub mod account;
 pub mod cluster;
 pub mod host;
+pub mod host_route;
 pub mod installation;
+pub mod ip_cursor;
+pub mod ip_looks;
 pub mod ip_range;
 pub mod job;
 pub mod l2_attachment;
@@ -11,8 +14,10 @@ pub mod l2_network;
 pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod l3_options;
 pub mod release;
 pub mod remote_vtep;
+pub mod reserved_ip_range;
 pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
@@ -84,7 +89,10 @@ records! {
     Vtep in vtep,
     RemoteVtep in remote_vtep,
     L3Network in l3_network,
+    L3NetworkHostRoute in host_route,
     IpRange in ip_range,
+    ReservedIpRange in reserved_ip_range,
+    IpCursor in ip_cursor,
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,

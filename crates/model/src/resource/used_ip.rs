@@ -2,16 +2,16 @@
 
 use std::net::IpAddr;
 
-use derive::Resource;
+use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{ip_range::IpRange, l2_network::L2Network, l3_network::L3Network, vm_nic::VmNic};
-use crate::{AnyId, Claim, FieldDef, Id, Plain, Resource, shown::Derived};
+use crate::{AnyId, Claim, FieldDef, Id, Message, MessageDef, Plain, Resource, shown::Derived};
 
 /// An address of an L3 network that somebody has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(name = "IpAddress", path = "/l3-networks/ip-address", claims, derived)]
+#[resource(name = "IpAddress", path = "/l3-networks/ip-address", claims, derived, messages)]
 pub struct UsedIp {
     /// Its id.
     pub uuid: Id<UsedIp>,
@@ -41,6 +41,8 @@ pub struct UsedIp {
 }
 
 impl UsedIp {
+    const MESSAGES: &'static [&'static MessageDef] = &[&DeleteIpAddress::DEF];
+
     /// The field that says who has it.
     pub const USED_BY: &str = "usedBy";
 
@@ -57,4 +59,16 @@ impl UsedIp {
         found_by: &["usedBy"],
         only: None,
     }];
+}
+
+/// Frees addresses that nobody uses. Those of NICs go with their NICs.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(delete = "/l3-networks/{l3NetworkUuid}/ip-address")]
+pub struct DeleteIpAddress {
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// The addresses.
+    #[field(required)]
+    pub used_ip_uuids: Vec<Id<UsedIp>>,
 }
