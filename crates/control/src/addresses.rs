@@ -170,6 +170,23 @@ pub(crate) fn give(
     Ok(given)
 }
 
+/// Gives `user` this address of an L3 network.
+pub(crate) fn give_one(
+    txn: &mut Txn<'_>,
+    l3: &L3Network,
+    user: AnyId,
+    ip: IpAddr,
+) -> Result<Id<UsedIp>> {
+    let space = space(txn, l3, if ip.is_ipv4() { 4 } else { 6 });
+    let Some(range) = space.range_with(ip) else {
+        let rule = format!("{ip} is in no range of L3 network {}", l3.uuid);
+        let hint = "QueryIpRange shows the ranges; AddIpRange adds one";
+        return Err(Error::field("ip", rule).hint(hint));
+    };
+    let ip = required(&space, l3, ip)?;
+    take(txn, range, l3.l2_network_uuid, (ip, user))
+}
+
 /// The address that an instance makes for itself where nobody gives it one (RFC 4862), which must be
 /// the wanted one if there is one: it would be kept from using it otherwise.
 fn own_address(range: &IpRange, mac: Mac, wanted: Option<IpAddr>) -> Result<Option<IpAddr>> {

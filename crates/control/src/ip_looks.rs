@@ -300,7 +300,11 @@ fn user(look: &Look<'_>, id: Id<UsedIp>) -> Option<Value> {
     shown.insert("ip".into(), json!(used.ip));
     shown.insert("createDate".into(), json!(record.meta.created.to_string()));
     let nic = used.used_by.id::<VmNic>();
-    let kinds: &[&str] = if nic.is_some() { &["VM"] } else { &[] };
+    let kinds: &[&str] = match used.used_by.kind {
+        Kind::VmNic => &["VM"],
+        Kind::DhcpServer => &["DHCP"],
+        _ => &[],
+    };
     shown.insert("resourceTypes".into(), json!(kinds));
     if let Some(nic) = nic.and_then(|nic| look.get(nic).ok()) {
         shown.insert("vmNicUuid".into(), json!(nic.uuid));

@@ -27,6 +27,7 @@ pub mod validate;
 
 pub mod account;
 pub mod cluster;
+pub mod dhcp_server;
 pub mod host;
 pub mod host_route;
 mod ip_looks;
@@ -38,6 +39,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 mod l3_options;
+pub mod network_service;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 pub mod used_ip;
@@ -72,6 +74,8 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     reserved_ip_range::operations,
     used_ip::operations,
     ip_looks::operations,
+    network_service::operations,
+    dhcp_server::operations,
     vm_instance::operations,
     vm_nic::operations,
 ];

@@ -19,6 +19,7 @@ use model::{
         l2_network::{L2Network, Segment},
         l2_vxlan::VniRange,
         l3_network::L3Network,
+        network_service::ProviderType,
         used_ip::UsedIp,
         vm_instance::VmInstance,
         vm_nic::VmNic,
@@ -92,6 +93,7 @@ fn value(
         (None, FieldType::Cidr) => json!(network(def, dice)),
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
+        (None, FieldType::Object) => services(dice),
         (None, FieldType::Uuid) => json!(Uuid::from_u128(1).simple().to_string()),
         (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
@@ -132,12 +134,20 @@ fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
         "managementIp" | "vtepIp" | "remoteVtepIp" => {
             format!("172.30.{}.{}", dice.roll(2), last % 8)
         }
+        "dhcpServerIp" => own_family(def, 10 + last % 4),
+        "dhcpv6ServerIp" => format!("fd00::{last:x}"),
         "netmask" => dice.one_of(&NETMASKS).to_owned(),
         "gateway" if dice.roll(4) > 0 => own_family(def, 1),
         "endIp" => own_family(def, last + 4),
         _ if dice.roll(16) == 1 => "224.0.0.1".to_owned(),
         _ => own_family(def, last),
     }
+}
+
+fn services(dice: &mut Dice<'_>) -> Value {
+    let provider = dice.one_of(ProviderType::ALL);
+    let service = dice.one_of(&["DHCP", "DHCP", "DNS", "Eip", "nothing"]);
+    json!({provider.provider().to_string(): [service]})
 }
 
 fn network(def: &MessageDef, dice: &mut Dice<'_>) -> String {
@@ -177,6 +187,9 @@ fn tags(def: &MessageDef, params: &Map<String, Value>, dice: &mut Dice<'_>) -> V
 fn start() -> Cloud {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
+    let services = json!({ProviderType::Flat.provider().to_string(): ["DHCP"]});
+    let attach = json!({"l3NetworkUuid": l3, "networkServices": services});
+    cloud.call("AttachNetworkServiceToL3Network", attach).unwrap();
     cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
     give_to_tenant(&cloud, &fixture);
     cloud

@@ -17,6 +17,7 @@ mod places;
 mod refusals;
 mod releases;
 mod servers;
+mod services;
 mod specimen;
 mod zstack_l2_cases;
 mod zstack_l3_cases;

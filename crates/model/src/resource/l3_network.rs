@@ -61,6 +61,7 @@ words! {
     quota_default = 20,
     children,
     derived,
+    aliases,
     messages
 )]
 pub struct L3Network {
@@ -150,25 +151,35 @@ impl L3Network {
             shown: Shown::Fields,
             only: None,
         },
+        Child {
+            name: "networkServices",
+            kind: Kind::NetworkServiceL3NetworkRef,
+            by: "l3NetworkUuid",
+            order: Some("networkServiceType"),
+            shown: Shown::Fields,
+            only: None,
+        },
         Child::unseen("vmNic", Kind::VmNic, "l3NetworkUuid"),
         Child::unseen("usedIp", Kind::UsedIp, "l3NetworkUuid"),
     ];
-    const DERIVED: &'static [Derived] = &[
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "notInEffect",
-                "What of it has no effect on instances yet, and why.",
-            ),
-            read: |record, view| {
-                let missing = L3Network::of(record).map(|l3| not_in_effect(l3, view));
-                let missing = missing.filter(|missing| !missing.is_empty());
-                missing.map_or(Plain::Null, |missing| Plain::Text(missing.join("; ").into()))
-            },
-            found_by: &[],
-            only: None,
-        },
-        Derived::nothing("networkServices", "Services: none can be attached yet."),
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("serviceProvider", "networkServices.networkServiceProvider"),
+        ("serviceProviderRef", "networkServices"),
     ];
+
+    const DERIVED: &'static [Derived] = &[Derived {
+        field: FieldDef::of::<Option<String>>(
+            "notInEffect",
+            "What of it has no effect on instances yet, and why.",
+        ),
+        read: |record, view| {
+            let missing = L3Network::of(record).map(|l3| not_in_effect(l3, view));
+            let missing = missing.filter(|missing| !missing.is_empty());
+            missing.map_or(Plain::Null, |missing| Plain::Text(missing.join("; ").into()))
+        },
+        found_by: &[],
+        only: None,
+    }];
 }
 
 /// What this release lacks for a network.
@@ -180,6 +191,9 @@ fn not_in_effect(l3: &L3Network, view: &dyn View) -> Vec<&'static str> {
     }
     if has(Kind::L3NetworkHostRoute) {
         missing.push("hostRoute: nothing tells instances of it yet (DHCP)");
+    }
+    if has(Kind::NetworkServiceL3NetworkRef) {
+        missing.push("networkServices: nobody provides them yet");
     }
     if l3.router_interface_ip.is_some() {
         missing.push("routerInterfaceIp: there are no routers yet");

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod cluster;
+pub mod dhcp_server;
 pub mod host;
 pub mod host_route;
 pub mod installation;
@@ -15,6 +16,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod l3_options;
+pub mod network_service;
 pub mod release;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
@@ -93,6 +95,9 @@ records! {
     IpRange in ip_range,
     ReservedIpRange in reserved_ip_range,
     IpCursor in ip_cursor,
+    NetworkServiceProvider in network_service,
+    NetworkServiceL3NetworkRef in network_service,
+    DhcpServer in dhcp_server,
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,
