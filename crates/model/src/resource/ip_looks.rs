@@ -103,7 +103,8 @@ pub struct GetIpAddressCapacity {
     pub all: Option<bool>,
 }
 
-/// Lists the addresses of an L3 network that somebody has, page by page.
+/// Lists the addresses of an L3 network that somebody has, or that hosts have not let go yet
+/// (`ReleasePending`), page by page.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(get = "/l3-networks/{l3NetworkUuid}/ip-statistic", answer = "now")]
