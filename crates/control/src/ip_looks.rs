@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use model::{
-    Claim, Code, Error, Id, Kind, Resource, Result, Timestamp,
+    Claim, Code, Error, Id, Kind, Resource, Result,
     resource::{
         ip_looks::{
             AddressOrder, AddressUser, CheckIpAvailability, GetFreeIp, GetIpAddressCapacity,
@@ -13,7 +13,6 @@ use model::{
         ip_range::{IpRange, IpRangeType},
         l2_network::L2Network,
         l3_network::L3Network,
-        release::Release,
         reserved_ip_range::ReservedIpRange,
         used_ip::UsedIp,
         vm_instance::VmInstance,
@@ -139,13 +138,12 @@ fn why_not(
 struct Capacity {
     total: u128,
     used: u128,
-    /// Neither used nor to be given out: reserved, or not let go yet.
+    /// Neither used nor to be given out.
     withheld: u128,
 }
 
 fn capacity(look: &Look<'_>, message: GetIpAddressCapacity) -> Result<Value> {
     let ranges = ranges_of(look, &message)?;
-    let resting = resting(look);
     let mut whole = Capacity::default();
     let mut reserved: BTreeMap<Id<L3Network>, Vec<ReservedIpRange>> = BTreeMap::new();
     for range in ranges.into_values() {
@@ -155,7 +153,7 @@ fn capacity(look: &Look<'_>, message: GetIpAddressCapacity) -> Result<Value> {
         let Ok(l3) = look.get(range.l3_network_uuid) else { continue };
         let blocked = of_l3.iter().cloned();
         let space = Space::new(l3.l2_network_uuid, range.ip_version, [], blocked);
-        add(look, &mut whole, (&space, &range), resting.get(&l3.l2_network_uuid));
+        add(look, &mut whole, (&space, &range));
     }
     let Capacity { total, used, withheld } = whole;
     let available = total.saturating_sub(used).saturating_sub(withheld);
@@ -171,12 +169,7 @@ fn number(count: u128) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn add(
-    look: &Look<'_>,
-    whole: &mut Capacity,
-    (space, range): (&Space, &IpRange),
-    resting: Option<&Vec<(IpAddr, Timestamp)>>,
-) {
+fn add(look: &Look<'_>, whole: &mut Capacity, (space, range): (&Space, &IpRange)) {
     let of_range = addresses::size(range.start_ip, range.end_ip);
     whole.total = whole.total.saturating_add(of_range);
     let used = look.count(UsedIp::IP_RANGE, range.uuid);
@@ -186,9 +179,6 @@ fn add(
         let kept = addresses::size(low, high).saturating_sub(held);
         whole.withheld = whole.withheld.saturating_add(kept);
     }
-    let inside = |(ip, _): &&(IpAddr, Timestamp)| (range.start_ip..=range.end_ip).contains(ip);
-    let rests = resting.map_or(0, |ips| ips.iter().filter(inside).count());
-    whole.withheld = whole.withheld.saturating_add(rests as u128);
 }
 
 /// How many addresses from `low` to `high` somebody holds.
@@ -205,20 +195,6 @@ fn held(look: &Look<'_>, l2: Id<L2Network>, (low, high): (IpAddr, IpAddr)) -> u1
         }
     }
     count
-}
-
-/// The addresses that hosts have not let go yet, and since when that is waited for.
-fn resting(look: &Look<'_>) -> BTreeMap<Id<L2Network>, Vec<(IpAddr, Timestamp)>> {
-    let mut found: BTreeMap<Id<L2Network>, Vec<(IpAddr, Timestamp)>> = BTreeMap::new();
-    for record in look.snapshot().list(Kind::Release) {
-        let Some(release) = Release::of(&record) else { continue };
-        for claim in &release.claims {
-            if let Claim::Ip(l2, ip) = claim {
-                found.entry(*l2).or_default().push((*ip, release.create_date));
-            }
-        }
-    }
-    found
 }
 
 /// The ranges that a message is about, each once.
@@ -271,12 +247,7 @@ fn statistic(look: &Look<'_>, message: GetL3NetworkIpStatistic) -> Result<Value>
     for id in look.child_ids(UsedIp::L3_NETWORK, l3.uuid) {
         let Some(record) = look.snapshot().get(UsedIp::KIND, id.uuid()) else { continue };
         let Some(used) = UsedIp::of(&record).filter(|used| wanted(used)) else { continue };
-        found.push((record.meta.created, used.ip, Some(id)));
-    }
-    if message.resource_type.is_none_or(|of| of == AddressUser::All) {
-        let resting = resting_of(look, &l3).into_iter();
-        let resting = resting.filter(|(ip, _)| message.ip.is_none_or(|wanted| wanted == *ip));
-        found.extend(resting.map(|(ip, since)| (since, ip, None)));
+        found.push((record.meta.created, used.ip, id));
     }
     match message.sort_by.unwrap_or(AddressOrder::Ip) {
         AddressOrder::Ip => found.sort_unstable_by_key(|(_, ip, _)| *ip),
@@ -289,28 +260,12 @@ fn statistic(look: &Look<'_>, message: GetL3NetworkIpStatistic) -> Result<Value>
     let start = usize::try_from(message.start.unwrap_or(0)).unwrap_or(usize::MAX);
     let limit = usize::try_from(message.limit.unwrap_or(PAGE_DEFAULT)).unwrap_or(usize::MAX);
     let page = found.into_iter().skip(start).take(limit);
-    let page: Vec<Value> = page
-        .filter_map(|(since, ip, id)| match id {
-            Some(id) => user(look, id),
-            None => Some(json!({
-                "ip": ip, "createDate": since.to_string(), "resourceTypes": [],
-                "state": "ReleasePending",
-            })),
-        })
-        .collect();
+    let page: Vec<Value> = page.filter_map(|(_, _, id)| user(look, id)).collect();
     let mut answer = json!({"ipStatistics": page});
     if message.reply_with_count == Some(true) {
         answer["total"] = json!(total);
     }
     Ok(answer)
-}
-
-/// The addresses of a network's ranges that hosts have not let go yet.
-fn resting_of(look: &Look<'_>, l3: &L3Network) -> Vec<(IpAddr, Timestamp)> {
-    let mut resting = resting(look).remove(&l3.l2_network_uuid).unwrap_or_default();
-    let ranges: Vec<IpRange> = children(look, IpRange::L3_NETWORK, l3.uuid);
-    resting.retain(|(ip, _)| ranges.iter().any(|r| (r.start_ip..=r.end_ip).contains(ip)));
-    resting
 }
 
 /// An address with who has it, as far as the caller may know.
@@ -319,6 +274,7 @@ fn user(look: &Look<'_>, id: Id<UsedIp>) -> Option<Value> {
     let used = UsedIp::of(&record)?;
     let mut shown = Map::new();
     shown.insert("ip".into(), json!(used.ip));
+    shown.insert("state".into(), json!(used.state()));
     shown.insert("createDate".into(), json!(record.meta.created.to_string()));
     let nic = used.used_by.id::<VmNic>();
     let kinds: &[&str] = match used.used_by.kind {

@@ -61,6 +61,8 @@ pub(crate) fn remove_dns(txn: &mut Txn<'_>, message: RemoveDnsFromL3Network) -> 
 /// NICs keep the MTU with which their instances were set up.
 pub(crate) fn set_mtu(txn: &mut Txn<'_>, message: SetL3NetworkMtu) -> Result<Reply> {
     let mut l3 = txn.get(message.l3_network_uuid)?;
+    // The rule rests on the ranges of the network.
+    txn.fence(l3.uuid);
     let ranges = txn.children(IpRange::L3_NETWORK, l3.uuid);
     if message.mtu < ip_range::IPV6_MTU_MIN && ranges.iter().any(|range| range.ip_version == 6) {
         let least = ip_range::IPV6_MTU_MIN;

@@ -247,7 +247,7 @@ impl<'a> Txn<'a> {
         let object = before.object();
         self.note(before);
         self.put(after)?;
-        self.let_rest(BTreeSet::from([object]), given_up)
+        self.let_rest(BTreeSet::from([object]), given_up).map(|_| ())
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
@@ -269,9 +269,9 @@ impl<'a> Txn<'a> {
         &mut self,
         mut objects: BTreeSet<Uuid>,
         claims: Vec<Claim>,
-    ) -> Result<()> {
+    ) -> Result<Option<Id<Release>>> {
         if claims.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         // The networks are waited for, too: a host that still has one may still have what was in
         // it.
@@ -284,8 +284,10 @@ impl<'a> Txn<'a> {
             hosts: None,
             create_date: self.now(),
         };
-        let meta = Meta { owner: None, created: self.now(), changed: self.now() };
-        self.put(Record::new(release, meta))
+        let (id, now) = (release.uuid, self.now());
+        let meta = Meta { owner: None, created: now, changed: now };
+        self.put(Record::new(release, meta))?;
+        Ok(Some(id))
     }
 
     fn fence_parents(&mut self, record: &Record) {

@@ -1,6 +1,9 @@
 //! Addresses that somebody has.
 
-use model::{Code, Error, Result, resource::used_ip::DeleteIpAddress};
+use model::{
+    Code, Error, Result,
+    resource::used_ip::{AddressState, DeleteIpAddress},
+};
 
 use crate::{
     Reply, Txn,
@@ -21,6 +24,11 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteIpAddress) -> Result<Repl
         let text = format!("{} is not an address of {}", used.ip, message.l3_network_uuid);
         let hint = format!("it is one of {}", used.l3_network_uuid);
         return Err(Error::field("usedIpUuids", text).hint(hint));
+    }
+    if used.state() == AddressState::ReleasePending {
+        let text = format!("hosts have not let {} go yet", used.ip);
+        let hint = "it goes by itself; QueryHost status!=Connected shows who is missing";
+        return Err(Error::new(Code::InUse, text).on_field("usedIpUuids").hint(hint));
     }
     let (user, uuid) = (used.used_by.kind.def().name, used.used_by.uuid.simple());
     let text = format!("{} is used by {user} {uuid}", used.ip);

@@ -65,13 +65,6 @@ impl Derived {
         found_by: &[],
         only: None,
     };
-
-    /// A list that ZStack's clients expect and that is always empty.
-    #[must_use]
-    pub const fn nothing(name: &'static str, doc: &'static str) -> Self {
-        let field = FieldDef::of::<Vec<String>>(name, doc);
-        Self { field, read: |_, _| Plain::List(Vec::new()), found_by: &[], only: None }
-    }
 }
 
 /// Resources that hang on another one: a list in its inventory, or only a name in the paths of

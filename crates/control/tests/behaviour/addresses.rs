@@ -190,6 +190,23 @@ fn what_hosts_have_not_let_go_is_not_available() {
 }
 
 #[test]
+fn an_address_that_rests_goes_with_its_range_and_stays_taken() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let tags = [format!("staticIp::{l3}::10.0.0.11")];
+    let vm = json!({"name": "vm", "l3NetworkUuids": [l3]});
+    let vm = cloud.call_tagged("CreateVmInstance", vm, &tags).unwrap().subject.unwrap().1;
+    cloud.call("DestroyVmInstance", json!({"uuid": vm.simple().to_string()})).unwrap();
+    cloud.call("DeleteIpRange", cloud.children(Kind::IpRange, "l3NetworkUuid", &l3)).unwrap();
+    assert_eq!(cloud.contents().iter().filter_map(UsedIp::of).count(), 0);
+    cloud.made("AddIpRange", range(&l3, "10.0.0.10", "10.0.0.12"));
+    let wanted = json!({"l3NetworkUuid": l3, "ip": "10.0.0.11"});
+    assert_eq!(cloud.refusal("CreateVmNic", wanted.clone()).0, Code::IpExhausted);
+    cloud.give_up_releases();
+    cloud.made("CreateVmNic", wanted);
+}
+
+#[test]
 fn a_statistic_shows_who_has_an_address_page_by_page() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");

@@ -66,6 +66,7 @@ fn a_host_that_the_caller_vouches_is_dead_takes_its_instances_with_it() {
     cloud.lost(&fixture.hosts[0]);
     cloud.call("DeleteHost", enforcing).unwrap();
     assert_eq!(cloud.get(vm), None);
+    cloud.give_up_releases();
     for kind in [Kind::VmInstance, Kind::VmNic, Kind::UsedIp, Kind::Host] {
         assert_eq!(count(&cloud, kind), 1, "{kind:?}: the other host's");
     }

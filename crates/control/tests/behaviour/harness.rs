@@ -243,7 +243,7 @@ impl Cloud {
     pub(crate) fn give_up_releases(&self) {
         let give_up = |tx: &mut store::Tx<Record>| {
             let open: Vec<Uuid> = tx.list(Kind::Release).map(|release| release.uuid()).collect();
-            open.into_iter().for_each(|release| tx.delete(Kind::Release, release));
+            open.into_iter().for_each(|release| control::releaser::forget(tx, release));
             Ok(())
         };
         self.store.transact(give_up).unwrap();

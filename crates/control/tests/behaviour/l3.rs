@@ -260,7 +260,14 @@ fn an_address_that_is_used_is_not_deleted_and_one_that_is_gone_is() {
     assert_eq!((code, field.as_deref()), (Code::InUse, Some("usedIpUuids")));
     assert!(text.contains(&nic.uuid.to_string()), "{text}");
     assert_eq!(cloud.refusal("DeleteIpAddress", delete(&blue)).0, Code::InvalidArgument);
+    assert_eq!(shown(&cloud, Kind::UsedIp, &used.to_string())["state"], "InUse");
     cloud.call("DeleteVmNic", json!({"uuid": nic.uuid})).unwrap();
+    let rests = shown(&cloud, Kind::UsedIp, &used.to_string());
+    assert_eq!((&rests["state"], rests.get("vmNicUuid")), (&json!("ReleasePending"), None));
+    let (code, _, text) = cloud.refusal("DeleteIpAddress", delete(&red));
+    assert_eq!(code, Code::InUse);
+    assert!(text.contains("have not let"), "{text}");
+    cloud.give_up_releases();
     cloud.call("DeleteIpAddress", delete(&red)).unwrap();
 }
 

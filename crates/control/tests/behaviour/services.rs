@@ -4,7 +4,7 @@ use model::{
     Code, Kind, Resource,
     resource::{
         network_service::{NetworkServiceProvider, ProviderType},
-        used_ip::UsedIp,
+        used_ip::{AddressState, UsedIp},
     },
 };
 use serde_json::{Map, Value, json};
@@ -98,7 +98,9 @@ fn dhcp(cloud: &Cloud, l3: &str) -> Value {
 
 fn used(cloud: &Cloud) -> Vec<String> {
     let contents = cloud.contents();
-    contents.iter().filter_map(UsedIp::of).map(|used| used.ip.to_string()).collect()
+    let used = contents.iter().filter_map(UsedIp::of);
+    let used = used.filter(|used| used.state() == AddressState::InUse);
+    used.map(|used| used.ip.to_string()).collect()
 }
 
 #[test]
