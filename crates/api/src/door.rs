@@ -71,7 +71,9 @@ pub fn router(gate: Arc<Gate>) -> Router {
 fn messages(mut router: Router<Shared>) -> Router<Shared> {
     let mut by_route: BTreeMap<(Method, &str), Vec<&'static MessageDef>> = BTreeMap::new();
     for def in resource::messages() {
-        by_route.entry((def.method, def.path)).or_default().push(def);
+        for path in std::iter::once(&def.path).chain(def.also) {
+            by_route.entry((def.method, *path)).or_default().push(def);
+        }
     }
     for ((method, path), defs) in by_route {
         let filter = match method {

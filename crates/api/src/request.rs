@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use control::{JobId, Request, validate};
 use model::{
-    Error, Id, MessageDef, Result, Timestamp,
+    Error, FieldType, Id, MessageDef, Result, Timestamp,
     declare::{FieldsIn, Method as Verb},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 use uuid::Uuid;
 
 /// Chooses the message that a body means among those of one path: a PUT is told by its key.
@@ -86,21 +86,48 @@ fn fields(
     body: &mut Map<String, Value>,
 ) -> Result<Map<String, Value>> {
     let FieldsIn::Below(key) = def.fields_in else {
-        for (at, (name, _)) in query.iter().enumerate() {
-            if query[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Error::field(name, "is there twice").hint(validate::usage(def)));
-            }
-        }
-        let typed = query.iter().map(|(name, text)| {
-            let field = def.fields.iter().find(|field| field.name == name);
-            let value = field.map_or_else(|| text.as_str().into(), |f| f.from_text(text));
-            (name.clone(), value)
-        });
-        return Ok(typed.collect());
+        return from_query(def, query);
     };
     match body.remove(key) {
         Some(Value::Object(params)) => Ok(params),
         _ => Err(Error::field(key, "must be a JSON object").hint(validate::usage(def))),
+    }
+}
+
+/// As ZStack's SDKs write them: a list as a repeated key or as `key.0=..&key.1=..`, a map as
+/// `key.sub=..`, whose values are lists.
+fn from_query(def: &MessageDef, query: &[(String, String)]) -> Result<Map<String, Value>> {
+    let mut params = Map::new();
+    for (name, text) in query {
+        let (head, sub) = name.split_once('.').unwrap_or((name, ""));
+        let field = def.fields.iter().find(|field| field.name == head);
+        match field.map(|field| (field, field.kind)) {
+            Some((field, FieldType::List(_))) => {
+                append(params.entry(head), field.from_text(text));
+            }
+            Some((_, FieldType::Object)) if !sub.is_empty() => {
+                let map = params.entry(head).or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(map) = map {
+                    append(map.entry(sub), Value::Array(vec![text.as_str().into()]));
+                }
+            }
+            _ if params.contains_key(name) => {
+                return Err(Error::field(name, "is there twice").hint(validate::usage(def)));
+            }
+            _ => {
+                let field = def.fields.iter().find(|field| field.name == name);
+                let value = field.map_or_else(|| text.as_str().into(), |f| f.from_text(text));
+                params.insert(name.clone(), value);
+            }
+        }
+    }
+    Ok(params)
+}
+
+fn append(list: Entry<'_>, more: Value) {
+    let list = list.or_insert_with(|| Value::Array(Vec::new()));
+    if let (Value::Array(list), Value::Array(more)) = (list, more) {
+        list.extend(more);
     }
 }
 
@@ -256,6 +283,29 @@ pub(crate) fn patience_seconds(headers: &HeaderMap) -> std::result::Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_and_maps_are_read_in_each_form_that_sdks_write() {
+        let def = |name: &str| {
+            model::resource::messages().find(|def| def.name == name).expect("it is declared")
+        };
+        let read = |name: &str, query: &[(&str, &str)]| {
+            let query: Vec<_> =
+                query.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            from_query(def(name), &query).map(Value::Object)
+        };
+        let expected = serde_json::json!({"l3NetworkUuids": ["a", "b", "c"], "all": true});
+        for query in [
+            [("l3NetworkUuids", "a"), ("l3NetworkUuids", "b, c"), ("all", "true")],
+            [("l3NetworkUuids.0", "a,b"), ("all", "true"), ("l3NetworkUuids.1", "c")],
+        ] {
+            assert_eq!(read("GetIpAddressCapacity", &query).unwrap(), expected);
+        }
+        assert!(read("GetIpAddressCapacity", &[("all", "true"), ("all", "true")]).is_err());
+        let services = [("networkServices.p", "DHCP"), ("networkServices.p", "DNS")];
+        let read = read("DetachNetworkServiceFromL3Network", &services).unwrap();
+        assert_eq!(read, serde_json::json!({"networkServices": {"p": ["DHCP", "DNS"]}}));
+    }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])

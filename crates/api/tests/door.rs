@@ -499,6 +499,62 @@ fn it_stops_in_time_whatever_its_clients_do() {
     drop((idle, half_a_head, half_a_body));
 }
 
+#[test]
+fn addresses_are_asked_for_by_each_of_zstacks_paths() {
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
+    let l3 = two_hosts(&client)["l3"].clone();
+    let range = client.query("/l3-networks/ip-ranges", &[]).unwrap().remove(0);
+    let range = range["uuid"].as_str().unwrap();
+    let answer = |path: &str| -> Value {
+        let (status, text) = running.get_as(&client, &format!("/v1{path}"));
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    for path in [
+        format!("/l3-networks/ip/free?l3NetworkUuid={l3}&limit=1"),
+        format!("/l3-networks/{l3}/ip/free?limit=1"),
+        format!("/l3-networks/ip-ranges/{range}/ip/free?limit=1"),
+    ] {
+        let free = &answer(&path)["inventories"];
+        assert_eq!((&free[0]["ip"], free.as_array().unwrap().len()), (&json!("10.0.0.10"), 1));
+    }
+    assert_eq!(answer(&format!("/l3-networks/{l3}/ip/10.0.0.1/availability"))["reason"], "GATEWAY");
+    let path = format!("/ip-capacity?l3NetworkUuids={l3}&l3NetworkUuids={l3}");
+    assert_eq!(answer(&path)["totalCapacity"], 11);
+    let params = object(json!({"l3NetworkUuids": [l3]}));
+    assert_eq!(client.call("GetIpAddressCapacity", params, &[]).unwrap()["totalCapacity"], 11);
+    let provider = client.query("/network-services/providers", &["type=Flat".into()]).unwrap();
+    let provider = provider[0]["uuid"].as_str().unwrap();
+    let services = json!({"l3NetworkUuid": l3, "networkServices": {provider: ["DHCP"]}});
+    client.call("AttachNetworkServiceToL3Network", object(services.clone()), &[]).unwrap();
+    let refs = "/l3-networks/network-services/refs";
+    let by_name = ["serviceProvider.name=Flat".to_owned()];
+    assert_eq!(client.query(refs, &by_name).unwrap().len(), 1);
+    assert_eq!(client.query("/l3-networks", &by_name).unwrap().len(), 1);
+    client.call("DetachNetworkServiceFromL3Network", object(services), &[]).unwrap();
+    assert!(client.query(refs, &[]).unwrap().is_empty());
+}
+
+#[test]
+fn a_message_that_makes_two_shows_both() {
+    let running = Running::start(Limits::default());
+    let client = running.log_in();
+    let l3 = two_hosts(&client)["l3"].clone();
+    let range = client.query("/l3-networks/ip-ranges", &[]).unwrap().remove(0);
+    client.call("DeleteIpRange", object(json!({"uuid": range["uuid"]})), &[]).unwrap();
+    let params = json!({
+        "name": "r", "l3NetworkUuid": l3, "networkCidr": "192.168.214.0/24",
+        "gateway": "192.168.214.100",
+    });
+    let answer = client.call("AddIpRangeByNetworkCidr", object(params), &[]).unwrap();
+    let ranges = answer["inventories"].as_array().unwrap();
+    let starts: Vec<_> = ranges.iter().map(|range| range["startIp"].as_str().unwrap()).collect();
+    assert_eq!(starts, ["192.168.214.1", "192.168.214.101"]);
+    assert_eq!(answer["inventory"], ranges[0]);
+    assert!(client.query("/l3-networks/address-pools", &[]).unwrap().is_empty());
+}
+
 /// A cloud in which an instance can be made: uuids by name.
 fn two_hosts(client: &Client) -> BTreeMap<&'static str, String> {
     let mut ids = BTreeMap::new();

@@ -354,7 +354,11 @@ fn shape(
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -385,6 +389,14 @@ mod tests {
         assert_eq!(whole(body(11 << 20), ANSWER_MAX_BYTES).unwrap().len(), 11 << 20);
         let refused = whole(body(11), 10).unwrap_err();
         assert!(matches!(refused, ureq::Error::BodyExceedsLimit(10)), "{refused}");
+    }
+
+    #[test]
+    fn lists_are_written_as_the_server_reads_them() {
+        let params = object(json!({"l3NetworkUuids": ["ab", "cd"], "all": true}));
+        let (path, body) = shape(message("GetIpAddressCapacity").unwrap(), params, &[]);
+        assert_eq!(path, "/zstack/v1/ip-capacity?all=true&l3NetworkUuids=ab%2Ccd");
+        assert_eq!(body, None);
     }
 
     #[test]

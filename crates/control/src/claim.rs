@@ -27,6 +27,12 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             (Code::InvalidArgument, "vtepIp", "each host of a pool needs an address of its own")
         }
         Claim::Vni(..) => (Code::VniExhausted, "vni", "choose another VNI, or leave it out"),
+        Claim::Wire(..) => (
+            Code::InvalidArgument,
+            "l2NetworkUuid",
+            "a cluster has one network for each interface and tag: detach the other one, or use \
+             another tag or interface",
+        ),
         Claim::Mac(..) => (
             Code::InvalidArgument,
             "mac",

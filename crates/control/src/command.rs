@@ -163,19 +163,27 @@ pub struct Surroundings {
 pub struct Reply {
     /// The resource that the answer shows; none for ZStack's `{}`.
     pub subject: Option<(Kind, Uuid)>,
+    /// Another one of its kind that the message made: the answer shows both in a list, too.
+    pub also: Option<Uuid>,
 }
 
 impl Reply {
     /// Nothing to show: ZStack's `{}`.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self { subject: None }
+        Self { subject: None, also: None }
     }
 
     /// Shows a resource.
     #[must_use]
     pub fn shows<R: model::Resource>(id: Id<R>) -> Self {
-        Self { subject: Some((R::KIND, id.uuid())) }
+        Self { subject: Some((R::KIND, id.uuid())), also: None }
+    }
+
+    /// Shows another resource of the same kind, too.
+    #[must_use]
+    pub fn and<R: model::Resource>(self, id: Id<R>) -> Self {
+        Self { also: Some(id.uuid()), ..self }
     }
 }
 

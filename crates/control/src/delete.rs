@@ -8,12 +8,16 @@ use std::{
 };
 
 use model::{
-    AnyId, Claim, Code, Error, Id, Record, Resource, Result, relation::OnDelete,
-    resource::used_ip::UsedIp,
+    AnyId, Claim, Code, Error, Id, Meta, Record, Resource, Result,
+    relation::OnDelete,
+    resource::{
+        release::Release,
+        used_ip::{AddressState, UsedIp},
+    },
 };
 use store::{Key, Read};
 
-use crate::{Txn, txn::parents};
+use crate::{Txn, claim, txn::parents};
 
 /// Most resources that one deletion takes, so that a transaction stays small.
 const DELETE_MAX: usize = 3000;
@@ -64,7 +68,34 @@ impl Txn<'_> {
             }
             self.tx.delete(id.kind, id.uuid);
         }
-        self.let_rest(objects, resting)
+        let release = self.let_rest(objects, resting)?;
+        release.map_or(Ok(()), |release| self.show_resting(&gone, release))
+    }
+
+    /// Addresses that hosts have to let go stay where they were, so that people see them; not where
+    /// their network or range goes too.
+    fn show_resting(
+        &mut self,
+        gone: &BTreeMap<AnyId, Arc<Record>>,
+        release: Id<Release>,
+    ) -> Result<()> {
+        let stays = |id: AnyId| !gone.contains_key(&id);
+        for record in gone.values() {
+            let Some(used) = UsedIp::of(record) else { continue };
+            let around = [
+                AnyId::of(used.ip_range_uuid),
+                AnyId::of(used.l3_network_uuid),
+                AnyId::of(used.l2_network_uuid),
+            ];
+            let owner = record.meta.owner.map(AnyId::of);
+            let is_shown = around.into_iter().chain(owner).all(stays);
+            if used.state() == AddressState::InUse && is_shown {
+                let rests = UsedIp { used_by: AnyId::of(release), ..used.clone() };
+                let meta = Meta { changed: self.now(), ..record.meta };
+                self.tx.put(Record::new(rests, meta)).map_err(claim::taken)?;
+            }
+        }
+        Ok(())
     }
 
     fn plan(&self, first: AnyId) -> Result<Plan> {
@@ -87,9 +118,7 @@ impl Txn<'_> {
                 match record.on_delete(field) {
                     OnDelete::Refuse => plan.refusing.push(Pointing { from, field, to }),
                     OnDelete::Cascade => waiting.push(from),
-                    OnDelete::CascadeToUser => {
-                        waiting.extend(UsedIp::of(&record).map(|used| used.used_by));
-                    }
+                    OnDelete::CascadeToUser => waiting.extend(goes_with(&record)),
                     OnDelete::Detach => plan.detached.push(Pointing { from, field, to }),
                     OnDelete::Keep => {}
                 }
@@ -124,4 +153,14 @@ impl Txn<'_> {
         let hint = format!("delete them first: Query{query} {}={id} lists them", user.field);
         Error::new(Code::InUse, text).hint(hint)
     }
+}
+
+/// What goes when an address goes: who has it. One that only rests goes alone; the release goes on
+/// to keep it from others.
+fn goes_with(record: &Record) -> Option<AnyId> {
+    let used = UsedIp::of(record)?;
+    Some(match used.state() {
+        AddressState::InUse => used.used_by,
+        AddressState::ReleasePending => AnyId::of(used.uuid),
+    })
 }

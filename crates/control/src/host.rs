@@ -7,12 +7,12 @@ use model::{
     resource::{
         cluster::HypervisorType,
         host::{
-            AddKVMHost, CreateHostEnrolment, DeleteHost, GetHypervisorTypes, Host, HostCredential,
-            UpdateHost,
+            AddKVMHost, ChangeHostState, CreateHostEnrolment, DeleteHost, GetHypervisorTypes, Host,
+            HostCredential, HostMode, ReconnectHost, UpdateHost, UpdateKVMHost,
         },
         l2_attachment::L2NetworkClusterRef,
         vm_instance::VmInstance,
-        zone::{DeleteMode, EnableState},
+        zone::DeleteMode,
     },
 };
 use serde_json::{Map, Value, json};
@@ -28,7 +28,16 @@ use crate::{
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(add), job(update), job(delete), now(enrol), look(hypervisor_types)]
+    vec![
+        job(add),
+        job(update),
+        job(update_kvm),
+        job(change_state),
+        job(reconnect),
+        job(delete),
+        now(enrol),
+        look(hypervisor_types),
+    ]
 }
 
 /// How long a one-time enrolment token works, in seconds: long enough to carry it to the host.
@@ -45,7 +54,8 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
         description: message.description,
         management_ip: message.management_ip,
         hypervisor_type: cluster.hypervisor_type,
-        state: EnableState::Enabled,
+        state: HostMode::Enabled,
+        reconnects: 0,
     };
     let id = txn.insert(host.clone())?;
     for attached in txn.children(L2NetworkClusterRef::CLUSTER, cluster.uuid) {
@@ -66,6 +76,50 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateHost) -> Result<Reply> {
     }
     host.name = message.name.unwrap_or(host.name);
     message.description.apply(&mut host.description);
+    txn.update(host)?;
+    Ok(Reply::shows(message.uuid))
+}
+
+pub(crate) fn update_kvm(txn: &mut Txn<'_>, message: UpdateKVMHost) -> Result<Reply> {
+    let UpdateKVMHost { uuid, name, description, management_ip, .. } = message;
+    update(txn, UpdateHost { uuid, name, description, management_ip })
+}
+
+/// Nobody moves instances yet, so a host is not taken into maintenance while some are on it.
+pub(crate) fn change_state(txn: &mut Txn<'_>, message: ChangeHostState) -> Result<Reply> {
+    let mut host = txn.get(message.uuid)?;
+    host.state = host.state.next(message.state_event);
+    if host.state == HostMode::Maintenance
+        && let Some(example) = txn.any_child(VmInstance::HOST, host.uuid)
+    {
+        let count = txn.count(VmInstance::HOST, host.uuid);
+        let text = format!(
+            "{count} instances are on host {}, such as {} ({})",
+            host.uuid, example.name, example.uuid
+        );
+        let hint = format!(
+            "all of them would have to go first: QueryVmInstance hostUuid={} lists them; \
+             stateEvent=disable keeps new ones away meanwhile",
+            host.uuid
+        );
+        return Err(Error::new(Code::InUse, text).on_field("stateEvent").hint(hint));
+    }
+    // An instance that another server puts there at the same time is put there for good.
+    txn.fence(host.uuid);
+    txn.update(host)?;
+    Ok(Reply::shows(message.uuid))
+}
+
+/// The agents' door sees the number change, and ends the stream.
+pub(crate) fn reconnect(txn: &mut Txn<'_>, message: ReconnectHost) -> Result<Reply> {
+    let mut host = txn.get(message.uuid)?;
+    if !txn.status(host.uuid).connected {
+        let text = format!("the agent of host {} is not connected", host.uuid);
+        let hint = "start the agent on the host: it connects by itself";
+        return Err(Error::new(Code::OperationFailed, text).on_field("uuid").hint(hint));
+    }
+    host.reconnects = host.reconnects.wrapping_add(1);
+    txn.waits_for(host.uuid);
     txn.update(host)?;
     Ok(Reply::shows(message.uuid))
 }

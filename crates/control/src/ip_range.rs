@@ -1,18 +1,16 @@
-//! IP ranges, and giving out their addresses.
+//! IP ranges. Who gets an address of them is decided in [`crate::addresses`].
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use model::{
-    AnyId, Claim, Code, Error, Id, Result,
+    Error, Id, Result,
     resource::{
         ip_range::{
-            AddIpRange, AddIpv6Range, AddressMode, DeleteIpRange, IpRange, IpRangeType,
-            UpdateIpRange,
+            AddIpRange, AddIpRangeByNetworkCidr, AddIpv6Range, AddIpv6RangeByNetworkCidr,
+            AddressMode, DeleteIpRange, IpRange, IpRangeType, UpdateIpRange,
         },
-        l2_network::L2Network,
-        l3_network::L3Network,
-        used_ip::UsedIp,
+        l3_network::{L3Category, L3Network},
     },
 };
 
@@ -24,10 +22,11 @@ use crate::{
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(add), job(add_ipv6), job(update), job(delete)]
+    vec![job(add), job(add_by_cidr), job(add_ipv6), job(add_ipv6_by_cidr), job(update), job(delete)]
 }
 
-/// A range as either message describes it.
+/// A range as any of the messages describes it.
+#[derive(Clone)]
 struct Wanted {
     l3: Id<L3Network>,
     name: String,
@@ -37,6 +36,7 @@ struct Wanted {
     gateway: IpAddr,
     cidr: IpNet,
     address_mode: Option<AddressMode>,
+    of_type: IpRangeType,
 }
 
 pub(crate) fn add(txn: &mut Txn<'_>, message: AddIpRange) -> Result<Reply> {
@@ -51,7 +51,11 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddIpRange) -> Result<Reply> {
         return Err(error.hint("give a mask such as 255.255.255.0"));
     };
     let lowest = IpAddr::V4(u32::from(cidr.network()).saturating_add(1).into());
-    let gateway = message.gateway.unwrap_or(lowest);
+    let of_type = message.ip_range_type.unwrap_or(IpRangeType::Normal);
+    let gateway = match of_type {
+        IpRangeType::Normal => message.gateway.unwrap_or(lowest),
+        IpRangeType::AddressPool => message.start_ip,
+    };
     v4("gateway", gateway)?;
     let wanted = Wanted {
         l3: message.l3_network_uuid,
@@ -62,8 +66,102 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddIpRange) -> Result<Reply> {
         gateway,
         cidr: IpNet::V4(cidr.trunc()),
         address_mode: None,
+        of_type,
     };
-    insert(txn, wanted)
+    let id = txn.new_id();
+    insert(txn, id, wanted).map(Reply::shows)
+}
+
+/// All addresses of a network but the gateway: one range, or one on each side of it.
+pub(crate) fn add_by_cidr(txn: &mut Txn<'_>, message: AddIpRangeByNetworkCidr) -> Result<Reply> {
+    let cidr = match message.network_cidr {
+        IpNet::V4(cidr) if (1..=30).contains(&cidr.prefix_len()) => cidr.trunc(),
+        IpNet::V4(cidr) => {
+            let error = Error::field("networkCidr", format!("{cidr} has no usable addresses"));
+            return Err(error.hint("give a network of 1 to 30 bits"));
+        }
+        IpNet::V6(cidr) => {
+            let error = Error::field("networkCidr", format!("{cidr} is IPv6"));
+            return Err(error.hint("AddIpv6RangeByNetworkCidr takes IPv6"));
+        }
+    };
+    let low = u32::from(cidr.network()).saturating_add(1);
+    let high = u32::from(cidr.broadcast()).saturating_sub(1);
+    let of_type = message.ip_range_type.unwrap_or(IpRangeType::Normal);
+    let gateway = match (of_type, message.gateway) {
+        (IpRangeType::Normal, Some(gateway)) => u32::from(v4("gateway", gateway)?),
+        (IpRangeType::Normal, None) | (IpRangeType::AddressPool, _) => low,
+    };
+    if !(low..=high).contains(&gateway) {
+        let rule = format!("{} is no address of {cidr}", Ipv4Addr::from(gateway));
+        return Err(Error::field("gateway", rule).hint("name one of its hosts"));
+    }
+    let ip = |number: u32| IpAddr::V4(number.into());
+    let wanted = Wanted {
+        l3: message.l3_network_uuid,
+        name: message.name,
+        description: message.description,
+        start: ip(low),
+        end: ip(high),
+        gateway: ip(gateway),
+        cidr: IpNet::V4(cidr),
+        address_mode: None,
+        of_type,
+    };
+    let parts = match of_type {
+        IpRangeType::AddressPool => vec![(low, high)],
+        IpRangeType::Normal => beside(low, high, gateway),
+    };
+    let mut reply = None;
+    for (start, end) in parts {
+        let part = Wanted { start: ip(start), end: ip(end), ..wanted.clone() };
+        let id = match &reply {
+            None => txn.new_id(),
+            Some(_) => Id::new(txn.random_uuid()),
+        };
+        let id = insert(txn, id, part)?;
+        reply = Some(reply.map_or(Reply::shows(id), |first: Reply| first.and(id)));
+    }
+    Ok(reply.unwrap_or_default())
+}
+
+/// What is below the gateway and what is above it, as far as there is something.
+fn beside(low: u32, high: u32, gateway: u32) -> Vec<(u32, u32)> {
+    let below = (low < gateway).then(|| (low, gateway.saturating_sub(1)));
+    let above = (gateway < high).then(|| (gateway.saturating_add(1), high));
+    below.into_iter().chain(above).collect()
+}
+
+/// As ZStack does, the first address is the gateway.
+pub(crate) fn add_ipv6_by_cidr(
+    txn: &mut Txn<'_>,
+    message: AddIpv6RangeByNetworkCidr,
+) -> Result<Reply> {
+    let cidr = match message.network_cidr {
+        IpNet::V6(cidr) if (8..=126).contains(&cidr.prefix_len()) => cidr.trunc(),
+        IpNet::V6(cidr) => {
+            let error = Error::field("networkCidr", format!("{cidr} has not 8 to 126 bits"));
+            return Err(error.hint("give a network such as fd00::/64"));
+        }
+        IpNet::V4(cidr) => {
+            let error = Error::field("networkCidr", format!("{cidr} is IPv4"));
+            return Err(error.hint("AddIpRangeByNetworkCidr takes IPv4"));
+        }
+    };
+    let host = |number: u128| IpAddr::V6((u128::from(cidr.network()) | number).into());
+    let wanted = Wanted {
+        l3: message.l3_network_uuid,
+        name: message.name,
+        description: message.description,
+        start: host(2),
+        end: IpAddr::V6(cidr.broadcast()),
+        gateway: host(1),
+        cidr: IpNet::V6(cidr),
+        address_mode: Some(message.address_mode),
+        of_type: message.ip_range_type.unwrap_or(IpRangeType::Normal),
+    };
+    let id = txn.new_id();
+    insert(txn, id, wanted).map(Reply::shows)
 }
 
 pub(crate) fn add_ipv6(txn: &mut Txn<'_>, message: AddIpv6Range) -> Result<Reply> {
@@ -85,8 +183,10 @@ pub(crate) fn add_ipv6(txn: &mut Txn<'_>, message: AddIpv6Range) -> Result<Reply
         gateway: message.gateway,
         cidr: cidr.trunc(),
         address_mode: Some(message.address_mode),
+        of_type: message.ip_range_type.unwrap_or(IpRangeType::Normal),
     };
-    insert(txn, wanted)
+    let id = txn.new_id();
+    insert(txn, id, wanted).map(Reply::shows)
 }
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateIpRange) -> Result<Reply> {
@@ -97,9 +197,40 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateIpRange) -> Result<Reply>
     Ok(Reply::shows(message.uuid))
 }
 
+/// The last range of a family takes the router's address with it, which lies in its subnet.
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteIpRange) -> Result<Reply> {
+    let range = txn.get(message.uuid)?;
+    if range.ip_range_type == IpRangeType::Normal && range.start_ip.is_ipv4() {
+        let others = txn.children(IpRange::L3_NETWORK, range.l3_network_uuid).into_iter();
+        let mut others = others.filter(|r| r.uuid != range.uuid && r.start_ip.is_ipv4());
+        let (mut is_last, mut pool) = (true, None);
+        for other in &mut others {
+            match other.ip_range_type {
+                IpRangeType::Normal => is_last = false,
+                IpRangeType::AddressPool => pool = Some(other.uuid),
+            }
+        }
+        // What is decided here rests on the ranges of the network.
+        txn.fence(range.l3_network_uuid);
+        match (is_last, pool) {
+            (true, Some(pool)) => {
+                let rule = format!("is the last normal range beside address pool {pool}");
+                return Err(Error::field("uuid", rule).hint("delete the address pools first"));
+            }
+            (true, None) => forget_router(txn, range.l3_network_uuid)?,
+            (false, _) => {}
+        }
+    }
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
+}
+
+fn forget_router(txn: &mut Txn<'_>, l3: Id<L3Network>) -> Result<()> {
+    let mut l3 = txn.get(l3)?;
+    match l3.router_interface_ip.take() {
+        Some(_) => txn.update(l3),
+        None => Ok(()),
+    }
 }
 
 fn v4(field: &str, ip: IpAddr) -> Result<Ipv4Addr> {
@@ -111,14 +242,17 @@ fn v4(field: &str, ip: IpAddr) -> Result<Ipv4Addr> {
     }
 }
 
-fn insert(txn: &mut Txn<'_>, wanted: Wanted) -> Result<Reply> {
+fn insert(txn: &mut Txn<'_>, id: Id<IpRange>, wanted: Wanted) -> Result<Id<IpRange>> {
     let l3 = txn.get(wanted.l3)?;
     check_bounds(&wanted)?;
+    check_type(&l3, &wanted)?;
+    check_mode(&wanted)?;
+    check_mtu(&l3, &wanted)?;
     // The rules below rest on the ranges of all L3 networks of the L2 network.
     txn.fence(l3.l2_network_uuid);
     check_neighbours(txn, &l3, &wanted)?;
     let range = IpRange {
-        uuid: txn.new_id(),
+        uuid: id,
         l3_network_uuid: l3.uuid,
         name: wanted.name,
         description: wanted.description,
@@ -130,13 +264,56 @@ fn insert(txn: &mut Txn<'_>, wanted: Wanted) -> Result<Reply> {
         ip_version: if wanted.cidr.addr().is_ipv4() { 4 } else { 6 },
         prefix_len: wanted.cidr.prefix_len(),
         address_mode: wanted.address_mode,
-        ip_range_type: IpRangeType::Normal,
+        ip_range_type: wanted.of_type,
     };
-    txn.insert(range).map(Reply::shows)
+    txn.insert(range)
 }
 
 fn netmask(cidr: IpNet) -> Option<IpAddr> {
     matches!(cidr, IpNet::V4(_)).then(|| cidr.netmask())
+}
+
+/// Pools are for VIPs: of public networks, and of IPv4.
+fn check_type(l3: &L3Network, wanted: &Wanted) -> Result<()> {
+    if wanted.of_type == IpRangeType::Normal {
+        return Ok(());
+    }
+    let fail = |rule: String, hint: &str| Err(Error::field("ipRangeType", rule).hint(hint));
+    if wanted.cidr.addr().is_ipv6() {
+        return fail("an address pool is of IPv4".into(), "give Normal, or leave it out");
+    }
+    if l3.category != L3Category::Public {
+        let rule = format!("L3 network {} is not Public, and has no address pools", l3.uuid);
+        return fail(rule, "UpdateL3Network changes the category");
+    }
+    Ok(())
+}
+
+/// An instance that makes its own address takes 64 bits of its MAC (RFC 4862).
+fn check_mode(wanted: &Wanted) -> Result<()> {
+    match wanted.address_mode {
+        Some(mode @ (AddressMode::Slaac | AddressMode::Stateless))
+            if wanted.cidr.prefix_len() != 64 =>
+        {
+            let (mode, bits) = (mode.as_str(), wanted.cidr.prefix_len());
+            let rule = format!("{mode} needs a network of 64 bits, this one has {bits}");
+            Err(Error::field("addressMode", rule).hint("give 64 bits, or Stateful-DHCP"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The least that every link carries IPv6 with (RFC 8200 §5), in bytes.
+pub(crate) const IPV6_MTU_MIN: u32 = 1280;
+
+fn check_mtu(l3: &L3Network, wanted: &Wanted) -> Result<()> {
+    match l3.mtu {
+        Some(mtu) if mtu < IPV6_MTU_MIN && wanted.cidr.addr().is_ipv6() => {
+            let rule = format!("the network's MTU is {mtu}, and IPv6 needs {IPV6_MTU_MIN}");
+            Err(Error::field("l3NetworkUuid", rule).hint("SetL3NetworkMtu changes it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// ZStack's rules for one range (`L3NetworkApiInterceptor`).
@@ -170,7 +347,7 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
             "give the lower one first",
         );
     }
-    if (start..=end).contains(&gateway) {
+    if wanted.of_type == IpRangeType::Normal && (start..=end).contains(&gateway) {
         let hint = "leave the gateway out of the range";
         return fail("gateway", format!("{gateway} is inside the range"), hint);
     }
@@ -185,13 +362,8 @@ fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()
             if range.start_ip.is_ipv4() != wanted.start.is_ipv4() {
                 continue;
             }
-            let same = range.network_cidr == wanted.cidr && range.gateway == wanted.gateway;
-            if other_l3.uuid == l3.uuid && !same {
-                let text = format!("is not {} of range {}", range.gateway, range.uuid);
-                return Err(Error::field("gateway", text).hint(format!(
-                    "all ranges of an L3 network share one subnet and gateway: {} and {}",
-                    range.network_cidr, range.gateway
-                )));
+            if other_l3.uuid == l3.uuid {
+                check_alike(&range, wanted)?;
             }
             let apart = check_apart(&range, wanted);
             apart.map_err(|error| match txn.visible(model::Kind::IpRange, range.uuid.uuid()) {
@@ -204,6 +376,35 @@ fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()
                 .hint("choose other addresses"),
             })?;
         }
+        if let Some(router) = other_l3.router_interface_ip
+            && (wanted.start..=wanted.end).contains(&router)
+        {
+            let text = format!("the range has {router} in it, the router of {}", other_l3.uuid);
+            let hint = "choose other addresses, or SetL3NetworkRouterInterfaceIp";
+            return Err(Error::field("startIp", text).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Two ranges of one family on one L3 network: what is for NICs has one subnet, gateway and mode.
+fn check_alike(range: &IpRange, wanted: &Wanted) -> Result<()> {
+    let pool = IpRangeType::AddressPool;
+    if range.ip_range_type == pool || wanted.of_type == pool {
+        return Ok(());
+    }
+    if range.network_cidr != wanted.cidr || range.gateway != wanted.gateway {
+        let text = format!("is not {} of range {}", range.gateway, range.uuid);
+        return Err(Error::field("gateway", text).hint(format!(
+            "all ranges of an L3 network share one subnet and gateway: {} and {}",
+            range.network_cidr, range.gateway
+        )));
+    }
+    if range.address_mode != wanted.address_mode {
+        let mode = range.address_mode.map_or("none", AddressMode::as_str);
+        let text = format!("is not {mode}, that of range {}", range.uuid);
+        let hint = "all ranges of an L3 network have one mode";
+        return Err(Error::field("addressMode", text).hint(hint));
     }
     Ok(())
 }
@@ -218,7 +419,9 @@ fn check_apart(range: &IpRange, wanted: &Wanted) -> Result<()> {
     if low <= wanted.end && wanted.start <= high {
         return fail("startIp", format!("overlaps range {id} ({low} to {high})"));
     }
-    if (wanted.start..=wanted.end).contains(&range.gateway) {
+    if (wanted.start..=wanted.end).contains(&range.gateway)
+        && range.ip_range_type == IpRangeType::Normal
+    {
         let text = format!("the range has {}, the gateway of range {id}, in it", range.gateway);
         return fail("startIp", text);
     }
@@ -226,143 +429,4 @@ fn check_apart(range: &IpRange, wanted: &Wanted) -> Result<()> {
         return fail("gateway", format!("{} is in range {id} ({low} to {high})", wanted.gateway));
     }
     Ok(())
-}
-
-/// Gives `user` one address of each family that the L3 network has: the wanted ones, else a free
-/// one near a random point (ZStack's default strategy), so that a freed address is not reused at
-/// once. Returns the one of the network's own family first.
-pub(crate) fn give(
-    txn: &mut Txn<'_>,
-    l3: &L3Network,
-    user: AnyId,
-    wanted: &[IpAddr],
-) -> Result<Vec<Id<UsedIp>>> {
-    let ranges = txn.children(IpRange::L3_NETWORK, l3.uuid);
-    for ip in wanted {
-        if !ranges.iter().any(|r| (r.start_ip..=r.end_ip).contains(ip)) {
-            let error =
-                Error::field("ip", format!("{ip} is in no range of L3 network {}", l3.uuid));
-            return Err(error.hint("QueryIpRange shows the ranges; AddIpRange adds one"));
-        }
-    }
-    let mut given = Vec::new();
-    for version in [l3.ip_version, 10 - l3.ip_version] {
-        let family: Vec<&IpRange> = ranges.iter().filter(|r| r.ip_version == version).collect();
-        if family.is_empty() {
-            continue;
-        }
-        let choice = wanted.iter().find(|ip| ip.is_ipv4() == (version == 4)).copied();
-        let ip = match choice {
-            Some(ip) => ip,
-            None => free_address(txn, l3, &family)?,
-        };
-        let inside = |range: &&&IpRange| (range.start_ip..=range.end_ip).contains(&ip);
-        let Some(range) = family.iter().find(inside) else { continue };
-        given.push(use_address(txn, range, l3.l2_network_uuid, (ip, user))?);
-    }
-    if given.is_empty() {
-        let error = Error::new(Code::IpExhausted, format!("L3 network {} has no range", l3.uuid));
-        return Err(error.on_field("l3NetworkUuid").hint("add one with AddIpRange"));
-    }
-    Ok(given)
-}
-
-fn use_address(
-    txn: &mut Txn<'_>,
-    range: &IpRange,
-    l2: Id<L2Network>,
-    (ip, user): (IpAddr, AnyId),
-) -> Result<Id<UsedIp>> {
-    txn.insert(UsedIp {
-        uuid: Id::new(txn.random_uuid()),
-        ip_range_uuid: range.uuid,
-        l3_network_uuid: range.l3_network_uuid,
-        l2_network_uuid: l2,
-        ip_version: range.ip_version,
-        ip,
-        netmask: range.netmask,
-        prefix_len: range.prefix_len,
-        gateway: range.gateway,
-        used_by: user,
-    })
-}
-
-/// A free address: the first one from a random point on, else from the start of a range on.
-fn free_address(txn: &Txn<'_>, l3: &L3Network, family: &[&IpRange]) -> Result<IpAddr> {
-    let random = txn.random_uuid().as_u128();
-    let first = usize::try_from(random >> 96).unwrap_or(0) % family.len();
-    // The first range twice: after the random point, and before it.
-    let order = (0..=family.len()).map(|at| family[(first + at) % family.len()]);
-    let starts = std::iter::once(pick(family[first], random));
-    let starts = starts.chain(order.clone().skip(1).map(|range| range.start_ip));
-    for (range, start) in order.zip(starts) {
-        match txn.first_free(&Claim::Ip(l3.l2_network_uuid, start)) {
-            Some(Claim::Ip(_, ip)) if ip <= range.end_ip => return Ok(ip),
-            _ => {}
-        }
-    }
-    let version = family.first().map_or(4, |range| range.ip_version);
-    let text = format!("L3 network {} has no free IPv{version} address", l3.uuid);
-    let hint = "add addresses with AddIpRange, or delete unused NICs";
-    Err(Error::new(Code::IpExhausted, text).on_field("l3NetworkUuid").hint(hint))
-}
-
-/// An address of a range. If `random` is evenly distributed, so is the address over the range.
-fn pick(range: &IpRange, random: u128) -> IpAddr {
-    match (range.start_ip, range.end_ip) {
-        (IpAddr::V4(start), IpAddr::V4(end)) => {
-            let (start, end) = (u32::from(start), u32::from(end));
-            let size = u128::from(end.saturating_sub(start)) + 1;
-            let offset = u32::try_from(random % size).unwrap_or(0);
-            IpAddr::V4(start.saturating_add(offset).into())
-        }
-        (IpAddr::V6(start), IpAddr::V6(end)) => {
-            let (start, end) = (u128::from(start), u128::from(end));
-            let offset = match end.saturating_sub(start).checked_add(1) {
-                Some(size) => random % size,
-                None => random,
-            };
-            IpAddr::V6(start.saturating_add(offset).into())
-        }
-        (start, _) => start,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn range(start: IpAddr, end: IpAddr) -> IpRange {
-        IpRange {
-            uuid: Id::new(Uuid::from_u128(1)),
-            l3_network_uuid: Id::new(Uuid::from_u128(2)),
-            name: "r".into(),
-            description: None,
-            start_ip: start,
-            end_ip: end,
-            netmask: None,
-            gateway: start,
-            network_cidr: IpNet::new(start, 8).unwrap(),
-            ip_version: 4,
-            prefix_len: 8,
-            address_mode: None,
-            ip_range_type: IpRangeType::Normal,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_pick_is_inside_the_range(start: u128, size: u128, random: u128, v4: (u32, u32)) {
-            let (low, high) = (IpAddr::V6(start.into()), start.saturating_add(size).into());
-            let picked = pick(&range(low, IpAddr::V6(high)), random);
-            prop_assert!(low <= picked && picked <= IpAddr::V6(high));
-            let (low, high) = (v4.0.min(v4.1), v4.0.max(v4.1));
-            let (low, high) = (IpAddr::V4(low.into()), IpAddr::V4(high.into()));
-            let picked = pick(&range(low, high), random);
-            prop_assert!(low <= picked && picked <= high);
-        }
-    }
 }

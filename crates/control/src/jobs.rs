@@ -539,6 +539,7 @@ fn record(
         message: command.name().to_owned(),
         subject_kind: done.reply.subject.map(|(kind, _)| kind),
         subject_uuid: done.reply.subject.map(|(_, uuid)| uuid),
+        subject_also: done.reply.also,
         hosts: done.hosts.into_iter().collect(),
         objects: done.objects.into_iter().collect(),
         done: false,
@@ -548,8 +549,8 @@ fn record(
     }
 }
 
-/// `{"inventory": ..}`, or `{}` for what shows nothing. A resource that was deleted since shows
-/// its uuid.
+/// `{"inventory": ..}`, or `{}` for what shows nothing; with `inventories` for what made several. A
+/// resource that was deleted since shows its uuid.
 fn answer(
     job: &Job,
     owner: Option<Id<Account>>,
@@ -557,13 +558,15 @@ fn answer(
     board: &Board,
 ) -> Value {
     let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
-    match snapshot.get(kind, uuid) {
-        Some(record) => {
-            let observed = Observed::new(snapshot, board);
-            observed.narrow(scope_of(owner, snapshot));
-            json!({"inventory": inventory::show(&record, &observed)})
-        }
-        None => json!({"inventory": {"uuid": uuid.simple().to_string()}}),
+    let observed = Observed::new(snapshot, board);
+    observed.narrow(scope_of(owner, snapshot));
+    let show = |uuid: Uuid| match snapshot.get(kind, uuid) {
+        Some(record) => json!(inventory::show(&record, &observed)),
+        None => json!({"uuid": uuid.simple().to_string()}),
+    };
+    match job.subject_also {
+        Some(also) => json!({"inventory": show(uuid), "inventories": [show(uuid), show(also)]}),
+        None => json!({"inventory": show(uuid)}),
     }
 }
 

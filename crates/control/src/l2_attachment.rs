@@ -12,6 +12,7 @@ use model::{
             AttachL2NetworkToCluster, DetachL2NetworkFromCluster, L2NetworkClusterRef,
         },
         l2_network::{L2Network, Segment},
+        remote_vtep::RemoteVtep,
         vm_nic::VmNic,
     },
 };
@@ -50,12 +51,7 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
         Segment::VxlanPool => Some(vtep_cidr(txn, l2.uuid, cluster.uuid)?),
         Segment::NoVlan | Segment::Vlan { .. } | Segment::Vxlan { .. } => None,
     };
-    let attached = L2NetworkClusterRef {
-        uuid: id,
-        cluster_uuid: cluster.uuid,
-        l2_network_uuid: l2.uuid,
-        vtep_cidr,
-    };
+    let attached = wished(&l2, cluster.uuid, vtep_cidr);
     txn.insert(attached.clone())?;
     for host in txn.children(Host::CLUSTER, cluster.uuid) {
         vtep::create_from_cidr(txn, &host, &attached)?;
@@ -83,6 +79,11 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> 
             txn.delete(vtep.uuid)?;
         }
     }
+    for remote in txn.children(RemoteVtep::POOL, l2) {
+        if remote.cluster_uuid == cluster {
+            txn.delete(remote.uuid)?;
+        }
+    }
     txn.delete(id)?;
     Ok(Reply::shows(l2))
 }
@@ -105,6 +106,26 @@ fn user(txn: &Txn<'_>, attached: Id<L2Network>, hosts: &[Host]) -> Option<VmNic>
     match in_networks < on_hosts {
         true => networks.iter().find_map(|l2| find(txn.child_ids(VmNic::L2_NETWORK, *l2))),
         false => hosts.iter().find_map(|host| find(txn.child_ids(VmNic::HOST, *host))),
+    }
+}
+
+/// A network's presence in a cluster, which may or may not be there.
+pub(crate) fn wished(
+    l2: &L2Network,
+    cluster: Id<Cluster>,
+    vtep_cidr: Option<IpNet>,
+) -> L2NetworkClusterRef {
+    let physical_interface = match l2.segment {
+        Segment::NoVlan | Segment::Vlan { .. } => l2.physical_interface.clone(),
+        Segment::Vxlan { .. } | Segment::VxlanPool => None,
+    };
+    L2NetworkClusterRef {
+        uuid: ref_id(l2.uuid, cluster),
+        cluster_uuid: cluster,
+        l2_network_uuid: l2.uuid,
+        vtep_cidr,
+        physical_interface,
+        vlan: l2.segment.vlan(),
     }
 }
 

@@ -2,24 +2,30 @@
 //! VXLAN is in [`crate::l2_vxlan`].
 
 use model::{
-    Error, Result,
+    Error, Record, Result,
     mtu::{self, Around, Family},
     resource::{
         host::Host,
         l2_attachment::L2NetworkClusterRef,
-        l2_network::{DeleteL2Network, L2Network, Segment, UpdateL2Network},
+        l2_network::{
+            DeleteL2Network, GetL2NetworkTypes, GetVSwitchTypes, L2Network, L2Type, Segment,
+            UpdateL2Network, VSwitchType,
+        },
     },
 };
 
+use serde_json::{Value, json};
+use store::Read;
+
 use crate::{
-    Reply, Txn, l2_attachment,
-    operation::{Operation, job},
+    Look, Reply, Txn, l2_attachment,
+    operation::{Operation, job, look},
     vtep,
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(update), job(delete)]
+    vec![job(update), job(delete), look(types), look(switch_types)]
 }
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateL2Network) -> Result<Reply> {
@@ -35,13 +41,25 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteL2Network) -> Result<Repl
     Ok(Reply::nothing())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "all that look may refuse")]
+fn types(_look: &Look<'_>, _message: GetL2NetworkTypes) -> Result<Value> {
+    let names: Vec<_> = L2Type::ALL.iter().map(|it| it.as_str()).collect();
+    Ok(json!({"types": names}))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "all that look may refuse")]
+fn switch_types(_look: &Look<'_>, _message: GetVSwitchTypes) -> Result<Value> {
+    let names: Vec<_> = VSwitchType::ALL.iter().map(|it| it.as_str()).collect();
+    Ok(json!({"types": names}))
+}
+
 /// MTU of a network's ports, in bytes. As long as nobody knows of which family the tunnels will be,
 /// the one that fits through both.
-pub(crate) fn mtu_bytes(txn: &Txn<'_>, segment: &Segment) -> u32 {
+pub(crate) fn mtu_bytes(read: &impl Read<Record>, segment: &Segment) -> u32 {
     let around = match segment {
         Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Around::NOTHING,
         Segment::Vxlan { pool_uuid, .. } => {
-            Around::vxlan(vtep::family(txn, *pool_uuid).unwrap_or(Family::Ipv6))
+            Around::vxlan(vtep::family(read, *pool_uuid).unwrap_or(Family::Ipv6))
         }
     };
     around.inside(mtu::UNDERLAY)

@@ -4,6 +4,7 @@
 //! Handlers of jobs are synchronous and pure: time, randomness, the caller and what hosts report
 //! come in with the transaction. Nothing here knows HTTP or what an agent does.
 
+mod addresses;
 pub mod audit;
 mod claim;
 pub mod command;
@@ -33,12 +34,22 @@ pub mod validate;
 pub mod access_key;
 pub mod account;
 pub mod cluster;
+pub mod dhcp_server;
 pub mod host;
+pub mod host_route;
+mod ip_looks;
 pub mod ip_range;
 pub mod l2_attachment;
+mod l2_candidates;
 pub mod l2_network;
+pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
+mod l3_options;
+pub mod network_service;
+pub mod remote_vtep;
+pub mod reserved_ip_range;
+pub mod used_ip;
 pub mod vm_instance;
 pub mod vm_nic;
 pub mod vtep;
@@ -62,11 +73,21 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     cluster::operations,
     host::operations,
     l2_vxlan::operations,
+    l2_physical::operations,
     l2_attachment::operations,
+    l2_candidates::operations,
     vtep::operations,
+    remote_vtep::operations,
     l2_network::operations,
     l3_network::operations,
+    l3_options::operations,
+    host_route::operations,
     ip_range::operations,
+    reserved_ip_range::operations,
+    used_ip::operations,
+    ip_looks::operations,
+    network_service::operations,
+    dhcp_server::operations,
     vm_instance::operations,
     vm_nic::operations,
 ];

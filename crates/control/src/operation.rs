@@ -50,7 +50,9 @@ pub fn run(command: &Command, tx: &mut Tx<Record>, surroundings: &Surroundings) 
     for (at, call) in command.calls().iter().enumerate() {
         let mut txn = Txn::new(tx, (surroundings, command.caller()), call, at);
         let reply = call.operation.run(&mut txn, call)?;
-        done.reply.subject = reply.subject.or(done.reply.subject);
+        if reply.subject.is_some() {
+            done.reply = reply;
+        }
         let random = txn.random_uuid();
         txn.end(&mut done);
         let event =

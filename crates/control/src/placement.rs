@@ -4,12 +4,11 @@ use model::{
     Code, Error, Id, Result,
     resource::{
         cluster::Cluster,
-        host::Host,
+        host::{Host, HostMode},
         l2_attachment::L2NetworkClusterRef,
         l2_network::L2Network,
         l3_network::L3Network,
         vm_instance::{CreateVmInstance, VmInstance},
-        zone::EnableState,
     },
 };
 
@@ -97,8 +96,10 @@ fn why_not(
     if let Some(where_else) = outside(message, host) {
         return Some(where_else);
     }
-    if host.state == EnableState::Disabled {
-        return Some("is disabled".into());
+    match host.state {
+        HostMode::Enabled => {}
+        HostMode::Disabled => return Some("is disabled".into()),
+        HostMode::Maintenance => return Some("is in maintenance".into()),
     }
     if !txn.status(host.uuid).connected {
         return Some("is not connected: start its agent".into());

@@ -13,6 +13,7 @@ use model::{
     resource::{
         host::{Host, HostCredential},
         release::Release,
+        used_ip::UsedIp,
     },
     status::Board,
 };
@@ -122,14 +123,20 @@ impl Hosts for Existing<'_> {
     }
 }
 
+/// Deletes a release, whose claims are free then, and the addresses that were shown as resting.
+pub fn forget(tx: &mut Tx<Record>, release: Uuid) {
+    let shown: Vec<Uuid> = tx.referrers(Kind::UsedIp, UsedIp::USED_BY, release).collect();
+    shown.into_iter().for_each(|used| tx.delete(Kind::UsedIp, used));
+    tx.delete(Kind::Release, release);
+}
+
 /// Deletes the releases that are due, in several transactions. One that fails does not stop the
 /// others. Gives whether all of them succeeded.
 async fn give_up(store: &Store<Record>, due: Vec<Release>) -> bool {
     let mut all = true;
     for step in steps(due) {
         let release = move |tx: &mut Tx<Record>| {
-            // The claims of a deleted release are free.
-            step.iter().for_each(|release| tx.delete(Kind::Release, release.uuid.uuid()));
+            step.iter().for_each(|release| forget(tx, release.uuid.uuid()));
             Ok(())
         };
         let result: Result<_> = store.transact_async(release).await;

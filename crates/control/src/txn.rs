@@ -79,6 +79,12 @@ impl<'a> Txn<'a> {
         self.waits_for_lost_hosts = false;
     }
 
+    /// Success waits until this host has confirmed what concerns it as a whole.
+    pub(crate) fn waits_for(&mut self, host: Id<Host>) {
+        self.hosts.insert(host);
+        self.objects.insert(host.uuid());
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -280,7 +286,7 @@ impl<'a> Txn<'a> {
         let object = before.object();
         self.note(before);
         self.put(after)?;
-        self.let_rest(BTreeSet::from([object]), given_up)
+        self.let_rest(BTreeSet::from([object]), given_up).map(|_| ())
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
@@ -306,9 +312,9 @@ impl<'a> Txn<'a> {
         &mut self,
         mut objects: BTreeSet<Uuid>,
         claims: Vec<Claim>,
-    ) -> Result<()> {
+    ) -> Result<Option<Id<Release>>> {
         if claims.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         // The networks are waited for, too: a host that still has one may still have what was in
         // it.
@@ -321,8 +327,10 @@ impl<'a> Txn<'a> {
             hosts: None,
             create_date: self.now(),
         };
-        let meta = Meta { owner: None, created: self.now(), changed: self.now() };
-        self.put(Record::new(release, meta))
+        let (id, now) = (release.uuid, self.now());
+        let meta = Meta { owner: None, created: now, changed: now };
+        self.put(Record::new(release, meta))?;
+        Ok(Some(id))
     }
 
     fn fence_parents(&mut self, record: &Record) {

@@ -14,7 +14,7 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, ip_range, l2_network,
+    Reply, Txn, addresses, l3_network,
     operation::{Operation, job},
 };
 
@@ -73,8 +73,8 @@ pub(crate) fn insert(
         Some(mac) => custom_mac(mac, number)?,
         None => mac_of(number),
     };
-    let mtu = l2_network::mtu_bytes(txn, &txn.get(l3.l2_network_uuid)?.segment);
-    let addresses = ip_range::give(txn, l3, AnyId::of(id), &wanted.addresses)?;
+    let mtu = l3_network::mtu_bytes(&*txn.tx, l3);
+    let addresses = addresses::give(txn, l3, AnyId::of(id), &wanted.addresses, mac)?;
     txn.insert(VmNic {
         uuid: id,
         vm_instance_uuid: wanted.plug.map(|plug| plug.instance),

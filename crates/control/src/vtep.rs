@@ -3,15 +3,18 @@
 use std::net::IpAddr;
 
 use model::{
-    Code, Error, Id, Result,
+    Claim, Code, Error, Id, Record, Resource, Result,
     mtu::Family,
     resource::{
         host::Host,
         l2_attachment::L2NetworkClusterRef,
         l2_network::L2Network,
+        remote_vtep::RemoteVtep,
         vtep::{CreateVxlanVtep, VXLAN_PORT, Vtep, VtepType},
     },
 };
+use store::Read;
+use uuid::Uuid;
 
 use crate::{
     Reply, Txn, l2_attachment, l2_vxlan,
@@ -65,6 +68,12 @@ pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2Network>) -> Opt
     txn.children(Vtep::HOST, host).into_iter().find(|v| v.pool_uuid == pool)
 }
 
+/// The VTEP of a pool that has this address.
+pub(crate) fn holder(txn: &Txn<'_>, pool: Id<L2Network>, ip: IpAddr) -> Option<Uuid> {
+    let claim = Claim::VtepIp(pool, ip);
+    txn.first_held(&claim, &claim).map(|(_, (_, holder))| holder)
+}
+
 /// Checks that a tunnel end, or the network of some, is of the family of the pool's others: between
 /// two families there is no tunnel.
 ///
@@ -76,7 +85,7 @@ pub(crate) fn one_family(
     address: IpAddr,
 ) -> std::result::Result<(), (String, String)> {
     let this = Family::of(address);
-    let Some(other) = some(txn, pool).filter(|other| Family::of(*other) != this) else {
+    let Some(other) = some(&*txn.tx, pool).filter(|other| Family::of(*other) != this) else {
         return Ok(());
     };
     let that = Family::of(other);
@@ -85,15 +94,21 @@ pub(crate) fn one_family(
 }
 
 /// The family of a pool's tunnels, once there are some or may be.
-pub(crate) fn family(txn: &Txn<'_>, pool: Id<L2Network>) -> Option<Family> {
-    some(txn, pool).map(Family::of)
+pub(crate) fn family(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<Family> {
+    some(read, pool).map(Family::of)
 }
 
 /// An address of a pool's tunnels; all are of one family.
-fn some(txn: &Txn<'_>, pool: Id<L2Network>) -> Option<IpAddr> {
-    let attached = txn.children(L2NetworkClusterRef::L2_NETWORK, pool);
-    let cidr = attached.iter().find_map(|r| r.vtep_cidr).map(|cidr| cidr.addr());
-    cidr.or_else(|| txn.any_child(Vtep::POOL, pool).map(|vtep| vtep.vtep_ip))
+fn some(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<IpAddr> {
+    let (attached, at) = (L2NetworkClusterRef::KIND, L2NetworkClusterRef::L2_NETWORK.field);
+    let mut attached = read.referrers(attached, at, pool.uuid());
+    let cidr = attached.find_map(|id| {
+        L2NetworkClusterRef::of(read.get(L2NetworkClusterRef::KIND, id).as_deref()?)?.vtep_cidr
+    });
+    cidr.map(|cidr| cidr.addr()).or_else(|| {
+        let vtep = read.referrers(Vtep::KIND, Vtep::POOL.field, pool.uuid()).next()?;
+        Some(Vtep::of(read.get(Vtep::KIND, vtep).as_deref()?)?.vtep_ip)
+    })
 }
 
 fn insert(
@@ -105,6 +120,11 @@ fn insert(
     reserved::check_host("vtepIp", address)?;
     one_family(txn, pool, address)
         .map_err(|(rule, hint)| Error::field("vtepIp", rule).hint(hint))?;
+    let remote = txn.children(RemoteVtep::POOL, pool);
+    if remote.iter().any(|remote| remote.vtep_ip == address) {
+        let error = Error::field("vtepIp", format!("{address} is a remote VTEP of pool {pool}"));
+        return Err(error.hint("DeleteVxlanPoolRemoteVtep takes it out of the pool"));
+    }
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,

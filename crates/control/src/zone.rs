@@ -2,17 +2,20 @@
 
 use model::{
     Result,
-    resource::zone::{CreateZone, DeleteZone, EnableState, UpdateZone, Zone, ZoneType},
+    resource::{
+        cluster::Cluster,
+        zone::{ChangeZoneState, CreateZone, DeleteZone, EnableState, UpdateZone, Zone, ZoneType},
+    },
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, cluster,
     operation::{Operation, job},
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(create), job(update), job(delete)]
+    vec![job(create), job(update), job(change_state), job(delete)]
 }
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateZone) -> Result<Reply> {
@@ -33,6 +36,16 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateZone) -> Result<Reply> {
     message.description.apply(&mut zone.description);
     zone.is_default = message.is_default.unwrap_or(zone.is_default);
     txn.update(zone)?;
+    Ok(Reply::shows(message.uuid))
+}
+
+/// As in ZStack, the clusters and their hosts go along, and can then be changed one by one.
+pub(crate) fn change_state(txn: &mut Txn<'_>, message: ChangeZoneState) -> Result<Reply> {
+    let mut zone = txn.get(message.uuid)?;
+    zone.state = zone.state.next(message.state_event);
+    txn.update(zone)?;
+    let clusters = txn.children(Cluster::ZONE, message.uuid);
+    cluster::change_all(txn, clusters, message.state_event)?;
     Ok(Reply::shows(message.uuid))
 }
 

@@ -26,7 +26,7 @@ pub fn derive_resource(input: TokenStream) -> TokenStream {
 /// Makes `impl model::Message`: the table of a message.
 ///
 /// On the struct: `#[message(post = "/zones", creates = "Zone")]`, with `put`, `delete` or `get`,
-/// `action = "key"`, `body = "path"`, `answer = "now"`, `access = "open"` or `"admin"`. On a field:
+/// `also = "/other-path"`, `action = "key"`, `body = "path"`, `answer = "now"`, `access = "open"` or `"admin"`. On a field:
 /// `#[field(max_len = 64, range = "1..=9", required)]`.
 #[proc_macro_derive(Message, attributes(message, field))]
 pub fn derive_message(input: TokenStream) -> TokenStream {

@@ -10,6 +10,7 @@ use crate::attributes;
 #[derive(Default)]
 struct MessageAttributes {
     method: Option<(&'static str, String)>,
+    also: Vec<String>,
     action: Option<String>,
     path_only: bool,
     creates: Option<String>,
@@ -22,6 +23,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let Some((method, path)) = &said.method else {
         return Err(syn::Error::new_spanned(&input.ident, "needs get, post, put or delete"));
     };
+    let also = &said.also;
     let (ident, doc) = (&input.ident, attributes::doc(&input.attrs));
     let name = ident.to_string();
     let body = body(&said, method);
@@ -40,6 +42,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 name: #name,
                 method: ::model::declare::Method::#method,
                 path: #path,
+                also: &[#(#also),*],
                 fields_in: ::model::declare::FieldsIn::#body,
                 creates: #creates,
                 answer: ::model::declare::Answer::#answer,
@@ -77,6 +80,7 @@ fn read(said: &mut MessageAttributes, meta: &ParseNestedMeta<'_>) -> syn::Result
         ("post", _) => said.method = Some(("Post", text)),
         ("put", _) => said.method = Some(("Put", text)),
         ("delete", _) => said.method = Some(("Delete", text)),
+        ("also", _) => said.also.push(text),
         ("action", _) => said.action = Some(text),
         ("creates", _) => said.creates = Some(text),
         ("body", "path") => said.path_only = true,
@@ -85,8 +89,9 @@ fn read(said: &mut MessageAttributes, meta: &ParseNestedMeta<'_>) -> syn::Result
         ("access", "account") => said.access = Some("Account"),
         ("access", "admin") => said.access = Some("Admin"),
         _ => {
-            return Err(meta
-                .error("unknown: get, post, put, delete, action, creates, body, answer, access"));
+            return Err(meta.error(
+                "unknown: get, post, put, delete, also, action, creates, body, answer, access",
+            ));
         }
     }
     Ok(())

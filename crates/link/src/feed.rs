@@ -133,6 +133,14 @@ impl Feed {
         }
     }
 
+    /// Ends the stream of a host, which has to connect and to confirm what it holds anew.
+    pub(crate) fn reconnect(&mut self, host: Id<Host>, revision: u64) {
+        if let Some(feed) = self.hosts.get_mut(&host) {
+            feed.reconnect(host, revision);
+            self.news.insert(host);
+        }
+    }
+
     /// Forgets a host that was deleted.
     pub(crate) fn forget(&mut self, host: Id<Host>) {
         self.recertify(host, None);

@@ -32,7 +32,7 @@ pub(crate) async fn follow(link: &Link) -> Result<(), Error> {
                 let deltas = compiler.apply(&commit.changes);
                 link.update(|feed| {
                     feed.apply(commit.revision, deltas);
-                    commit.changes.iter().for_each(|change| admit(feed, change));
+                    commit.changes.iter().for_each(|change| admit(feed, commit.revision, change));
                 });
             }
             // A snapshot follows.
@@ -69,17 +69,27 @@ fn start_over(feed: &mut Feed, snapshot: &Snapshot<Record>, hosts: BTreeMap<Id<H
     }
 }
 
-/// Ends the streams of hosts that are gone or that were given another certificate.
-fn admit(feed: &mut Feed, change: &Change<Record>) {
+/// Ends the streams of hosts that are gone, that were given another certificate, or that are to
+/// connect anew.
+fn admit(feed: &mut Feed, revision: u64, change: &Change<Record>) {
     let host = Id::new(change.id);
     match (change.kind, change.after.as_deref()) {
         (Kind::Host, None) => feed.forget(host),
+        (Kind::Host, Some(after)) if reconnects(change.before.as_deref(), after) => {
+            feed.reconnect(host, revision);
+        }
         (Kind::HostCredential, after) => {
             let credential = after.and_then(HostCredential::of);
             feed.recertify(host, credential.and_then(|c| c.certificate_sha256.as_deref()));
         }
         _ => {}
     }
+}
+
+/// Whether a host was told to connect anew.
+fn reconnects(before: Option<&Record>, after: &Record) -> bool {
+    let times = |record| Host::of(record).map(|host| host.reconnects);
+    before.is_some_and(|before| times(before) != times(after))
 }
 
 /// SHA-256 of the certificate with which a host may connect, if it has enrolled and exists.

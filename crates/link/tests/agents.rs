@@ -6,6 +6,7 @@ use std::fs;
 
 use model::{
     Timestamp,
+    resource::Body,
     status::{Clocks, HostStatus},
 };
 use world::{
@@ -60,6 +61,24 @@ async fn revisions_that_do_not_concern_a_host_count_as_acknowledged() {
     let revision = world.put([network(2), network(3)]);
     world.settled(1, revision).await;
     assert_eq!(one.writes(), writes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_told_to_connects_anew_and_loses_nothing() {
+    let mut world = World::new();
+    let one = world.host(1);
+    world.put([network(1)]);
+    let revision = world.put(instance(10, 1, 1));
+    let before = world.settled(1, revision).await;
+    let writes = one.writes();
+    let mut told = host(1);
+    let Body::Host(host) = &mut told.body else { panic!("it is a host") };
+    host.reconnects = 1;
+    let revision = world.put([told]);
+    let after = world.settled(1, revision).await;
+    assert!(after.heard >= before.heard + 2, "a stream and a report more: {after:?}");
+    assert_eq!((after.up, one.writes()), (before.up, writes));
+    one.assert_never_open();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Id, Mac,
-    resource::{account::Account, l2_network::L2Network, zone::Zone},
+    resource::{account::Account, cluster::Cluster, l2_network::L2Network, zone::Zone},
 };
 
 /// Something that at most one resource holds.
@@ -28,6 +28,8 @@ pub enum Claim {
     /// A VNI in a zone: two networks with one VNI between the same two VTEPs could not be told
     /// apart.
     Vni(Id<Zone>, u32),
+    /// An interface of a cluster's hosts with a tag, or without one: two networks there would be one.
+    Wire(Id<Cluster>, String, Option<u16>),
     /// A MAC on an L2 network.
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
@@ -46,6 +48,7 @@ impl Claim {
             | Claim::Share(..)
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
+            | Claim::Wire(..)
             | Claim::Mac(..) => None,
         }
     }
@@ -60,7 +63,8 @@ impl Claim {
             | Claim::Quota(..)
             | Claim::Share(..)
             | Claim::ManagementIp(_)
-            | Claim::VtepIp(..) => false,
+            | Claim::VtepIp(..)
+            | Claim::Wire(..) => false,
         }
     }
 
@@ -74,6 +78,7 @@ impl Claim {
             | Claim::Share(..)
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
+            | Claim::Wire(..)
             | Claim::Vni(..) => None,
         }
     }
@@ -95,6 +100,12 @@ impl fmt::Display for Claim {
             Claim::Share(resource, _) => write!(f, "the sharing of {}", resource.simple()),
             Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
+            Claim::Wire(cluster, interface, None) => {
+                write!(f, "{interface} in cluster {cluster}, untagged,")
+            }
+            Claim::Wire(cluster, interface, Some(vlan)) => {
+                write!(f, "VLAN {vlan} of {interface} in cluster {cluster}")
+            }
             Claim::Mac(_, mac) => write!(f, "{mac}"),
         }
     }

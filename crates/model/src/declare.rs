@@ -198,6 +198,8 @@ pub struct MessageDef {
     pub method: Method,
     /// Where, with `{placeholders}` that are fields of the message.
     pub path: &'static str,
+    /// Other paths under which ZStack's clients call it.
+    pub also: &'static [&'static str],
     /// Where its fields are.
     pub fields_in: FieldsIn,
     /// What kind of resource it makes; then it takes `resourceUuid` too.

@@ -62,6 +62,7 @@ impl FieldDef {
             FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
             FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
             FieldType::List(_) => text.split(',').map(str::trim).collect(),
+            FieldType::Object => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
             _ => text.into(),
         }
     }

@@ -33,8 +33,8 @@ pub struct Face {
     pub name: &'static str,
     /// Where it is queried, such as `/l2-networks/vxlan`.
     pub path: &'static str,
-    /// The value of the field `type` that a resource must have to be found here.
-    pub only: Option<&'static str>,
+    /// A field, and the value of it that a resource must have to be found here.
+    pub only: Option<(&'static str, &'static str)>,
 }
 
 /// A field of the inventory that no record holds.
@@ -68,13 +68,6 @@ impl Derived {
         found_by: &[],
         only: None,
     };
-
-    /// A list that ZStack's clients expect and that is always empty.
-    #[must_use]
-    pub const fn nothing(name: &'static str, doc: &'static str) -> Self {
-        let field = FieldDef::of::<Vec<String>>(name, doc);
-        Self { field, read: |_, _| Plain::List(Vec::new()), found_by: &[], only: None }
-    }
 }
 
 /// Resources that hang on another one: a list in its inventory, or only a name in the paths of

@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-use control::{account, config, secret};
+use control::{account, config, network_service, secret};
 use link::Pki;
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Timestamp,
@@ -65,6 +65,7 @@ pub(crate) fn open(
         create_admin(&store, data, now)?;
     }
     config::declare(&store, now)?;
+    network_service::create_providers(&store, now)?;
     remember(&store, &secret::hash(pki.certificate()), lineage)?;
     if !exists(&data.join(MARKER))? {
         durable::replace(&data.join(MARKER), MARKER_TEXT.as_bytes())?;

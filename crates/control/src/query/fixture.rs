@@ -8,11 +8,11 @@ use model::{
     resource::{
         account::Account,
         cluster::{Cluster, ClusterType, HypervisorType},
-        host::Host,
+        host::{Host, HostMode},
         ip_range::{IpRange, IpRangeType},
         l2_attachment::L2NetworkClusterRef,
         l2_network::{L2Network, Segment},
-        l3_network::{L3Category, L3Network, L3Type},
+        l3_network::{IpAllocatorStrategy, L3Category, L3Network, L3Type},
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, InstanceType, VmInstance},
         vm_nic::VmNic,
@@ -170,7 +170,8 @@ fn frame() -> Vec<Record> {
             description: None,
             management_ip: IpAddr::V4((0xc0a8_0001 + n).into()),
             hypervisor_type: HypervisorType::Kvm,
-            state: EnableState::Enabled,
+            state: HostMode::Enabled,
+            reconnects: 0,
         }));
     }
     for (n, (name, segment)) in
@@ -183,6 +184,8 @@ fn frame() -> Vec<Record> {
             cluster_uuid: id(n),
             l2_network_uuid: id(POOL + n),
             vtep_cidr: Some("192.168.0.0/16".parse().unwrap()),
+            physical_interface: None,
+            vlan: None,
         }));
     }
     all
@@ -218,6 +221,10 @@ fn network(n: u32) -> [Record; 3] {
         category: L3Category::Private,
         ip_version: 4,
         enable_ipam: true,
+        dns: Vec::new(),
+        mtu: None,
+        router_interface_ip: None,
+        ip_allocator_strategy: IpAllocatorStrategy::Random,
     };
     let range = IpRange {
         uuid: id(n),

@@ -41,7 +41,7 @@ pub(crate) struct Plan<'q> {
 
 /// What is checked of a candidate.
 enum Check<'q> {
-    Type(&'static str),
+    Is((&'static str, &'static str)),
     Owner(Scope),
     /// The condition itself.
     Condition(&'q Condition),
@@ -109,7 +109,7 @@ impl<'q> Plan<'q> {
     pub(crate) fn meets(&self, record: &Record, search: &Search<'_>) -> Result<bool> {
         for check in &self.checks {
             let meets = match check {
-                Check::Type(only) => record.field("type") == Plain::word(only),
+                Check::Is((field, only)) => record.field(field) == Plain::word(only),
                 Check::Owner(scope) => scope.includes(search.view.snapshot(), record),
                 Check::Condition(condition) => {
                     let end = (condition.path.end, &condition.test);
@@ -193,9 +193,10 @@ fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
     };
     let mut parts = Vec::new();
     if let Some(only) = query.face.only {
-        let column = query.kind.def().column("type").filter(|column| column.is_indexed());
-        let offer = column.and_then(|c| offer(query.kind, c.field.name, Key::Text(only.into())));
-        parts.push(Part { check: Check::Type(only), offer });
+        let (field, value) = only;
+        let column = query.kind.def().column(field).filter(|column| column.is_indexed());
+        let offer = column.and_then(|c| offer(query.kind, c.field.name, Key::Text(value.into())));
+        parts.push(Part { check: Check::Is(only), offer });
     }
     if let Scope::SeenBy(account) = query.scope {
         let snapshot = search.view.snapshot();

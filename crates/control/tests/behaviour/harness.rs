@@ -52,6 +52,7 @@ impl Cloud {
         let store = Store::open(Box::new(engine.clone())).unwrap();
         control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
         control::config::declare(&store, Timestamp(0)).unwrap();
+        control::network_service::create_providers(&store, Timestamp(0)).unwrap();
         Self { engine, ..Self::over(store) }
     }
 
@@ -243,7 +244,7 @@ impl Cloud {
     pub(crate) fn give_up_releases(&self) {
         let give_up = |tx: &mut store::Tx<Record>| {
             let open: Vec<Uuid> = tx.list(Kind::Release).map(|release| release.uuid()).collect();
-            open.into_iter().for_each(|release| tx.delete(Kind::Release, release));
+            open.into_iter().for_each(|release| control::releaser::forget(tx, release));
             Ok(())
         };
         self.store.transact(give_up).unwrap();

@@ -19,6 +19,7 @@ use model::{
         l2_network::{L2Network, Segment},
         l2_vxlan::VniRange,
         l3_network::L3Network,
+        network_service::ProviderType,
         used_ip::UsedIp,
         vm_instance::VmInstance,
         vm_nic::VmNic,
@@ -99,6 +100,7 @@ fn value(
         (None, FieldType::List(_)) => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
+        (None, FieldType::Cidr) => json!(network(def, dice)),
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
         (None, FieldType::Uuid) => {
@@ -127,13 +129,15 @@ fn value(
         (None, FieldType::Text) if def.name == "UpdateQuota" => {
             json!(dice.one_of(&["l3.num", "vm.num", "vxlan.num", "all.num"]))
         }
+        (None, FieldType::Object) => services(dice),
         (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }
 
 /// Only pools are right there.
 fn of_pools(def: &MessageDef, field: &FieldDef) -> bool {
-    field.name == "poolUuid" || matches!(def.name, "CreateVniRange" | "AttachL2NetworkToCluster")
+    let of_pools = ["CreateVniRange", "AttachL2NetworkToCluster", "CreateVxlanPoolRemoteVtep"];
+    field.name == "poolUuid" || of_pools.contains(&def.name)
 }
 
 /// Mostly one of the kind, sometimes of another one, or of nothing.
@@ -152,6 +156,7 @@ fn integer(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
     match field.name {
         "startVni" | "vni" => json!(96 + dice.roll(16)),
         "endVni" => json!(100 + dice.roll(20)),
+        "mtu" => json!(1276 + dice.roll(16)),
         "prefixLen" => json!(dice.one_of(&[64, 64, 120, 0])),
         "ipVersion" => json!(4 + dice.roll(3)),
         _ => json!(dice.roll(8)),
@@ -161,12 +166,30 @@ fn integer(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
 fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
     let last = dice.roll(24);
     match field {
-        "managementIp" | "vtepIp" => format!("172.30.{}.{}", dice.roll(2), last % 8),
+        "managementIp" | "vtepIp" | "remoteVtepIp" => {
+            format!("172.30.{}.{}", dice.roll(2), last % 8)
+        }
+        "dhcpServerIp" => own_family(def, 10 + last % 4),
+        "dhcpv6ServerIp" => format!("fd00::{last:x}"),
         "netmask" => dice.one_of(&NETMASKS).to_owned(),
         "gateway" if dice.roll(4) > 0 => own_family(def, 1),
         "endIp" => own_family(def, last + 4),
         _ if dice.roll(16) == 1 => "224.0.0.1".to_owned(),
         _ => own_family(def, last),
+    }
+}
+
+fn services(dice: &mut Dice<'_>) -> Value {
+    let provider = dice.one_of(ProviderType::ALL);
+    let service = dice.one_of(&["DHCP", "DHCP", "DNS", "Eip", "nothing"]);
+    json!({provider.provider().to_string(): [service]})
+}
+
+fn network(def: &MessageDef, dice: &mut Dice<'_>) -> String {
+    match def.name {
+        "AddIpv6RangeByNetworkCidr" => dice.one_of(&["fd00::/64", "fd00::/120"]).to_owned(),
+        "AddIpRangeByNetworkCidr" => dice.one_of(&["10.0.0.0/24", "10.0.0.0/28"]).to_owned(),
+        _ => format!("10.{}.0.0/16", dice.roll(4)),
     }
 }
 
@@ -199,6 +222,9 @@ fn tags(def: &MessageDef, params: &Map<String, Value>, dice: &mut Dice<'_>) -> V
 fn start() -> Cloud {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
+    let services = json!({ProviderType::Flat.provider().to_string(): ["DHCP"]});
+    let attach = json!({"l3NetworkUuid": l3, "networkServices": services});
+    cloud.call("AttachNetworkServiceToL3Network", attach).unwrap();
     cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
     give_to_tenant(&cloud, &fixture);
     cloud

@@ -478,6 +478,7 @@ fn over(number: u128) -> Job {
         message: "CreateZone".into(),
         subject_kind: None,
         subject_uuid: None,
+        subject_also: None,
         hosts: Vec::new(),
         objects: Vec::new(),
         done: false,

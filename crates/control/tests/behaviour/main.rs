@@ -1,6 +1,7 @@
 //! What messages do, called as a door calls them, on the in-memory store.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod addresses;
 mod audit;
 mod config;
 mod databases;
@@ -12,10 +13,16 @@ mod histories;
 mod instances;
 mod inventories;
 mod jobs;
+mod l2;
+mod l3;
+mod places;
 mod refusals;
 mod releases;
 mod servers;
+mod services;
 mod sharing;
 mod specimen;
 mod tags;
 mod tenants;
+mod zstack_l2_cases;
+mod zstack_l3_cases;

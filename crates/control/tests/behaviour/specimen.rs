@@ -64,6 +64,7 @@ pub(crate) fn of_every_kind() -> Store<Record> {
 fn fill(store: Store<Record>) -> (Filling, Made) {
     control::account::create_admin(&store, "$argon2id$none", NOW).unwrap();
     control::config::declare(&store, NOW).unwrap();
+    control::network_service::create_providers(&store, NOW).unwrap();
     let (operations, board) = (Operations::default(), Board::default());
     let mut filling = Filling { store, operations, board, calls: 0 };
     let made = filling.networks();
@@ -173,6 +174,7 @@ impl Filling {
             message: "CreateVmInstance".into(),
             subject_kind: Some(Kind::VmInstance),
             subject_uuid: Some(made.vm.parse().unwrap()),
+            subject_also: None,
             hosts: vec![Id::new(host)],
             objects: vec![made.vm.parse().unwrap()],
             done: true,

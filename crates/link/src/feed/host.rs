@@ -221,6 +221,16 @@ impl HostFeed {
         self.status.agrees = false;
     }
 
+    /// Ends the session. What it still reports does not count: the next one has to confirm that the
+    /// host is there.
+    pub(super) fn reconnect(&mut self, host: Id<Host>, revision: u64) {
+        if let Some(session) = self.session.take() {
+            session.over.cancel();
+        }
+        self.status.connected = false;
+        self.expect(host, host.uuid(), revision);
+    }
+
     fn doubles(&mut self, host: Id<Host>, there: IpAddr, here: IpAddr) {
         let reason = format!(
             "two agents use the identity of host {host}, lately from {there} and {here}: a copy of \

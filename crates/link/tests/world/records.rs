@@ -6,7 +6,7 @@ use model::{
     AnyId, Id, Meta, Record, Resource,
     resource::{
         cluster::HypervisorType,
-        host::Host,
+        host::{Host, HostMode},
         l2_network::{L2Network, Segment},
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, InstanceType, VmInstance},
@@ -50,7 +50,8 @@ pub(crate) fn host(number: u32) -> Record {
         description: None,
         management_ip: ip(172, number),
         hypervisor_type: HypervisorType::Kvm,
-        state: EnableState::Enabled,
+        state: HostMode::Enabled,
+        reconnects: 0,
     })
 }
 

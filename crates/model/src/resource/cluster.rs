@@ -3,7 +3,7 @@
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
-use super::zone::{EnableState, Zone};
+use super::zone::{EnableEvent, EnableState, Zone};
 use crate::{Id, Kind, Message, MessageDef, Update, shown::Child, words};
 
 words! {
@@ -62,7 +62,7 @@ pub struct Cluster {
 
 impl Cluster {
     const MESSAGES: &'static [&'static MessageDef] =
-        &[&CreateCluster::DEF, &UpdateCluster::DEF, &DeleteCluster::DEF];
+        &[&CreateCluster::DEF, &UpdateCluster::DEF, &ChangeClusterState::DEF, &DeleteCluster::DEF];
 
     const CHILDREN: &'static [Child] = &[
         Child::unseen("host", Kind::Host, "clusterUuid"),
@@ -108,6 +108,18 @@ pub struct UpdateCluster {
     #[serde(default)]
     #[field(max_len = 2048)]
     pub description: Update<String>,
+}
+
+/// Enables or disables a cluster and its hosts: nothing new runs where all is disabled. Hosts in
+/// maintenance stay as they are. What exists goes on.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/clusters/{uuid}/actions", action = "changeClusterState", access = "admin")]
+pub struct ChangeClusterState {
+    /// The cluster.
+    pub uuid: Id<Cluster>,
+    /// What to do.
+    pub state_event: EnableEvent,
 }
 
 /// Deletes a cluster with its hosts, and takes L2 networks out of it; instances that ran there stop.

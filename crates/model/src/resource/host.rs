@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Cluster, HypervisorType},
-    zone::{DeleteMode, EnableState, Zone},
+    zone::{DeleteMode, EnableEvent, Zone},
 };
 use crate::{
     Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Timestamp, Update,
@@ -40,13 +40,20 @@ pub struct Host {
     /// What runs its instances.
     pub hypervisor_type: HypervisorType,
     /// Whether it takes new instances.
-    pub state: EnableState,
+    pub state: HostMode,
+    /// How often it was told to connect anew.
+    #[field(hidden)]
+    #[serde(default)]
+    pub reconnects: u32,
 }
 
 impl Host {
     const MESSAGES: &'static [&'static MessageDef] = &[
         &AddKVMHost::DEF,
         &UpdateHost::DEF,
+        &UpdateKVMHost::DEF,
+        &ChangeHostState::DEF,
+        &ReconnectHost::DEF,
         &DeleteHost::DEF,
         &CreateHostEnrolment::DEF,
         &GetHypervisorTypes::DEF,
@@ -124,6 +131,59 @@ impl Host {
             only: None,
         },
     ];
+}
+
+words! {
+    /// Whether a host takes new instances.
+    HostMode {
+        /// It does.
+        Enabled = "Enabled",
+        /// What runs goes on; nothing new.
+        Disabled = "Disabled",
+        /// Nothing runs, and nothing new: people work on it.
+        Maintenance = "Maintenance",
+    }
+}
+
+words! {
+    /// What changes whether a host takes new instances: ZStack's `stateEvent`.
+    HostModeEvent {
+        /// It does from now on.
+        Enable = "enable",
+        /// Nothing new from now on.
+        Disable = "disable",
+        /// Nothing runs from now on.
+        Maintain = "maintain",
+    }
+}
+
+impl HostMode {
+    /// The mode after an event.
+    #[must_use]
+    pub const fn next(self, event: HostModeEvent) -> Self {
+        match (self, event) {
+            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Enable) => {
+                Self::Enabled
+            }
+            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Disable) => {
+                Self::Disabled
+            }
+            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Maintain) => {
+                Self::Maintenance
+            }
+        }
+    }
+
+    /// The mode after its cluster was enabled or disabled: people who work on a host are not
+    /// disturbed by that.
+    #[must_use]
+    pub const fn with_cluster(self, event: EnableEvent) -> Self {
+        match (self, event) {
+            (Self::Maintenance, EnableEvent::Enable | EnableEvent::Disable) => Self::Maintenance,
+            (Self::Enabled | Self::Disabled, EnableEvent::Enable) => Self::Enabled,
+            (Self::Enabled | Self::Disabled, EnableEvent::Disable) => Self::Disabled,
+        }
+    }
 }
 
 words! {
@@ -231,6 +291,53 @@ pub struct UpdateHost {
     pub description: Update<String>,
     /// A new address on the management network.
     pub management_ip: Option<IpAddr>,
+}
+
+/// Changes a KVM host's name or its address on the management network. `username`, `password` and
+/// `sshPort` are accepted for ZStack's clients and not kept.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/hosts/kvm/{uuid}/actions", action = "updateKVMHost", access = "admin")]
+pub struct UpdateKVMHost {
+    /// The host.
+    pub uuid: Id<Host>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+    /// A new address on the management network.
+    pub management_ip: Option<IpAddr>,
+    /// Accepted and ignored.
+    pub username: Option<String>,
+    /// Accepted and ignored.
+    #[field(secret)]
+    pub password: Option<String>,
+    /// Accepted and ignored.
+    #[field(range = "1..=65535")]
+    pub ssh_port: Option<u32>,
+}
+
+/// Enables or disables a host, or takes it into maintenance: it takes no new instances then. A host
+/// on which instances run is not taken into maintenance.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/hosts/{uuid}/actions", action = "changeHostState", access = "admin")]
+pub struct ChangeHostState {
+    /// The host.
+    pub uuid: Id<Host>,
+    /// What to do.
+    pub state_event: HostModeEvent,
+}
+
+/// Ends the stream of a host's agent. A success once the agent is connected anew and has confirmed
+/// all that it holds. Instances on it do not notice.
+#[derive(Debug, Deserialize, Message)]
+#[message(put = "/hosts/{uuid}/actions", action = "reconnectHost", access = "admin")]
+pub struct ReconnectHost {
+    /// The host.
+    pub uuid: Id<Host>,
 }
 
 /// Deletes a host: its certificate stops working, and nothing waits for it any more. Its instances

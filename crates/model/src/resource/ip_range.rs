@@ -7,10 +7,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::l3_network::L3Network;
-use crate::{Id, Message, MessageDef, Update, words};
+use crate::{Id, Message, MessageDef, Update, shown::Face, words};
 
 words! {
-    /// How IPv6 instances learn their addresses. Kept for clients; netloom configures by DHCP.
+    /// How IPv6 instances learn their addresses. Where they make them themselves, a NIC's address is
+    /// made of its MAC (RFC 4291, appendix A), as its instance does.
     AddressMode {
         /// Stateless autoconfiguration.
         Slaac = "SLAAC",
@@ -26,13 +27,15 @@ words! {
     IpRangeType {
         /// Its addresses are given to NICs.
         Normal = "Normal",
+        /// Its addresses are for VIPs alone.
+        AddressPool = "AddressPool",
     }
 }
 
 /// Addresses of an L3 network that may be given out, both ends included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/l3-networks/ip-ranges", messages)]
+#[resource(faces, messages)]
 pub struct IpRange {
     /// Its id.
     pub uuid: Id<IpRange>,
@@ -60,13 +63,29 @@ pub struct IpRange {
     pub prefix_len: u8,
     /// How IPv6 instances learn their addresses.
     pub address_mode: Option<AddressMode>,
-    /// Always `Normal`.
+    /// What it is for.
+    #[field(index)]
     pub ip_range_type: IpRangeType,
 }
 
 impl IpRange {
-    const MESSAGES: &'static [&'static MessageDef] =
-        &[&AddIpRange::DEF, &AddIpv6Range::DEF, &UpdateIpRange::DEF, &DeleteIpRange::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &AddIpRange::DEF,
+        &AddIpRangeByNetworkCidr::DEF,
+        &AddIpv6Range::DEF,
+        &AddIpv6RangeByNetworkCidr::DEF,
+        &UpdateIpRange::DEF,
+        &DeleteIpRange::DEF,
+    ];
+
+    const FACES: &'static [Face] = &[
+        Face { name: "IpRange", path: "/l3-networks/ip-ranges", only: None },
+        Face {
+            name: "AddressPool",
+            path: "/l3-networks/address-pools",
+            only: Some(("ipRangeType", IpRangeType::AddressPool.as_str())),
+        },
+    ];
 }
 
 /// Adds IPv4 addresses to an L3 network.
@@ -87,9 +106,10 @@ pub struct AddIpRange {
     pub end_ip: IpAddr,
     /// The subnet's mask.
     pub netmask: IpAddr,
-    /// The subnet's gateway; the lowest address of the subnet if absent.
+    /// The subnet's gateway; the lowest address of the subnet if absent. A pool has none: its first
+    /// address stands there.
     pub gateway: Option<IpAddr>,
-    /// The only type there is, if named at all.
+    /// What it is for; `Normal` if absent.
     pub ip_range_type: Option<IpRangeType>,
 }
 
@@ -116,7 +136,48 @@ pub struct AddIpv6Range {
     pub prefix_len: u8,
     /// How instances learn their addresses.
     pub address_mode: AddressMode,
-    /// The only type there is, if named at all.
+    /// `Normal`, if named at all: pools are of IPv4.
+    pub ip_range_type: Option<IpRangeType>,
+}
+
+/// Adds the addresses of an IPv4 network to an L3 network: all but the gateway, which cuts them in two
+/// ranges if it is in the middle.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/l3-networks/{l3NetworkUuid}/ip-ranges/by-cidr", creates = "IpRange")]
+pub struct AddIpRangeByNetworkCidr {
+    /// A name.
+    pub name: String,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// The network.
+    pub network_cidr: IpNet,
+    /// The subnet's gateway; the lowest address if absent.
+    pub gateway: Option<IpAddr>,
+    /// What it is for; `Normal` if absent.
+    pub ip_range_type: Option<IpRangeType>,
+}
+
+/// Adds the addresses of an IPv6 network to an L3 network. The first one is the gateway.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/l3-networks/{l3NetworkUuid}/ipv6-ranges/by-cidr", creates = "IpRange")]
+pub struct AddIpv6RangeByNetworkCidr {
+    /// A name.
+    pub name: String,
+    /// Free text.
+    #[field(max_len = 2048)]
+    pub description: Option<String>,
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// The network, of 8 to 126 bits.
+    pub network_cidr: IpNet,
+    /// How instances learn their addresses.
+    pub address_mode: AddressMode,
+    /// `Normal`, if named at all: pools are of IPv4.
     pub ip_range_type: Option<IpRangeType>,
 }
 

@@ -21,6 +21,9 @@ pub struct Job {
     pub subject_kind: Option<Kind>,
     /// The resource that the answer shows.
     pub subject_uuid: Option<Uuid>,
+    /// Another one of its kind that the answer shows.
+    #[serde(default)]
+    pub subject_also: Option<Uuid>,
     /// Hosts whose acknowledgement makes it a success.
     #[field(hidden, on_delete = "keep")]
     pub hosts: Vec<Id<Host>>,

@@ -5,6 +5,7 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    l2_physical::{ChangeL2NetworkVlanId, CreateL2NoVlanNetwork, CreateL2VlanNetwork},
     l2_vxlan::{CreateL2VxlanNetwork, CreateL2VxlanNetworkPool},
     tag::TagForm,
     zone::Zone,
@@ -127,6 +128,15 @@ impl Segment {
         }
     }
 
+    /// The tag of a VLAN.
+    #[must_use]
+    pub const fn vlan(&self) -> Option<u16> {
+        match self {
+            Segment::Vlan { vlan } => Some(*vlan),
+            Segment::NoVlan | Segment::Vxlan { .. } | Segment::VxlanPool => None,
+        }
+    }
+
     /// The pool that it was made from.
     #[must_use]
     pub const fn pool(&self) -> Option<Id<L2Network>> {
@@ -145,10 +155,15 @@ impl L2Network {
     }];
 
     const MESSAGES: &'static [&'static MessageDef] = &[
+        &CreateL2NoVlanNetwork::DEF,
+        &CreateL2VlanNetwork::DEF,
+        &ChangeL2NetworkVlanId::DEF,
         &CreateL2VxlanNetworkPool::DEF,
         &CreateL2VxlanNetwork::DEF,
         &UpdateL2Network::DEF,
         &DeleteL2Network::DEF,
+        &GetL2NetworkTypes::DEF,
+        &GetVSwitchTypes::DEF,
     ];
 
     /// The pool that a VXLAN network was made from.
@@ -172,17 +187,17 @@ impl L2Network {
         Face {
             name: "L2VlanNetwork",
             path: "/l2-networks/vlan",
-            only: Some(L2Type::Vlan.as_str()),
+            only: Some(("type", L2Type::Vlan.as_str())),
         },
         Face {
             name: "L2VxlanNetwork",
             path: "/l2-networks/vxlan",
-            only: Some(L2Type::Vxlan.as_str()),
+            only: Some(("type", L2Type::Vxlan.as_str())),
         },
         Face {
             name: "L2VxlanNetworkPool",
             path: "/l2-networks/vxlan-pool",
-            only: Some(L2Type::VxlanPool.as_str()),
+            only: Some(("type", L2Type::VxlanPool.as_str())),
         },
     ];
 
@@ -219,11 +234,12 @@ impl L2Network {
                 })
             },
         )
-        .on_delete(OnDelete::Refuse),
+        .on_delete(OnDelete::Cascade),
     ];
 
     const CHILDREN: &'static [Child] = &[
         Self::of_pool("attachedVtepRefs", Kind::Vtep, "poolUuid", Shown::Fields),
+        Self::of_pool("remoteVteps", Kind::RemoteVtep, "poolUuid", Shown::Fields),
         Self::of_pool("attachedVxlanNetworkRefs", Kind::L2Network, "poolUuid", Shown::Fields),
         Self::of_pool("attachedVniRanges", Kind::VniRange, "l2NetworkUuid", Shown::Fields),
         Child::unseen("l3Network", Kind::L3Network, "l2NetworkUuid"),
@@ -233,6 +249,7 @@ impl L2Network {
     const ALIASES: &'static [(&'static str, &'static str)] = &[
         ("cluster", "attachedCluster"),
         ("l2VxlanNetwork", "attachedVxlanNetworkRefs"),
+        ("remotevtep", "remoteVteps"),
         ("vniRange", "attachedVniRanges"),
         ("vtep", "attachedVtepRefs"),
         ("vxlanPool", "pool"),
@@ -282,11 +299,37 @@ impl L2Network {
             found_by: &[],
             only: Some(L2Type::VxlanPool.as_str()),
         },
+        Derived {
+            field: FieldDef::of::<Option<String>>(
+                "notInEffect",
+                "What of it does not work on any host yet, and why.",
+            ),
+            read: |record, view| {
+                let reason = L2Network::of(record).and_then(|l2| not_in_effect(l2, view));
+                reason.map_or(Plain::Null, Plain::word)
+            },
+            found_by: &[],
+            only: None,
+        },
     ];
 }
 
 fn read<'a>(record: &'a Record, of: impl FnOnce(&'a L2Network) -> Plain<'a>) -> Plain<'a> {
     L2Network::of(record).map_or(Plain::Null, of)
+}
+
+/// What this release lacks for a network.
+fn not_in_effect(l2: &L2Network, view: &dyn View) -> Option<&'static str> {
+    match l2.segment {
+        Segment::NoVlan | Segment::Vlan { .. } => Some(
+            "hosts carry VXLAN networks only yet: instances get their addresses here, and no traffic",
+        ),
+        Segment::VxlanPool => {
+            let remote = view.pointing(Kind::RemoteVtep, "poolUuid", l2.uuid.uuid(), 1);
+            (!remote.is_empty()).then_some("hosts are not told of remote VTEPs yet")
+        }
+        Segment::Vxlan { .. } => None,
+    }
 }
 
 /// A network's presences in clusters.
@@ -316,14 +359,24 @@ pub struct UpdateL2Network {
     pub description: Update<String>,
 }
 
-/// Deletes an L2 network with its L3 networks, their ranges and NICs, or a VXLAN pool from which no
-/// network is made any more. Instances stay.
+/// Deletes an L2 network with its L3 networks, their ranges and NICs; a VXLAN pool with all its
+/// networks. Instances stay.
 #[derive(Debug, Deserialize, Message)]
 #[message(delete = "/l2-networks/{uuid}")]
 pub struct DeleteL2Network {
     /// The network or pool.
     pub uuid: Id<L2Network>,
 }
+
+/// Lists the types of L2 networks.
+#[derive(Debug, Deserialize, Message)]
+#[message(get = "/l2-networks/types", answer = "now")]
+pub struct GetL2NetworkTypes {}
+
+/// Lists what can join the ports on a host.
+#[derive(Debug, Deserialize, Message)]
+#[message(get = "/l2-networks/vSwitchTypes", answer = "now")]
+pub struct GetVSwitchTypes {}
 
 #[cfg(test)]
 mod tests {

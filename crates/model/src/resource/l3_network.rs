@@ -1,15 +1,22 @@
 //! L3 network: a subnet on an L2 network.
 
+use std::net::IpAddr;
+
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    ip_looks::{CheckIpAvailability, GetFreeIp, GetIpAddressCapacity, GetL3NetworkIpStatistic},
     l2_network::L2Network,
-    zone::{EnableState, Zone},
+    l3_options::{
+        AddDnsToL3Network, GetL3NetworkMtu, GetL3NetworkRouterInterfaceIp, RemoveDnsFromL3Network,
+        SetL3NetworkMtu, SetL3NetworkRouterInterfaceIp,
+    },
+    zone::{EnableEvent, EnableState, Zone},
 };
 use crate::{
-    Id, Kind, Message, MessageDef, Update,
-    shown::{Child, Derived, Shown},
+    FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update,
+    shown::{Child, Derived, Shown, View},
     words,
 };
 
@@ -33,6 +40,18 @@ words! {
     }
 }
 
+words! {
+    /// Which of its free addresses a NIC gets, if it asks for none: ZStack's words.
+    IpAllocatorStrategy {
+        /// One at random, so that a freed one is not soon used again.
+        Random = "RandomIpAllocatorStrategy",
+        /// The lowest.
+        First = "FirstAvailableIpAllocatorStrategy",
+        /// The next one after the one that was given last; freed ones come last.
+        AscDelayRecycle = "AscDelayRecycleIpAllocatorStrategy",
+    }
+}
+
 /// A subnet on an L2 network: at most one prefix per address family, in one or more ranges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +62,7 @@ words! {
     quota_default = 20,
     children,
     derived,
+    aliases,
     messages
 )]
 pub struct L3Network {
@@ -75,11 +95,37 @@ pub struct L3Network {
     /// netloom hands out its addresses.
     #[serde(rename = "enableIPAM")]
     pub enable_ipam: bool,
+    /// Name servers for its instances, in the order in which these ask them.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// MTU of its NICs in bytes; what its L2 network leaves, if nothing.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The address that a router has on it; the gateway, if nothing.
+    #[serde(default)]
+    pub router_interface_ip: Option<IpAddr>,
+    /// Which of its free addresses a NIC gets, if it asks for none.
+    pub ip_allocator_strategy: IpAllocatorStrategy,
 }
 
 impl L3Network {
-    const MESSAGES: &'static [&'static MessageDef] =
-        &[&CreateL3Network::DEF, &UpdateL3Network::DEF, &DeleteL3Network::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &CreateL3Network::DEF,
+        &UpdateL3Network::DEF,
+        &ChangeL3NetworkState::DEF,
+        &DeleteL3Network::DEF,
+        &GetL3NetworkTypes::DEF,
+        &AddDnsToL3Network::DEF,
+        &RemoveDnsFromL3Network::DEF,
+        &SetL3NetworkMtu::DEF,
+        &GetL3NetworkMtu::DEF,
+        &SetL3NetworkRouterInterfaceIp::DEF,
+        &GetL3NetworkRouterInterfaceIp::DEF,
+        &GetFreeIp::DEF,
+        &CheckIpAvailability::DEF,
+        &GetIpAddressCapacity::DEF,
+        &GetL3NetworkIpStatistic::DEF,
+    ];
 
     const CHILDREN: &'static [Child] = &[
         Child {
@@ -90,14 +136,70 @@ impl L3Network {
             shown: Shown::Fields,
             only: None,
         },
+        Child {
+            name: "hostRoute",
+            kind: Kind::L3NetworkHostRoute,
+            by: "l3NetworkUuid",
+            order: Some("prefix"),
+            shown: Shown::Fields,
+            only: None,
+        },
+        Child {
+            name: "reservedIpRanges",
+            kind: Kind::ReservedIpRange,
+            by: "l3NetworkUuid",
+            order: Some("startIp"),
+            shown: Shown::Fields,
+            only: None,
+        },
+        Child {
+            name: "networkServices",
+            kind: Kind::NetworkServiceL3NetworkRef,
+            by: "l3NetworkUuid",
+            order: Some("networkServiceType"),
+            shown: Shown::Fields,
+            only: None,
+        },
         Child::unseen("vmNic", Kind::VmNic, "l3NetworkUuid"),
         Child::unseen("usedIp", Kind::UsedIp, "l3NetworkUuid"),
     ];
-    const DERIVED: &'static [Derived] = &[
-        Derived::nothing("dns", "Name servers: none can be set yet."),
-        Derived::nothing("networkServices", "Services: none can be attached yet."),
-        Derived::nothing("hostRoute", "Routes for instances: none can be set yet."),
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("serviceProvider", "networkServices.networkServiceProvider"),
+        ("serviceProviderRef", "networkServices"),
     ];
+
+    const DERIVED: &'static [Derived] = &[Derived {
+        field: FieldDef::of::<Option<String>>(
+            "notInEffect",
+            "What of it has no effect on instances yet, and why.",
+        ),
+        read: |record, view| {
+            let missing = L3Network::of(record).map(|l3| not_in_effect(l3, view));
+            let missing = missing.filter(|missing| !missing.is_empty());
+            missing.map_or(Plain::Null, |missing| Plain::Text(missing.join("; ").into()))
+        },
+        found_by: &[],
+        only: None,
+    }];
+}
+
+/// What this release lacks for a network.
+fn not_in_effect(l3: &L3Network, view: &dyn View) -> Vec<&'static str> {
+    let has = |kind: Kind| !view.pointing(kind, "l3NetworkUuid", l3.uuid.uuid(), 1).is_empty();
+    let mut missing = Vec::new();
+    if !l3.dns.is_empty() || l3.dns_domain.is_some() {
+        missing.push("dns and dnsDomain: nothing tells instances of them yet (DHCP)");
+    }
+    if has(Kind::L3NetworkHostRoute) {
+        missing.push("hostRoute: nothing tells instances of it yet (DHCP)");
+    }
+    if has(Kind::NetworkServiceL3NetworkRef) {
+        missing.push("networkServices: nobody provides them yet");
+    }
+    if l3.router_interface_ip.is_some() {
+        missing.push("routerInterfaceIp: there are no routers yet");
+    }
+    missing
 }
 
 /// Makes an L3 network. It has no addresses until ranges are added.
@@ -127,9 +229,11 @@ pub struct CreateL3Network {
     /// Whether netloom hands out its addresses: `true`, if named at all.
     #[serde(rename = "enableIPAM")]
     pub enable_ipam: Option<bool>,
+    /// Which of its free addresses a NIC gets; one at random if absent.
+    pub ip_allocator_strategy: Option<IpAllocatorStrategy>,
 }
 
-/// Changes an L3 network's names.
+/// Changes an L3 network's names, what it is for, or how its addresses are given.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/l3-networks/{uuid}/actions", action = "updateL3Network")]
@@ -145,7 +249,29 @@ pub struct UpdateL3Network {
     /// A new domain name for its instances, or none.
     #[serde(default)]
     pub dns_domain: Update<String>,
+    /// What it is for from now on.
+    pub category: Option<L3Category>,
+    /// Whether it is the platform's own from now on; must agree with the category.
+    pub system: Option<bool>,
+    /// Which of its free addresses a NIC gets from now on.
+    pub ip_allocator_strategy: Option<IpAllocatorStrategy>,
 }
+
+/// Enables or disables an L3 network: a disabled one takes no new NICs, and keeps those it has.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/l3-networks/{uuid}/actions", action = "changeL3NetworkState")]
+pub struct ChangeL3NetworkState {
+    /// The L3 network.
+    pub uuid: Id<L3Network>,
+    /// What to do.
+    pub state_event: EnableEvent,
+}
+
+/// Lists the types of L3 networks.
+#[derive(Debug, Deserialize, Message)]
+#[message(get = "/l3-networks/types", answer = "now")]
+pub struct GetL3NetworkTypes {}
 
 /// Deletes an L3 network with its ranges and NICs; instances stay.
 #[derive(Debug, Deserialize, Message)]

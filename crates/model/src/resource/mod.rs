@@ -5,16 +5,25 @@ pub mod account;
 pub mod audit;
 pub mod cluster;
 pub mod config;
+pub mod dhcp_server;
 pub mod host;
+pub mod host_route;
 pub mod installation;
+pub mod ip_cursor;
+pub mod ip_looks;
 pub mod ip_range;
 pub mod job;
 pub mod l2_attachment;
 pub mod l2_network;
+pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod l3_options;
+pub mod network_service;
 pub mod quota;
 pub mod release;
+pub mod remote_vtep;
+pub mod reserved_ip_range;
 pub mod sharing;
 pub mod tag;
 pub mod used_ip;
@@ -93,8 +102,15 @@ records! {
     VniRange in l2_vxlan,
     L2NetworkClusterRef in l2_attachment,
     Vtep in vtep,
+    RemoteVtep in remote_vtep,
     L3Network in l3_network,
+    L3NetworkHostRoute in host_route,
     IpRange in ip_range,
+    ReservedIpRange in reserved_ip_range,
+    IpCursor in ip_cursor,
+    NetworkServiceProvider in network_service,
+    NetworkServiceL3NetworkRef in network_service,
+    DhcpServer in dhcp_server,
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,

@@ -78,7 +78,7 @@ pub struct Zone {
 
 impl Zone {
     const MESSAGES: &'static [&'static MessageDef] =
-        &[&CreateZone::DEF, &UpdateZone::DEF, &DeleteZone::DEF];
+        &[&CreateZone::DEF, &UpdateZone::DEF, &ChangeZoneState::DEF, &DeleteZone::DEF];
 
     const CHILDREN: &'static [Child] = &[
         Child::unseen("cluster", Kind::Cluster, "zoneUuid"),
@@ -118,6 +118,18 @@ pub struct UpdateZone {
     pub description: Update<String>,
     /// Whether it is chosen when a message names no zone.
     pub is_default: Option<bool>,
+}
+
+/// Enables or disables a zone, its clusters and their hosts: nothing new runs where all is disabled.
+/// Hosts in maintenance stay as they are. What exists goes on.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/zones/{uuid}/actions", action = "changeZoneState", access = "admin")]
+pub struct ChangeZoneState {
+    /// The zone.
+    pub uuid: Id<Zone>,
+    /// What to do.
+    pub state_event: EnableEvent,
 }
 
 /// Deletes a zone with everything in it: clusters, hosts, networks and instances.
