@@ -12,7 +12,7 @@ use model::{
         host::Host,
         l2_network::{L2Network, Segment},
         used_ip::UsedIp,
-        vm_instance::{InstanceDriver, InstanceType, VmInstance},
+        vm_instance::{InstanceDriver, InstanceType, Phase, VmInstance},
         vm_nic::VmNic,
         vtep::{Vtep, VtepType},
         zone::EnableState,
@@ -77,10 +77,14 @@ fn instance(n: u32, host: u32, name: &str) -> VmInstance {
         zone_uuid: id(9, 0),
         cluster_uuid: Some(id(9, 1)),
         host_uuid: Some(id(4, host)),
+        last_host_uuid: None,
         default_l3_network_uuid: Some(id(9, 2)),
         instance_type: InstanceType::User,
         hypervisor_type: HypervisorType::Kvm,
         driver: InstanceDriver::Netns,
+        phase: Phase::Live,
+        generation: 0,
+        destroyed: None,
     }
 }
 
@@ -116,6 +120,7 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         number: n,
         mac: mac_of(n),
         used_ip_uuid: Some(id(7, n * 4)),
+        static_ips: Vec::new(),
         mtu: 1450,
         device_id: 0,
         state: EnableState::Enabled,

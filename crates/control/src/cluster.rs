@@ -4,12 +4,13 @@ use model::{
     Result,
     resource::{
         cluster::{Cluster, ClusterType, CreateCluster, DeleteCluster, UpdateCluster},
+        host::Host,
         zone::EnableState,
     },
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, host,
     operation::{Operation, job},
 };
 
@@ -39,7 +40,11 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateCluster) -> Result<Reply>
     Ok(Reply::shows(message.uuid))
 }
 
+/// Deletes a cluster and its hosts, on which no instance may be any more.
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteCluster) -> Result<Reply> {
+    for host in txn.child_ids(Host::CLUSTER, message.uuid) {
+        host::check_empty(txn, host)?;
+    }
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use model::{
-    Error, FieldDef, FieldType, Kind, Plain, Record, Result,
+    Claim, Error, FieldDef, FieldType, Kind, Plain, Record, Result,
     declare::Column,
     record::COMMON,
     shown::{Child, Derived, LIST_MAX, Shown, View},
@@ -179,6 +179,10 @@ impl View for Observed<'_> {
     fn pointing(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>> {
         let ids = self.snapshot.referrers(kind, field, parent).take(max);
         ids.filter_map(|id| self.get(kind, id)).collect()
+    }
+
+    fn is_claimed(&self, claim: &Claim) -> bool {
+        self.snapshot.holder(claim).is_some()
     }
 
     fn revision(&self) -> u64 {

@@ -7,6 +7,7 @@
 mod claim;
 pub mod command;
 mod delete;
+pub mod expunger;
 pub mod gate;
 pub mod inventory;
 mod invisible;
@@ -33,6 +34,7 @@ pub mod l2_network;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod vm_instance;
+pub mod vm_life;
 pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
@@ -56,5 +58,6 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     l3_network::operations,
     ip_range::operations,
     vm_instance::operations,
+    vm_life::operations,
     vm_nic::operations,
 ];

@@ -8,9 +8,9 @@ use std::{
 };
 
 use model::{
-    Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
-    record::OWNER,
-    resource::{host::Host, release::Release},
+    AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
+    record::{OWNER, UNCOUNTED},
+    resource::{host::Host, release::Release, used_ip::UsedIp},
     status::HostStatus,
 };
 use store::{Key, Read, Tx};
@@ -182,6 +182,12 @@ impl<'a> Txn<'a> {
         first.and_then(|uuid| self.find(Id::new(uuid)))
     }
 
+    /// The addresses that somebody has.
+    #[must_use]
+    pub fn used_by(&self, user: AnyId) -> Vec<Id<UsedIp>> {
+        self.tx.referrers(Kind::UsedIp, UsedIp::USED_BY, user.uuid).map(Id::new).collect()
+    }
+
     /// How many resources point at `parent` by this relation; the same work however many.
     #[must_use]
     pub fn count<C: Resource, P: Resource>(&self, relation: Relation<C, P>, parent: Id<P>) -> u64 {
@@ -241,7 +247,10 @@ impl<'a> Txn<'a> {
         let object = before.object();
         self.note(before);
         self.put(after)?;
-        self.let_rest(BTreeSet::from([object]), given_up)
+        // Of this it is known who was told: nobody else need be waited for after a restart.
+        let is_running = |claim: &Claim| matches!(claim, Claim::Running(..));
+        let told = before.home().filter(|_| given_up.iter().all(is_running));
+        self.release(BTreeSet::from([object]), given_up, told.map(|host| vec![host]))
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
@@ -259,10 +268,15 @@ impl<'a> Txn<'a> {
 
     /// Makes a release of these claims: they are not given out again until no host acts on them any
     /// more.
-    pub(crate) fn let_rest(
+    pub(crate) fn let_rest(&mut self, objects: BTreeSet<Uuid>, claims: Vec<Claim>) -> Result<()> {
+        self.release(objects, claims, None)
+    }
+
+    fn release(
         &mut self,
         mut objects: BTreeSet<Uuid>,
         claims: Vec<Claim>,
+        hosts: Option<Vec<Id<Host>>>,
     ) -> Result<()> {
         if claims.is_empty() {
             return Ok(());
@@ -275,11 +289,26 @@ impl<'a> Txn<'a> {
             uuid: Id::new(self.random_uuid()),
             objects: objects.into_iter().collect(),
             claims,
-            hosts: None,
+            hosts,
             create_date: self.now(),
         };
         let meta = Meta { owner: None, created: self.now(), changed: self.now() };
         self.put(Record::new(release, meta))
+    }
+
+    /// The release that keeps a claim, if one does.
+    #[must_use]
+    pub(crate) fn release_of(&self, claim: &Claim) -> Option<Release> {
+        match self.tx.holder(claim)? {
+            (Kind::Release, uuid) => self.find(Id::new(uuid)),
+            _ => None,
+        }
+    }
+
+    /// Ends a release before its time: what it keeps is the former holder's again, in the same
+    /// place.
+    pub(crate) fn take_back(&mut self, release: &Release) {
+        self.tx.delete(Kind::Release, release.uuid.uuid());
     }
 
     fn fence_parents(&mut self, record: &Record) {
@@ -301,7 +330,7 @@ impl<'a> Txn<'a> {
 
     /// An administrator has no limits. For others, the fence keeps two servers from both taking
     /// the last place.
-    fn keep_quota(&mut self, kind: Kind) -> Result<()> {
+    pub(crate) fn keep_quota(&mut self, kind: Kind) -> Result<()> {
         let caller = self.caller;
         let (Some(quota), Some(account), false) =
             (kind.def().quota, caller.account(), caller.is_admin())
@@ -309,7 +338,9 @@ impl<'a> Txn<'a> {
             return Ok(());
         };
         self.fence_uuid(account.uuid());
-        let count = self.tx.count(kind, OWNER, &Key::Uuid(account.uuid()));
+        let of = |field| self.tx.count(kind, field, &Key::Uuid(account.uuid()));
+        let is_counted = kind.def().column(UNCOUNTED).is_none();
+        let count = of(OWNER) - if is_counted { 0 } else { of(UNCOUNTED) };
         if count < quota.default {
             return Ok(());
         }

@@ -1,60 +1,109 @@
-//! VM instances: the NICs they get, their names and their end. Where they run is decided in
-//! [`crate::placement`].
+//! VM instances: how they are made, with which NICs, and their names. Where they run is decided in
+//! [`crate::placement`], when in [`crate::vm_life`].
 
 use std::net::IpAddr;
 
 use model::{
     Error, Id, Mac, Result,
     resource::{
+        cluster::HypervisorType,
+        host::Host,
         l3_network::L3Network,
         vm_instance::{
-            CreateVmInstance, DestroyVmInstance, InstanceDriver, InstanceType, UpdateVmInstance,
+            CreateVmInstance, InstanceDriver, InstanceType, Phase, StartStrategy, UpdateVmInstance,
             VmInstance,
         },
         vm_nic::VmNic,
-        zone::DeleteMode,
+        zone::Zone,
     },
 };
 
 use crate::{
     Reply, Txn,
     operation::{Operation, job},
-    placement,
+    placement::{self, Demand},
     vm_nic::{self, Plug, Wanted},
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(create), job(update), job(destroy)]
+    vec![job(create), job(update)]
 }
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Reply> {
     let l3s = message.l3_network_uuids.iter().map(|id| txn.get(*id)).collect::<Result<Vec<_>>>()?;
     let default_l3 = default_l3(&message, &l3s)?;
-    let host = placement::choose(txn, &message, &l3s)?;
+    let zone = zone(&message, &l3s)?;
+    let host = match message.strategy.unwrap_or(StartStrategy::Instant) {
+        StartStrategy::Instant => Some(host(txn, &message, &l3s, zone)?),
+        StartStrategy::JustCreate | StartStrategy::Stopped => None,
+    };
+    let phase = match message.strategy {
+        Some(StartStrategy::JustCreate) => Phase::Created,
+        None | Some(StartStrategy::Instant | StartStrategy::Stopped) => Phase::Live,
+    };
+    let cluster = message.cluster_uuid.map(|cluster| txn.get(cluster)).transpose()?;
+    let host_uuid = host.as_ref().map(|host| host.uuid);
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
         uuid: id,
         name: message.name,
         description: message.description,
-        zone_uuid: host.zone_uuid,
-        cluster_uuid: Some(host.cluster_uuid),
-        host_uuid: Some(host.uuid),
+        zone_uuid: zone,
+        cluster_uuid: host.as_ref().map(|host| host.cluster_uuid).or(message.cluster_uuid),
+        host_uuid,
+        last_host_uuid: host_uuid,
         default_l3_network_uuid: Some(default_l3),
         instance_type: InstanceType::User,
-        hypervisor_type: host.hypervisor_type,
+        hypervisor_type: host
+            .map(|host| host.hypervisor_type)
+            .or(cluster.map(|cluster| cluster.hypervisor_type))
+            .unwrap_or(HypervisorType::Kvm),
         driver: InstanceDriver::Netns,
+        phase,
+        generation: 0,
+        destroyed: None,
     })?;
     for (device_id, l3) in (0..).zip(&l3s) {
         let wanted = Wanted {
             addresses: static_ips(txn, l3)?,
             mac: custom_mac(txn, l3)?,
-            plug: Some(Plug { instance: id, host: host.uuid, device_id }),
+            plug: Some(Plug { instance: id, host: host_uuid, device_id }),
         };
         let nic = Id::new(txn.random_uuid());
         vm_nic::insert(txn, nic, l3, wanted).map_err(in_instance)?;
     }
     Ok(Reply::shows(id))
+}
+
+/// The zone of its networks, which must be one.
+fn zone(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<Zone>> {
+    let wrong = |field: &str, rule: String, hint: &str| Err(Error::field(field, rule).hint(hint));
+    let Some(first) = l3s.first() else {
+        return wrong("l3NetworkUuids", "names no network".into(), "name one or more");
+    };
+    if l3s.iter().any(|l3| l3.zone_uuid != first.zone_uuid) {
+        let rule = "are in different zones".to_owned();
+        return wrong("l3NetworkUuids", rule, "choose networks of one zone");
+    }
+    match message.zone_uuid {
+        Some(zone) if zone != first.zone_uuid => {
+            let rule = format!("the networks are in zone {}", first.zone_uuid);
+            wrong("zoneUuid", rule, "choose networks of this zone")
+        }
+        _ => Ok(first.zone_uuid),
+    }
+}
+
+fn host(
+    txn: &Txn<'_>,
+    message: &CreateVmInstance,
+    l3s: &[L3Network],
+    zone: Id<Zone>,
+) -> Result<Host> {
+    let l2s = l3s.iter().map(|l3| txn.get(l3.l2_network_uuid)).collect::<Result<_>>()?;
+    let (cluster, host) = (message.cluster_uuid, message.host_uuid);
+    placement::choose(txn, &Demand { zone, cluster, host, last: None, l2s })
 }
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Reply> {
@@ -71,16 +120,6 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Rep
     message.description.apply(&mut instance.description);
     txn.update(instance)?;
     Ok(Reply::shows(message.uuid))
-}
-
-/// The instance and its NICs are deleted at once; releases keep the addresses until the hosts have
-/// confirmed that.
-pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<Reply> {
-    if message.delete_mode == Some(DeleteMode::Enforcing) {
-        txn.waits_for_no_lost_host();
-    }
-    txn.delete(message.uuid)?;
-    Ok(Reply::nothing())
 }
 
 fn default_l3(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<L3Network>> {

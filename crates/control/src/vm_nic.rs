@@ -35,7 +35,8 @@ pub(crate) struct Wanted {
 #[derive(Clone, Copy)]
 pub(crate) struct Plug {
     pub(crate) instance: Id<VmInstance>,
-    pub(crate) host: Id<Host>,
+    /// None while the instance is on no host.
+    pub(crate) host: Option<Id<Host>>,
     pub(crate) device_id: u32,
 }
 
@@ -80,10 +81,11 @@ pub(crate) fn insert(
         vm_instance_uuid: wanted.plug.map(|plug| plug.instance),
         l3_network_uuid: l3.uuid,
         l2_network_uuid: l3.l2_network_uuid,
-        host_uuid: wanted.plug.map(|plug| plug.host),
+        host_uuid: wanted.plug.and_then(|plug| plug.host),
         number,
         mac,
         used_ip_uuid: addresses.first().copied(),
+        static_ips: wanted.addresses,
         mtu,
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Id, Mac,
-    resource::{l2_network::L2Network, zone::Zone},
+    resource::{host::Host, l2_network::L2Network, vm_instance::VmInstance, zone::Zone},
 };
 
 /// Something that at most one resource holds.
@@ -27,6 +27,8 @@ pub enum Claim {
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
     Ip(Id<L2Network>, IpAddr),
+    /// An instance on a host. A host that still has it may be found among the claims.
+    Running(Id<Host>, Id<VmInstance>),
 }
 
 impl Claim {
@@ -36,9 +38,11 @@ impl Claim {
         match self {
             Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
             Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Mac(..) => {
-                None
-            }
+            Claim::AccountName(_)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Mac(..)
+            | Claim::Running(..) => None,
         }
     }
 
@@ -47,7 +51,7 @@ impl Claim {
     #[must_use]
     pub const fn rests(&self) -> bool {
         match self {
-            Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) => true,
+            Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) | Claim::Running(..) => true,
             Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) => false,
         }
     }
@@ -57,9 +61,11 @@ impl Claim {
     pub const fn network(&self) -> Option<Id<L2Network>> {
         match self {
             Claim::Mac(l2, _) | Claim::Ip(l2, _) => Some(*l2),
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) | Claim::Vni(..) => {
-                None
-            }
+            Claim::AccountName(_)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Vni(..)
+            | Claim::Running(..) => None,
         }
     }
 }
@@ -79,6 +85,7 @@ impl fmt::Display for Claim {
             Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
             Claim::Mac(_, mac) => write!(f, "{mac}"),
+            Claim::Running(_, instance) => write!(f, "instance {instance}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::{FieldDef, Kind, Plain, Record, status::Board};
+use crate::{Claim, FieldDef, Kind, Plain, Record, status::Board};
 
 /// What a computed field may look at.
 pub trait View {
@@ -14,6 +14,9 @@ pub trait View {
 
     /// Some resources of `kind` whose `field` points at `parent`, by uuid: `max` at most.
     fn pointing(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>>;
+
+    /// Whether somebody holds this.
+    fn is_claimed(&self, claim: &Claim) -> bool;
 
     /// The store's revision.
     fn revision(&self) -> u64;

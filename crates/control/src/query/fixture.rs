@@ -14,7 +14,7 @@ use model::{
         l2_network::{L2Network, Segment},
         l3_network::{L3Category, L3Network, L3Type},
         used_ip::UsedIp,
-        vm_instance::{InstanceDriver, InstanceType, VmInstance},
+        vm_instance::{InstanceDriver, InstanceType, Phase, VmInstance},
         vm_nic::VmNic,
         zone::{EnableState, Zone, ZoneType},
     },
@@ -106,6 +106,7 @@ impl Cloud {
             number: n,
             mac: Mac([0xfa, 0x4c, a, b, c, d]),
             used_ip_uuid: Some(id(n)),
+            static_ips: Vec::new(),
             mtu: 1450,
             device_id: n % 2,
             state: EnableState::Enabled,
@@ -249,5 +250,9 @@ fn instance(n: u32) -> VmInstance {
         instance_type: InstanceType::User,
         hypervisor_type: HypervisorType::Kvm,
         driver: InstanceDriver::Netns,
+        last_host_uuid: None,
+        phase: Phase::Live,
+        generation: 0,
+        destroyed: None,
     }
 }

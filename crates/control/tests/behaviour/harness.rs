@@ -9,10 +9,10 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Plain, Record, Resource, Timestamp,
+    Code, Error, Id, Kind, Meta, Plain, Record, Resource, Timestamp,
     record::OWNER,
     resource::{
-        account::{ADMIN, Account},
+        account::{ADMIN, Account, AccountType},
         host::Host,
         release::Release,
         used_ip::UsedIp,
@@ -315,4 +315,23 @@ pub(crate) const ADMINISTRATOR: Caller = Caller::Account {
 pub(crate) fn request(message: &str, params: Value) -> Request {
     let Value::Object(params) = params else { panic!("params are an object") };
     Request { message: message.to_owned(), params, ..Request::default() }
+}
+
+/// A normal account, which is made, as it calls.
+pub(crate) fn tenant(cloud: &Cloud) -> Caller {
+    let account = Account {
+        uuid: Id::new(Uuid::from_u128(0xa)),
+        name: "tenant".into(),
+        account_type: AccountType::Normal,
+        password_hash: "hash".into(),
+        description: None,
+    };
+    let id = account.uuid;
+    let insert = move |tx: &mut store::Tx<Record>| {
+        tx.put(Record::new(account.clone(), Meta::default())).unwrap();
+        Ok(())
+    };
+    cloud.store.transact(insert).unwrap();
+    let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Caller::Account { id, is_admin: false, session: None, source }
 }

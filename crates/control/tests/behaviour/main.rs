@@ -10,6 +10,7 @@ mod histories;
 mod instances;
 mod inventories;
 mod jobs;
+mod life;
 mod refusals;
 mod releases;
 mod servers;

@@ -366,7 +366,7 @@ fn what_zstacks_clients_send_is_taken_and_what_cannot_be_done_is_refused() {
                 "type": "UserVm", "strategy": "InstantStart", "instanceOfferingUuid": nobody,
                 "imageUuid": nobody, "cpuNum": 2, "memorySize": 8_589_934_592_u64,
             }),
-            json!({"type": "ApplianceVm", "strategy": "JustCreate", "imageUuid": "debian"}),
+            json!({"type": "ApplianceVm", "strategy": "Later", "imageUuid": "debian"}),
         ),
     ];
     for (message, mut params, taken, refused) in cases {

@@ -9,7 +9,7 @@ use model::{
         host::Host,
         l2_network::{L2Network, Segment},
         used_ip::UsedIp,
-        vm_instance::{InstanceDriver, InstanceType, VmInstance},
+        vm_instance::{InstanceDriver, InstanceType, Phase, VmInstance},
         vm_nic::VmNic,
         vtep::{VXLAN_PORT, Vtep, VtepType},
         zone::EnableState,
@@ -86,10 +86,14 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
         zone_uuid: id(9, 0),
         cluster_uuid: Some(id(9, 1)),
         host_uuid: Some(host_id(host)),
+        last_host_uuid: None,
         default_l3_network_uuid: Some(id(9, 2)),
         instance_type: InstanceType::User,
         hypervisor_type: HypervisorType::Kvm,
         driver: InstanceDriver::Netns,
+        phase: Phase::Live,
+        generation: 0,
+        destroyed: None,
     };
     let [a, b, c, d] = number.to_be_bytes();
     let address = UsedIp {
@@ -113,6 +117,7 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
         number,
         mac: model::Mac([0xfa, 0x16, a, b, c, d]),
         used_ip_uuid: Some(id(7, number)),
+        static_ips: Vec::new(),
         mtu: 1450,
         device_id: 0,
         state: EnableState::Enabled,

@@ -13,7 +13,9 @@ pub mod l3_network;
 pub mod release;
 pub mod used_ip;
 pub mod vm_instance;
+pub mod vm_life;
 pub mod vm_nic;
+pub mod vm_state;
 pub mod vtep;
 pub mod zone;
 

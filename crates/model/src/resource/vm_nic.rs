@@ -43,6 +43,9 @@ pub struct VmNic {
     /// Its first address, which decides `ip`, `netmask` and `gateway` in the API.
     #[field(on_delete = "detach")]
     pub used_ip_uuid: Option<Id<UsedIp>>,
+    /// The addresses that somebody chose for it: it gets them again when its instance is recovered.
+    #[field(hidden)]
+    pub static_ips: Vec<IpAddr>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Position in the instance: 0 is `eth0`.
