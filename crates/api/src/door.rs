@@ -59,9 +59,9 @@ pub fn router(gate: Arc<Gate>) -> Router {
 
 /// One route for each message; messages that share method and path share a route.
 fn messages(mut router: Router<Shared>) -> Router<Shared> {
-    let mut by_route: BTreeMap<(Method, &str), Vec<&'static MessageDef>> = BTreeMap::new();
+    let mut by_route: BTreeMap<(Method, String), Vec<&'static MessageDef>> = BTreeMap::new();
     for def in resource::messages() {
-        by_route.entry((def.method, def.path)).or_default().push(def);
+        by_route.entry((def.method, shape(def.path))).or_default().push(def);
     }
     for ((method, path), defs) in by_route {
         let filter = match method {
@@ -82,9 +82,34 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
             call(gate, defs.clone(), Incoming { path, pairs, headers, request })
         };
         let limit = DefaultBodyLimit::max(limit);
-        router = router.route(path, on(filter, handler).layer(limit));
+        router = router.route(&path, on(filter, handler).layer(limit));
     }
     router
+}
+
+/// A path with placeholders that are named by their place: messages give one and the same place
+/// several names.
+fn shape(path: &str) -> String {
+    let placeholder = |(at, segment): (usize, &str)| match variable(segment) {
+        Some(_) => format!("{{at{at}}}"),
+        None => segment.to_owned(),
+    };
+    path.split('/').enumerate().map(placeholder).collect::<Vec<_>>().join("/")
+}
+
+/// The name of a placeholder.
+fn variable(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// What stands in the places of a path, by the names that a message gives them.
+fn named(path: &str, found: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let segments = path.split('/').enumerate();
+    let named = segments.filter_map(|(at, segment)| {
+        let value = found.get(&format!("at{at}"))?;
+        Some((variable(segment)?.to_owned(), value.clone()))
+    });
+    named.collect()
 }
 
 /// Two query routes for each face of a resource: all of them, and one by its uuid.
@@ -101,7 +126,8 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
             find(&gate, &headers, |scope| query::of_one((kind, face), scope, &uuid)).await
         };
         let path = face.path;
-        router = router.route(path, get(list)).route(&format!("{path}/{{uuid}}"), get(one));
+        let of_one = shape(&format!("{path}/{{uuid}}"));
+        router = router.route(path, get(list)).route(&of_one, get(one));
     }
     router
 }
@@ -134,7 +160,7 @@ async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
     if let Err(error) = command::may_send(&caller, def) {
         return answer::failed(&error);
     }
-    let parsed = request::parse(def, &incoming.path, &incoming.pairs, body);
+    let parsed = request::parse(def, &named(def.path, &incoming.path), &incoming.pairs, body);
     let parsed = parsed.and_then(|parsed| gate.command(caller, vec![parsed]));
     if def.answer == Answer::Now {
         let result = match parsed {

@@ -35,6 +35,11 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Uuid) -> Error {
             "ip",
             "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
         ),
+        Claim::Hostname(..) => (
+            Code::InvalidArgument,
+            "hostname",
+            "a hostname is unique on the L3 networks of its instance: choose another one",
+        ),
         Claim::Running(..) => (
             Code::InUse,
             "uuid",

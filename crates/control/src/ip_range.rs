@@ -231,9 +231,7 @@ pub(crate) fn give(
     let ranges = txn.children(IpRange::L3_NETWORK, l3.uuid);
     for ip in wanted {
         if !ranges.iter().any(|r| (r.start_ip..=r.end_ip).contains(ip)) {
-            let error =
-                Error::field("ip", format!("{ip} is in no range of L3 network {}", l3.uuid));
-            return Err(error.hint("QueryIpRange shows the ranges; AddIpRange adds one"));
+            return Err(in_no_range(l3, *ip));
         }
     }
     let mut given = Vec::new();
@@ -256,6 +254,26 @@ pub(crate) fn give(
         return Err(error.on_field("l3NetworkUuid").hint("add one with AddIpRange"));
     }
     Ok(given)
+}
+
+/// Gives `user` this address.
+pub(crate) fn give_one(
+    txn: &mut Txn<'_>,
+    l3: &L3Network,
+    user: AnyId,
+    ip: IpAddr,
+) -> Result<Id<UsedIp>> {
+    let ranges = txn.children(IpRange::L3_NETWORK, l3.uuid);
+    let inside = |range: &&IpRange| (range.start_ip..=range.end_ip).contains(&ip);
+    match ranges.iter().find(inside) {
+        Some(range) => use_address(txn, range, l3.l2_network_uuid, (ip, user)),
+        None => Err(in_no_range(l3, ip)),
+    }
+}
+
+fn in_no_range(l3: &L3Network, ip: IpAddr) -> Error {
+    let error = Error::field("ip", format!("{ip} is in no range of L3 network {}", l3.uuid));
+    error.hint("QueryIpRange shows the ranges; AddIpRange adds one")
 }
 
 fn use_address(

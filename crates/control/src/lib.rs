@@ -33,6 +33,8 @@ pub mod l2_attachment;
 pub mod l2_network;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod nic_plug;
+pub mod nic_settings;
 pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
@@ -60,4 +62,6 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_instance::operations,
     vm_life::operations,
     vm_nic::operations,
+    nic_plug::operations,
+    nic_settings::operations,
 ];

@@ -10,7 +10,7 @@ use std::{
 use model::{
     AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
     record::{OWNER, UNCOUNTED},
-    resource::{host::Host, release::Release, used_ip::UsedIp},
+    resource::{account::Account, host::Host, release::Release, used_ip::UsedIp},
     status::HostStatus,
 };
 use store::{Key, Read, Tx};
@@ -36,6 +36,8 @@ pub struct Txn<'a> {
     hosts: BTreeSet<Id<Host>>,
     objects: BTreeSet<Uuid>,
     waits_for_lost_hosts: bool,
+    /// Whose what is made will be, if not the caller's.
+    owner: Option<Id<Account>>,
 }
 
 impl<'a> Txn<'a> {
@@ -48,7 +50,7 @@ impl<'a> Txn<'a> {
     ) -> Self {
         let (drawn, used_tags) = (Cell::new(0), RefCell::default());
         let (hosts, objects) = (BTreeSet::new(), BTreeSet::new());
-        let waits_for_lost_hosts = true;
+        let (waits_for_lost_hosts, owner) = (true, None);
         Self {
             tx,
             surroundings,
@@ -60,7 +62,13 @@ impl<'a> Txn<'a> {
             hosts,
             objects,
             waits_for_lost_hosts,
+            owner,
         }
+    }
+
+    /// What is made from now on is its owner's, and a part of it.
+    pub(crate) fn act_for<R: Resource>(&mut self, whole: Id<R>) {
+        self.owner = self.record(R::KIND, whole.uuid()).and_then(|record| record.meta.owner);
     }
 
     /// Adds what it did to what its command did.
@@ -219,7 +227,7 @@ impl<'a> Txn<'a> {
         }
         self.keep_quota(R::KIND)?;
         let now = self.now();
-        let owner = self.caller.account();
+        let owner = self.owner.or(self.caller.account());
         let record = Record::new(resource, Meta { owner, created: now, changed: now });
         self.fence_parents(&record);
         self.put(record)?;

@@ -19,7 +19,7 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, nic_settings,
     operation::{Operation, job},
     placement::{self, Demand},
     vm_nic::{self, Plug, Wanted},
@@ -44,6 +44,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
     };
     let cluster = message.cluster_uuid.map(|cluster| txn.get(cluster)).transpose()?;
     let host_uuid = host.as_ref().map(|host| host.uuid);
+    let hostname = hostname(txn)?;
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
         uuid: id,
@@ -60,6 +61,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
             .or(cluster.map(|cluster| cluster.hypervisor_type))
             .unwrap_or(HypervisorType::Kvm),
         driver: InstanceDriver::Netns,
+        hostname: hostname.clone(),
         phase,
         generation: 0,
         destroyed: None,
@@ -72,6 +74,10 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         };
         let nic = Id::new(txn.random_uuid());
         vm_nic::insert(txn, nic, l3, wanted).map_err(in_instance)?;
+        if hostname.is_some() {
+            let nic = txn.get(nic)?;
+            txn.update(VmNic { hostname: hostname.clone(), ..nic }).map_err(in_instance)?;
+        }
     }
     Ok(Reply::shows(id))
 }
@@ -144,7 +150,7 @@ fn default_l3(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<L3Netw
 
 /// The addresses that `staticIp` tags ask for, one of each family at most; IPv6 is written with
 /// `--` for `:`.
-fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
+pub(crate) fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
     let wrong = |text: String| {
         Error::field("systemTags", text)
             .hint("the form is staticIp::<l3 uuid>::<ip>, IPv6 with -- for :")
@@ -164,7 +170,21 @@ fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
+fn hostname(txn: &Txn<'_>) -> Result<Option<String>> {
+    match txn.tags("hostname::")[..] {
+        [] => Ok(None),
+        [name] => {
+            nic_settings::check_hostname("systemTags", name)?;
+            Ok(Some(name.to_owned()))
+        }
+        _ => {
+            let error = Error::field("systemTags", "give the instance two hostnames");
+            Err(error.hint("the form is hostname::<name>, once"))
+        }
+    }
+}
+
+pub(crate) fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
     let wrong = |text: String| {
         Error::field("systemTags", text).hint("the form is customMac::<l3 uuid>::<mac>, once")
     };
@@ -181,7 +201,7 @@ fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
 /// A refusal of a NIC, told with the fields that the instance's message has.
 fn in_instance(error: Error) -> Error {
     match error.field.as_deref() {
-        Some("ip" | "mac") => error.on_field("systemTags"),
+        Some("ip" | "mac" | "hostname") => error.on_field("systemTags"),
         Some("l3NetworkUuid") => error.on_field("l3NetworkUuids"),
         _ => error,
     }

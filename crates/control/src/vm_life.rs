@@ -143,6 +143,7 @@ pub(crate) fn recover(txn: &mut Txn<'_>, message: RecoverVmInstance) -> Result<R
     let mut instance = txn.get(message.uuid)?;
     check(txn, &instance, InstanceEvent::Recover)?;
     txn.keep_quota(<VmInstance as model::Resource>::KIND)?;
+    txn.act_for(instance.uuid);
     for mut nic in txn.children(VmNic::VM_INSTANCE, instance.uuid) {
         let l3 = txn.get(nic.l3_network_uuid)?;
         let given = ip_range::give(txn, &l3, AnyId::of(nic.uuid), &nic.static_ips);

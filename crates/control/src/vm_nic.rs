@@ -86,6 +86,7 @@ pub(crate) fn insert(
         mac,
         used_ip_uuid: addresses.first().copied(),
         static_ips: wanted.addresses,
+        hostname: None,
         mtu,
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,
@@ -104,7 +105,7 @@ fn mac_of(number: u32) -> Mac {
 
 /// Checks a MAC that the caller chose while `number` was drawn: it is a machine's, and none that a
 /// later NIC will draw.
-fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
+pub(crate) fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
     if !mac.is_machines() {
         let error = Error::field("mac", format!("{mac} is no machine's address"));
         return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Id, Mac,
-    resource::{host::Host, l2_network::L2Network, vm_instance::VmInstance, zone::Zone},
+    resource::{
+        host::Host, l2_network::L2Network, l3_network::L3Network, vm_instance::VmInstance,
+        zone::Zone,
+    },
 };
 
 /// Something that at most one resource holds.
@@ -27,6 +30,8 @@ pub enum Claim {
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
     Ip(Id<L2Network>, IpAddr),
+    /// An instance's hostname on an L3 network, in lower case.
+    Hostname(Id<L3Network>, String),
     /// An instance on a host. A host that still has it may be found among the claims.
     Running(Id<Host>, Id<VmInstance>),
 }
@@ -42,6 +47,7 @@ impl Claim {
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
             | Claim::Mac(..)
+            | Claim::Hostname(..)
             | Claim::Running(..) => None,
         }
     }
@@ -52,7 +58,10 @@ impl Claim {
     pub const fn rests(&self) -> bool {
         match self {
             Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) | Claim::Running(..) => true,
-            Claim::AccountName(_) | Claim::ManagementIp(_) | Claim::VtepIp(..) => false,
+            Claim::AccountName(_)
+            | Claim::ManagementIp(_)
+            | Claim::VtepIp(..)
+            | Claim::Hostname(..) => false,
         }
     }
 
@@ -65,6 +74,7 @@ impl Claim {
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
             | Claim::Vni(..)
+            | Claim::Hostname(..)
             | Claim::Running(..) => None,
         }
     }
@@ -85,6 +95,7 @@ impl fmt::Display for Claim {
             Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
             Claim::Mac(_, mac) => write!(f, "{mac}"),
+            Claim::Hostname(_, name) => write!(f, "the hostname \"{name}\""),
             Claim::Running(_, instance) => write!(f, "instance {instance}"),
         }
     }

@@ -60,12 +60,17 @@ fn messages() -> Vec<&'static MessageDef> {
 fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -> Request {
     let mut params = Map::new();
     for field in def.fields {
-        if field.required || dice.roll(4) == 1 {
+        if field.required || is_needed(def, field) || dice.roll(4) == 1 {
             params.insert(field.name.to_owned(), value(def, field, snapshot, dice));
         }
     }
     let system_tags = tags(def, &params, dice);
     Request { message: def.name.to_owned(), params, system_tags, resource_uuid: None }
+}
+
+/// Only with it the message can be right.
+fn is_needed(def: &MessageDef, field: &FieldDef) -> bool {
+    (def.name, field.name) == ("SetVmStaticIp", "ip")
 }
 
 fn value(
@@ -92,6 +97,10 @@ fn value(
         (None, FieldType::Ip) => json!(address(def, field.name, dice)),
         (None, FieldType::Text) if !field.one_of.is_empty() => json!(dice.one_of(field.one_of)),
         (None, FieldType::Uuid) => json!(Uuid::from_u128(1).simple().to_string()),
+        (None, FieldType::Mac) => json!(format!("02:00:00:00:00:0{}", dice.roll(4))),
+        (None, FieldType::Text) if field.name == "driverType" => {
+            json!(dice.one_of(&["veth", "e1000"]))
+        }
         (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }
@@ -129,6 +138,7 @@ fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
         "managementIp" | "vtepIp" => format!("172.30.{}.{}", dice.roll(2), last % 8),
         "netmask" => dice.one_of(&NETMASKS).to_owned(),
         "gateway" if dice.roll(4) > 0 => own_family(def, 1),
+        "ip" | "staticIp" if dice.roll(4) > 0 => format!("10.0.0.{}", 10 + last % 4),
         "endIp" => own_family(def, last + 4),
         _ if dice.roll(16) == 1 => "224.0.0.1".to_owned(),
         _ => own_family(def, last),
@@ -164,7 +174,15 @@ fn tags(def: &MessageDef, params: &Map<String, Value>, dice: &mut Dice<'_>) -> V
 fn start() -> Cloud {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
-    cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    cloud.l3(&fixture, "blue");
+    let six =
+        json!({"name": "six", "l2NetworkUuid": cloud.nics(&vm)[0].l2_network_uuid, "ipVersion": 6});
+    let range = json!({
+        "l3NetworkUuid": cloud.made("CreateL3Network", six), "name": "six", "gateway": "fd00::1",
+        "startIp": "fd00::10", "endIp": "fd00::1f", "prefixLen": 64, "addressMode": "Stateful-DHCP",
+    });
+    cloud.made("AddIpv6Range", range);
     give_to_tenant(&cloud, &fixture);
     cloud
 }

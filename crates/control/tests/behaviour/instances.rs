@@ -128,7 +128,7 @@ fn wrong_tags_and_networks_are_refused() {
         &["staticIp::L::10.0.0.99"],
         &["staticIp::O::10.0.0.10"],
         &["staticip::L::10.0.0.10"],
-        &["hostname::web-1"],
+        &["hostname::web_1"],
     ];
     for tags in odd {
         let tag = |tag: &&str| tag.replace('L', &l3).replace('O', &other);

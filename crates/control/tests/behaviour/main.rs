@@ -11,6 +11,7 @@ mod instances;
 mod inventories;
 mod jobs;
 mod life;
+mod nics;
 mod refusals;
 mod releases;
 mod servers;

@@ -10,6 +10,8 @@ pub mod l2_attachment;
 pub mod l2_network;
 pub mod l2_vxlan;
 pub mod l3_network;
+pub mod nic_plug;
+pub mod nic_settings;
 pub mod release;
 pub mod used_ip;
 pub mod vm_instance;

@@ -8,7 +8,7 @@ use super::{
     cluster::{Cluster, HypervisorType},
     host::Host,
     l3_network::L3Network,
-    vm_life,
+    nic_settings, vm_life,
     vm_state::{InstanceEvent, InstanceState},
     zone::Zone,
 };
@@ -106,6 +106,9 @@ pub struct VmInstance {
     /// What runs this one.
     #[field(hidden)]
     pub driver: InstanceDriver,
+    /// Its hostname.
+    #[field(hidden)]
+    pub hostname: Option<String>,
     /// How far it has come.
     #[field(hidden)]
     pub phase: Phase,
@@ -124,6 +127,7 @@ impl VmInstance {
     const MESSAGES: &'static [&'static MessageDef] = &{
         let [start, stop, reboot, destroy, recover, expunge, pause, resume, migrate] =
             vm_life::MESSAGES;
+        let [set_hostname, delete_hostname, get_hostname] = nic_settings::HOSTNAME_MESSAGES;
         [
             &CreateVmInstance::DEF,
             &UpdateVmInstance::DEF,
@@ -136,6 +140,9 @@ impl VmInstance {
             pause,
             resume,
             migrate,
+            set_hostname,
+            delete_hostname,
+            get_hostname,
         ]
     };
 
@@ -234,8 +241,9 @@ impl VmInstance {
     }
 }
 
-/// Makes an instance and starts it, unless `strategy` says otherwise. System tags `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`)
-/// and `customMac::<l3>::<mac>` choose addresses.
+/// Makes an instance and starts it, unless `strategy` says otherwise. System tags
+/// `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`) and `customMac::<l3>::<mac>` choose addresses,
+/// `hostname::<name>` names it.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(post = "/vm-instances", creates = "VmInstance")]

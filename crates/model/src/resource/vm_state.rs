@@ -42,6 +42,8 @@ pub enum InstanceEvent {
     Recover,
     /// It is to be forgotten.
     Expunge,
+    /// Its NICs or addresses are to change.
+    Plug,
     /// Its host says that it runs.
     Runs,
     /// Its host says nothing of it, or that it does not run yet.
@@ -71,6 +73,9 @@ impl InstanceState {
                 Some(S::Stopped)
             }
             (S::Created, E::Stop) => Some(S::Created),
+            (S::Created | S::Starting | S::Running | S::Stopping | S::Stopped, E::Plug) => {
+                Some(self)
+            }
             (S::Starting | S::Running | S::Unknown | S::Stopping | S::Destroying, E::Destroy) => {
                 Some(S::Destroying)
             }
@@ -87,6 +92,7 @@ impl InstanceState {
             ) => Some(self),
             (S::Starting | S::Running | S::Unknown | S::Destroying | S::Destroyed, E::Start)
             | (S::Destroying | S::Destroyed, E::Stop)
+            | (S::Unknown | S::Destroying | S::Destroyed, E::Plug)
             | (
                 S::Created | S::Stopping | S::Stopped | S::Destroying | S::Destroyed | S::Unknown,
                 E::Reboot,
@@ -115,6 +121,8 @@ mod tests {
         assert_eq!(takes(E::Reboot), [S::Starting, S::Running]);
         assert_eq!(takes(E::Recover), [S::Destroying, S::Destroyed]);
         assert_eq!(takes(E::Expunge), [S::Destroying, S::Destroyed]);
+        let plugged = [S::Created, S::Starting, S::Running, S::Stopping, S::Stopped];
+        assert_eq!(takes(E::Plug), plugged);
         assert_eq!(takes(E::Destroy), S::ALL);
         for report in [E::Runs, E::DoesNotRun, E::HostLost, E::LetGo] {
             assert_eq!(takes(report), S::ALL, "{report:?}");
