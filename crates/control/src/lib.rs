@@ -28,6 +28,8 @@ pub mod validate;
 pub mod account;
 pub mod cluster;
 pub mod host;
+pub mod image;
+pub mod instance_offering;
 pub mod ip_range;
 pub mod l2_attachment;
 pub mod l2_network;
@@ -59,6 +61,8 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     l2_network::operations,
     l3_network::operations,
     ip_range::operations,
+    instance_offering::operations,
+    image::operations,
     vm_instance::operations,
     vm_life::operations,
     vm_nic::operations,

@@ -20,7 +20,7 @@ use model::{
         vm_instance::VmInstance,
         vm_nic::VmNic,
         vm_state::InstanceEvent,
-        zone::EnableState,
+        zone::{EnableState, Zone},
     },
     shown::LIST_MAX,
 };
@@ -305,8 +305,7 @@ fn told(error: Error) -> Error {
 }
 
 fn attachable(look: &Look<'_>, message: GetVmAttachableL3Network) -> Result<Value> {
-    let instance = look.get(message.vm_instance_uuid)?;
-    Ok(networks(look, &instance))
+    Ok(networks_of(look, &look.get(message.vm_instance_uuid)?))
 }
 
 fn candidates(
@@ -315,30 +314,41 @@ fn candidates(
 ) -> Result<Value> {
     let nic = look.get(message.vm_nic_uuid)?;
     match nic.vm_instance_uuid {
-        Some(instance) => Ok(networks(look, &look.get(instance)?)),
+        Some(instance) => Ok(networks_of(look, &look.get(instance)?)),
         None => Ok(json!({"inventories": []})),
     }
 }
 
 /// The networks that an instance can get, as far as the caller sees them.
-fn networks(look: &Look<'_>, instance: &VmInstance) -> Value {
+fn networks_of(look: &Look<'_>, instance: &VmInstance) -> Value {
+    let nics = look.child_ids(VmNic::VM_INSTANCE, instance.uuid);
+    let taken: Vec<Id<L3Network>> = nics
+        .filter_map(|id| look.snapshot().get(VmNic::KIND, id.uuid()))
+        .filter_map(|row| VmNic::of(&row).map(|nic| nic.l3_network_uuid))
+        .collect();
+    networks(look, instance.zone_uuid, instance.cluster_uuid, &taken)
+}
+
+/// The networks of a zone that instances can get, in a cluster or in any, but for those that are
+/// taken; as far as the caller sees them.
+pub(crate) fn networks(
+    look: &Look<'_>,
+    zone: Id<Zone>,
+    cluster: Option<Id<Cluster>>,
+    taken: &[Id<L3Network>],
+) -> Value {
     let snapshot = look.snapshot();
     let clusters = |l2: &L2Network| {
         look.child_ids(L2NetworkClusterRef::L2_NETWORK, l2.attached())
             .filter_map(|id| snapshot.get(L2NetworkClusterRef::KIND, id.uuid()))
             .filter_map(|row| L2NetworkClusterRef::of(&row).map(|there| there.cluster_uuid))
-            .any(|cluster| instance.cluster_uuid.is_none_or(|own| own == cluster))
+            .any(|there| cluster.is_none_or(|wanted| wanted == there))
     };
-    let taken: Vec<Id<L3Network>> = look
-        .child_ids(VmNic::VM_INSTANCE, instance.uuid)
-        .filter_map(|id| snapshot.get(VmNic::KIND, id.uuid()))
-        .filter_map(|row| VmNic::of(&row).map(|nic| nic.l3_network_uuid))
-        .collect();
     let fits = |row: &Record| {
         let Some(l3) = L3Network::of(row) else { return false };
         let ranges = look.count(IpRange::L3_NETWORK, l3.uuid);
         let l2 = snapshot.get(L2Network::KIND, l3.l2_network_uuid.uuid());
-        l3.zone_uuid == instance.zone_uuid
+        l3.zone_uuid == zone
             && !taken.contains(&l3.uuid)
             && unusable(l3, usize::from(ranges > 0)).is_none()
             && l2.as_deref().and_then(L2Network::of).is_some_and(&clusters)
@@ -346,7 +356,7 @@ fn networks(look: &Look<'_>, instance: &VmInstance) -> Value {
     // Of an account that sees its own only, its own are looked at.
     let (field, key) = match (look.caller().is_admin(), look.caller().account()) {
         (false, Some(account)) => (OWNER, account.uuid()),
-        _ => ("zoneUuid", instance.zone_uuid.uuid()),
+        _ => ("zoneUuid", zone.uuid()),
     };
     let key = Key::Uuid(key);
     let ids = snapshot.find(L3Network::KIND, field, &key);

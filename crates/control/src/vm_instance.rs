@@ -4,17 +4,18 @@
 use std::net::IpAddr;
 
 use model::{
-    Error, Id, Mac, Result,
+    Code, Error, Id, Mac, Result,
     resource::{
         cluster::HypervisorType,
         host::Host,
+        image::MediaType,
         l3_network::L3Network,
         vm_instance::{
             CreateVmInstance, InstanceDriver, InstanceType, Phase, StartStrategy, UpdateVmInstance,
             VmInstance,
         },
         vm_nic::VmNic,
-        zone::Zone,
+        zone::{EnableState, Zone},
     },
 };
 
@@ -44,7 +45,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
     };
     let cluster = message.cluster_uuid.map(|cluster| txn.get(cluster)).transpose()?;
     let host_uuid = host.as_ref().map(|host| host.uuid);
-    let hostname = hostname(txn)?;
+    let (hostname, size) = (hostname(txn)?, size(txn, &message)?);
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
         uuid: id,
@@ -60,6 +61,11 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
             .map(|host| host.hypervisor_type)
             .or(cluster.map(|cluster| cluster.hypervisor_type))
             .unwrap_or(HypervisorType::Kvm),
+        instance_offering_uuid: message.instance_offering_uuid,
+        image_uuid: message.image_uuid,
+        cpu_num: size.cpu_num,
+        memory_size: size.memory_size,
+        reserved_memory_size: size.reserved_memory_size,
         driver: InstanceDriver::Netns,
         hostname: hostname.clone(),
         phase,
@@ -80,6 +86,46 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         }
     }
     Ok(Reply::shows(id))
+}
+
+/// How large an instance is to be.
+struct Size {
+    cpu_num: Option<u32>,
+    memory_size: Option<u64>,
+    reserved_memory_size: Option<u64>,
+}
+
+/// What the message says, else what the offering says.
+fn size(txn: &Txn<'_>, message: &CreateVmInstance) -> Result<Size> {
+    let disabled = |field: &str, what: String| {
+        let error = Error::new(Code::OperationFailed, format!("{what} is disabled"));
+        error.on_field(field).hint("choose another one, or enable it")
+    };
+    if let Some(id) = message.image_uuid {
+        let image = txn.get(id)?;
+        if image.state == EnableState::Disabled {
+            return Err(disabled("imageUuid", format!("image {id}")));
+        }
+        if image.media_type == MediaType::Data {
+            let error = Error::field("imageUuid", format!("{id} is for further disks"));
+            return Err(error.hint("choose an image whose mediaType is RootVolumeTemplate or ISO"));
+        }
+    }
+    let offering = message.instance_offering_uuid.map(|id| txn.get(id)).transpose()?;
+    if let Some(it) = offering.as_ref().filter(|it| it.state == EnableState::Disabled) {
+        return Err(disabled("instanceOfferingUuid", format!("offering {}", it.uuid)));
+    }
+    let of = offering.as_ref();
+    let reserved = message.reserved_memory_size.or(of.map(|it| it.reserved_memory_size));
+    let memory_size = message.memory_size.or(of.map(|it| it.memory_size));
+    if let (Some(all), Some(part)) = (memory_size, reserved)
+        && part > all
+    {
+        let error = Error::field("reservedMemorySize", format!("{part} is more than {all}"));
+        return Err(error.hint("it is a part of memorySize"));
+    }
+    let cpu_num = message.cpu_num.or(of.map(|it| it.cpu_num));
+    Ok(Size { cpu_num, memory_size, reserved_memory_size: reserved })
 }
 
 /// The zone of its networks, which must be one.
@@ -124,6 +170,9 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Rep
     }
     instance.name = message.name.unwrap_or(instance.name);
     message.description.apply(&mut instance.description);
+    instance.cpu_num = message.cpu_num.or(instance.cpu_num);
+    instance.memory_size = message.memory_size.or(instance.memory_size);
+    instance.reserved_memory_size = message.reserved_memory_size.or(instance.reserved_memory_size);
     txn.update(instance)?;
     Ok(Reply::shows(message.uuid))
 }

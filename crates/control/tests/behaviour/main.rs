@@ -12,6 +12,7 @@ mod inventories;
 mod jobs;
 mod life;
 mod nics;
+mod offerings;
 mod refusals;
 mod releases;
 mod servers;

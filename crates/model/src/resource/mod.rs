@@ -3,7 +3,9 @@
 pub mod account;
 pub mod cluster;
 pub mod host;
+pub mod image;
 pub mod installation;
+pub mod instance_offering;
 pub mod ip_range;
 pub mod job;
 pub mod l2_attachment;
@@ -86,6 +88,8 @@ records! {
     Vtep in vtep,
     L3Network in l3_network,
     IpRange in ip_range,
+    InstanceOffering in instance_offering,
+    Image in image,
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,

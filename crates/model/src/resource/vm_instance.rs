@@ -2,11 +2,14 @@
 
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
     cluster::{Cluster, HypervisorType},
     host::Host,
+    image::Image,
+    instance_offering::{AllocatorStrategy, InstanceOffering},
     l3_network::L3Network,
     nic_settings, vm_life,
     vm_state::{InstanceEvent, InstanceState},
@@ -103,6 +106,18 @@ pub struct VmInstance {
     pub instance_type: InstanceType,
     /// What runs the host's instances.
     pub hypervisor_type: HypervisorType,
+    /// The offering that it was made by, also once that one is deleted.
+    #[field(on_delete = "keep")]
+    pub instance_offering_uuid: Option<Id<InstanceOffering>>,
+    /// The image that it was made from, also once that one is deleted.
+    #[field(on_delete = "keep")]
+    pub image_uuid: Option<Id<Image>>,
+    /// CPUs, as asked for.
+    pub cpu_num: Option<u32>,
+    /// Memory, as asked for, in bytes.
+    pub memory_size: Option<u64>,
+    /// The part of it that nobody else gets, as asked for, in bytes.
+    pub reserved_memory_size: Option<u64>,
     /// What runs this one.
     #[field(hidden)]
     pub driver: InstanceDriver,
@@ -122,6 +137,11 @@ pub struct VmInstance {
 
 /// Most NICs of an instance that are looked at for a reason.
 const NICS_SHOWN: usize = 16;
+
+/// The uuid of the one disk of an instance.
+fn root_volume(instance: Uuid) -> Uuid {
+    Uuid::new_v5(&instance, b"root volume")
+}
 
 impl VmInstance {
     const MESSAGES: &'static [&'static MessageDef] = &{
@@ -186,6 +206,34 @@ impl VmInstance {
             only: None,
         },
         Derived {
+            field: FieldDef::of::<Uuid>("rootVolumeUuid", "Its one disk: its host's files."),
+            read: |record, _| Plain::Uuid(root_volume(record.uuid())),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Vec<Value>>("allVolumes", "Its one disk, for ZStack's clients."),
+            read: |record, _| {
+                let instance = VmInstance::of(record);
+                Plain::List(instance.map(VmInstance::volume).into_iter().collect())
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived::nothing("vmCdRoms", "Always empty."),
+        Derived {
+            field: FieldDef::of::<String>("platform", "What it runs: always `Linux`."),
+            read: |_, _| Plain::word("Linux"),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<String>("allocatorStrategy", "How its host is chosen."),
+            read: |_, _| Plain::word(AllocatorStrategy::LeastVm.as_str()),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
             read: |record, view| {
                 let reason = VmInstance::of(record).and_then(|it| it.not_in_effect(view));
                 reason.map_or(Plain::Null, |reason| Plain::Text(reason.into()))
@@ -193,6 +241,24 @@ impl VmInstance {
             ..Derived::NOT_IN_EFFECT
         },
     ];
+
+    /// The disk that ZStack's clients expect. There is no such thing, so there is no row.
+    fn volume(&self) -> Plain<'static> {
+        let text = |id: Option<Uuid>| id.map(|id| id.simple().to_string());
+        Plain::Object(json!({
+            "uuid": text(Some(root_volume(self.uuid.uuid()))),
+            "name": format!("ROOT-for-{}", self.name),
+            "vmInstanceUuid": self.uuid,
+            "rootImageUuid": text(self.image_uuid.map(Id::uuid)),
+            "type": "Root",
+            "deviceId": 0,
+            "size": 0,
+            "actualSize": 0,
+            "state": "Enabled",
+            "status": "Ready",
+            "isShareable": false,
+        }))
+    }
 
     /// Why it, or one of its NICs, is not on its host as it should be.
     fn not_in_effect(&self, view: &dyn View) -> Option<String> {
@@ -269,17 +335,22 @@ pub struct CreateVmInstance {
     pub instance_type: Option<InstanceType>,
     /// Whether it starts at once, which it does if nothing is said.
     pub strategy: Option<StartStrategy>,
-    /// Accepted and ignored: an instance is as large as its driver makes it.
-    pub instance_offering_uuid: Option<Uuid>,
-    /// Accepted and ignored: an instance is what its driver makes it.
-    pub image_uuid: Option<Uuid>,
-    /// Accepted and ignored.
+    /// How large it is to be. One that is a namespace takes what there is.
+    pub instance_offering_uuid: Option<Id<InstanceOffering>>,
+    /// What it starts from. One that is a namespace has its host's files.
+    pub image_uuid: Option<Id<Image>>,
+    /// CPUs; those of the offering if absent.
+    #[field(range = "1..=1024")]
     pub cpu_num: Option<u32>,
-    /// Accepted and ignored.
+    /// Memory, in bytes; that of the offering if absent.
+    #[field(range = "1..=9223372036854775807")]
     pub memory_size: Option<u64>,
+    /// The part of it that nobody else gets, in bytes; that of the offering if absent.
+    #[field(range = "0..=9223372036854775807")]
+    pub reserved_memory_size: Option<u64>,
 }
 
-/// Renames an instance.
+/// Changes what an instance is called, by which network it reaches others, and how large it is to be.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/vm-instances/{uuid}/actions", action = "updateVmInstance")]
@@ -294,4 +365,13 @@ pub struct UpdateVmInstance {
     pub description: Update<String>,
     /// The L3 network of its default route, one of its NICs'.
     pub default_l3_network_uuid: Option<Id<L3Network>>,
+    /// CPUs.
+    #[field(range = "1..=1024")]
+    pub cpu_num: Option<u32>,
+    /// Memory, in bytes.
+    #[field(range = "1..=9223372036854775807")]
+    pub memory_size: Option<u64>,
+    /// The part of it that nobody else gets, in bytes.
+    #[field(range = "0..=9223372036854775807")]
+    pub reserved_memory_size: Option<u64>,
 }
