@@ -127,6 +127,7 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         mac: mac_of(n),
         used_ip_uuid: Some(id(7, n * 4)),
         static_ips: Vec::new(),
+        more_l3_network_uuids: Vec::new(),
         hostname: None,
         mtu: 1450,
         device_id: 0,

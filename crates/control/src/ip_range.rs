@@ -271,6 +271,13 @@ pub(crate) fn give_one(
     }
 }
 
+/// Those of some addresses that are in ranges of a network.
+pub(crate) fn inside(txn: &Txn<'_>, l3: &L3Network, ips: &[IpAddr]) -> Vec<IpAddr> {
+    let ranges = txn.children(IpRange::L3_NETWORK, l3.uuid);
+    let has = |ip: &IpAddr| ranges.iter().any(|r| (r.start_ip..=r.end_ip).contains(ip));
+    ips.iter().copied().filter(has).collect()
+}
+
 fn in_no_range(l3: &L3Network, ip: IpAddr) -> Error {
     let error = Error::field("ip", format!("{ip} is in no range of L3 network {}", l3.uuid));
     error.hint("QueryIpRange shows the ranges; AddIpRange adds one")

@@ -114,7 +114,7 @@ pub(crate) fn change_network(txn: &mut Txn<'_>, message: ChangeVmNicNetwork) -> 
         Some("l3NetworkUuid") => error.on_field("destL3NetworkUuid"),
         _ => error,
     })?;
-    let was_default = is_default(txn, &instance, &nic);
+    let was_default = is_default(&instance, &nic);
     let used = txn.used_by(AnyId::of(nic.uuid));
     txn.delete_all::<UsedIp>(used)?;
     let static_ips: Vec<IpAddr> = message.static_ip.into_iter().collect();
@@ -129,6 +129,7 @@ pub(crate) fn change_network(txn: &mut Txn<'_>, message: ChangeVmNicNetwork) -> 
         number,
         mtu,
         static_ips,
+        more_l3_network_uuids: Vec::new(),
         ..nic
     })?;
     if was_default {
@@ -168,6 +169,7 @@ pub(crate) fn attach_to_nic(txn: &mut Txn<'_>, message: AttachL3NetworkToVmNic) 
     txn.update(VmNic {
         used_ip_uuid: nic.used_ip_uuid.or(given.first().copied()),
         static_ips: [nic.static_ips.clone(), static_ips].concat(),
+        more_l3_network_uuids: [nic.more_l3_network_uuids.clone(), vec![l3.uuid]].concat(),
         ..nic
     })?;
     Ok(Reply::shows(id))
@@ -212,7 +214,7 @@ fn check_network(
         let error = Error::new(Code::OperationFailed, text).on_field("l3NetworkUuid");
         Err(error.hint(hint))
     };
-    if let Some(nic) = nics.iter().find(|nic| nic.l3_network_uuid == l3.uuid) {
+    if let Some(nic) = nics.iter().find(|nic| nic.is_on(l3.uuid)) {
         let text = format!("instance {} is on L3 network {} already", instance.uuid, l3.uuid);
         return refuse(text, format!("by NIC {}", nic.uuid));
     }
@@ -276,7 +278,7 @@ fn free_device(instance: &VmInstance, nics: &[VmNic]) -> Result<u32> {
 fn keep_default(txn: &mut Txn<'_>, mut instance: VmInstance) -> Result<Reply> {
     let mut nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
     nics.sort_by_key(|nic| nic.device_id);
-    if !nics.iter().any(|nic| is_default(txn, &instance, nic)) {
+    if !nics.iter().any(|nic| is_default(&instance, nic)) {
         instance.default_l3_network_uuid = nics.first().map(|nic| nic.l3_network_uuid);
     }
     let id = instance.uuid;
@@ -285,10 +287,8 @@ fn keep_default(txn: &mut Txn<'_>, mut instance: VmInstance) -> Result<Reply> {
 }
 
 /// Whether an instance's default route is by a NIC.
-fn is_default(txn: &Txn<'_>, instance: &VmInstance, nic: &VmNic) -> bool {
-    let Some(default) = instance.default_l3_network_uuid else { return false };
-    let used = || txn.used_by(AnyId::of(nic.uuid)).into_iter().filter_map(|id| txn.find(id));
-    nic.l3_network_uuid == default || used().any(|used| used.l3_network_uuid == default)
+fn is_default(instance: &VmInstance, nic: &VmNic) -> bool {
+    instance.default_l3_network_uuid.is_some_and(|default| nic.is_on(default))
 }
 
 /// A refusal, with the fields that these messages have.

@@ -130,7 +130,7 @@ pub(crate) fn delete_static_ip(txn: &mut Txn<'_>, message: DeleteVmStaticIp) -> 
 /// The NIC of an instance on a network.
 fn nic_on(txn: &Txn<'_>, instance: Id<VmInstance>, l3: Id<L3Network>) -> Result<VmNic> {
     let nics = txn.children(VmNic::VM_INSTANCE, instance);
-    let found = nics.into_iter().find(|nic| nic.l3_network_uuid == l3);
+    let found = nics.into_iter().find(|nic| nic.is_on(l3));
     found.ok_or_else(|| {
         let rule = format!("instance {instance} has no NIC on L3 network {l3}");
         Error::field("l3NetworkUuid", rule).hint("name the L3 network of one of its NICs")

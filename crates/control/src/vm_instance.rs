@@ -118,14 +118,19 @@ fn size(txn: &Txn<'_>, message: &CreateVmInstance) -> Result<Size> {
     let of = offering.as_ref();
     let reserved = message.reserved_memory_size.or(of.map(|it| it.reserved_memory_size));
     let memory_size = message.memory_size.or(of.map(|it| it.memory_size));
-    if let (Some(all), Some(part)) = (memory_size, reserved)
-        && part > all
-    {
-        let error = Error::field("reservedMemorySize", format!("{part} is more than {all}"));
-        return Err(error.hint("it is a part of memorySize"));
-    }
+    check_reserved(memory_size, reserved)?;
     let cpu_num = message.cpu_num.or(of.map(|it| it.cpu_num));
     Ok(Size { cpu_num, memory_size, reserved_memory_size: reserved })
+}
+
+fn check_reserved(memory_size: Option<u64>, reserved: Option<u64>) -> Result<()> {
+    match (memory_size, reserved) {
+        (Some(all), Some(part)) if part > all => {
+            let error = Error::field("reservedMemorySize", format!("{part} is more than {all}"));
+            Err(error.hint("it is a part of memorySize"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The zone of its networks, which must be one.
@@ -173,6 +178,7 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Rep
     instance.cpu_num = message.cpu_num.or(instance.cpu_num);
     instance.memory_size = message.memory_size.or(instance.memory_size);
     instance.reserved_memory_size = message.reserved_memory_size.or(instance.reserved_memory_size);
+    check_reserved(instance.memory_size, instance.reserved_memory_size)?;
     txn.update(instance)?;
     Ok(Reply::shows(message.uuid))
 }

@@ -145,9 +145,14 @@ pub(crate) fn recover(txn: &mut Txn<'_>, message: RecoverVmInstance) -> Result<R
     txn.keep_quota(<VmInstance as model::Resource>::KIND)?;
     txn.act_for(instance.uuid);
     for mut nic in txn.children(VmNic::VM_INSTANCE, instance.uuid) {
-        let l3 = txn.get(nic.l3_network_uuid)?;
-        let given = ip_range::give(txn, &l3, AnyId::of(nic.uuid), &nic.static_ips);
-        let given = given.map_err(|error| error.on_field("uuid"))?;
+        let l3s = [&[nic.l3_network_uuid][..], &nic.more_l3_network_uuids].concat();
+        let mut given = Vec::new();
+        for l3 in l3s {
+            let l3 = txn.get(l3)?;
+            let chosen = ip_range::inside(txn, &l3, &nic.static_ips);
+            let of_l3 = ip_range::give(txn, &l3, AnyId::of(nic.uuid), &chosen);
+            given.extend(of_l3.map_err(|error| error.on_field("uuid"))?);
+        }
         nic.used_ip_uuid = given.first().copied();
         txn.update(nic)?;
     }

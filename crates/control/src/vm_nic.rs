@@ -51,7 +51,7 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteVmNic) -> Result<Reply> {
     let nic = txn.get(message.uuid)?;
     if let Some(instance) = nic.vm_instance_uuid {
         let text = format!("NIC {} is plugged into instance {instance}", nic.uuid);
-        let hint = "destroy the instance; it takes its NICs with it";
+        let hint = "DetachL3NetworkFromVm takes it out, and deletes it";
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
     txn.delete(nic.uuid)?;
@@ -86,6 +86,7 @@ pub(crate) fn insert(
         mac,
         used_ip_uuid: addresses.first().copied(),
         static_ips: wanted.addresses,
+        more_l3_network_uuids: Vec::new(),
         hostname: None,
         mtu,
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),

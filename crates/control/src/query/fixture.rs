@@ -107,6 +107,7 @@ impl Cloud {
             mac: Mac([0xfa, 0x4c, a, b, c, d]),
             used_ip_uuid: Some(id(n)),
             static_ips: Vec::new(),
+            more_l3_network_uuids: Vec::new(),
             hostname: None,
             mtu: 1450,
             device_id: n % 2,

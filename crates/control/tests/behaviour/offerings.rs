@@ -108,7 +108,7 @@ fn images_and_networks_that_fit_each_other_are_offered() {
     };
     let zone = &fixture.zone;
     let images = look(json!({"zoneUuid": zone, "l3NetworkUuids": [l3]})).unwrap();
-    assert_eq!(uuids(images), [root.clone()]);
+    assert_eq!(uuids(images), std::slice::from_ref(&root));
     let networks = look(json!({"zoneUuid": zone, "imageUuid": root})).unwrap();
     assert_eq!(uuids(networks), [l3]);
     let error = look(json!({"zoneUuid": zone})).unwrap_err();

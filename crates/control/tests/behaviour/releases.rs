@@ -172,8 +172,8 @@ async fn however_many_releases_are_due_they_are_given_up() {
 async fn a_deleted_host_holds_nothing_back() {
     let (mut cloud, fixture) = Cloud::with_two_hosts();
     deleted_network(&cloud, &fixture);
-    tell(&mut cloud, &[&fixture.hosts[0]]);
     cloud.lost(&fixture.hosts[0]);
+    tell(&mut cloud, &[&fixture.hosts[0]]);
     let (_board, reports) = watch::channel(cloud.board.clone());
     let stop = CancellationToken::new();
     let releaser = control::releaser::run(cloud.store.clone(), reports, stop.clone());

@@ -124,6 +124,7 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
         mac: model::Mac([0xfa, 0x16, a, b, c, d]),
         used_ip_uuid: Some(id(7, number)),
         static_ips: Vec::new(),
+        more_l3_network_uuids: Vec::new(),
         hostname: None,
         mtu: 1450,
         device_id: 0,

@@ -46,6 +46,9 @@ pub struct VmNic {
     /// The addresses that somebody chose for it: it gets them again when its instance is recovered.
     #[field(hidden)]
     pub static_ips: Vec<IpAddr>,
+    /// Further L3 networks, on the same L2 network, of which it has an address.
+    #[field(hidden, on_delete = "detach")]
+    pub more_l3_network_uuids: Vec<Id<L3Network>>,
     /// The hostname of its instance, which nobody else has on its L3 network.
     #[field(hidden)]
     pub hostname: Option<String>,
@@ -79,6 +82,12 @@ impl VmNic {
             delete_ip,
         ]
     };
+
+    /// Whether it has addresses of an L3 network, or will have once its instance is recovered.
+    #[must_use]
+    pub fn is_on(&self, l3: Id<L3Network>) -> bool {
+        self.l3_network_uuid == l3 || self.more_l3_network_uuids.contains(&l3)
+    }
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         let name = |hostname: &String| {
