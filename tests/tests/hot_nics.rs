@@ -1,7 +1,5 @@
 //! NICs that come, go, move and change their address while their VM runs. Needs root.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
-
 use std::net::IpAddr;
 
 use netloom_tests::{TestLab, rest::Rest, root_or_skip, traffic::one_packet_passes};

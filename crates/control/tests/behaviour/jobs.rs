@@ -406,6 +406,30 @@ async fn whoever_waits_is_told_when_the_host_is_deleted() {
     assert!(matches!(state, JobState::Done(_)), "{state:?}");
 }
 
+/// Whoever hears that an instance is stopped starts it elsewhere at once.
+#[tokio::test]
+async fn a_stop_is_a_success_once_the_instances_place_is_free() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (jobs, board) = jobs(&cloud);
+    let (l3, host) = (cloud.l3(&fixture, "red"), &fixture.hosts[0]);
+    let params = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
+    let vm = cloud.made("CreateVmInstance", params);
+    let stop = command(&cloud, "StopVmInstance", json!({"uuid": vm}));
+    jobs.submit(stop, drawn(1), 60).await.unwrap();
+    acknowledge(&board, host.parse().unwrap());
+    let state = jobs.state(&ADMINISTRATOR, job(1)).await;
+    let JobState::Processing(reasons) = &state else { panic!("{state:?}") };
+    assert!(reasons[0].contains("let go of"), "{reasons:?}");
+    let let_go = async {
+        tokio::task::yield_now().await;
+        cloud.give_up_releases();
+    };
+    let (state, ()) = tokio::join!(waited(&jobs), let_go);
+    assert!(matches!(state, JobState::Done(_)), "{state:?}");
+    let there = json!({"uuid": vm, "hostUuid": fixture.hosts[1]});
+    cloud.call("StartVmInstance", there).unwrap();
+}
+
 #[tokio::test]
 async fn whoever_waits_is_told_of_a_refusal() {
     let cloud = Cloud::empty();
