@@ -244,12 +244,10 @@ impl VmInstance {
 
     /// The disk that ZStack's clients expect. There is no such thing, so there is no row.
     fn volume(&self) -> Plain<'static> {
-        let text = |id: Option<Uuid>| id.map(|id| id.simple().to_string());
-        Plain::Object(json!({
-            "uuid": text(Some(root_volume(self.uuid.uuid()))),
+        let mut volume = json!({
+            "uuid": root_volume(self.uuid.uuid()).simple().to_string(),
             "name": format!("ROOT-for-{}", self.name),
             "vmInstanceUuid": self.uuid,
-            "rootImageUuid": text(self.image_uuid.map(Id::uuid)),
             "type": "Root",
             "deviceId": 0,
             "size": 0,
@@ -257,7 +255,11 @@ impl VmInstance {
             "state": "Enabled",
             "status": "Ready",
             "isShareable": false,
-        }))
+        });
+        if let (Some(image), Some(fields)) = (self.image_uuid, volume.as_object_mut()) {
+            fields.insert("rootImageUuid".to_owned(), json!(image));
+        }
+        Plain::Object(volume)
     }
 
     /// Why it, or one of its NICs, is not on its host as it should be.
