@@ -132,7 +132,7 @@ fn page(known: &Known, n: usize) -> Query {
 }
 
 fn own(query: Query) -> Query {
-    Query { scope: Scope::OwnedBy(Id::new(ADMIN)), ..query }
+    Query { scope: Scope::SeenBy(Id::new(ADMIN)), ..query }
 }
 
 fn total(query: Query) -> Query {

@@ -20,6 +20,8 @@ use crate::{
 };
 
 /// Calls that wait at once, and messages of one transaction when they are undone.
+/// How long a job may take: more than any.
+const TIMEOUT_SECONDS: i64 = 1_800;
 const CALLS: u32 = 200;
 
 /// The way of calls into a cloud: as jobs, as every door runs them.
@@ -91,8 +93,7 @@ impl Writes {
             for command in commands {
                 let jobs = Arc::clone(&self.jobs);
                 let job = jobs::JobId { uuid: Id::new(Uuid::new_v4()), is_chosen: false };
-                running
-                    .spawn(async move { jobs.submit(command, job, jobs::TIMEOUT_SECONDS).await });
+                running.spawn(async move { jobs.submit(command, job, TIMEOUT_SECONDS).await });
             }
             while let Some(ended) = running.join_next().await {
                 ended??;

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{fs, net::IpAddr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+};
 
+use hostnet::Namespace;
 use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
@@ -13,15 +17,16 @@ use netloom_tests::{
 };
 use serde_json::{Value, json};
 
+const RED_2: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 12));
+
 #[test]
-fn a_dead_hosts_addresses_are_free_in_one_step_and_it_is_refused_when_it_returns() {
+fn a_dead_hosts_instance_starts_elsewhere_in_two_steps_and_the_host_is_refused_when_it_returns() {
     if !root_or_skip() {
         return;
     }
     let lab = TestLab::up();
     let rest = lab.rest();
     let [h1, h2] = ["h1", "h2"].map(|name| uuid(&rest, "/hosts", name));
-    let l3 = uuid(&rest, "/l3-networks", "red-l3");
     let bury = || delete(&rest, &format!("/hosts/{h2}?deleteMode=Enforcing"));
     let refused = bury();
     assert_eq!(refused.code(), "NL.1003", "it lives: {refused:?}");
@@ -29,35 +34,79 @@ fn a_dead_hosts_addresses_are_free_in_one_step_and_it_is_refused_when_it_returns
     lab.kill(&["h2"]);
     let status = || field(&rest, "/hosts", "h2", "status");
     assert!(wait::holds(LIMIT, || status() == "Disconnected"), "{}", status());
-    let ip = IpAddr::from([10, 0, 0, 12]);
-    let move_it = || {
-        let params = json!({"name": "red-2b", "l3NetworkUuids": [l3], "hostUuid": h1});
-        let tags = [format!("staticIp::{l3}::{ip}")];
-        let body = json!({"params": params, "systemTags": tags}).to_string();
-        rest.clone().with("prefer", "wait=30").send("POST", "/vm-instances", &body).unwrap()
-    };
-    assert_eq!(move_it().code(), "L3.1000", "red-2 has it");
-    let vm = uuid(&rest, "/vm-instances", "red-2");
-    let destroyed = delete(&rest, &format!("/vm-instances/{vm}?deleteMode=Enforcing"));
-    assert_eq!(destroyed.status, 200, "nobody waits for the dead: {destroyed:?}");
-    assert_eq!(move_it().code(), "L3.1000", "nobody has vouched for it");
+    let vm = named(&rest, "/vm-instances", "red-2");
+    assert_eq!(vm["state"], "Unknown");
+    let (vm, nic) = (vm["uuid"].as_str().unwrap().to_owned(), vm["vmNics"][0].clone());
+    let start = || act(&rest, &vm, "startVmInstance", json!({"hostUuid": h1}));
+    assert_eq!(start().code(), "SYS.1006", "it may run");
+    stop_without_waiting(&rest, &vm);
+    assert_eq!(start().code(), "NL.1003", "nobody has vouched for it");
 
     let buried = bury();
     assert_eq!(buried.status, 200, "{buried:?}");
-    let vms = rest.all("/vm-instances");
-    assert!(vms.iter().all(|vm| vm["hostUuid"] == json!(h1)), "{vms:?}");
-    let mut moved = move_it();
-    let is_moved = wait::holds(LIMIT, || {
-        moved = if moved.status == 200 { moved.clone() } else { move_it() };
-        moved.status == 200
-    });
-    assert!(is_moved, "{moved:?}");
-    assert!(one_packet_passes(&lab.namespace("red-1"), &lab.namespace("red-2b"), ip));
+    let started = start();
+    assert_eq!(started.status, 200, "at once: {started:?}");
+    let moved = started.body["inventory"]["vmNics"][0].clone();
+    let own = |nic: &Value| [&nic["uuid"], &nic["mac"], &nic["ip"]].map(Value::clone);
+    assert_eq!(own(&moved), own(&nic), "with its NIC, its MAC and its address");
+    let red_1 = lab.namespace("red-1");
+    let [zombie, heir] = ["h2", "h1"].map(|host| on_host(&lab, host, &vm));
+    assert!(one_packet_passes(&red_1, &heir, RED_2));
+    assert!(one_packet_passes(&heir, &red_1, [10, 0, 0, 11].into()));
+    assert!(!one_packet_passes(&zombie, &red_1, [10, 0, 0, 11].into()), "there are two of it");
 
     lab.start(&["h2"]);
     let log = lab.root().join(lab.name()).join("h2.log");
     let says_so = || fs::read_to_string(&log).unwrap().contains("the host was deleted");
     assert!(wait::holds(LIMIT, says_so), "its agent does not say why it is refused");
+}
+
+#[test]
+fn a_host_that_comes_back_takes_its_stale_copy_down_before_there_is_another() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let (h1, vm) = (uuid(&rest, "/hosts", "h1"), uuid(&rest, "/vm-instances", "red-2"));
+    lab.kill(&["h2"]);
+    stop_without_waiting(&rest, &vm);
+    let start = || act(&rest, &vm, "startVmInstance", json!({"hostUuid": h1}));
+    assert_eq!(start().code(), "NL.1003");
+    lab.settle(&["h1"]);
+    let stale = on_host(&lab, "h2", &vm);
+    assert!(!one_packet_passes(&lab.namespace("red-1"), &stale, RED_2), "it is stopped");
+
+    lab.start(&["h2"]);
+    let mut started = start();
+    let is_started = || {
+        started = if started.status == 200 { started.clone() } else { start() };
+        started.status == 200
+    };
+    assert!(wait::holds(LIMIT, is_started), "h2 has let go");
+    let ports = lab.inspect("h2")["ports"].to_string();
+    assert!(!ports.contains("red-2"), "{ports}");
+    let (red_1, heir) = (lab.namespace("red-1"), on_host(&lab, "h1", &vm));
+    // red-1's kernel may still wait for an answer to its last question.
+    assert!(wait::holds(LIMIT, || one_packet_passes(&red_1, &heir, RED_2)));
+}
+
+/// The namespace of an instance on one host, of which others may have one too.
+fn on_host(lab: &TestLab, host: &str, vm: &str) -> Namespace {
+    Namespace::open(&format!("nl-{}-{host}-{vm}", lab.name())).unwrap()
+}
+
+/// Sends an action about an instance, and waits for it.
+fn act(rest: &Rest, vm: &str, action: &str, params: Value) -> Answer {
+    let body = json!({action: params}).to_string();
+    let path = format!("/vm-instances/{vm}/actions");
+    rest.clone().with("prefer", "wait=30").send("PUT", &path, &body).unwrap()
+}
+
+fn stop_without_waiting(rest: &Rest, vm: &str) {
+    let body = json!({"stopVmInstance": {}}).to_string();
+    let accepted = rest.send("PUT", &format!("/vm-instances/{vm}/actions"), &body).unwrap();
+    assert_eq!(accepted.status, 202, "{accepted:?}");
 }
 
 fn delete(rest: &Rest, path: &str) -> Answer {

@@ -14,7 +14,7 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab, binary, rest::Answer, root_or_skip, traffic::one_packet_passes,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
 
@@ -96,6 +96,41 @@ fn a_destroy_on_a_dead_host_says_at_once_what_it_waits_for() {
 
     lab.start(&["h2"]);
     assert!(command.wait().unwrap().success());
+    lab.check();
+}
+
+#[test]
+fn a_vm_keeps_its_address_when_it_stops_starts_elsewhere_and_reboots() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let (vm, ip) = create(&lab, "red-3", "h1");
+    let act = |action: &str, params: Value| {
+        let (path, body) = (format!("/vm-instances/{vm}/actions"), json!({action: params}));
+        let rest = rest.clone().with("prefer", "wait=30");
+        let answer = rest.send("PUT", &path, &body.to_string()).unwrap();
+        assert_eq!(answer.status, 200, "{action}: {answer:?}");
+    };
+    let passes = || {
+        let (red_1, red_2, red_3) =
+            (lab.namespace("red-1"), lab.namespace("red-2"), lab.namespace("red-3"));
+        lab.settle(&HOSTS);
+        [&red_1, &red_2].into_iter().all(|from| one_packet_passes(from, &red_3, ip))
+            && one_packet_passes(&red_3, &red_1, [10, 0, 0, 11].into())
+    };
+    assert!(passes(), "new");
+    act("stopVmInstance", json!({}));
+    assert!(!lab.inspect("h1")["ports"].to_string().contains(&format!("\"{ip}\"")));
+    act("startVmInstance", json!({"hostUuid": rest.uuid("/hosts", "h2")}));
+    assert!(passes(), "on the other host");
+    lab.ip("red-3", "link add mark type bridge");
+    act("rebootVmInstance", json!({}));
+    assert!(passes(), "after a reboot");
+    let marked = ["sh", "-c", "ip link show mark"].map(str::to_owned);
+    let status = lab::exec(lab.name(), lab.root(), "red-3", &marked).unwrap();
+    assert_ne!(status, 0, "it was made anew");
     lab.check();
 }
 

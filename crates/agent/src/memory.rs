@@ -104,7 +104,8 @@ impl MemoryState {
         if self.instances.get(&spec.uuid) != Some(spec) {
             self.write()?;
             if let Some(before) = self.instances.insert(spec.uuid, spec.clone()) {
-                let gone = before.nics.iter().filter(|nic| !spec.nics.contains(nic));
+                let same = before.generation == spec.generation;
+                let gone = before.nics.iter().filter(|nic| !(same && spec.nics.contains(nic)));
                 for nic in gone {
                     if let Some(seen) = self.nics.remove(&nic.uuid) {
                         self.attached.remove(&seen.ifindex);

@@ -41,7 +41,8 @@ pub fn wanted(desired: &Holding) -> Wanted {
         match object {
             Object::Instance(instance) => {
                 let (uuid, name) = (instance.uuid, instance.name.clone());
-                wanted.instances.insert(uuid, InstanceSpec { uuid, name, nics: Vec::new() });
+                let (generation, nics) = (instance.generation, Vec::new());
+                wanted.instances.insert(uuid, InstanceSpec { uuid, name, generation, nics });
             }
             Object::Port(port) => ports.push(port),
             // The others concern the maps only.

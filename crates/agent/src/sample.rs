@@ -46,7 +46,7 @@ pub(crate) fn peer(at: u128, network: u128, last: u8) -> Object {
 
 pub(crate) fn instance(at: u128) -> Object {
     let name = format!("vm {at}");
-    Object::Instance(Instance { uuid: uuid(at), name, driver: Driver::Netns })
+    Object::Instance(Instance { uuid: uuid(at), name, driver: Driver::Netns, generation: 0 })
 }
 
 pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object {

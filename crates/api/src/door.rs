@@ -67,22 +67,25 @@ pub fn router(gate: Arc<Gate>) -> Router {
     doors.fallback(nothing).with_state(gate)
 }
 
+/// A message, and one of the paths at which it is called.
+type Place = (&'static MessageDef, &'static str);
+
 /// One route for each message; messages that share method and path share a route.
 fn messages(mut router: Router<Shared>) -> Router<Shared> {
-    let mut by_route: BTreeMap<(Method, &str), Vec<&'static MessageDef>> = BTreeMap::new();
+    let mut by_route: BTreeMap<(Method, String), Vec<Place>> = BTreeMap::new();
     for def in resource::messages() {
         for path in std::iter::once(&def.path).chain(def.also) {
-            by_route.entry((def.method, *path)).or_default().push(def);
+            by_route.entry((def.method, shape(path))).or_default().push((def, path));
         }
     }
-    for ((method, path), defs) in by_route {
+    for ((method, path), places) in by_route {
         let filter = match method {
             Method::Get => MethodFilter::GET,
             Method::Post => MethodFilter::POST,
             Method::Put => MethodFilter::PUT,
             Method::Delete => MethodFilter::DELETE,
         };
-        let limit = match defs.iter().any(|def| def.access == Access::Open) {
+        let limit = match places.iter().any(|(def, _)| def.access == Access::Open) {
             true => OPEN_BODY_MAX_BYTES,
             false => BODY_MAX_BYTES,
         };
@@ -91,31 +94,37 @@ fn messages(mut router: Router<Shared>) -> Router<Shared> {
                             QueryString(pairs): QueryString<Pairs>,
                             called: Called,
                             request: Request| {
-            let named =
-                |(place, name): &(String, String)| Some((name.clone(), given.get(place)?.clone()));
-            let path = places(path).1.iter().filter_map(named).collect();
-            call(gate, defs.clone(), Incoming { path, pairs, called, request })
+            call(gate, places.clone(), Incoming { given, pairs, called, request })
         };
         let limit = DefaultBodyLimit::max(limit);
-        router = router.route(&places(path).0, on(filter, handler).layer(limit));
+        router = router.route(&path, on(filter, handler).layer(limit));
     }
     router
 }
 
-/// A path with numbers for the names in it, as the router wants it: two messages may have other
-/// names in the same place. And which name has which number.
-fn places(path: &str) -> (String, Vec<(String, String)>) {
-    let mut names = Vec::new();
-    let part = |part: &str| {
-        let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
-            return part.to_owned();
-        };
-        let place = format!("p{}", names.len());
-        names.push((place.clone(), name.to_owned()));
-        format!("{{{place}}}")
+/// A path with placeholders that are named by their place: messages give one and the same place
+/// several names.
+fn shape(path: &str) -> String {
+    let placeholder = |(at, segment): (usize, &str)| match variable(segment) {
+        Some(_) => format!("{{at{at}}}"),
+        None => segment.to_owned(),
     };
-    let parts: Vec<String> = path.split('/').map(part).collect();
-    (parts.join("/"), names)
+    path.split('/').enumerate().map(placeholder).collect::<Vec<_>>().join("/")
+}
+
+/// The name of a placeholder.
+fn variable(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// What stands in the places of a path, by the names that a message gives them.
+fn named(path: &str, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let segments = path.split('/').enumerate();
+    let named = segments.filter_map(|(at, segment)| {
+        let value = given.get(&format!("at{at}"))?;
+        Some((variable(segment)?.to_owned(), value.clone()))
+    });
+    named.collect()
 }
 
 /// Two query routes for each face of a resource: all of them, and one by its uuid.
@@ -130,21 +139,24 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
             find(&gate, &called, |scope| query::of_one((kind, face), scope, &uuid)).await
         };
         let path = face.path;
-        router = router.route(path, get(list)).route(&format!("{path}/{{p0}}"), get(one));
+        let of_one = shape(&format!("{path}/{{uuid}}"));
+        router = router.route(path, get(list)).route(&of_one, get(one));
     }
     router
 }
 
 /// A request before it is understood.
 struct Incoming {
-    path: BTreeMap<String, String>,
+    /// What stands in the placeholders of its path, by [`shape`]'s names.
+    given: BTreeMap<String, String>,
     pairs: Pairs,
     called: Called,
     request: Request,
 }
 
 /// Nothing of a stranger's body is read, unless the route is for strangers.
-async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) -> Response {
+async fn call(gate: Shared, places: Vec<Place>, incoming: Incoming) -> Response {
+    let defs: Vec<_> = places.iter().map(|(def, _)| *def).collect();
     let is_open = defs.iter().any(|def| def.access == Access::Open);
     let source = serve::source(&incoming.request);
     let caller = match (caller(&gate, &incoming.called, source), is_open) {
@@ -163,7 +175,8 @@ async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
     if let Err(error) = command::may_send(&caller, def) {
         return answer::failed(&error);
     }
-    let parsed = request::parse(def, &incoming.path, &incoming.pairs, body);
+    let path = places.iter().find(|(of, _)| of.name == def.name).map_or(def.path, |(_, path)| path);
+    let parsed = request::parse(def, &named(path, &incoming.given), &incoming.pairs, body);
     let parsed = parsed.and_then(|parsed| gate.command(caller, vec![parsed]));
     if def.answer == Answer::Now {
         let result = match parsed {

@@ -189,5 +189,10 @@ pub(crate) fn instance(instance: &VmInstance) -> Object {
     let driver = match instance.driver {
         InstanceDriver::Netns => Driver::Netns,
     };
-    Object::Instance(Instance { uuid: instance.uuid.uuid(), name: instance.name.clone(), driver })
+    Object::Instance(Instance {
+        uuid: instance.uuid.uuid(),
+        name: instance.name.clone(),
+        driver,
+        generation: instance.generation,
+    })
 }

@@ -89,8 +89,9 @@ impl Driver for Fake {
     async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
         let mut state = self.call(DriverCall::Prepare(spec.uuid))?;
         spec.check()?;
-        let mut before =
-            state.instances.remove(&spec.uuid).map(|instance| instance.nics).unwrap_or_default();
+        let before = state.instances.remove(&spec.uuid);
+        let before = before.filter(|instance| instance.spec.generation == spec.generation);
+        let mut before = before.map(|instance| instance.nics).unwrap_or_default();
         let mut nics = BTreeMap::new();
         let mut prepared = Vec::new();
         for wanted in &spec.nics {

@@ -81,15 +81,24 @@ impl Netns {
         let name = self.namespace_name(spec.uuid);
         match Namespace::open(&name) {
             Err(hostnet::Error::NoNamespace { .. }) => {}
-            found => return Ok((found?.netlink().await?, None)),
+            found => {
+                let inside = found?.netlink().await?;
+                if inside::is_of(&inside, spec.generation).await? {
+                    return Ok((inside, None));
+                }
+                self.remove_named(name.clone()).await?;
+            }
         }
-        if let Some(nic) = spec.nics.first()
-            && let Some(made) = self.use_spare(host, &name, nic).await?
-        {
-            return Ok(made);
-        }
-        let namespace = blocking(move || Namespace::create(&name)).await?;
-        Ok((namespace.netlink().await?, None))
+        let made = match spec.nics.first() {
+            Some(nic) => self.use_spare(host, &name, nic).await?,
+            None => None,
+        };
+        let (inside, link) = match made {
+            Some(made) => made,
+            None => (blocking(move || Namespace::create(&name)).await?.netlink().await?, None),
+        };
+        inside::note(&inside, spec.generation).await?;
+        Ok((inside, link))
     }
 
     /// Removes a namespace with its cables, if it is there.

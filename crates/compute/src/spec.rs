@@ -13,6 +13,8 @@ pub struct InstanceSpec {
     pub uuid: Uuid,
     /// For people; may change and is nowhere unique.
     pub name: String,
+    /// How often it was made anew. One that is there with another number is removed first.
+    pub generation: u32,
     /// The NICs; of those with a gateway the first carries the default route.
     pub nics: Vec<NicSpec>,
 }
@@ -131,7 +133,7 @@ mod tests {
     }
 
     fn check(nics: Vec<NicSpec>) -> Result<(), Error> {
-        InstanceSpec { uuid: Uuid::new_v4(), name: "vm".to_owned(), nics }.check()
+        InstanceSpec { uuid: Uuid::new_v4(), name: "vm".to_owned(), generation: 0, nics }.check()
     }
 
     #[test]

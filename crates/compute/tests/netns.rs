@@ -111,7 +111,7 @@ fn nic(number: u8) -> NicSpec {
 }
 
 fn instance(nics: Vec<NicSpec>) -> InstanceSpec {
-    InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), nics }
+    InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), generation: 0, nics }
 }
 
 #[tokio::test]
@@ -318,6 +318,35 @@ async fn check_as_new(host: &Host, spec: &InstanceSpec, case: &str) {
 }
 
 #[tokio::test]
+async fn an_instance_of_another_generation_is_made_anew_once() {
+    if !root_or_skip() {
+        return;
+    }
+    let host = Host::new().await;
+    let mut spec = instance(vec![nic(0)]);
+    let mark = async |spec: &InstanceSpec| {
+        let inside = host.inside(spec).netlink().await.unwrap();
+        inside.create_bridge("mark").await.unwrap();
+    };
+    let is_marked = async |spec: &InstanceSpec| {
+        let inside = host.inside(spec).netlink().await.unwrap();
+        inside.link_by_name("mark").await.unwrap().is_some()
+    };
+    for generation in [0, 1, 2] {
+        spec.generation = generation;
+        host.prepare(&spec).await;
+        assert!(!is_marked(&spec).await, "generation {generation} is a new namespace");
+        mark(&spec).await;
+        // A driver that knows nothing of earlier calls, as after a restart.
+        let restarted = Netns::on(host.prefix.clone(), (*host.namespace).clone());
+        restarted.prepare(&spec).await.unwrap();
+        assert!(is_marked(&spec).await, "generation {generation} is there already");
+    }
+    host.driver.remove(spec.uuid).await.unwrap();
+    host.check_empty().await;
+}
+
+#[tokio::test]
 async fn a_device_of_somebody_else_is_not_touched() {
     if !root_or_skip() {
         return;
@@ -475,7 +504,7 @@ async fn a_file_that_a_crash_left_goes_and_namespaces_stay() {
     let host = Host::new().await;
     let [there, left] = [1, 2].map(|number| {
         let uuid = Uuid::from_u128(number);
-        InstanceSpec { uuid, name: "vm".to_owned(), nics: Vec::new() }
+        InstanceSpec { uuid, name: "vm".to_owned(), generation: 0, nics: Vec::new() }
     });
     host.prepare(&there).await;
     let path = |name: String| Path::new("/run/netns").join(name);

@@ -99,7 +99,7 @@ fn instance(devices: &[&str]) -> InstanceSpec {
         gateways: vec![[10, 0, number, 1].into()],
     };
     let nics = (1..).zip(devices).map(nic).collect();
-    InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), nics }
+    InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), generation: 0, nics }
 }
 
 #[tokio::test]

@@ -187,6 +187,13 @@ pub(crate) fn give_one(
     take(txn, range, l3.l2_network_uuid, (ip, user))
 }
 
+/// Those of some addresses that NICs of a network may have.
+pub(crate) fn inside(txn: &Txn<'_>, l3: &L3Network, ips: &[IpAddr]) -> Vec<IpAddr> {
+    let spaces = [4, 6].map(|version| space(txn, l3, version));
+    let has = |ip: &IpAddr| spaces.iter().any(|space| space.range_with(*ip).is_some());
+    ips.iter().copied().filter(has).collect()
+}
+
 /// The address that an instance makes for itself where nobody gives it one (RFC 4862), which must be
 /// the wanted one if there is one: it would be kept from using it otherwise.
 fn own_address(range: &IpRange, mac: Mac, wanted: Option<IpAddr>) -> Result<Option<IpAddr>> {

@@ -43,6 +43,16 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "ip",
             "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
         ),
+        Claim::Hostname(..) => (
+            Code::InvalidArgument,
+            "hostname",
+            "a hostname is unique on the L3 networks of its instance: choose another one",
+        ),
+        Claim::Running(..) => (
+            Code::InUse,
+            "uuid",
+            "its host must confirm first that it let go of the instance, or be deleted as dead",
+        ),
         Claim::Ip(..) => (Code::IpExhausted, "ip", "choose another address, or leave it out"),
     };
     Error::new(code, text).on_field(field).hint(hint)

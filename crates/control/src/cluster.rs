@@ -12,7 +12,7 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, host,
     operation::{Operation, job},
 };
 
@@ -80,7 +80,11 @@ pub(crate) fn change_all(
     Ok(())
 }
 
+/// Deletes a cluster and its hosts, on which no instance may be any more.
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteCluster) -> Result<Reply> {
+    for host in txn.child_ids(Host::CLUSTER, message.uuid) {
+        host::check_empty(txn, host)?;
+    }
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }

@@ -47,7 +47,16 @@ impl Txn<'_> {
     /// [`Code::InUse`] when a reference refuses, [`Code::OperationFailed`] when too much would go at
     /// once.
     pub fn delete<R: Resource>(&mut self, id: Id<R>) -> Result<()> {
-        let Plan { gone, detached, refusing } = self.plan(AnyId::of(id))?;
+        self.delete_all(vec![id])
+    }
+
+    /// Deletes resources and what is deleted with them. What they held rests as one.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    pub fn delete_all<R: Resource>(&mut self, ids: Vec<Id<R>>) -> Result<()> {
+        let ids = ids.into_iter().map(AnyId::of).collect();
+        let Plan { gone, detached, refusing } = self.plan(ids)?;
         if let Some(user) = refusing.iter().find(|user| !gone.contains_key(&user.from)) {
             return Err(self.in_use(user));
         }
@@ -98,8 +107,8 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn plan(&self, first: AnyId) -> Result<Plan> {
-        let (mut plan, mut waiting) = (Plan::default(), vec![first]);
+    fn plan(&self, mut waiting: Vec<AnyId>) -> Result<Plan> {
+        let mut plan = Plan::default();
         while let Some(to) = waiting.pop() {
             if plan.gone.contains_key(&to) {
                 continue;

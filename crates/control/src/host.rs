@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{
-    Code, Error, Id, Message, Meta, Record, Resource, Result, Timestamp,
+    Claim, Code, Error, Id, Kind, Message, Meta, Record, Resource, Result, Timestamp,
     resource::{
         cluster::HypervisorType,
         host::{
@@ -124,28 +124,48 @@ pub(crate) fn reconnect(txn: &mut Txn<'_>, message: ReconnectHost) -> Result<Rep
     Ok(Reply::shows(message.uuid))
 }
 
+/// Deletes a host. What is on it must not go on there while it is started elsewhere: so it holds
+/// nothing any more, or the caller vouches that it is dead. Then its instances are stopped.
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteHost) -> Result<Reply> {
-    if message.delete_mode == Some(DeleteMode::Enforcing) {
-        bury(txn, message.uuid)?;
+    match message.delete_mode {
+        Some(DeleteMode::Enforcing) => check_dead(txn, message.uuid)?,
+        None | Some(DeleteMode::Permissive) => check_empty(txn, message.uuid)?,
     }
     txn.delete(message.uuid)?;
     Ok(Reply::nothing())
 }
 
-/// Destroys what runs on a host that is dead, on the caller's word. Nobody is asked to let go of the
-/// addresses there, so it must not be wrong.
-fn bury(txn: &mut Txn<'_>, host: Id<Host>) -> Result<()> {
-    if txn.status(host).connected {
-        let text = format!("host {host} is not dead: its agent is connected");
-        let hint = "power the host off first, or destroy its instances and delete it without \
-                    deleteMode=Enforcing";
-        return Err(Error::new(Code::InUse, text).on_field("deleteMode").hint(hint));
+/// Nobody is asked to let go of what is on a host that is dead, on the caller's word, so it must not
+/// be wrong.
+fn check_dead(txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
+    if !txn.status(host).connected {
+        return Ok(());
     }
-    txn.fence(host);
-    for instance in txn.child_ids(VmInstance::HOST, host) {
-        txn.delete(instance)?;
-    }
-    Ok(())
+    let text = format!("host {host} is not dead: its agent is connected");
+    let hint = "power the host off first, or stop its instances and delete it without \
+                deleteMode=Enforcing";
+    Err(Error::new(Code::InUse, text).on_field("deleteMode").hint(hint))
+}
+
+/// Checks that no instance is on a host, or may be. Costs a look-up.
+///
+/// # Errors
+/// [`Code::InUse`] with one of them.
+pub(crate) fn check_empty(txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
+    let at = |uuid| Claim::Running(host, Id::new(uuid));
+    let Some((claim, (kind, _))) = txn.first_held(&at(Uuid::nil()), &at(Uuid::max())) else {
+        return Ok(());
+    };
+    let how = match kind {
+        Kind::Release => ", which it has not confirmed to have let go",
+        _ => "",
+    };
+    let text = format!("host {host} has {claim}{how}");
+    let hint = format!(
+        "stop or destroy its instances first (QueryVmInstance hostUuid={host}); if the host is \
+         dead, power it off and DeleteHost with deleteMode=Enforcing"
+    );
+    Err(Error::new(Code::InUse, text).hint(hint))
 }
 
 /// Makes a token and shows it, once: only its hash is kept. An older open token stops working.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use model::{
-    Error, FieldDef, FieldType, Kind, Plain, Record, Result,
+    Claim, Error, FieldDef, FieldType, Kind, Plain, Record, Result,
     declare::Column,
     record::COMMON,
     shown::{Child, Derived, LIST_MAX, Shown, View},
@@ -198,6 +198,10 @@ impl View for Observed<'_> {
             .filter(|record| self.scope.get().includes(self.snapshot, record))
             .take(max)
             .collect()
+    }
+
+    fn is_claimed(&self, claim: &Claim) -> bool {
+        self.snapshot.holder(claim).is_some()
     }
 
     fn revision(&self) -> u64 {

@@ -14,13 +14,14 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
+    Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     declare::Method,
     resource::{
         account::{Account, AccountType},
         host::Host,
         job::Job,
         messages,
+        vm_instance::VmInstance,
     },
     setting::JOB_EXPIRY,
     status::{Board, Obstacle, Unsettled},
@@ -157,6 +158,8 @@ enum Look {
     Running,
     /// It waits for hosts, until then and for these reasons.
     Waiting(Timestamp, Vec<String>),
+    /// Hosts have acknowledged, and what they have let go of is not noted yet.
+    Settling(Timestamp, Vec<String>),
 }
 
 impl Jobs {
@@ -301,7 +304,7 @@ impl Jobs {
             Look::Over(state) => state,
             Look::Acknowledged(state) => self.succeed(job, state).await,
             Look::Running => JobState::Processing(Vec::new()),
-            Look::Waiting(_, reasons) => JobState::Processing(reasons),
+            Look::Waiting(_, reasons) | Look::Settling(_, reasons) => JobState::Processing(reasons),
         }
     }
 
@@ -334,12 +337,15 @@ impl Jobs {
         let (waited, waiting): (Vec<Id<Host>>, Vec<_>) =
             hosts.filter_map(|host| Some((*host, waits_for(*host, job, since, &board)?))).unzip();
         if waiting.is_empty() {
-            return Look::Acknowledged(JobState::Done(answer(
-                job,
-                record.meta.owner,
-                &snapshot,
-                &board,
-            )));
+            return match kept_place(job, &snapshot) {
+                Some(reason) if self.now() <= job.deadline => {
+                    Look::Settling(job.deadline, vec![reason])
+                }
+                _ => {
+                    let owner = record.meta.owner;
+                    Look::Acknowledged(JobState::Done(answer(job, owner, &snapshot, &board)))
+                }
+            };
         }
         let is_lost = waited.iter().all(|host| !board.status(*host).connected);
         let deadline = match is_lost && is_deletion(job) {
@@ -439,6 +445,11 @@ impl Jobs {
                     decides = host_changed(&mut commits) => decides,
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
                 },
+                Look::Settling(deadline, _) => tokio::select! {
+                    reported = board.changed() => reported.is_ok(),
+                    decides = changed(&mut commits, &[Kind::Host, Kind::Release]) => decides,
+                    () = tokio::time::sleep(self.just_after(deadline)) => true,
+                },
             };
             // The board or the store has ended: the server is shutting down.
             if !goes_on {
@@ -511,12 +522,30 @@ fn waits_for(host: Id<Host>, job: &Job, since: Since, board: &Board) -> Option<S
     }
 }
 
+/// An instance that the job took off its host, and whose place there is still kept: whoever is told of
+/// a success starts it elsewhere at once.
+fn kept_place(job: &Job, snapshot: &Snapshot<Record>) -> Option<String> {
+    job.objects.iter().find_map(|object| {
+        let record = snapshot.get(Kind::VmInstance, *object)?;
+        let instance = VmInstance::of(&record).filter(|instance| instance.host_uuid.is_none())?;
+        let place = Claim::Running(instance.last_host_uuid?, instance.uuid);
+        let (kind, _) = snapshot.holder(&place)?;
+        let reason = || format!("{place} is being let go of by its host");
+        (kind == Kind::Release).then(reason)
+    })
+}
+
 /// Waits until a host may have been deleted, which nobody waits for any more; `false` once the store
 /// is gone. Cancel safe, as [`Watch::next`] is.
-pub(crate) async fn host_changed(commits: &mut Watch<Record>) -> bool {
+async fn host_changed(commits: &mut Watch<Record>) -> bool {
+    changed(commits, &[Kind::Host]).await
+}
+
+/// Waits until something of these kinds may have changed; `false` once the store is gone.
+async fn changed(commits: &mut Watch<Record>, kinds: &[Kind]) -> bool {
     while let Some(event) = commits.next().await {
         let Event::Commit(commit) = event else { return true };
-        if commit.changes.iter().any(|change| change.kind == Kind::Host) {
+        if commit.changes.iter().any(|change| kinds.contains(&change.kind)) {
             return true;
         }
     }

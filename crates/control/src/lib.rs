@@ -10,6 +10,7 @@ mod claim;
 pub mod command;
 pub mod config;
 mod delete;
+pub mod expunger;
 pub mod gate;
 pub mod inventory;
 mod invisible;
@@ -37,6 +38,8 @@ pub mod cluster;
 pub mod dhcp_server;
 pub mod host;
 pub mod host_route;
+pub mod image;
+pub mod instance_offering;
 mod ip_looks;
 pub mod ip_range;
 pub mod l2_attachment;
@@ -47,10 +50,13 @@ pub mod l2_vxlan;
 pub mod l3_network;
 mod l3_options;
 pub mod network_service;
+pub mod nic_plug;
+pub mod nic_settings;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 pub mod used_ip;
 pub mod vm_instance;
+pub mod vm_life;
 pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
@@ -88,6 +94,11 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     ip_looks::operations,
     network_service::operations,
     dhcp_server::operations,
+    instance_offering::operations,
+    image::operations,
     vm_instance::operations,
+    vm_life::operations,
     vm_nic::operations,
+    nic_plug::operations,
+    nic_settings::operations,
 ];

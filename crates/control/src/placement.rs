@@ -7,8 +7,8 @@ use model::{
         host::{Host, HostMode},
         l2_attachment::L2NetworkClusterRef,
         l2_network::L2Network,
-        l3_network::L3Network,
-        vm_instance::{CreateVmInstance, VmInstance},
+        vm_instance::VmInstance,
+        zone::Zone,
     },
 };
 
@@ -23,40 +23,51 @@ const CANDIDATES: usize = 64;
 /// Unfit hosts that a refusal names.
 const REASONS_MAX: usize = 8;
 
-/// Chooses the host: inside what the message asks for, connected, able to carry every network, and
-/// then the one with the fewest instances.
+/// What an instance needs of its host.
+pub(crate) struct Demand {
+    /// Where the instance is.
+    pub(crate) zone: Id<Zone>,
+    /// The cluster that the caller names.
+    pub(crate) cluster: Option<Id<Cluster>>,
+    /// The host that the caller names.
+    pub(crate) host: Option<Id<Host>>,
+    /// The host that had it last: it gets it again, if it fits.
+    pub(crate) last: Option<Id<Host>>,
+    /// The networks of its NICs.
+    pub(crate) l2s: Vec<L2Network>,
+}
+
+/// Chooses the host: inside what the caller asks for, connected, able to carry every network, and
+/// then the one that had the instance last, or that with the fewest instances.
 ///
 /// # Errors
 /// [`Code::NoHost`] with what stands in the way of each.
-pub(crate) fn choose(txn: &Txn<'_>, message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Host> {
-    let mut l2s = Vec::new();
-    for l3 in l3s {
-        if l3.zone_uuid != l3s[0].zone_uuid {
-            let error = Error::field("l3NetworkUuids", "are in different zones");
-            return Err(error.hint("choose networks of one zone"));
-        }
-        l2s.push(txn.get(l3.l2_network_uuid)?);
+pub(crate) fn choose(txn: &Txn<'_>, demand: &Demand) -> Result<Host> {
+    if demand.host.is_none()
+        && let Some(last) = best(txn, demand, demand.last.as_slice())
+    {
+        return Ok(last);
     }
-    let mut hosts = hosts(txn, message, &l2s);
+    let mut hosts = hosts(txn, demand);
     let known = hosts.len();
     let sample = sample(txn, &mut hosts);
-    best(txn, message, &hosts[..sample], &l2s)
-        .or_else(|| best(txn, message, &hosts[sample..], &l2s))
-        .ok_or_else(|| refusal(txn, message, &hosts[..known.min(CANDIDATES)], &l2s))
+    best(txn, demand, &hosts[..sample])
+        .or_else(|| best(txn, demand, &hosts[sample..]))
+        .ok_or_else(|| refusal(txn, demand, &hosts[..known.min(CANDIDATES)]))
 }
 
-/// The hosts that the message allows, in clusters that have the first network.
-fn hosts(txn: &Txn<'_>, message: &CreateVmInstance, l2s: &[L2Network]) -> Vec<Id<Host>> {
-    if let Some(host) = message.host_uuid {
+/// The hosts that the caller allows, in clusters that have the first network.
+fn hosts(txn: &Txn<'_>, demand: &Demand) -> Vec<Id<Host>> {
+    if let Some(host) = demand.host {
         return vec![host];
     }
-    let clusters: Vec<Id<Cluster>> = match (message.cluster_uuid, l2s.first()) {
+    let clusters: Vec<Id<Cluster>> = match (demand.cluster, demand.l2s.first()) {
         (Some(cluster), _) => vec![cluster],
         (None, Some(l2)) => {
             let attached = txn.children(L2NetworkClusterRef::L2_NETWORK, l2.attached());
             attached.into_iter().map(|r| r.cluster_uuid).collect()
         }
-        (None, None) => Vec::new(),
+        (None, None) => txn.child_ids(Cluster::ZONE, demand.zone),
     };
     clusters.into_iter().flat_map(|cluster| txn.child_ids(Host::CLUSTER, cluster)).collect()
 }
@@ -75,25 +86,15 @@ fn sample(txn: &Txn<'_>, hosts: &mut [Id<Host>]) -> usize {
 }
 
 /// The fit host with the fewest instances.
-fn best(
-    txn: &Txn<'_>,
-    message: &CreateVmInstance,
-    hosts: &[Id<Host>],
-    l2s: &[L2Network],
-) -> Option<Host> {
+fn best(txn: &Txn<'_>, demand: &Demand, hosts: &[Id<Host>]) -> Option<Host> {
     let fit = hosts.iter().filter_map(|id| txn.find(*id));
-    let fit = fit.filter(|host| why_not(txn, message, host, l2s).is_none());
+    let fit = fit.filter(|host| why_not(txn, demand, host).is_none());
     fit.min_by_key(|host| txn.count(VmInstance::HOST, host.uuid))
 }
 
 /// What keeps a host from running an instance on these networks, and the fix.
-fn why_not(
-    txn: &Txn<'_>,
-    message: &CreateVmInstance,
-    host: &Host,
-    l2s: &[L2Network],
-) -> Option<String> {
-    if let Some(where_else) = outside(message, host) {
+fn why_not(txn: &Txn<'_>, demand: &Demand, host: &Host) -> Option<String> {
+    if let Some(where_else) = outside(demand, host) {
         return Some(where_else);
     }
     match host.state {
@@ -104,18 +105,13 @@ fn why_not(
     if !txn.status(host.uuid).connected {
         return Some("is not connected: start its agent".into());
     }
-    l2s.iter().find_map(|l2| l2_network::why_not(txn, host, l2))
+    demand.l2s.iter().find_map(|l2| l2_network::why_not(txn, host, l2))
 }
 
-fn refusal(
-    txn: &Txn<'_>,
-    message: &CreateVmInstance,
-    hosts: &[Id<Host>],
-    l2s: &[L2Network],
-) -> Error {
+fn refusal(txn: &Txn<'_>, demand: &Demand, hosts: &[Id<Host>]) -> Error {
     let why = |id: &Id<Host>| {
         let host = txn.find(*id)?;
-        let why = why_not(txn, message, &host, l2s)?;
+        let why = why_not(txn, demand, &host)?;
         Some(format!("{}: {why}", host.name))
     };
     let reasons: Vec<String> = hosts.iter().filter_map(why).take(REASONS_MAX).collect();
@@ -133,13 +129,10 @@ fn refusal(
     refused.hint(hint)
 }
 
-/// Where a host is that the message does not allow.
-fn outside(message: &CreateVmInstance, host: &Host) -> Option<String> {
-    if message.cluster_uuid.is_some_and(|cluster| cluster != host.cluster_uuid) {
+/// Where a host is that the caller does not allow.
+fn outside(demand: &Demand, host: &Host) -> Option<String> {
+    if demand.cluster.is_some_and(|cluster| cluster != host.cluster_uuid) {
         return Some(format!("is in cluster {}", host.cluster_uuid));
     }
-    if message.zone_uuid.is_some_and(|zone| zone != host.zone_uuid) {
-        return Some(format!("is in zone {}", host.zone_uuid));
-    }
-    None
+    (demand.zone != host.zone_uuid).then(|| format!("is in zone {}", host.zone_uuid))
 }

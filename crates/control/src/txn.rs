@@ -8,9 +8,9 @@ use std::{
 };
 
 use model::{
-    Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
-    record::OWNER,
-    resource::{account::Account, host::Host, release::Release},
+    AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
+    record::{OWNER, UNCOUNTED},
+    resource::{account::Account, host::Host, release::Release, used_ip::UsedIp},
     status::HostStatus,
 };
 use store::{Key, Read, Tx};
@@ -37,6 +37,8 @@ pub struct Txn<'a> {
     hosts: BTreeSet<Id<Host>>,
     objects: BTreeSet<Uuid>,
     waits_for_lost_hosts: bool,
+    /// Whose what is made will be, if not the caller's.
+    owner: Option<Id<Account>>,
 }
 
 impl<'a> Txn<'a> {
@@ -49,7 +51,7 @@ impl<'a> Txn<'a> {
     ) -> Self {
         let (drawn, used_tags) = (Cell::new(0), RefCell::default());
         let (hosts, objects) = (BTreeSet::new(), BTreeSet::new());
-        let waits_for_lost_hosts = true;
+        let (waits_for_lost_hosts, owner) = (true, None);
         Self {
             tx,
             surroundings,
@@ -61,7 +63,13 @@ impl<'a> Txn<'a> {
             hosts,
             objects,
             waits_for_lost_hosts,
+            owner,
         }
+    }
+
+    /// What is made from now on is its owner's, and a part of it.
+    pub(crate) fn act_for<R: Resource>(&mut self, whole: Id<R>) {
+        self.owner = self.record(R::KIND, whole.uuid()).and_then(|record| record.meta.owner);
     }
 
     /// Adds what it did to what its command did.
@@ -199,6 +207,12 @@ impl<'a> Txn<'a> {
         first.and_then(|uuid| self.find(Id::new(uuid)))
     }
 
+    /// The addresses that somebody has.
+    #[must_use]
+    pub fn used_by(&self, user: AnyId) -> Vec<Id<UsedIp>> {
+        self.tx.referrers(Kind::UsedIp, UsedIp::USED_BY, user.uuid).map(Id::new).collect()
+    }
+
     /// How many resources point at `parent` by this relation; the same work however many.
     #[must_use]
     pub fn count<C: Resource, P: Resource>(&self, relation: Relation<C, P>, parent: Id<P>) -> u64 {
@@ -235,7 +249,7 @@ impl<'a> Txn<'a> {
         }
         self.keep_quota(R::KIND)?;
         let now = self.now();
-        let owner = self.caller.account();
+        let owner = self.owner.or(self.caller.account());
         let mut record = Record::new(resource, Meta { owner, created: now, changed: now });
         if let Some(whole) = record.whole().and_then(|id| self.record(id.kind, id.uuid)) {
             record.meta.owner = owner_of_parts(&whole).or(owner);
@@ -286,7 +300,10 @@ impl<'a> Txn<'a> {
         let object = before.object();
         self.note(before);
         self.put(after)?;
-        self.let_rest(BTreeSet::from([object]), given_up).map(|_| ())
+        // Of this it is known who was told: nobody else need be waited for after a restart.
+        let is_running = |claim: &Claim| matches!(claim, Claim::Running(..));
+        let told = before.home().filter(|_| given_up.iter().all(is_running));
+        self.release(BTreeSet::from([object]), given_up, told.map(|host| vec![host])).map(|_| ())
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
@@ -306,12 +323,21 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// Makes a release of these claims: they are not given out again until no host acts on them any
-    /// more.
+    /// Makes a release of these claims, if there are any: they are not given out again until no host
+    /// acts on them any more.
     pub(crate) fn let_rest(
+        &mut self,
+        objects: BTreeSet<Uuid>,
+        claims: Vec<Claim>,
+    ) -> Result<Option<Id<Release>>> {
+        self.release(objects, claims, None)
+    }
+
+    fn release(
         &mut self,
         mut objects: BTreeSet<Uuid>,
         claims: Vec<Claim>,
+        hosts: Option<Vec<Id<Host>>>,
     ) -> Result<Option<Id<Release>>> {
         if claims.is_empty() {
             return Ok(None);
@@ -324,13 +350,28 @@ impl<'a> Txn<'a> {
             uuid: Id::new(self.random_uuid()),
             objects: objects.into_iter().collect(),
             claims,
-            hosts: None,
+            hosts,
             create_date: self.now(),
         };
         let (id, now) = (release.uuid, self.now());
         let meta = Meta { owner: None, created: now, changed: now };
         self.put(Record::new(release, meta))?;
         Ok(Some(id))
+    }
+
+    /// The release that keeps a claim, if one does.
+    #[must_use]
+    pub(crate) fn release_of(&self, claim: &Claim) -> Option<Release> {
+        match self.tx.holder(claim)? {
+            (Kind::Release, uuid) => self.find(Id::new(uuid)),
+            _ => None,
+        }
+    }
+
+    /// Ends a release before its time: what it keeps is the former holder's again, in the same
+    /// place.
+    pub(crate) fn take_back(&mut self, release: &Release) {
+        self.tx.delete(Kind::Release, release.uuid.uuid());
     }
 
     fn fence_parents(&mut self, record: &Record) {
@@ -351,7 +392,7 @@ impl<'a> Txn<'a> {
     }
 
     /// An administrator has no limits.
-    fn keep_quota(&mut self, kind: Kind) -> Result<()> {
+    pub(crate) fn keep_quota(&mut self, kind: Kind) -> Result<()> {
         match (self.caller.account(), self.caller.is_admin()) {
             (Some(account), false) => self.keep_quota_of(account, kind),
             _ => Ok(()),
@@ -363,7 +404,9 @@ impl<'a> Txn<'a> {
     pub(crate) fn keep_quota_of(&mut self, account: Id<Account>, kind: Kind) -> Result<()> {
         let Some(counted) = kind.def().quota else { return Ok(()) };
         self.fence_uuid(account.uuid());
-        let count = self.tx.count(kind, OWNER, &Key::Uuid(account.uuid()));
+        let of = |field| self.tx.count(kind, field, &Key::Uuid(account.uuid()));
+        let is_counted = kind.def().column(UNCOUNTED).is_none();
+        let count = of(OWNER) - if is_counted { 0 } else { of(UNCOUNTED) };
         if count < quota::limit(&*self.tx, account, counted) {
             return Ok(());
         }

@@ -1,60 +1,166 @@
-//! VM instances: the NICs they get, their names and their end. Where they run is decided in
-//! [`crate::placement`].
+//! VM instances: how they are made, with which NICs, and their names. Where they run is decided in
+//! [`crate::placement`], when in [`crate::vm_life`].
 
 use std::net::IpAddr;
 
 use model::{
-    Error, Id, Mac, Result,
+    Code, Error, Id, Mac, Result,
     resource::{
+        cluster::HypervisorType,
+        host::Host,
+        image::MediaType,
         l3_network::L3Network,
         vm_instance::{
-            CreateVmInstance, DestroyVmInstance, InstanceDriver, InstanceType, UpdateVmInstance,
+            CreateVmInstance, InstanceDriver, InstanceType, Phase, StartStrategy, UpdateVmInstance,
             VmInstance,
         },
         vm_nic::VmNic,
-        zone::DeleteMode,
+        zone::{EnableState, Zone},
     },
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, nic_settings,
     operation::{Operation, job},
-    placement,
+    placement::{self, Demand},
     vm_nic::{self, Plug, Wanted},
 };
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
-    vec![job(create), job(update), job(destroy)]
+    vec![job(create), job(update)]
 }
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Reply> {
     let l3s = message.l3_network_uuids.iter().map(|id| txn.get(*id)).collect::<Result<Vec<_>>>()?;
     let default_l3 = default_l3(&message, &l3s)?;
-    let host = placement::choose(txn, &message, &l3s)?;
+    let zone = zone(&message, &l3s)?;
+    let host = match message.strategy.unwrap_or(StartStrategy::Instant) {
+        StartStrategy::Instant => Some(host(txn, &message, &l3s, zone)?),
+        StartStrategy::JustCreate | StartStrategy::Stopped => None,
+    };
+    let phase = match message.strategy {
+        Some(StartStrategy::JustCreate) => Phase::Created,
+        None | Some(StartStrategy::Instant | StartStrategy::Stopped) => Phase::Live,
+    };
+    let cluster = message.cluster_uuid.map(|cluster| txn.get(cluster)).transpose()?;
+    let host_uuid = host.as_ref().map(|host| host.uuid);
+    let (hostname, size) = (hostname(txn)?, size(txn, &message)?);
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
         uuid: id,
         name: message.name,
         description: message.description,
-        zone_uuid: host.zone_uuid,
-        cluster_uuid: Some(host.cluster_uuid),
-        host_uuid: Some(host.uuid),
+        zone_uuid: zone,
+        cluster_uuid: host.as_ref().map(|host| host.cluster_uuid).or(message.cluster_uuid),
+        host_uuid,
+        last_host_uuid: host_uuid,
         default_l3_network_uuid: Some(default_l3),
         instance_type: InstanceType::User,
-        hypervisor_type: host.hypervisor_type,
+        hypervisor_type: host
+            .map(|host| host.hypervisor_type)
+            .or(cluster.map(|cluster| cluster.hypervisor_type))
+            .unwrap_or(HypervisorType::Kvm),
+        instance_offering_uuid: message.instance_offering_uuid,
+        image_uuid: message.image_uuid,
+        cpu_num: size.cpu_num,
+        memory_size: size.memory_size,
+        reserved_memory_size: size.reserved_memory_size,
         driver: InstanceDriver::Netns,
+        hostname: hostname.clone(),
+        phase,
+        generation: 0,
+        destroyed: None,
     })?;
     for (device_id, l3) in (0..).zip(&l3s) {
         let wanted = Wanted {
             addresses: static_ips(txn, l3)?,
             mac: custom_mac(txn, l3)?,
-            plug: Some(Plug { instance: id, host: host.uuid, device_id }),
+            plug: Some(Plug { instance: id, host: host_uuid, device_id }),
         };
         let nic = Id::new(txn.random_uuid());
         vm_nic::insert(txn, nic, l3, wanted).map_err(in_instance)?;
+        if hostname.is_some() {
+            let nic = txn.get(nic)?;
+            txn.update(VmNic { hostname: hostname.clone(), ..nic }).map_err(in_instance)?;
+        }
     }
     Ok(Reply::shows(id))
+}
+
+/// How large an instance is to be.
+struct Size {
+    cpu_num: Option<u32>,
+    memory_size: Option<u64>,
+    reserved_memory_size: Option<u64>,
+}
+
+/// What the message says, else what the offering says.
+fn size(txn: &Txn<'_>, message: &CreateVmInstance) -> Result<Size> {
+    let disabled = |field: &str, what: String| {
+        let error = Error::new(Code::OperationFailed, format!("{what} is disabled"));
+        error.on_field(field).hint("choose another one, or enable it")
+    };
+    if let Some(id) = message.image_uuid {
+        let image = txn.get(id)?;
+        if image.state == EnableState::Disabled {
+            return Err(disabled("imageUuid", format!("image {id}")));
+        }
+        if image.media_type == MediaType::Data {
+            let error = Error::field("imageUuid", format!("{id} is for further disks"));
+            return Err(error.hint("choose an image whose mediaType is RootVolumeTemplate or ISO"));
+        }
+    }
+    let offering = message.instance_offering_uuid.map(|id| txn.get(id)).transpose()?;
+    if let Some(it) = offering.as_ref().filter(|it| it.state == EnableState::Disabled) {
+        return Err(disabled("instanceOfferingUuid", format!("offering {}", it.uuid)));
+    }
+    let of = offering.as_ref();
+    let reserved = message.reserved_memory_size.or(of.map(|it| it.reserved_memory_size));
+    let memory_size = message.memory_size.or(of.map(|it| it.memory_size));
+    check_reserved(memory_size, reserved)?;
+    let cpu_num = message.cpu_num.or(of.map(|it| it.cpu_num));
+    Ok(Size { cpu_num, memory_size, reserved_memory_size: reserved })
+}
+
+fn check_reserved(memory_size: Option<u64>, reserved: Option<u64>) -> Result<()> {
+    match (memory_size, reserved) {
+        (Some(all), Some(part)) if part > all => {
+            let error = Error::field("reservedMemorySize", format!("{part} is more than {all}"));
+            Err(error.hint("it is a part of memorySize"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The zone of its networks, which must be one.
+fn zone(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<Zone>> {
+    let wrong = |field: &str, rule: String, hint: &str| Err(Error::field(field, rule).hint(hint));
+    let Some(first) = l3s.first() else {
+        return wrong("l3NetworkUuids", "names no network".into(), "name one or more");
+    };
+    if l3s.iter().any(|l3| l3.zone_uuid != first.zone_uuid) {
+        let rule = "are in different zones".to_owned();
+        return wrong("l3NetworkUuids", rule, "choose networks of one zone");
+    }
+    match message.zone_uuid {
+        Some(zone) if zone != first.zone_uuid => {
+            let rule = format!("the networks are in zone {}", first.zone_uuid);
+            wrong("zoneUuid", rule, "choose networks of this zone")
+        }
+        _ => Ok(first.zone_uuid),
+    }
+}
+
+fn host(
+    txn: &Txn<'_>,
+    message: &CreateVmInstance,
+    l3s: &[L3Network],
+    zone: Id<Zone>,
+) -> Result<Host> {
+    let l2s = l3s.iter().map(|l3| txn.get(l3.l2_network_uuid)).collect::<Result<_>>()?;
+    let (cluster, host) = (message.cluster_uuid, message.host_uuid);
+    placement::choose(txn, &Demand { zone, cluster, host, last: None, l2s })
 }
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Reply> {
@@ -69,18 +175,12 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Rep
     }
     instance.name = message.name.unwrap_or(instance.name);
     message.description.apply(&mut instance.description);
+    instance.cpu_num = message.cpu_num.or(instance.cpu_num);
+    instance.memory_size = message.memory_size.or(instance.memory_size);
+    instance.reserved_memory_size = message.reserved_memory_size.or(instance.reserved_memory_size);
+    check_reserved(instance.memory_size, instance.reserved_memory_size)?;
     txn.update(instance)?;
     Ok(Reply::shows(message.uuid))
-}
-
-/// The instance and its NICs are deleted at once; releases keep the addresses until the hosts have
-/// confirmed that.
-pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<Reply> {
-    if message.delete_mode == Some(DeleteMode::Enforcing) {
-        txn.waits_for_no_lost_host();
-    }
-    txn.delete(message.uuid)?;
-    Ok(Reply::nothing())
 }
 
 fn default_l3(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<L3Network>> {
@@ -105,7 +205,7 @@ fn default_l3(message: &CreateVmInstance, l3s: &[L3Network]) -> Result<Id<L3Netw
 
 /// The addresses that `staticIp` tags ask for, one of each family at most; IPv6 is written with
 /// `--` for `:`.
-fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
+pub(crate) fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
     let wrong = |text: String| {
         Error::field("systemTags", text)
             .hint("the form is staticIp::<l3 uuid>::<ip>, IPv6 with -- for :")
@@ -125,7 +225,21 @@ fn static_ips(txn: &Txn<'_>, l3: &L3Network) -> Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
+fn hostname(txn: &Txn<'_>) -> Result<Option<String>> {
+    match txn.tags("hostname::")[..] {
+        [] => Ok(None),
+        [name] => {
+            nic_settings::check_hostname("systemTags", name)?;
+            Ok(Some(name.to_owned()))
+        }
+        _ => {
+            let error = Error::field("systemTags", "give the instance two hostnames");
+            Err(error.hint("the form is hostname::<name>, once"))
+        }
+    }
+}
+
+pub(crate) fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
     let wrong = |text: String| {
         Error::field("systemTags", text).hint("the form is customMac::<l3 uuid>::<mac>, once")
     };
@@ -142,7 +256,7 @@ fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
 /// A refusal of a NIC, told with the fields that the instance's message has.
 fn in_instance(error: Error) -> Error {
     match error.field.as_deref() {
-        Some("ip" | "mac") => error.on_field("systemTags"),
+        Some("ip" | "mac" | "hostname") => error.on_field("systemTags"),
         Some("l3NetworkUuid") => error.on_field("l3NetworkUuids"),
         _ => error,
     }

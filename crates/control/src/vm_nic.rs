@@ -35,7 +35,8 @@ pub(crate) struct Wanted {
 #[derive(Clone, Copy)]
 pub(crate) struct Plug {
     pub(crate) instance: Id<VmInstance>,
-    pub(crate) host: Id<Host>,
+    /// None while the instance is on no host.
+    pub(crate) host: Option<Id<Host>>,
     pub(crate) device_id: u32,
 }
 
@@ -50,7 +51,7 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteVmNic) -> Result<Reply> {
     let nic = txn.get(message.uuid)?;
     if let Some(instance) = nic.vm_instance_uuid {
         let text = format!("NIC {} is plugged into instance {instance}", nic.uuid);
-        let hint = "destroy the instance; it takes its NICs with it";
+        let hint = "DetachL3NetworkFromVm takes it out, and deletes it";
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
     txn.delete(nic.uuid)?;
@@ -80,10 +81,13 @@ pub(crate) fn insert(
         vm_instance_uuid: wanted.plug.map(|plug| plug.instance),
         l3_network_uuid: l3.uuid,
         l2_network_uuid: l3.l2_network_uuid,
-        host_uuid: wanted.plug.map(|plug| plug.host),
+        host_uuid: wanted.plug.and_then(|plug| plug.host),
         number,
         mac,
         used_ip_uuid: addresses.first().copied(),
+        static_ips: wanted.addresses,
+        more_l3_network_uuids: Vec::new(),
+        hostname: None,
         mtu,
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,
@@ -102,7 +106,7 @@ fn mac_of(number: u32) -> Mac {
 
 /// Checks a MAC that the caller chose while `number` was drawn: it is a machine's, and none that a
 /// later NIC will draw.
-fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
+pub(crate) fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
     if !mac.is_machines() {
         let error = Error::field("mac", format!("{mac} is no machine's address"));
         return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));

@@ -74,6 +74,9 @@ impl<'a> Applier<'a> {
                 self.until(&connected(topology))?;
                 hosts_connected = true;
             }
+            if step.message.creates == Some(Kind::VmInstance) {
+                self.revive(&step.name)?;
+            }
             if self.exists(step)? {
                 applied.unchanged += 1;
             } else {
@@ -85,6 +88,19 @@ impl<'a> Applier<'a> {
             }
         }
         Ok(applied)
+    }
+
+    /// A VM of the topology that somebody has stopped is started, one that was destroyed makes room.
+    fn revive(&self, vm: &str) -> Result<(), Error> {
+        let Some(found) = self.find(Kind::VmInstance, vm)? else { return Ok(()) };
+        let message = match found["state"].as_str() {
+            Some("Destroying" | "Destroyed") => "ExpungeVmInstance",
+            Some("Created" | "Stopping" | "Stopped") => "StartVmInstance",
+            _ => return Ok(()),
+        };
+        let params = object(json!({"uuid": found["uuid"]}));
+        let answer = self.client.call(message, params, &[]);
+        answer.map(drop).map_err(api(format!("{message} {vm}")))
     }
 
     /// Waits until all hosts are connected and hold what they should, and all VMs run.

@@ -69,6 +69,10 @@ fn ask(place: &Place, settings: &Settings, vm: &str) -> Vec<Uuid> {
     let field = if model::id::parse_uuid(vm).is_some() { "uuid" } else { "name" };
     let path = model::Kind::VmInstance.def().path();
     let found = client.query(path, &[format!("{field}={vm}")]).unwrap_or_default();
+    let is_gone = |vm: &&Value| {
+        let state = vm.get("state").and_then(Value::as_str).unwrap_or_default();
+        field == "name" && ["Destroying", "Destroyed"].contains(&state)
+    };
     let uuid = |vm: &Value| Uuid::try_parse(vm.get("uuid").and_then(Value::as_str)?).ok();
-    found.iter().filter_map(uuid).collect()
+    found.iter().filter(|vm| !is_gone(vm)).filter_map(uuid).collect()
 }

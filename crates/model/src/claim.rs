@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use crate::{
     Id, Mac,
-    resource::{account::Account, cluster::Cluster, l2_network::L2Network, zone::Zone},
+    resource::{
+        account::Account, cluster::Cluster, host::Host, l2_network::L2Network,
+        l3_network::L3Network, vm_instance::VmInstance, zone::Zone,
+    },
 };
 
 /// Something that at most one resource holds.
@@ -34,6 +37,10 @@ pub enum Claim {
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
     Ip(Id<L2Network>, IpAddr),
+    /// An instance's hostname on an L3 network, in lower case.
+    Hostname(Id<L3Network>, String),
+    /// An instance on a host. A host that still has it may be found among the claims.
+    Running(Id<Host>, Id<VmInstance>),
 }
 
 impl Claim {
@@ -49,7 +56,9 @@ impl Claim {
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
             | Claim::Wire(..)
-            | Claim::Mac(..) => None,
+            | Claim::Mac(..)
+            | Claim::Hostname(..)
+            | Claim::Running(..) => None,
         }
     }
 
@@ -58,13 +67,14 @@ impl Claim {
     #[must_use]
     pub const fn rests(&self) -> bool {
         match self {
-            Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) => true,
+            Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) | Claim::Running(..) => true,
             Claim::AccountName(_)
             | Claim::Quota(..)
             | Claim::Share(..)
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
-            | Claim::Wire(..) => false,
+            | Claim::Wire(..)
+            | Claim::Hostname(..) => false,
         }
     }
 
@@ -79,7 +89,9 @@ impl Claim {
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
             | Claim::Wire(..)
-            | Claim::Vni(..) => None,
+            | Claim::Vni(..)
+            | Claim::Hostname(..)
+            | Claim::Running(..) => None,
         }
     }
 }
@@ -107,6 +119,8 @@ impl fmt::Display for Claim {
                 write!(f, "VLAN {vlan} of {interface} in cluster {cluster}")
             }
             Claim::Mac(_, mac) => write!(f, "{mac}"),
+            Claim::Hostname(_, name) => write!(f, "the hostname \"{name}\""),
+            Claim::Running(_, instance) => write!(f, "instance {instance}"),
         }
     }
 }

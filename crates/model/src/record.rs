@@ -39,6 +39,9 @@ pub struct Meta {
 /// The field of [`Meta`] that points at the owner. Deleting an account deletes what it owns.
 pub const OWNER: &str = "accountUuid";
 
+/// The field of a resource that is not counted against its owner's quota, which names that owner.
+pub const UNCOUNTED: &str = "uncountedOf";
+
 /// The field that names the host on which a resource lives.
 const HOME: &str = "hostUuid";
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::{FieldDef, Kind, Plain, Record, status::Board};
+use crate::{Claim, FieldDef, Kind, Plain, Record, status::Board};
 
 /// What a computed field may look at.
 pub trait View {
@@ -17,6 +17,9 @@ pub trait View {
 
     /// The same, of those alone that whoever looks may see.
     fn hanging(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>>;
+
+    /// Whether somebody holds this.
+    fn is_claimed(&self, claim: &Claim) -> bool;
 
     /// The store's revision.
     fn revision(&self) -> u64;
@@ -68,6 +71,13 @@ impl Derived {
         found_by: &[],
         only: None,
     };
+
+    /// A list that ZStack's clients expect and that is always empty.
+    #[must_use]
+    pub const fn nothing(name: &'static str, doc: &'static str) -> Self {
+        let field = FieldDef::of::<Vec<String>>(name, doc);
+        Self { field, read: |_, _| Plain::List(Vec::new()), found_by: &[], only: None }
+    }
 }
 
 /// Resources that hang on another one: a list in its inventory, or only a name in the paths of

@@ -12,7 +12,7 @@ use std::{
 
 use api::Limits;
 use clap::Args;
-use control::{Enrolment, Gate, Jobs, audit, releaser};
+use control::{Enrolment, Gate, Jobs, audit, expunger, releaser};
 use hostnet::Namespace;
 use link::Pki;
 use model::{Record, status::Board};
@@ -188,9 +188,10 @@ async fn serve(
     };
     let serving = link::serve(agents, store.clone(), board, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
+    let expunging = expunger::run(store.clone(), reports.clone(), runtime::now, stop.clone());
     let releasing = releaser::run(store, reports, stop.clone());
     parts.spawn(async move {
-        releasing.await;
+        tokio::join!(releasing, expunging);
         Ok(())
     });
     parts.spawn(sweep(Arc::clone(&gate), stop.clone()));

@@ -55,6 +55,8 @@ objects! {
         2 => name: String,
         /// What runs it.
         3 => driver: Driver,
+        /// How often it was made anew: an older one is removed and made anew.
+        4 => generation: u32,
     }
 
     /// A NIC that lives on this host.

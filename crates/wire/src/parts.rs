@@ -165,8 +165,12 @@ mod tests {
 
     fn instances(count: u128) -> Vec<Shared> {
         let name = "n".repeat(250);
-        let instance =
-            |at| Instance { uuid: Uuid::from_u128(at), name: name.clone(), driver: Driver::Netns };
+        let instance = |at| Instance {
+            uuid: Uuid::from_u128(at),
+            name: name.clone(),
+            driver: Driver::Netns,
+            generation: 0,
+        };
         (0..count).map(|at| crate::object::Object::Instance(instance(at)).into()).collect()
     }
 

@@ -43,7 +43,12 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
             };
             Object::Network(Network { uuid: network, number, attachment })
         }
-        1 => Object::Instance(Instance { uuid, name: format!("vm {at}"), driver: Driver::Netns }),
+        1 => Object::Instance(Instance {
+            uuid,
+            name: format!("vm {at}"),
+            driver: Driver::Netns,
+            generation: 0,
+        }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
             Object::Peer(Peer { uuid, network, mac, addresses: vec![own], vtep })

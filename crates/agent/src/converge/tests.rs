@@ -1,6 +1,7 @@
 //! One pass and the next: what becomes of a host, also when things fail.
 
 use dataplane::Tables;
+use wire::object::{Driver, Instance, Object};
 
 use super::*;
 use crate::{
@@ -386,6 +387,24 @@ async fn an_instance_is_acknowledged_as_gone_when_it_is_cut_off_and_removed_late
     assert!(respond(&mut restarted, &Holding::default()).await.is_clean());
     settle(&mut restarted, &Holding::default()).await;
     assert_eq!(memory.state().nics.len(), 0);
+}
+
+#[tokio::test]
+async fn an_instance_of_a_later_generation_is_made_anew() {
+    let (memory, mut desired) = (Memory::default(), sample::two_networks());
+    let mut converger = Converger::new(memory.clone());
+    settle(&mut converger, &desired).await;
+    let before = memory.state().nics[&uuid(sample::PORT_A)].ifindex;
+    let name = format!("vm {}", sample::INSTANCE);
+    let (uuid_of, driver) = (uuid(sample::INSTANCE), Driver::Netns);
+    let again = Instance { uuid: uuid_of, name, driver, generation: 1 };
+    desired.upsert(Object::Instance(again));
+    let outcome = respond(&mut converger, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    assert_eq!(outcome.up.len(), 3);
+    let state = memory.state();
+    assert_ne!(state.nics[&uuid(sample::PORT_A)].ifindex, before);
+    assert_eq!(state.violations, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -14,6 +14,26 @@ use crate::{Error, NicSpec};
 /// The index of the loopback device, in every namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
 
+/// How the loopback's alias begins that says how often the instance was made anew.
+const NOTE: &str = "netloom generation ";
+
+/// Whether a namespace was made as the instance is now, not before it was last made anew. What a
+/// guest wrote in the place of the note counts for nothing.
+pub(super) async fn is_of(inside: &Netlink, generation: u32) -> Result<bool, Error> {
+    let loopback = inside.link_by_index(LOOPBACK).await?;
+    let alias = loopback.and_then(|loopback| loopback.alias).unwrap_or_default();
+    let noted = alias.strip_prefix(NOTE).and_then(|noted| noted.parse::<u32>().ok());
+    Ok(noted.unwrap_or(0) == generation)
+}
+
+/// Notes on a new namespace how often its instance was made anew. The first time needs no note.
+pub(super) async fn note(inside: &Netlink, generation: u32) -> Result<(), Error> {
+    match generation {
+        0 => Ok(()),
+        again => Ok(inside.set_alias(LOOPBACK, &format!("{NOTE}{again}")).await?),
+    }
+}
+
 /// Sets up a new namespace; one in which the loopback is up is done.
 pub(super) async fn start(inside: &Netlink) -> Result<(), Error> {
     // By its index: a guest may have renamed it.

@@ -59,7 +59,7 @@ impl Jobs {
                 Look::Over(_) if self.store.snapshot().get(Kind::Job, uuid).is_none() => {
                     self.lock().open.remove(&uuid);
                 }
-                Look::Over(_) | Look::Running | Look::Waiting(..) => {}
+                Look::Over(_) | Look::Running | Look::Waiting(..) | Look::Settling(..) => {}
             }
         }
         acknowledged

@@ -42,18 +42,28 @@ fn a_range_takes_the_nics_that_have_its_addresses_and_no_others() {
 }
 
 #[test]
-fn a_host_leaves_its_instances_stopped_and_unbound() {
+fn a_host_on_which_an_instance_may_run_is_not_deleted() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let vm = instance(&cloud, &fixture, &l3);
+    let refused = |message: &str, uuid: &str| {
+        let (code, _, text) = cloud.refusal(message, json!({"uuid": uuid}));
+        assert_eq!(code, Code::InUse, "{text}");
+        assert!(text.contains(&vm.to_string()), "{text}");
+        text
+    };
+    refused("DeleteCluster", &fixture.cluster);
+    refused("DeleteHost", &fixture.hosts[0]);
+    cloud.call("StopVmInstance", json!({"uuid": vm})).unwrap();
+    let text = refused("DeleteHost", &fixture.hosts[0]);
+    assert!(text.contains("has not confirmed"), "{text}");
+    cloud.give_up_releases();
     cloud.call("DeleteHost", json!({"uuid": fixture.hosts[0]})).unwrap();
-    assert_eq!(cloud.get(vm).unwrap().host_uuid, None);
-    assert_eq!(cloud.nics(&vm.to_string())[0].host_uuid, None);
     assert_eq!(count(&cloud, Kind::Vtep), 1, "the other host's");
 }
 
 #[test]
-fn a_host_that_the_caller_vouches_is_dead_takes_its_instances_with_it() {
+fn a_host_that_the_caller_vouches_is_dead_leaves_its_instances_stopped() {
     let (mut cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let vm = instance(&cloud, &fixture, &l3);
@@ -65,10 +75,10 @@ fn a_host_that_the_caller_vouches_is_dead_takes_its_instances_with_it() {
     assert!(text.contains("its agent is connected"), "{text}");
     cloud.lost(&fixture.hosts[0]);
     cloud.call("DeleteHost", enforcing).unwrap();
-    assert_eq!(cloud.get(vm), None);
-    cloud.give_up_releases();
-    for kind in [Kind::VmInstance, Kind::VmNic, Kind::UsedIp, Kind::Host] {
-        assert_eq!(count(&cloud, kind), 1, "{kind:?}: the other host's");
+    assert_eq!(cloud.get(vm).unwrap().host_uuid, None);
+    assert_eq!(cloud.nics(&vm.to_string())[0].host_uuid, None);
+    for kind in [Kind::VmInstance, Kind::VmNic, Kind::UsedIp] {
+        assert_eq!(count(&cloud, kind), 2, "{kind:?}");
     }
 }
 
@@ -96,6 +106,8 @@ fn a_cluster_takes_its_hosts_and_leaves_the_pool_and_the_instances() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let vm = instance(&cloud, &fixture, &l3);
+    cloud.call("StopVmInstance", json!({"uuid": vm})).unwrap();
+    cloud.give_up_releases();
     cloud.call("DeleteCluster", json!({"uuid": fixture.cluster})).unwrap();
     for kind in [Kind::Cluster, Kind::Host, Kind::Vtep, Kind::L2NetworkClusterRef] {
         assert_eq!(count(&cloud, kind), 0, "{kind:?}");

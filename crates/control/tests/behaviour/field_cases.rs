@@ -272,6 +272,7 @@ fn a_uuid_that_is_used_again_is_one_resource() {
     assert_eq!(nics.len(), 1);
 
     thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(|| destroy().unwrap()))));
+    cloud.call("ExpungeVmInstance", json!({"uuid": uuid.simple()})).unwrap();
     assert_eq!(cloud.snapshot().total(Kind::VmInstance), 0);
     // The first host may still have it: its address rests, whoever has the uuid now.
     let resting = create(second, &static_ip("10.0.0.11")).unwrap_err();

@@ -11,24 +11,24 @@ use std::{
 };
 
 use model::{
-    Claim, Code, FieldDef, FieldType, Id, Kind, Meta, Plain, Record, Resource,
+    Claim, Code, FieldDef, FieldType, Id, Kind, Plain, Record, Resource,
     declare::{Access, Answer, MessageDef, Method},
     resource::{
-        account::{Account, AccountType},
+        account::Account,
         ip_range::IpRange,
         l2_network::{L2Network, Segment},
         l2_vxlan::VniRange,
         l3_network::L3Network,
         network_service::ProviderType,
         used_ip::UsedIp,
-        vm_instance::VmInstance,
+        vm_instance::{Phase, VmInstance},
         vm_nic::VmNic,
     },
 };
 use netloom_control::{Caller, Request, operation::Done};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
-use store::{Read, Snapshot, Store, Tx};
+use store::{Read, Snapshot, Store};
 use uuid::Uuid;
 
 use crate::harness::{ADMINISTRATOR, Cloud, Fixture};
@@ -61,7 +61,7 @@ fn messages() -> Vec<&'static MessageDef> {
 fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -> Request {
     let mut params = Map::new();
     for field in def.fields {
-        if field.required || dice.roll(4) == 1 {
+        if field.required || is_needed(def, field) || dice.roll(4) == 1 {
             params.insert(field.name.to_owned(), value(def, field, snapshot, dice));
         }
     }
@@ -71,6 +71,11 @@ fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -
         _ => Vec::new(),
     };
     Request { message: def.name.to_owned(), params, system_tags, user_tags, resource_uuid: None }
+}
+
+/// Only with it the message can be right.
+fn is_needed(def: &MessageDef, field: &FieldDef) -> bool {
+    (def.name, field.name) == ("SetVmStaticIp", "ip")
 }
 
 fn value(
@@ -130,6 +135,10 @@ fn value(
             json!(dice.one_of(&["l3.num", "vm.num", "vxlan.num", "all.num"]))
         }
         (None, FieldType::Object) => services(dice),
+        (None, FieldType::Mac) => json!(format!("02:00:00:00:00:0{}", dice.roll(4))),
+        (None, FieldType::Text) if field.name == "driverType" => {
+            json!(dice.one_of(&["veth", "e1000"]))
+        }
         (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }
@@ -173,6 +182,7 @@ fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
         "dhcpv6ServerIp" => format!("fd00::{last:x}"),
         "netmask" => dice.one_of(&NETMASKS).to_owned(),
         "gateway" if dice.roll(4) > 0 => own_family(def, 1),
+        "ip" | "staticIp" if dice.roll(4) > 0 => format!("10.0.0.{}", 10 + last % 4),
         "endIp" => own_family(def, last + 4),
         _ if dice.roll(16) == 1 => "224.0.0.1".to_owned(),
         _ => own_family(def, last),
@@ -225,25 +235,22 @@ fn start() -> Cloud {
     let services = json!({ProviderType::Flat.provider().to_string(): ["DHCP"]});
     let attach = json!({"l3NetworkUuid": l3, "networkServices": services});
     cloud.call("AttachNetworkServiceToL3Network", attach).unwrap();
-    cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    cloud.l3(&fixture, "blue");
+    let six =
+        json!({"name": "six", "l2NetworkUuid": cloud.nics(&vm)[0].l2_network_uuid, "ipVersion": 6});
+    let range = json!({
+        "l3NetworkUuid": cloud.made("CreateL3Network", six), "name": "six", "gateway": "fd00::1",
+        "startIp": "fd00::10", "endIp": "fd00::1f", "prefixLen": 64, "addressMode": "Stateful-DHCP",
+    });
+    cloud.made("AddIpv6Range", range);
     give_to_tenant(&cloud, &fixture);
     cloud
 }
 
 fn give_to_tenant(cloud: &Cloud, fixture: &Fixture) {
     let l2 = cloud.made("CreateL2VxlanNetwork", json!({"name": "t", "poolUuid": fixture.pool}));
-    let account = Account {
-        uuid: TENANT,
-        name: "tenant".into(),
-        account_type: AccountType::Normal,
-        password_hash: "hash".into(),
-        description: None,
-    };
-    let insert = move |tx: &mut Tx<Record>| {
-        tx.put(Record::new(account.clone(), Meta::default())).unwrap();
-        Ok(())
-    };
-    cloud.store.transact(insert).unwrap();
+    crate::harness::tenant(cloud, 0xa);
     cloud.give(Kind::L2Network, &l2, TENANT);
 }
 
@@ -262,6 +269,9 @@ fn caller(def: &MessageDef, dice: &mut Dice<'_>, cloud: &Cloud) -> Caller {
 
 /// After so many histories a message that never succeeded is taken for one that cannot.
 const HISTORIES_MAX: usize = 500;
+
+/// Messages that no driver of instances can do yet.
+const REFUSED: [&str; 3] = ["PauseVmInstance", "ResumeVmInstance", "MigrateVm"];
 
 /// Everything that has ever been claimed.
 type Claimed = BTreeSet<Claim>;
@@ -332,11 +342,15 @@ fn addresses_fit(snapshot: &Snapshot<Record>) {
         assert!(snapshot.get(used.used_by.kind, used.used_by.uuid).is_some(), "{used:?}");
     }
     for nic in rows::<VmNic>(snapshot) {
-        let used = find(snapshot, nic.used_ip_uuid.expect("a NIC has an address"));
-        assert_eq!(used.used_by.id(), Some(nic.uuid));
-        assert_eq!(used.l3_network_uuid, nic.l3_network_uuid);
         let instance = nic.vm_instance_uuid.map(|instance| find(snapshot, instance));
-        assert_eq!(nic.host_uuid, instance.and_then(|instance: VmInstance| instance.host_uuid));
+        let is_destroyed =
+            instance.as_ref().is_some_and(|it: &VmInstance| it.phase == Phase::Destroyed);
+        assert_eq!(nic.used_ip_uuid.is_none(), is_destroyed, "{nic:?} {instance:?}");
+        if let Some(used) = nic.used_ip_uuid.map(|used| find(snapshot, used)) {
+            assert_eq!(used.used_by.id(), Some(nic.uuid));
+            assert_eq!(used.l3_network_uuid, nic.l3_network_uuid);
+        }
+        assert_eq!(nic.host_uuid, instance.and_then(|instance| instance.host_uuid));
     }
 }
 
@@ -360,6 +374,16 @@ fn ranges_fit(snapshot: &Snapshot<Record>) {
         let mut of_pool = of_pool.filter(|range| (range.start_vni..=range.end_vni).contains(&vni));
         assert!(of_pool.next().is_some(), "{network:?}");
         assert_eq!(find(snapshot, pool).zone_uuid, network.zone_uuid);
+    }
+}
+
+/// An instance is on one host, and no other one may still have it.
+fn instances_are_on_one_host(snapshot: &Snapshot<Record>) {
+    let mut places = BTreeSet::new();
+    for claim in all(snapshot).flat_map(|row| row.claims()) {
+        if let Claim::Running(_, instance) = claim {
+            assert!(places.insert(instance), "{instance} may be on two hosts");
+        }
     }
 }
 
@@ -415,6 +439,7 @@ fn live(history: &[(usize, Vec<u8>)]) -> Vec<&'static str> {
         all_is_owned(&after);
         addresses_fit(&after);
         ranges_fit(&after);
+        instances_are_on_one_host(&after);
     }
     let reopened: Store<Record> = Store::open(Box::new(cloud.engine.clone())).unwrap();
     assert!(all(&reopened.snapshot()).eq(all(&cloud.snapshot())), "a restart changes something");
@@ -435,10 +460,13 @@ fn every_message_succeeds_in_some_history() {
     let mut runner = TestRunner::deterministic();
     let mut done: BTreeMap<&str, u32> = messages().iter().map(|def| (def.name, 0)).collect();
     let mut tries = 0..HISTORIES_MAX;
-    while done.values().any(|times| *times == 0) && tries.next().is_some() {
+    let open = |done: &BTreeMap<&str, u32>| {
+        done.iter().any(|(message, times)| *times == 0 && !REFUSED.contains(message))
+    };
+    while open(&done) && tries.next().is_some() {
         let history = histories().new_tree(&mut runner).unwrap().current();
         live(&history).into_iter().for_each(|name| *done.entry(name).or_default() += 1);
     }
-    done.retain(|_, times| *times == 0);
+    done.retain(|message, times| *times == 0 && !REFUSED.contains(message));
     assert!(done.is_empty(), "never done: {:?}", done.keys());
 }

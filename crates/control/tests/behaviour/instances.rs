@@ -120,7 +120,7 @@ fn wrong_tags_and_networks_are_refused() {
         let field = refused(params.clone(), &[tag.replace('L', &l3)]);
         assert_eq!(field.as_deref(), Some("systemTags"), "{tag}");
     }
-    let odd: [&[&str]; 8] = [
+    let odd: [&[&str]; 9] = [
         &["customMac::L::01:00:00:00:00:01"],
         &["customMac::L::fa:4c:00:00:ff:ff"],
         &["customMac::L::fa:00:00:00:00:01", "customMac::L::fa:00:00:00:00:02"],
@@ -129,6 +129,7 @@ fn wrong_tags_and_networks_are_refused() {
         &["staticIp::O::10.0.0.10"],
         &["staticip::L::10.0.0.10"],
         &["colour::red"],
+        &["hostname::web_1"],
     ];
     for tags in odd {
         let tag = |tag: &&str| tag.replace('L', &l3).replace('O', &other);

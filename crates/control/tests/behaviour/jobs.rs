@@ -9,8 +9,8 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Meta, Record, Timestamp,
-    resource::{host::Host, job::Job},
+    Code, Error, Id, Kind, Meta, Record, Resource, Timestamp,
+    resource::{host::Host, job::Job, used_ip::UsedIp},
     status::{Board, HostStatus, Pending},
 };
 use netloom_control::{Caller, Command, JobId, JobState, Jobs};
@@ -258,9 +258,11 @@ async fn destroyed(now: fn() -> Timestamp) -> [JobState; 2] {
         let destroy = command(&cloud, "DestroyVmInstance", params);
         jobs.submit(destroy, drawn(number as u128), 1_800).await.unwrap();
     }
-    for kind in [Kind::VmInstance, Kind::VmNic] {
-        assert_eq!(cloud.snapshot().total(kind), 0, "{kind:?}");
-    }
+    let held = cloud
+        .snapshot()
+        .list(Kind::UsedIp)
+        .any(|record| UsedIp::of(&record).is_some_and(|used| used.used_by.kind != Kind::Release));
+    assert!(!held, "a destroyed instance has no address");
     let objects = vms.map(|vm| vm.parse::<Id<Host>>().unwrap().uuid());
     tell(&cloud, &first, host, &objects);
     let (_second, reports) = watch::channel(first.borrow().clone());
@@ -401,10 +403,35 @@ async fn whoever_waits_is_told_when_the_host_is_deleted() {
             let uuid = instance.simple().to_string();
             cloud.call("DestroyVmInstance", json!({"uuid": uuid})).unwrap();
         }
+        cloud.give_up_releases();
         cloud.call("DeleteHost", json!({"uuid": host})).unwrap();
     };
     let (state, ()) = tokio::join!(waited(&jobs), delete);
     assert!(matches!(state, JobState::Done(_)), "{state:?}");
+}
+
+/// Whoever hears that an instance is stopped starts it elsewhere at once.
+#[tokio::test]
+async fn a_stop_is_a_success_once_the_instances_place_is_free() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let (jobs, board) = jobs(&cloud);
+    let (l3, host) = (cloud.l3(&fixture, "red"), &fixture.hosts[0]);
+    let params = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
+    let vm = cloud.made("CreateVmInstance", params);
+    let stop = command(&cloud, "StopVmInstance", json!({"uuid": vm}));
+    jobs.submit(stop, drawn(1), 60).await.unwrap();
+    acknowledge(&board, host.parse().unwrap());
+    let state = jobs.state(&ADMINISTRATOR, job(1)).await;
+    let JobState::Processing(reasons) = &state else { panic!("{state:?}") };
+    assert!(reasons[0].contains("let go of"), "{reasons:?}");
+    let let_go = async {
+        tokio::task::yield_now().await;
+        cloud.give_up_releases();
+    };
+    let (state, ()) = tokio::join!(waited(&jobs), let_go);
+    assert!(matches!(state, JobState::Done(_)), "{state:?}");
+    let there = json!({"uuid": vm, "hostUuid": fixture.hosts[1]});
+    cloud.call("StartVmInstance", there).unwrap();
 }
 
 #[tokio::test]

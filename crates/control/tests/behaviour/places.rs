@@ -99,12 +99,12 @@ fn a_kvm_hosts_login_is_taken_and_not_kept() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let params = json!({
         "uuid": fixture.hosts[0], "name": "new", "managementIp": "172.30.0.7",
-        "username": "root", "password": "secret", "sshPort": 2222,
+        "username": "root", "password": "hunter2", "sshPort": 2222,
     });
     cloud.call("UpdateKVMHost", params).unwrap();
     let host = cloud.get::<Host>(fixture.hosts[0].parse().unwrap()).unwrap();
     assert_eq!((host.name.as_str(), host.management_ip.to_string()), ("new", "172.30.0.7".into()));
-    assert!(!format!("{:?}", cloud.contents()).contains("secret"));
+    assert!(!format!("{:?}", cloud.contents()).contains("hunter2"));
 }
 
 #[test]

@@ -322,7 +322,10 @@ fn what_zstacks_clients_send_is_taken_and_what_cannot_be_done_is_refused() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let l2 = cloud.made("CreateL2VxlanNetwork", json!({"name": "l2", "poolUuid": fixture.pool}));
-    let nobody = "0123456789abcdef0123456789abcdef";
+    let offering = json!({"name": "o", "cpuNum": 1, "memorySize": 1});
+    let offering = cloud.made("CreateInstanceOffering", offering);
+    let image = json!({"name": "i", "url": "http://192.0.2.1/i", "format": "raw"});
+    let image = cloud.made("AddImage", image);
     // A message, its fields, what ZStack's clients add and what is refused of it.
     let cases = [
         (
@@ -362,10 +365,10 @@ fn what_zstacks_clients_send_is_taken_and_what_cannot_be_done_is_refused() {
             "CreateVmInstance",
             json!({"l3NetworkUuids": [l3]}),
             json!({
-                "type": "UserVm", "strategy": "InstantStart", "instanceOfferingUuid": nobody,
-                "imageUuid": nobody, "cpuNum": 2, "memorySize": 8_589_934_592_u64,
+                "type": "UserVm", "strategy": "InstantStart", "instanceOfferingUuid": offering,
+                "imageUuid": image, "cpuNum": 2, "memorySize": 8_589_934_592_u64,
             }),
-            json!({"type": "ApplianceVm", "strategy": "JustCreate", "imageUuid": "debian"}),
+            json!({"type": "ApplianceVm", "strategy": "Later", "imageUuid": "debian"}),
         ),
     ];
     for (message, mut params, taken, refused) in cases {

@@ -74,7 +74,8 @@ async fn an_address_rests_until_every_host_has_let_go_of_it() {
     let error = cloud.call_tagged("CreateVmInstance", again.clone(), &tags).unwrap_err();
     assert_eq!(error.code, Code::IpExhausted);
     assert!(error.message.contains("still being released"), "{error}");
-    acknowledged(&mut cloud, &[first], 1).await;
+    // The place of the instance and its address: here the second host was told of both.
+    acknowledged(&mut cloud, &[first], 2).await;
     let error = cloud.call_tagged("CreateVmInstance", again.clone(), &tags).unwrap_err();
     assert_eq!(error.code, Code::IpExhausted);
     acknowledged(&mut cloud, &[first, second], 0).await;
@@ -133,6 +134,7 @@ fn an_address_that_rests_is_not_given_to_a_namesake_of_its_nic() {
     let nic = cloud.nics(&instance).remove(0);
     let address = cloud.addresses(nic.uuid)[0].ip;
     destroy(&cloud, &instance);
+    cloud.call("ExpungeVmInstance", json!({"uuid": instance})).unwrap();
     let again = json!({"l3NetworkUuid": l3, "ip": address});
     let refused = cloud.run("CreateVmNic", again, &[], Some(nic.uuid.uuid())).unwrap_err();
     assert!(refused.message.contains("still being released"), "{refused}");
@@ -170,14 +172,16 @@ async fn however_many_releases_are_due_they_are_given_up() {
 async fn a_deleted_host_holds_nothing_back() {
     let (mut cloud, fixture) = Cloud::with_two_hosts();
     deleted_network(&cloud, &fixture);
+    cloud.lost(&fixture.hosts[0]);
     tell(&mut cloud, &[&fixture.hosts[0]]);
     let (_board, reports) = watch::channel(cloud.board.clone());
     let stop = CancellationToken::new();
     let releaser = control::releaser::run(cloud.store.clone(), reports, stop.clone());
     let drive = async {
         tokio::task::yield_now().await;
-        assert_eq!(cloud.snapshot().list(Kind::Release).count(), 2, "address and VNI");
-        cloud.call("DeleteHost", json!({"uuid": fixture.hosts[0]})).unwrap();
+        assert_eq!(cloud.snapshot().list(Kind::Release).count(), 4, "place, address, MAC and VNI");
+        let dead = json!({"uuid": fixture.hosts[0], "deleteMode": "Enforcing"});
+        cloud.call("DeleteHost", dead).unwrap();
         until_left(&cloud, 0).await;
         stop.cancel();
     };
@@ -207,6 +211,6 @@ async fn what_stays_open_gets_its_hosts_written_down_and_a_restarted_server_wait
     drop(board);
     // The server that starts now was told nothing, and the second host knows nothing of it.
     cloud.board = Board::default();
-    acknowledged(&mut cloud, &[second], 2).await;
+    acknowledged(&mut cloud, &[second], 4).await;
     acknowledged(&mut cloud, &[first], 0).await;
 }

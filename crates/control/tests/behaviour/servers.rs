@@ -94,22 +94,13 @@ fn what_is_being_used_while_it_is_deleted_leaves_nothing_behind() {
         let (l3, create) = nic(cloud, fixture);
         [create, ("DeleteL3Network", json!({"uuid": l3}))]
     };
-    let on_host = |cloud: &Cloud, fixture: &Fixture| {
-        let l3 = cloud.l3(fixture, "red");
-        let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
-        [("CreateVmInstance", vm), ("DeleteHost", json!({"uuid": fixture.hosts[0]}))]
-    };
     let in_zone = |cloud: &Cloud, fixture: &Fixture| {
         let (_, create) = nic(cloud, fixture);
         [create, ("DeleteZone", json!({"uuid": fixture.zone}))]
     };
     type Setup<'a> = &'a dyn Fn(&Cloud, &Fixture) -> [Message<'static>; 2];
-    let cases: [(Setup<'_>, Code); 4] = [
-        (&in_range, Code::IpExhausted),
-        (&on_l3, Code::NotFound),
-        (&on_host, Code::NotFound),
-        (&in_zone, Code::NotFound),
-    ];
+    let cases: [(Setup<'_>, Code); 3] =
+        [(&in_range, Code::IpExhausted), (&on_l3, Code::NotFound), (&in_zone, Code::NotFound)];
     for (setup, gone) in cases {
         let (cloud, fixture) = Cloud::with_two_hosts();
         let [use_it, delete_it] = setup(&cloud, &fixture);
@@ -121,6 +112,29 @@ fn what_is_being_used_while_it_is_deleted_leaves_nothing_behind() {
         let (cloud, fixture) = Cloud::with_two_hosts();
         let [use_it, delete_it] = setup(&cloud, &fixture);
         assert_eq!(race(&cloud, delete_it, use_it).expect_err(name).code, gone, "{name}");
+    }
+}
+
+#[test]
+fn a_host_is_not_deleted_while_an_instance_is_put_on_it() {
+    let messages = |cloud: &Cloud, fixture: &Fixture, is_stopped: bool| {
+        let (l3, host) = (cloud.l3(fixture, "red"), &fixture.hosts[0]);
+        let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
+        let delete = ("DeleteHost", json!({"uuid": host}));
+        if !is_stopped {
+            return [("CreateVmInstance", vm), delete];
+        }
+        let stopped = json!({"name": "vm", "l3NetworkUuids": [l3], "strategy": "CreateStopped"});
+        let vm = cloud.made("CreateVmInstance", stopped);
+        [("StartVmInstance", json!({"uuid": vm, "hostUuid": host})), delete]
+    };
+    for is_stopped in [false, true] {
+        let (cloud, fixture) = Cloud::with_two_hosts();
+        let [put, delete] = messages(&cloud, &fixture, is_stopped);
+        assert_eq!(race(&cloud, put, delete).unwrap_err().code, Code::InUse);
+        let (cloud, fixture) = Cloud::with_two_hosts();
+        let [put, delete] = messages(&cloud, &fixture, is_stopped);
+        assert_eq!(race(&cloud, delete, put).unwrap_err().code, Code::NotFound);
     }
 }
 
@@ -192,8 +206,9 @@ fn a_release_names_its_objects_and_leaves_it_to_link_who_has_them() {
     let join = ("CreateVmInstance", on("b", 1));
     race(&cloud, join, ("DestroyVmInstance", json!({"uuid": vm}))).unwrap();
     let snapshot = cloud.snapshot();
-    let release = snapshot.list(Kind::Release).next().unwrap();
-    let release = Release::of(&release).unwrap();
+    let releases = snapshot.list(Kind::Release);
+    let mut releases = releases.map(|row| Release::of(&row).unwrap().clone());
+    let release = releases.find(|release| release.claims[0].network().is_some()).unwrap();
     let objects: BTreeSet<Uuid> = release.objects.iter().copied().collect();
     assert_eq!(objects, [nic.uuid.uuid(), nic.l2_network_uuid.uuid()].into());
     assert_eq!(release.hosts, None);

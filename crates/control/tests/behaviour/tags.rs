@@ -82,6 +82,8 @@ fn a_tag_is_put_on_once_changed_taken_off_and_gone_with_its_resource() {
     assert_eq!(cloud.get::<SystemTag>(system.parse().unwrap()), None);
     assert!(cloud.get::<UserTag>(user.parse().unwrap()).is_some());
     cloud.call("DestroyVmInstance", json!({"uuid": vm})).unwrap();
+    assert!(cloud.get::<UserTag>(user.parse().unwrap()).is_some(), "it can be recovered");
+    cloud.call("ExpungeVmInstance", json!({"uuid": vm})).unwrap();
     assert_eq!(cloud.get::<UserTag>(user.parse().unwrap()), None);
     cloud.call("DeleteTag", json!({"uuid": user})).unwrap();
 }

@@ -159,7 +159,8 @@ fn p14_a_vxlan_network_lives_and_dies_with_its_pool() {
         netloom_control::inventory::show(&record.unwrap(), &observed)
     };
     assert_eq!(shown["attachedClusterUuids"].as_array().unwrap().len(), 2);
-    cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
+    cloud.made("CreateVmInstance", vm);
     cloud.call("DeleteHost", json!({"uuid": host})).unwrap();
     assert_eq!(vteps(&cloud), ["172.30.0.1", "172.30.0.2"]);
     cloud.call("DeleteL2Network", json!({"uuid": pool})).unwrap();

@@ -340,10 +340,10 @@ pub struct ReconnectHost {
     pub uuid: Id<Host>,
 }
 
-/// Deletes a host: its certificate stops working, and nothing waits for it any more. Its instances
-/// stay, stopped. Only delete a host that is off or clean. With `deleteMode=Enforcing` the caller
-/// vouches that it is dead: its instances are destroyed with it, and their addresses are free as
-/// soon as the other hosts know. Power it off before: what still runs there keeps its addresses.
+/// Deletes a host: its certificate stops working, and nothing waits for it any more. It must have no
+/// instances: stop or destroy them first. With `deleteMode=Enforcing` the caller vouches that it is
+/// dead: its instances are stopped and can be started elsewhere, with the same addresses and MACs.
+/// Power it off before: what still runs there keeps its addresses.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(delete = "/hosts/{uuid}", access = "admin")]

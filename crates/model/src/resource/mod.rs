@@ -8,7 +8,9 @@ pub mod config;
 pub mod dhcp_server;
 pub mod host;
 pub mod host_route;
+pub mod image;
 pub mod installation;
+pub mod instance_offering;
 pub mod ip_cursor;
 pub mod ip_looks;
 pub mod ip_range;
@@ -20,6 +22,8 @@ pub mod l2_vxlan;
 pub mod l3_network;
 pub mod l3_options;
 pub mod network_service;
+pub mod nic_plug;
+pub mod nic_settings;
 pub mod quota;
 pub mod release;
 pub mod remote_vtep;
@@ -28,7 +32,9 @@ pub mod sharing;
 pub mod tag;
 pub mod used_ip;
 pub mod vm_instance;
+pub mod vm_life;
 pub mod vm_nic;
+pub mod vm_state;
 pub mod vtep;
 pub mod zone;
 
@@ -111,6 +117,8 @@ records! {
     NetworkServiceProvider in network_service,
     NetworkServiceL3NetworkRef in network_service,
     DhcpServer in dhcp_server,
+    InstanceOffering in instance_offering,
+    Image in image,
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,

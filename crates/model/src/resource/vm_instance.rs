@@ -2,18 +2,27 @@
 
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
     cluster::{Cluster, HypervisorType},
     host::Host,
+    image::Image,
+    instance_offering::{AllocatorStrategy, InstanceOffering},
     l3_network::L3Network,
+    nic_settings,
     tag::TagForm,
-    zone::{DeleteMode, Zone},
+    vm_life,
+    vm_state::{InstanceEvent, InstanceState},
+    zone::Zone,
 };
 use crate::{
-    FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update,
+    Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Timestamp, Update,
+    declare::Column,
+    record::UNCOUNTED,
     shown::{Child, Derived, Shown, View},
+    status::HostStatus,
     words,
 };
 
@@ -38,6 +47,22 @@ words! {
     StartStrategy {
         /// It starts.
         Instant = "InstantStart",
+        /// It is a row and nothing else, until it is started.
+        JustCreate = "JustCreate",
+        /// It is stopped.
+        Stopped = "CreateStopped",
+    }
+}
+
+words! {
+    /// How far an instance has come, as far as no host has a say in it.
+    Phase {
+        /// It has never been on a host.
+        Created = "created",
+        /// It has, or was meant to be ready for one.
+        Live = "live",
+        /// It is destroyed and may be recovered.
+        Destroyed = "destroyed",
     }
 }
 
@@ -48,8 +73,10 @@ words! {
     path = "/vm-instances",
     quota = "vm.num",
     quota_default = 20,
+    also,
     children,
     derived,
+    claims,
     home,
     tags,
     messages
@@ -71,6 +98,9 @@ pub struct VmInstance {
     /// The host that it is meant to run on; none while it is stopped.
     #[field(on_delete = "detach")]
     pub host_uuid: Option<Id<Host>>,
+    /// The host on which it was last, or is.
+    #[field(on_delete = "keep")]
+    pub last_host_uuid: Option<Id<Host>>,
     /// The L3 network of its default route.
     #[field(on_delete = "detach")]
     pub default_l3_network_uuid: Option<Id<L3Network>>,
@@ -79,59 +109,42 @@ pub struct VmInstance {
     pub instance_type: InstanceType,
     /// What runs the host's instances.
     pub hypervisor_type: HypervisorType,
+    /// The offering that it was made by, also once that one is deleted.
+    #[field(on_delete = "keep")]
+    pub instance_offering_uuid: Option<Id<InstanceOffering>>,
+    /// The image that it was made from, also once that one is deleted.
+    #[field(on_delete = "keep")]
+    pub image_uuid: Option<Id<Image>>,
+    /// CPUs, as asked for.
+    pub cpu_num: Option<u32>,
+    /// Memory, as asked for, in bytes.
+    pub memory_size: Option<u64>,
+    /// The part of it that nobody else gets, as asked for, in bytes.
+    pub reserved_memory_size: Option<u64>,
     /// What runs this one.
     #[field(hidden)]
     pub driver: InstanceDriver,
-}
-
-words! {
-    /// The state of an instance.
-    InstanceState {
-        /// Its host has been told. Ends when the host reports it, or is lost, or the instance is
-        /// taken off.
-        Starting = "Starting",
-        /// Its host says that it runs. Ends as `Starting` does.
-        Running = "Running",
-        /// It is on no host. Ends when it is put on one.
-        Stopped = "Stopped",
-        /// Its host cannot be asked. Ends when the host reports it, or the instance is taken off.
-        Unknown = "Unknown",
-    }
-}
-
-/// What happens to an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InstanceEvent {
-    /// It is put on a host.
-    Placed,
-    /// It is taken off its host, or its host is deleted.
-    TakenOff,
-    /// Its host says that it runs.
-    Runs,
-    /// Its host says nothing of it, or that it does not run yet.
-    DoesNotRun,
-    /// Its host cannot be asked.
-    HostLost,
-}
-
-impl InstanceState {
-    /// The state after an event. What a host says of an instance that is not on it changes nothing.
-    #[must_use]
-    pub const fn next(self, event: InstanceEvent) -> Self {
-        use InstanceEvent::{DoesNotRun, HostLost, Placed, Runs, TakenOff};
-        match (self, event) {
-            (_, TakenOff) | (Self::Stopped, Runs | DoesNotRun | HostLost) => Self::Stopped,
-            (Self::Stopped, Placed) => Self::Starting,
-            (other, Placed) => other,
-            (Self::Starting | Self::Running | Self::Unknown, Runs) => Self::Running,
-            (Self::Starting | Self::Running | Self::Unknown, DoesNotRun) => Self::Starting,
-            (Self::Starting | Self::Running | Self::Unknown, HostLost) => Self::Unknown,
-        }
-    }
+    /// Its hostname.
+    #[field(hidden)]
+    pub hostname: Option<String>,
+    /// How far it has come.
+    #[field(hidden)]
+    pub phase: Phase,
+    /// How often it was made anew: a host that has an older one makes it anew.
+    #[field(hidden)]
+    pub generation: u32,
+    /// When it was destroyed, if it is.
+    #[field(hidden)]
+    pub destroyed: Option<Timestamp>,
 }
 
 /// Most NICs of an instance that are looked at for a reason.
 const NICS_SHOWN: usize = 16;
+
+/// The uuid of the one disk of an instance.
+fn root_volume(instance: Uuid) -> Uuid {
+    Uuid::new_v5(&instance, b"root volume")
+}
 
 impl VmInstance {
     const TAGS: &'static [TagForm] = &[
@@ -152,8 +165,47 @@ impl VmInstance {
         },
     ];
 
-    const MESSAGES: &'static [&'static MessageDef] =
-        &[&CreateVmInstance::DEF, &UpdateVmInstance::DEF, &DestroyVmInstance::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &{
+        let [start, stop, reboot, destroy, recover, expunge, pause, resume, migrate] =
+            vm_life::MESSAGES;
+        let [set_hostname, delete_hostname, get_hostname] = nic_settings::HOSTNAME_MESSAGES;
+        [
+            &CreateVmInstance::DEF,
+            &UpdateVmInstance::DEF,
+            start,
+            stop,
+            reboot,
+            destroy,
+            recover,
+            expunge,
+            pause,
+            resume,
+            migrate,
+            set_hostname,
+            delete_hostname,
+            get_hostname,
+        ]
+    };
+
+    /// A destroyed one is not counted against the quota of its owner.
+    const ALSO: &'static [Column] = &[Column {
+        hidden: true,
+        ..Column::computed(
+            FieldDef::of::<Option<Uuid>>(UNCOUNTED, "Its owner, once it is destroyed."),
+            |record| match (VmInstance::of(record), record.meta.owner) {
+                (Some(instance), Some(owner)) if instance.phase == Phase::Destroyed => {
+                    Plain::Uuid(owner.uuid())
+                }
+                _ => Plain::Null,
+            },
+        )
+        .indexed()
+    }];
+
+    /// Its place on its host, which rests until that host has let go.
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        self.host_uuid.map(|host| Claim::Running(host, self.uuid)).into_iter().collect()
+    }
 
     const CHILDREN: &'static [Child] = &[Child {
         name: "vmNics",
@@ -168,9 +220,37 @@ impl VmInstance {
         Derived {
             field: FieldDef::of::<InstanceState>("state", "What its host reports of it."),
             read: |record, view| {
-                let state = VmInstance::of(record).map(|instance| instance.state(view));
+                let state = VmInstance::of(record).map(|instance| instance.state_in(view));
                 state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
             },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Uuid>("rootVolumeUuid", "Its one disk: its host's files."),
+            read: |record, _| Plain::Uuid(root_volume(record.uuid())),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Vec<Value>>("allVolumes", "Its one disk, for ZStack's clients."),
+            read: |record, _| {
+                let instance = VmInstance::of(record);
+                Plain::List(instance.map(VmInstance::volume).into_iter().collect())
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived::nothing("vmCdRoms", "Always empty."),
+        Derived {
+            field: FieldDef::of::<String>("platform", "What it runs: always `Linux`."),
+            read: |_, _| Plain::word("Linux"),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<String>("allocatorStrategy", "How its host is chosen."),
+            read: |_, _| Plain::word(AllocatorStrategy::LeastVm.as_str()),
             found_by: &[],
             only: None,
         },
@@ -182,6 +262,26 @@ impl VmInstance {
             ..Derived::NOT_IN_EFFECT
         },
     ];
+
+    /// The disk that ZStack's clients expect. There is no such thing, so there is no row.
+    fn volume(&self) -> Plain<'static> {
+        let mut volume = json!({
+            "uuid": root_volume(self.uuid.uuid()).simple().to_string(),
+            "name": format!("ROOT-for-{}", self.name),
+            "vmInstanceUuid": self.uuid,
+            "type": "Root",
+            "deviceId": 0,
+            "size": 0,
+            "actualSize": 0,
+            "state": "Enabled",
+            "status": "Ready",
+            "isShareable": false,
+        });
+        if let (Some(image), Some(fields)) = (self.image_uuid, volume.as_object_mut()) {
+            fields.insert("rootImageUuid".to_owned(), json!(image));
+        }
+        Plain::Object(volume)
+    }
 
     /// Why it, or one of its NICs, is not on its host as it should be.
     fn not_in_effect(&self, view: &dyn View) -> Option<String> {
@@ -200,21 +300,39 @@ impl VmInstance {
         status.not_in_effect(host, self.uuid.uuid()).or_else(nic)
     }
 
-    /// Its state, from where it is meant to be and what its host reports.
-    fn state(&self, view: &dyn View) -> InstanceState {
-        let Some(host) = self.host_uuid else { return InstanceState::Stopped };
-        let status = view.board().status(host);
-        let reported = match (status.connected, status.up.contains(&self.uuid.uuid())) {
+    /// Its state, from where it is meant to be, and what its host reports; `is_held`: some host may
+    /// still have it.
+    #[must_use]
+    pub fn state(&self, status: &HostStatus, is_held: bool) -> InstanceState {
+        let (meant, reported) = match (self.phase, self.host_uuid) {
+            (Phase::Destroyed, _) => (InstanceState::Destroying, None),
+            (_, Some(_)) => (InstanceState::Starting, Some(self.reported(status))),
+            (Phase::Created, None) => (InstanceState::Created, None),
+            (Phase::Live, None) => (InstanceState::Stopping, None),
+        };
+        let event = reported.or((!is_held).then_some(InstanceEvent::LetGo));
+        event.and_then(|event| meant.next(event)).unwrap_or(meant)
+    }
+
+    fn reported(&self, status: &HostStatus) -> InstanceEvent {
+        match (status.connected, status.up.contains(&self.uuid.uuid())) {
             (true, true) => InstanceEvent::Runs,
             (true, false) => InstanceEvent::DoesNotRun,
             (false, _) => InstanceEvent::HostLost,
-        };
-        InstanceState::Stopped.next(InstanceEvent::Placed).next(reported)
+        }
+    }
+
+    fn state_in(&self, view: &dyn View) -> InstanceState {
+        let nowhere = HostStatus::default();
+        let status = self.host_uuid.map_or(&nowhere, |host| view.board().status(host));
+        let last = self.last_host_uuid.map(|host| Claim::Running(host, self.uuid));
+        self.state(status, last.is_some_and(|claim| view.is_claimed(&claim)))
     }
 }
 
-/// Makes an instance and starts it. System tags `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`)
-/// and `customMac::<l3>::<mac>` choose addresses.
+/// Makes an instance and starts it, unless `strategy` says otherwise. System tags
+/// `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`) and `customMac::<l3>::<mac>` choose addresses,
+/// `hostname::<name>` names it.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(post = "/vm-instances", creates = "VmInstance")]
@@ -238,19 +356,24 @@ pub struct CreateVmInstance {
     /// The only type there is, if named at all.
     #[serde(rename = "type")]
     pub instance_type: Option<InstanceType>,
-    /// It starts at once, whether named or not.
+    /// Whether it starts at once, which it does if nothing is said.
     pub strategy: Option<StartStrategy>,
-    /// Accepted and ignored: an instance is as large as its driver makes it.
-    pub instance_offering_uuid: Option<Uuid>,
-    /// Accepted and ignored: an instance is what its driver makes it.
-    pub image_uuid: Option<Uuid>,
-    /// Accepted and ignored.
+    /// How large it is to be. One that is a namespace takes what there is.
+    pub instance_offering_uuid: Option<Id<InstanceOffering>>,
+    /// What it starts from. One that is a namespace has its host's files.
+    pub image_uuid: Option<Id<Image>>,
+    /// CPUs; those of the offering if absent.
+    #[field(range = "1..=1024")]
     pub cpu_num: Option<u32>,
-    /// Accepted and ignored.
+    /// Memory, in bytes; that of the offering if absent.
+    #[field(range = "1..=9223372036854775807")]
     pub memory_size: Option<u64>,
+    /// The part of it that nobody else gets, in bytes; that of the offering if absent.
+    #[field(range = "0..=9223372036854775807")]
+    pub reserved_memory_size: Option<u64>,
 }
 
-/// Renames an instance.
+/// Changes what an instance is called, by which network it reaches others, and how large it is to be.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/vm-instances/{uuid}/actions", action = "updateVmInstance")]
@@ -265,42 +388,13 @@ pub struct UpdateVmInstance {
     pub description: Update<String>,
     /// The L3 network of its default route, one of its NICs'.
     pub default_l3_network_uuid: Option<Id<L3Network>>,
-}
-
-/// Ends an instance; its NICs and addresses go with it. While its host is not connected the
-/// addresses rest, until the host is back or is deleted.
-#[derive(Debug, Deserialize, Message)]
-#[serde(rename_all = "camelCase")]
-#[message(delete = "/vm-instances/{uuid}")]
-pub struct DestroyVmInstance {
-    /// The instance.
-    pub uuid: Id<VmInstance>,
-    /// `Enforcing`: do not wait for a host that is not connected.
-    pub delete_mode: Option<DeleteMode>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_instance_on_a_host_is_anything_but_stopped() {
-        use InstanceEvent::{DoesNotRun, HostLost, Placed, Runs, TakenOff};
-        let cases: &[(&[InstanceEvent], InstanceState)] = &[
-            (&[], InstanceState::Stopped),
-            (&[Runs], InstanceState::Stopped),
-            (&[Placed], InstanceState::Starting),
-            (&[Placed, DoesNotRun], InstanceState::Starting),
-            (&[Placed, Runs], InstanceState::Running),
-            (&[Placed, Runs, Placed], InstanceState::Running),
-            (&[Placed, Runs, HostLost], InstanceState::Unknown),
-            (&[Placed, HostLost, Runs], InstanceState::Running),
-            (&[Placed, Runs, TakenOff], InstanceState::Stopped),
-            (&[Placed, HostLost, TakenOff, HostLost], InstanceState::Stopped),
-        ];
-        for (events, expected) in cases {
-            let state = events.iter().fold(InstanceState::Stopped, |state, e| state.next(*e));
-            assert_eq!(state, *expected, "{events:?}");
-        }
-    }
+    /// CPUs.
+    #[field(range = "1..=1024")]
+    pub cpu_num: Option<u32>,
+    /// Memory, in bytes.
+    #[field(range = "1..=9223372036854775807")]
+    pub memory_size: Option<u64>,
+    /// The part of it that nobody else gets, in bytes.
+    #[field(range = "0..=9223372036854775807")]
+    pub reserved_memory_size: Option<u64>,
 }

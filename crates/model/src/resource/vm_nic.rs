@@ -6,8 +6,8 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    host::Host, l2_network::L2Network, l3_network::L3Network, used_ip::UsedIp,
-    vm_instance::VmInstance, zone::EnableState,
+    host::Host, l2_network::L2Network, l3_network::L3Network, nic_plug, nic_settings,
+    used_ip::UsedIp, vm_instance::VmInstance, zone::EnableState,
 };
 use crate::{
     Claim, FieldDef, Id, Kind, Mac, Message, MessageDef, Plain, Record, Resource,
@@ -43,6 +43,15 @@ pub struct VmNic {
     /// Its first address, which decides `ip`, `netmask` and `gateway` in the API.
     #[field(on_delete = "detach")]
     pub used_ip_uuid: Option<Id<UsedIp>>,
+    /// The addresses that somebody chose for it: it gets them again when its instance is recovered.
+    #[field(hidden)]
+    pub static_ips: Vec<IpAddr>,
+    /// Further L3 networks, on the same L2 network, of which it has an address.
+    #[field(hidden, on_delete = "detach")]
+    pub more_l3_network_uuids: Vec<Id<L3Network>>,
+    /// The hostname of its instance, which nobody else has on its L3 network.
+    #[field(hidden)]
+    pub hostname: Option<String>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Position in the instance: 0 is `eth0`.
@@ -52,10 +61,40 @@ pub struct VmNic {
 }
 
 impl VmNic {
-    const MESSAGES: &'static [&'static MessageDef] = &[&CreateVmNic::DEF, &DeleteVmNic::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &{
+        let [attach, detach, attach_nic, change, attach_to_nic, attachable, candidates] =
+            nic_plug::MESSAGES;
+        let [state, driver, mac, set_ip, delete_ip] = nic_settings::MESSAGES;
+        [
+            &CreateVmNic::DEF,
+            &DeleteVmNic::DEF,
+            attach,
+            detach,
+            attach_nic,
+            change,
+            attach_to_nic,
+            attachable,
+            candidates,
+            state,
+            driver,
+            mac,
+            set_ip,
+            delete_ip,
+        ]
+    };
+
+    /// Whether it has addresses of an L3 network, or will have once its instance is recovered.
+    #[must_use]
+    pub fn is_on(&self, l3: Id<L3Network>) -> bool {
+        self.l3_network_uuid == l3 || self.more_l3_network_uuids.contains(&l3)
+    }
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
-        vec![Claim::Mac(self.l2_network_uuid, self.mac)]
+        let name = |hostname: &String| {
+            Claim::Hostname(self.l3_network_uuid, hostname.to_ascii_lowercase())
+        };
+        let mac = Claim::Mac(self.l2_network_uuid, self.mac);
+        self.hostname.iter().map(name).chain([mac]).collect()
     }
 
     const CHILDREN: &'static [Child] = &[Child {
@@ -89,6 +128,12 @@ impl VmNic {
         Derived {
             field: FieldDef::of::<Option<u8>>("ipVersion", "4 or 6: that one's family."),
             read: |nic, view| first(nic, view, |used| Plain::Integer(used.ip_version.into())),
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<String>("driverType", "What it is: always `veth`."),
+            read: |_, _| Plain::word("veth"),
             found_by: &[],
             only: None,
         },

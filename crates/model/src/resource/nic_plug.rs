@@ -1,0 +1,104 @@
+//! The messages that plug NICs into instances and out of them, hot where the instance runs.
+
+use std::net::IpAddr;
+
+use derive::Message;
+use serde::Deserialize;
+
+use super::{l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic};
+use crate::{Id, Mac, Message, MessageDef};
+
+/// The messages of this file.
+pub(super) const MESSAGES: [&MessageDef; 7] = [
+    &AttachL3NetworkToVm::DEF,
+    &DetachL3NetworkFromVm::DEF,
+    &AttachVmNicToVm::DEF,
+    &ChangeVmNicNetwork::DEF,
+    &AttachL3NetworkToVmNic::DEF,
+    &GetVmAttachableL3Network::DEF,
+    &GetCandidateL3NetworksForChangeVmNicNetwork::DEF,
+];
+
+/// Gives an instance that runs or is stopped one more NIC. A system tag `staticIp::<l3>::<ip>` does
+/// what `staticIp` does, once for each address family.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/vm-instances/{vmInstanceUuid}/l3-networks/{l3NetworkUuid}")]
+pub struct AttachL3NetworkToVm {
+    /// The instance.
+    pub vm_instance_uuid: Id<VmInstance>,
+    /// The L3 network of the NIC's addresses.
+    pub l3_network_uuid: Id<L3Network>,
+    /// The wanted address; a free one if absent.
+    pub static_ip: Option<IpAddr>,
+    /// The wanted MAC; one of netloom's own if absent.
+    pub custom_mac: Option<Mac>,
+    /// Only `veth`, if named at all: what instances that are namespaces have.
+    pub driver_type: Option<String>,
+}
+
+/// Takes a NIC out of an instance and deletes it. If it was that of the default route, the one with
+/// the lowest `deviceId` takes that over.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(delete = "/vm-instances/nics/{vmNicUuid}")]
+pub struct DetachL3NetworkFromVm {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+}
+
+/// Plugs a NIC that is plugged in nowhere into an instance that runs or is stopped.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/vm-instances/{vmInstanceUuid}/nices/{vmNicUuid}")]
+pub struct AttachVmNicToVm {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// The instance.
+    pub vm_instance_uuid: Id<VmInstance>,
+}
+
+/// Moves a NIC of an instance to another network, where it gets new addresses. It keeps its MAC,
+/// and loses its connections.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/vm-instances/nics/{vmNicUuid}/l3-networks/{destL3NetworkUuid}")]
+pub struct ChangeVmNicNetwork {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// The L3 network of its new addresses.
+    pub dest_l3_network_uuid: Id<L3Network>,
+    /// The wanted address; a free one if absent.
+    pub static_ip: Option<IpAddr>,
+}
+
+/// Gives a NIC an address of one more L3 network on its L2 network, of the other address family.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/nics/{vmNicUuid}/l3-networks/{l3NetworkUuid}")]
+pub struct AttachL3NetworkToVmNic {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// The L3 network.
+    pub l3_network_uuid: Id<L3Network>,
+    /// The wanted address; a free one if absent.
+    pub static_ip: Option<IpAddr>,
+}
+
+/// The L3 networks that `AttachL3NetworkToVm` would take for an instance, 1,000 at most.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(get = "/vm-instances/{vmInstanceUuid}/l3-networks-candidates", answer = "now")]
+pub struct GetVmAttachableL3Network {
+    /// The instance.
+    pub vm_instance_uuid: Id<VmInstance>,
+}
+
+/// The L3 networks that `ChangeVmNicNetwork` would take for a NIC, 1,000 at most.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(get = "/vm-instances/nics/{vmNicUuid}/l3-networks-candidates", answer = "now")]
+pub struct GetCandidateL3NetworksForChangeVmNicNetwork {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+}
