@@ -5,6 +5,7 @@
 //! the acknowledgements of hosts, as any server does. A success is written to disk before it is
 //! told, so it stays one.
 
+mod answer;
 mod sweep;
 
 use std::{
@@ -16,17 +17,11 @@ use std::{
 use model::{
     Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     declare::Method,
-    resource::{
-        account::{Account, AccountType},
-        host::Host,
-        job::Job,
-        messages,
-        vm_instance::VmInstance,
-    },
+    resource::{account::Account, host::Host, job::Job, messages, vm_instance::VmInstance},
     setting::JOB_EXPIRY,
     status::{Board, Obstacle, Unsettled},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -35,10 +30,9 @@ use crate::{
     Caller, audit,
     command::{Command, Surroundings},
     config,
-    inventory::{self, Observed},
     operation::{self, Done},
-    query::Scope,
 };
+use answer::answer;
 
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
@@ -575,36 +569,5 @@ fn record(
         uuid_chosen: job.is_chosen,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),
-    }
-}
-
-/// `{"inventory": ..}`, or `{}` for what shows nothing; with `inventories` for what made several. A
-/// resource that was deleted since shows its uuid.
-fn answer(
-    job: &Job,
-    owner: Option<Id<Account>>,
-    snapshot: &Snapshot<Record>,
-    board: &Board,
-) -> Value {
-    let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
-    let observed = Observed::new(snapshot, board);
-    observed.narrow(scope_of(owner, snapshot));
-    let show = |uuid: Uuid| match snapshot.get(kind, uuid) {
-        Some(record) => json!(inventory::show(&record, &observed)),
-        None => json!({"uuid": uuid.simple().to_string()}),
-    };
-    match job.subject_also {
-        Some(also) => json!({"inventory": show(uuid), "inventories": [show(uuid), show(also)]}),
-        None => json!({"inventory": show(uuid)}),
-    }
-}
-
-/// What the account that a job is of may see: whoever polls it sees no more.
-fn scope_of(owner: Option<Id<Account>>, snapshot: &Snapshot<Record>) -> Scope {
-    let nobody = Id::new(Uuid::nil());
-    let account = owner.and_then(|owner| snapshot.get(Kind::Account, owner.uuid()));
-    match account.as_deref().and_then(Account::of) {
-        Some(account) if account.account_type == AccountType::Admin => Scope::Everything,
-        _ => Scope::SeenBy(owner.unwrap_or(nobody)),
     }
 }
