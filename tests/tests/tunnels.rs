@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
 /// How long it takes at most until a change of a device is told: audits come later.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 /// The hosts' addresses on the underlay.
 const VTEPS: [&str; 2] = ["fd99::11", "fd99::12"];
 
