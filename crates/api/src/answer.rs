@@ -37,6 +37,15 @@ pub(crate) fn failed(error: &Error) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": describe(error)}))).into_response()
 }
 
+/// The same error for a caller who knows HTTP: with the status that its code stands for.
+pub(crate) fn refused(error: &Error) -> Response {
+    let mut answer = failed(error);
+    if let Ok(status) = StatusCode::from_u16(error.code.http_status()) {
+        *answer.status_mut() = status;
+    }
+    answer
+}
+
 /// A protocol error: plain text, as ZStack gives it.
 pub(crate) fn protocol(status: StatusCode, text: impl Into<String>) -> Response {
     (status, text.into()).into_response()

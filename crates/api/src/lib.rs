@@ -6,8 +6,11 @@
 mod answer;
 mod condition;
 mod door;
+mod headers;
+mod params;
 mod query;
 mod request;
+mod schema;
 mod serve;
 mod strict;
 

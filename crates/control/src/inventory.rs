@@ -120,6 +120,19 @@ pub fn comparable(kind: Kind, key: &str, name: &str) -> Result<Entry> {
     }
 }
 
+/// The entry of this name, for what needs one value of each resource.
+///
+/// # Errors
+/// As [`comparable`]; also for lists.
+pub fn single(kind: Kind, key: &str, name: &str) -> Result<Entry> {
+    let entry = comparable(kind, key, name)?;
+    if matches!(entry.comparable(), Some(FieldType::List(_))) {
+        let error = Error::field(key, format!("{name} is a list, which has no order"));
+        return Err(error.hint("name a field with one value"));
+    }
+    Ok(entry)
+}
+
 /// Names in their order, for a hint.
 pub(crate) fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
     let mut all: Vec<&str> = all.collect();

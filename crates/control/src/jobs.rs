@@ -25,7 +25,7 @@ use model::{
     setting::JOB_EXPIRY,
     status::{Board, Obstacle, Unsettled},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -44,6 +44,8 @@ use crate::{
 pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
+/// The key under which an answer names what was passed over.
+pub const NOTES: &str = "messages";
 /// How long a deletion waits, in seconds, while none of the hosts that it waits for is connected:
 /// as long as an agent takes to restart.
 pub const LOST_SECONDS: i64 = 60;
@@ -290,6 +292,13 @@ impl Jobs {
         if let Err(error) = self.store.transact_async(note).await {
             tracing::warn!(%error, "a refusal is not in the audit");
         }
+    }
+
+    /// The kind of what a job's answer shows, if it shows anything.
+    #[must_use]
+    pub fn subject(&self, job: Id<Job>) -> Option<Kind> {
+        let record = self.store.snapshot().get(Kind::Job, job.uuid())?;
+        Job::of(&record)?.subject_kind
     }
 
     /// What became of a job. One that the caller may not see is unknown.
@@ -542,6 +551,7 @@ fn record(
         hosts: done.hosts.into_iter().collect(),
         objects: done.objects.into_iter().collect(),
         done: false,
+        messages: command.notes().to_vec(),
         uuid_chosen: job.is_chosen,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),
@@ -549,22 +559,29 @@ fn record(
 }
 
 /// `{"inventory": ..}`, or `{}` for what shows nothing. A resource that was deleted since shows
-/// its uuid.
+/// its uuid. What was passed over is told beside it.
 fn answer(
     job: &Job,
     owner: Option<Id<Account>>,
     snapshot: &Snapshot<Record>,
     board: &Board,
 ) -> Value {
-    let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
-    match snapshot.get(kind, uuid) {
-        Some(record) => {
-            let observed = Observed::new(snapshot, board);
-            observed.narrow(scope_of(owner, snapshot));
-            json!({"inventory": inventory::show(&record, &observed)})
-        }
-        None => json!({"inventory": {"uuid": uuid.simple().to_string()}}),
+    let mut answer = Map::new();
+    if let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) {
+        let shown = match snapshot.get(kind, uuid) {
+            Some(record) => {
+                let observed = Observed::new(snapshot, board);
+                observed.narrow(scope_of(owner, snapshot));
+                inventory::show(&record, &observed).into()
+            }
+            None => json!({"uuid": uuid.simple().to_string()}),
+        };
+        answer.insert("inventory".to_owned(), shown);
     }
+    if !job.messages.is_empty() {
+        answer.insert(NOTES.to_owned(), job.messages.clone().into());
+    }
+    answer.into()
 }
 
 /// What the account that a job is of may see: whoever polls it sees no more.

@@ -44,11 +44,12 @@ pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
 
-pub use command::{Caller, Command, Operations, Reply, Request};
+pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
-pub use jobs::{JobId, JobState, Jobs};
+pub use jobs::{JobId, JobState, Jobs, NOTES};
 pub use look::Look;
 pub use txn::Txn;
+pub use validate::Unknown;
 
 /// What gives the operations of each resource.
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[

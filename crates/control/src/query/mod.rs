@@ -13,7 +13,7 @@ mod readers;
 mod search;
 pub mod value;
 
-use model::{Error, FieldType, Id, Kind, Record, Result, resource::account::Account, shown::Face};
+use model::{Id, Kind, Record, Result, resource::account::Account, shown::Face};
 use serde_json::{Map, Value};
 use store::Read;
 use uuid::Uuid;
@@ -59,6 +59,8 @@ pub struct Query {
     pub tells: Tells,
     /// The order; by uuid if there is none.
     pub sort: Option<Sort>,
+    /// Only the first of those that have the same value here, in the order of the answer.
+    pub group_by: Option<Entry>,
     /// What is shown of each; everything if it is not said.
     pub fields: Option<Vec<Entry>>,
 }
@@ -77,6 +79,7 @@ impl Query {
             limit: LIMIT,
             tells: Tells::Page,
             sort: None,
+            group_by: None,
             fields: None,
         }
     }
@@ -134,12 +137,7 @@ impl Sort {
     /// # Errors
     /// [`model::Code::InvalidArgument`], blaming `key`, for what is not there or has no order.
     pub fn by(kind: Kind, key: &str, name: &str, direction: Direction) -> Result<Self> {
-        let by = inventory::comparable(kind, key, name)?;
-        if matches!(by.comparable(), Some(FieldType::List(_))) {
-            let error = Error::field(key, format!("{name} is a list, which has no order"));
-            return Err(error.hint("order by a field with one value"));
-        }
-        Ok(Self { by, direction })
+        Ok(Self { by: inventory::single(kind, key, name)?, direction })
     }
 }
 
