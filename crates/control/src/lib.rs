@@ -70,4 +70,5 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     ip_range::operations,
     vm_instance::operations,
     vm_nic::operations,
+    query::zql::operations,
 ];

@@ -5,6 +5,7 @@
 //! query may cost is bounded: [`LOOKS_MAX`], [`LIMIT_MAX`], and [`Readers`] for all of them.
 
 mod condition;
+mod filter;
 mod page;
 mod path;
 mod pattern;
@@ -12,6 +13,7 @@ mod plan;
 mod readers;
 mod search;
 pub mod value;
+pub(crate) mod zql;
 
 use model::{Id, Kind, Record, Result, resource::account::Account, shown::Face};
 use serde_json::{Map, Value};
@@ -19,6 +21,7 @@ use store::Read;
 use uuid::Uuid;
 
 pub use condition::{Condition, Operator, VALUES_MAX};
+pub use filter::Filter;
 pub use path::{Path, RELATIONS_MAX};
 pub use readers::{Readers, WAITING_MAX};
 
@@ -47,6 +50,8 @@ pub struct Query {
     pub scope: Scope,
     /// What each of them must meet.
     pub conditions: Vec<Condition>,
+    /// What each of them must meet besides.
+    pub filter: Option<Filter>,
     /// How many are left out at the beginning.
     pub start: usize,
     /// Only those whose uuid comes after this one, whether it still exists or not. So pages neither
@@ -74,6 +79,7 @@ impl Query {
             face,
             scope,
             conditions: Vec::new(),
+            filter: None,
             start: 0,
             after: None,
             limit: LIMIT,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Bounds, Direction, Found, LIMIT_MAX, Query, Sort, Tells,
+    Bounds, Direction, Found, LIMIT_MAX, Query, Sort, Tells, filter,
     plan::{From, Plan},
     search::Search,
 };
@@ -24,6 +24,7 @@ pub(super) fn run(query: &Query, view: &Observed<'_>, bounds: Bounds) -> Result<
         return Err(error.hint("pages after a uuid come in the order of uuids: leave both out"));
     }
     view.narrow(query.scope);
+    let query = &filter::resolved(query, view, bounds)?;
     let search = Search { kind: query.kind, scope: query.scope, view, looks_max: bounds.looks };
     let plan = Plan::new(query, &search)?;
     if let Some(by) = query.group_by {
@@ -101,13 +102,13 @@ fn grouped(
 type First = (Plain<'static>, Uuid);
 
 /// Whether to go on.
-enum Wanted {
+pub(super) enum Wanted {
     More,
     NoMore,
 }
 
 /// Gives each resource that is found from there on to `take`; gives how many there were.
-fn matches(
+pub(super) fn matches(
     plan: &Plan<'_>,
     search: &Search<'_>,
     from: From,

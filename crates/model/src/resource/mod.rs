@@ -22,6 +22,7 @@ pub mod vm_instance;
 pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
+pub mod zql;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
