@@ -53,7 +53,7 @@ pub(crate) fn protocol(status: StatusCode, text: impl Into<String>) -> Response 
 
 /// `description` says what kind of error it is, `details` what happened, `elaboration` what to do;
 /// `opaque` has the same for programs.
-fn describe(error: &Error) -> Value {
+pub(crate) fn describe(error: &Error) -> Value {
     let mut opaque = Map::new();
     opaque.insert("rule".into(), error.message.clone().into());
     for (key, value) in [("field", &error.field), ("hint", &error.hint)] {

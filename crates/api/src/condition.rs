@@ -59,7 +59,7 @@ fn no_operator(text: &str) -> Wrong {
 }
 
 /// The items of a list, separated by commas. A time as it is shown has a comma of its own.
-fn items(kind: FieldType, text: &str) -> Vec<String> {
+pub(crate) fn items(kind: FieldType, text: &str) -> Vec<String> {
     let pieces = text.split(',').map(str::trim);
     if kind != FieldType::Time {
         return pieces.map(str::to_owned).collect();

@@ -37,7 +37,7 @@ use serde_json::{Map, Value};
 use crate::{
     answer, headers,
     headers::{Credential, Preferences},
-    query,
+    old, query,
     request::{self, Parts as Given, Wrong},
     schema, serve, strict,
 };
@@ -69,6 +69,7 @@ pub fn router(gate: Arc<Gate>) -> Router {
     };
     let routes = routes.method_not_allowed_fallback(wrong_method);
     let doors = Router::new().nest("/zstack/v1", routes.clone()).nest("/v1", routes);
+    let doors = doors.nest("/zstack", old::routes().method_not_allowed_fallback(wrong_method));
     let doors: Router = doors.fallback(|| async { nothing() }).with_state(gate);
     let plain = TowerToHyperService::new(doors.clone());
     doors.fallback(move |request| plainly(plain.clone(), request))
@@ -225,7 +226,7 @@ async fn call(gate: Shared, defs: Vec<&'static MessageDef>, incoming: Incoming) 
 ///
 /// # Errors
 /// The answer to one that is too large, broken off, or something else.
-async fn read(request: Request) -> Result<Map<String, Value>, Response> {
+pub(crate) async fn read(request: Request) -> Result<Map<String, Value>, Response> {
     let body = Bytes::from_request(request, &()).await.map_err(|rejection| {
         let status = rejection.status();
         let text = match status {
@@ -308,7 +309,8 @@ fn finished(gate: &Gate, job: Id<Job>, state: JobState, headers: &HeaderMap) -> 
         JobState::Processing(reasons) => answer::processing(&reasons),
         JobState::Done(result) => {
             let wants_schema = headers::wants_schema(headers) == Some(true);
-            let kind = wants_schema.then(|| gate.jobs.subject(job)).flatten();
+            let about = wants_schema.then(|| gate.jobs.about(job)).flatten();
+            let kind = about.and_then(|about| about.subject);
             answer::ok(schema::beside(result, kind))
         }
         JobState::Failed(error) => answer::failed(&error),

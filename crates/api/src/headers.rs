@@ -90,6 +90,11 @@ pub(crate) fn timeout_seconds(
     })
 }
 
+/// The same from milliseconds, as the old protocol has it: the nearest that is allowed.
+pub(crate) fn seconds_of(milliseconds: i64) -> i64 {
+    (milliseconds / 1000).clamp(1, TIMEOUT_SECONDS_MAX)
+}
+
 /// What a caller would like (RFC 7240). Preferences of other names are passed over, as the RFC wants
 /// it; of several with one name the first counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@ mod answer;
 mod condition;
 mod door;
 mod headers;
+mod old;
 mod params;
 mod query;
 mod request;

@@ -127,7 +127,7 @@ fn uuid(key: &str, value: &str) -> Result<Uuid> {
     Ok(id.uuid())
 }
 
-fn number(key: &str, value: &str) -> Result<usize> {
+pub(crate) fn number(key: &str, value: &str) -> Result<usize> {
     value.trim().parse().map_err(|_| {
         let error = Error::field(key, format!("\"{value}\" is not a whole number from 0 on"));
         error.hint(format!("write {key}=100, or leave it out"))

@@ -98,6 +98,24 @@ pub(crate) fn parse(def: &'static MessageDef, parts: Parts<'_>) -> Result<Reques
     Ok(Request { system_tags, user_tags, ..request })
 }
 
+/// A message of these fields, tags among them, as the old protocol has it.
+///
+/// # Errors
+/// [`model::Code::InvalidArgument`] naming the field.
+pub(crate) fn of_fields(
+    def: &'static MessageDef,
+    mut params: Map<String, Value>,
+) -> model::Result<Request> {
+    let system_tags = tags_among(&mut params, def, "systemTags")?;
+    let system_tags = system_tags.iter().map(|tag| with_plain_uuids(tag)).collect();
+    let user_tags = tags_among(&mut params, def, "userTags")?;
+    read_texts(def, &mut params);
+    // Python's clients send `null` for all that they leave out.
+    params.retain(|_, value| !value.is_null());
+    let unknown = Unknown::Name;
+    Ok(Request { system_tags, user_tags, unknown, ..message(def, params)? })
+}
+
 /// A message of these fields: what every message takes beside its own is taken out of them.
 ///
 /// # Errors

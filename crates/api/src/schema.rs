@@ -84,7 +84,21 @@ fn class(kind: Kind, of_type: Option<&str>) -> Option<String> {
     Some(format!("{package}.{name}Inventory"))
 }
 
-/// The Java package of what belongs to a kind.
-pub(crate) fn package(kind: Kind) -> Option<&'static str> {
-    CLASSES.iter().rev().find(|(of, ..)| *of == kind).map(|(_, _, package, _)| *package)
+/// Messages that are not in the package of what they are about.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("CreateL2VxlanNetwork", "org.zstack.network.l2.vxlan.vxlanNetwork"),
+    ("CreateL2VxlanNetworkPool", "org.zstack.network.l2.vxlan.vxlanNetworkPool"),
+    ("DeleteHost", "org.zstack.header.host"),
+    ("UpdateHost", "org.zstack.header.host"),
+];
+
+/// The Java package of a message: that of the inventories of its kind.
+pub(crate) fn package(message: &str) -> &'static str {
+    if let Some((_, package)) = ELSEWHERE.iter().find(|(name, _)| *name == message) {
+        return package;
+    }
+    let is_about = |kind: Kind| kind.def().messages.iter().any(|def| def.name == message);
+    let classes = CLASSES.iter().rev();
+    let found = classes.clone().find(|(kind, ..)| is_about(*kind));
+    found.map_or("org.zstack.netloom", |(_, _, package, _)| package)
 }

@@ -130,6 +130,15 @@ pub struct JobId {
     pub is_chosen: bool,
 }
 
+/// What a job is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The message's name.
+    pub message: String,
+    /// The kind of what the answer shows, if it shows anything.
+    pub subject: Option<Kind>,
+}
+
 impl View {
     fn allows(self, caller: &Caller) -> bool {
         !self.uuid_chosen || caller.owns(self.owner)
@@ -294,11 +303,12 @@ impl Jobs {
         }
     }
 
-    /// The kind of what a job's answer shows, if it shows anything.
+    /// What a job is about, if it was not refused. That is no secret.
     #[must_use]
-    pub fn subject(&self, job: Id<Job>) -> Option<Kind> {
+    pub fn about(&self, job: Id<Job>) -> Option<About> {
         let record = self.store.snapshot().get(Kind::Job, job.uuid())?;
-        Job::of(&record)?.subject_kind
+        let job = Job::of(&record)?;
+        Some(About { message: job.message.clone(), subject: job.subject_kind })
     }
 
     /// What became of a job. One that the caller may not see is unknown.

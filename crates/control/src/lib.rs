@@ -46,7 +46,7 @@ pub mod zone;
 
 pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
-pub use jobs::{JobId, JobState, Jobs, NOTES};
+pub use jobs::{About, JobId, JobState, Jobs, NOTES};
 pub use look::Look;
 pub use txn::Txn;
 pub use validate::Unknown;
