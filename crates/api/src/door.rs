@@ -37,7 +37,7 @@ use serde_json::{Map, Value};
 use crate::{
     answer, headers,
     headers::{Credential, Preferences},
-    old, query,
+    old, openapi, query,
     request::{self, Parts as Given, Wrong},
     schema, serve, strict,
 };
@@ -70,6 +70,7 @@ pub fn router(gate: Arc<Gate>) -> Router {
     let routes = routes.method_not_allowed_fallback(wrong_method);
     let doors = Router::new().nest("/zstack/v1", routes.clone()).nest("/v1", routes);
     let doors = doors.nest("/zstack", old::routes().method_not_allowed_fallback(wrong_method));
+    let doors = doors.merge(openapi::routes());
     let doors: Router = doors.fallback(|| async { nothing() }).with_state(gate);
     let plain = TowerToHyperService::new(doors.clone());
     doors.fallback(move |request| plainly(plain.clone(), request))

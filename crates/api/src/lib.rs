@@ -8,6 +8,7 @@ mod condition;
 mod door;
 mod headers;
 mod old;
+mod openapi;
 mod params;
 mod query;
 mod request;

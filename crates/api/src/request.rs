@@ -125,7 +125,10 @@ pub(crate) fn message(
     mut params: Map<String, Value>,
 ) -> model::Result<Request> {
     let mut parsed = Request { message: def.name.to_owned(), ..Request::default() };
+    // A tag has a field of this name: the resource that it is put on.
+    let is_own = def.fields.iter().any(|field| field.name == "resourceUuid");
     if def.creates.is_some()
+        && !is_own
         && let Some(wanted) = params.remove("resourceUuid")
         && !wanted.is_null()
     {
