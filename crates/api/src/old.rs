@@ -15,9 +15,8 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use control::inventory;
 use control::{
-    Caller, Gate, JobId, JobState, command, config,
+    Caller, Gate, JobId, JobState, NOTES, NOTES_MAX, command, config, inventory,
     query::{Condition, Direction, Operator, Path as Way, Query, Sort, Tells},
 };
 use model::{
@@ -182,8 +181,33 @@ async fn find(
         return Err(Error::new(model::Code::InvalidSession, text).hint("log in first"));
     };
     let query = read(Query::new(kind, face, scope), &fields)?;
-    gate.query(query, query::answer).await
+    let is_strange =
+        |(key, value): &(&String, &Value)| !KEYS.contains(&key.as_str()) && !value.is_null();
+    let strange = fields.iter().filter(is_strange).take(NOTES_MAX);
+    let rule = "is not known in a query; it was ignored";
+    let notes: Vec<String> = strange.map(|(key, _)| Error::field(key, rule).message).collect();
+    let mut found = gate.query(query, query::answer).await?;
+    if !notes.is_empty() {
+        found[NOTES] = notes.into();
+    }
+    Ok(found)
 }
+
+/// What a query message may have. Its time-out and tags mean nothing here.
+const KEYS: [&str; 12] = [
+    "conditions",
+    "limit",
+    "start",
+    "count",
+    "replyWithCount",
+    "sortBy",
+    "sortDirection",
+    "groupBy",
+    "fields",
+    "timeout",
+    "systemTags",
+    "userTags",
+];
 
 /// Reads the fields of a query message.
 fn read(mut query: Query, fields: &Map<String, Value>) -> Result<Query> {

@@ -132,6 +132,8 @@ fn a_network_is_built_found_and_taken_away() {
     }
     let counted = json!({"conditions": [], "count": 1, "sortBy": "name", "sortDirection": "desc"});
     assert_eq!(old.done(query, counted)["total"], 1);
+    let filtered = old.done(query, json!({"conditions": [], "filterName": "a:b"}));
+    assert!(filtered["messages"][0].as_str().unwrap().contains("filterName"), "{filtered}");
     let zql = json!({"zql": "query l3network.name where name = 'l3' or name = 'x'"});
     let found = old.done("org.zstack.query.APIZQLQueryMsg", zql);
     assert_eq!(found["results"], json!([{"inventories": [{"name": "l3"}]}]));

@@ -5,6 +5,7 @@
 //! the acknowledgements of hosts, as any server does. A success is written to disk before it is
 //! told, so it stays one.
 
+mod answer;
 mod sweep;
 
 use std::{
@@ -16,17 +17,12 @@ use std::{
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     declare::Method,
-    resource::{
-        account::{Account, AccountType},
-        host::Host,
-        job::Job,
-        messages,
-    },
+    resource::{account::Account, host::Host, job::Job, messages},
     setting::JOB_EXPIRY,
     status::{Board, Obstacle, Unsettled},
 };
-use serde_json::{Map, Value, json};
-use store::{Event, Read, Snapshot, Store, Tx, Watch};
+use serde_json::Value;
+use store::{Event, Read, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -34,18 +30,17 @@ use crate::{
     Caller, audit,
     command::{Command, Surroundings},
     config,
-    inventory::{self, Observed},
     operation::{self, Done},
-    query::Scope,
 };
+
+pub use answer::NOTES;
+use answer::answer;
 
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
 pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
-/// The key under which an answer names what was passed over.
-pub const NOTES: &str = "messages";
 /// How long a deletion waits, in seconds, while none of the hosts that it waits for is connected:
 /// as long as an agent takes to restart.
 pub const LOST_SECONDS: i64 = 60;
@@ -565,41 +560,5 @@ fn record(
         uuid_chosen: job.is_chosen,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),
-    }
-}
-
-/// `{"inventory": ..}`, or `{}` for what shows nothing. A resource that was deleted since shows
-/// its uuid. What was passed over is told beside it.
-fn answer(
-    job: &Job,
-    owner: Option<Id<Account>>,
-    snapshot: &Snapshot<Record>,
-    board: &Board,
-) -> Value {
-    let mut answer = Map::new();
-    if let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) {
-        let shown = match snapshot.get(kind, uuid) {
-            Some(record) => {
-                let observed = Observed::new(snapshot, board);
-                observed.narrow(scope_of(owner, snapshot));
-                inventory::show(&record, &observed).into()
-            }
-            None => json!({"uuid": uuid.simple().to_string()}),
-        };
-        answer.insert("inventory".to_owned(), shown);
-    }
-    if !job.messages.is_empty() {
-        answer.insert(NOTES.to_owned(), job.messages.clone().into());
-    }
-    answer.into()
-}
-
-/// What the account that a job is of may see: whoever polls it sees no more.
-fn scope_of(owner: Option<Id<Account>>, snapshot: &Snapshot<Record>) -> Scope {
-    let nobody = Id::new(Uuid::nil());
-    let account = owner.and_then(|owner| snapshot.get(Kind::Account, owner.uuid()));
-    match account.as_deref().and_then(Account::of) {
-        Some(account) if account.account_type == AccountType::Admin => Scope::Everything,
-        _ => Scope::SeenBy(owner.unwrap_or(nobody)),
     }
 }

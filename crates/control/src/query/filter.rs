@@ -41,6 +41,7 @@ impl Filter {
     pub(crate) fn holds(&self, record: &Record, search: &Search<'_>) -> Result<bool> {
         match self {
             Filter::Is(condition) => {
+                search.view.test();
                 let end = (condition.path.end, &condition.test);
                 Ok(search.meets(record, &condition.path.steps, end)? != condition.is_negated)
             }

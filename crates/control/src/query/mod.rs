@@ -15,7 +15,7 @@ mod search;
 pub mod value;
 pub(crate) mod zql;
 
-use model::{Id, Kind, Record, Result, resource::account::Account, shown::Face};
+use model::{Code, Error, Id, Kind, Record, Result, resource::account::Account, shown::Face};
 use serde_json::{Map, Value};
 use store::Read;
 use uuid::Uuid;
@@ -36,6 +36,8 @@ pub const LIMIT: usize = 1000;
 pub const LIMIT_MAX: usize = 10_000;
 /// Most records that one query looks at, on its way and for its page: about a second.
 pub const LOOKS_MAX: u64 = 2_000_000;
+/// Most groups that one query makes.
+pub const GROUPS_MAX: usize = 100_000;
 /// Most records that one page is made from, those in lists included: about 100 MB.
 pub const SHOWN_MAX: u64 = 100_000;
 
@@ -152,6 +154,13 @@ impl Sort {
 struct Bounds {
     looks: u64,
     shown: u64,
+}
+
+/// The refusal of more groups than are kept at a time.
+fn too_many_groups(kind: Kind) -> Error {
+    let text = format!("the query of {} makes over {GROUPS_MAX} groups", kind.def().name);
+    Error::new(Code::OperationFailed, text)
+        .hint("narrow it by conditions, or group by another field")
 }
 
 /// The answer to a query.

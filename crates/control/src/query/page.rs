@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Bounds, Direction, Found, LIMIT_MAX, Query, Sort, Tells, filter,
+    Bounds, Direction, Found, GROUPS_MAX, LIMIT_MAX, Query, Sort, Tells, filter,
     plan::{From, Plan},
     search::Search,
+    too_many_groups,
 };
 use crate::inventory::{self, Entry, Observed};
 
@@ -88,8 +89,14 @@ fn grouped(
         if order(&this, first).is_lt() {
             *first = this;
         }
-        Wanted::More
+        match groups.len() > GROUPS_MAX {
+            true => Wanted::NoMore,
+            false => Wanted::More,
+        }
     })?;
+    if groups.len() > GROUPS_MAX {
+        return Err(too_many_groups(query.kind));
+    }
     let total = groups.len() as u64;
     let mut firsts: Vec<First> = groups.into_values().collect();
     firsts.sort_unstable_by(order);

@@ -15,11 +15,12 @@ use model::{
 use serde_json::{Map, Number, Value, json};
 
 use super::{
-    Bounds, Condition, Filter, LIMIT, LOOKS_MAX, Operator, Path, Query, SHOWN_MAX, Scope, Sort,
-    Tells, filter,
+    Bounds, Condition, Filter, GROUPS_MAX, LIMIT, LOOKS_MAX, Operator, Path, Query, SHOWN_MAX,
+    Scope, Sort, Tells, filter,
     page::{self, Wanted, matches},
     plan::{From, Plan},
     search::Search,
+    too_many_groups,
 };
 use crate::{
     Look,
@@ -105,8 +106,14 @@ fn sums(query: &Query, sum: &Sum, (view, bounds): (&Observed<'_>, Bounds)) -> Re
                 *total += i128::from(number);
             }
         }
-        Wanted::More
+        match groups.len() > GROUPS_MAX {
+            true => Wanted::NoMore,
+            false => Wanted::More,
+        }
     })?;
+    if groups.len() > GROUPS_MAX {
+        return Err(too_many_groups(query.kind));
+    }
     let row = |(value, totals): (Value, Vec<i128>)| {
         let mut row = Map::new();
         row.insert(sum.by.name().to_owned(), value);

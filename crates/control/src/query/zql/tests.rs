@@ -133,6 +133,14 @@ fn all_statements_of_a_text_share_one_bound() {
 }
 
 #[test]
+fn many_conditions_on_one_row_count_as_looks() {
+    let few = "count vminstance where description is null or state is null";
+    let many = format!("{few}{}", " or description = 'x'".repeat(80));
+    let (few, many) = (looked(few, Scope::Everything).1, looked(&many, Scope::Everything).1);
+    assert!(many > 2 * few, "{few} and {many} looks for 200 rows");
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_place() {
     for (text, says) in [
         ("", "at character 1"),
