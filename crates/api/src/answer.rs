@@ -37,6 +37,15 @@ pub(crate) fn failed(error: &Error) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": describe(error)}))).into_response()
 }
 
+/// The same error for a caller who knows HTTP: with the status that its code stands for.
+pub(crate) fn refused(error: &Error) -> Response {
+    let mut answer = failed(error);
+    if let Ok(status) = StatusCode::from_u16(error.code.http_status()) {
+        *answer.status_mut() = status;
+    }
+    answer
+}
+
 /// A protocol error: plain text, as ZStack gives it.
 pub(crate) fn protocol(status: StatusCode, text: impl Into<String>) -> Response {
     (status, text.into()).into_response()
@@ -44,7 +53,7 @@ pub(crate) fn protocol(status: StatusCode, text: impl Into<String>) -> Response 
 
 /// `description` says what kind of error it is, `details` what happened, `elaboration` what to do;
 /// `opaque` has the same for programs.
-fn describe(error: &Error) -> Value {
+pub(crate) fn describe(error: &Error) -> Value {
     let mut opaque = Map::new();
     opaque.insert("rule".into(), error.message.clone().into());
     for (key, value) in [("field", &error.field), ("hint", &error.hint)] {

@@ -19,11 +19,13 @@ use axum::{
     routing::{MethodFilter, get, on},
 };
 use control::{
-    Caller, Command, Gate, JobState,
+    Caller, Command, Gate, JobState, NOTES, Unknown,
     access_key::Signed,
     command, config,
     query::{Query, Scope},
 };
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use model::{
     Code, Error as Refusal, Id, MessageDef,
     declare::{Access, Answer, Method},
@@ -33,9 +35,11 @@ use model::{
 use serde_json::{Map, Value};
 
 use crate::{
-    answer, query,
-    request::{self, Credential},
-    serve, strict,
+    answer, headers,
+    headers::{Credential, Preferences},
+    old, openapi, query,
+    request::{self, Parts as Given, Wrong},
+    schema, serve, strict,
 };
 
 /// Longest body that strangers may send, in bytes: a name of 255 characters, each escaped (12 bytes
@@ -59,12 +63,41 @@ type Pairs = Vec<(String, String)>;
 /// All routes, below `/zstack/v1` and `/v1`: ZStack's clients use either.
 pub fn router(gate: Arc<Gate>) -> Router {
     let routes = messages(queries(Router::new())).route("/api-jobs/{uuid}", get(poll));
-    let nothing = || async {
-        let text = "nothing is here; `netloom messages` lists what is, and where";
-        answer::protocol(StatusCode::NOT_FOUND, text)
+    let wrong_method = || async {
+        let text = "nothing here has this method; `netloom messages` lists what is, and how";
+        answer::protocol(StatusCode::METHOD_NOT_ALLOWED, text)
     };
+    let routes = routes.method_not_allowed_fallback(wrong_method);
     let doors = Router::new().nest("/zstack/v1", routes.clone()).nest("/v1", routes);
-    doors.fallback(nothing).with_state(gate)
+    let doors = doors.nest("/zstack", old::routes().method_not_allowed_fallback(wrong_method));
+    let doors = doors.merge(openapi::routes());
+    let doors: Router = doors.fallback(|| async { nothing() }).with_state(gate);
+    let plain = TowerToHyperService::new(doors.clone());
+    doors.fallback(move |request| plainly(plain.clone(), request))
+}
+
+fn nothing() -> Response {
+    let text = "nothing is here; `netloom messages` lists what is, and where";
+    answer::protocol(StatusCode::NOT_FOUND, text)
+}
+
+/// Asks again without slashes that separate nothing: the Go SDK writes `/v1/zones//<uuid>`.
+async fn plainly(doors: TowerToHyperService<Router>, mut request: Request) -> Response {
+    let uri = request.uri();
+    let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let path = format!("/{}", parts.join("/"));
+    if path == uri.path() {
+        return nothing();
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    // It was one before some slashes were taken away.
+    let Ok(target) = target.parse() else { return nothing() };
+    *request.uri_mut() = target;
+    let Ok(answer) = doors.call(request).await;
+    answer
 }
 
 /// A message, and one of the paths at which it is called.
@@ -133,10 +166,12 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
         let list = move |State(gate): State<Shared>,
                          QueryString(pairs): QueryString<Pairs>,
                          called: Called| async move {
-            find(&gate, &called, |scope| query::parse((kind, face), scope, &pairs)).await
+            let parse = |scope, unknown| query::parse((kind, face), scope, (&pairs, unknown));
+            find(&gate, &called, parse).await
         };
         let one = move |State(gate): State<Shared>, Path(uuid): Path<String>, called: Called| async move {
-            find(&gate, &called, |scope| query::of_one((kind, face), scope, &uuid)).await
+            let parse = |scope, _| Ok((query::of_one((kind, face), scope, &uuid)?, Vec::new()));
+            find(&gate, &called, parse).await
         };
         let path = face.path;
         let of_one = shape(&format!("{path}/{{uuid}}"));
@@ -175,24 +210,40 @@ async fn call(gate: Shared, places: Vec<Place>, incoming: Incoming) -> Response 
     if let Err(error) = command::may_send(&caller, def) {
         return answer::failed(&error);
     }
+    let preferences = match headers::preferences(&incoming.called.headers) {
+        Ok(preferences) => preferences,
+        Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
+    };
+    let unknown = if preferences.is_strict { Unknown::Refuse } else { Unknown::Name };
     let path = places.iter().find(|(of, _)| of.name == def.name).map_or(def.path, |(_, path)| path);
-    let parsed = request::parse(def, &named(path, &incoming.given), &incoming.pairs, body);
+    let path = named(path, &incoming.given);
+    let given = Given { path: &path, pairs: &incoming.pairs, body, unknown };
+    let parsed = match request::parse(def, given) {
+        Ok(parsed) => Ok(parsed),
+        Err(Wrong::Message(error)) => Err(error),
+        Err(Wrong::Request(text)) => return answer::protocol(StatusCode::BAD_REQUEST, text),
+    };
     let parsed = parsed.and_then(|parsed| gate.command(caller, vec![parsed]));
+    let called = &incoming.called.headers;
     if def.answer == Answer::Now {
         let result = match parsed {
             Ok(command) => gate.answer(command).await,
             Err(error) => Err(error),
         };
-        return result.map_or_else(|error| answer::failed(&error), answer::ok);
+        let wants_schema = headers::wants_schema(called) == Some(true);
+        return result.map_or_else(
+            |error| answer::failed(&error),
+            |result| answer::ok(schema::beside(result, def.creates.filter(|_| wants_schema))),
+        );
     }
-    submit(&gate, &caller, parsed, &incoming.called.headers).await
+    submit(&gate, &caller, parsed, (called, preferences)).await
 }
 
 /// Reads a body, which is an object or nothing.
 ///
 /// # Errors
 /// The answer to one that is too large, broken off, or something else.
-async fn read(request: Request) -> Result<Map<String, Value>, Response> {
+pub(crate) async fn read(request: Request) -> Result<Map<String, Value>, Response> {
     let body = Bytes::from_request(request, &()).await.map_err(|rejection| {
         let status = rejection.status();
         let text = match status {
@@ -215,17 +266,15 @@ async fn submit(
     gate: &Gate,
     caller: &Caller,
     command: model::Result<Command>,
-    headers: &HeaderMap,
+    (headers, preferences): (&HeaderMap, Preferences),
 ) -> Response {
-    let job = match request::job(headers) {
+    let job = match headers::job(headers) {
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
     let default = config::number(&gate.store().snapshot(), &JOB_TIMEOUT);
-    let waits = request::timeout_seconds(headers, default)
-        .and_then(|timeout| Ok((timeout, request::patience_seconds(headers)?)));
-    let (timeout_seconds, patience_seconds) = match waits {
-        Ok(waits) => waits,
+    let timeout_seconds = match headers::timeout_seconds(headers, default) {
+        Ok(seconds) => seconds,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
     let submitted = match command {
@@ -238,10 +287,12 @@ async fn submit(
         Err(error) if error.code == Code::StoreUnavailable => return answer::failed(&error),
         Err(error) => return answer::protocol(StatusCode::BAD_REQUEST, error.to_string()),
     }
-    if let Some(seconds) = patience_seconds {
+    if let Some(seconds) = preferences.wait_seconds {
         let state = gate.jobs.wait(caller, job.uuid, Duration::from_secs(seconds)).await;
-        if !matches!(state, JobState::Processing(_)) {
-            return finished(state);
+        match state {
+            JobState::Processing(_) => {}
+            JobState::Failed(error) => return answer::refused(&error),
+            state => return finished(gate, job.uuid, state, headers),
         }
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
@@ -256,22 +307,29 @@ async fn poll(State(gate): State<Shared>, Path(uuid): Path<String>, called: Call
     };
     let job: Id<Job> = Id::new(uuid);
     let caller = caller(&gate, &called, UNTOLD).unwrap_or(Caller::Stranger { source: UNTOLD });
-    let patience_seconds = match request::patience_seconds(&called.headers) {
-        Ok(seconds) => seconds,
+    let preferences = match headers::preferences(&called.headers) {
+        Ok(preferences) => preferences,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    let state = match patience_seconds {
+    let state = match preferences.wait_seconds {
         Some(seconds) => gate.jobs.wait(&caller, job, Duration::from_secs(seconds)).await,
         None => gate.jobs.state(&caller, job).await,
     };
-    finished(state)
+    finished(&gate, job, state, &called.headers)
 }
 
-fn finished(state: JobState) -> Response {
+/// The answer to a job. Of one that failed it is ZStack's, also when it was waited for: it is about
+/// the job, which was found.
+fn finished(gate: &Gate, job: Id<Job>, state: JobState, headers: &HeaderMap) -> Response {
     match state {
         JobState::Unknown => answer::protocol(StatusCode::NOT_FOUND, "no such job, or expired"),
         JobState::Processing(reasons) => answer::processing(&reasons),
-        JobState::Done(result) => answer::ok(result),
+        JobState::Done(result) => {
+            let wants_schema = headers::wants_schema(headers) == Some(true);
+            let about = wants_schema.then(|| gate.jobs.about(job)).flatten();
+            let kind = about.and_then(|about| about.subject);
+            answer::ok(schema::beside(result, kind))
+        }
         JobState::Failed(error) => answer::failed(&error),
     }
 }
@@ -279,19 +337,34 @@ fn finished(state: JobState) -> Response {
 async fn find(
     gate: &Shared,
     called: &Called,
-    parse: impl FnOnce(Scope) -> model::Result<Query>,
+    parse: impl FnOnce(Scope, Unknown) -> Result<(Query, Vec<String>), Wrong>,
 ) -> Response {
     let caller = match caller(gate, called, UNTOLD) {
         Ok(caller) => caller,
         Err(refused) => return *refused,
     };
     // Whoever has a session has a scope.
-    let Some(scope) = caller.scope() else { return finished(JobState::Unknown) };
-    let found = match parse(scope) {
-        Ok(query) => gate.query(query, |found| answer::ok(query::answer(found))).await,
-        Err(error) => Err(error),
+    let Some(scope) = caller.scope() else { return nothing() };
+    let preferences = match headers::preferences(&called.headers) {
+        Ok(preferences) => preferences,
+        Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
-    found.unwrap_or_else(|error| answer::failed(&error))
+    let unknown = if preferences.is_strict { Unknown::Refuse } else { Unknown::Name };
+    let (query, notes) = match parse(scope, unknown) {
+        Ok(parsed) => parsed,
+        Err(Wrong::Message(error)) => return answer::failed(&error),
+        Err(Wrong::Request(text)) => return answer::protocol(StatusCode::BAD_REQUEST, text),
+    };
+    let kind = query.kind;
+    let with_schema = headers::wants_schema(&called.headers) != Some(false);
+    let write = move |found| {
+        let mut found = query::answer(found);
+        if !notes.is_empty() {
+            found[NOTES] = notes.into();
+        }
+        answer::ok(schema::beside(found, with_schema.then_some(kind)))
+    };
+    gate.query(query, write).await.unwrap_or_else(|error| answer::failed(&error))
 }
 
 /// Where a call comes from does not matter when it only reads.
@@ -303,12 +376,12 @@ const UNTOLD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// The answer to whoever has no open session.
 fn caller(gate: &Gate, called: &Called, source: IpAddr) -> Result<Caller, Box<Response>> {
     let refuse = |(status, text)| Box::new(answer::protocol(status, text));
-    let shown = request::credential(&called.headers);
+    let shown = headers::credential(&called.headers);
     let known = match shown.map_err(|text| refuse((StatusCode::BAD_REQUEST, text)))? {
         Credential::Session(session) => gate.caller(session, source),
         Credential::Key(key, signature) => {
             let (method, path, headers) = (&called.method, &called.path, &called.headers);
-            let text = request::signed_text(method, path, headers, gate.now()).map_err(refuse)?;
+            let text = headers::signed_text(method, path, headers, gate.now()).map_err(refuse)?;
             gate.caller_by_key(&Signed { key, signature, text: &text }, source)
         }
     };

@@ -6,8 +6,13 @@
 mod answer;
 mod condition;
 mod door;
+mod headers;
+mod old;
+mod openapi;
+mod params;
 mod query;
 mod request;
+mod schema;
 mod serve;
 mod strict;
 

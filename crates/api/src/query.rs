@@ -1,38 +1,55 @@
 //! ZStack's query string: `q=<path><op><value>`, AND-ed, with `start`, `limit`, `count`,
-//! `replyWithCount`, `sort` and `fields`; and netloom's `after=<uuid>`: only what comes after it in
+//! `replyWithCount`, `sort`, `groupBy` and `fields`; and netloom's `after=<uuid>`: only what comes after it in
 //! the order of uuids, which is the order of an answer without `sort`. `limit` and the last uuid of
 //! each page give pages that neither miss a resource nor show one twice while others are deleted.
 
 use control::{
-    inventory,
+    NOTES_MAX, Unknown, inventory,
     query::{Condition, Direction, Found, Operator, Path, Query, Scope, Sort, Tells},
 };
 use model::{Error, Id, Kind, Record, Result, shown::Face};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::condition;
+use crate::{condition, request::Wrong};
 
-/// Reads a query string.
+/// Reads a query string; gives a sentence for each key that was passed over, as ZStack does.
 ///
 /// # Errors
-/// [`model::Code::InvalidArgument`] for an unknown key, a condition that cannot be met, or a key
-/// that is there twice and is not `q`.
+/// A condition without an operator; [`model::Code::InvalidArgument`] for a condition that cannot be
+/// met, and in strict handling for an unknown key, or one that is there twice and is not `q`.
 pub(crate) fn parse(
     (kind, face): (Kind, &'static Face),
     scope: Scope,
-    pairs: &[(String, String)],
-) -> Result<Query> {
-    let mut query = Query::new(kind, face, scope);
+    (pairs, unknown): (&[(String, String)], Unknown),
+) -> Result<(Query, Vec<String>), Wrong> {
+    let (mut query, mut notes) = (Query::new(kind, face, scope), Vec::new());
     for (at, (key, value)) in pairs.iter().enumerate() {
-        let repeated = pairs.iter().take(at).any(|(before, _)| before == key);
-        if repeated && key != "q" {
-            return Err(Error::field(key, "is there twice").hint("name it once"));
+        let repeated = key != "q" && pairs.iter().take(at).any(|(before, _)| before == key);
+        let (rule, hint) = match (repeated, KEYS.contains(&key.as_str())) {
+            (true, _) => ("is there twice", "name it once"),
+            (false, false) => ("is not known in a query", KEYS_HINT),
+            (false, true) => {
+                read(&mut query, key, value)?;
+                continue;
+            }
+        };
+        match unknown {
+            Unknown::Refuse => return Err(Error::field(key, rule).hint(hint).into()),
+            Unknown::Name if notes.len() < NOTES_MAX => {
+                notes.push(Error::field(key, format!("{rule}; it was ignored")).message);
+            }
+            Unknown::Name => {}
         }
-        read(&mut query, key, value)?;
     }
-    Ok(query)
+    Ok((query, notes))
 }
+
+/// What a query string may say.
+const KEYS: [&str; 9] =
+    ["q", "start", "after", "limit", "count", "replyWithCount", "sort", "groupBy", "fields"];
+const KEYS_HINT: &str =
+    "q, start, after, limit, count, replyWithCount, sort, groupBy and fields are";
 
 /// The query of a single resource, by its uuid in a path.
 ///
@@ -49,7 +66,7 @@ pub(crate) fn of_one(
     Ok(query)
 }
 
-fn read(query: &mut Query, key: &str, value: &str) -> Result<()> {
+fn read(query: &mut Query, key: &str, value: &str) -> Result<(), Wrong> {
     match key {
         "q" => query.conditions.push(condition::parse(query.kind, value)?),
         "start" => query.start = number(key, value)?,
@@ -61,17 +78,14 @@ fn read(query: &mut Query, key: &str, value: &str) -> Result<()> {
         }
         "count" | "replyWithCount" => {}
         "sort" => query.sort = Some(sort(query.kind, value)?),
+        "groupBy" => query.group_by = Some(inventory::single(query.kind, key, value.trim())?),
         "fields" => {
             let names = value.split(',').map(str::trim);
             let fields = names.map(|name| inventory::entry(query.kind, key, name));
             query.fields = Some(fields.collect::<Result<_>>()?);
         }
-        other => {
-            let error = Error::field(other, "is not known in a query");
-            return Err(
-                error.hint("q, start, after, limit, count, replyWithCount, sort and fields are")
-            );
-        }
+        // Those that are not known have been passed over.
+        _ => {}
     }
     Ok(())
 }
@@ -113,7 +127,7 @@ fn uuid(key: &str, value: &str) -> Result<Uuid> {
     Ok(id.uuid())
 }
 
-fn number(key: &str, value: &str) -> Result<usize> {
+pub(crate) fn number(key: &str, value: &str) -> Result<usize> {
     value.trim().parse().map_err(|_| {
         let error = Error::field(key, format!("\"{value}\" is not a whole number from 0 on"));
         error.hint(format!("write {key}=100, or leave it out"))
@@ -130,18 +144,42 @@ mod tests {
     use super::*;
 
     fn query(text: &str) -> Result<Query> {
+        match read_as(text, Unknown::Refuse) {
+            Ok((query, _)) => Ok(query),
+            Err(Wrong::Message(error)) => Err(error),
+            Err(Wrong::Request(text)) => panic!("{text}"),
+        }
+    }
+
+    fn read_as(text: &str, unknown: Unknown) -> Result<(Query, Vec<String>), Wrong> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap();
             (key.to_owned(), value.to_owned())
         });
         let face = &Kind::VmNic.def().faces[0];
-        parse((Kind::VmNic, face), Scope::Everything, &pairs.collect::<Vec<_>>())
+        parse((Kind::VmNic, face), Scope::Everything, (&pairs.collect::<Vec<_>>(), unknown))
+    }
+
+    #[test]
+    fn what_zstack_passes_over_is_named() {
+        let (query, notes) = read_as("limit=1&limit=2&filterName=x:y", Unknown::Name).unwrap();
+        assert_eq!(query.limit, 1, "the first counts");
+        assert_eq!(notes.len(), 2);
+        assert!(notes[0].contains("twice") && notes[1].contains("filterName"), "{notes:?}");
+        let (_, notes) = read_as(&"a=b&".repeat(100), Unknown::Name).unwrap();
+        assert_eq!(notes.len(), NOTES_MAX);
+    }
+
+    #[test]
+    fn a_condition_without_an_operator_is_no_request() {
+        let wrong = read_as("q=name", Unknown::Name);
+        assert!(matches!(wrong, Err(Wrong::Request(text)) if text.contains("has no operator")));
     }
 
     #[test]
     fn every_key_is_read() {
         let text = "q=ip=10.0.0.1&q=vmInstance.name~=a%&start=5&limit=10&replyWithCount=true\
-                    &sort=-deviceId&fields=uuid, ip";
+                    &sort=-deviceId&groupBy=ip&fields=uuid, ip";
         let read = query(text).unwrap();
         assert_eq!((read.conditions.len(), read.start, read.limit), (2, 5, 10));
         assert_eq!(read.tells, Tells::PageAndTotal);
@@ -161,6 +199,8 @@ mod tests {
             ("count=maybe", "count"),
             ("sort=colour", "sort"),
             ("sort=usedIps", "sort"),
+            ("groupBy=colour", "groupBy"),
+            ("groupBy=usedIps", "groupBy"),
             ("fields=uuid,colour", "fields"),
             ("q=colour=red", "q"),
             ("q=createDate>yesterday", "q"),

@@ -1,15 +1,49 @@
 //! Requests: from path, query string and body to a message's fields.
+//!
+//! ZStack's clients differ in where they put things, and all of them are understood. The Java SDK has
+//! the tags among the fields, and below the key `null` when a message has no fields in its body. The
+//! Go SDK leaves values of the query string empty. What is not known is passed over and named in the
+//! answer, unless the caller wants strict handling.
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use control::{JobId, Request, validate};
+use control::{Request, Unknown, validate};
 use model::{
-    Error, FieldType, Id, MessageDef, Result, Timestamp,
+    Error, FieldType, MessageDef,
     declare::{FieldsIn, Method as Verb},
 };
-use serde_json::{Map, Value, map::Entry};
-use uuid::Uuid;
+use serde_json::{Map, Value};
+
+use crate::params;
+
+/// Why a request is not understood.
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    /// As a request: a text for `400`.
+    Request(String),
+    /// As a message.
+    Message(Error),
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Self {
+        Self::Message(error)
+    }
+}
+
+type Result<T, E = Wrong> = std::result::Result<T, E>;
+
+/// What a request brings along, besides its headers.
+pub(crate) struct Parts<'a> {
+    /// The variables of its path.
+    pub(crate) path: &'a BTreeMap<String, String>,
+    /// Its query string.
+    pub(crate) pairs: &'a [(String, String)],
+    /// Its body.
+    pub(crate) body: Map<String, Value>,
+    /// What is done about what is not known.
+    pub(crate) unknown: Unknown,
+}
 
 /// Chooses the message that a body means among those of one path: a PUT is told by its key.
 ///
@@ -18,7 +52,7 @@ use uuid::Uuid;
 pub(crate) fn choose(
     defs: &[&'static MessageDef],
     body: &Map<String, Value>,
-) -> std::result::Result<&'static MessageDef, String> {
+) -> Result<&'static MessageDef, String> {
     let fits = |def: &&&MessageDef| match def.fields_in {
         FieldsIn::Below(key) => body.contains_key(key),
         FieldsIn::Path | FieldsIn::Query => true,
@@ -35,29 +69,67 @@ pub(crate) fn choose(
 /// Reads a message's fields; path variables win over the body.
 ///
 /// # Errors
-/// [`model::Code::InvalidArgument`] naming the field.
-pub(crate) fn parse(
-    def: &MessageDef,
-    path: &BTreeMap<String, String>,
-    query: &[(String, String)],
-    mut body: Map<String, Value>,
-) -> Result<Request> {
-    let params = fields(def, query, &mut body)?;
-    let mut parsed = Request { message: def.name.to_owned(), params, ..Request::default() };
-    parsed.system_tags =
-        tags(&mut body, "systemTags")?.iter().map(|tag| with_plain_uuids(tag)).collect();
-    parsed.user_tags = tags(&mut body, "userTags")?;
-    if let Some(unknown) = body.keys().next() {
-        let error = Error::field(unknown, "is not known beside the message");
-        return Err(error.hint("systemTags and userTags are; fields go below the message's key"));
+/// A scalar field with several values; [`model::Code::InvalidArgument`] naming the field.
+pub(crate) fn parse(def: &'static MessageDef, parts: Parts<'_>) -> Result<Request> {
+    let Parts { path, pairs, mut body, unknown } = parts;
+    let (mut params, mut notes) = (fields(def, pairs, &mut body)?, Vec::new());
+    let mut system_tags = tags(&mut body, "systemTags")?;
+    let mut user_tags = tags(&mut body, "userTags")?;
+    for key in body.keys() {
+        if unknown == Unknown::Refuse {
+            let error = Error::field(key, "is not known beside the message");
+            let hint = "systemTags and userTags are; fields go below the message's key";
+            return Err(error.hint(hint).into());
+        }
+        notes.push(Error::field(key, "is not known beside the message; it was ignored").message);
     }
     for (name, text) in path {
         if let Some(field) = def.fields.iter().find(|field| field.name == name) {
-            parsed.params.insert(name.clone(), field.from_text(text));
+            params.insert(name.clone(), field.from_text(text));
         }
     }
+    if unknown == Unknown::Name {
+        read_texts(def, &mut params);
+    }
+    system_tags.extend(tags_among(&mut params, def, "systemTags")?);
+    user_tags.extend(tags_among(&mut params, def, "userTags")?);
+    let request = Request { unknown, notes, ..message(def, params)? };
+    let system_tags = system_tags.iter().map(|tag| with_plain_uuids(tag)).collect();
+    Ok(Request { system_tags, user_tags, ..request })
+}
+
+/// A message of these fields, tags among them, as the old protocol has it.
+///
+/// # Errors
+/// [`model::Code::InvalidArgument`] naming the field.
+pub(crate) fn of_fields(
+    def: &'static MessageDef,
+    mut params: Map<String, Value>,
+) -> model::Result<Request> {
+    let system_tags = tags_among(&mut params, def, "systemTags")?;
+    let system_tags = system_tags.iter().map(|tag| with_plain_uuids(tag)).collect();
+    let user_tags = tags_among(&mut params, def, "userTags")?;
+    read_texts(def, &mut params);
+    // Python's clients send `null` for all that they leave out.
+    params.retain(|_, value| !value.is_null());
+    let unknown = Unknown::Name;
+    Ok(Request { system_tags, user_tags, unknown, ..message(def, params)? })
+}
+
+/// A message of these fields: what every message takes beside its own is taken out of them.
+///
+/// # Errors
+/// [`model::Code::InvalidArgument`] naming the field.
+pub(crate) fn message(
+    def: &'static MessageDef,
+    mut params: Map<String, Value>,
+) -> model::Result<Request> {
+    let mut parsed = Request { message: def.name.to_owned(), ..Request::default() };
+    // A tag has a field of this name: the resource that it is put on.
+    let is_own = def.fields.iter().any(|field| field.name == "resourceUuid");
     if def.creates.is_some()
-        && let Some(wanted) = parsed.params.remove("resourceUuid")
+        && !is_own
+        && let Some(wanted) = params.remove("resourceUuid")
         && !wanted.is_null()
     {
         let uuid = wanted.as_str().and_then(model::id::parse_uuid);
@@ -67,7 +139,7 @@ pub(crate) fn parse(
     }
     if def.creates.is_some() {
         // Labels for people, as user tags are: only their form counts.
-        let tags = tags(&mut parsed.params, "tagUuids")?;
+        let tags = tags(&mut params, "tagUuids")?;
         if let Some(tag) = tags.iter().find(|tag| model::id::parse_uuid(tag).is_none()) {
             let error = Error::field("tagUuids", format!("\"{tag}\" is not a uuid"));
             return Err(error.hint("32 hex digits each, with or without dashes; or leave it out"));
@@ -75,59 +147,50 @@ pub(crate) fn parse(
     }
     let declares_mode = def.fields.iter().any(|field| field.name == "deleteMode");
     if def.method == Verb::Delete && !declares_mode {
-        delete_mode(parsed.params.remove("deleteMode").as_ref())?;
+        delete_mode(params.remove("deleteMode").as_ref())?;
     }
-    Ok(parsed)
+    Ok(Request { params, ..parsed })
+}
+
+/// Reads numbers and truths that are written as text, as ZStack does: some clients send everything
+/// as text. What does not fit stays, to be refused.
+pub(crate) fn read_texts(def: &MessageDef, params: &mut Map<String, Value>) {
+    for field in def.fields {
+        if let (FieldType::Integer | FieldType::Bool, Some(value)) =
+            (field.kind, params.get_mut(field.name))
+            && let Some(text) = value.as_str()
+        {
+            *value = field.from_text(text.trim());
+        }
+    }
 }
 
 fn fields(
     def: &MessageDef,
-    query: &[(String, String)],
+    pairs: &[(String, String)],
     body: &mut Map<String, Value>,
 ) -> Result<Map<String, Value>> {
-    let FieldsIn::Below(key) = def.fields_in else {
-        return from_query(def, query);
+    let key = match def.fields_in {
+        FieldsIn::Query => return params::read(def, pairs),
+        FieldsIn::Below(key) => key,
+        FieldsIn::Path => {
+            // The one key beside the tags, whatever its name: ZStack's documentation has `params`,
+            // its Java SDK sends `null`.
+            let is_wrapper = |(key, value): &(&String, &Value)| {
+                !["systemTags", "userTags"].contains(&key.as_str()) && value.is_object()
+            };
+            let wrapper = body.iter().find(is_wrapper).map(|(key, _)| key.clone());
+            let mut params = params::read(def, pairs)?;
+            if let Some(Value::Object(more)) = wrapper.and_then(|key| body.remove(&key)) {
+                params.extend(more);
+            }
+            return Ok(params);
+        }
     };
     match body.remove(key) {
         Some(Value::Object(params)) => Ok(params),
-        _ => Err(Error::field(key, "must be a JSON object").hint(validate::usage(def))),
-    }
-}
-
-/// As ZStack's SDKs write them: a list as a repeated key or as `key.0=..&key.1=..`, a map as
-/// `key.sub=..`, whose values are lists.
-fn from_query(def: &MessageDef, query: &[(String, String)]) -> Result<Map<String, Value>> {
-    let mut params = Map::new();
-    for (name, text) in query {
-        let (head, sub) = name.split_once('.').unwrap_or((name, ""));
-        let field = def.fields.iter().find(|field| field.name == head);
-        match field.map(|field| (field, field.kind)) {
-            Some((field, FieldType::List(_))) => {
-                append(params.entry(head), field.from_text(text));
-            }
-            Some((_, FieldType::Object)) if !sub.is_empty() => {
-                let map = params.entry(head).or_insert_with(|| Value::Object(Map::new()));
-                if let Value::Object(map) = map {
-                    append(map.entry(sub), Value::Array(vec![text.as_str().into()]));
-                }
-            }
-            _ if params.contains_key(name) => {
-                return Err(Error::field(name, "is there twice").hint(validate::usage(def)));
-            }
-            _ => {
-                let field = def.fields.iter().find(|field| field.name == name);
-                let value = field.map_or_else(|| text.as_str().into(), |f| f.from_text(text));
-                params.insert(name.clone(), value);
-            }
-        }
-    }
-    Ok(params)
-}
-
-fn append(list: Entry<'_>, more: Value) {
-    let list = list.or_insert_with(|| Value::Array(Vec::new()));
-    if let (Value::Array(list), Value::Array(more)) = (list, more) {
-        list.extend(more);
+        Some(Value::Null) => Ok(Map::new()),
+        _ => Err(Error::field(key, "must be a JSON object").hint(validate::usage(def)).into()),
     }
 }
 
@@ -140,7 +203,19 @@ fn with_plain_uuids(tag: &str) -> String {
     tag.split("::").map(plain).collect::<Vec<_>>().join("::")
 }
 
-fn tags(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
+/// Tags that a client has put among the fields, unless the message has a field of that name.
+fn tags_among(
+    params: &mut Map<String, Value>,
+    def: &MessageDef,
+    name: &str,
+) -> model::Result<Vec<String>> {
+    match def.fields.iter().any(|field| field.name == name) {
+        true => Ok(Vec::new()),
+        false => tags(params, name),
+    }
+}
+
+fn tags(body: &mut Map<String, Value>, name: &str) -> model::Result<Vec<String>> {
     let wrong = || {
         let error = Error::field(name, "must be a list of texts");
         error.hint(format!("such as \"{name}\": [\"a\", \"b\"]; or leave it out"))
@@ -157,184 +232,12 @@ fn tags(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
 
 /// Both of ZStack's modes mean the same for a message that does not declare them: what is deleted
 /// along, and what refuses, is declared.
-fn delete_mode(mode: Option<&Value>) -> Result<()> {
+fn delete_mode(mode: Option<&Value>) -> model::Result<()> {
     match mode.map(Value::as_str) {
-        None | Some(Some("Permissive" | "Enforcing")) => Ok(()),
+        None | Some(Some("Permissive" | "Enforcing" | "")) => Ok(()),
         Some(_) => {
             let error = Error::field("deleteMode", "is not one of Permissive, Enforcing");
             Err(error.hint("leave it out"))
-        }
-    }
-}
-
-/// How a caller says who it is.
-pub(crate) enum Credential<'a> {
-    /// `Authorization: OAuth <session>`.
-    Session(&'a str),
-    /// `Authorization: ZStack <access key>:<signature>`.
-    Key(&'a str, &'a str),
-}
-
-/// What a caller shows.
-pub(crate) fn credential(headers: &HeaderMap) -> std::result::Result<Credential<'_>, &'static str> {
-    let header = headers.get(header::AUTHORIZATION).ok_or("the Authorization header is missing")?;
-    let text = header.to_str().unwrap_or_default();
-    if let Some(session) = text.strip_prefix("OAuth ") {
-        return Ok(Credential::Session(session.trim()));
-    }
-    let key = text.strip_prefix("ZStack ").and_then(|key| key.trim().split_once(':'));
-    key.map(|(id, signature)| Credential::Key(id, signature))
-        .ok_or("Authorization must be: OAuth <session uuid>, or ZStack <access key id>:<signature>")
-}
-
-/// How far the date of a signed request and the server's clock may be apart, in seconds: a signature
-/// that somebody has seen is of use for no longer.
-const SKEW_SECONDS: i64 = 900;
-
-/// The text that is signed with an access key: method, date and path, a line each.
-///
-/// # Errors
-/// The status and text of the answer to a request without a date of these minutes.
-pub(crate) fn signed_text(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    now: Timestamp,
-) -> std::result::Result<String, (StatusCode, &'static str)> {
-    let date = headers.get(header::DATE).and_then(|date| date.to_str().ok()).unwrap_or_default();
-    let Some(at) = Timestamp::of_http(date) else {
-        let text = "a signed request needs a Date header, such as Tue, 14 Nov 2017 22:20:57 GMT";
-        return Err((StatusCode::BAD_REQUEST, text));
-    };
-    if at < now.plus_seconds(-SKEW_SECONDS) || at > now.plus_seconds(SKEW_SECONDS) {
-        let text =
-            "requestTimeTooSkewed: the Date header is over 15 minutes from the server's time";
-        return Err((StatusCode::FORBIDDEN, text));
-    }
-    let path = path.strip_prefix("/zstack").unwrap_or(path);
-    Ok(format!("{method}\n{date}\n{path}"))
-}
-
-/// The caller's own job uuid, for repeating a call safely.
-pub(crate) fn job(headers: &HeaderMap) -> std::result::Result<JobId, &'static str> {
-    match headers.get("x-job-uuid") {
-        None => Ok(JobId { uuid: Id::new(Uuid::new_v4()), is_chosen: false }),
-        Some(text) => {
-            let uuid = text.to_str().ok().and_then(model::id::parse_uuid);
-            let job = uuid.map(|uuid| JobId { uuid: Id::new(uuid), is_chosen: true });
-            job.ok_or("X-Job-UUID must be a uuid: 32 hex digits, with or without dashes")
-        }
-    }
-}
-
-/// Longest time that a job may be told to wait for hosts, in seconds: a day.
-const TIMEOUT_SECONDS_MAX: i64 = 86_400;
-/// Longest time that a request may be told to wait for its job, in seconds.
-const PATIENCE_SECONDS_MAX: u64 = 3600;
-
-/// How long the caller lets the job wait for hosts, in seconds; `default` if it does not say.
-///
-/// # Errors
-/// A text for `400`: the header is there and says something else.
-pub(crate) fn timeout_seconds(
-    headers: &HeaderMap,
-    default: i64,
-) -> std::result::Result<i64, String> {
-    let Some(given) = headers.get("x-api-timeout") else {
-        return Ok(default);
-    };
-    let seconds = given.to_str().ok().and_then(|text| text.trim().parse().ok());
-    seconds.filter(|seconds| (1..=TIMEOUT_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
-        format!(
-            "X-API-Timeout must be a whole number of seconds from 1 to {TIMEOUT_SECONDS_MAX}, \
-             or be left out: then it is {default}"
-        )
-    })
-}
-
-/// `Prefer: wait=<seconds>` (RFC 7240 §4.3): answer with the job's result if it is done by then.
-/// Other preferences are passed over, as the RFC wants it.
-///
-/// # Errors
-/// A text for `400`: `wait` is there and is no such number.
-pub(crate) fn patience_seconds(headers: &HeaderMap) -> std::result::Result<Option<u64>, String> {
-    let wrong = || {
-        format!(
-            "Prefer: wait= must be a whole number of seconds from 0 to {PATIENCE_SECONDS_MAX}, \
-             such as Prefer: wait=30"
-        )
-    };
-    let lines = headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok());
-    let preferences = lines.flat_map(|line| line.split(','));
-    for preference in preferences {
-        let first = preference.split(';').next().unwrap_or_default();
-        let (name, value) = first.split_once('=').unwrap_or((first, ""));
-        if !name.trim().eq_ignore_ascii_case("wait") {
-            continue;
-        }
-        let seconds = value.trim().trim_matches('"').parse().ok();
-        let seconds = seconds.filter(|seconds| *seconds <= PATIENCE_SECONDS_MAX);
-        // Of several, the first one counts.
-        return seconds.map(Some).ok_or_else(wrong);
-    }
-    Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_and_maps_are_read_in_each_form_that_sdks_write() {
-        let def = |name: &str| {
-            model::resource::messages().find(|def| def.name == name).expect("it is declared")
-        };
-        let read = |name: &str, query: &[(&str, &str)]| {
-            let query: Vec<_> =
-                query.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-            from_query(def(name), &query).map(Value::Object)
-        };
-        let expected = serde_json::json!({"l3NetworkUuids": ["a", "b", "c"], "all": true});
-        for query in [
-            [("l3NetworkUuids", "a"), ("l3NetworkUuids", "b, c"), ("all", "true")],
-            [("l3NetworkUuids.0", "a,b"), ("all", "true"), ("l3NetworkUuids.1", "c")],
-        ] {
-            assert_eq!(read("GetIpAddressCapacity", &query).unwrap(), expected);
-        }
-        assert!(read("GetIpAddressCapacity", &[("all", "true"), ("all", "true")]).is_err());
-        let services = [("networkServices.p", "DHCP"), ("networkServices.p", "DNS")];
-        let read = read("DetachNetworkServiceFromL3Network", &services).unwrap();
-        assert_eq!(read, serde_json::json!({"networkServices": {"p": ["DHCP", "DNS"]}}));
-    }
-
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
-    }
-
-    #[test]
-    fn a_timeout_is_a_number_of_seconds_within_a_day() {
-        let check = |value: &str| timeout_seconds(&headers("x-api-timeout", value), 1800).ok();
-        assert_eq!(timeout_seconds(&HeaderMap::new(), 7), Ok(7));
-        assert_eq!([check("1"), check(" 86400 ")], [Some(1), Some(86_400)]);
-        for odd in ["", "0", "-1", "86401", "soon", "1.5", "10s", "99999999999999999999"] {
-            assert_eq!(check(odd), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn a_preference_to_wait_is_read_among_others() {
-        let check = |value: &str| patience_seconds(&headers("prefer", value)).ok();
-        for (text, expected) in [
-            ("wait=30", Some(30)),
-            ("respond-async, wait=0", Some(0)),
-            ("Wait = \"7\"; x=1", Some(7)),
-            ("return=minimal", None),
-            ("wait=1, wait=2", Some(1)),
-        ] {
-            assert_eq!(check(text), Some(expected), "{text}");
-        }
-        for odd in ["wait", "wait=", "wait=x", "wait=-1", "wait=3601", "a=b, wait=1.5"] {
-            assert_eq!(check(odd), None, "{odd}");
         }
     }
 }

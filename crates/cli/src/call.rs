@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 use crate::{Connection, Error, describe};
 
 /// Keys of a query that are not conditions.
-const QUERY_OPTIONS: [&str; 7] =
-    ["limit", "start", "after", "count", "replyWithCount", "sort", "fields"];
+const QUERY_OPTIONS: [&str; 8] =
+    ["limit", "start", "after", "count", "replyWithCount", "sort", "groupBy", "fields"];
 
 /// With any of these the answer is shown as the server gives it; without, page by page to the end.
-const PAGE_OPTIONS: [&str; 6] = ["limit", "start", "after", "count", "replyWithCount", "sort"];
+const PAGE_OPTIONS: [&str; 7] =
+    ["limit", "start", "after", "count", "replyWithCount", "sort", "groupBy"];
 
 pub(crate) fn run(connection: &Connection, words: &[String]) -> Result<(), Error> {
     let Some((name, arguments)) = words.split_first() else {

@@ -259,6 +259,8 @@ impl Client {
         self.send(Method::Get, &path, None, 0).map(|(_, answer)| answer)
     }
 
+    /// What the server would pass over for ZStack's clients it refuses here: whoever uses this client
+    /// wants to hear of a typing error.
     fn send(
         &self,
         method: Method,
@@ -279,7 +281,8 @@ impl Client {
             .method(verb)
             .uri(&url)
             .header("content-type", "application/json")
-            .header("prefer", format!("wait={hold_seconds}"));
+            .header("prefer", format!("wait={hold_seconds}, handling=strict"))
+            .header("x-json-schema", "false");
         if let Some(session) = &self.session {
             request = request.header("authorization", format!("OAuth {session}"));
         }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use store::Read;
 use uuid::Uuid;
 
-use crate::{audit::Event, operation::Operation, query::Scope, sight, validate};
+use crate::{audit::Event, operation::Operation, query::Scope, sight, validate, validate::Unknown};
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,13 +119,21 @@ pub struct Request {
     pub user_tags: Vec<String>,
     /// The id that the caller wants for what is created.
     pub resource_uuid: Option<Uuid>,
+    /// What is done about what the message does not have.
+    pub unknown: Unknown,
+    /// What the door passed over, a sentence each.
+    pub notes: Vec<String>,
 }
+
+/// Most sentences about what was passed over that one answer has.
+pub const NOTES_MAX: usize = 20;
 
 /// Checked messages of one caller, done in one transaction: all or none.
 #[derive(Clone)]
 pub struct Command {
     caller: Caller,
     calls: Vec<Call>,
+    notes: Vec<String>,
 }
 
 /// A checked message.
@@ -205,23 +213,37 @@ impl Operations {
     /// [`Code::InvalidArgument`] with the field and its rule, [`Code::AccessDenied`],
     /// [`Code::InvalidSession`] for strangers.
     pub fn command(&self, caller: Caller, requests: Vec<Request>) -> Result<Command> {
-        let calls = requests.into_iter().map(|request| self.call(&caller, request));
+        let mut notes = Vec::new();
+        let calls = requests.into_iter().map(|request| self.call(&caller, request, &mut notes));
         let calls = calls.collect::<Result<Vec<_>>>()?;
         let is_now = |call: &Call| call.operation.def.answer == Answer::Now;
         if calls.len() != 1 && calls.iter().any(is_now) {
             let text = "a message that is answered at once cannot be one of several";
             return Err(Error::new(Code::InvalidArgument, text).hint("send it by itself"));
         }
-        Ok(Command { caller, calls })
+        if notes.len() > NOTES_MAX {
+            let more = notes.len() - NOTES_MAX + 1;
+            notes.truncate(NOTES_MAX - 1);
+            notes.push(format!("and {more} more"));
+        }
+        Ok(Command { caller, calls, notes })
     }
 
-    fn call(&self, caller: &Caller, request: Request) -> Result<Call> {
+    fn call(&self, caller: &Caller, mut request: Request, notes: &mut Vec<String>) -> Result<Call> {
         let Some(operation) = self.0.get(request.message.as_str()) else {
             let error = Error::field("message", format!("{} is no message", request.message));
             return Err(error.hint("`netloom messages` lists what there is"));
         };
         let def = operation.def;
         may_send(caller, def)?;
+        if request.unknown == Unknown::Name {
+            notes.append(&mut request.notes);
+            notes.append(&mut validate::take_unknown(def, &mut request.params));
+            if def.creates.is_none() && !request.user_tags.is_empty() {
+                request.user_tags.clear();
+                notes.push(format!("field userTags: {} makes nothing; it was ignored", def.name));
+            }
+        }
         let params = validate::check(def, request.params)?;
         if request.resource_uuid.is_some() && def.creates.is_none() {
             let error = Error::field("resourceUuid", format!("{} makes nothing", def.name));
@@ -269,6 +291,12 @@ impl Command {
 
     pub(crate) fn calls(&self) -> &[Call] {
         &self.calls
+    }
+
+    /// What was passed over, a sentence each: the answer tells it.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The message's name; of several the first one's.

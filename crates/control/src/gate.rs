@@ -16,6 +16,7 @@ use crate::{
     Caller, Command, Jobs, Operations, Request,
     access_key::{self, Signed},
     inventory::{self, Observed},
+    jobs::NOTES,
     logins::Logins,
     operation,
     query::{self, Found, Query, Readers},
@@ -140,7 +141,7 @@ impl Gate {
         self.readers.run(work).await
     }
 
-    /// Answers a command that needs no job.
+    /// Answers a command that needs no job, and tells beside it what was passed over.
     ///
     /// # Errors
     /// The message's own; [`model::Code::Internal`] for one that is a job;
@@ -150,6 +151,16 @@ impl Gate {
             return Err(Error::new(model::Code::Internal, "no message is answered at once"));
         };
         debug_assert_eq!(call.operation.def.answer, Answer::Now);
+        let notes = command.notes().to_vec();
+        let mut answer = self.answered(command).await?;
+        if let (Value::Object(answer), false) = (&mut answer, notes.is_empty()) {
+            answer.insert(NOTES.to_owned(), notes.into());
+        }
+        Ok(answer)
+    }
+
+    async fn answered(self: &Arc<Self>, command: Command) -> Result<Value> {
+        let [call] = command.calls() else { return Ok(Value::Null) };
         if call.operation.is_look() {
             let gate = Arc::clone(self);
             let work = move || {

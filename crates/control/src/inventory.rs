@@ -120,6 +120,19 @@ pub fn comparable(kind: Kind, key: &str, name: &str) -> Result<Entry> {
     }
 }
 
+/// The entry of this name, for what needs one value of each resource.
+///
+/// # Errors
+/// As [`comparable`]; also for lists.
+pub fn single(kind: Kind, key: &str, name: &str) -> Result<Entry> {
+    let entry = comparable(kind, key, name)?;
+    if matches!(entry.comparable(), Some(FieldType::List(_))) {
+        let error = Error::field(key, format!("{name} is a list, which has no order"));
+        return Err(error.hint("name a field with one value"));
+    }
+    Ok(entry)
+}
+
 /// Names in their order, for a hint.
 pub(crate) fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
     let mut all: Vec<&str> = all.collect();
@@ -128,12 +141,17 @@ pub(crate) fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
     all.join(", ")
 }
 
+/// Conditions that take as long as looking at a record.
+const TESTS_PER_LOOK: u64 = 8;
+
 /// A snapshot of the store with what hosts report: all that an inventory shows. It counts the
 /// records that were looked at through it.
 pub struct Observed<'a> {
     snapshot: &'a Snapshot<Record>,
     board: &'a Board,
     looks: Cell<u64>,
+    /// Conditions that were tested since the last look that they made.
+    tests: Cell<u64>,
     /// Whose eyes look: what hangs on a resource is shown as far as they see it.
     scope: Cell<Scope>,
     /// What was got last: several fields of an inventory are read from the same other record.
@@ -145,7 +163,8 @@ impl<'a> Observed<'a> {
     #[must_use]
     pub const fn new(snapshot: &'a Snapshot<Record>, board: &'a Board) -> Self {
         let (looks, scope) = (Cell::new(0), Cell::new(Scope::Everything));
-        Self { snapshot, board, looks, scope, last: RefCell::new(None) }
+        let tests = Cell::new(0);
+        Self { snapshot, board, looks, tests, scope, last: RefCell::new(None) }
     }
 
     /// From now on, what hangs on a resource is shown as far as it is in `scope`.
@@ -162,6 +181,13 @@ impl<'a> Observed<'a> {
     /// More records are looked at than those that were got from here.
     pub(crate) fn look(&self, more: u64) {
         self.looks.set(self.looks.get().saturating_add(more));
+    }
+
+    /// One of many conditions was tested on a record. So many cost as much as a look.
+    pub(crate) fn test(&self) {
+        let tests = self.tests.get() + 1;
+        self.tests.set(tests % TESTS_PER_LOOK);
+        self.look(tests / TESTS_PER_LOOK);
     }
 
     /// What hosts report.

@@ -32,7 +32,10 @@ use crate::{
     config,
     operation::{self, Done},
 };
+
 use answer::answer;
+
+pub use answer::NOTES;
 
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
@@ -121,6 +124,15 @@ pub struct JobId {
     pub uuid: Id<Job>,
     /// The caller chose it.
     pub is_chosen: bool,
+}
+
+/// What a job is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The message's name.
+    pub message: String,
+    /// The kind of what the answer shows, if it shows anything.
+    pub subject: Option<Kind>,
 }
 
 impl View {
@@ -287,6 +299,14 @@ impl Jobs {
         if let Err(error) = self.store.transact_async(note).await {
             tracing::warn!(%error, "a refusal is not in the audit");
         }
+    }
+
+    /// What a job is about, if it was not refused. That is no secret.
+    #[must_use]
+    pub fn about(&self, job: Id<Job>) -> Option<About> {
+        let record = self.store.snapshot().get(Kind::Job, job.uuid())?;
+        let job = Job::of(&record)?;
+        Some(About { message: job.message.clone(), subject: job.subject_kind })
     }
 
     /// What became of a job. One that the caller may not see is unknown.
@@ -566,6 +586,7 @@ fn record(
         hosts: done.hosts.into_iter().collect(),
         objects: done.objects.into_iter().collect(),
         done: false,
+        messages: command.notes().to_vec(),
         uuid_chosen: job.is_chosen,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),

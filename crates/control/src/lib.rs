@@ -61,11 +61,12 @@ pub mod vm_nic;
 pub mod vtep;
 pub mod zone;
 
-pub use command::{Caller, Command, Operations, Reply, Request};
+pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
-pub use jobs::{JobId, JobState, Jobs};
+pub use jobs::{About, JobId, JobState, Jobs, NOTES};
 pub use look::Look;
 pub use txn::Txn;
+pub use validate::Unknown;
 
 /// What gives the operations of each resource.
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[
@@ -101,4 +102,5 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_nic::operations,
     nic_plug::operations,
     nic_settings::operations,
+    query::zql::operations,
 ];

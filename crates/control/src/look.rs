@@ -32,6 +32,11 @@ impl<'a> Look<'a> {
         Self { observed, caller, now }
     }
 
+    /// What it looks through.
+    pub(crate) const fn observed(&self) -> &'a Observed<'a> {
+        self.observed
+    }
+
     /// Now.
     #[must_use]
     pub const fn now(&self) -> Timestamp {

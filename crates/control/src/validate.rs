@@ -1,7 +1,8 @@
 //! Checks a call's fields against the message's declaration, before any transaction.
 //!
-//! Stricter than ZStack on purpose: a field that does not exist is refused, not ignored, because a
-//! typing error must not silently build another network than the one that was asked for.
+//! A field that does not exist is refused, because a typing error must not silently build another
+//! network than the one that was asked for. ZStack ignores it, and its clients send some that are not
+//! here: for them it is passed over, not silently, but named in the answer.
 
 use std::net::IpAddr;
 
@@ -10,6 +11,27 @@ use model::{Code, Error, FieldDef, FieldType, Mac, MessageDef, Result};
 use serde_json::{Map, Value};
 
 use crate::invisible;
+
+/// What is done about fields that a message does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// The message is refused.
+    #[default]
+    Refuse,
+    /// They are passed over, and named in the answer.
+    Name,
+}
+
+/// Takes the fields out that the message does not have; gives a sentence for each.
+pub fn take_unknown(def: &MessageDef, params: &mut Map<String, Value>) -> Vec<String> {
+    let known = |name: &String| def.fields.iter().any(|field| field.name == name);
+    let unknown: Vec<String> = params.keys().filter(|name| !known(name)).cloned().collect();
+    for name in &unknown {
+        params.remove(name);
+    }
+    let rule = format!("{} has no such field; it was ignored", def.name);
+    unknown.iter().map(|name| Error::field(name, &rule).message).collect()
+}
 
 /// Checks every field of `params`: known, present if required, of its type, within its limits. Gives
 /// them without those that are `null` and mean nothing by it.

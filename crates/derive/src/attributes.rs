@@ -49,6 +49,8 @@ pub(crate) fn api_name(field: &Field) -> syn::Result<String> {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("rename") {
                 name = meta.value()?.parse::<LitStr>()?.value();
+            } else if meta.input.peek(syn::Token![=]) {
+                meta.value()?.parse::<Expr>()?;
             }
             Ok(())
         })?;

@@ -17,7 +17,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs};
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api-coverage.md");
 
 /// Why a message will not come, or not as ZStack has it.
-const REASONS: &[(&str, &str)] = &[];
+const REASONS: &[(&str, &str)] =
+    &[("BatchQuery", "not yet: a Groovy script upstream; `ZQLQuery` takes several statements")];
 
 #[derive(Deserialize)]
 struct Message {

@@ -1,4 +1,4 @@
-//! What a job that is a success answers.
+//! What a job that is done answers.
 
 use model::{
     Id, Kind, Record, Resource,
@@ -8,7 +8,7 @@ use model::{
     },
     status::Board,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::{Read, Snapshot};
 use uuid::Uuid;
 
@@ -17,25 +17,34 @@ use crate::{
     query::Scope,
 };
 
+/// The key under which an answer names what was passed over.
+pub const NOTES: &str = "messages";
+
 /// `{"inventory": ..}`, or `{}` for what shows nothing; with `inventories` for what made several. A
-/// resource that was deleted since shows its uuid.
+/// resource that was deleted since shows its uuid. What was passed over is told beside it.
 pub(super) fn answer(
     job: &Job,
     owner: Option<Id<Account>>,
     snapshot: &Snapshot<Record>,
     board: &Board,
 ) -> Value {
-    let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) else { return json!({}) };
-    let observed = Observed::new(snapshot, board);
-    observed.narrow(scope_of(owner, snapshot));
-    let show = |uuid: Uuid| match snapshot.get(kind, uuid) {
-        Some(record) => json!(inventory::show(&record, &observed)),
-        None => json!({"uuid": uuid.simple().to_string()}),
-    };
-    match job.subject_also {
-        Some(also) => json!({"inventory": show(uuid), "inventories": [show(uuid), show(also)]}),
-        None => json!({"inventory": show(uuid)}),
+    let mut answer = Map::new();
+    if let (Some(kind), Some(uuid)) = (job.subject_kind, job.subject_uuid) {
+        let observed = Observed::new(snapshot, board);
+        observed.narrow(scope_of(owner, snapshot));
+        let show = |uuid: Uuid| match snapshot.get(kind, uuid) {
+            Some(record) => json!(inventory::show(&record, &observed)),
+            None => json!({"uuid": uuid.simple().to_string()}),
+        };
+        answer.insert("inventory".to_owned(), show(uuid));
+        if let Some(also) = job.subject_also {
+            answer.insert("inventories".to_owned(), json!([show(uuid), show(also)]));
+        }
     }
+    if !job.messages.is_empty() {
+        answer.insert(NOTES.to_owned(), job.messages.clone().into());
+    }
+    answer.into()
 }
 
 /// What the account that a job is of may see: whoever polls it sees no more.

@@ -5,6 +5,7 @@
 //! query may cost is bounded: [`LOOKS_MAX`], [`LIMIT_MAX`], and [`Readers`] for all of them.
 
 mod condition;
+mod filter;
 mod page;
 mod path;
 mod pattern;
@@ -12,13 +13,15 @@ mod plan;
 mod readers;
 mod search;
 pub mod value;
+pub(crate) mod zql;
 
-use model::{Error, FieldType, Id, Kind, Record, Result, resource::account::Account, shown::Face};
+use model::{Code, Error, Id, Kind, Record, Result, resource::account::Account, shown::Face};
 use serde_json::{Map, Value};
 use store::Read;
 use uuid::Uuid;
 
 pub use condition::{Condition, Operator, VALUES_MAX};
+pub use filter::Filter;
 pub use path::{Path, RELATIONS_MAX};
 pub use readers::{Readers, WAITING_MAX};
 
@@ -33,6 +36,8 @@ pub const LIMIT: usize = 1000;
 pub const LIMIT_MAX: usize = 10_000;
 /// Most records that one query looks at, on its way and for its page: about a second.
 pub const LOOKS_MAX: u64 = 2_000_000;
+/// Most groups that one query makes.
+pub const GROUPS_MAX: usize = 100_000;
 /// Most records that one page is made from, those in lists included: about 100 MB.
 pub const SHOWN_MAX: u64 = 100_000;
 
@@ -47,6 +52,8 @@ pub struct Query {
     pub scope: Scope,
     /// What each of them must meet.
     pub conditions: Vec<Condition>,
+    /// What each of them must meet besides.
+    pub filter: Option<Filter>,
     /// How many are left out at the beginning.
     pub start: usize,
     /// Only those whose uuid comes after this one, whether it still exists or not. So pages neither
@@ -59,6 +66,8 @@ pub struct Query {
     pub tells: Tells,
     /// The order; by uuid if there is none.
     pub sort: Option<Sort>,
+    /// Only the first of those that have the same value here, in the order of the answer.
+    pub group_by: Option<Entry>,
     /// What is shown of each; everything if it is not said.
     pub fields: Option<Vec<Entry>>,
 }
@@ -72,11 +81,13 @@ impl Query {
             face,
             scope,
             conditions: Vec::new(),
+            filter: None,
             start: 0,
             after: None,
             limit: LIMIT,
             tells: Tells::Page,
             sort: None,
+            group_by: None,
             fields: None,
         }
     }
@@ -134,12 +145,7 @@ impl Sort {
     /// # Errors
     /// [`model::Code::InvalidArgument`], blaming `key`, for what is not there or has no order.
     pub fn by(kind: Kind, key: &str, name: &str, direction: Direction) -> Result<Self> {
-        let by = inventory::comparable(kind, key, name)?;
-        if matches!(by.comparable(), Some(FieldType::List(_))) {
-            let error = Error::field(key, format!("{name} is a list, which has no order"));
-            return Err(error.hint("order by a field with one value"));
-        }
-        Ok(Self { by, direction })
+        Ok(Self { by: inventory::single(kind, key, name)?, direction })
     }
 }
 
@@ -148,6 +154,13 @@ impl Sort {
 struct Bounds {
     looks: u64,
     shown: u64,
+}
+
+/// The refusal of more groups than are kept at a time.
+fn too_many_groups(kind: Kind) -> Error {
+    let text = format!("the query of {} makes over {GROUPS_MAX} groups", kind.def().name);
+    Error::new(Code::OperationFailed, text)
+        .hint("narrow it by conditions, or group by another field")
 }
 
 /// The answer to a query.

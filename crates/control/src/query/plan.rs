@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     Query, Scope,
     condition::{Condition, Test},
+    filter::Filter,
     path::Step,
     search::{Index, Keys, Search, found_by},
 };
@@ -45,10 +46,14 @@ enum Check<'q> {
     Owner(Scope),
     /// The condition itself.
     Condition(&'q Condition),
+    /// The whole of what is met in one of several ways.
+    Filter(&'q Filter),
     /// What a field points at is one of these, which meet the rest of the condition; ascending.
     Near(Entry, Vec<Uuid>),
     /// It is one of these; ascending.
     Member(Vec<Uuid>),
+    /// Nothing: another check has it.
+    Passed,
 }
 
 /// A check, and those that pass it if they are found otherwise.
@@ -72,6 +77,14 @@ impl<'q> Plan<'q> {
             let part = related_part(search, condition, fewest)?;
             fewest = part.offer.as_ref().map_or(fewest, |offer| offer.count.min(fewest));
             parts.push(part);
+        }
+        if let Some(filter) = &query.filter {
+            // What is offered may be more than what meets it: the check stays, whatever is chosen.
+            let offer = superset(search, filter, fewest)?;
+            parts.push(Part { check: Check::Filter(filter), offer: None });
+            if offer.is_some() {
+                parts.push(Part { check: Check::Passed, offer });
+            }
         }
         let offers = parts.iter().enumerate();
         let offers = offers.filter_map(|(at, part)| Some((part.offer.as_ref()?.count, at)));
@@ -109,6 +122,8 @@ impl<'q> Plan<'q> {
     pub(crate) fn meets(&self, record: &Record, search: &Search<'_>) -> Result<bool> {
         for check in &self.checks {
             let meets = match check {
+                Check::Passed => true,
+                Check::Filter(filter) => filter.holds(record, search)?,
                 Check::Is((field, only)) => record.field(field) == Plain::word(only),
                 Check::Owner(scope) => scope.includes(search.view.snapshot(), record),
                 Check::Condition(condition) => {
@@ -209,6 +224,48 @@ fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
         parts.push(Part { check: Check::Owner(query.scope), offer });
     }
     parts
+}
+
+/// Candidates for what meets a filter, when there are `fewest` already; `None` when no index has all
+/// of them.
+fn superset(search: &Search<'_>, filter: &Filter, fewest: u64) -> Result<Option<Index>> {
+    Ok(match filter {
+        Filter::Is(condition) if condition.is_negated => None,
+        Filter::Is(condition) => {
+            let end = (condition.path.end, &condition.test);
+            match is_simple(condition) {
+                true => search.index(search.kind, end),
+                false if fewest <= FEW || end.1.values().is_none() => None,
+                false => search.locate(search.kind, &condition.path.steps, end, fewest)?.map(found),
+            }
+        }
+        Filter::All(filters) => {
+            let mut best: Option<Index> = None;
+            // What costs nothing to ask comes first: it may leave nothing to look for.
+            let is_cheap = |filter: &&Filter| matches!(filter, Filter::Is(c) if is_simple(c));
+            let (cheap, others): (Vec<_>, Vec<_>) = filters.iter().partition(is_cheap);
+            for filter in cheap.into_iter().chain(others) {
+                let few = best.as_ref().map_or(fewest, |best| best.count.min(fewest));
+                let offer = superset(search, filter, few)?;
+                best = match (best, offer) {
+                    (Some(best), Some(offer)) if offer.count >= best.count => Some(best),
+                    (best, offer) => offer.or(best),
+                };
+            }
+            best
+        }
+        Filter::Any(filters) => {
+            let mut offers = Vec::new();
+            for filter in filters {
+                let Some(offer) = superset(search, filter, fewest)? else { return Ok(None) };
+                offers.push(offer);
+            }
+            let count = offers.iter().map(|offer| offer.count).sum();
+            let keys = Keys::Any(offers.into_iter().map(|offer| offer.keys).collect());
+            Some(Index { count, keys })
+        }
+        Filter::Not(_) | Filter::Among { .. } => None,
+    })
 }
 
 /// Whether a condition is about a field in the record, so that it costs nothing to ask the index.

@@ -211,6 +211,14 @@ impl Search<'_> {
                 self.view.look(ids.len() as u64);
                 return Ok(ids);
             }
+            Keys::Any(places) => {
+                let mut ids = Vec::new();
+                for keys in places {
+                    ids.extend(self.ids(kind, keys)?);
+                }
+                sort(&mut ids);
+                return Ok(ids);
+            }
             Keys::Of(field, keys) => (field, keys),
         };
         let mut ids = Vec::new();
@@ -261,6 +269,8 @@ pub(crate) enum Keys {
     Of(&'static str, Vec<Key>),
     /// What an account sees.
     SeenBy(Id<Account>),
+    /// In any of these places.
+    Any(Vec<Keys>),
 }
 
 /// The paths by which the holders of a computed value are found; `None` when there are none.

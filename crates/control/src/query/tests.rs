@@ -93,6 +93,35 @@ fn relations_lead_down_up_and_on() {
     assert_eq!(found, texts(&["cluster-0"]));
 }
 
+#[test]
+fn of_those_with_the_same_value_the_first_one_is_found() {
+    let snapshot = CLOUD.store().snapshot();
+    let grouped = |by: &str, direction: Option<Direction>| {
+        let sort = direction.map(|to| Sort::by(Kind::VmNic, "sort", "mac", to).unwrap());
+        let by = Some(inventory::single(Kind::VmNic, "groupBy", by).unwrap());
+        Query { group_by: by, sort, tells: Tells::PageAndTotal, ..all(Kind::VmNic) }
+    };
+    let found = ask(&grouped("l3NetworkUuid", None), &snapshot);
+    let networks: BTreeSet<String> =
+        page(&all(Kind::L3Network), &snapshot).iter().map(|l3| l3["uuid"].to_string()).collect();
+    let seen = found.inventories.unwrap();
+    let seen: Vec<String> = seen.iter().map(|nic| nic["l3NetworkUuid"].to_string()).collect();
+    assert_eq!((found.total, seen.len()), (Some(4), 4));
+    assert!(seen.iter().all(|network| networks.contains(network)));
+    for (direction, macs) in [
+        (Direction::Ascending, ["fa:4c:00:00:00:00", "fa:4c:00:00:00:64"]),
+        (Direction::Descending, ["fa:4c:00:00:01:8f", "fa:4c:00:00:01:2b"]),
+    ] {
+        let query = Query { limit: 2, ..grouped("l3NetworkUuid", Some(direction)) };
+        let found = ask(&query, &snapshot);
+        let shown = found.inventories.unwrap();
+        assert_eq!(shown.iter().map(|nic| &nic["mac"]).collect::<Vec<_>>(), macs);
+        assert_eq!(found.total, Some(4), "the page is cut, not the number of groups");
+    }
+    let counted = Query { tells: Tells::Total, ..grouped("l3NetworkUuid", None) };
+    assert_eq!(ask(&counted, &snapshot), Found { inventories: None, total: Some(4) });
+}
+
 /// Instances in a network.
 fn found_in(l3: &str) -> Query {
     equal(Kind::VmInstance, "vmNics.l3Network.name", l3)

@@ -70,7 +70,8 @@ fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -
         Some(_) if dice.roll(8) == 1 => vec!["a".to_owned()],
         _ => Vec::new(),
     };
-    Request { message: def.name.to_owned(), params, system_tags, user_tags, resource_uuid: None }
+    let message = def.name.to_owned();
+    Request { message, params, system_tags, user_tags, ..Request::default() }
 }
 
 /// Only with it the message can be right.

@@ -509,6 +509,7 @@ fn over(number: u128) -> Job {
         hosts: Vec::new(),
         objects: Vec::new(),
         done: false,
+        messages: Vec::new(),
         uuid_chosen: false,
         create_date: Timestamp(0),
         deadline: Timestamp(0),

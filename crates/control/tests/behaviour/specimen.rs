@@ -178,6 +178,7 @@ impl Filling {
             hosts: vec![Id::new(host)],
             objects: vec![made.vm.parse().unwrap()],
             done: true,
+            messages: Vec::new(),
             uuid_chosen: true,
             create_date: NOW,
             deadline: NOW.plus_seconds(60),

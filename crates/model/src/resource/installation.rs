@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::zql::ZQLQuery;
 use crate::{
-    Id, Plain,
+    Id, Message, MessageDef, Plain,
     field::{FieldType, FieldValue, Readable},
 };
 
@@ -18,6 +19,7 @@ pub const INSTALLATION: Uuid = Uuid::from_u128(1);
 /// What the database knows of the files beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
+#[resource(messages)]
 pub struct Installation {
     /// Its id: [`INSTALLATION`].
     pub uuid: Id<Installation>,
@@ -44,6 +46,9 @@ pub struct Start {
 }
 
 impl Installation {
+    /// Those about no resource, or about all.
+    const MESSAGES: &'static [&'static MessageDef] = &[&ZQLQuery::DEF];
+
     /// Remembers a start.
     pub fn started(&mut self, start: Start) {
         self.starts.push(start);

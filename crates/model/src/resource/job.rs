@@ -35,6 +35,10 @@ pub struct Job {
     #[field(hidden)]
     #[serde(default)]
     pub done: bool,
+    /// What was passed over, a sentence each.
+    #[field(hidden)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
     /// Its uuid was the caller's choice, so knowing it proves nothing.
     #[field(hidden)]
     #[serde(default)]

@@ -37,6 +37,7 @@ pub mod vm_nic;
 pub mod vm_state;
 pub mod vtep;
 pub mod zone;
+pub mod zql;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

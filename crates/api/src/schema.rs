@@ -1,0 +1,104 @@
+//! `schema`: which Java class each object of an answer is, as ZStack tells it. Its Java SDK needs it to
+//! choose among the types of a resource; all other clients pass it over.
+
+use model::{Kind, shown::Shown};
+use serde_json::{Map, Value};
+
+/// ZStack's inventories: the kind, the value of its field `type` if classes differ by it, the package
+/// and the class. What is netloom's own has none.
+const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
+    (Kind::Account, None, "org.zstack.header.identity", "Account"),
+    (Kind::Cluster, None, "org.zstack.header.cluster", "Cluster"),
+    (Kind::GlobalConfig, None, "org.zstack.core.config", "GlobalConfig"),
+    (Kind::Host, None, "org.zstack.kvm", "KVMHost"),
+    (Kind::IpRange, None, "org.zstack.header.network.l3", "IpRange"),
+    (Kind::L2Network, Some("L2VlanNetwork"), "org.zstack.header.network.l2", "L2VlanNetwork"),
+    (
+        Kind::L2Network,
+        Some("VxlanNetwork"),
+        "org.zstack.network.l2.vxlan.vxlanNetwork",
+        "L2VxlanNetwork",
+    ),
+    (
+        Kind::L2Network,
+        Some("VxlanNetworkPool"),
+        "org.zstack.network.l2.vxlan.vxlanNetworkPool",
+        "L2VxlanNetworkPool",
+    ),
+    (Kind::L2Network, None, "org.zstack.header.network.l2", "L2Network"),
+    (Kind::L2NetworkClusterRef, None, "org.zstack.header.network.l2", "L2NetworkClusterRef"),
+    (Kind::L3Network, None, "org.zstack.header.network.l3", "L3Network"),
+    (Kind::Quota, None, "org.zstack.header.identity", "Quota"),
+    (Kind::ResourceConfig, None, "org.zstack.resourceconfig", "ResourceConfig"),
+    (Kind::SharedResource, None, "org.zstack.header.identity", "SharedResource"),
+    (Kind::SystemTag, None, "org.zstack.header.tag", "SystemTag"),
+    (Kind::UsedIp, None, "org.zstack.header.network.l3", "UsedIp"),
+    (Kind::UserTag, None, "org.zstack.header.tag", "UserTag"),
+    (Kind::VmInstance, None, "org.zstack.header.vm", "VmInstance"),
+    (Kind::VmNic, None, "org.zstack.header.vm", "VmNic"),
+    (Kind::VniRange, None, "org.zstack.network.l2.vxlan.vxlanNetworkPool", "VniRange"),
+    (Kind::Vtep, None, "org.zstack.network.l2.vxlan.vtep", "Vtep"),
+    (Kind::Zone, None, "org.zstack.header.zone", "Zone"),
+];
+
+/// An answer that shows resources of `kind` under `inventory` or `inventories`, with its schema; as it
+/// is for no kind.
+pub(crate) fn beside(mut answer: Value, kind: Option<Kind>) -> Value {
+    let (Some(kind), Value::Object(shown)) = (kind, &mut answer) else { return answer };
+    let mut schema = Map::new();
+    if let Some(Value::Object(one)) = shown.get("inventory") {
+        note(&mut schema, "inventory", kind, one);
+    }
+    if let Some(several) = shown.get("inventories") {
+        note_all(&mut schema, "inventories", kind, several);
+    }
+    shown.insert("schema".to_owned(), schema.into());
+    answer
+}
+
+fn note(schema: &mut Map<String, Value>, path: &str, kind: Kind, shown: &Map<String, Value>) {
+    if let Some(class) = class(kind, shown.get("type").and_then(Value::as_str)) {
+        schema.insert(path.to_owned(), class.into());
+    }
+    for child in kind.def().children.iter().filter(|child| child.shown != Shown::No) {
+        if let Some(several) = shown.get(child.name) {
+            note_all(schema, &format!("{path}.{}", child.name), child.kind, several);
+        }
+    }
+}
+
+fn note_all(schema: &mut Map<String, Value>, path: &str, kind: Kind, several: &Value) {
+    for (at, shown) in several.as_array().into_iter().flatten().enumerate() {
+        if let Value::Object(shown) = shown {
+            note(schema, &format!("{path}[{at}]"), kind, shown);
+        }
+    }
+}
+
+/// The Java class of an inventory.
+fn class(kind: Kind, of_type: Option<&str>) -> Option<String> {
+    let fits = |(of, only, ..): &&(Kind, Option<&str>, &str, &str)| {
+        *of == kind && only.is_none_or(|only| of_type == Some(only))
+    };
+    let (.., package, name) = CLASSES.iter().find(fits)?;
+    Some(format!("{package}.{name}Inventory"))
+}
+
+/// Messages that are not in the package of what they are about.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("CreateL2VxlanNetwork", "org.zstack.network.l2.vxlan.vxlanNetwork"),
+    ("CreateL2VxlanNetworkPool", "org.zstack.network.l2.vxlan.vxlanNetworkPool"),
+    ("DeleteHost", "org.zstack.header.host"),
+    ("UpdateHost", "org.zstack.header.host"),
+];
+
+/// The Java package of a message: that of the inventories of its kind.
+pub(crate) fn package(message: &str) -> &'static str {
+    if let Some((_, package)) = ELSEWHERE.iter().find(|(name, _)| *name == message) {
+        return package;
+    }
+    let is_about = |kind: Kind| kind.def().messages.iter().any(|def| def.name == message);
+    let classes = CLASSES.iter().rev();
+    let found = classes.clone().find(|(kind, ..)| is_about(*kind));
+    found.map_or("org.zstack.netloom", |(_, _, package, _)| package)
+}
