@@ -104,7 +104,9 @@ fn of_verb(noun: &Noun, verb: &Verb) -> Command {
                 );
             }
         }
-        let tags = arguments::keys(def).into_iter().chain(EXTRA.map(|(w, d)| (w.to_owned(), d)));
+        let extra = EXTRA.iter().filter(|(word, _)| arguments::is_known(def, word));
+        let extra = extra.map(|(word, doc)| ((*word).to_owned(), *doc));
+        let tags = arguments::keys(def).into_iter().chain(extra);
         for (word, doc) in tags {
             if taken.insert(word.clone()) {
                 command = command.arg(option(&word, doc));

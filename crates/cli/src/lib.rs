@@ -5,6 +5,7 @@
 //! QueryZone name=z1`. Everything goes over REST.
 
 mod act;
+mod apply;
 mod arguments;
 mod call;
 mod connection;
@@ -14,11 +15,13 @@ mod names;
 mod near;
 mod noun;
 mod output;
+mod plan;
 mod print;
 mod profile;
 mod session;
 mod status;
 mod table;
+mod topology;
 mod wait;
 mod words;
 mod work;
@@ -47,6 +50,12 @@ pub enum Verb {
     Status,
     /// Wait for a job, or until a resource is as it should be.
     Wait(wait::Wait),
+    /// Make what a file says, and nothing that is there already; the plan is shown first.
+    Apply(apply::Apply),
+    /// Show what `apply` would do; exit code 2 if it would do something.
+    Diff(apply::Diff),
+    /// Delete what a file names.
+    Delete(apply::Delete),
     /// List ZStack's messages, or show one with its fields.
     Messages {
         /// A message, such as `CreateZone`.
@@ -74,6 +83,9 @@ pub enum Error {
     /// The result cannot be printed.
     #[error("standard output: {0}")]
     Output(std::io::Error),
+    /// The server has not what a file says.
+    #[error("there are differences")]
+    Differs,
     /// What was waited for has not come.
     #[error("{0}")]
     Late(String),
@@ -83,7 +95,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code: 1 for words that mean nothing, files and names; 3 for what the server
+    /// The exit code: 1 for words that mean nothing, files and names; 2 for
+    /// differences; 3 for what the server
     /// refused, as zstack-cli has it; 4 for what has not come in time; 5 for a server that does not
     /// answer.
     #[must_use]
@@ -91,6 +104,7 @@ impl Error {
         use client::Error as E;
         match self {
             Self::Client(E::Refused { .. } | E::Protocol { .. } | E::TooLarge { .. }) => 3,
+            Self::Differs => 2,
             Self::Client(E::Timeout { .. }) | Self::Late(_) => 4,
             Self::Client(E::Unreachable { .. }) => 5,
             Self::Client(E::UnknownMessage(_))
@@ -127,6 +141,9 @@ pub fn run(verb: &Verb, connection: &Connection, manner: &Manner) -> Result<(), 
         Verb::Passwd(passwd) => session::change_password(passwd, connection),
         Verb::Status => status::run(connection, manner),
         Verb::Wait(wait) => wait::run(wait, connection, manner),
+        Verb::Apply(apply) => apply::apply(apply, connection, manner),
+        Verb::Diff(diff) => apply::diff(diff, connection),
+        Verb::Delete(delete) => apply::delete(delete, connection, manner),
         Verb::Messages { name: None } => print(&describe::list().trim_end()),
         Verb::Messages { name: Some(name) } => print(&describe::one(name)?.trim_end()),
     }

@@ -420,6 +420,10 @@ fn shape(
         }
     }
     let mut body = Map::new();
+    // Beside the fields, as `systemTags` is.
+    if let Some(tags) = params.remove("userTags") {
+        body.insert("userTags".into(), tags);
+    }
     match def.fields_in {
         FieldsIn::Below(key) => drop(body.insert(key.to_owned(), Value::Object(params))),
         FieldsIn::Path | FieldsIn::Query => {
@@ -489,6 +493,9 @@ mod tests {
         let (path, body) = shape(message("AddIpRange").unwrap(), params, &[]);
         assert_eq!(path, "/zstack/v1/l3-networks/ab/ip-ranges");
         assert_eq!(body, Some(json!({"params": {"name": "r"}})));
+        let params = object(json!({"name": "z", "userTags": ["a"]}));
+        let (_, body) = shape(message("CreateZone").unwrap(), params, &[]);
+        assert_eq!(body, Some(json!({"params": {"name": "z"}, "userTags": ["a"]})));
         let params = object(json!({"uuid": "a/b", "deleteMode": "Permissive"}));
         let (path, body) = shape(message("DeleteZone").unwrap(), params, &[]);
         assert_eq!((path.as_str(), body), ("/zstack/v1/zones/a%2Fb?deleteMode=Permissive", None));

@@ -282,3 +282,62 @@ fn completion_knows_nouns_verbs_and_names_that_there_are() {
     assert_eq!(complete(&["zone", "show", "he"]), ["here"]);
     assert_eq!(complete(&["cluster", "create", "c", "--zone", "he"]), ["here"]);
 }
+
+const TOPOLOGY: &str = include_str!("../../../examples/one-network.yaml");
+
+#[test]
+fn a_topology_is_applied_once_and_then_is_as_it_should_be() {
+    let site = Site::new();
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    fs::write(&file, TOPOLOGY).unwrap();
+    let mut text = String::new();
+    let mut tell = |words: &[&str]| {
+        let words: Vec<&str> = words.iter().copied().chain(["-f", &path]).collect();
+        let output = site.run(&words);
+        text.push_str(&format!("$ netloom {} -f FILE\n", words[..words.len() - 2].join(" ")));
+        text.push_str(&String::from_utf8(output.stdout).unwrap());
+        text.push_str(&String::from_utf8(output.stderr).unwrap().replace(&path, "FILE"));
+        text.push_str(&format!("exit code {}\n\n", output.status.code().unwrap()));
+    };
+    tell(&["diff"]);
+    tell(&["apply"]);
+    tell(&["apply"]);
+    tell(&["diff"]);
+    let changed = TOPOLOGY.replace("category: Private", "category: Private, description: shops");
+    let (before, _) = changed.split_once("  - range").unwrap();
+    fs::write(&file, before).unwrap();
+    tell(&["apply"]);
+    tell(&["apply", "--prune"]);
+    tell(&["apply", "--prune", "--yes"]);
+    tell(&["diff", "--prune"]);
+    let (_, after) = changed.split_once("  - l3").unwrap();
+    let (middle, _) = changed.split_once("  - vxlan").unwrap();
+    fs::write(&file, format!("{middle}  - l3{after}")).unwrap();
+    tell(&["apply", "--prune", "--yes"]);
+    fs::write(&file, changed.replace("pool: tunnels", "pool: other")).unwrap();
+    tell(&["apply"]);
+    fs::write(&file, changed.replace("hypervisorType: KVM", "hypervisorType: Simulator")).unwrap();
+    tell(&["apply"]);
+    fs::write(&file, &changed).unwrap();
+    tell(&["delete"]);
+    tell(&["delete", "--yes"]);
+    tell(&["delete", "--yes"]);
+    check("topology.txt", &text);
+}
+
+#[test]
+fn a_topology_that_fails_in_the_middle_goes_on_from_there() {
+    let site = Site::new();
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    let bad =
+        "resources:\n  - zone: {name: z}\n  - cluster: {name: c, zone: z, hypervisorType: no}\n";
+    fs::write(&file, bad).unwrap();
+    let (code, error) = site.fails(&["apply", "-f", &path]);
+    assert_eq!(code, 3, "{error}");
+    assert!(error.contains("1 of 2 steps are done"), "{error}");
+    fs::write(&file, bad.replace("no}", "KVM}")).unwrap();
+    let done = site.ok(&["apply", "-f", &path]);
+    assert!(done.contains("to add: 1, to change: 0, to remove: 0; as they should be: 1"), "{done}");
+}
