@@ -10,6 +10,7 @@ mod arguments;
 mod call;
 mod connection;
 mod describe;
+mod export;
 mod grammar;
 mod names;
 mod near;
@@ -56,6 +57,8 @@ pub enum Verb {
     Diff(apply::Diff),
     /// Delete what a file names.
     Delete(apply::Delete),
+    /// What there is, as a file for `apply`.
+    Export,
     /// List ZStack's messages, or show one with its fields.
     Messages {
         /// A message, such as `CreateZone`.
@@ -144,6 +147,7 @@ pub fn run(verb: &Verb, connection: &Connection, manner: &Manner) -> Result<(), 
         Verb::Apply(apply) => apply::apply(apply, connection, manner),
         Verb::Diff(diff) => apply::diff(diff, connection),
         Verb::Delete(delete) => apply::delete(delete, connection, manner),
+        Verb::Export => export::run(connection, manner),
         Verb::Messages { name: None } => print(&describe::list().trim_end()),
         Verb::Messages { name: Some(name) } => print(&describe::one(name)?.trim_end()),
     }

@@ -104,8 +104,8 @@ fn command() -> clap::Command {
 const HELP: &str = "\
 Nouns have verbs: netloom vm list, netloom zone create z1, netloom l3 show red.
 netloom NOUN --help lists them; netloom NOUN VERB --help says what they take.
-Exit codes: 0 done, 1 wrong words, names or files, 3 refused by the server,
-4 not done in time, 5 the server does not answer, 130 interrupted.";
+Exit codes: 0 done, 1 wrong words, names or files, 2 differences, 3 refused by
+the server, 4 not done in time, 5 the server does not answer, 130 interrupted.";
 
 /// Understands the command line. Only verbs that talk to a server take a connection; the variables
 /// that give one may be set all the same.

@@ -341,3 +341,19 @@ fn a_topology_that_fails_in_the_middle_goes_on_from_there() {
     let done = site.ok(&["apply", "-f", &path]);
     assert!(done.contains("to add: 1, to change: 0, to remove: 0; as they should be: 1"), "{done}");
 }
+
+#[test]
+fn what_is_exported_is_what_there_is_and_makes_it_again() {
+    let (site, other) = (Site::new(), Site::new());
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    fs::write(&file, TOPOLOGY).unwrap();
+    site.ok(&["apply", "-f", &path]);
+    let exported = site.ok(&["export"]);
+    fs::write(&file, &exported).unwrap();
+    let diff = site.ok(&["diff", "-f", &path]);
+    assert!(diff.starts_with("nothing to do"), "{diff}");
+    other.ok(&["apply", "-f", &path]);
+    assert_eq!(other.ok(&["export"]), exported);
+    check("export.txt", &exported);
+}
