@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, Job, PATIENCE, Started};
+use client::{Client, Job, MOMENT, PATIENCE, Started};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 
@@ -25,7 +25,8 @@ pub(crate) enum Outcome {
 
 /// Sends a call, and waits for its job as it is wished.
 pub(crate) fn send(client: &Client, call: Call, manner: &Manner) -> Result<Outcome, Error> {
-    match client.start(call.message, call.params, &call.tags)? {
+    let moment = if manner.no_wait { Duration::ZERO } else { MOMENT };
+    match client.start(call.message, call.params, &call.tags, moment)? {
         Started::Done(answer) => Ok(Outcome::Done(answer)),
         Started::Job(job) if manner.no_wait => Ok(Outcome::Accepted(job)),
         Started::Job(job) => wait(client, &job, manner).map(Outcome::Done),

@@ -16,9 +16,9 @@ use ureq::{Agent, http};
 
 /// How long one request may take, in seconds; a job is waited for with several.
 const REQUEST_SECONDS: u64 = 60;
-/// How long the server is asked to hold a call until its job is decided, in seconds: longer than
-/// most jobs take, and short enough that the caller soon hears what the others wait for.
-const CALL_HOLD_SECONDS: u64 = 2;
+/// How long the server is asked to hold a call until its job is decided: longer than most jobs
+/// take, and short enough that the caller soon hears what the others wait for.
+pub const MOMENT: Duration = Duration::from_secs(2);
 /// How long the server is asked to hold a later request for a job, in seconds.
 const HOLD_SECONDS: u64 = 30;
 
@@ -222,13 +222,13 @@ impl Client {
         system_tags: &[String],
         hear: impl FnMut(&[&str]),
     ) -> Result<Value, Error> {
-        match self.start(name, params, system_tags)? {
+        match self.start(name, params, system_tags, MOMENT)? {
             Started::Done(answer) => Ok(answer),
             Started::Job(job) => self.wait(&job, PATIENCE, hear),
         }
     }
 
-    /// Calls a message, and waits a moment for its job.
+    /// Calls a message, and waits a moment for its job: so long, in whole seconds.
     ///
     /// # Errors
     /// The call's own, or no answer.
@@ -237,10 +237,11 @@ impl Client {
         name: &str,
         params: Map<String, Value>,
         system_tags: &[String],
+        moment: Duration,
     ) -> Result<Started, Error> {
         let def = message(name)?;
         let (path, body) = shape(def, params, system_tags);
-        let (status, answer) = self.send(def.method, &path, body.as_ref(), CALL_HOLD_SECONDS)?;
+        let (status, answer) = self.send(def.method, &path, body.as_ref(), moment.as_secs())?;
         let location = answer["location"].as_str().unwrap_or_default();
         match location.rsplit_once('/') {
             Some((_, uuid)) if status == http::StatusCode::ACCEPTED => {
