@@ -40,17 +40,13 @@ fn a_host_that_is_enrolled_by_hand_connects_now_and_after_a_restart() {
         assert!(site.say(words).contains("CreateZone"));
     }
 
-    let zone = site.make(&["CreateZone", "name=z1"]);
-    let zone = format!("zoneUuid={zone}");
-    let cluster = site.make(&["CreateCluster", "name=c1", &zone, "hypervisorType=KVM"]);
-    let cluster = format!("clusterUuid={cluster}");
-    let host = site.make(&["AddKVMHost", "name=h1", &cluster, "managementIp=192.0.2.11"]);
+    site.say(&["zone", "create", "z1"]);
+    site.say(&["cluster", "create", "c1", "--zone", "z1", "--hypervisor-type", "KVM"]);
+    site.say(&["host", "create", "h1", "--cluster", "c1", "--management-ip", "192.0.2.11"]);
     assert_ne!(site.status(), "Connected");
 
     let enrolment = site.path("enrol.json");
-    let mut create = site.command(&["CreateHostEnrolment", &format!("uuid={host}")]);
-    create.stdout(File::create(&enrolment).unwrap());
-    assert!(site.server.run_in(|| create.status()).unwrap().unwrap().success());
+    site.say(&["host", "enrol", "h1", "-O", enrolment.to_str().unwrap()]);
     let agent = site.start_agent(&["--enrol".into(), enrolment.clone().into()]);
     site.wait_for("Connected");
 
@@ -102,7 +98,11 @@ impl Site {
     fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
         let mut command = Command::new(&self.lab.options.binary);
         command.args(words).env("HOME", self.path("home")).stdin(Stdio::null());
-        command.env_remove("NETLOOM_SERVER").env_remove("NETLOOM_PASSWORD_FILE");
+        for name in
+            ["NETLOOM_SERVER", "NETLOOM_PASSWORD_FILE", "NETLOOM_PROFILE", "XDG_CONFIG_HOME"]
+        {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -136,12 +136,6 @@ impl Site {
         let output = self.run(words);
         assert!(output.status.success(), "{words:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The uuid of what a message creates.
-    fn make(&self, words: &[&str]) -> String {
-        let answer: Value = serde_json::from_str(&self.say(words)).unwrap();
-        answer["inventory"]["uuid"].as_str().unwrap().to_owned()
     }
 
     /// The host's status.

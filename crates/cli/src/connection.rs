@@ -2,40 +2,47 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
 use client::Client;
-use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{
+    Error, names,
+    noun::Noun,
+    profile::{self, Profiles},
+};
+
+/// How long completion waits for the server.
+const COMPLETION_LIMIT: Duration = Duration::from_secs(2);
 
 /// Which server, and as whom.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Connection {
-    /// Before a message or `login`: the server's REST address. By default that of the last login.
+    /// The server's REST address: `host`, `host:port` or a URL. By default that of the login.
     #[arg(long, env = "NETLOOM_SERVER")]
     pub server: Option<String>,
-    /// Before a message: log in as admin with the password in this file instead of using the last
-    /// login.
+    /// Log in as admin with the password in this file instead of using a login.
     #[arg(long, env = "NETLOOM_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
-}
-
-/// Where the server listens if nothing else is said.
-const DEFAULT_SERVER: &str = "http://127.0.0.1:7480";
-
-/// The last login, as it is remembered.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    server: String,
-    session: String,
+    /// The login to use; by default the last one.
+    #[arg(long, env = "NETLOOM_PROFILE")]
+    pub profile: Option<String>,
 }
 
 impl Connection {
+    /// This, and what `other` says where this says nothing.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            server: self.server.or_else(|| other.server.clone()),
+            password_file: self.password_file.or_else(|| other.password_file.clone()),
+            profile: self.profile.or_else(|| other.profile.clone()),
+        }
+    }
+
     /// Does `work` with an open session. One that was opened for it is closed after it: the server
     /// keeps few for each account, and a script calls often.
     ///
@@ -56,63 +63,37 @@ impl Connection {
     /// # Errors
     /// When there is neither a password nor a remembered session.
     pub fn open(&self) -> Result<Client, Error> {
+        let server = self.server.as_deref().map(profile::url);
         if let Some(file) = &self.password_file {
-            let server = self.server.as_deref().unwrap_or(DEFAULT_SERVER);
-            let mut client = Client::new(server);
+            let server = server.unwrap_or_else(|| profile::DEFAULT_SERVER.to_owned());
+            let mut client = Client::new(&server);
             client.log_in("admin", &password(file)?)?;
             return Ok(client);
         }
-        let path = remembered_at();
-        let login = "log in first: netloom login --password-file DIR/admin-password";
-        let text = fs::read_to_string(&path)
-            .map_err(|_| Error::Usage(format!("no session in {}; {login}", path.display())))?;
-        let remembered: Remembered = serde_json::from_str(&text)
-            .map_err(|_| Error::Usage(format!("{} is damaged; {login}", path.display())))?;
-        let server = self.server.as_deref().unwrap_or(&remembered.server);
-        Ok(Client::with_session(server, remembered.session))
+        let profiles = Profiles::load()?;
+        let (_, found) = profiles.get(self.profile.as_deref())?;
+        let server = server.as_ref().unwrap_or(&found.server);
+        Ok(Client::with_session(server, found.session.clone()))
     }
 }
 
-/// Opens a session and remembers it, readable by the user alone.
-pub(crate) fn log_in(server: Option<&str>, account: &str, file: &Path) -> Result<(), Error> {
-    let server = server.unwrap_or(DEFAULT_SERVER);
-    let mut client = Client::new(server);
-    client.log_in(account, &password(file)?)?;
-    let session = client.session().unwrap_or_default().to_owned();
-    let path = remembered_at();
-    let failed = |cause| Error::File { path: path.clone(), cause };
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(failed)?;
-    }
-    let remembered = Remembered { server: server.to_owned(), session };
-    let text = serde_json::to_string(&remembered).map_err(|e| failed(e.into()))?;
-    let mut out = fs::OpenOptions::new();
-    let out = out.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    let write = |mut file: fs::File| {
-        // A file that was there before has kept its mode.
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())
-    };
-    out.and_then(write).map_err(failed)?;
-    crate::print(&format_args!("logged in to {server} as {account}"))?;
-    Ok(())
+/// The names of a noun's resources, for completion: none if the server does not answer at once.
+pub(crate) fn names_now(noun: &Noun) -> Vec<String> {
+    let client = Connection::default().open().map(|client| client.hasty(COMPLETION_LIMIT));
+    client.map(|client| names::some_names(&client, noun)).unwrap_or_default()
 }
 
-fn password(file: &Path) -> Result<String, Error> {
+/// The password in a file.
+pub(crate) fn password(file: &Path) -> Result<String, Error> {
     let text = fs::read_to_string(file);
     let text = text.map_err(|cause| Error::File { path: file.to_owned(), cause })?;
     Ok(text.trim_end_matches('\n').to_owned())
 }
 
-fn remembered_at() -> PathBuf {
-    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    home.join(".netloom").join("session")
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{BufRead, BufReader, Read},
+        io::{BufRead, BufReader, Read, Write},
         net::TcpListener,
     };
 
@@ -150,7 +131,7 @@ mod tests {
         let server = Some(format!("http://{}", listener.local_addr().unwrap()));
         let file = std::env::temp_dir().join(format!("netloom-password-{}", std::process::id()));
         fs::write(&file, "secret\n").unwrap();
-        let connection = Connection { server, password_file: Some(file.clone()) };
+        let connection = Connection { server, password_file: Some(file.clone()), profile: None };
         let serving = std::thread::spawn(move || serve(&listener, 3));
         connection.with(|client| Ok(client.query("/zones", &[])?)).unwrap();
         fs::remove_file(file).unwrap();

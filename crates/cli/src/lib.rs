@@ -1,51 +1,76 @@
-//! Command line verbs: log in, call any message, query any resource.
+//! The command line: nouns and verbs, ZStack's messages, sessions, topologies.
 //!
-//! Verbs are made from the tables of `model`, in zstack-cli's grammar: `netloom CreateZone
-//! name=z1`, `netloom QueryZone name=z1`. Everything goes over REST.
+//! Nouns, verbs and what they take are made from the tables of `model`: `netloom vm list`, `netloom
+//! zone create z1`. Beside them stands zstack-cli's grammar: `netloom CreateZone name=z1`, `netloom
+//! QueryZone name=z1`. Everything goes over REST.
 
+mod act;
+mod apply;
+mod arguments;
 mod call;
 mod connection;
 mod describe;
+mod export;
+mod grammar;
+mod names;
+mod near;
+mod noun;
+mod output;
+mod plan;
 mod print;
+mod profile;
+mod session;
+mod status;
+mod table;
+mod topology;
+mod wait;
+mod words;
+mod work;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Subcommand};
 
 pub use connection::Connection;
+pub use grammar::{command, commands};
+pub use output::{Format, Manner};
 pub use print::print;
 
 /// A verb that talks to a server.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Open a session and remember it.
-    Login(Login),
-    /// List the messages, or show one with its fields.
+    Login(session::Login),
+    /// Close the session and forget it.
+    Logout,
+    /// Which server, as whom, and whether the session is open.
+    Whoami,
+    /// Change one's own password.
+    Passwd(session::Passwd),
+    /// The server at a glance: hosts, instances, and who waits for whom.
+    Status,
+    /// Wait for a job, or until a resource is as it should be.
+    Wait(wait::Wait),
+    /// Make what a file says, and nothing that is there already; the plan is shown first.
+    Apply(apply::Apply),
+    /// Show what `apply` would do; exit code 2 if it would do something.
+    Diff(apply::Diff),
+    /// Delete what a file names.
+    Delete(apply::Delete),
+    /// What there is, as a file for `apply`.
+    Export,
+    /// List ZStack's messages, or show one with its fields.
     Messages {
         /// A message, such as `CreateZone`.
         name: Option<String>,
     },
 }
 
-/// What `login` takes.
-#[derive(Debug, Args)]
-pub struct Login {
-    /// The account.
-    #[arg(long, default_value = "admin")]
-    account: String,
-    /// A file with the password, such as `DIR/admin-password` of the server.
-    #[arg(long)]
-    password_file: PathBuf,
-    /// The server's REST address.
-    #[arg(long)]
-    server: Option<String>,
-}
-
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The call failed.
-    #[error(transparent)]
+    #[error("{}", told(.0))]
     Client(#[from] client::Error),
     /// A file could not be read or written.
     #[error("{path}: {cause}")]
@@ -55,34 +80,91 @@ pub enum Error {
         /// What went wrong.
         cause: std::io::Error,
     },
+    /// A name that nothing has, or several have.
+    #[error("{0}")]
+    Name(String),
     /// The result cannot be printed.
     #[error("standard output: {0}")]
     Output(std::io::Error),
+    /// The server has not what a file says.
+    #[error("there are differences")]
+    Differs,
+    /// What was waited for has not come.
+    #[error("{0}")]
+    Late(String),
     /// The words do not make a call.
     #[error("{0}")]
     Usage(String),
 }
 
-/// Runs a verb and prints its result as JSON.
+impl Error {
+    /// The exit code: 1 for words that mean nothing, files and names; 2 for
+    /// differences; 3 for what the server
+    /// refused, as zstack-cli has it; 4 for what has not come in time; 5 for a server that does not
+    /// answer.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        use client::Error as E;
+        match self {
+            Self::Client(E::Refused { .. } | E::Protocol { .. } | E::TooLarge { .. }) => 3,
+            Self::Differs => 2,
+            Self::Client(E::Timeout { .. }) | Self::Late(_) => 4,
+            Self::Client(E::Unreachable { .. }) => 5,
+            Self::Client(E::UnknownMessage(_))
+            | Self::File { .. }
+            | Self::Name(_)
+            | Self::Output(_)
+            | Self::Usage(_) => 1,
+        }
+    }
+}
+
+/// An error as it is told: with what to do next, where the command line has a word for it.
+fn told(error: &client::Error) -> String {
+    match error {
+        client::Error::Timeout { message, seconds, job } => {
+            format!("{message} is not done after {seconds} s; {}", work::look(job))
+        }
+        client::Error::Refused { code, .. } if code == "ID.1001" => {
+            format!("{error} (netloom login)")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Runs a verb and prints its result.
 ///
 /// # Errors
 /// Whatever keeps it from its result.
-pub fn run(verb: Verb, connection: &Connection) -> Result<ExitCode, Error> {
+pub fn run(verb: &Verb, connection: &Connection, manner: &Manner) -> Result<(), Error> {
     match verb {
-        Verb::Login(Login { account, password_file, server }) => {
-            let server = server.as_ref().or(connection.server.as_ref());
-            connection::log_in(server.map(String::as_str), &account, &password_file)?;
-        }
-        Verb::Messages { name: None } => print(&describe::list().trim_end())?,
-        Verb::Messages { name: Some(name) } => print(&describe::one(&name)?.trim_end())?,
+        Verb::Login(login) => session::log_in(login, connection),
+        Verb::Logout => session::log_out(connection),
+        Verb::Whoami => session::who_am_i(connection),
+        Verb::Passwd(passwd) => session::change_password(passwd, connection),
+        Verb::Status => status::run(connection, manner),
+        Verb::Wait(wait) => wait::run(wait, connection, manner),
+        Verb::Apply(apply) => apply::apply(apply, connection, manner),
+        Verb::Diff(diff) => apply::diff(diff, connection),
+        Verb::Delete(delete) => apply::delete(delete, connection, manner),
+        Verb::Export => export::run(connection, manner),
+        Verb::Messages { name: None } => print(&describe::list().trim_end()),
+        Verb::Messages { name: Some(name) } => print(&describe::one(name)?.trim_end()),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Carries out a noun's verb: `vm list`, `zone create z1`.
+///
+/// # Errors
+/// Whatever keeps it from its result.
+pub fn act(noun: &str, matches: &ArgMatches, connection: &Connection) -> Result<(), Error> {
+    act::run(noun, matches, connection)
 }
 
 /// Calls a message or a query and prints the answer: `CreateZone name=z1`, `QueryZone name=z1`.
 ///
 /// # Errors
 /// Whatever keeps it from its answer.
-pub fn call(words: &[String], connection: &Connection) -> Result<ExitCode, Error> {
-    call::run(connection, words).map(|()| ExitCode::SUCCESS)
+pub fn call(words: &[String], connection: &Connection, manner: &Manner) -> Result<(), Error> {
+    call::run(connection, manner, words)
 }

@@ -16,11 +16,14 @@ use ureq::{Agent, http};
 
 /// How long one request may take, in seconds; a job is waited for with several.
 const REQUEST_SECONDS: u64 = 60;
-/// How long the server is asked to hold a call until its job is decided, in seconds: longer than
-/// most jobs take, and short enough that the caller soon hears what the others wait for.
-const CALL_HOLD_SECONDS: u64 = 2;
+/// How long the server is asked to hold a call until its job is decided: longer than most jobs
+/// take, and short enough that the caller soon hears what the others wait for.
+pub const MOMENT: Duration = Duration::from_secs(2);
 /// How long the server is asked to hold a later request for a job, in seconds.
 const HOLD_SECONDS: u64 = 30;
+
+/// How long a job is waited for, if nobody says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Resources in one answer, when all are asked for.
 const PAGE: usize = 1000;
@@ -61,7 +64,7 @@ pub enum Error {
     /// The call failed; nothing changed.
     #[error(
         "{}{details} [{code}]{}",
-        field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default(),
+        named(field.as_deref(), details),
         hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()
     )]
     Refused {
@@ -75,18 +78,42 @@ pub enum Error {
         hint: Option<String>,
     },
     /// The job was not decided in time.
-    #[error("{message} is not done after {seconds} s; its job goes on: {location}")]
+    #[error("{message} is not done after {seconds} s; its job goes on: {job}")]
     Timeout {
         /// The message.
         message: String,
         /// How long it was waited for.
         seconds: u64,
-        /// Where the job can be asked for.
-        location: String,
+        /// The job's uuid.
+        job: String,
     },
     /// No such message.
     #[error("there is no message {0}; `netloom messages` lists them")]
     UnknownMessage(String),
+}
+
+/// What has become of a call.
+#[derive(Debug)]
+pub enum Started {
+    /// It is done: the answer.
+    Done(Value),
+    /// It is accepted; its job goes on.
+    Job(Job),
+}
+
+/// A call that the server has accepted.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The message, for people.
+    pub message: String,
+    /// Its uuid.
+    pub uuid: String,
+}
+
+/// The field in front of what is wrong with it, unless that names it itself.
+fn named(field: Option<&str>, details: &str) -> String {
+    let field = field.filter(|field| !details.starts_with(&format!("field {field}:")));
+    field.map(|field| format!("{field}: ")).unwrap_or_default()
 }
 
 /// A connection to one server.
@@ -94,6 +121,7 @@ pub enum Error {
 pub struct Client {
     base: String,
     session: Option<String>,
+    account: Option<String>,
     agent: Agent,
 }
 
@@ -106,15 +134,28 @@ pub fn message(name: &str) -> Result<&'static MessageDef, Error> {
     found.ok_or_else(|| Error::UnknownMessage(name.to_owned()))
 }
 
+/// A password as messages carry it: ZStack's clients send its SHA-512.
+#[must_use]
+pub fn digest(password: &str) -> String {
+    Sha512::digest(password.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:7480`.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(REQUEST_SECONDS)))
-            .build();
-        Self { base: base.trim_end_matches('/').to_owned(), session: None, agent: config.into() }
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            session: None,
+            account: None,
+            agent: agent(Duration::from_secs(REQUEST_SECONDS)),
+        }
+    }
+
+    /// The same, whose requests take so long at most.
+    #[must_use]
+    pub fn hasty(self, limit: Duration) -> Self {
+        Self { agent: agent(limit), ..self }
     }
 
     /// The same, with a session that is open already.
@@ -129,16 +170,21 @@ impl Client {
         self.session.as_deref()
     }
 
+    /// The uuid of the account that has logged in.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+
     /// Opens a session.
     ///
     /// # Errors
     /// A wrong name or password, or no answer.
     pub fn log_in(&mut self, account: &str, password: &str) -> Result<(), Error> {
-        let digest = Sha512::digest(password.as_bytes());
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let params = object(json!({"accountName": account, "password": digest}));
+        let params = object(json!({"accountName": account, "password": digest(password)}));
         let answer = self.call("LogInByAccount", params, &[])?;
         self.session = answer["inventory"]["uuid"].as_str().map(str::to_owned);
+        self.account = answer["inventory"]["accountUuid"].as_str().map(str::to_owned);
         Ok(())
     }
 
@@ -176,22 +222,51 @@ impl Client {
         system_tags: &[String],
         hear: impl FnMut(&[&str]),
     ) -> Result<Value, Error> {
-        let def = message(name)?;
-        let (path, body) = shape(def, params, system_tags);
-        let (status, answer) = self.send(def.method, &path, body.as_ref(), CALL_HOLD_SECONDS)?;
-        let location = answer["location"].as_str().unwrap_or_default();
-        if status != http::StatusCode::ACCEPTED || location.is_empty() {
-            return Ok(answer);
+        match self.start(name, params, system_tags, MOMENT)? {
+            Started::Done(answer) => Ok(answer),
+            Started::Job(job) => self.wait(&job, PATIENCE, hear),
         }
-        let at = location.find("/zstack/v1/api-jobs").unwrap_or_default();
-        self.wait(name, &location[at..], hear)
     }
 
-    fn wait(&self, name: &str, job: &str, mut hear: impl FnMut(&[&str])) -> Result<Value, Error> {
-        let (start, patience) = (Instant::now(), Duration::from_secs(1800));
+    /// Calls a message, and waits a moment for its job: so long, in whole seconds.
+    ///
+    /// # Errors
+    /// The call's own, or no answer.
+    pub fn start(
+        &self,
+        name: &str,
+        params: Map<String, Value>,
+        system_tags: &[String],
+        moment: Duration,
+    ) -> Result<Started, Error> {
+        let def = message(name)?;
+        let (path, body) = shape(def, params, system_tags);
+        let (status, answer) = self.send(def.method, &path, body.as_ref(), moment.as_secs())?;
+        let location = answer["location"].as_str().unwrap_or_default();
+        match location.rsplit_once('/') {
+            Some((_, uuid)) if status == http::StatusCode::ACCEPTED => {
+                Ok(Started::Job(Job { message: name.to_owned(), uuid: uuid.to_owned() }))
+            }
+            _ => Ok(Started::Done(answer)),
+        }
+    }
+
+    /// Waits until a job is decided. `hear` is given what it waits for, at once and whenever that
+    /// changes.
+    ///
+    /// # Errors
+    /// The job's own, no answer, or [`Error::Timeout`].
+    pub fn wait(
+        &self,
+        job: &Job,
+        patience: Duration,
+        mut hear: impl FnMut(&[&str]),
+    ) -> Result<Value, Error> {
+        let start = Instant::now();
         let (mut hold_seconds, mut heard) = (0, Value::Null);
-        while start.elapsed() < patience {
-            let (status, answer) = self.send(Method::Get, job, None, hold_seconds)?;
+        let path = format!("/zstack/v1/api-jobs/{}", encode(&job.uuid));
+        loop {
+            let (status, answer) = self.send(Method::Get, &path, None, hold_seconds)?;
             if status != http::StatusCode::ACCEPTED {
                 return Ok(answer);
             }
@@ -200,10 +275,14 @@ impl Client {
                 let reasons = heard.as_array().into_iter().flatten().filter_map(Value::as_str);
                 hear(&reasons.collect::<Vec<_>>());
             }
-            hold_seconds = HOLD_SECONDS;
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                let (message, uuid) = (job.message.clone(), job.uuid.clone());
+                return Err(Error::Timeout { message, seconds: patience.as_secs(), job: uuid });
+            }
+            // A second at least: the server holds for whole ones.
+            hold_seconds = left.as_secs().clamp(1, HOLD_SECONDS);
         }
-        let (message, location) = (name.to_owned(), format!("{}{job}", self.base));
-        Err(Error::Timeout { message, seconds: patience.as_secs(), location })
     }
 
     /// Resources of a kind, by conditions such as `name=web`.
@@ -281,6 +360,7 @@ impl Client {
             .method(verb)
             .uri(&url)
             .header("content-type", "application/json")
+            // A field that the server does not know is a mistake here, not something to pass over.
             .header("prefer", format!("wait={hold_seconds}, handling=strict"))
             .header("x-json-schema", "false");
         if let Some(session) = &self.session {
@@ -297,6 +377,11 @@ impl Client {
         })?;
         read(status, text)
     }
+}
+
+fn agent(limit: Duration) -> Agent {
+    let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(limit));
+    config.build().into()
 }
 
 /// A body as text.
@@ -339,6 +424,10 @@ fn shape(
         }
     }
     let mut body = Map::new();
+    // Beside the fields, as `systemTags` is.
+    if let Some(tags) = params.remove("userTags") {
+        body.insert("userTags".into(), tags);
+    }
     match def.fields_in {
         FieldsIn::Below(key) => drop(body.insert(key.to_owned(), Value::Object(params))),
         FieldsIn::Path | FieldsIn::Query => {
@@ -408,6 +497,9 @@ mod tests {
         let (path, body) = shape(message("AddIpRange").unwrap(), params, &[]);
         assert_eq!(path, "/zstack/v1/l3-networks/ab/ip-ranges");
         assert_eq!(body, Some(json!({"params": {"name": "r"}})));
+        let params = object(json!({"name": "z", "userTags": ["a"]}));
+        let (_, body) = shape(message("CreateZone").unwrap(), params, &[]);
+        assert_eq!(body, Some(json!({"params": {"name": "z"}, "userTags": ["a"]})));
         let params = object(json!({"uuid": "a/b", "deleteMode": "Permissive"}));
         let (path, body) = shape(message("DeleteZone").unwrap(), params, &[]);
         assert_eq!((path.as_str(), body), ("/zstack/v1/zones/a%2Fb?deleteMode=Permissive", None));

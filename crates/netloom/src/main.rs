@@ -13,7 +13,8 @@ mod server;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{
-    CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource,
+    ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind,
+    parser::ValueSource,
 };
 
 /// Virtual networks for virtual machines and containers on plain Linux hosts.
@@ -22,6 +23,8 @@ use clap::{
 struct Arguments {
     #[command(flatten)]
     connection: cli::Connection,
+    #[command(flatten)]
+    manner: cli::Manner,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -41,45 +44,106 @@ enum Verb {
     Lab(lab::Verb),
     #[command(flatten)]
     Client(cli::Verb),
-    /// Any message or query: `CreateZone name=z1`, `QueryZone name=z1`.
+    /// Any of ZStack's messages or queries: `CreateZone name=z1`, `QueryZone name=z1`.
     #[command(external_subcommand)]
     Call(Vec<String>),
 }
 
+/// What is to be done.
+enum Asked {
+    Verb(Box<Arguments>),
+    /// A noun and what follows it: `vm list`.
+    Noun(String, ArgMatches, cli::Connection),
+}
+
 fn main() -> ExitCode {
-    let arguments = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let result = match arguments.verb {
+    clap_complete::CompleteEnv::with_factory(command).complete();
+    let asked = match parse(std::env::args_os()) {
+        Ok(asked) => asked,
+        Err(error) => {
+            // Nobody may read it any more.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match asked {
+        Asked::Noun(noun, matches, connection) => {
+            done(cli::act(&noun, &matches, &connection).map_err(Into::into))
+        }
+        Asked::Verb(arguments) => run(*arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("netloom: {error}");
+        let of_cli = error.downcast_ref::<cli::Error>().map(cli::Error::exit_code);
+        of_cli.map_or(ExitCode::FAILURE, ExitCode::from)
+    })
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { connection, manner, verb } = arguments;
+    match verb {
         Verb::Server(arguments) => server::run(arguments),
         Verb::ResetPassword(arguments) => password::reset(&arguments),
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
-        Verb::Client(verb) => cli::run(verb, &arguments.connection).map_err(Into::into),
-        Verb::Call(words) => cli::call(&words, &arguments.connection).map_err(Into::into),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("netloom: {error}");
-        ExitCode::FAILURE
-    })
+        Verb::Client(verb) => done(cli::run(&verb, &connection, &manner).map_err(Into::into)),
+        Verb::Call(words) => done(cli::call(&words, &connection, &manner).map_err(Into::into)),
+    }
 }
+
+fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// The whole command line, with the nouns that the declarations give.
+fn command() -> clap::Command {
+    Arguments::command().subcommands(cli::commands()).after_help(HELP)
+}
+
+const HELP: &str = "\
+Nouns have verbs: netloom vm list, netloom zone create z1, netloom l3 show red.
+netloom NOUN --help lists them; netloom NOUN VERB --help says what they take.
+Exit codes: 0 done, 1 wrong words, names or files, 2 differences, 3 refused by
+the server, 4 not done in time, 5 the server does not answer, 130 interrupted.";
 
 /// Understands the command line. Only verbs that talk to a server take a connection; the variables
 /// that give one may be set all the same.
-fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
-    let mut command = Arguments::command();
-    let matches = command.try_get_matches_from_mut(words)?;
-    let arguments = Arguments::from_arg_matches(&matches)?;
-    let talks = matches!(arguments.verb, Verb::Client(cli::Verb::Login(_)) | Verb::Call(_));
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error> {
+    let mut command = command();
+    let mut matches = command.try_get_matches_from_mut(words)?;
     let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    match ["server", "password_file"].into_iter().find(is_given) {
+    let given = OPTIONS.into_iter().find(is_given);
+    let found = matches.subcommand_name().and_then(cli::command);
+    if let Some(noun) = found {
+        if let Some(name) = given.filter(|name| MANNERS.contains(name)) {
+            let text = format!("--{} stands after the verb", name.replace('_', "-"));
+            return Err(command.error(ErrorKind::ArgumentConflict, text));
+        }
+        let connection = cli::Connection::from_arg_matches(&matches)?;
+        let below = matches.remove_subcommand().map(|(_, below)| below).unwrap_or_default();
+        return Ok(Asked::Noun(noun.get_name().to_owned(), below, connection));
+    }
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    let talks = match arguments.verb {
+        Verb::Client(cli::Verb::Messages { .. }) => false,
+        Verb::Client(_) | Verb::Call(_) => true,
+        _ => false,
+    };
+    match given {
         Some(name) if !talks => {
             let option = name.replace('_', "-");
-            let text = format!("--{option} is for messages and login, and means nothing here");
+            let text = format!("--{option} is for what talks to a server, and means nothing here");
             Err(command.error(ErrorKind::ArgumentConflict, text))
         }
-        _ => Ok(arguments),
+        _ => Ok(Asked::Verb(Box::new(arguments))),
     }
 }
+
+/// The options of a connection and of a manner: before a message, after a noun's verb.
+const OPTIONS: [&str; 7] =
+    ["server", "password_file", "profile", "output", "out", "no_wait", "timeout"];
+const MANNERS: [&str; 4] = ["output", "out", "no_wait", "timeout"];
 
 /// Why a verb failed: the text for the user, nothing more is done with it.
 type Failure = Box<dyn std::error::Error>;
@@ -88,9 +152,31 @@ type Failure = Box<dyn std::error::Error>;
 mod tests {
     use super::*;
 
+    fn understood(line: &str) -> Result<Arguments, clap::Error> {
+        match parse(line.split(' ').map(OsString::from))? {
+            Asked::Verb(arguments) => Ok(*arguments),
+            Asked::Noun(noun, ..) => panic!("{noun} is a noun"),
+        }
+    }
+
+    #[test]
+    fn a_noun_takes_its_options_after_its_verb() {
+        let asked = |line: &str| parse(line.split(' ').map(OsString::from));
+        for line in
+            ["netloom vm ls", "netloom --server s vm list -o json", "netloom vm list --server s"]
+        {
+            let Ok(Asked::Noun(noun, below, _)) = asked(line) else { panic!("{line}") };
+            assert_eq!((noun.as_str(), below.subcommand_name()), ("vm", Some("list")));
+        }
+        let early = asked("netloom -o json vm list").err().unwrap();
+        assert!(early.to_string().contains("--output stands after the verb"), "{early}");
+        let slip = asked("netloom vm lsit").err().unwrap().to_string();
+        assert!(slip.contains("list"), "{slip}");
+    }
+
     #[test]
     fn every_form_of_the_command_line_is_understood() {
-        let parse = |line: &str| super::parse(line.split(' ').map(OsString::from)).unwrap().verb;
+        let parse = |line: &str| understood(line).unwrap().verb;
         assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
         assert!(matches!(parse("netloom server --data d --new-ca"), Verb::Server(_)));
         assert!(matches!(parse("netloom reset-password --data d"), Verb::ResetPassword(_)));
@@ -105,7 +191,7 @@ mod tests {
 
     #[test]
     fn only_what_talks_to_a_server_takes_a_connection() {
-        let parse = |line: &str| super::parse(line.split(' ').map(OsString::from));
+        let parse = understood;
         let server = |line| parse(line).unwrap().connection.server;
         assert_eq!(server("netloom --server http://s QueryZone").as_deref(), Some("http://s"));
         assert_eq!(server("netloom --server s login --password-file f").as_deref(), Some("s"));

@@ -149,7 +149,7 @@ impl Segment {
 
 impl L2Network {
     const TAGS: &'static [TagForm] = &[TagForm {
-        form: "l2NetworkUuid::{l2NetworkUuid}::clusterUuid::{clusterUuid}::cidr::{cidr}",
+        form: "l2NetworkUuid::{l2NetworkUuid}::clusterUuid::{clusterUuid}::cidr::{{cidr}}",
         at_any_time: false,
         doc: "Where the VTEPs of a pool are in a cluster, when it is attached.",
     }];

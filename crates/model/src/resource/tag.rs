@@ -94,7 +94,8 @@ pub const PSEUDO_FIELDS: [&Child; 2] = [
     },
 ];
 
-/// The forms of the tags that a resource knows, with `{placeholders}` between `::`.
+/// The forms of the tags that a resource knows, with `{placeholders}` between `::`. A value that
+/// stands in braces itself has a placeholder in two: `{{cidr}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagForm {
     /// The form, such as `staticIp::{l3NetworkUuid}::{ip}`.

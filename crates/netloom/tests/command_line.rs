@@ -1,0 +1,359 @@
+//! The command line against a real server: the binary's commands, in this process.
+//!
+//! What is printed is compared with `golden/`; `GOLDEN=renew` writes the files anew.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+};
+
+use control::{Enrolment, Gate};
+use model::{Record, Timestamp, status::Board};
+use store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const PASSWORD: &str = "correct horse";
+
+/// A server, and a user who has logged in there.
+struct Site {
+    address: String,
+    stop: CancellationToken,
+    server: Option<std::thread::JoinHandle<()>>,
+    home: tempfile::TempDir,
+    _board: watch::Sender<Board>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let store: Store<Record> = Store::in_memory().unwrap();
+        let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
+        control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
+        control::config::declare(&store, Timestamp(0)).unwrap();
+        control::network_service::create_providers(&store, Timestamp(0)).unwrap();
+        let (board, reports) = watch::channel(Board::default());
+        let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
+        let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };
+        let gate = Arc::new(Gate::new(jobs, enrolment));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let ended = stop.clone();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(api::serve(listener, gate, api::Limits::default(), ended)).unwrap();
+        });
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("password"), PASSWORD).unwrap();
+        let site = Self { address, stop, server: Some(server), home, _board: board };
+        let password = site.path("password").display().to_string();
+        site.ok(&["login", "--server", &site.address, "--password-file", &password]);
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netloom"));
+        command.args(words).env_clear().env("HOME", self.home.path()).output().unwrap()
+    }
+
+    /// What a command prints that succeeds.
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The exit code and the error of a command that fails.
+    fn fails(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?}");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.server.take().unwrap().join().unwrap();
+    }
+}
+
+/// A text with every uuid written as the same word, as long as one.
+fn steady(text: &str) -> String {
+    let is_hex = |c: char| c.is_ascii_hexdigit();
+    let mut steady = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(is_hex) {
+        let (before, from) = rest.split_at(at);
+        let length = from.find(|c| !is_hex(c)).unwrap_or(from.len());
+        steady.push_str(before);
+        steady.push_str(if length == 32 {
+            "<uuid of thirty-two hex digits.>"
+        } else {
+            &from[..length]
+        });
+        rest = &from[length..];
+    }
+    steady + rest
+}
+
+/// Compares with a golden file.
+fn check(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let text = steady(text);
+    if std::env::var_os("GOLDEN").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{name}; GOLDEN=renew writes it anew");
+}
+
+/// Commands and what they print, one after the other.
+fn transcript(site: &Site, commands: &[&str]) -> String {
+    let mut text = String::new();
+    for line in commands {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = site.run(&words);
+        text.push_str(&format!("$ netloom {line}\n"));
+        text.push_str(&String::from_utf8(output.stdout).unwrap());
+        text.push_str(&String::from_utf8(output.stderr).unwrap());
+        match output.status.code() {
+            Some(0) => {}
+            code => text.push_str(&format!("exit code {}\n", code.unwrap())),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A zone, a cluster, a host, a network.
+const MAKE: [&str; 9] = [
+    "zone create z1",
+    "cluster create c1 --zone z1 --hypervisor-type KVM",
+    "host create h1 --cluster c1 --management-ip 192.0.2.11",
+    "pool create p1 --zone z1",
+    "vnis create v1 --l2 p1 --start-vni 100 --end-vni 199",
+    "l2 attach p1 c1 cidr=192.0.2.0/24",
+    "vxlan create red --pool p1",
+    "l3 create red-l3 --l2 red",
+    "range create r1 --l3 red-l3 --network-cidr 10.0.0.0/24",
+];
+
+#[test]
+fn a_network_is_made_by_nouns_verbs_and_names() {
+    let site = Site::new();
+    let mut commands = MAKE.to_vec();
+    commands.extend([
+        "l3 show red-l3",
+        "l3 list zone=z1",
+        "l3 list blue",
+        "l3 free-ips red-l3 limit=2",
+        "host disable h1",
+        "host list -o name",
+        "range update -h",
+        "range update r1 --name r2",
+        "zone delete z1 --out /dev/null",
+        "zone list",
+        "status",
+    ]);
+    check("network.txt", &transcript(&site, &commands));
+}
+
+#[test]
+fn zstacks_words_take_names_and_short_arguments_too() {
+    let site = Site::new();
+    MAKE[..5].iter().for_each(|line| drop(site.ok(&line.split(' ').collect::<Vec<_>>())));
+    let attach = ["AttachL2NetworkToCluster", "l2NetworkUuid=p1", "clusterUuid=c1"];
+    let (code, error) = site.fails(&attach);
+    assert_eq!(code, 3, "a pool needs its network: {error}");
+    site.ok(&[&attach[..], &["cidr=192.0.2.0/24"]].concat());
+    let found = site.ok(&["QueryL2Network", "name=p1", "fields=attachedCidrs"]);
+    assert!(found.contains("192.0.2.0/24"), "{found}");
+}
+
+#[test]
+fn what_goes_wrong_is_told_with_what_to_do() {
+    let site = Site::new();
+    let commands = [
+        "zone create z1",
+        "zone create z1",
+        "zone create zone-two",
+        "zone show zone-too",
+        "zone delete z1",
+        "zone create",
+        "zone create a b",
+        "zone create a colour=red",
+        "zone list colour=red",
+        "zone list name=%",
+        "zone show 0123456789abcdef0123456789abcdef",
+        "zone craete z",
+        "zoen list",
+        "CreateZome name=z",
+        "CreateZone z1",
+        "CreateZone name=z colour=red",
+        "l3 create x --l2 nothing",
+        "account create bob",
+        "wait zone zone-two state=Disabled --timeout 0",
+        "wait zoen zone-two state=Enabled",
+        "wait zone zone-two state=Enabled",
+    ];
+    check("errors.txt", &transcript(&site, &commands));
+}
+
+#[test]
+fn help_tells_what_a_verb_takes() {
+    let site = Site::new();
+    check("help.txt", &transcript(&site, &["vm -h", "l2 attach -h", "host -h", "range create -h"]));
+}
+
+#[test]
+fn a_server_that_does_not_answer_has_an_exit_code_of_its_own() {
+    let site = Site::new();
+    let (code, error) = site.fails(&["zone", "list", "--server", "127.0.0.1:1"]);
+    assert_eq!(code, 5, "{error}");
+    assert!(error.contains("does not answer"), "{error}");
+}
+
+#[test]
+fn profiles_are_kept_apart_and_a_logout_forgets_one() {
+    let site = Site::new();
+    let password = site.path("password").display().to_string();
+    site.ok(&["account", "create", "bob", "--password", &format!("@{password}")]);
+    let login = ["login", "--account", "bob", "--profile", "b", "--server", &site.address];
+    site.ok(&[&login[..], &["--password-file", &password]].concat());
+    assert!(site.ok(&["whoami"]).contains("account  bob"));
+    assert!(site.ok(&["--profile", "default", "whoami"]).contains("account  admin"));
+    let (code, error) = site.fails(&["zone", "create", "z"]);
+    assert_eq!(code, 3, "{error}");
+    site.ok(&["zone", "create", "z", "--profile", "default"]);
+
+    fs::write(site.path("new"), "another horse").unwrap();
+    let new = site.path("new").display().to_string();
+    site.ok(&["passwd", "--old-password-file", &password, "--new-password-file", &new]);
+    assert_eq!(site.fails(&[&login[..], &["--password-file", &password]].concat()).0, 3);
+    site.ok(&[&login[..], &["--password-file", &new]].concat());
+
+    let file = site.path(".config/netloom/profiles.json");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    site.ok(&["logout"]);
+    assert!(site.ok(&["whoami"]).contains("account  admin"));
+    site.ok(&["logout"]);
+    let (code, error) = site.fails(&["zone", "list"]);
+    assert_eq!((code, error.contains("netloom login")), (1, true), "{error}");
+}
+
+#[test]
+fn a_result_goes_into_a_file_that_nobody_else_can_read() {
+    let site = Site::new();
+    MAKE[..3].iter().for_each(|line| drop(site.ok(&line.split(' ').collect::<Vec<_>>())));
+    let file = site.path("enrol.json");
+    fs::write(&file, "old").unwrap();
+    let printed = site.ok(&["host", "enrol", "h1", "-O", &file.display().to_string()]);
+    assert_eq!(printed, "");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&file).unwrap().contains("\"token\""));
+}
+
+#[test]
+fn completion_knows_nouns_verbs_and_names_that_there_are() {
+    let site = Site::new();
+    site.ok(&["zone", "create", "here"]);
+    let complete = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netloom"));
+        let index = words.len().to_string();
+        command.env_clear().env("HOME", site.home.path()).env("COMPLETE", "bash");
+        command.env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_INDEX", index);
+        let output = command.args(["--", "netloom"]).args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete(&["clu"]), ["cluster"]);
+    assert!(complete(&["zone", ""]).contains(&"create".to_owned()));
+    assert_eq!(complete(&["zone", "show", "he"]), ["here"]);
+    assert_eq!(complete(&["cluster", "create", "c", "--zone", "he"]), ["here"]);
+}
+
+const TOPOLOGY: &str = include_str!("../../../examples/one-network.yaml");
+
+#[test]
+fn a_topology_is_applied_once_and_then_is_as_it_should_be() {
+    let site = Site::new();
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    fs::write(&file, TOPOLOGY).unwrap();
+    let mut text = String::new();
+    let mut tell = |words: &[&str]| {
+        let words: Vec<&str> = words.iter().copied().chain(["-f", &path]).collect();
+        let output = site.run(&words);
+        text.push_str(&format!("$ netloom {} -f FILE\n", words[..words.len() - 2].join(" ")));
+        text.push_str(&String::from_utf8(output.stdout).unwrap());
+        text.push_str(&String::from_utf8(output.stderr).unwrap().replace(&path, "FILE"));
+        text.push_str(&format!("exit code {}\n\n", output.status.code().unwrap()));
+    };
+    tell(&["diff"]);
+    tell(&["apply"]);
+    tell(&["apply"]);
+    tell(&["diff"]);
+    let changed = TOPOLOGY.replace("category: Private", "category: Private, description: shops");
+    let (before, _) = changed.split_once("  - range").unwrap();
+    fs::write(&file, before).unwrap();
+    tell(&["apply"]);
+    tell(&["apply", "--prune"]);
+    tell(&["apply", "--prune", "--yes"]);
+    tell(&["diff", "--prune"]);
+    let (_, after) = changed.split_once("  - l3").unwrap();
+    let (middle, _) = changed.split_once("  - vxlan").unwrap();
+    fs::write(&file, format!("{middle}  - l3{after}")).unwrap();
+    tell(&["apply", "--prune", "--yes"]);
+    fs::write(&file, changed.replace("pool: tunnels", "pool: other")).unwrap();
+    tell(&["apply"]);
+    fs::write(&file, changed.replace("hypervisorType: KVM", "hypervisorType: Simulator")).unwrap();
+    tell(&["apply"]);
+    fs::write(&file, &changed).unwrap();
+    tell(&["delete"]);
+    tell(&["delete", "--yes"]);
+    tell(&["delete", "--yes"]);
+    check("topology.txt", &text);
+}
+
+#[test]
+fn a_topology_that_fails_in_the_middle_goes_on_from_there() {
+    let site = Site::new();
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    let bad =
+        "resources:\n  - zone: {name: z}\n  - cluster: {name: c, zone: z, hypervisorType: no}\n";
+    fs::write(&file, bad).unwrap();
+    let (code, error) = site.fails(&["apply", "-f", &path]);
+    assert_eq!(code, 3, "{error}");
+    assert!(error.contains("1 of 2 steps are done"), "{error}");
+    fs::write(&file, bad.replace("no}", "KVM}")).unwrap();
+    let done = site.ok(&["apply", "-f", &path]);
+    assert!(done.contains("to add: 1, to change: 0, to remove: 0; as they should be: 1"), "{done}");
+}
+
+#[test]
+fn what_is_exported_is_what_there_is_and_makes_it_again() {
+    let (site, other) = (Site::new(), Site::new());
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    fs::write(&file, TOPOLOGY).unwrap();
+    site.ok(&["apply", "-f", &path]);
+    let exported = site.ok(&["export"]);
+    fs::write(&file, &exported).unwrap();
+    let diff = site.ok(&["diff", "-f", &path]);
+    assert!(diff.starts_with("nothing to do"), "{diff}");
+    other.ok(&["apply", "-f", &path]);
+    assert_eq!(other.ok(&["export"]), exported);
+    check("export.txt", &exported);
+}
