@@ -1,6 +1,7 @@
 //! `netloom vm list`, `netloom vm create red-3 --l3 red-l3`: a noun's verbs, carried out.
 
 use std::{
+    collections::BTreeSet,
     io::{self, IsTerminal, Write},
     sync::mpsc,
     time::Duration,
@@ -89,7 +90,15 @@ fn repeat(watch: bool, mut show: impl FnMut() -> Result<String, Error>) -> Resul
 }
 
 fn list(client: &Client, noun: &Noun, words: &[String], manner: &Manner) -> Result<String, Error> {
-    let pairs = conditions(client, noun, words)?;
+    let mut pairs = conditions(client, noun, words)?;
+    let is_plain = matches!(manner.output, None | Some(Format::Table)) && manner.out.is_none();
+    if is_plain && !pairs.iter().any(|(key, _)| key == "fields") {
+        // Lists inside of rows that no column shows are not made.
+        let shown = noun.columns().into_iter().map(|path| path.split('.').next().unwrap_or(path));
+        let shown: BTreeSet<&str> = shown.chain(["uuid"]).collect();
+        let shown: Vec<&str> = shown.into_iter().collect();
+        pairs.push(("fields".to_owned(), shown.join(",")));
+    }
     let is_page = pairs.iter().any(|(key, _)| PAGE_OPTIONS.contains(&key.as_str()));
     let rows = match is_page {
         true => {

@@ -52,7 +52,7 @@ fn of_noun(noun: &Noun, nouns: &[Noun]) -> Command {
     let show = if gets { show } else { show.visible_alias(GET) };
     Command::new(word.clone())
         .visible_aliases(noun.also.iter().copied())
-        .about(noun.kind.def().doc)
+        .about(about(noun))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(list)
@@ -143,6 +143,17 @@ pub(crate) fn positionals(verb: &Verb) -> Vec<&'static FieldDef> {
         found.extend(first_reference(def));
     }
     found
+}
+
+/// What a noun is, in a sentence.
+fn about(noun: &Noun) -> String {
+    let doc = noun.kind.def().doc;
+    let (first, _) = doc.split_once(". ").unwrap_or((doc, ""));
+    let first = first.trim_end_matches('.');
+    match noun.face.only {
+        Some((field, value)) => format!("{first}: those whose {field} is {value}"),
+        None => first.to_owned(),
+    }
 }
 
 /// The options without which a message is refused.

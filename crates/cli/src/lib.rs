@@ -20,6 +20,7 @@ mod plan;
 mod print;
 mod profile;
 mod session;
+mod shell;
 mod status;
 mod table;
 mod topology;
@@ -35,6 +36,7 @@ pub use connection::Connection;
 pub use grammar::{command, commands};
 pub use output::{Format, Manner};
 pub use print::print;
+pub use shell::shell;
 
 /// A verb that talks to a server.
 #[derive(Debug, Subcommand)]

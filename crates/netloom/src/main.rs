@@ -44,6 +44,8 @@ enum Verb {
     Lab(lab::Verb),
     #[command(flatten)]
     Client(cli::Verb),
+    /// Read commands one after the other, with completion and a history.
+    Shell,
     /// Any of ZStack's messages or queries: `CreateZone name=z1`, `QueryZone name=z1`.
     #[command(external_subcommand)]
     Call(Vec<String>),
@@ -87,6 +89,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
+        Verb::Shell => done(cli::shell(command).map_err(Into::into)),
         Verb::Client(verb) => done(cli::run(&verb, &connection, &manner).map_err(Into::into)),
         Verb::Call(words) => done(cli::call(&words, &connection, &manner).map_err(Into::into)),
     }

@@ -6,10 +6,11 @@
 
 use std::{
     fs,
+    io::Write,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::Arc,
 };
 
@@ -87,6 +88,25 @@ impl Drop for Site {
         self.stop.cancel();
         self.server.take().unwrap().join().unwrap();
     }
+}
+
+#[test]
+fn a_shell_runs_its_lines_and_remembers_no_passwords() {
+    let site = Site::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netloom"));
+    command.arg("shell").env_clear().env("HOME", site.home.path());
+    let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = "zone create 'the first'\nzone create\nzone list -o name\n\
+                 account create bob --password hush\nexit\nzone create no\n";
+    shell.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = shell.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\nthe first\n") && text.contains("bob"), "{text}");
+    let history = site.path(".config/netloom/history");
+    assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
+    let history = fs::read_to_string(history).unwrap();
+    assert!(history.contains("zone list") && !history.contains("hush"), "{history}");
 }
 
 /// A text with every uuid written as the same word, as long as one.
