@@ -268,6 +268,12 @@ async fn submit(
     command: model::Result<Command>,
     (headers, preferences): (&HeaderMap, Preferences),
 ) -> Response {
+    // Whoever sends it would wait for a call that never comes.
+    if headers.contains_key("x-web-hook") {
+        let text =
+            "X-Web-Hook is not served yet: leave it out, and ask for the job at its location";
+        return answer::protocol(StatusCode::BAD_REQUEST, text);
+    }
     let job = match headers::job(headers) {
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
