@@ -14,8 +14,8 @@ pub(crate) fn ok(result: Value) -> Response {
 }
 
 /// `202` with the job's place. Clients cut it at the literal `/zstack/v1/api-jobs`.
-pub(crate) fn accepted(host: &str, job: Id<Job>, timeout_seconds: i64) -> Response {
-    let location = format!("http://{host}/zstack/v1/api-jobs/{job}");
+pub(crate) fn accepted(base: &str, job: Id<Job>, timeout_seconds: i64) -> Response {
+    let location = format!("{base}/zstack/v1/api-jobs/{job}");
     let body = json!({"location": location, "apiTimeout": timeout_seconds.saturating_mul(1000)});
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response()
 }

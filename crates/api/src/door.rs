@@ -245,7 +245,7 @@ async fn submit(
         }
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    answer::accepted(host, job.uuid, timeout_seconds)
+    answer::accepted(&format!("{}://{host}", serve::scheme(headers)), job.uuid, timeout_seconds)
 }
 
 /// Jobs are polled without a session, unless their callers chose the uuids.

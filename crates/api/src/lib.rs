@@ -12,4 +12,4 @@ mod serve;
 mod strict;
 
 pub use door::{Error, router};
-pub use serve::{Limits, serve};
+pub use serve::{Door, Identity, Limits, serve};

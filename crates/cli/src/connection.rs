@@ -23,6 +23,10 @@ pub struct Connection {
     /// login.
     #[arg(long, env = "NETLOOM_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
+    /// Before a message or `login`: the certificate of the authority to trust for `https://`, such
+    /// as the server's rest-ca.pem. By default that of the last login, else the system's.
+    #[arg(long, env = "NETLOOM_CA")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Where the server listens if nothing else is said.
@@ -33,6 +37,9 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:7480";
 struct Remembered {
     server: String,
     session: String,
+    /// The authorities to trust, PEM.
+    #[serde(default)]
+    ca: Option<String>,
 }
 
 impl Connection {
@@ -58,7 +65,7 @@ impl Connection {
     pub fn open(&self) -> Result<Client, Error> {
         if let Some(file) = &self.password_file {
             let server = self.server.as_deref().unwrap_or(DEFAULT_SERVER);
-            let mut client = Client::new(server);
+            let mut client = trusting(Client::new(server), self.authorities()?.as_deref())?;
             client.log_in("admin", &password(file)?)?;
             return Ok(client);
         }
@@ -69,14 +76,30 @@ impl Connection {
         let remembered: Remembered = serde_json::from_str(&text)
             .map_err(|_| Error::Usage(format!("{} is damaged; {login}", path.display())))?;
         let server = self.server.as_deref().unwrap_or(&remembered.server);
-        Ok(Client::with_session(server, remembered.session))
+        let ca = self.authorities()?.or(remembered.ca);
+        trusting(Client::with_session(server, remembered.session), ca.as_deref())
+    }
+
+    /// The text of `--ca`.
+    pub(crate) fn authorities(&self) -> Result<Option<String>, Error> {
+        let Some(path) = &self.ca else { return Ok(None) };
+        let text = fs::read_to_string(path);
+        text.map(Some).map_err(|cause| Error::File { path: path.clone(), cause })
     }
 }
 
+fn trusting(client: Client, ca: Option<&str>) -> Result<Client, Error> {
+    Ok(match ca {
+        Some(ca) => client.trusting(ca)?,
+        None => client,
+    })
+}
+
 /// Opens a session and remembers it, readable by the user alone.
-pub(crate) fn log_in(server: Option<&str>, account: &str, file: &Path) -> Result<(), Error> {
-    let server = server.unwrap_or(DEFAULT_SERVER);
-    let mut client = Client::new(server);
+pub(crate) fn log_in(connection: &Connection, account: &str, file: &Path) -> Result<(), Error> {
+    let server = connection.server.as_deref().unwrap_or(DEFAULT_SERVER);
+    let ca = connection.authorities()?;
+    let mut client = trusting(Client::new(server), ca.as_deref())?;
     client.log_in(account, &password(file)?)?;
     let session = client.session().unwrap_or_default().to_owned();
     let path = remembered_at();
@@ -84,7 +107,7 @@ pub(crate) fn log_in(server: Option<&str>, account: &str, file: &Path) -> Result
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed)?;
     }
-    let remembered = Remembered { server: server.to_owned(), session };
+    let remembered = Remembered { server: server.to_owned(), session, ca };
     let text = serde_json::to_string(&remembered).map_err(|e| failed(e.into()))?;
     let mut out = fs::OpenOptions::new();
     let out = out.write(true).create(true).truncate(true).mode(0o600).open(&path);
@@ -150,7 +173,7 @@ mod tests {
         let server = Some(format!("http://{}", listener.local_addr().unwrap()));
         let file = std::env::temp_dir().join(format!("netloom-password-{}", std::process::id()));
         fs::write(&file, "secret\n").unwrap();
-        let connection = Connection { server, password_file: Some(file.clone()) };
+        let connection = Connection { server, password_file: Some(file.clone()), ca: None };
         let serving = std::thread::spawn(move || serve(&listener, 3));
         connection.with(|client| Ok(client.query("/zones", &[])?)).unwrap();
         fs::remove_file(file).unwrap();

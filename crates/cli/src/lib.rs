@@ -70,8 +70,9 @@ pub enum Error {
 pub fn run(verb: Verb, connection: &Connection) -> Result<ExitCode, Error> {
     match verb {
         Verb::Login(Login { account, password_file, server }) => {
-            let server = server.as_ref().or(connection.server.as_ref());
-            connection::log_in(server.map(String::as_str), &account, &password_file)?;
+            let server = server.or_else(|| connection.server.clone());
+            let connection = Connection { server, ..connection.clone() };
+            connection::log_in(&connection, &account, &password_file)?;
         }
         Verb::Messages { name: None } => print(&describe::list().trim_end())?,
         Verb::Messages { name: Some(name) } => print(&describe::one(&name)?.trim_end())?,

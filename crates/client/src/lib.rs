@@ -3,6 +3,8 @@
 //! It knows messages by their declarations only, so it can call each one. Blocking on purpose: the
 //! CLI, the lab and the tests are sequential.
 
+mod trust;
+
 use std::time::{Duration, Instant};
 
 use model::{
@@ -12,7 +14,7 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
-use ureq::{Agent, http};
+use ureq::{Agent, http, tls::Certificate};
 
 /// How long one request may take, in seconds; a job is waited for with several.
 const REQUEST_SECONDS: u64 = 60;
@@ -40,6 +42,22 @@ pub enum Error {
         /// What went wrong.
         cause: String,
     },
+    /// It answers, with a certificate that is not trusted.
+    #[error(
+        "{url} shows a certificate that is not trusted: {cause}; name the file of the authority that \
+         made it with --ca FILE"
+    )]
+    Untrusted {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the certificate.
+        cause: String,
+    },
+    /// A file of certificates that has none, or a damaged one.
+    #[error(
+        "the certificates of authorities cannot be read: {0}; a PEM file with one or more does"
+    )]
+    Authorities(String),
     /// More than is read.
     #[error(
         "the answer of {url} is over {max_bytes} bytes long; ask for less: limit=, fields=, conditions"
@@ -110,11 +128,19 @@ impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:7480`.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(REQUEST_SECONDS)))
-            .build();
-        Self { base: base.trim_end_matches('/').to_owned(), session: None, agent: config.into() }
+        let base = base.trim_end_matches('/').to_owned();
+        // Thousands of certificates are read only by those who need them.
+        let trusted = base.starts_with("https:").then(trust::system).unwrap_or_default();
+        Self { base, session: None, agent: agent(trusted) }
+    }
+
+    /// The same, trusting the authorities in this PEM text and no others.
+    ///
+    /// # Errors
+    /// [`Error::Authorities`].
+    pub fn trusting(self, authorities: &str) -> Result<Self, Error> {
+        let trusted = trust::read(authorities.as_bytes()).map_err(Error::Authorities)?;
+        Ok(Self { agent: agent(trusted), ..self })
     }
 
     /// The same, with a session that is open already.
@@ -284,7 +310,10 @@ impl Client {
             request = request.header("authorization", format!("OAuth {session}"));
         }
         let request = request.body(text).map_err(|cause| unreachable(cause.to_string()))?;
-        let answer = self.agent.run(request).map_err(|cause| unreachable(cause.to_string()))?;
+        let answer = self.agent.run(request).map_err(|cause| match trust::refusal(&cause) {
+            Some(cause) => Error::Untrusted { url: url.clone(), cause },
+            None => unreachable(cause.to_string()),
+        })?;
         let status = answer.status();
         let text = whole(answer.into_body(), ANSWER_MAX_BYTES).map_err(|cause| match cause {
             ureq::Error::BodyExceedsLimit(max_bytes) => {
@@ -294,6 +323,16 @@ impl Client {
         })?;
         read(status, text)
     }
+}
+
+/// What sends requests, to servers that one of these authorities vouches for if it is by TLS.
+fn agent(trusted: Vec<Certificate<'static>>) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(REQUEST_SECONDS)))
+        .tls_config(trust::config(trusted))
+        .build()
+        .into()
 }
 
 /// A body as text.

@@ -9,6 +9,7 @@ mod lab;
 mod password;
 mod runtime;
 mod server;
+mod tls;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -71,7 +72,7 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::E
     let arguments = Arguments::from_arg_matches(&matches)?;
     let talks = matches!(arguments.verb, Verb::Client(cli::Verb::Login(_)) | Verb::Call(_));
     let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    match ["server", "password_file"].into_iter().find(is_given) {
+    match ["server", "password_file", "ca"].into_iter().find(is_given) {
         Some(name) if !talks => {
             let option = name.replace('_', "-");
             let text = format!("--{option} is for messages and login, and means nothing here");
@@ -113,7 +114,7 @@ mod tests {
         for verb in ["server --data d", "agent", "inspect", "messages", "lab check"] {
             let after = parse(&format!("netloom {verb} --server s")).err().unwrap();
             assert_eq!(after.kind(), ErrorKind::UnknownArgument, "{verb}");
-            for option in ["--server", "--password-file"] {
+            for option in ["--server", "--password-file", "--ca"] {
                 let before = parse(&format!("netloom {option} s {verb}")).err().unwrap();
                 assert!(before.to_string().contains(option), "{before}");
             }
