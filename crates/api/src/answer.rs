@@ -1,12 +1,14 @@
 //! Answers as ZStack gives them: results, jobs, errors.
 
 use axum::{
-    Json,
+    Extension, Json,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use model::{Error, Id, resource::job::Job};
 use serde_json::{Map, Value, json};
+
+use crate::metrics::Refused;
 
 /// `200` with the result.
 pub(crate) fn ok(result: Value) -> Response {
@@ -34,7 +36,9 @@ pub(crate) fn failed(error: &Error) -> Response {
     if let Some(cause) = &error.cause {
         tracing::warn!(%error, cause, "call failed");
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": describe(error)}))).into_response()
+    let body = Json(json!({"error": describe(error)}));
+    let refused = Extension(Refused(error.code.as_str()));
+    (StatusCode::SERVICE_UNAVAILABLE, refused, body).into_response()
 }
 
 /// A protocol error: plain text, as ZStack gives it.

@@ -33,7 +33,9 @@ use model::{
 use serde_json::{Map, Value};
 
 use crate::{
-    answer, query,
+    answer,
+    metrics::Asked,
+    query,
     request::{self, Credential},
     serve, strict,
 };
@@ -133,9 +135,11 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
         let list = move |State(gate): State<Shared>,
                          QueryString(pairs): QueryString<Pairs>,
                          called: Called| async move {
+            called.asked.of(face.name);
             find(&gate, &called, |scope| query::parse((kind, face), scope, &pairs)).await
         };
         let one = move |State(gate): State<Shared>, Path(uuid): Path<String>, called: Called| async move {
+            called.asked.of(face.name);
             find(&gate, &called, |scope| query::of_one((kind, face), scope, &uuid)).await
         };
         let path = face.path;
@@ -172,6 +176,7 @@ async fn call(gate: Shared, places: Vec<Place>, incoming: Incoming) -> Response 
         Ok(def) => def,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
+    incoming.called.asked.is(def.name);
     if let Err(error) = command::may_send(&caller, def) {
         return answer::failed(&error);
     }
@@ -221,6 +226,7 @@ async fn submit(
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
+    tracing::Span::current().record("job", tracing::field::display(job.uuid));
     let default = config::number(&gate.store().snapshot(), &JOB_TIMEOUT);
     let waits = request::timeout_seconds(headers, default)
         .and_then(|timeout| Ok((timeout, request::patience_seconds(headers)?)));
@@ -250,6 +256,7 @@ async fn submit(
 
 /// Jobs are polled without a session, unless their callers chose the uuids.
 async fn poll(State(gate): State<Shared>, Path(uuid): Path<String>, called: Called) -> Response {
+    called.asked.is("poll");
     let Some(uuid) = model::id::parse_uuid(&uuid) else {
         let text = "that is not the uuid of a job, which is 32 hex digits";
         return answer::protocol(StatusCode::NOT_FOUND, text);
@@ -318,6 +325,8 @@ fn caller(gate: &Gate, called: &Called, source: IpAddr) -> Result<Caller, Box<Re
 /// What a request says of itself before its body.
 struct Called {
     method: HttpMethod,
+    /// Told what it turns out to ask for.
+    asked: Asked,
     /// Where it went, before any router took a part away.
     path: String,
     headers: HeaderMap,
@@ -329,6 +338,7 @@ impl<S: Sync> FromRequestParts<S> for Called {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let original = parts.extensions.get::<OriginalUri>();
         let path = original.map_or(parts.uri.path(), |uri| uri.0.path()).to_owned();
-        Ok(Self { method: parts.method.clone(), path, headers: parts.headers.clone() })
+        let asked = parts.extensions.get::<Asked>().cloned().unwrap_or_default();
+        Ok(Self { asked, method: parts.method.clone(), path, headers: parts.headers.clone() })
     }
 }

@@ -6,10 +6,12 @@
 mod answer;
 mod condition;
 mod door;
+mod metrics;
 mod query;
 mod request;
 mod serve;
 mod strict;
+mod watching;
 
 pub use door::{Error, router};
 pub use serve::{Door, Identity, Limits, serve};

@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, http::Request, response::Response};
@@ -42,11 +42,19 @@ use hyper_util::{
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{net::TcpStream, sync::watch, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field::Empty};
+use uuid::Uuid;
 
 use control::Gate;
+use ipnet::IpNet;
 use seats::{Entrance, Full, Newcomer, Seat, Seats};
 
-use crate::{Error, router};
+use crate::{
+    Error,
+    metrics::{Asked, Requests},
+    router,
+    watching::{self, Watched},
+};
 use body::Timed;
 pub use tls::Identity;
 use tls::Stream;
@@ -94,6 +102,8 @@ pub struct Door {
     pub identity: Option<watch::Receiver<Identity>>,
     /// What connections may take.
     pub limits: Limits,
+    /// From where figures may be asked for without a session, besides this machine.
+    pub metrics_from: Vec<IpNet>,
 }
 
 /// How long requests may take to end once the server is told to stop; whatever is cut then can be
@@ -101,6 +111,10 @@ pub struct Door {
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long after an answer the buffers are kept for the next request, at least; twice that at most.
 const LINGER: Duration = Duration::from_secs(1);
+/// By which a request is found in the log.
+const REQUEST_ID: &str = "x-request-id";
+/// Where a proxy says that its client is.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// How a client came: what proxies say, and [`set_scheme`] for the routes.
 const SCHEME: &str = "x-forwarded-proto";
 /// What a newcomer is told when every connection is at work.
@@ -111,6 +125,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
 /// What all connections share.
 struct Serving {
     app: TowerToHyperService<Router>,
+    requests: Arc<Requests>,
     identity: Option<watch::Receiver<Identity>>,
     limits: Limits,
     stop: CancellationToken,
@@ -121,15 +136,23 @@ struct Serving {
 /// # Errors
 /// When the socket cannot be used at all.
 pub async fn serve(door: Door, gate: Arc<Gate>, stop: CancellationToken) -> Result<(), Error> {
-    let Door { listener, identity, limits } = door;
+    let Door { listener, identity, limits, metrics_from } = door;
     // Accepted sockets inherit it. The kernel also counts a client that reads nothing
     // (tcp(7), TCP_USER_TIMEOUT).
     let unread_ms = u32::try_from(limits.unread_wait.as_millis()).unwrap_or(u32::MAX);
     setsockopt(&listener, sockopt::TcpUserTimeout, &unread_ms).map_err(io::Error::from)?;
     let seats = Seats::new(limits.connections_max, limits.connections_per_source_max);
-    let mut entrance = Entrance::new(listener, Arc::new(seats))?;
-    let (app, stopped) = (TowerToHyperService::new(router(gate)), stop.clone());
-    let serving = Arc::new(Serving { app, identity, limits, stop });
+    let (seats, requests) = (Arc::new(seats), Arc::new(Requests::default()));
+    let mut entrance = Entrance::new(listener, Arc::clone(&seats))?;
+    let watched = Watched {
+        gate: Arc::clone(&gate),
+        seats,
+        requests: Arc::clone(&requests),
+        from: metrics_from,
+    };
+    let routes = router(gate).merge(watching::routes(watched));
+    let (app, stopped) = (TowerToHyperService::new(routes), stop.clone());
+    let serving = Arc::new(Serving { app, requests, identity, limits, stop });
     let mut connections = JoinSet::new();
     loop {
         // The entrance loses nobody, and a connection that has ended is only reaped.
@@ -304,10 +327,22 @@ fn answer(
     set_scheme(request.headers_mut(), is_secure, believes);
     let named = believes.then(|| forwarded_for(request.headers())).flatten();
     request.extensions_mut().insert(Source(named.unwrap_or(peer.ip())));
-    let answering = serving.app.call(request);
+    let asked = Asked::default();
+    request.extensions_mut().insert(asked.clone());
+    let (began, requests) = (Instant::now(), Arc::clone(&serving.requests));
+    // Whatever is logged while it is answered tells which request that was; its client is told, too.
+    let id = Uuid::new_v4().simple().to_string();
+    let span = tracing::info_span!("request", %id, call = Empty, job = Empty);
+    let answering = serving.app.call(request).instrument(span);
     let (seat, seen) = (Arc::clone(seat), Arc::clone(seen));
     Box::pin(async move {
-        let answer = answering.await;
+        let mut answer = answering.await;
+        if let Ok(answer) = &mut answer {
+            requests.count(&asked, answer, began.elapsed());
+            if let Ok(id) = HeaderValue::try_from(id) {
+                answer.headers_mut().insert(REQUEST_ID, id);
+            }
+        }
         seat.waits();
         seen.answered.fetch_add(1, Ordering::Relaxed);
         seen.is_open.store(false, Ordering::Relaxed);
@@ -325,9 +360,14 @@ pub(crate) fn source(request: &Request<Body>) -> IpAddr {
     source.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |source| source.0)
 }
 
+/// Whether a proxy says that its client is elsewhere.
+pub(crate) fn is_relayed(request: &Request<Body>) -> bool {
+    request.headers().contains_key(FORWARDED_FOR)
+}
+
 /// The address that the nearest proxy has appended: what stands before it came from the client.
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 

@@ -8,7 +8,7 @@
 mod sweep;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,6 +36,7 @@ use crate::{
     command::{Command, Surroundings},
     config,
     inventory::{self, Observed},
+    measures::JobMeasures,
     operation::{self, Done},
     query::Scope,
 };
@@ -77,10 +78,14 @@ pub struct Jobs {
 struct Memory {
     refused: HashMap<Uuid, Refused>,
     refused_order: VecDeque<Uuid>,
+    /// How many calls were refused, by the code that they were told.
+    refusals: BTreeMap<&'static str, u64>,
     /// Jobs that are being run. A second call with the same uuid is refused meanwhile.
     running: HashSet<Uuid>,
     /// The jobs that may wait for hosts and are not known to be a success.
     open: HashMap<Uuid, Since>,
+    /// When the oldest of these was made, as the last sweep has seen it.
+    oldest: Option<Timestamp>,
     /// All jobs that are kept, by when they may be forgotten.
     kept: BTreeSet<(Timestamp, Uuid)>,
 }
@@ -188,6 +193,18 @@ impl Jobs {
         &self.store
     }
 
+    /// What an operator may want to know.
+    pub(crate) fn measures(&self) -> JobMeasures {
+        let memory = self.lock();
+        JobMeasures {
+            kept: memory.kept.len(),
+            running: memory.running.len(),
+            waiting: memory.open.len(),
+            oldest: memory.oldest.filter(|_| !memory.open.is_empty()),
+            refusals: memory.refusals.clone(),
+        }
+    }
+
     /// What hosts report now.
     #[must_use]
     pub fn board(&self) -> Board {
@@ -224,6 +241,7 @@ impl Jobs {
     fn remember(&self, caller: &Caller, job: JobId, error: Error) {
         let view = View { owner: caller.account(), uuid_chosen: job.is_chosen };
         let mut memory = self.lock();
+        *memory.refusals.entry(error.code.as_str()).or_default() += 1;
         memory.refused.insert(job.uuid.uuid(), Refused { error, view });
         memory.refused_order.push_back(job.uuid.uuid());
         if memory.refused_order.len() > REFUSALS_MAX

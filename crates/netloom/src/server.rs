@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -14,6 +14,7 @@ use api::Limits;
 use clap::Args;
 use control::{Enrolment, Gate, Jobs, audit, expunger, releaser};
 use hostnet::Namespace;
+use ipnet::IpNet;
 use link::Pki;
 use model::{Record, status::Board};
 use store::Store;
@@ -24,7 +25,8 @@ use uuid::Uuid;
 use crate::{
     Failure, descriptors,
     installation::{self, OnLoss},
-    runtime, tls,
+    runtime::{self, LogFormat},
+    tls,
 };
 
 /// How often jobs that are long over are forgotten.
@@ -66,10 +68,22 @@ pub(crate) struct Arguments {
     /// A TLS proxy on this machine appends its client's address to X-Forwarded-For: believe it.
     #[arg(long)]
     forwarded_for: bool,
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// From where /metrics and /readyz may be asked for, besides this machine: an address or a
+    /// prefix, such as 192.0.2.0/24; several may be given. They need no session.
+    #[arg(long, value_parser = prefix)]
+    metrics_from: Vec<IpNet>,
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let one = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(one).map_err(|_| format!("{text} is neither an address nor a prefix"))
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log()?;
+    runtime::log(arguments.log_format)?;
     let files = descriptors::raise()?;
     let limits = limits(&arguments, files)?;
     let agents_limits = agents_limits(files);
@@ -83,7 +97,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let enrolment = Enrolment { server: advertised, ca: pki.certificate().to_owned() };
     let accept_older = arguments.accept_older_database;
     let identity = tls::Source::choose(&arguments.tls, &arguments.data, arguments.listen)?;
-    let sockets = Sockets { rest, identity, agents, limits, agents_limits, lineage, accept_older };
+    let metrics_from = arguments.metrics_from;
+    let sockets = Sockets {
+        rest,
+        identity,
+        metrics_from,
+        agents,
+        limits,
+        agents_limits,
+        lineage,
+        accept_older,
+    };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(sockets, store, pki, enrolment))?;
     Ok(ExitCode::SUCCESS)
@@ -92,6 +116,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 struct Sockets {
     rest: TcpListener,
     identity: Option<tls::Source>,
+    metrics_from: Vec<IpNet>,
     agents: TcpListener,
     limits: Limits,
     agents_limits: link::Limits,
@@ -197,7 +222,8 @@ async fn serve(
             Some(shown)
         }
     };
-    let door = api::Door { listener: sockets.rest, identity, limits: sockets.limits };
+    let (listener, limits, metrics_from) = (sockets.rest, sockets.limits, sockets.metrics_from);
+    let door = api::Door { listener, identity, limits, metrics_from };
     let serving = api::serve(door, gate, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
 

@@ -25,7 +25,7 @@ use wire::durable;
 use crate::{Failure, runtime};
 
 /// The authority for REST, below the data directory.
-const PKI: &str = "rest-pki";
+pub(crate) const PKI: &str = "rest-pki";
 /// Its certificate alone, for clients: no secret.
 const CA: &str = "rest-ca.pem";
 /// The machine's name (proc(5)).

@@ -45,7 +45,7 @@ impl Running {
         let gate = Arc::new(Gate::new(jobs, enrolment));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let door = Door { listener, identity, limits };
+        let door = Door { listener, identity, limits, metrics_from: Vec::new() };
         let stop = CancellationToken::new();
         let ended = stop.clone();
         let server = std::thread::spawn(move || {
