@@ -1,6 +1,7 @@
 //! The binary: parses, wires up, runs.
 
 mod agent;
+mod backup;
 mod data;
 mod descriptors;
 mod inspect;
@@ -31,6 +32,10 @@ struct Arguments {
 enum Verb {
     /// Run the server in the foreground: REST for people, gRPC for agents.
     Server(server::Arguments),
+    /// Copy what the server in a directory has, while it runs.
+    Backup(backup::Backup),
+    /// Bring a backup back, while the server is stopped.
+    Restore(backup::Restore),
     /// Give the account admin a new password, while the server is stopped.
     ResetPassword(password::Arguments),
     /// Run a host's agent in the foreground.
@@ -51,6 +56,8 @@ fn main() -> ExitCode {
     let arguments = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let result = match arguments.verb {
         Verb::Server(arguments) => server::run(arguments),
+        Verb::Backup(arguments) => backup::backup(&arguments),
+        Verb::Restore(arguments) => backup::restore(&arguments),
         Verb::ResetPassword(arguments) => password::reset(&arguments),
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
@@ -95,6 +102,8 @@ mod tests {
         assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
         assert!(matches!(parse("netloom server --data d --new-ca"), Verb::Server(_)));
         assert!(matches!(parse("netloom reset-password --data d"), Verb::ResetPassword(_)));
+        assert!(matches!(parse("netloom backup --data d --to t"), Verb::Backup(_)));
+        assert!(matches!(parse("netloom restore --data d --from f --force"), Verb::Restore(_)));
         assert!(matches!(parse("netloom agent --enrol f"), Verb::Agent(_)));
         assert!(matches!(parse("netloom inspect -o json"), Verb::Inspect(_)));
         assert!(matches!(parse("netloom lab check -o json"), Verb::Lab(_)));
