@@ -99,9 +99,8 @@ fn the_dashboard_draws_only_what_there_is() {
     let names: std::collections::BTreeSet<_> = names.collect();
     assert!(names.len() > 15, "{names:?}");
     for name in names {
-        let is_there = |line: &str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-        };
+        let is_there =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         assert!(page.lines().any(is_there), "{name} is drawn, and nobody counts it");
     }
 }

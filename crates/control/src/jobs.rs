@@ -6,6 +6,7 @@
 //! told, so it stays one.
 
 mod sweep;
+mod waits;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -24,7 +25,7 @@ use model::{
         vm_instance::VmInstance,
     },
     setting::JOB_EXPIRY,
-    status::{Board, Obstacle, Unsettled},
+    status::Board,
 };
 use serde_json::{Value, json};
 use store::{Event, Read, Snapshot, Store, Tx, Watch};
@@ -40,6 +41,7 @@ use crate::{
     operation::{self, Done},
     query::Scope,
 };
+use waits::waits_for;
 
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
@@ -506,38 +508,6 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 /// Whether a job takes something away.
 fn is_deletion(job: &Job) -> bool {
     messages().any(|def| def.name == job.message && def.method == Method::Delete)
-}
-
-/// Why a job still waits for a host, if it does.
-fn waits_for(host: Id<Host>, job: &Job, since: Since, board: &Board) -> Option<String> {
-    let status = board.status(host);
-    let how = match (status.refused.as_deref(), status.connected, status.trouble(host)) {
-        (Some(reason), ..) | (None, true, Some(reason)) => {
-            format!("has not acknowledged: {reason}")
-        }
-        (None, true, None) => "has not acknowledged yet".to_owned(),
-        (None, false, _) => "is disconnected".to_owned(),
-    };
-    let revision = match since {
-        Since::EarlierRun if !status.confirmed => return Some(format!("host {host} {how}")),
-        // The host has confirmed all that it holds, which includes what an earlier run of the
-        // server told it.
-        Since::EarlierRun => 0,
-        Since::Revision(revision) => revision.unwrap_or_default(),
-    };
-    if job.objects.is_empty() {
-        let open = status.pending.values().any(|pending| pending.since <= revision);
-        let waits = board.revision < revision || open || !status.confirmed;
-        return waits.then(|| format!("host {host} {how}"));
-    }
-    match board.obstacle(host, &job.objects, revision)? {
-        Obstacle::Object(object, Unsettled::Failed(why)) => {
-            Some(format!("host {host}: {} is not in effect: {why}", object.simple()))
-        }
-        Obstacle::Uncompiled | Obstacle::Forgotten | Obstacle::Object(_, Unsettled::Pending) => {
-            Some(format!("host {host} {how}"))
-        }
-    }
 }
 
 /// An instance that the job took off its host, and whose place there is still kept: whoever is told of
