@@ -1,12 +1,14 @@
 //! Answers as ZStack gives them: results, jobs, errors.
 
 use axum::{
-    Json,
+    Extension, Json,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use model::{Error, Id, resource::job::Job};
 use serde_json::{Map, Value, json};
+
+use crate::metrics::Refused;
 
 /// `200` with the result.
 pub(crate) fn ok(result: Value) -> Response {
@@ -14,8 +16,8 @@ pub(crate) fn ok(result: Value) -> Response {
 }
 
 /// `202` with the job's place. Clients cut it at the literal `/zstack/v1/api-jobs`.
-pub(crate) fn accepted(host: &str, job: Id<Job>, timeout_seconds: i64) -> Response {
-    let location = format!("http://{host}/zstack/v1/api-jobs/{job}");
+pub(crate) fn accepted(base: &str, job: Id<Job>, timeout_seconds: i64) -> Response {
+    let location = format!("{base}/zstack/v1/api-jobs/{job}");
     let body = json!({"location": location, "apiTimeout": timeout_seconds.saturating_mul(1000)});
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response()
 }
@@ -34,7 +36,9 @@ pub(crate) fn failed(error: &Error) -> Response {
     if let Some(cause) = &error.cause {
         tracing::warn!(%error, cause, "call failed");
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": describe(error)}))).into_response()
+    let body = Json(json!({"error": describe(error)}));
+    let refused = Extension(Refused(error.code.as_str()));
+    (StatusCode::SERVICE_UNAVAILABLE, refused, body).into_response()
 }
 
 /// The same error for a caller who knows HTTP: with the status that its code stands for.

@@ -37,6 +37,7 @@ use serde_json::{Map, Value};
 use crate::{
     answer, headers,
     headers::{Credential, Preferences},
+    metrics::Asked,
     old, openapi, query,
     request::{self, Parts as Given, Wrong},
     schema, serve, strict,
@@ -166,10 +167,12 @@ fn queries(mut router: Router<Shared>) -> Router<Shared> {
         let list = move |State(gate): State<Shared>,
                          QueryString(pairs): QueryString<Pairs>,
                          called: Called| async move {
+            called.asked.of(face.name);
             let parse = |scope, unknown| query::parse((kind, face), scope, (&pairs, unknown));
             find(&gate, &called, parse).await
         };
         let one = move |State(gate): State<Shared>, Path(uuid): Path<String>, called: Called| async move {
+            called.asked.of(face.name);
             let parse = |scope, _| Ok((query::of_one((kind, face), scope, &uuid)?, Vec::new()));
             find(&gate, &called, parse).await
         };
@@ -207,6 +210,7 @@ async fn call(gate: Shared, places: Vec<Place>, incoming: Incoming) -> Response 
         Ok(def) => def,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
+    incoming.called.asked.is(def.name);
     if let Err(error) = command::may_send(&caller, def) {
         return answer::failed(&error);
     }
@@ -278,6 +282,7 @@ async fn submit(
         Ok(job) => job,
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
+    tracing::Span::current().record("job", tracing::field::display(job.uuid));
     let default = config::number(&gate.store().snapshot(), &JOB_TIMEOUT);
     let timeout_seconds = match headers::timeout_seconds(headers, default) {
         Ok(seconds) => seconds,
@@ -302,11 +307,12 @@ async fn submit(
         }
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    answer::accepted(host, job.uuid, timeout_seconds)
+    answer::accepted(&format!("{}://{host}", serve::scheme(headers)), job.uuid, timeout_seconds)
 }
 
 /// Jobs are polled without a session, unless their callers chose the uuids.
 async fn poll(State(gate): State<Shared>, Path(uuid): Path<String>, called: Called) -> Response {
+    called.asked.is("poll");
     let Some(uuid) = model::id::parse_uuid(&uuid) else {
         let text = "that is not the uuid of a job, which is 32 hex digits";
         return answer::protocol(StatusCode::NOT_FOUND, text);
@@ -397,6 +403,8 @@ fn caller(gate: &Gate, called: &Called, source: IpAddr) -> Result<Caller, Box<Re
 /// What a request says of itself before its body.
 struct Called {
     method: HttpMethod,
+    /// Told what it turns out to ask for.
+    asked: Asked,
     /// Where it went, before any router took a part away.
     path: String,
     headers: HeaderMap,
@@ -408,6 +416,7 @@ impl<S: Sync> FromRequestParts<S> for Called {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let original = parts.extensions.get::<OriginalUri>();
         let path = original.map_or(parts.uri.path(), |uri| uri.0.path()).to_owned();
-        Ok(Self { method: parts.method.clone(), path, headers: parts.headers.clone() })
+        let asked = parts.extensions.get::<Asked>().cloned().unwrap_or_default();
+        Ok(Self { asked, method: parts.method.clone(), path, headers: parts.headers.clone() })
     }
 }

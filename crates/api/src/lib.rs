@@ -7,6 +7,7 @@ mod answer;
 mod condition;
 mod door;
 mod headers;
+mod metrics;
 mod old;
 mod openapi;
 mod params;
@@ -15,6 +16,7 @@ mod request;
 mod schema;
 mod serve;
 mod strict;
+mod watching;
 
 pub use door::{Error, router};
-pub use serve::{Limits, serve};
+pub use serve::{Door, Identity, Limits, serve};

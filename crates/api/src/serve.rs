@@ -1,13 +1,15 @@
 //! Accepts connections and speaks HTTP/1.1 on them, within bounds.
 //!
 //! A connection that waits costs a socket and about a kilobyte: HTTP's buffers are made when its
-//! first byte is there, and given back once it has been quiet for [`LINGER`]. Every wait has an
+//! first byte is there, and given back once it has been quiet for [`LINGER`]; a TLS session is begun
+//! with the first byte, too, and adds what rustls keeps for it. Every wait has an
 //! end ([`Limits`]), and so has the number of connections: a newcomer who finds all seats taken
 //! gets that of the connection that has waited longest, so strangers who open many cannot keep an
 //! operator out (crate `seats`). Strangers cannot keep many seats at work: without a session all that
 //! they get to run are logins, which have a short queue.
 
 mod body;
+mod tls;
 
 use std::{
     convert::Infallible,
@@ -20,13 +22,13 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, http::Request, response::Response};
 use axum::{
     body::Bytes,
-    http::{HeaderMap, Version, header},
+    http::{HeaderMap, HeaderValue, Version, header},
 };
 use hyper::{
     body::Incoming,
@@ -38,14 +40,24 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::{net::TcpStream, task::JoinSet, time};
+use tokio::{net::TcpStream, sync::watch, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field::Empty};
+use uuid::Uuid;
 
 use control::Gate;
+use ipnet::IpNet;
 use seats::{Entrance, Full, Newcomer, Seat, Seats};
 
-use crate::{Error, router};
+use crate::{
+    Error,
+    metrics::{Asked, Requests},
+    router,
+    watching::{self, Watched},
+};
 use body::Timed;
+pub use tls::Identity;
+use tls::Stream;
 
 /// What connections may take.
 #[derive(Clone, Debug)]
@@ -82,11 +94,29 @@ impl Default for Limits {
     }
 }
 
+/// Where it is served, and how.
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// What the server proves to be it with, always the newest one; without, it speaks plain HTTP.
+    pub identity: Option<watch::Receiver<Identity>>,
+    /// What connections may take.
+    pub limits: Limits,
+    /// From where figures may be asked for without a session, besides this machine.
+    pub metrics_from: Vec<IpNet>,
+}
+
 /// How long requests may take to end once the server is told to stop; whatever is cut then can be
 /// asked for by its job.
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long after an answer the buffers are kept for the next request, at least; twice that at most.
 const LINGER: Duration = Duration::from_secs(1);
+/// By which a request is found in the log.
+const REQUEST_ID: &str = "x-request-id";
+/// Where a proxy says that its client is.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+/// How a client came: what proxies say, and [`set_scheme`] for the routes.
+const SCHEME: &str = "x-forwarded-proto";
 /// What a newcomer is told when every connection is at work.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Content-Type: text/plain\r\nContent-Length: 43\r\nConnection: close\r\n\r\n\
@@ -95,6 +125,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
 /// What all connections share.
 struct Serving {
     app: TowerToHyperService<Router>,
+    requests: Arc<Requests>,
+    identity: Option<watch::Receiver<Identity>>,
     limits: Limits,
     stop: CancellationToken,
 }
@@ -103,20 +135,24 @@ struct Serving {
 ///
 /// # Errors
 /// When the socket cannot be used at all.
-pub async fn serve(
-    listener: TcpListener,
-    gate: Arc<Gate>,
-    limits: Limits,
-    stop: CancellationToken,
-) -> Result<(), Error> {
+pub async fn serve(door: Door, gate: Arc<Gate>, stop: CancellationToken) -> Result<(), Error> {
+    let Door { listener, identity, limits, metrics_from } = door;
     // Accepted sockets inherit it. The kernel also counts a client that reads nothing
     // (tcp(7), TCP_USER_TIMEOUT).
     let unread_ms = u32::try_from(limits.unread_wait.as_millis()).unwrap_or(u32::MAX);
     setsockopt(&listener, sockopt::TcpUserTimeout, &unread_ms).map_err(io::Error::from)?;
     let seats = Seats::new(limits.connections_max, limits.connections_per_source_max);
-    let mut entrance = Entrance::new(listener, Arc::new(seats))?;
-    let (app, stopped) = (TowerToHyperService::new(router(gate)), stop.clone());
-    let serving = Arc::new(Serving { app, limits, stop });
+    let (seats, requests) = (Arc::new(seats), Arc::new(Requests::default()));
+    let mut entrance = Entrance::new(listener, Arc::clone(&seats))?;
+    let watched = Watched {
+        gate: Arc::clone(&gate),
+        seats,
+        requests: Arc::clone(&requests),
+        from: metrics_from,
+    };
+    let routes = router(gate).merge(watching::routes(watched));
+    let (app, stopped) = (TowerToHyperService::new(routes), stop.clone());
+    let serving = Arc::new(Serving { app, requests, identity, limits, stop });
     let mut connections = JoinSet::new();
     loop {
         // The entrance loses nobody, and a connection that has ended is only reaped.
@@ -154,28 +190,49 @@ fn admit(connections: &mut JoinSet<()>, serving: &Arc<Serving>, newcomer: Newcom
 }
 
 /// One connection, from its first byte to its last.
-async fn attend(stream: TcpStream, peer: SocketAddr, serving: Arc<Serving>, seat: Seat) {
+async fn attend(socket: TcpStream, peer: SocketAddr, serving: Arc<Serving>, seat: Seat) {
     let seat = Arc::new(seat);
+    if !arrives(&socket, &serving, &seat).await {
+        return;
+    }
+    let stream = match &serving.identity {
+        None => Stream::Plain(socket),
+        Some(identity) => {
+            let identity = identity.borrow().clone();
+            // A stranger's handshake is not work: dropping it half done loses nothing.
+            let opened = tokio::select! {
+                () = serving.stop.cancelled() => None,
+                () = seat.lost() => None,
+                opened = time::timeout(serving.limits.head_wait, identity.open(socket)) => {
+                    opened.ok().flatten()
+                }
+            };
+            let Some(stream) = opened else { return };
+            stream
+        }
+    };
     let mut io = Rewound { rest: Bytes::new(), stream: TokioIo::new(stream) };
     loop {
-        if io.rest.is_empty() {
-            let mut first = [0];
-            let arrival =
-                time::timeout(serving.limits.idle_wait, io.stream.inner().peek(&mut first));
-            // Peeking takes nothing away, so dropping any of these loses nothing.
-            let has_come = tokio::select! {
-                () = serving.stop.cancelled() => false,
-                () = seat.lost() => false,
-                arrival = arrival => matches!(arrival, Ok(Ok(1))),
-            };
-            if !has_come {
-                return;
-            }
+        let is_there = !io.rest.is_empty() || io.stream.inner_mut().has_read_ahead();
+        if !is_there && !arrives(io.stream.inner().socket(), &serving, &seat).await {
+            return;
         }
         match Box::pin(exchange(io, peer, &serving, &seat)).await {
             Some(quiet) => io = quiet,
             None => return,
         }
+    }
+}
+
+/// Waits for the next byte. False if the connection ends instead.
+async fn arrives(socket: &TcpStream, serving: &Serving, seat: &Seat) -> bool {
+    let mut first = [0];
+    let arrival = time::timeout(serving.limits.idle_wait, socket.peek(&mut first));
+    // Peeking takes nothing away, so dropping any of these loses nothing.
+    tokio::select! {
+        () = serving.stop.cancelled() => false,
+        () = seat.lost() => false,
+        arrival = arrival => matches!(arrival, Ok(Ok(1))),
     }
 }
 
@@ -241,7 +298,8 @@ async fn exchange(
         return Some(io);
     }
     // The client sees an orderly end. It may be gone, which is one too.
-    let _ = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut io), cx)).await;
+    let end = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut io), cx));
+    let _ = time::timeout(serving.limits.unread_wait, end).await;
     None
 }
 
@@ -255,7 +313,7 @@ fn answer(
     seat: &Arc<Seat>,
     seen: &Arc<Exchanges>,
 ) -> Answering {
-    let closes = |value: &header::HeaderValue| {
+    let closes = |value: &HeaderValue| {
         value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("close"))
     };
     let is_last = request.version() != Version::HTTP_11
@@ -265,12 +323,26 @@ fn answer(
     let wait = serving.limits.body_wait;
     let mut request = request.map(|body| Body::new(Timed::new(body, wait, Arc::clone(seat))));
     let believes = serving.limits.believe_forwarded_for && peer.ip().is_loopback();
+    let is_secure = serving.identity.is_some();
+    set_scheme(request.headers_mut(), is_secure, believes);
     let named = believes.then(|| forwarded_for(request.headers())).flatten();
     request.extensions_mut().insert(Source(named.unwrap_or(peer.ip())));
-    let answering = serving.app.call(request);
+    let asked = Asked::default();
+    request.extensions_mut().insert(asked.clone());
+    let (began, requests) = (Instant::now(), Arc::clone(&serving.requests));
+    // Whatever is logged while it is answered tells which request that was; its client is told, too.
+    let id = Uuid::new_v4().simple().to_string();
+    let span = tracing::info_span!("request", %id, call = Empty, job = Empty);
+    let answering = serving.app.call(request).instrument(span);
     let (seat, seen) = (Arc::clone(seat), Arc::clone(seen));
     Box::pin(async move {
-        let answer = answering.await;
+        let mut answer = answering.await;
+        if let Ok(answer) = &mut answer {
+            requests.count(&asked, answer, began.elapsed());
+            if let Ok(id) = HeaderValue::try_from(id) {
+                answer.headers_mut().insert(REQUEST_ID, id);
+            }
+        }
         seat.waits();
         seen.answered.fetch_add(1, Ordering::Relaxed);
         seen.is_open.store(false, Ordering::Relaxed);
@@ -288,16 +360,38 @@ pub(crate) fn source(request: &Request<Body>) -> IpAddr {
     source.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |source| source.0)
 }
 
+/// Whether a proxy says that its client is elsewhere.
+pub(crate) fn is_relayed(request: &Request<Body>) -> bool {
+    request.headers().contains_key(FORWARDED_FOR)
+}
+
 /// The address that the nearest proxy has appended: what stands before it came from the client.
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// Makes `X-Forwarded-Proto` true: how the client came to the server, or to the proxy before it.
+fn set_scheme(headers: &mut HeaderMap, is_secure: bool, believes: bool) {
+    if is_secure {
+        headers.insert(SCHEME, HeaderValue::from_static("https"));
+    } else if !believes {
+        headers.remove(SCHEME);
+    }
+}
+
+/// The scheme of a link that the client of a request with these headers can follow.
+pub(crate) fn scheme(headers: &HeaderMap) -> &'static str {
+    match headers.get(SCHEME).is_some_and(|scheme| scheme == "https") {
+        true => "https",
+        false => "http",
+    }
 }
 
 /// A socket, before it what was read from it already.
 struct Rewound {
     rest: Bytes,
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
 }
 
 impl hyper::rt::Read for Rewound {

@@ -27,6 +27,10 @@ pub struct Connection {
     /// Log in as admin with the password in this file instead of using a login.
     #[arg(long, env = "NETLOOM_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
+    /// The certificate of the authority to trust for `https://`, such as the server's rest-ca.pem. By
+    /// default that of the login, else the system's.
+    #[arg(long, env = "NETLOOM_CA")]
+    pub ca: Option<PathBuf>,
     /// The login to use; by default the last one.
     #[arg(long, env = "NETLOOM_PROFILE")]
     pub profile: Option<String>,
@@ -39,6 +43,7 @@ impl Connection {
         Self {
             server: self.server.or_else(|| other.server.clone()),
             password_file: self.password_file.or_else(|| other.password_file.clone()),
+            ca: self.ca.or_else(|| other.ca.clone()),
             profile: self.profile.or_else(|| other.profile.clone()),
         }
     }
@@ -66,15 +71,31 @@ impl Connection {
         let server = self.server.as_deref().map(profile::url);
         if let Some(file) = &self.password_file {
             let server = server.unwrap_or_else(|| profile::DEFAULT_SERVER.to_owned());
-            let mut client = Client::new(&server);
+            let mut client = trusting(Client::new(&server), self.authorities()?.as_deref())?;
             client.log_in("admin", &password(file)?)?;
             return Ok(client);
         }
         let profiles = Profiles::load()?;
         let (_, found) = profiles.get(self.profile.as_deref())?;
         let server = server.as_ref().unwrap_or(&found.server);
-        Ok(Client::with_session(server, found.session.clone()))
+        let ca = self.authorities()?.or_else(|| found.ca.clone());
+        trusting(Client::with_session(server, found.session.clone()), ca.as_deref())
     }
+
+    /// The text of `--ca`.
+    pub(crate) fn authorities(&self) -> Result<Option<String>, Error> {
+        let Some(path) = &self.ca else { return Ok(None) };
+        let text = fs::read_to_string(path);
+        text.map(Some).map_err(|cause| Error::File { path: path.clone(), cause })
+    }
+}
+
+/// A client that trusts these authorities, PEM, if there are any.
+pub(crate) fn trusting(client: Client, ca: Option<&str>) -> Result<Client, Error> {
+    Ok(match ca {
+        Some(ca) => client.trusting(ca)?,
+        None => client,
+    })
 }
 
 /// The names of a noun's resources, for completion: none if the server does not answer at once.
@@ -131,7 +152,8 @@ mod tests {
         let server = Some(format!("http://{}", listener.local_addr().unwrap()));
         let file = std::env::temp_dir().join(format!("netloom-password-{}", std::process::id()));
         fs::write(&file, "secret\n").unwrap();
-        let connection = Connection { server, password_file: Some(file.clone()), profile: None };
+        let connection =
+            Connection { server, password_file: Some(file.clone()), ..Connection::default() };
         let serving = std::thread::spawn(move || serve(&listener, 3));
         connection.with(|client| Ok(client.query("/zones", &[])?)).unwrap();
         fs::remove_file(file).unwrap();

@@ -111,8 +111,8 @@ impl Error {
             Self::Client(E::Refused { .. } | E::Protocol { .. } | E::TooLarge { .. }) => 3,
             Self::Differs => 2,
             Self::Client(E::Timeout { .. }) | Self::Late(_) => 4,
-            Self::Client(E::Unreachable { .. }) => 5,
-            Self::Client(E::UnknownMessage(_))
+            Self::Client(E::Unreachable { .. } | E::Untrusted { .. }) => 5,
+            Self::Client(E::UnknownMessage(_) | E::Authorities(_))
             | Self::File { .. }
             | Self::Name(_)
             | Self::Output(_)

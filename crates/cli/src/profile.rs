@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fs, io, net::Ipv6Addr, path::PathBuf};
 
+use client::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, output::write_private};
+use crate::{Error, connection::trusting, output::write_private};
 
 /// The profile where none is named.
 pub(crate) const DEFAULT: &str = "default";
@@ -29,6 +30,16 @@ pub(crate) struct Profile {
     #[serde(default)]
     pub(crate) account_uuid: String,
     pub(crate) session: String,
+    /// The authorities to trust, PEM; the system's if there are none.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
+}
+
+impl Profile {
+    /// A client with its session.
+    pub(crate) fn client(&self) -> Result<Client, Error> {
+        trusting(Client::with_session(&self.server, self.session.clone()), self.ca.as_deref())
+    }
 }
 
 impl Profiles {

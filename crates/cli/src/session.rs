@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Connection, Error,
-    connection::password,
+    connection::{password, trusting},
     profile::{self, Profile, Profiles},
 };
 
@@ -55,7 +55,8 @@ pub(crate) fn log_in(login: &Login, above: &Connection) -> Result<(), Error> {
         Some(file) => password(file)?,
         None => ask(&format!("password of {}", login.account))?,
     };
-    let mut client = Client::new(&server);
+    let ca = above.authorities()?;
+    let mut client = trusting(Client::new(&server), ca.as_deref())?;
     client.log_in(&login.account, &secret)?;
     let name = login.profile.as_ref().or(above.profile.as_ref());
     let name = name.map_or(profile::DEFAULT, String::as_str).to_owned();
@@ -65,13 +66,14 @@ pub(crate) fn log_in(login: &Login, above: &Connection) -> Result<(), Error> {
         account: login.account.clone(),
         account_uuid: client.account().unwrap_or_default().to_owned(),
         session: client.session().unwrap_or_default().to_owned(),
+        ca,
     };
     let before = profiles.profiles.insert(name.clone(), fresh);
     profiles.current.clone_from(&name);
     profiles.save()?;
     if let Some(before) = before {
         // The server keeps few sessions for each account; one that is gone already is fine.
-        let _ = Client::with_session(&before.server, before.session).log_out();
+        let _ = before.client().and_then(|mut client| Ok(client.log_out()?));
     }
     let of_profile = match name == profile::DEFAULT {
         true => String::new(),
@@ -85,7 +87,7 @@ pub(crate) fn log_out(connection: &Connection) -> Result<(), Error> {
     let mut profiles = Profiles::load()?;
     let (name, found) = profiles.get(connection.profile.as_deref())?;
     let (name, found) = (name.to_owned(), found.clone());
-    let closed = Client::with_session(&found.server, found.session).log_out();
+    let closed = found.client().and_then(|mut client| Ok(client.log_out()?));
     profiles.profiles.remove(&name);
     if profiles.current == name {
         profiles.current = profiles.profiles.keys().next().cloned().unwrap_or_default();
@@ -93,7 +95,7 @@ pub(crate) fn log_out(connection: &Connection) -> Result<(), Error> {
     profiles.save()?;
     // Forgotten here in any case; a session that the server does not know has ended.
     match closed {
-        Err(error @ client::Error::Unreachable { .. }) => Err(error.into()),
+        Err(error @ Error::Client(client::Error::Unreachable { .. })) => Err(error),
         _ => crate::print(&format_args!("logged out of {}", found.server)),
     }
 }
@@ -102,7 +104,7 @@ pub(crate) fn log_out(connection: &Connection) -> Result<(), Error> {
 pub(crate) fn who_am_i(connection: &Connection) -> Result<(), Error> {
     let profiles = Profiles::load()?;
     let (name, found) = profiles.get(connection.profile.as_deref())?;
-    let client = Client::with_session(&found.server, found.session.clone());
+    let client = found.client()?;
     let params = object(json!({"sessionUuid": found.session}));
     let answer = client.call("ValidateSession", params, &[])?;
     let session = match answer["valid"].as_bool() {
@@ -139,7 +141,7 @@ pub(crate) fn change_password(passwd: &Passwd, connection: &Connection) -> Resul
         "password": client::digest(&new),
         "oldPassword": client::digest(&old),
     }));
-    let client = Client::with_session(&found.server, found.session.clone());
+    let client = found.client()?;
     client.call("UpdateAccount", params, &[])?;
     crate::print(&"the password is changed; other sessions of the account have ended")
 }

@@ -3,6 +3,8 @@
 //! It knows messages by their declarations only, so it can call each one. Blocking on purpose: the
 //! CLI, the lab and the tests are sequential.
 
+mod trust;
+
 use std::time::{Duration, Instant};
 
 use model::{
@@ -12,7 +14,7 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
-use ureq::{Agent, http};
+use ureq::{Agent, http, tls::Certificate};
 
 /// How long one request may take, in seconds; a job is waited for with several.
 const REQUEST_SECONDS: u64 = 60;
@@ -43,6 +45,22 @@ pub enum Error {
         /// What went wrong.
         cause: String,
     },
+    /// It answers, with a certificate that is not trusted.
+    #[error(
+        "{url} shows a certificate that is not trusted: {cause}; name the file of the authority that \
+         made it with --ca FILE"
+    )]
+    Untrusted {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the certificate.
+        cause: String,
+    },
+    /// A file of certificates that has none, or a damaged one.
+    #[error(
+        "the certificates of authorities cannot be read: {0}; a PEM file with one or more does"
+    )]
+    Authorities(String),
     /// More than is read.
     #[error(
         "the answer of {url} is over {max_bytes} bytes long; ask for less: limit=, fields=, conditions"
@@ -122,6 +140,8 @@ pub struct Client {
     base: String,
     session: Option<String>,
     account: Option<String>,
+    /// The authorities that it trusts, for TLS.
+    trusted: Vec<Certificate<'static>>,
     agent: Agent,
 }
 
@@ -144,18 +164,28 @@ impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:7480`.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self {
-            base: base.trim_end_matches('/').to_owned(),
-            session: None,
-            account: None,
-            agent: agent(Duration::from_secs(REQUEST_SECONDS)),
-        }
+        let base = base.trim_end_matches('/').to_owned();
+        // Thousands of certificates are read only by those who need them.
+        let trusted = base.starts_with("https:").then(trust::system).unwrap_or_default();
+        let limit = Duration::from_secs(REQUEST_SECONDS);
+        let agent = agent(trusted.clone(), limit);
+        Self { base, session: None, account: None, trusted, agent }
     }
 
     /// The same, whose requests take so long at most.
     #[must_use]
     pub fn hasty(self, limit: Duration) -> Self {
-        Self { agent: agent(limit), ..self }
+        Self { agent: agent(self.trusted.clone(), limit), ..self }
+    }
+
+    /// The same, trusting the authorities in this PEM text and no others.
+    ///
+    /// # Errors
+    /// [`Error::Authorities`].
+    pub fn trusting(self, authorities: &str) -> Result<Self, Error> {
+        let trusted = trust::read(authorities.as_bytes()).map_err(Error::Authorities)?;
+        let agent = agent(trusted.clone(), Duration::from_secs(REQUEST_SECONDS));
+        Ok(Self { trusted, agent, ..self })
     }
 
     /// The same, with a session that is open already.
@@ -367,7 +397,10 @@ impl Client {
             request = request.header("authorization", format!("OAuth {session}"));
         }
         let request = request.body(text).map_err(|cause| unreachable(cause.to_string()))?;
-        let answer = self.agent.run(request).map_err(|cause| unreachable(cause.to_string()))?;
+        let answer = self.agent.run(request).map_err(|cause| match trust::refusal(&cause) {
+            Some(cause) => Error::Untrusted { url: url.clone(), cause },
+            None => unreachable(cause.to_string()),
+        })?;
         let status = answer.status();
         let text = whole(answer.into_body(), ANSWER_MAX_BYTES).map_err(|cause| match cause {
             ureq::Error::BodyExceedsLimit(max_bytes) => {
@@ -379,9 +412,14 @@ impl Client {
     }
 }
 
-fn agent(limit: Duration) -> Agent {
-    let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(limit));
-    config.build().into()
+/// What sends requests, to servers that one of these authorities vouches for if it is by TLS.
+fn agent(trusted: Vec<Certificate<'static>>, limit: Duration) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(limit))
+        .tls_config(trust::config(trusted))
+        .build()
+        .into()
 }
 
 /// A body as text.

@@ -187,6 +187,24 @@ pub(crate) fn give_one(
     take(txn, range, l3.l2_network_uuid, (ip, user))
 }
 
+/// The addresses of a NIC that its instance makes of another MAC, and what it makes of this one.
+pub(crate) fn made_of_mac(txn: &Txn<'_>, user: AnyId, mac: Mac) -> Vec<(UsedIp, IpAddr)> {
+    let used = txn.used_by(user).into_iter().filter_map(|used| txn.find(used));
+    let made = used.filter_map(|used: UsedIp| {
+        let range: IpRange = txn.find(used.ip_range_uuid)?;
+        // Nothing is wanted, so nothing is refused.
+        let own = own_address(&range, mac, None).ok().flatten()?;
+        (own != used.ip).then_some((used, own))
+    });
+    made.collect()
+}
+
+/// Refuses an address that the instance with this MAC would not use.
+pub(crate) fn check_own(txn: &Txn<'_>, l3: &L3Network, mac: Mac, ip: IpAddr) -> Result<()> {
+    let space = space(txn, l3, if ip.is_ipv4() { 4 } else { 6 });
+    space.ranges.first().map_or(Ok(()), |range| own_address(range, mac, Some(ip)).map(drop))
+}
+
 /// Those of some addresses that NICs of a network may have.
 pub(crate) fn inside(txn: &Txn<'_>, l3: &L3Network, ips: &[IpAddr]) -> Vec<IpAddr> {
     let spaces = [4, 6].map(|version| space(txn, l3, version));

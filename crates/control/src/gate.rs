@@ -45,7 +45,7 @@ pub struct Gate {
     pub(crate) logins: Logins,
     /// Who has guessed wrong passwords.
     pub(crate) throttle: Throttle,
-    readers: Readers,
+    pub(crate) readers: Readers,
     operations: Operations,
 }
 

@@ -7,9 +7,10 @@
 
 mod answer;
 mod sweep;
+mod waits;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use model::{
     declare::Method,
     resource::{account::Account, host::Host, job::Job, messages, vm_instance::VmInstance},
     setting::JOB_EXPIRY,
-    status::{Board, Obstacle, Unsettled},
+    status::Board,
 };
 use serde_json::Value;
 use store::{Event, Read, Snapshot, Store, Tx, Watch};
@@ -30,8 +31,10 @@ use crate::{
     Caller, audit,
     command::{Command, Surroundings},
     config,
+    measures::JobMeasures,
     operation::{self, Done},
 };
+use waits::waits_for;
 
 use answer::answer;
 
@@ -74,10 +77,14 @@ pub struct Jobs {
 struct Memory {
     refused: HashMap<Uuid, Refused>,
     refused_order: VecDeque<Uuid>,
+    /// How many calls were refused, by the code that they were told.
+    refusals: BTreeMap<&'static str, u64>,
     /// Jobs that are being run. A second call with the same uuid is refused meanwhile.
     running: HashSet<Uuid>,
     /// The jobs that may wait for hosts and are not known to be a success.
     open: HashMap<Uuid, Since>,
+    /// When the oldest of these was made, as the last sweep has seen it.
+    oldest: Option<Timestamp>,
     /// All jobs that are kept, by when they may be forgotten.
     kept: BTreeSet<(Timestamp, Uuid)>,
 }
@@ -194,6 +201,18 @@ impl Jobs {
         &self.store
     }
 
+    /// What an operator may want to know.
+    pub(crate) fn measures(&self) -> JobMeasures {
+        let memory = self.lock();
+        JobMeasures {
+            kept: memory.kept.len(),
+            running: memory.running.len(),
+            waiting: memory.open.len(),
+            oldest: memory.oldest.filter(|_| !memory.open.is_empty()),
+            refusals: memory.refusals.clone(),
+        }
+    }
+
     /// What hosts report now.
     #[must_use]
     pub fn board(&self) -> Board {
@@ -230,6 +249,7 @@ impl Jobs {
     fn remember(&self, caller: &Caller, job: JobId, error: Error) {
         let view = View { owner: caller.account(), uuid_chosen: job.is_chosen };
         let mut memory = self.lock();
+        *memory.refusals.entry(error.code.as_str()).or_default() += 1;
         memory.refused.insert(job.uuid.uuid(), Refused { error, view });
         memory.refused_order.push_back(job.uuid.uuid());
         if memory.refused_order.len() > REFUSALS_MAX
@@ -502,38 +522,6 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 /// Whether a job takes something away.
 fn is_deletion(job: &Job) -> bool {
     messages().any(|def| def.name == job.message && def.method == Method::Delete)
-}
-
-/// Why a job still waits for a host, if it does.
-fn waits_for(host: Id<Host>, job: &Job, since: Since, board: &Board) -> Option<String> {
-    let status = board.status(host);
-    let how = match (status.refused.as_deref(), status.connected, status.trouble(host)) {
-        (Some(reason), ..) | (None, true, Some(reason)) => {
-            format!("has not acknowledged: {reason}")
-        }
-        (None, true, None) => "has not acknowledged yet".to_owned(),
-        (None, false, _) => "is disconnected".to_owned(),
-    };
-    let revision = match since {
-        Since::EarlierRun if !status.confirmed => return Some(format!("host {host} {how}")),
-        // The host has confirmed all that it holds, which includes what an earlier run of the
-        // server told it.
-        Since::EarlierRun => 0,
-        Since::Revision(revision) => revision.unwrap_or_default(),
-    };
-    if job.objects.is_empty() {
-        let open = status.pending.values().any(|pending| pending.since <= revision);
-        let waits = board.revision < revision || open || !status.confirmed;
-        return waits.then(|| format!("host {host} {how}"));
-    }
-    match board.obstacle(host, &job.objects, revision)? {
-        Obstacle::Object(object, Unsettled::Failed(why)) => {
-            Some(format!("host {host}: {} is not in effect: {why}", object.simple()))
-        }
-        Obstacle::Uncompiled | Obstacle::Forgotten | Obstacle::Object(_, Unsettled::Pending) => {
-            Some(format!("host {host} {how}"))
-        }
-    }
 }
 
 /// An instance that the job took off its host, and whose place there is still kept: whoever is told of

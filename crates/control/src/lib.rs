@@ -49,6 +49,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 mod l3_options;
+mod measures;
 pub mod network_service;
 pub mod nic_plug;
 pub mod nic_settings;
@@ -65,6 +66,7 @@ pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
 pub use jobs::{About, JobId, JobState, Jobs, NOTES};
 pub use look::Look;
+pub use measures::{HostMeasures, JobMeasures, Measures};
 pub use txn::Txn;
 pub use validate::Unknown;
 

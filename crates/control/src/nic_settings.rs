@@ -64,6 +64,12 @@ pub(crate) fn update_mac(txn: &mut Txn<'_>, message: UpdateVmNicMac) -> Result<R
         nic_plug::ready(txn, instance)?;
     }
     let mac = vm_nic::custom_mac(message.mac, txn.number("nic")?)?;
+    // Where instances make their own addresses, this one makes another from now on.
+    for (before, ip) in addresses::made_of_mac(txn, AnyId::of(nic.uuid), mac) {
+        let l3 = txn.get(before.l3_network_uuid)?;
+        replace_address(txn, nic.uuid, &l3, (Some(&before), ip))?;
+    }
+    let nic = txn.get(nic.uuid)?;
     txn.update(VmNic { mac, ..nic })?;
     Ok(Reply::shows(message.vm_nic_uuid))
 }
@@ -96,12 +102,27 @@ pub(crate) fn set_static_ip(txn: &mut Txn<'_>, message: SetVmStaticIp) -> Result
 
 /// Gives a NIC this address in the place of the one of the same family.
 fn set_address(txn: &mut Txn<'_>, id: Id<VmNic>, l3: &L3Network, ip: IpAddr) -> Result<()> {
+    addresses::check_own(txn, l3, txn.get(id)?.mac, ip)?;
     let used = txn.used_by(AnyId::of(id)).into_iter().filter_map(|used| txn.find(used));
     let before = used.into_iter().find(|used: &UsedIp| used.ip.is_ipv4() == ip.is_ipv4());
-    let is_first = txn.get(id)?.used_ip_uuid == before.as_ref().map(|used| used.uuid);
-    let mut given = before.as_ref().filter(|used| used.ip == ip).map(|used| used.uuid);
+    replace_address(txn, id, l3, (before.as_ref(), ip))?;
+    let mut nic = txn.get(id)?;
+    nic.static_ips.retain(|other| other.is_ipv4() != ip.is_ipv4());
+    nic.static_ips.push(ip);
+    txn.update(nic)
+}
+
+/// Gives a NIC one address in the place of another, or of none.
+fn replace_address(
+    txn: &mut Txn<'_>,
+    id: Id<VmNic>,
+    l3: &L3Network,
+    (before, ip): (Option<&UsedIp>, IpAddr),
+) -> Result<()> {
+    let is_first = txn.get(id)?.used_ip_uuid == before.map(|used| used.uuid);
+    let mut given = before.filter(|used| used.ip == ip).map(|used| used.uuid);
     if given.is_none() {
-        if let Some(before) = &before {
+        if let Some(before) = before {
             txn.delete(before.uuid)?;
         }
         let taken = |error: Error| match error.code {
@@ -114,8 +135,12 @@ fn set_address(txn: &mut Txn<'_>, id: Id<VmNic>, l3: &L3Network, ip: IpAddr) -> 
     if is_first {
         nic.used_ip_uuid = given;
     }
-    nic.static_ips.retain(|other| other.is_ipv4() != ip.is_ipv4());
-    nic.static_ips.push(ip);
+    // What was wanted for it stays wanted, in its new form.
+    let was = before.map(|used| used.ip);
+    nic.static_ips
+        .iter_mut()
+        .filter(|wanted| Some(**wanted) == was)
+        .for_each(|wanted| *wanted = ip);
     txn.update(nic)
 }
 

@@ -85,6 +85,11 @@ impl Sessions {
         session
     }
 
+    /// How many are open at `at`.
+    pub(crate) fn count(&self, at: Instant) -> usize {
+        self.lock().values().filter(|session| session.ends > at).count()
+    }
+
     /// The session with this uuid, which is used at `at`.
     ///
     /// # Errors

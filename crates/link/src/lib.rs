@@ -41,7 +41,7 @@ use bounded::Bounded;
 use feed::{Feed, Origin};
 use guest::Guests;
 pub use guest::Limits;
-pub use pki::Pki;
+pub use pki::{KeyedCertificate, Pki};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);

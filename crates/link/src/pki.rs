@@ -1,5 +1,6 @@
 //! The certificate authority of an installation: it vouches for the server to the agents and for
-//! each agent to the server, and for nobody else.
+//! each agent to the server, and for nobody else. A second one, in a directory of its own, vouches
+//! for the REST server, so that whoever trusts that one cannot be sent to a false agents' server.
 //!
 //! Its key and certificate are one file, so that a crash leaves both or none. The server's own
 //! certificate is made anew at each start and is never on disk. Agents' certificates last ten
@@ -36,9 +37,11 @@ pub struct Pki {
 }
 
 /// A certificate and its key, PEM.
-pub(crate) struct KeyedCertificate {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct KeyedCertificate {
+    /// The certificate.
+    pub certificate: String,
+    /// The key: a secret.
+    pub key: String,
 }
 
 /// A certificate for a host's agent.
@@ -83,12 +86,24 @@ impl Pki {
         &self.certificate
     }
 
-    /// A certificate for the server, with a fresh key.
+    /// A certificate for the agents' server, with a fresh key.
     pub(crate) fn server(&self) -> Result<KeyedCertificate, rcgen::Error> {
+        self.server_at(&[SERVER_NAME.to_owned()], self.now)
+    }
+
+    /// A certificate for a server at these names and addresses, with a fresh key.
+    ///
+    /// # Errors
+    /// When a name cannot stand in a certificate.
+    pub fn server_at(
+        &self,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<KeyedCertificate, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
+        let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
-        restrict(&mut params, ExtendedKeyUsagePurpose::ServerAuth, self.now);
+        restrict(&mut params, ExtendedKeyUsagePurpose::ServerAuth, now);
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(KeyedCertificate { certificate, key: key.serialize_pem() })
     }

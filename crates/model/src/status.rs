@@ -134,6 +134,11 @@ impl Board {
         self.hosts.get(&host).unwrap_or(&self.unheard)
     }
 
+    /// All hosts that were heard of since the server started.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostStatus> {
+        self.hosts.values()
+    }
+
     /// Whether `host` has last said that it holds all that concerns it up to `revision`, and
     /// exactly that.
     #[must_use]

@@ -6,7 +6,10 @@ use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, descriptors, runtime};
+use crate::{
+    Failure, descriptors,
+    runtime::{self, LogFormat},
+};
 
 /// Where what belongs to a host's agent is.
 #[derive(Args)]
@@ -47,10 +50,13 @@ pub(crate) struct Arguments {
     /// come, which then start sooner.
     #[arg(long, default_value_t = agent::SPARES as u64, value_parser = clap::value_parser!(u64).range(0..=64))]
     spares: u64,
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log()?;
+    runtime::log(arguments.log_format)?;
     // The agent keeps the links of its ports open, two for each.
     descriptors::raise()?;
     let Directories { data, bpffs } = arguments.directories;

@@ -28,10 +28,13 @@ use wire::durable;
 
 use crate::{Failure, data, password};
 
-const PKI: &str = "pki";
+/// The agents' authority.
+pub(crate) const PKI: &str = "pki";
 const AUTHORITY: &str = "pki/ca.pem";
-const MARKER: &str = "installation";
-const MARKER_TEXT: &str = "netloom.db and pki/ in this directory belong together: save and restore \
+/// Says that the first start was finished.
+pub(crate) const MARKER: &str = "installation";
+/// What it says.
+pub(crate) const MARKER_TEXT: &str = "netloom.db and pki/ in this directory belong together: save and restore \
                            both.\n";
 
 /// What to do about an authority that is gone or is another one.
@@ -193,7 +196,7 @@ pub(crate) fn earlier_lineages(store: &Store<Record>) -> BTreeMap<Uuid, u64> {
 }
 
 /// The hash of the authority that the database knows.
-fn known_authority(snapshot: &Snapshot<Record>) -> Option<String> {
+pub(crate) fn known_authority(snapshot: &Snapshot<Record>) -> Option<String> {
     known(snapshot).map(|installation| installation.authority_sha256)
 }
 

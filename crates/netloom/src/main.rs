@@ -1,6 +1,7 @@
 //! The binary: parses, wires up, runs.
 
 mod agent;
+mod backup;
 mod data;
 mod descriptors;
 mod inspect;
@@ -9,6 +10,7 @@ mod lab;
 mod password;
 mod runtime;
 mod server;
+mod tls;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -33,6 +35,10 @@ struct Arguments {
 enum Verb {
     /// Run the server in the foreground: REST for people, gRPC for agents.
     Server(server::Arguments),
+    /// Copy what the server in a directory has, while it runs.
+    Backup(backup::Backup),
+    /// Bring a backup back, while the server is stopped.
+    Restore(backup::Restore),
     /// Give the account admin a new password, while the server is stopped.
     ResetPassword(password::Arguments),
     /// Run a host's agent in the foreground.
@@ -55,7 +61,7 @@ enum Verb {
 enum Asked {
     Verb(Box<Arguments>),
     /// A noun and what follows it: `vm list`.
-    Noun(String, ArgMatches, cli::Connection),
+    Noun(String, ArgMatches, Box<cli::Connection>),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +91,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { connection, manner, verb } = arguments;
     match verb {
         Verb::Server(arguments) => server::run(arguments),
+        Verb::Backup(arguments) => backup::backup(&arguments),
+        Verb::Restore(arguments) => backup::restore(&arguments),
         Verb::ResetPassword(arguments) => password::reset(&arguments),
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
@@ -125,7 +133,7 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error
         }
         let connection = cli::Connection::from_arg_matches(&matches)?;
         let below = matches.remove_subcommand().map(|(_, below)| below).unwrap_or_default();
-        return Ok(Asked::Noun(noun.get_name().to_owned(), below, connection));
+        return Ok(Asked::Noun(noun.get_name().to_owned(), below, Box::new(connection)));
     }
     let arguments = Arguments::from_arg_matches(&matches)?;
     let talks = match arguments.verb {
@@ -144,8 +152,8 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error
 }
 
 /// The options of a connection and of a manner: before a message, after a noun's verb.
-const OPTIONS: [&str; 7] =
-    ["server", "password_file", "profile", "output", "out", "no_wait", "timeout"];
+const OPTIONS: [&str; 8] =
+    ["server", "password_file", "ca", "profile", "output", "out", "no_wait", "timeout"];
 const MANNERS: [&str; 4] = ["output", "out", "no_wait", "timeout"];
 
 /// Why a verb failed: the text for the user, nothing more is done with it.
@@ -183,6 +191,8 @@ mod tests {
         assert!(matches!(parse("netloom server --data d"), Verb::Server(_)));
         assert!(matches!(parse("netloom server --data d --new-ca"), Verb::Server(_)));
         assert!(matches!(parse("netloom reset-password --data d"), Verb::ResetPassword(_)));
+        assert!(matches!(parse("netloom backup --data d --to t"), Verb::Backup(_)));
+        assert!(matches!(parse("netloom restore --data d --from f --force"), Verb::Restore(_)));
         assert!(matches!(parse("netloom agent --enrol f"), Verb::Agent(_)));
         assert!(matches!(parse("netloom inspect -o json"), Verb::Inspect(_)));
         assert!(matches!(parse("netloom lab check -o json"), Verb::Lab(_)));
@@ -202,7 +212,7 @@ mod tests {
         for verb in ["server --data d", "agent", "inspect", "messages", "lab check"] {
             let after = parse(&format!("netloom {verb} --server s")).err().unwrap();
             assert_eq!(after.kind(), ErrorKind::UnknownArgument, "{verb}");
-            for option in ["--server", "--password-file"] {
+            for option in ["--server", "--password-file", "--ca"] {
                 let before = parse(&format!("netloom {option} s {verb}")).err().unwrap();
                 assert!(before.to_string().contains(option), "{before}");
             }

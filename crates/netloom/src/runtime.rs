@@ -5,6 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use clap::ValueEnum;
 use model::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,9 +15,19 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Failure;
 
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object in each line, for programs.
+    Json,
+}
+
 /// Logs to standard error. `NETLOOM_LOG` chooses what: a level (`debug`), or levels of targets
 /// (`info,netloom_link=debug`).
-pub(crate) fn log() -> Result<(), Failure> {
+pub(crate) fn log(format: LogFormat) -> Result<(), Failure> {
     let filter = match std::env::var("NETLOOM_LOG") {
         Ok(text) => text.parse().map_err(|error| {
             format!("NETLOOM_LOG={text:?}: {error}; a level (debug) or levels of targets (info,netloom_link=debug) do")
@@ -24,8 +35,15 @@ pub(crate) fn log() -> Result<(), Failure> {
         Err(_) => Targets::new().with_default(LevelFilter::INFO),
     };
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => registry.with(lines.with_ansi(colours)).init(),
+        // The fields of a line beside its own time and level, where programs look for them.
+        LogFormat::Json => registry
+            .with(lines.json().flatten_event(true).with_current_span(false).with_span_list(true))
+            .init(),
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -14,6 +14,7 @@ use api::Limits;
 use clap::Args;
 use control::{Enrolment, Gate, Jobs, audit, expunger, releaser};
 use hostnet::Namespace;
+use ipnet::IpNet;
 use link::Pki;
 use model::{Record, status::Board};
 use store::Store;
@@ -24,7 +25,8 @@ use uuid::Uuid;
 use crate::{
     Failure, descriptors,
     installation::{self, OnLoss},
-    runtime,
+    runtime::{self, LogFormat},
+    tls,
 };
 
 /// How often jobs that are long over are forgotten.
@@ -36,9 +38,11 @@ pub(crate) struct Arguments {
     /// Where it keeps everything; made if missing.
     #[arg(long)]
     data: PathBuf,
-    /// Where it answers REST. Plain HTTP, so on loopback only.
+    /// Where it answers REST: on loopback by plain HTTP, elsewhere by TLS.
     #[arg(long, default_value = "127.0.0.1:7480")]
     listen: SocketAddr,
+    #[command(flatten)]
+    tls: tls::Arguments,
     /// Where agents connect: gRPC with mutual TLS. By default on loopback, one port above REST.
     #[arg(long)]
     link_listen: Option<SocketAddr>,
@@ -64,14 +68,27 @@ pub(crate) struct Arguments {
     /// A TLS proxy on this machine appends its client's address to X-Forwarded-For: believe it.
     #[arg(long)]
     forwarded_for: bool,
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// From where /metrics and /readyz may be asked for, besides this machine: an address or a
+    /// prefix, such as 192.0.2.0/24; several may be given. They need no session.
+    #[arg(long, value_parser = prefix)]
+    metrics_from: Vec<IpNet>,
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let one = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(one).map_err(|_| format!("{text} is neither an address nor a prefix"))
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log()?;
+    runtime::log(arguments.log_format)?;
     let files = descriptors::raise()?;
     let limits = limits(&arguments, files)?;
     let agents_limits = agents_limits(files);
-    let rest = listen_rest(arguments.listen)?;
+    let rest = TcpListener::bind(arguments.listen)
+        .map_err(|cause| taken(arguments.listen, "--listen", &cause))?;
     let agents = listen_agents(&arguments, rest.local_addr()?)?;
     let advertised = advertised(&arguments, agents.local_addr()?)?;
     let on_loss = if arguments.new_ca { OnLoss::MakeAnew } else { OnLoss::Refuse };
@@ -79,7 +96,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let (store, pki) = installation::open(&arguments.data, on_loss, (lineage, runtime::now()))?;
     let enrolment = Enrolment { server: advertised, ca: pki.certificate().to_owned() };
     let accept_older = arguments.accept_older_database;
-    let sockets = Sockets { rest, agents, limits, agents_limits, lineage, accept_older };
+    let identity = tls::Source::choose(&arguments.tls, &arguments.data, arguments.listen)?;
+    let metrics_from = arguments.metrics_from;
+    let sockets = Sockets {
+        rest,
+        identity,
+        metrics_from,
+        agents,
+        limits,
+        agents_limits,
+        lineage,
+        accept_older,
+    };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(sockets, store, pki, enrolment))?;
     Ok(ExitCode::SUCCESS)
@@ -87,6 +115,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 struct Sockets {
     rest: TcpListener,
+    identity: Option<tls::Source>,
+    metrics_from: Vec<IpNet>,
     agents: TcpListener,
     limits: Limits,
     agents_limits: link::Limits,
@@ -128,17 +158,6 @@ fn advertised(arguments: &Arguments, bound: SocketAddr) -> Result<String, Failur
         .into()),
         None => Ok(bound.to_string()),
     }
-}
-
-fn listen_rest(address: SocketAddr) -> Result<TcpListener, Failure> {
-    if !address.ip().is_loopback() {
-        return Err(format!(
-            "--listen {address} is not on loopback, and REST is plain HTTP: listen on 127.0.0.1 \
-             and put a TLS proxy in front of it"
-        )
-        .into());
-    }
-    TcpListener::bind(address).map_err(|cause| taken(address, "--listen", &cause))
 }
 
 /// Binds the agents' socket, in another namespace if asked: a socket stays where it was made.
@@ -195,7 +214,17 @@ async fn serve(
         Ok(())
     });
     parts.spawn(sweep(Arc::clone(&gate), stop.clone()));
-    let serving = api::serve(sockets.rest, gate, sockets.limits, stop.clone());
+    let identity = match sockets.identity {
+        None => None,
+        Some(source) => {
+            let (kept, shown) = watch::channel(source.identity(runtime::now())?);
+            parts.spawn(tls::renew(source, kept, stop.clone()));
+            Some(shown)
+        }
+    };
+    let (listener, limits, metrics_from) = (sockets.rest, sockets.limits, sockets.metrics_from);
+    let door = api::Door { listener, identity, limits, metrics_from };
+    let serving = api::serve(door, gate, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
 
     // Whatever ends first ends all: a server with half of its parts would only look alive.

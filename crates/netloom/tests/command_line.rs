@@ -48,7 +48,9 @@ impl Site {
         let ended = stop.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(api::serve(listener, gate, api::Limits::default(), ended)).unwrap();
+            let (identity, limits, metrics_from) = (None, api::Limits::default(), Vec::new());
+            let door = api::Door { listener, identity, limits, metrics_from };
+            runtime.block_on(api::serve(door, gate, ended)).unwrap();
         });
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("password"), PASSWORD).unwrap();

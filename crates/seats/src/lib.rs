@@ -8,5 +8,5 @@ mod seats;
 mod source;
 
 pub use entrance::{Entrance, Newcomer};
-pub use seats::{Full, Seat, Seats};
+pub use seats::{Full, Occupancy, Seat, Seats};
 pub use source::source;

@@ -63,6 +63,17 @@ pub struct Seat {
     seats: Arc<Seats>,
 }
 
+/// How many seats there are, and what becomes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// All seats.
+    pub seats_max: usize,
+    /// Those that somebody has.
+    pub taken: usize,
+    /// Those of them that wait for their client.
+    pub waiting: usize,
+}
+
 /// No seat is free, and none can be freed: all are at work.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
@@ -99,6 +110,14 @@ impl Seats {
         table.wait(id, id);
         drop(table);
         Ok(Seat { id, lost, seats: Arc::clone(self) })
+    }
+
+    /// How many are taken now.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        let table = self.lock();
+        let (taken, waiting) = (table.taken.len(), table.waiting.len());
+        Occupancy { seats_max: self.seats_max, taken, waiting }
     }
 
     /// Takes the seat of the connection that has waited longest, if there is one.

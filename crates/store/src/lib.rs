@@ -29,6 +29,7 @@ mod batch;
 mod claims;
 mod index;
 mod log;
+mod measures;
 mod read;
 mod row;
 mod state;
@@ -43,6 +44,7 @@ pub use engine::{
 };
 pub use index::Key;
 pub use log::{LogRecord, RowChange};
+pub use measures::{Backlog, Measures};
 pub use read::{Held, Read, Snapshot};
 pub use row::{Change, Row};
 pub use store::{Committed, QUEUE_CAPACITY, Store};

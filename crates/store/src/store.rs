@@ -12,8 +12,9 @@ use model::{Code, Error, Result};
 use tokio::sync::oneshot;
 
 use crate::{
-    Engine, Memory, Row, Snapshot, Tx, Watch,
+    Engine, Measures, Memory, Row, Snapshot, Tx, Watch,
     batch::{Submitted, Work},
+    measures::Gauges,
     watch::Shared,
     writer::{Job, Writer, load},
 };
@@ -40,6 +41,7 @@ pub struct Committed<T> {
 
 struct Inner<R: Row> {
     shared: Arc<Shared<R>>,
+    gauges: Arc<Gauges>,
     /// `None` only while it is dropped.
     jobs: Option<SyncSender<Job<R>>>,
     writer: Option<JoinHandle<()>>,
@@ -54,13 +56,15 @@ impl<R: Row> Store<R> {
     pub fn open(mut engine: Box<dyn Engine>) -> Result<Self> {
         let snapshot = Snapshot(Arc::new(load(engine.as_mut())?));
         let shared = Arc::new(Shared::new(snapshot.clone()));
+        let gauges = Arc::new(Gauges::new(engine.backlog()));
         let (jobs, waiting) = mpsc::sync_channel(QUEUE_CAPACITY);
-        let writer = Writer::new(engine, snapshot, Arc::clone(&shared), waiting);
+        let writer =
+            Writer::new(engine, snapshot, (Arc::clone(&shared), Arc::clone(&gauges)), waiting);
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| unavailable("the writer thread cannot be started").cause(e))?;
-        let inner = Inner { shared, jobs: Some(jobs), writer: Some(writer) };
+        let inner = Inner { shared, gauges, jobs: Some(jobs), writer: Some(writer) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -76,6 +80,12 @@ impl<R: Row> Store<R> {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<R> {
         self.inner.shared.snapshot()
+    }
+
+    /// What an operator may want to know. Waits for nobody.
+    #[must_use]
+    pub fn measures(&self) -> Measures {
+        self.inner.gauges.read()
     }
 
     /// Every transaction from now on, beginning with a snapshot.
@@ -151,12 +161,16 @@ impl<R: Row> Store<R> {
             return Err(Error::new(Code::Internal, "a transaction tried to start another one"));
         }
         let jobs = self.inner.jobs.as_ref().ok_or_else(writer_gone)?;
-        jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                let busy = format!("{QUEUE_CAPACITY} changes wait for the store already");
-                unavailable(&busy).hint("try again in a few seconds")
+        self.inner.gauges.queued();
+        jobs.try_send(job).map_err(|error| {
+            self.inner.gauges.taken(1);
+            match error {
+                TrySendError::Full(_) => {
+                    let busy = format!("{QUEUE_CAPACITY} changes wait for the store already");
+                    unavailable(&busy).hint("try again in a few seconds")
+                }
+                TrySendError::Disconnected(_) => writer_gone(),
             }
-            TrySendError::Disconnected(_) => writer_gone(),
         })
     }
 }

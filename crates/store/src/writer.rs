@@ -10,9 +10,12 @@
 //! reads it before it runs anything else, and what turns out to have happened reaches watchers as
 //! any other revision.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, RecvTimeoutError, SyncSender},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::Instant,
 };
 
 use model::{Code, Error, Result};
@@ -21,6 +24,7 @@ use crate::{
     Commit, CommitError, Engine, LogError, LogRecord, Row, Snapshot,
     batch::{Dirty, Slot, Work, rebase},
     log::Writes,
+    measures::Gauges,
     state::{State, Unsound},
     watch::Shared,
 };
@@ -48,6 +52,7 @@ pub(crate) struct Writer<R: Row> {
     engine: Box<dyn Engine>,
     durable: Snapshot<R>,
     shared: Arc<Shared<R>>,
+    gauges: Arc<Gauges>,
     jobs: Receiver<Job<R>>,
 }
 
@@ -55,10 +60,10 @@ impl<R: Row> Writer<R> {
     pub(crate) fn new(
         engine: Box<dyn Engine>,
         durable: Snapshot<R>,
-        shared: Arc<Shared<R>>,
+        (shared, gauges): (Arc<Shared<R>>, Arc<Gauges>),
         jobs: Receiver<Job<R>>,
     ) -> Self {
-        Self { engine, durable, shared, jobs }
+        Self { engine, durable, shared, gauges, jobs }
     }
 
     /// Works until the last handle of the store is gone.
@@ -94,6 +99,7 @@ impl<R: Row> Writer<R> {
                 Job::Follow(answer) => followers.push(answer),
             }
         }
+        self.gauges.taken(works.len() + followers.len());
         let caught_up = self.catch_up().map(|_| ());
         for follower in followers {
             // An error says that nobody waits for it any more.
@@ -112,7 +118,10 @@ impl<R: Row> Writer<R> {
             let slot = Slot::run(work, head);
             batch.push(slot);
         }
-        match self.commit(&mut batch) {
+        let (begun, transactions) = (Instant::now(), batch.len());
+        let committed = self.commit(&mut batch);
+        self.gauges.committed(transactions, begun.elapsed());
+        match committed {
             Ok(()) => self.publish(batch),
             Err(error) => {
                 tracing::warn!(%error, transactions = batch.len(), "a commit failed");

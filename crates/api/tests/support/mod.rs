@@ -11,7 +11,7 @@ use std::{
 use client::Client;
 use control::{Enrolment, Gate};
 use model::{Record, Timestamp, status::Board};
-use netloom_api::{Limits, serve};
+use netloom_api::{Door, Identity, Limits, serve};
 use store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(limits: Limits) -> Self {
+        Self::start_with(limits, None)
+    }
+
+    pub(crate) fn start_with(limits: Limits, identity: Option<watch::Receiver<Identity>>) -> Self {
         let store: Store<Record> = Store::in_memory().unwrap();
         let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
         control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
@@ -41,11 +45,12 @@ impl Running {
         let gate = Arc::new(Gate::new(jobs, enrolment));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let door = Door { listener, identity, limits, metrics_from: Vec::new() };
         let stop = CancellationToken::new();
         let ended = stop.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(serve(listener, gate, limits, ended)).unwrap();
+            runtime.block_on(serve(door, gate, ended)).unwrap();
         });
         Self { address, stop, server: Some(server), board }
     }

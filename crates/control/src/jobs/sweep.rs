@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{Id, Kind, Record, Result, Timestamp, resource::job::Job};
+use model::{Id, Kind, Record, Resource, Result, Timestamp, resource::job::Job};
 use store::{Read, Tx};
 use uuid::Uuid;
 
@@ -48,7 +48,11 @@ impl Jobs {
     /// Successes that nobody has asked for yet.
     fn unmarked(&self) -> Vec<Uuid> {
         let open: Vec<Uuid> = self.lock().open.keys().copied().collect();
-        let mut acknowledged = Vec::new();
+        let (mut acknowledged, mut oldest) = (Vec::new(), None);
+        let made = |uuid| {
+            let record = self.store.snapshot().get(Kind::Job, uuid)?;
+            Job::of(&record).map(|job| job.create_date)
+        };
         for uuid in open {
             match self.look(Id::<Job>::new(uuid)) {
                 Look::Acknowledged(_) => acknowledged.push(uuid),
@@ -59,9 +63,12 @@ impl Jobs {
                 Look::Over(_) if self.store.snapshot().get(Kind::Job, uuid).is_none() => {
                     self.lock().open.remove(&uuid);
                 }
-                Look::Over(_) | Look::Running | Look::Waiting(..) | Look::Settling(..) => {}
+                Look::Over(_) | Look::Running | Look::Waiting(..) | Look::Settling(..) => {
+                    oldest = [oldest, made(uuid)].into_iter().flatten().min();
+                }
             }
         }
+        self.lock().oldest = oldest;
         acknowledged
     }
 

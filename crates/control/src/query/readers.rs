@@ -15,6 +15,7 @@ pub const WAITING_MAX: usize = 64;
 /// Runs queries on threads of their own, half as many at once as there are cores.
 #[derive(Clone, Debug)]
 pub struct Readers {
+    at_once: usize,
     /// One permit for each that runs.
     turns: Arc<Semaphore>,
     /// One permit for each that runs or waits.
@@ -27,9 +28,17 @@ impl Readers {
     pub fn new(cores: usize) -> Self {
         let at_once = (cores / 2).max(1);
         Self {
+            at_once,
             turns: Arc::new(Semaphore::new(at_once)),
             places: Arc::new(Semaphore::new(at_once + WAITING_MAX)),
         }
+    }
+
+    /// How many run, and how many wait for their turn.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let running = self.at_once - self.turns.available_permits();
+        let inside = self.at_once + WAITING_MAX - self.places.available_permits();
+        (running, inside.saturating_sub(running))
     }
 
     /// Runs `work` when it is its turn: it should take its snapshot then, not before. Whoever waits

@@ -76,7 +76,12 @@ fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -
 
 /// Only with it the message can be right.
 fn is_needed(def: &MessageDef, field: &FieldDef) -> bool {
-    (def.name, field.name) == ("SetVmStaticIp", "ip")
+    const NEEDED: [(&str, &str); 3] = [
+        ("SetVmStaticIp", "ip"),
+        ("ChangeL3NetworkDhcpIpAddress", "dhcpServerIp"),
+        ("CreateVxlanVtep", "vtepIp"),
+    ];
+    NEEDED.contains(&(def.name, field.name))
 }
 
 fn value(
@@ -269,7 +274,7 @@ fn caller(def: &MessageDef, dice: &mut Dice<'_>, cloud: &Cloud) -> Caller {
 }
 
 /// After so many histories a message that never succeeded is taken for one that cannot.
-const HISTORIES_MAX: usize = 500;
+const HISTORIES_MAX: usize = 2000;
 
 /// Messages that no driver of instances can do yet.
 const REFUSED: [&str; 3] = ["PauseVmInstance", "ResumeVmInstance", "MigrateVm"];

@@ -288,3 +288,29 @@ fn an_instance_that_makes_its_own_address_has_that_one() {
     assert_eq!(field.as_deref(), Some("ip"));
     assert!(text.contains("of their MACs") || text.contains("make their own"), "{text}");
 }
+
+#[test]
+fn an_address_that_is_made_of_a_mac_changes_with_it_and_by_nothing_else() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = bare_l3(&cloud, &fixture, json!({"ipVersion": 6}));
+    let params = with(by_cidr(&l3, "fd00::/64"), "addressMode", "SLAAC");
+    cloud.call("AddIpv6RangeByNetworkCidr", params).unwrap();
+    let reply = cloud.call("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let vm = reply.unwrap().subject.unwrap().1.simple().to_string();
+    let nic = cloud.nics(&vm).remove(0).uuid;
+    let set = |ip6: &str| json!({"vmInstanceUuid": vm, "l3NetworkUuid": l3, "ip6": ip6});
+    let (_, field, text) = cloud.refusal("SetVmStaticIp", set("fd00::99"));
+    assert!(field.as_deref() == Some("ip") && text.contains("makes itself"), "{text}");
+    // The second time it is wanted, and stays so.
+    for (mac, own) in
+        [("02:00:00:00:00:08", "fd00::ff:fe00:8"), ("02:00:00:00:00:09", "fd00::ff:fe00:9")]
+    {
+        cloud.call("UpdateVmNicMac", json!({"vmNicUuid": nic, "mac": mac})).unwrap();
+        let own: IpAddr = own.parse().unwrap();
+        let (addresses, after) = (cloud.addresses(nic), cloud.nics(&vm).remove(0));
+        assert_eq!(addresses.iter().map(|used| used.ip).collect::<Vec<_>>(), [own]);
+        assert_eq!(after.used_ip_uuid, Some(addresses[0].uuid));
+        cloud.call("SetVmStaticIp", set(&own.to_string())).unwrap();
+        assert_eq!(cloud.nics(&vm).remove(0).static_ips, [own]);
+    }
+}

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::LogRecord;
+use crate::{Backlog, LogRecord};
 
 /// A durable log of revisions with the state that it leads to.
 ///
@@ -46,6 +46,11 @@ pub trait Engine: Send {
     /// # Errors
     /// `StoreUnavailable`, when it cannot be written; the log is longer than it need be then.
     fn compact(&mut self, revision: u64) -> Result<(), Error>;
+
+    /// What tells how far its tables are behind its log; nothing, if they never are.
+    fn backlog(&self) -> Backlog {
+        Box::new(|| 0)
+    }
 
     /// How often an idle store should look for other servers' revisions; `None`: there are none.
     fn follow_every(&self) -> Option<Duration> {

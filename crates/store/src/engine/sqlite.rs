@@ -22,7 +22,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use self::{file::failed, keeper::Keeper, progress::Shared};
 use super::must_follow;
-use crate::{CommitError, Engine, Loaded, LogError, LogRecord, StoredRow};
+use crate::{Backlog, CommitError, Engine, Loaded, LogError, LogRecord, StoredRow};
 
 /// An open store file.
 #[derive(Debug)]
@@ -57,6 +57,16 @@ impl Sqlite {
         })?;
         store.keeper = Some(thread);
         Ok(store)
+    }
+
+    /// Copies a store file as it is at one moment into `to`, which must not be there or be empty. A
+    /// server may go on writing `from`.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`]: `from` is not a store of this version, or the file system
+    /// refuses; what is in `to` is worth nothing then.
+    pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
+        file::copy(from.as_ref(), to.as_ref())
     }
 
     /// Without the keeper.
@@ -129,6 +139,11 @@ impl Engine for Sqlite {
         take: &mut dyn FnMut(StoredRow) -> Result<(), Error>,
     ) -> Result<Loaded, Error> {
         tables::load(&self.connection, take).map_err(|error| failed(&self.path, &error))?
+    }
+
+    fn backlog(&self) -> Backlog {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move || shared.backlog_bytes())
     }
 
     fn commit(&mut self, expected_head: u64, records: &[LogRecord]) -> Result<(), CommitError> {

@@ -68,6 +68,31 @@ pub(super) fn connect_keeper(path: &Path) -> Result<Connection, Error> {
     connection.map_err(|error| failed(path, &error))
 }
 
+/// Copies what a file holds at one moment. One statement in one read transaction, so that nobody
+/// waits for it and it waits for nobody (<https://sqlite.org/lang_vacuum.html#vacuuminto>).
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    // Without this it would be made, and found empty.
+    if let Err(error) = fs::metadata(from) {
+        return Err(unusable(from, error));
+    }
+    let failed = |error| failed(from, &error);
+    let mut connection = connect(from).map_err(failed)?;
+    let tx = connection.transaction().map_err(failed)?;
+    let number = |pragma: &str| tx.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let known =
+        (number("application_id").map_err(failed)?, number("user_version").map_err(failed)?);
+    if known != (APPLICATION_ID, SCHEMA_VERSION) {
+        let hint = "name the directory of a server of this version";
+        return Err(refused(from, "is not a netloom store of this version", hint));
+    }
+    drop(tx);
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(to);
+    let copy = open.map_err(|error| unusable(to, error))?;
+    let path = to.to_string_lossy();
+    connection.execute("VACUUM INTO ?1", [&*path]).map_err(failed)?;
+    copy.sync_all().map_err(|error| unusable(to, error))
+}
+
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;

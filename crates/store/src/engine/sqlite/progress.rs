@@ -97,6 +97,11 @@ impl Shared {
         }
     }
 
+    /// How far the rows are behind the log.
+    pub(super) fn backlog_bytes(&self) -> u64 {
+        self.progress().backlog_bytes
+    }
+
     /// Nobody needs the log up to here.
     pub(super) fn dispense(&self, revision: u64) {
         let mut progress = self.progress();
