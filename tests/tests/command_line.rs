@@ -72,7 +72,8 @@ fn a_wait_that_ends_early_tells_where_the_job_is() {
 
     lab.start(&["h2"]);
     say(&lab, &["wait", &job, "--timeout", "60"]);
-    assert!(wait::holds(LIMIT, || !say(&lab, &["vm", "list"]).contains("blue-2")));
+    let state = || say(&lab, &["QueryVmInstance", "name=blue-2", "fields=state"]);
+    assert!(wait::holds(LIMIT, || state().contains("Destroyed")), "{}", state());
 
     let job = say(&lab, &["vm", "delete", "red-1", "--no-wait", "-o", "json"]);
     let job: serde_json::Value = serde_json::from_str(&job).unwrap();

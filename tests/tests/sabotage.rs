@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramInfo, SchedClassifier, TcAttachType, links::LinkOrder, tc::TcAttachOptions},
 };
+use hostnet::Namespace;
 use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
@@ -167,8 +168,12 @@ fn an_instance_whose_namespace_is_deleted_is_made_again() {
     assert!(command.args(["netns", "delete", &name]).status().unwrap().success());
     let red_1 = lab.namespace("red-1");
     let is_mended = || {
+        // It has a namespace before it has its address there.
+        let has_address = |red_2: &Namespace| {
+            red_2.run_in(|| UdpSocket::bind((RED_2, 0)).is_ok()).is_ok_and(|has| has)
+        };
         lab::namespace(lab.name(), lab.root(), "red-2")
-            .is_ok_and(|red_2| one_packet_passes(&red_1, &red_2, RED_2))
+            .is_ok_and(|red_2| has_address(&red_2) && one_packet_passes(&red_1, &red_2, RED_2))
     };
     assert!(wait::holds(LIMIT, is_mended), "{:#?}", lab.inspect("h2"));
     eprintln!("{:?}", begin.elapsed());

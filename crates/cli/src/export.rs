@@ -7,7 +7,7 @@ use model::{FieldDef, FieldType, Kind, MessageDef};
 use serde_json::{Map, Value};
 
 use crate::{
-    Connection, Error, arguments,
+    Connection, Error, arguments, names,
     noun::{Noun, Verb, field_words, noun_of, nouns},
     output::{self, Format, Manner},
     words::MAKES,
@@ -59,7 +59,7 @@ fn rows(client: &Client) -> Result<Vec<Row>, Error> {
             continue;
         }
         for fields in client.query(noun.face.path, &[])? {
-            if seen.insert(fields["uuid"].to_string()) {
+            if !names::is_gone(&fields) && seen.insert(fields["uuid"].to_string()) {
                 rows.push(Row { noun: noun.clone(), fields });
             }
         }

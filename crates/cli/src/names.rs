@@ -34,7 +34,11 @@ pub(crate) fn uuid(client: &Client, noun: &Noun, name: &str) -> Result<String, E
         let text = format!("a {} has no name; \"{name}\" is not a uuid", noun.word);
         return Err(Error::Usage(text));
     };
-    let found = some(client, noun, key, Some(name), SHOWN_MAX + 1)?;
+    let mut found = some(client, noun, key, Some(name), SHOWN_MAX + 1)?;
+    // What is destroyed has its name only as long as nobody else has.
+    if found.iter().any(|one| !is_gone(one)) {
+        found.retain(|one| !is_gone(one));
+    }
     let uuids: Vec<&str> = found.iter().filter_map(|one| one["uuid"].as_str()).collect();
     match uuids[..] {
         [one] => Ok(one.to_owned()),
@@ -52,6 +56,11 @@ pub(crate) fn uuid(client: &Client, noun: &Noun, name: &str) -> Result<String, E
     }
 }
 
+/// Whether a resource is destroyed, so that it can be recovered and nothing else.
+pub(crate) fn is_gone(row: &Value) -> bool {
+    row["state"] == "Destroyed"
+}
+
 /// Names that there are, for completion.
 pub(crate) fn some_names(client: &Client, noun: &Noun) -> Vec<String> {
     let Some(key) = noun.key() else { return Vec::new() };
@@ -66,8 +75,9 @@ fn some(
     name: Option<&str>,
     max: usize,
 ) -> Result<Vec<Value>, Error> {
-    let mut pairs =
-        vec![("fields".to_owned(), format!("uuid,{key}")), ("limit".to_owned(), max.to_string())];
+    let state = if noun.fields().any(|field| field.name == "state") { ",state" } else { "" };
+    let fields = format!("uuid,{key}{state}");
+    let mut pairs = vec![("fields".to_owned(), fields), ("limit".to_owned(), max.to_string())];
     if let Some(name) = name {
         pairs.push(("q".to_owned(), format!("{key}={name}")));
     }

@@ -231,7 +231,8 @@ impl Plan {
                     )));
                 }
                 let found = client.query(noun.face.path, &[format!("uuid={uuid}")])?;
-                going.extend(found.into_iter().map(|row| Going { noun: noun.clone(), row }));
+                let found = found.into_iter().filter(|row| !names::is_gone(row));
+                going.extend(found.map(|row| Going { noun: noun.clone(), row }));
             }
         }
         self.remove(&going);
@@ -307,6 +308,7 @@ fn find(client: &Client, entry: &Entry, call: &Call) -> Result<Option<Value>, Er
     let parent = |field: &model::FieldDef| Some(format!("{}={}", field.name, text(field.name)?));
     conditions.extend(parents.filter_map(parent));
     let mut found = client.query(entry.noun.face.path, &conditions)?;
+    found.retain(|row| !names::is_gone(row));
     match found.len() {
         0 | 1 => Ok(found.pop()),
         several => {
