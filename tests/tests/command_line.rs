@@ -40,6 +40,8 @@ fn the_tour_works_and_its_machines_are_exported_as_they_are() {
     let text = String::from_utf8(diff.stdout).unwrap();
     assert_eq!(diff.status.code(), Some(2), "{text}");
     assert!(text.starts_with("+ vm red-3") && text.contains("to add: 1,"), "{text}");
+    // Destroyed, it keeps its MAC, so that it can be recovered.
+    say(&lab, &["vm", "expunge", "red-3"]);
     say(&lab, &["apply", "-f", &file]);
     let (old, new) = (lab.namespace("red-1"), lab.namespace("red-3"));
     assert!(one_packet_passes(&old, &new, [10, 0, 0, 13].into()), "with the address that it had");
