@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Calls that wait at once, and messages of one transaction when they are undone.
+const CALLS: u32 = 200;
 /// How long a job may take: more than any.
 const TIMEOUT_SECONDS: i64 = 1_800;
-const CALLS: u32 = 200;
 
 /// The way of calls into a cloud: as jobs, as every door runs them.
 pub(crate) struct Writes {
