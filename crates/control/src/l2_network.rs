@@ -2,7 +2,7 @@
 //! VXLAN is in [`crate::l2_vxlan`].
 
 use model::{
-    Error, Record, Result,
+    Error, Id, Record, Result,
     mtu::{self, Around, Family},
     resource::{
         host::Host,
@@ -11,9 +11,9 @@ use model::{
             DeleteL2Network, GetL2NetworkTypes, GetVSwitchTypes, L2Network, L2Type, Segment,
             UpdateL2Network, VSwitchType,
         },
+        zone::Zone,
     },
 };
-
 use serde_json::{Value, json};
 use store::Read;
 
@@ -65,9 +65,33 @@ pub(crate) fn mtu_bytes(read: &impl Read<Record>, segment: &Segment) -> u32 {
     around.inside(mtu::UNDERLAY)
 }
 
+/// What a message asks for of a new network, of whatever type.
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    pub(crate) description: Option<String>,
+    pub(crate) zone: Id<Zone>,
+    pub(crate) physical_interface: Option<String>,
+    pub(crate) isolated: Option<bool>,
+}
+
+/// Makes a network.
+pub(crate) fn make(txn: &mut Txn<'_>, asked: Asked, segment: Segment) -> Result<Reply> {
+    not_isolated(asked.isolated)?;
+    let network = L2Network {
+        uuid: txn.new_id(),
+        name: asked.name,
+        description: asked.description,
+        zone_uuid: asked.zone,
+        physical_interface: asked.physical_interface,
+        segment,
+        number: txn.number("network")?,
+    };
+    txn.insert(network).map(Reply::shows)
+}
+
 /// Refuses `isolated=true`: ports of one network can reach each other, and nothing prevents that
 /// yet.
-pub(crate) fn not_isolated(isolated: Option<bool>) -> Result<()> {
+fn not_isolated(isolated: Option<bool>) -> Result<()> {
     match isolated {
         Some(true) => {
             let error = Error::field("isolated", "ports cannot be kept apart yet");

@@ -13,7 +13,8 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, l2_network,
+    Reply, Txn,
+    l2_network::{self, Asked},
     operation::{Operation, job},
 };
 
@@ -23,31 +24,25 @@ pub(crate) fn operations() -> Vec<Operation> {
 }
 
 pub(crate) fn create_no_vlan(txn: &mut Txn<'_>, message: CreateL2NoVlanNetwork) -> Result<Reply> {
-    l2_network::not_isolated(message.isolated)?;
-    let network = L2Network {
-        uuid: txn.new_id(),
+    let asked = Asked {
         name: message.name,
         description: message.description,
-        zone_uuid: message.zone_uuid,
+        zone: message.zone_uuid,
         physical_interface: Some(message.physical_interface),
-        segment: Segment::NoVlan,
-        number: txn.number("network")?,
+        isolated: message.isolated,
     };
-    txn.insert(network).map(Reply::shows)
+    l2_network::make(txn, asked, Segment::NoVlan)
 }
 
 pub(crate) fn create_vlan(txn: &mut Txn<'_>, message: CreateL2VlanNetwork) -> Result<Reply> {
-    l2_network::not_isolated(message.isolated)?;
-    let network = L2Network {
-        uuid: txn.new_id(),
+    let asked = Asked {
         name: message.name,
         description: message.description,
-        zone_uuid: message.zone_uuid,
+        zone: message.zone_uuid,
         physical_interface: Some(message.physical_interface),
-        segment: Segment::Vlan { vlan: message.vlan },
-        number: txn.number("network")?,
+        isolated: message.isolated,
     };
-    txn.insert(network).map(Reply::shows)
+    l2_network::make(txn, asked, Segment::Vlan { vlan: message.vlan })
 }
 
 /// As in ZStack, no host may be away: it would go on in the former VLAN.

@@ -13,7 +13,8 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, l2_network,
+    Reply, Txn,
+    l2_network::{self, Asked},
     operation::{Operation, job},
 };
 
@@ -29,36 +30,31 @@ pub(crate) fn operations() -> Vec<Operation> {
 }
 
 pub(crate) fn create_pool(txn: &mut Txn<'_>, message: CreateL2VxlanNetworkPool) -> Result<Reply> {
-    l2_network::not_isolated(message.isolated)?;
-    let pool = L2Network {
-        uuid: txn.new_id(),
+    let asked = Asked {
         name: message.name,
         description: message.description,
-        zone_uuid: message.zone_uuid,
+        zone: message.zone_uuid,
         physical_interface: message.physical_interface,
-        segment: Segment::VxlanPool,
-        number: txn.number("network")?,
+        isolated: message.isolated,
     };
-    txn.insert(pool).map(Reply::shows)
+    l2_network::make(txn, asked, Segment::VxlanPool)
 }
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result<Reply> {
-    l2_network::not_isolated(message.isolated)?;
     let pool = pool(txn, "poolUuid", message.pool_uuid)?;
     if message.zone_uuid.is_some_and(|zone| zone != pool.zone_uuid) {
         let text = format!("pool {} is in zone {}", pool.uuid, pool.zone_uuid);
         return Err(Error::field("zoneUuid", text).hint("leave it out, or name the pool's zone"));
     }
-    let network = L2Network {
-        uuid: txn.new_id(),
+    let segment = Segment::Vxlan { vni: vni(txn, &pool, message.vni)?, pool_uuid: pool.uuid };
+    let asked = Asked {
         name: message.name,
         description: message.description,
-        zone_uuid: pool.zone_uuid,
+        zone: pool.zone_uuid,
         physical_interface: None,
-        segment: Segment::Vxlan { vni: vni(txn, &pool, message.vni)?, pool_uuid: pool.uuid },
-        number: txn.number("network")?,
+        isolated: message.isolated,
     };
-    txn.insert(network).map(Reply::shows)
+    l2_network::make(txn, asked, segment)
 }
 
 /// The L2 network that a field of a message names, which must be a pool.

@@ -19,6 +19,7 @@ mod logins;
 pub mod look;
 pub mod operation;
 mod placement;
+pub mod platform;
 pub mod query;
 mod quota;
 pub mod releaser;

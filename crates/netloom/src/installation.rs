@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-use control::{account, config, network_service, secret};
+use control::{account, platform, secret};
 use link::Pki;
 use model::{
     Code, Error, Id, Kind, Meta, Record, Resource, Timestamp,
@@ -67,8 +67,7 @@ pub(crate) fn open(
     if is_first {
         create_admin(&store, data, now)?;
     }
-    config::declare(&store, now)?;
-    network_service::create_providers(&store, now)?;
+    platform::declare(&store, now)?;
     remember(&store, &secret::hash(pki.certificate()), lineage)?;
     if !exists(&data.join(MARKER))? {
         durable::replace(&data.join(MARKER), MARKER_TEXT.as_bytes())?;

@@ -37,8 +37,7 @@ impl Running {
         let store: Store<Record> = Store::in_memory().unwrap();
         let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
         control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
-        control::config::declare(&store, Timestamp(0)).unwrap();
-        control::network_service::create_providers(&store, Timestamp(0)).unwrap();
+        control::platform::declare(&store, Timestamp(0)).unwrap();
         let (board, reports) = watch::channel(Board::default());
         let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
         let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };

@@ -51,8 +51,7 @@ impl Cloud {
     fn on(engine: Memory) -> Self {
         let store = Store::open(Box::new(engine.clone())).unwrap();
         control::account::create_admin(&store, "hash", Timestamp(0)).unwrap();
-        control::config::declare(&store, Timestamp(0)).unwrap();
-        control::network_service::create_providers(&store, Timestamp(0)).unwrap();
+        control::platform::declare(&store, Timestamp(0)).unwrap();
         Self { engine, ..Self::over(store) }
     }
 

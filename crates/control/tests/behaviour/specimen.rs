@@ -63,8 +63,7 @@ pub(crate) fn of_every_kind() -> Store<Record> {
 
 fn fill(store: Store<Record>) -> (Filling, Made) {
     control::account::create_admin(&store, "$argon2id$none", NOW).unwrap();
-    control::config::declare(&store, NOW).unwrap();
-    control::network_service::create_providers(&store, NOW).unwrap();
+    control::platform::declare(&store, NOW).unwrap();
     let (operations, board) = (Operations::default(), Board::default());
     let mut filling = Filling { store, operations, board, calls: 0 };
     let made = filling.networks();
