@@ -318,8 +318,8 @@ async fn a_clock_that_is_days_off_is_told_and_keeps_nobody_out() {
 async fn connections_of_ports_are_told_as_they_were_counted() {
     let mut world = World::new();
     world.put([network(1)]);
-    let revision = world.put(instance(10, 1, 1));
     let one = world.host(1);
+    let revision = world.put(instance(10, 1, 1));
     let ports = (1..100).map(|number| (number, number + 7)).collect();
     one.kernel.state().counted = agent::kernel::Counted { sure: 512, ports };
     world.settled(1, revision).await;
