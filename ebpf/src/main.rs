@@ -10,6 +10,7 @@
 mod fill_in;
 mod from_port;
 mod from_tunnel;
+mod from_underlay;
 mod maps;
 mod skb;
 mod test;

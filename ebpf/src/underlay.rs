@@ -1,4 +1,5 @@
-//! Sending past the tunnel device: the outer packet is made here and goes straight to its next hop.
+//! Passing by the tunnel device: the outer packet is made here and goes straight to its next hop,
+//! and is taken off here where it comes in.
 //!
 //! What leaves is what the device would send: IPv4, UDP without a checksum (RFC 7348, 5), VXLAN.
 //! It does not pass the host's netfilter, which is why an agent can be told not to use this.
@@ -7,9 +8,10 @@ use crate::maps::CONFIG;
 use crate::skb::Skb;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{
-    BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-    BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH,
-    bpf_fib_lookup as FibLookup, bpf_redir_neigh as Neighbour,
+    BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup,
+    bpf_redir_neigh as Neighbour,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect_neigh,
@@ -77,6 +79,26 @@ pub(crate) fn encapsulate(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> boo
     unsafe {
         bpf_skb_store_bytes(skb.0, ETHERNET_BYTES, headers.as_ptr().cast(), HEADER_BYTES, 0) == 0
     }
+}
+
+/// Takes the outer packet off. `None`: the kernel refuses, and the frame is as it was. `false`: it
+/// is nothing that anybody could use any more.
+#[inline(always)]
+pub(crate) fn decapsulate(skb: &mut Skb) -> Option<bool> {
+    const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+    let frame: [u8; ETHERNET_BYTES as usize] = skb.load(HEADER_BYTES)?;
+    let flags = match [frame[12], frame[13]] {
+        ETHERTYPE_IPV6 => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+        _ => BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
+    };
+    // What a card has found of the outer checksum says nothing of the inner one: without a flag
+    // the helper forgets it.
+    // SAFETY: the context pointer, and numbers.
+    let taken = unsafe {
+        bpf_skb_adjust_room(skb.0, -(HEADER_BYTES as i32), BPF_ADJ_ROOM_MAC, u64::from(flags))
+    };
+    // The outer Ethernet header has stayed.
+    if taken == 0 { Some(skb.store(0, &frame)) } else { None }
 }
 
 /// Sends it to its next hop.

@@ -435,7 +435,13 @@ impl<K: HostKernel> Converger<K> {
         let tunnels = underlay::tunnels(longest.keys(), self.ledger.tables());
         if !self.known.underlay || tunnels != self.underlay.0 {
             match self.kernel.ways(&tunnels).await {
-                Ok(ways) => (self.underlay, self.known.underlay) = ((tunnels, ways), true),
+                Ok(ways) => {
+                    (self.underlay, self.known.underlay) = ((tunnels, ways), true);
+                    let devices = underlay::direct(&self.underlay.1);
+                    if let Err(refusal) = self.kernel.receive_directly(devices).await {
+                        tracing::warn!(%refusal, "packets come in through the tunnel device");
+                    }
+                }
                 Err(refusal) => tracing::warn!(%refusal, "cannot see how large the underlay is"),
             }
         }

@@ -329,4 +329,8 @@ impl HostKernel for Host {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         crate::underlay::ways(&netlink, tunnels).await.map_err(Refusal::new)
     }
+
+    async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {
+        self.plane(move |plane| plane.set_underlay_devices(&devices)).await
+    }
 }

@@ -174,4 +174,11 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Looks up how packets leave by each of these tunnels.
     fn ways(&mut self, tunnels: &Tunnels) -> impl Future<Output = Result<Ways, Refusal>> + Send;
+
+    /// Lets packets of known flows come in past the tunnel device, through these devices of the
+    /// underlay and no others, if the host is to do that at all.
+    fn receive_directly(
+        &mut self,
+        devices: BTreeSet<u32>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }

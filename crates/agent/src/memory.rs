@@ -51,6 +51,8 @@ pub struct MemoryState {
     pub notice: Option<String>,
     /// The underlay's MTU, if not the usual one.
     pub underlay: Option<u32>,
+    /// Devices through which packets come in past the tunnel device.
+    pub receives_directly: BTreeSet<u32>,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Connections.
@@ -319,7 +321,13 @@ impl HostKernel for Memory {
         tunnels: &crate::underlay::Tunnels,
     ) -> Result<crate::underlay::Ways, Refusal> {
         let mtu_bytes = self.state().underlay.unwrap_or(model::mtu::UNDERLAY);
-        let way = hostnet::Way { device: "eth0".to_owned(), index: 2, mtu_bytes, route_to: None };
+        let (device, is_ethernet, route_to) = ("eth0".to_owned(), true, None);
+        let way = hostnet::Way { device, index: 2, is_ethernet, mtu_bytes, route_to };
         Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
+    }
+
+    async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {
+        self.state().receives_directly = devices;
+        Ok(())
     }
 }

@@ -60,6 +60,14 @@ pub(crate) async fn ways(netlink: &Netlink, tunnels: &Tunnels) -> Result<Ways, h
     Ok(ways)
 }
 
+/// The devices through which packets from other VTEPs may come in past the tunnel device: it takes
+/// IPv4 and Ethernet. That they come in where answers leave is likely, and where not, they come out
+/// of the tunnel device.
+pub(crate) fn direct(ways: &Ways) -> BTreeSet<u32> {
+    let is_direct = |(vtep, way): &(&IpAddr, &Way)| vtep.is_ipv4() && way.is_ethernet;
+    ways.iter().filter(is_direct).map(|(_, way)| way.index).collect()
+}
+
 /// An own VTEP, and what is between it and others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,8 +121,10 @@ mod tests {
     #[test]
     fn an_underlay_that_is_too_small_is_told_with_the_mtu_that_it_must_have() {
         let desired = sample::two_networks();
-        let way =
-            |mtu_bytes| Way { device: "eth0".to_owned(), index: 2, mtu_bytes, route_to: None };
+        let way = |mtu_bytes| {
+            let (device, is_ethernet, route_to) = ("eth0".to_owned(), true, None);
+            Way { device, index: 2, is_ethernet, mtu_bytes, route_to }
+        };
         assert_eq!(troubles(&desired, way(1500)), Vec::<String>::new());
         let told = troubles(&desired, way(1499));
         let [text] = &told[..] else { panic!("{told:?}") };

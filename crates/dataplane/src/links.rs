@@ -26,26 +26,30 @@ pub(crate) enum Hook {
     FromPort,
     /// Ingress of the tunnel device.
     FromTunnel,
+    /// Ingress of a device of the underlay.
+    FromUnderlay,
     /// Egress of a port's host side.
     ToPort,
 }
 
 impl Hook {
     /// Every hook.
-    pub(crate) const ALL: [Hook; 3] = [Hook::FromPort, Hook::FromTunnel, Hook::ToPort];
+    pub(crate) const ALL: [Hook; 4] =
+        [Hook::FromPort, Hook::FromTunnel, Hook::FromUnderlay, Hook::ToPort];
 
     /// The program's name in the object.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Hook::FromPort => "from_port",
             Hook::FromTunnel => "from_tunnel",
+            Hook::FromUnderlay => "from_underlay",
             Hook::ToPort => "to_port",
         }
     }
 
     const fn side(self) -> TcAttachType {
         match self {
-            Hook::FromPort | Hook::FromTunnel => TcAttachType::Ingress,
+            Hook::FromPort | Hook::FromTunnel | Hook::FromUnderlay => TcAttachType::Ingress,
             Hook::ToPort => TcAttachType::Egress,
         }
     }

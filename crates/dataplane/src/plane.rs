@@ -173,6 +173,24 @@ impl DataPlane {
         Ok(())
     }
 
+    /// Takes packets of known flows out of their tunnels as they come in through these devices of
+    /// the underlay, all Ethernet, and through no others; through none if all frames are to pass the
+    /// tunnel device. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`], [`Error::Bpffs`] or [`Error::Attach`]: what could not be attached
+    /// comes out of the tunnel device, as everything does that is not of a known flow.
+    pub fn set_underlay_devices(&mut self, devices: &BTreeSet<u32>) -> Result<(), Error> {
+        let none = BTreeSet::new();
+        let devices = if self.view.maps.config()?.direct_port == 0 { &none } else { devices };
+        for pin in links::pins(&self.paths.links())? {
+            if pin.hook == Hook::FromUnderlay && !devices.contains(&pin.ifindex) {
+                self.let_go(&pin)?;
+            }
+        }
+        devices.iter().try_for_each(|ifindex| self.attach(Hook::FromUnderlay, *ifindex))
+    }
+
     /// The index of the tunnel device that was set last; 0 if none was.
     ///
     /// # Errors
@@ -262,7 +280,7 @@ impl DataPlane {
             match pin.hook {
                 Hook::FromPort => found[0].insert(pin.ifindex),
                 Hook::ToPort => found[1].insert(pin.ifindex),
-                Hook::FromTunnel => false,
+                Hook::FromTunnel | Hook::FromUnderlay => false,
             };
         }
         Ok(found[0].intersection(&found[1]).copied().collect())
@@ -386,6 +404,7 @@ fn lay_out(maps: &mut Maps, wanted: ConntrackSize) -> Result<(), Error> {
 struct Programs {
     from_port: SchedClassifier,
     from_tunnel: SchedClassifier,
+    from_underlay: SchedClassifier,
     to_port: SchedClassifier,
 }
 
@@ -397,6 +416,7 @@ impl Programs {
         Ok(Programs {
             from_port: open(Hook::FromPort)?,
             from_tunnel: open(Hook::FromTunnel)?,
+            from_underlay: open(Hook::FromUnderlay)?,
             to_port: open(Hook::ToPort)?,
         })
     }
@@ -405,6 +425,7 @@ impl Programs {
         match hook {
             Hook::FromPort => &self.from_port,
             Hook::FromTunnel => &self.from_tunnel,
+            Hook::FromUnderlay => &self.from_underlay,
             Hook::ToPort => &self.to_port,
         }
     }
@@ -422,6 +443,7 @@ impl Programs {
         match hook {
             Hook::FromPort => &mut self.from_port,
             Hook::FromTunnel => &mut self.from_tunnel,
+            Hook::FromUnderlay => &mut self.from_underlay,
             Hook::ToPort => &mut self.to_port,
         }
     }

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
-        LinkFlags, LinkInfo as RawInfo, LinkMessage, State,
+        LinkFlags, LinkInfo as RawInfo, LinkLayerType, LinkMessage, State,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -34,6 +34,8 @@ pub struct LinkInfo {
     /// Whether packets pass: it is up, has a carrier, and the kernel has acted on both (RFC 2863's
     /// operational state). A device that has just got its carrier drops what it is to send.
     pub is_running: bool,
+    /// Whether frames begin with an Ethernet header.
+    pub is_ethernet: bool,
     /// Whether the host neither asks nor answers ARP and neighbour solicitations on the device.
     pub is_noarp: bool,
     /// Whether the kernel makes no IPv6 link-local address on the device by itself.
@@ -357,6 +359,7 @@ fn parse(message: &RouteNetlinkMessage) -> Option<LinkInfo> {
     let mut link = LinkInfo {
         index: message.header.index,
         is_up: flags.contains(LinkFlags::Up),
+        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         is_noarp: flags.contains(LinkFlags::Noarp),
         ..LinkInfo::default()
     };

@@ -20,6 +20,8 @@ pub struct Way {
     pub device: String,
     /// Its index.
     pub index: u32,
+    /// Whether frames on it begin with an Ethernet header.
+    pub is_ethernet: bool,
     /// The longest packet, in bytes without the Ethernet header.
     pub mtu_bytes: u32,
     /// Where to, if it is not the device that sets the limit but the route, or what the kernel has
@@ -58,7 +60,8 @@ impl Netlink {
                 Some((mtu_bytes, to)) if mtu_bytes < link.mtu_bytes => (mtu_bytes, Some(to)),
                 _ => (link.mtu_bytes, None),
             };
-            ways.push(Way { device: link.name, index: device, mtu_bytes, route_to });
+            let is_ethernet = link.is_ethernet;
+            ways.push(Way { device: link.name, index: device, is_ethernet, mtu_bytes, route_to });
         }
         Ok(ways.into_iter().min_by_key(|way| way.mtu_bytes))
     }

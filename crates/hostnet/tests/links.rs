@@ -201,7 +201,10 @@ async fn the_narrowest_way_is_that_of_the_route_or_of_its_device() {
     outside.address_add(made.index, own, 24).await.unwrap();
     outside.set_up(made.index).await.unwrap();
     let (device, index) = ("host0".to_owned(), made.index);
-    let way = |mtu_bytes| Some(Way { device: device.clone(), index, mtu_bytes, route_to: None });
+    let way = |mtu_bytes| {
+        let (device, is_ethernet, route_to) = (device.clone(), true, None);
+        Some(Way { device, index, is_ethernet, mtu_bytes, route_to })
+    };
     assert_eq!(outside.narrowest_way(own, [other]).await.unwrap(), way(1450));
     assert_eq!(outside.narrowest_way(own, []).await.unwrap(), way(1450));
     assert_eq!(outside.narrowest_way(own, [ip("203.0.113.1")]).await.unwrap(), way(1450));

@@ -29,11 +29,20 @@ pub(crate) fn local<K: Kernel>(
 
 /// To a station of another host, or behind an uplink. The sender is a place.
 #[inline(always)]
-pub(crate) fn remote<K: Kernel>(kernel: &mut K, packet: &mut Packet, sender: u32, station: &Fdb) {
+pub(crate) fn remote<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    packet: &mut Packet,
+    sender: u32,
+    station: &Fdb,
+) {
     flow::keep_remote(kernel, packet, sender, station);
     // Each written for itself: see `Packet::verdict`.
-    match station.as_uplink() {
-        Some(way) => packet.verdict = Verdict::Uplink { ifindex: way.ifindex, vlan: way.vlan },
-        None => packet.verdict = station.tunnel(),
+    match (station.as_uplink(), packet.flow.direct(meta)) {
+        (Some(way), _) => {
+            packet.verdict = Verdict::Uplink { ifindex: way.ifindex, vlan: way.vlan };
+        }
+        (None, Some(direct)) => packet.verdict = direct,
+        (None, None) => packet.verdict = station.tunnel(),
     }
 }

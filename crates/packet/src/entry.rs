@@ -1,4 +1,4 @@
-//! The three entry points: the order of the stages at each hook, and the counting.
+//! The entry points: the order of the stages at each hook, and the counting.
 //!
 //! A packet passes the stages in this order, each one function in one file:
 //!
@@ -16,6 +16,7 @@
 
 use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict};
 use crate::maps::{Port, PortKey};
+use crate::outer::{self, HEADER_BYTES};
 use crate::parse::Packet;
 use crate::reason::DropReason;
 use crate::service::Answer;
@@ -26,7 +27,7 @@ use crate::{classify, egress, flow, guard, policy, route, service, too_big};
 /// verdict.
 #[inline(always)]
 pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
-    if flow::hit(kernel, meta, packet) {
+    if flow::hit::<K, 0>(kernel, meta, packet) {
         return;
     }
     let port = match classify::port(kernel, meta) {
@@ -45,9 +46,41 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
 /// A frame out of the tunnel device. `packet` is as for [`from_port`].
 #[inline(always)]
 pub fn from_tunnel<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
-    if flow::hit(kernel, meta, packet) {
-        return;
+    if !flow::hit::<K, 0>(kernel, meta, packet) {
+        from_opened(kernel, meta, packet);
     }
+}
+
+/// What a frame of the underlay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// None of our business here. If it is VXLAN, the tunnel device knows what to do with it.
+    Foreign,
+    /// A packet of a known flow, which has its verdict.
+    Known,
+    /// One from a VTEP that may send to us: [`from_opened`] decides about the frame inside.
+    Admitted,
+}
+
+/// A frame that has come in from the underlay, before the host's stack sees it. But for a foreign
+/// one, `meta` is of the frame inside from then on, and the outer packet is to be taken off.
+#[inline(always)]
+pub fn from_underlay<K: Kernel>(kernel: &mut K, meta: &mut Meta, packet: &mut Packet) -> Opened {
+    if outer::open(kernel, meta).is_none() {
+        return Opened::Foreign;
+    }
+    if flow::hit::<K, HEADER_BYTES>(kernel, meta, packet) {
+        return Opened::Known;
+    }
+    if packet.flow.is_segmented() || classify::vtep(kernel, meta).is_err() {
+        return Opened::Foreign;
+    }
+    Opened::Admitted
+}
+
+/// The frame out of an outer packet that [`from_underlay`] has admitted, as [`from_tunnel`].
+#[inline(always)]
+pub fn from_opened<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
     let mut concerned = Concerned::default();
     if let Err(reason) = tunnel_stages(kernel, meta, &mut concerned, packet) {
         packet.verdict = drop(kernel, meta, Entry::FromTunnel, (concerned, reason));
@@ -103,7 +136,7 @@ fn port_stages<K: Kernel>(
     }
     kernel.count(port.place(), Direction::FromPort, meta.length);
     let Some(key) = station.as_local() else {
-        egress::remote(kernel, packet, port.place(), &station);
+        egress::remote(kernel, meta, packet, port.place(), &station);
         return Ok(());
     };
     *concerned = Concerned::of(&receiver);

@@ -56,9 +56,28 @@ pub(crate) struct Candidate {
     /// Its TCP flags, or 0.
     flags: u8,
     is_eligible: bool,
+    /// Packets of the flow come as segments, see [`is_recent`].
+    is_segmented: bool,
 }
 
 impl Candidate {
+    /// Whether the packet would overtake others of its flow past the tunnel device.
+    #[inline(always)]
+    pub(crate) fn is_segmented(&self) -> bool {
+        self.is_segmented
+    }
+
+    /// The outer packet in which a frame that is no segments goes straight to its next hop, if it
+    /// may: what [`keep_remote`] has found.
+    #[inline(always)]
+    pub(crate) fn direct(&self, meta: &Meta) -> Option<Verdict> {
+        let Flow { longest, target: vni, vtep, local, gateway, hop_ifindex, .. } = self.flow;
+        if meta.gso_size != 0 || meta.length > u32::from(longest) {
+            return None;
+        }
+        Some(Verdict::Underlay { vni, vtep, local, gateway, ifindex: hop_ifindex })
+    }
+
     /// The packet is one of a kind: its verdict says nothing about the next one.
     #[inline(always)]
     pub(crate) fn give_up(&mut self) {
@@ -67,20 +86,32 @@ impl Candidate {
 }
 
 /// Whether the flow of the packet is known: it has its verdict then, and is counted. Else the
-/// stages have to decide.
+/// stages have to decide. The packet's frame begins `START` bytes behind the start of what the
+/// program sees: it may still be in an outer packet.
 #[inline(never)]
-pub(crate) fn hit<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> bool {
-    find(kernel, meta, packet).is_some()
+pub(crate) fn hit<K: Kernel, const START: u32>(
+    kernel: &mut K,
+    meta: &Meta,
+    packet: &mut Packet,
+) -> bool {
+    find::<K, START>(kernel, meta, packet).is_some()
 }
 
 #[inline(always)]
-fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<()> {
+fn find<K: Kernel, const START: u32>(
+    kernel: &mut K,
+    meta: &Meta,
+    packet: &mut Packet,
+) -> Option<()> {
     let candidate = &mut packet.flow;
     candidate.is_eligible = false;
+    candidate.is_segmented = false;
+    candidate.flow.segments = 0;
     let config = kernel.config()?;
     candidate.flow.epoch = config.epoch;
     candidate.flow.tick = (tick(meta.now_ns) & 0xffff_ffff) as u32;
-    (candidate.size, candidate.flags) = read_key(kernel, meta, &mut candidate.flow.key)?;
+    (candidate.size, candidate.flags) =
+        read_key::<K, START>(kernel, meta, &mut candidate.flow.key)?;
     let (opens, ends) = (candidate.flags & SYN != 0, candidate.flags & (FIN | RST) != 0);
     candidate.is_eligible = !ends;
     candidate.place = place(&candidate.flow.key, config.seed);
@@ -88,9 +119,21 @@ fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<(
         return None;
     }
     let flow = kernel.flow(candidate.place)?;
+    if !same(&flow.key, &candidate.flow.key) {
+        return None;
+    }
+    if meta.tunnelled != 0 {
+        if meta.gso_size != 0 {
+            flow.segments = now(candidate.flow.tick);
+        }
+        candidate.flow.segments = flow.segments;
+        if START != 0 && is_recent(flow.segments, candidate.flow.tick) {
+            candidate.is_segmented = true;
+            return None;
+        }
+    }
     let is_old = flow.epoch != candidate.flow.epoch || flow.tick != candidate.flow.tick;
-    let is_too_big = candidate.size > u32::from(flow.mtu);
-    if is_old || is_too_big || !same(&flow.key, &candidate.flow.key) {
+    if is_old || candidate.size > u32::from(flow.mtu) {
         return None;
     }
     let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
@@ -125,6 +168,20 @@ fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> Option<(
         _ => return None,
     }
     Some(())
+}
+
+/// [`Flow::segments`], now.
+#[inline(always)]
+fn now(tick: u32) -> u16 {
+    (tick & 0x7fff) as u16 | 0x8000
+}
+
+/// Whether packets of a flow have come as segments in this tick or the one before. The tunnel
+/// device gives them to a queue: those of the flow that come otherwise would overtake them, so they
+/// take the device, too.
+#[inline(always)]
+fn is_recent(segments: u16, tick: u32) -> bool {
+    segments == now(tick) || segments == now(tick.wrapping_sub(1))
 }
 
 /// Moves the connections of the packet's flow on, as the stages would; whether both are still where
@@ -263,16 +320,20 @@ struct Transport {
 /// Reads all that the stages would look at; `None` if the packet may be one of a kind. Its size, or
 /// that of its segments, and its TCP flags.
 #[inline(always)]
-fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u32, u8)> {
-    let [m0, m1, m2, start] = kernel.peek_words(0)?;
+fn read_key<K: Kernel, const START: u32>(
+    kernel: &K,
+    meta: &Meta,
+    key: &mut [u64; 8],
+) -> Option<(u32, u8)> {
+    let [m0, m1, m2, start] = kernel.peek_words(START)?;
     let [type0, type1, version_ihl, _] = start.to_ne_bytes();
     let ethertype = u16::from_be_bytes([type0, type1]);
     if meta.vlan != 0 {
         return None;
     }
     let (Transport { protocol, ports, size, flags }, family) = match (ethertype, version_ihl) {
-        (ETHERTYPE_IPV4, 0x45) => (ipv4(kernel, meta, key)?, 0),
-        (ETHERTYPE_IPV6, 0x60..=0x6f) => (ipv6(kernel, meta, key)?, IS_IPV6),
+        (ETHERTYPE_IPV4, 0x45) => (ipv4::<K, START>(kernel, meta, key)?, 0),
+        (ETHERTYPE_IPV6, 0x60..=0x6f) => (ipv6::<K, START>(kernel, meta, key)?, IS_IPV6),
         _ => return None,
     };
     key[0] = pair(m0, m1);
@@ -290,8 +351,13 @@ fn read_key<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<(u
 
 /// Reads the addresses of an IPv4 packet.
 #[inline(always)]
-fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transport> {
-    let [start, identity, life, source, destination, ports] = kernel.peek_words(ETHERNET_BYTES)?;
+fn ipv4<K: Kernel, const START: u32>(
+    kernel: &K,
+    meta: &Meta,
+    key: &mut [u64; 8],
+) -> Option<Transport> {
+    let [start, identity, life, source, destination, ports] =
+        kernel.peek_words(START + ETHERNET_BYTES)?;
     let [_, _, len0, len1] = start.to_ne_bytes();
     let [_, _, frag0, frag1] = identity.to_ne_bytes();
     let [_, protocol, _, _] = life.to_ne_bytes();
@@ -300,7 +366,8 @@ fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transp
     }
     let total = u32::from(u16::from_be_bytes([len0, len1]));
     let l4 = ETHERNET_BYTES + IPV4_BYTES;
-    let (size, flags) = transport(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
+    let (size, flags) =
+        transport::<K, START>(kernel, meta, protocol, (l4, ETHERNET_BYTES + total))?;
     let [s0, s1, s2, s3] = Addr::v4_word(source).words();
     let [d0, d1, d2, d3] = Addr::v4_word(destination).words();
     (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
@@ -309,12 +376,17 @@ fn ipv4<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transp
 
 /// Reads the addresses of an IPv6 packet.
 #[inline(always)]
-fn ipv6<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transport> {
-    let [_, rest, s0, s1, s2, s3, d0, d1, d2, d3, ports] = kernel.peek_words(ETHERNET_BYTES)?;
+fn ipv6<K: Kernel, const START: u32>(
+    kernel: &K,
+    meta: &Meta,
+    key: &mut [u64; 8],
+) -> Option<Transport> {
+    let [_, rest, s0, s1, s2, s3, d0, d1, d2, d3, ports] =
+        kernel.peek_words(START + ETHERNET_BYTES)?;
     let [len0, len1, protocol, _] = rest.to_ne_bytes();
     let l4 = ETHERNET_BYTES + IPV6_BYTES;
     let payload = u32::from(u16::from_be_bytes([len0, len1]));
-    let (size, flags) = transport(kernel, meta, protocol, (l4, l4 + payload))?;
+    let (size, flags) = transport::<K, START>(kernel, meta, protocol, (l4, l4 + payload))?;
     (key[2], key[3], key[4], key[5]) = (pair(s0, s1), pair(s2, s3), pair(d0, d1), pair(d2, d3));
     Some(Transport { protocol, ports, size, flags })
 }
@@ -322,7 +394,7 @@ fn ipv6<K: Kernel>(kernel: &K, meta: &Meta, key: &mut [u64; 8]) -> Option<Transp
 /// Size and TCP flags of a packet with this transport header, which ends there, if it is one of
 /// many.
 #[inline(always)]
-fn transport<K: Kernel>(
+fn transport<K: Kernel, const START: u32>(
     kernel: &K,
     meta: &Meta,
     protocol: u8,
@@ -330,7 +402,7 @@ fn transport<K: Kernel>(
 ) -> Option<(u32, u8)> {
     let (least, header, flags) = match protocol {
         TCP => {
-            let [word] = kernel.peek_words(l4 + TCP_BYTES - 8)?;
+            let [word] = kernel.peek_words(START + l4 + TCP_BYTES - 8)?;
             let [offset, flags, _, _] = word.to_ne_bytes();
             if flags & (SYN | ACK) == 0 {
                 return None;

@@ -8,6 +8,7 @@
 //! | entry | hook | may end as |
 //! | --- | --- | --- |
 //! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, hand-off, reflect |
+//! | [`from_underlay`] | TCX ingress of the underlay's devices | nothing, drop, local delivery |
 //! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]
@@ -54,7 +55,7 @@ pub use conntrack::{
     TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,
 };
 pub use ct_word::{CtState, CtWord, tick, ticks};
-pub use entry::{from_port, from_tunnel, to_port};
+pub use entry::{Opened, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use fragments::FRAGMENT_SECONDS;
 pub use hand_off::{Budget, HandedOff};

@@ -203,8 +203,9 @@ plain! {
         pub mtu: u16,
         /// Bytes of the longest frame that may be sent to the next hop directly, 0 if none may.
         pub longest: u16,
-        /// Zero.
-        pub pad: u16,
+        /// When packets of the flow last came out of the tunnel device as segments, see `flow`; 0
+        /// for never.
+        pub segments: u16,
         /// Interface index, or VNI.
         pub target: u32,
         /// The VTEP, if it is sent to one: an IPv4 address in network order. Or the VLAN id.

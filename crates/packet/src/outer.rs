@@ -1,12 +1,18 @@
-//! The outer packet around a frame that is sent past the tunnel device, as the device would make
-//! it. Sources: RFC 7348 (VXLAN), RFC 791, RFC 6040 (congestion notification).
+//! The outer packet around a frame that passes by the tunnel device: made as the device would make
+//! it, and opened where the device would do nothing but that. Sources: RFC 7348 (VXLAN), RFC 791, RFC 6040 (congestion notification).
 
+use crate::addr::Addr;
 use crate::checksum::Checksum;
-use crate::parse::{ETHERTYPE_IPV4, UDP};
+use crate::kernel::{Kernel, Meta};
+use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, UDP};
 use crate::sizes::{OUTER_BYTES, TUNNEL_TTL};
 
 /// Bytes of what comes before the inner IP header.
 pub const HEADER_BYTES: u32 = OUTER_BYTES + 14;
+/// Bytes of an IPv4 header without options.
+const IPV4_BYTES: u32 = 20;
+/// The fragment bits of an IPv4 header: offset, and whether more follow.
+const FRAGMENT_BITS: u16 = 0x3fff;
 /// VXLAN: the VNI is valid. All other bits are zero (RFC 7348, 5).
 const VNI_IS_VALID: u8 = 0x08;
 /// Source ports of flows, without the last, as in Linux's `udp_flow_src_port` with the default
@@ -83,6 +89,60 @@ impl Outer {
         let hash = u64::from(self.hash ^ self.hash << 16);
         first + ((hash * u64::from(end - first)) >> 32 & 0xffff) as u32
     }
+}
+
+/// Takes the outer packet for opened: `meta` tells of the tunnel and of the frame inside, as the
+/// tunnel device would. `None` if this is not a plain VXLAN packet, complete and without segments,
+/// about which the device would have nothing more to decide.
+#[inline(always)]
+pub(crate) fn open<K: Kernel>(kernel: &K, meta: &mut Meta) -> Option<()> {
+    let config = kernel.config()?;
+    let [_, _, _, start] = kernel.peek_words(0)?;
+    let ip: [u32; 5] = kernel.peek_words(ETHERNET_BYTES)?;
+    let [ports, rest, flags, vni] = kernel.peek_words(ETHERNET_BYTES + IPV4_BYTES)?;
+    let [type0, type1, version_ihl, class] = start.to_ne_bytes();
+    let [_, _, len0, len1] = ip[0].to_ne_bytes();
+    let [_, _, frag0, frag1] = ip[1].to_ne_bytes();
+    let [_, protocol, _, _] = ip[2].to_ne_bytes();
+    let [_, _, port0, port1] = ports.to_ne_bytes();
+    let [udp0, udp1, sum0, sum1] = rest.to_ne_bytes();
+    let [vni0, vni1, vni2, reserved] = vni.to_ne_bytes();
+    let is_ours = u16::from_be_bytes([type0, type1]) == ETHERTYPE_IPV4
+        && version_ihl == 0x45
+        && protocol == UDP
+        && config.direct_port != 0
+        && config.tunnel_ifindex != 0
+        && u32::from(u16::from_be_bytes([port0, port1])) == config.direct_port
+        && flags == u32::from_ne_bytes([VNI_IS_VALID, 0, 0, 0])
+        && reserved == 0;
+    let total = u32::from(u16::from_be_bytes([len0, len1]));
+    let udp = u32::from(u16::from_be_bytes([udp0, udp1]));
+    let is_whole = u16::from_be_bytes([frag0, frag1]) & FRAGMENT_BITS == 0
+        && ETHERNET_BYTES + total == meta.length
+        && IPV4_BYTES + udp == total
+        && total >= HEADER_BYTES
+        && meta.gso_size == 0
+        && meta.vlan == 0;
+    // What was experienced on the way goes inside, see RFC 6040.
+    let is_simple = [sum0, sum1] == [0, 0] && class & ECN != ECN_EXPERIENCED;
+    let mut checksum = Checksum::new();
+    checksum.add(&ip);
+    if !(is_ours && is_whole && is_simple) || checksum.finish() != [0, 0] {
+        return None;
+    }
+    meta.vni = u32::from_be_bytes([0, vni0, vni1, vni2]);
+    meta.vtep = Addr::v4_word(ip[3]);
+    meta.local = Addr::v4_word(ip[4]);
+    meta.tunnelled = 1;
+    meta.ifindex = config.tunnel_ifindex;
+    meta.length -= HEADER_BYTES;
+    let end = u32::from(meta.checksum_end);
+    if end != 0 {
+        // In the outer headers is as bad as at the start of the frame.
+        let inside = if end > HEADER_BYTES { end - HEADER_BYTES } else { 1 };
+        meta.checksum_end = (inside & 0xffff) as u16;
+    }
+    Some(())
 }
 
 /// The outer traffic class: what the inner one says of congestion, by RFC 6040's compatibility

@@ -6,10 +6,12 @@ use super::frame::{Ip, icmp, tcp, udp};
 use super::world::{
     A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, NOW, R, Station, VNI, VTEP, addr, world,
 };
+use crate::flow::hit;
 use crate::{
     Addr, AddrKey, DropReason, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port, PortKey,
-    Verdict, VtepKey, from_port, from_tunnel,
+    Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
 };
+use crate::{HEADER_BYTES, Opened, Outer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -59,6 +61,7 @@ const STATIONS: [Station; 4] = [A, B, C, R];
 /// R is on another host: its frames come out of the tunnel.
 const REMOTE: usize = 3;
 const INTERFACES: [u32; 4] = [A_IFINDEX, B_IFINDEX, 3, 9];
+const DIRECT_PORT: u32 = 8_472;
 const NETS: [u32; 4] = [1, 1, 2, 1];
 
 fn event() -> impl Strategy<Value = Event> {
@@ -149,6 +152,21 @@ fn meta(from: usize, now_ns: u64, frame: &[u8]) -> Meta {
         return meta;
     }
     Meta { tunnelled: 1, vni: VNI, vtep: addr(VTEP), local: addr(LOCAL_VTEP), ..meta }
+}
+
+/// A frame of R on its way to this host.
+fn in_outer(frame: &[u8]) -> Vec<u8> {
+    let words = |at: usize| u32::from_ne_bytes(frame[4 * at..4 * at + 4].try_into().unwrap());
+    let length = u32::try_from(frame.len()).unwrap();
+    let [vtep, local] = [LOCAL_VTEP, VTEP].map(|address| addr(address).words()[3]);
+    let outer =
+        Outer { vni: VNI, vtep, local, port: DIRECT_PORT, length, hash: length, identity: 7 };
+    let headers = outer.headers(&std::array::from_fn(words));
+    let headers = headers.iter().flat_map(|word| word.to_ne_bytes());
+    let mut outer = [[6; 12].as_slice(), &[8, 0]].concat();
+    outer.extend(headers.take(usize::try_from(HEADER_BYTES).unwrap()));
+    outer.extend(&frame[14..]);
+    outer
 }
 
 /// One run of the programs on what a station sent.
@@ -244,6 +262,8 @@ struct Worlds {
     gso_size: u16,
     /// Packets that have found their flow.
     hits: u32,
+    /// Packets out of the tunnel that were taken before the tunnel device.
+    direct: u32,
 }
 
 impl Worlds {
@@ -251,7 +271,11 @@ impl Worlds {
         let mut cached = world().with_flows(places);
         let hop = NextHop { ifindex: 5, gateway: 1, mtu: 1_500 };
         cached.hops.insert(addr(VTEP), hop);
-        Worlds { plain: world(), cached, now: NOW, checksum_end: 0, gso_size: 0, hits: 0 }
+        let mut plain = world();
+        for memory in [&mut plain, &mut cached] {
+            memory.config.direct_port = DIRECT_PORT;
+        }
+        Worlds { plain, cached, now: NOW, checksum_end: 0, gso_size: 0, hits: 0, direct: 0 }
     }
 
     fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -277,14 +301,41 @@ impl Worlds {
         Ok(())
     }
 
+    /// What becomes of a frame from another host before the tunnel device, if anything.
+    fn receive(&mut self, inner: &Meta, frame: &[u8]) -> Option<Verdict> {
+        self.cached.frame = in_outer(frame);
+        let length = u32::try_from(self.cached.frame.len()).unwrap();
+        let checksum_end = match inner.checksum_end {
+            0 => 0,
+            end => end + u16::try_from(HEADER_BYTES).unwrap(),
+        };
+        let Meta { now_ns, gso_size, .. } = *inner;
+        let mut meta =
+            Meta { now_ns, gso_size, ifindex: 5, length, checksum_end, ..Meta::default() };
+        let mut packet = Packet::default();
+        let opened = from_underlay(&mut self.cached, &mut meta, &mut packet);
+        if opened == Opened::Foreign {
+            return None;
+        }
+        assert_eq!(meta, *inner, "the tunnel device tells the same");
+        // The shim takes the outer packet off.
+        self.cached.frame = frame.to_vec();
+        if opened == Opened::Admitted {
+            from_opened(&mut self.cached, &meta, &mut packet);
+        }
+        Some(packet.verdict)
+    }
+
     fn send(&mut self, from: usize, frame: &[u8], event: &Event) -> Result<(), TestCaseError> {
         let (checksum_end, gso_size) = (self.checksum_end, self.gso_size);
         let meta = Meta { checksum_end, gso_size, ..meta(from, self.now, frame) };
         self.cached.frame = frame.to_vec();
-        let known = crate::flow::hit(&mut self.cached.clone(), &meta, &mut Packet::default());
+        let known = hit::<Memory, 0>(&mut self.cached.clone(), &meta, &mut Packet::default());
         self.hits += u32::from(known);
         let expected = run(&mut self.plain, from, &meta, frame);
-        let verdict = run(&mut self.cached, from, &meta, frame);
+        let direct = if from == REMOTE { self.receive(&meta, frame) } else { None };
+        self.direct += u32::from(direct.is_some());
+        let verdict = direct.unwrap_or_else(|| run(&mut self.cached, from, &meta, frame));
         prop_assert_eq!(by_device(verdict), expected, "{:?}", event);
         // Printed, the worlds would fill pages.
         prop_assert!(left(&self.cached) == left(&self.plain), "what is left differs: {:?}", event);
