@@ -60,17 +60,32 @@ impl Kept {
             mended += usize::from(mend_map(name, *id, &directory.join(name))?);
         }
         let directory = paths.links();
-        let is_gone = |(ifindex, hook): &(u32, Hook)| !hook.pin(&directory, *ifindex).exists();
-        let gone: Vec<_> = self.links.keys().copied().filter(is_gone).collect();
-        for (ifindex, hook) in gone {
-            let Some(link) = self.links.remove(&(ifindex, hook)) else { continue };
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for (ifindex, hook) in links {
             let pin = Pin { ifindex, hook, path: hook.pin(&directory, ifindex) };
-            // A link that cannot be pinned is lost with this: the port is guarded anew.
-            let link = link.pin(&pin.path).map_err(|error| pin.failed("pin", chain(&error)))?;
-            self.put(ifindex, hook, link.into());
-            mended += 1;
+            mended += usize::from(self.mend_link(&pin)?);
         }
         Ok(mended)
+    }
+
+    /// Whether a link is open whose pin is gone.
+    pub(crate) fn misses(&self, pin: &Pin) -> bool {
+        self.links.contains_key(&(pin.ifindex, pin.hook)) && !pin.path.exists()
+    }
+
+    /// Pins a link again whose pin is gone, if it is open; whether that was so.
+    ///
+    /// # Errors
+    /// [`Error::Attach`].
+    pub(crate) fn mend_link(&mut self, pin: &Pin) -> Result<bool, Error> {
+        if !self.misses(pin) {
+            return Ok(false);
+        }
+        let Some(link) = self.links.remove(&(pin.ifindex, pin.hook)) else { return Ok(false) };
+        // A link that cannot be pinned is lost with this: the port is guarded anew.
+        let link = link.pin(&pin.path).map_err(|error| pin.failed("pin", chain(&error)))?;
+        self.put(pin.ifindex, pin.hook, link.into());
+        Ok(true)
     }
 }
 

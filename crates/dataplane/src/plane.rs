@@ -225,6 +225,11 @@ impl DataPlane {
 
     fn attach(&mut self, hook: Hook, ifindex: u32) -> Result<(), Error> {
         let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
+        if self.kept.misses(&pin) {
+            // Another one cannot be attached beside it, and to let go of it would cut what passes.
+            self.paths.prepare()?;
+            self.kept.mend_link(&pin)?;
+        }
         let others = self.others();
         links::attach(self.programs.of(hook), &pin, others, &mut self.kept)
     }

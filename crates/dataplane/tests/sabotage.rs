@@ -43,9 +43,12 @@ fn link(pin: &Path) -> u32 {
 fn plane(host: &Host) -> (DataPlane, BTreeMap<String, u32>) {
     ip("link add port1 type veth peer name inside1");
     ip("link add vx0 type vxlan dstport 4789 external");
-    let mut plane = DataPlane::open(&Options::new(host.bpffs())).unwrap();
+    ip("link add eth0 type veth peer name wire");
+    let options = Options { direct_port: 4789, ..Options::new(host.bpffs()) };
+    let mut plane = DataPlane::open(&options).unwrap();
     plane.attach_port(ifindex("port1")).unwrap();
     plane.set_tunnel_device(ifindex("vx0")).unwrap();
+    plane.set_underlay_devices(&[ifindex("eth0")].into()).unwrap();
     let pins = pins(&host.bpffs());
     assert!(pins.len() > 10, "{pins:?}");
     (plane, pins)
@@ -75,6 +78,22 @@ fn whatever_pin_is_removed_comes_back_as_the_same_object() {
     }
     assert_eq!(plane.attached_ports().unwrap(), BTreeSet::from([ifindex("port1")]));
     assert!(plane.has_tunnel().unwrap());
+}
+
+/// An audit may come to a device before it has looked at the pins.
+#[test]
+fn whoever_attaches_again_keeps_the_link_whose_pin_is_gone() {
+    if !may_run("whoever_attaches_again_keeps_the_link_whose_pin_is_gone") {
+        return;
+    }
+    let host = Host::enter();
+    let (mut plane, before) = plane(&host);
+    umount2(&host.bpffs(), MntFlags::MNT_DETACH).unwrap();
+    plane.set_tunnel_device(ifindex("vx0")).unwrap();
+    plane.attach_port(ifindex("port1")).unwrap();
+    plane.set_underlay_devices(&[ifindex("eth0")].into()).unwrap();
+    plane.mend().unwrap();
+    assert_eq!(pins(&host.bpffs()), before);
 }
 
 #[test]

@@ -215,6 +215,82 @@ mod tests {
         assert_eq!(u16::from_be_bytes([headers[24], headers[25]]), 8 + 8 + 14 + 20 + 12);
     }
 
+    /// A frame with an outer packet around it, from 192.0.2.1 to 192.0.2.2.
+    fn in_outer() -> Vec<u8> {
+        let inner = Ip::new("10.0.0.1", "10.0.0.2", 17, udp(1, 2)).frame(Mac([2; 6]), Mac([4; 6]));
+        let length = u32::try_from(inner.len()).unwrap();
+        let [local, vtep] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(u32::from_ne_bytes);
+        let outer = Outer { vni: VNI, vtep, local, port: 8_472, length, hash: 7, identity: 7 };
+        let headers = outer.headers(&words(&inner));
+        let headers = headers.iter().flat_map(|word| word.to_ne_bytes());
+        let mut frame = [[6; 12].as_slice(), &[8, 0]].concat();
+        frame.extend(headers.take(usize::try_from(HEADER_BYTES).unwrap()));
+        frame.extend(&inner[14..]);
+        frame
+    }
+
+    const VNI: u32 = 0x12_3456;
+
+    /// What an outer packet is taken for.
+    fn opened(frame: &[u8], with: impl Fn(&mut Meta)) -> Option<Meta> {
+        let mut memory =
+            crate::vectors::Memory { frame: frame.to_vec(), ..crate::vectors::Memory::default() };
+        (memory.config.direct_port, memory.config.tunnel_ifindex) = (8_472, 9);
+        let length = u32::try_from(frame.len()).unwrap();
+        let mut meta = Meta { length, ifindex: 5, ..Meta::default() };
+        with(&mut meta);
+        open(&memory, &mut meta).map(|()| meta)
+    }
+
+    #[test]
+    fn an_outer_packet_is_opened_as_the_tunnel_device_would() {
+        let frame = in_outer();
+        let length = u32::try_from(frame.len()).unwrap() - HEADER_BYTES;
+        let [vtep, local] = [1, 2].map(|last| Addr::v4([192, 0, 2, last]));
+        let meta =
+            Meta { ifindex: 9, length, vni: VNI, vtep, local, tunnelled: 1, ..Meta::default() };
+        assert_eq!(opened(&frame, |_| {}), Some(meta));
+        for (end, inside) in [(50 + 42, 42), (64, 14), (50, 1), (24, 1)] {
+            let opened = opened(&frame, |meta| meta.checksum_end = end).unwrap();
+            assert_eq!(opened.checksum_end, inside, "{end}");
+        }
+        assert_eq!(opened(&frame, |meta| meta.gso_size = 1_400), None, "segments");
+        assert_eq!(opened(&frame, |meta| meta.vlan = 7), None, "a tag");
+        assert_eq!(opened(&[frame.as_slice(), &[0]].concat(), |_| {}), None, "a trailer");
+        for length in 0..frame.len() {
+            assert_eq!(opened(&frame[..length], |_| {}), None, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_makes_an_outer_packet_the_devices_affair() {
+        let frame = in_outer();
+        let plain = opened(&frame, |_| {}).unwrap();
+        for bit in 0..(14 + 36) * 8 {
+            let mut changed = frame.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let opened = opened(&changed, |_| {});
+            match bit / 8 {
+                // MACs of the wire, and the source port: the device ignores them, too.
+                0..12 | 34 | 35 => assert_eq!(opened, Some(plain), "bit {bit}"),
+                46..49 => {
+                    let vni = u32::from_be_bytes([0, changed[46], changed[47], changed[48]]);
+                    assert_eq!(opened, Some(Meta { vni, ..plain }), "bit {bit}");
+                }
+                _ => assert_eq!(opened, None, "bit {bit}"),
+            }
+        }
+        // With a checksum that is right.
+        let mut experienced = frame.clone();
+        experienced[15] = 3;
+        let sum = u16::from_be_bytes([frame[24], frame[25]]) - 3;
+        experienced[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(opened(&experienced, |_| {}), None, "congestion goes inside");
+        experienced[15] = 2;
+        experienced[24..26].copy_from_slice(&(sum + 1).to_be_bytes());
+        assert_eq!(opened(&experienced, |_| {}), Some(plain));
+    }
+
     #[test]
     fn congestion_is_told_outside_but_never_as_experienced() {
         let v4 = |tos| u32::from_ne_bytes([8, 0, 0x45, tos]);
