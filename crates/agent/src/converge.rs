@@ -20,7 +20,7 @@ use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
     jobs::{Done, Jobs, Subject},
-    kernel::{Guards, HostKernel, Observed, ObservedNic, Refusal},
+    kernel::{Guards, HostKernel, Observed, ObservedNic, Plug, Refusal},
     ledger::Ledger,
     plan::{self, Step, Steps, Wanted},
     render::facts,
@@ -276,13 +276,13 @@ impl<K: HostKernel> Converger<K> {
                 self.leaving.remove(&uuid);
             }
             if let Some((spec, interfaces)) = prepared {
-                for ifindex in interfaces.values() {
-                    self.chores.is_stocked &= !self.observed.spares.remove(ifindex);
+                for plug in interfaces.values() {
+                    self.chores.is_stocked &= !self.observed.spares.remove(&plug.ifindex);
                 }
                 let before = self.observed.instances.remove(&uuid).unwrap_or_default();
-                let nic = |(nic, ifindex): (Uuid, u32)| {
+                let nic = |(nic, Plug { ifindex, far_end }): (Uuid, Plug)| {
                     let same = before.get(&nic).filter(|seen| seen.ifindex == ifindex);
-                    (nic, ObservedNic { ifindex, up: same.is_some_and(|seen| seen.up) })
+                    (nic, ObservedNic { ifindex, far_end, up: same.is_some_and(|seen| seen.up) })
                 };
                 let nics = interfaces.into_iter().map(nic).collect();
                 self.observed.instances.insert(uuid, nics);

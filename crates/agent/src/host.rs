@@ -179,7 +179,7 @@ impl HostKernel for Host {
         let found = self.driver.list().await.map_err(Refusal::new)?;
         let instances = found.into_iter().map(|found| {
             let nics = found.nics.into_iter();
-            let nics = nics.map(|n| (n.nic, ObservedNic { ifindex: n.host_ifindex, up: n.up }));
+            let nics = nics.map(|n| (n.nic, ObservedNic::of(&n)));
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
@@ -223,7 +223,7 @@ impl HostKernel for Host {
 
     async fn see(&mut self, instance: Uuid, nic: Uuid) -> Result<Option<ObservedNic>, Refusal> {
         let found = self.driver.find(instance, nic).await.map_err(Refusal::new)?;
-        Ok(found.map(|nic| ObservedNic { ifindex: nic.host_ifindex, up: nic.up }))
+        Ok(found.map(|nic| ObservedNic::of(&nic)))
     }
 
     async fn stock(&mut self) -> Result<Stock, Refusal> {

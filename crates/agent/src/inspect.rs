@@ -419,7 +419,8 @@ mod tests {
 
     fn tables() -> Tables {
         let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
-        let interfaces = interfaces.map(|(port, ifindex)| (sample::uuid(port), ifindex));
+        let interfaces =
+            interfaces.map(|(port, ifindex)| (sample::uuid(port), sample::plug(ifindex)));
         Ledger::of(&sample::two_networks(), &interfaces.into()).tables().clone()
     }
 

@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{HostKernel, Refusal, Stock},
+    kernel::{HostKernel, Plug, Refusal, Stock},
     plan::Step,
 };
 
@@ -36,7 +36,7 @@ pub(crate) struct Done {
     /// Devices that could not be deleted.
     pub(crate) trouble: Vec<String>,
     /// The instance is there like this, and its NICs are these interfaces.
-    pub(crate) prepared: Option<(InstanceSpec, BTreeMap<Uuid, u32>)>,
+    pub(crate) prepared: Option<(InstanceSpec, BTreeMap<Uuid, Plug>)>,
     /// These interfaces have their programs.
     pub(crate) guarded: BTreeSet<u32>,
     /// These interfaces are gone.
@@ -194,10 +194,10 @@ impl<K: HostKernel> Job<K> {
             Ok(prepared) => prepared,
             Err(refusal) => return self.fail(spec.uuid, "cannot be made", &refusal),
         };
-        let nics: BTreeMap<_, _> = prepared.iter().map(|nic| (nic.nic, nic.host_ifindex)).collect();
-        for (nic, ifindex) in nics.iter().filter(|(_, ifindex)| !attached.contains(ifindex)) {
-            match self.kernel.attach(*ifindex).await {
-                Ok(()) => _ = self.done.guarded.insert(*ifindex),
+        let nics: BTreeMap<_, _> = prepared.iter().map(|nic| (nic.nic, Plug::of(nic))).collect();
+        for (nic, plug) in nics.iter().filter(|(_, plug)| !attached.contains(&plug.ifindex)) {
+            match self.kernel.attach(plug.ifindex).await {
+                Ok(()) => _ = self.done.guarded.insert(plug.ifindex),
                 Err(refusal) => {
                     self.fail(*nic, "cannot be guarded", &refusal);
                     // It may be up: then somebody has taken its programs off.

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use compute::{InstanceSpec, Prepared};
+use compute::{FarEnd, FoundNic, InstanceSpec, Prepared};
 use dataplane::{Edits, Tables};
 use hostnet::Losses;
 use packet::MAX_PORTS;
@@ -29,6 +29,22 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// An interface that a port is plugged into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plug {
+    /// Its index.
+    pub ifindex: u32,
+    /// Where its other end is.
+    pub far_end: FarEnd,
+}
+
+impl Plug {
+    /// That of a NIC which the driver has made.
+    pub(crate) const fn of(nic: &Prepared) -> Self {
+        Self { ifindex: nic.host_ifindex, far_end: nic.far_end }
     }
 }
 
@@ -79,6 +95,20 @@ pub struct ObservedNic {
     pub ifindex: u32,
     /// Whether it is up.
     pub up: bool,
+    /// Where its other end is.
+    pub far_end: FarEnd,
+}
+
+impl ObservedNic {
+    /// That of a NIC which the driver has found.
+    pub(crate) const fn of(nic: &FoundNic) -> Self {
+        Self { ifindex: nic.host_ifindex, up: nic.up, far_end: nic.far_end }
+    }
+
+    /// What the port is plugged into.
+    pub(crate) const fn plug(&self) -> Plug {
+        Plug { ifindex: self.ifindex, far_end: self.far_end }
+    }
 }
 
 /// What the maps of a host have room for, where that depends on the host.

@@ -18,7 +18,7 @@ use wire::{
 };
 
 use crate::{
-    kernel::Room,
+    kernel::{Plug, Room},
     render::{self, Says as _},
 };
 
@@ -32,7 +32,7 @@ const PORTS_ADVICE: &str = ", as many as have room for connections: use another 
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     desired: Holding,
-    interfaces: BTreeMap<Uuid, u32>,
+    interfaces: BTreeMap<Uuid, Plug>,
     room: Room,
     tables: Tables,
     /// Every claim on the keys that have more than one.
@@ -136,7 +136,7 @@ impl Ledger {
 
     /// A ledger that has followed to here from nothing.
     #[must_use]
-    pub fn of(desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Self {
+    pub fn of(desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Self {
         let mut ledger = Self::default();
         ledger.follow(desired, interfaces);
         ledger
@@ -171,7 +171,7 @@ impl Ledger {
     /// Follows: from now on these objects are desired, and these ports are attached to these
     /// interfaces. A port that is not among them is left out, with all that leads to it: nothing
     /// may be sent where no program guards. Gives what has to be changed in the maps.
-    pub fn follow(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Edits {
+    pub fn follow(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Edits {
         let changed = self.changed(desired, interfaces);
         if changed.is_empty() {
             self.desired = desired.clone();
@@ -207,7 +207,7 @@ impl Ledger {
     }
 
     /// The objects that give other entries than before, perhaps.
-    fn changed(&self, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> BTreeSet<ObjectKey> {
+    fn changed(&self, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> BTreeSet<ObjectKey> {
         let mut changed = BTreeSet::new();
         for item in self.desired.objects().diff(desired.objects()) {
             let (key, before, after) = match item {
@@ -228,8 +228,8 @@ impl Ledger {
             }
         }
         let port = |uuid: &Uuid| ObjectKey { table: Table::Port, uuid: *uuid };
-        let other = |(uuid, ifindex): &(&Uuid, &u32), than: &BTreeMap<Uuid, u32>| {
-            than.get(*uuid) != Some(*ifindex)
+        let other = |(uuid, plug): &(&Uuid, &Plug), than: &BTreeMap<Uuid, Plug>| {
+            than.get(*uuid) != Some(*plug)
         };
         let comes = interfaces.iter().filter(|at| other(at, &self.interfaces));
         let goes = self.interfaces.iter().filter(|at| other(at, interfaces));
@@ -250,7 +250,7 @@ impl Ledger {
 
     /// Makes it from nothing. The host's own ports come first where there is no room for all, and
     /// of these the older ones.
-    fn anew(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Edits {
+    fn anew(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Edits {
         let mut new = Self {
             desired: desired.clone(),
             interfaces: interfaces.clone(),

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use compute::{InstanceSpec, Prepared};
+use compute::{FarEnd, InstanceSpec, Prepared};
 use dataplane::{Edits, Tables};
 use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey};
@@ -120,10 +120,12 @@ impl MemoryState {
             if !self.nics.contains_key(&nic.uuid) {
                 self.write()?;
                 let ifindex = self.spares.pop_first().unwrap_or_else(|| self.next_interface());
-                self.nics.insert(nic.uuid, ObservedNic { ifindex, up: false });
+                let far_end = FarEnd::Elsewhere;
+                self.nics.insert(nic.uuid, ObservedNic { ifindex, up: false, far_end });
             }
             let host_ifindex = self.nics.get(&nic.uuid).map_or(0, |seen| seen.ifindex);
-            prepared.push(Prepared { nic: nic.uuid, host_ifindex, host_device: String::new() });
+            let (nic, far_end) = (nic.uuid, FarEnd::Elsewhere);
+            prepared.push(Prepared { nic, host_ifindex, host_device: String::new(), far_end });
         }
         Ok(prepared)
     }

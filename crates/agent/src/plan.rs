@@ -21,7 +21,7 @@ use wire::{
     object::{Attachment, Object, ObjectKey, Port, Table},
 };
 
-use crate::kernel::{Observed, ObservedNic};
+use crate::kernel::{Observed, ObservedNic, Plug};
 
 /// What is wrong with the objects themselves, by uuid, and what can be worked with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,9 +206,9 @@ pub fn steps(
     steps
 }
 
-/// The interfaces of wanted ports that are there and guarded.
+/// What the wanted ports are plugged into that are there and guarded.
 #[must_use]
-pub fn guarded(wanted: &Wanted, observed: &Observed) -> BTreeMap<Uuid, u32> {
+pub fn guarded(wanted: &Wanted, observed: &Observed) -> BTreeMap<Uuid, Plug> {
     let mut guarded = BTreeMap::new();
     for (instance, spec) in &wanted.instances {
         let Some(nics) = observed.instances.get(instance) else { continue };
@@ -216,7 +216,7 @@ pub fn guarded(wanted: &Wanted, observed: &Observed) -> BTreeMap<Uuid, u32> {
             if let Some(seen) = nics.get(&nic.uuid)
                 && observed.attached.contains(&seen.ifindex)
             {
-                guarded.insert(nic.uuid, seen.ifindex);
+                guarded.insert(nic.uuid, seen.plug());
             }
         }
     }
@@ -265,6 +265,8 @@ pub fn surplus(wanted: &Wanted, observed: &Observed) -> impl Iterator<Item = Uui
 
 #[cfg(test)]
 mod tests {
+    use compute::FarEnd;
+
     use super::*;
     use crate::{
         kernel::ObservedNic,
@@ -278,7 +280,7 @@ mod tests {
 
     fn observed(instances: &[(u128, Nics<'_>)], attached: &[u32]) -> Observed {
         let nic = |(nic, ifindex, up): &(u128, u32, bool)| {
-            (uuid(*nic), ObservedNic { ifindex: *ifindex, up: *up })
+            (uuid(*nic), ObservedNic { ifindex: *ifindex, up: *up, far_end: FarEnd::Elsewhere })
         };
         let instances = instances.iter();
         let instances = instances.map(|(at, nics)| (uuid(*at), nics.iter().map(nic).collect()));
@@ -391,7 +393,10 @@ mod tests {
         let wanted = wanted(&sample::two_networks());
         let nics: Nics<'_> = &[(sample::PORT_A, 7, true), (sample::PORT_B, 9, true)];
         let observed = observed(&[(sample::INSTANCE, nics)], &[9]);
-        assert_eq!(guarded(&wanted, &observed), BTreeMap::from([(uuid(sample::PORT_B), 9)]));
+        assert_eq!(
+            guarded(&wanted, &observed),
+            BTreeMap::from([(uuid(sample::PORT_B), sample::plug(9))])
+        );
         assert!(!up(&wanted, &observed).contains(&uuid(sample::PORT_A)));
         let steps = steps(&wanted, &observed, &prepared(&wanted), &NOBODY);
         assert_eq!(down(&steps), [uuid(sample::PORT_A)], "it goes down before it is guarded anew");

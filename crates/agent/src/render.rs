@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
     Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, PortKey, Source, Vtep,
@@ -15,12 +16,14 @@ use wire::{
     object::{Network, Object, Peer, Port, Tunnel},
 };
 
+use crate::kernel::Plug;
+
 /// The policy generation of every port while there is no policy.
 const GENERATION: u32 = 0;
 
 /// The entries of one object; none while its network is not there, or its port has no interface.
 #[must_use]
-pub fn entries(object: &Object, desired: &Holding, interfaces: &BTreeMap<Uuid, u32>) -> Tables {
+pub fn entries(object: &Object, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Tables {
     let network = network_of(object).and_then(|network| desired.network(network));
     match (object, network) {
         (Object::Network(network), _) => network_tables(network),
@@ -29,7 +32,7 @@ pub fn entries(object: &Object, desired: &Holding, interfaces: &BTreeMap<Uuid, u
             None => Tables::default(),
         },
         (Object::Port(port), Some(network)) => match interfaces.get(&port.uuid) {
-            Some(ifindex) => port_tables(port, network, PortKey::untagged(*ifindex)),
+            Some(plug) => port_tables(port, network, plug),
             None => Tables::default(),
         },
         _ => Tables::default(),
@@ -64,7 +67,8 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     tables
 }
 
-fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
+fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
+    let key = PortKey::untagged(plug.ifindex);
     let (number, net, mac) = (port.number, network.number, Mac(port.mac));
     let mut tables = Tables::default();
     let value = packet::Port {
@@ -74,8 +78,10 @@ fn port_tables(port: &Port, network: &Network, key: PortKey) -> Tables {
         // The data plane gives it one.
         zone: 0,
         mac,
-        // The other end is in the instance's own network namespace.
-        flags: packet::Port::PEER,
+        flags: match plug.far_end {
+            FarEnd::Elsewhere => packet::Port::PEER,
+            FarEnd::Here => 0,
+        },
     };
     tables.ports.insert(key, value);
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::local(key));

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use compute::FarEnd;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
@@ -9,6 +10,8 @@ use wire::{
         Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
     },
 };
+
+use crate::kernel::Plug;
 
 pub(crate) const NETWORK_A: u128 = 1;
 pub(crate) const NETWORK_B: u128 = 2;
@@ -20,6 +23,11 @@ pub(crate) const PORT_B: u128 = 32;
 
 pub(crate) const fn uuid(number: u128) -> Uuid {
     Uuid::from_u128(number)
+}
+
+/// What a port is plugged into, as a VM in a namespace of its own has it.
+pub(crate) fn plug(ifindex: u32) -> Plug {
+    Plug { ifindex, far_end: FarEnd::Elsewhere }
 }
 
 pub(crate) fn network(number: u32, vni: u32) -> Object {

@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared, host_device_name};
+use crate::{Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Prepared, host_device_name};
 
 /// Keeps instances in memory, with the same rules as a real driver.
 #[derive(Debug, Default)]
@@ -100,9 +100,11 @@ impl Driver for Fake {
                 nic,
                 host_ifindex: state.next_ifindex(),
                 up: false,
+                far_end: FarEnd::Elsewhere,
             });
-            let (host_ifindex, host_device) = (found.host_ifindex, host_device_name(nic));
-            prepared.push(Prepared { nic, host_ifindex, host_device });
+            let (host_ifindex, far_end) = (found.host_ifindex, found.far_end);
+            let host_device = host_device_name(nic);
+            prepared.push(Prepared { nic, host_ifindex, host_device, far_end });
             nics.insert(nic, found);
         }
         state.instances.insert(spec.uuid, Instance { spec: spec.clone(), nics });

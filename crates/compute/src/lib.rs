@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub use error::Error;
 pub use fake::{DriverCall, Fake};
 pub use netns::{Netns, Spare, host_device_name};
-pub use spec::{Found, FoundNic, InstanceSpec, NicSpec, Prepared};
+pub use spec::{FarEnd, Found, FoundNic, InstanceSpec, NicSpec, Prepared};
 
 /// Runs instances of one kind on this host.
 ///

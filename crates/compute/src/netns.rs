@@ -15,7 +15,7 @@ use hostnet::{Kind, LinkInfo, Namespace, Netlink};
 use tokio::task;
 use uuid::Uuid;
 
-use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Prepared};
+use crate::{Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Prepared};
 
 pub use spare::Spare;
 
@@ -128,6 +128,10 @@ impl Netns {
     }
 }
 
+fn found_nic(nic: Uuid, link: &LinkInfo) -> FoundNic {
+    FoundNic { nic, host_ifindex: link.index, up: link.is_up, far_end: FarEnd::of(link) }
+}
+
 impl Driver for Netns {
     async fn prepare(&self, spec: &InstanceSpec) -> Result<Vec<Prepared>, Error> {
         spec.check()?;
@@ -147,6 +151,7 @@ impl Driver for Netns {
             prepared.push(Prepared {
                 nic: nic.uuid,
                 host_ifindex: link.index,
+                far_end: FarEnd::of(&link),
                 host_device: link.name,
             });
         }
@@ -196,7 +201,7 @@ impl Driver for Netns {
         let host = self.host().await?;
         let Some(link) = self.host_link(&host, nic).await? else { return Ok(None) };
         let id = host.namespace_id(&namespace).await?;
-        let found = FoundNic { nic, host_ifindex: link.index, up: link.is_up };
+        let found = found_nic(nic, &link);
         Ok((id.is_some() && link.peer_namespace_id == id).then_some(found))
     }
 
@@ -219,7 +224,7 @@ impl Driver for Netns {
                 .filter(|link| id.is_some() && link.peer_namespace_id == id)
                 .filter_map(|link| {
                     let nic = nic_of(link)?;
-                    Some(FoundNic { nic, host_ifindex: link.index, up: link.is_up })
+                    Some(found_nic(nic, &link))
                 })
                 .collect();
             nics.sort_unstable();

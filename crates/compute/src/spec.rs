@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
+use hostnet::{Kind, LinkInfo};
 use uuid::Uuid;
 
 use crate::Error;
@@ -36,6 +37,27 @@ pub struct NicSpec {
     pub gateways: Vec<IpAddr>,
 }
 
+/// Where the other end of a NIC's host device is, and so how frames get there.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum FarEnd {
+    /// In another network namespace, as that of a veth: frames may be put there at once.
+    Elsewhere,
+    /// In the host's own, or in no namespace, as with a tap: frames leave through the host's device.
+    #[default]
+    Here,
+}
+
+impl FarEnd {
+    /// That of a link of the host.
+    #[must_use]
+    pub fn of(link: &LinkInfo) -> Self {
+        match (&link.kind, link.peer_namespace_id) {
+            (Kind::Veth, Some(_)) => Self::Elsewhere,
+            _ => Self::Here,
+        }
+    }
+}
+
 /// The host's side of a NIC.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Prepared {
@@ -45,6 +67,8 @@ pub struct Prepared {
     pub host_ifindex: u32,
     /// The name of the host's device.
     pub host_device: String,
+    /// Where its other end is.
+    pub far_end: FarEnd,
 }
 
 /// An instance that runs.
@@ -65,6 +89,8 @@ pub struct FoundNic {
     pub host_ifindex: u32,
     /// Whether the host's side is up.
     pub up: bool,
+    /// Where its other end is.
+    pub far_end: FarEnd,
 }
 
 impl InstanceSpec {

@@ -19,7 +19,8 @@ use hostnet::{
     scratch::{Scratch, name, root_or_skip},
 };
 use netloom_compute::{
-    Driver, Error, Found, FoundNic, InstanceSpec, Netns, NicSpec, Prepared, host_device_name,
+    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Netns, NicSpec, Prepared,
+    host_device_name,
 };
 use support::Crash;
 use uuid::Uuid;
@@ -224,6 +225,7 @@ async fn a_new_driver_finds_what_runs() {
 
     let restarted = Netns::on(host.prefix.clone(), (*host.namespace).clone());
     let nics = prepared.iter().zip([false, true]).map(|(prepared, up)| FoundNic {
+        far_end: FarEnd::Elsewhere,
         nic: prepared.nic,
         host_ifindex: prepared.host_ifindex,
         up,

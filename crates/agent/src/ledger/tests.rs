@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use compute::FarEnd;
 use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey};
 use proptest::prelude::*;
 use wire::{
@@ -15,8 +16,8 @@ use crate::{
     sample::{self, uuid},
 };
 
-fn interfaces(of: &[(u128, u32)]) -> BTreeMap<Uuid, u32> {
-    of.iter().map(|(port, ifindex)| (uuid(*port), *ifindex)).collect()
+fn interfaces(of: &[(u128, u32)]) -> BTreeMap<Uuid, Plug> {
+    of.iter().map(|(port, ifindex)| (uuid(*port), sample::plug(*ifindex))).collect()
 }
 
 #[test]
@@ -37,6 +38,18 @@ fn facts_do_not_depend_on_interfaces() {
         Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 90), (sample::PORT_B, 70)])).tables;
     assert_ne!(one, other);
     assert_eq!(facts(&one), facts(&other));
+}
+
+#[test]
+fn frames_are_put_at_the_far_end_only_where_that_is_in_another_namespace() {
+    let desired = sample::two_networks();
+    let plug = |far_end| BTreeMap::from([(uuid(sample::PORT_A), Plug { ifindex: 7, far_end })]);
+    let mut ledger = Ledger::default();
+    for (far_end, flags) in [(FarEnd::Elsewhere, packet::Port::PEER), (FarEnd::Here, 0)] {
+        let edits = ledger.follow(&desired, &plug(far_end));
+        let port = edits.ports[&PortKey::untagged(7)].unwrap();
+        assert_eq!(port.flags, flags, "{far_end:?}");
+    }
 }
 
 #[test]
@@ -130,7 +143,8 @@ fn what_does_not_fit_is_left_out_alone_and_local_ports_come_first() {
 #[test]
 fn a_port_too_many_is_told_and_takes_no_older_ones_place() {
     let desired = sample::two_networks();
-    let at = interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]);
+    let at = BTreeMap::from([(uuid(sample::PORT_A), 7), (uuid(sample::PORT_B), 9)]);
+    let both = interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]);
     let one = Room { ports_max: 1, ..Room::default() };
     for (older, newer) in [(sample::PORT_A, sample::PORT_B), (sample::PORT_B, sample::PORT_A)] {
         let mut ledger = Ledger::new(one.clone());
@@ -138,10 +152,10 @@ fn a_port_too_many_is_told_and_takes_no_older_ones_place() {
         assert!(ledger.unfit().is_empty(), "{:?}", ledger.unfit());
         let before = ledger.tables().clone();
         let present = before.ports.values().map(|port| port.number).collect();
-        assert!(ledger.follow(&desired, &at).is_empty(), "no room, nothing changes");
+        assert!(ledger.follow(&desired, &both).is_empty(), "no room, nothing changes");
         // So it is for an agent that starts when both are there.
         let mut started = Ledger::new(Room { present, ..one.clone() });
-        started.follow(&desired, &at);
+        started.follow(&desired, &both);
         assert_eq!(started, ledger);
         assert_eq!(ledger.tables(), &before);
         let reason = &ledger.unfit()[&uuid(newer)];
@@ -177,7 +191,7 @@ proptest! {
     #[test]
     fn following_changes_gives_what_making_it_anew_gives(
         steps in proptest::collection::vec(
-            proptest::collection::vec((0..18_u8, any::<Option<u8>>(), 0..3_u32), 1..5), 1..30),
+            proptest::collection::vec((0..18_u8, any::<Option<u8>>(), 0..5_u32), 1..5), 1..30),
     ) {
         let (mut holding, mut interfaces) = (Holding::default(), BTreeMap::new());
         let (mut ledger, mut maps) = (Ledger::default(), Tables::default());
@@ -190,7 +204,12 @@ proptest! {
                 }
                 match ifindex {
                     0 => interfaces.remove(&uuid(which.into())),
-                    index => interfaces.insert(uuid(which.into()), u32::from(which) * 8 + index),
+                    index => {
+                        let far_end = if index % 2 == 0 { FarEnd::Here } else { FarEnd::Elsewhere };
+                        let ifindex = u32::from(which) * 8 + index / 3;
+                        let plug = Plug { ifindex, far_end };
+                        interfaces.insert(uuid(which.into()), plug)
+                    }
                 };
             }
             maps.apply(&ledger.follow(&holding, &interfaces));
