@@ -389,6 +389,44 @@ fn a_conversation_is_found_in_the_flow_cache() {
 }
 
 #[test]
+fn who_comes_after_segments_waits_for_them_in_the_tunnel_device() {
+    const SEGMENTS: [Event; 2] = [Event::Segments(1_400), Event::Segments(0)];
+    let data = |to| Event::Packet {
+        from: REMOTE,
+        to,
+        kind: Kind::Tcp(16),
+        ports: (80, 1_000),
+        is_v6: false,
+    };
+    let mut worlds = Worlds::new(4_096);
+    let mut direct = |events: &[Event]| {
+        let before = worlds.direct;
+        events.iter().for_each(|event| worlds.play(event).unwrap());
+        worlds.direct - before
+    };
+    let open = [
+        Event::Packet { from: 0, to: REMOTE, kind: Kind::Tcp(2), ports: (1_000, 80), is_v6: false },
+        Event::Packet {
+            from: REMOTE,
+            to: 0,
+            kind: Kind::Tcp(18),
+            ports: (80, 1_000),
+            is_v6: false,
+        },
+    ];
+    assert_eq!(direct(&open), 1);
+    assert_eq!(direct(&[data(0), data(0)]), 2, "what comes by itself comes directly");
+    assert_eq!(direct(&[SEGMENTS[0].clone(), data(0), SEGMENTS[1].clone(), data(0)]), 0);
+    let later = Event::Passes(16);
+    assert_eq!(direct(&[later.clone(), data(0), data(0)]), 0, "in the next tick, too");
+    assert_eq!(
+        direct(&[later.clone(), later, data(0), data(0)]),
+        2,
+        "then there are none any more"
+    );
+}
+
+#[test]
 fn an_end_that_its_senders_side_refuses_does_not_reach_the_other_side() {
     let packet = |port, flags| {
         let ports = (port, 80);
