@@ -128,7 +128,17 @@ fn a_burst_of_more_than_is_ready_is_served() {
 
 /// Waits until both agents keep as many as they should; which.
 fn until_ready(lab: &TestLab) -> BTreeSet<u64> {
-    let is_full = || machine::spares(lab.name()).len() == 2 * SPARES;
+    // A spare is guarded last: one whose agent dies before that is made anew.
+    let is_guarded = |host: &&str| {
+        let data = lab.data(host);
+        let links = std::fs::read_dir(data.join("bpf/links")).unwrap();
+        let names = links.map(|link| link.unwrap().file_name().into_string().unwrap());
+        let ports = names.filter(|name| name.ends_with("_port")).count();
+        ports == 2 * (SPARES + machine::tables(&data).ports.len())
+    };
+    let is_full = || {
+        machine::spares(lab.name()).len() == 2 * SPARES && HOSTS.iter().all(|host| is_guarded(host))
+    };
     assert!(wait::holds(LIMIT, is_full), "{:?}", machine::spares(lab.name()));
     inodes(lab)
 }
