@@ -17,6 +17,7 @@ mod invisible;
 pub mod jobs;
 mod logins;
 pub mod look;
+mod neighbours;
 pub mod operation;
 mod placement;
 pub mod platform;
