@@ -85,7 +85,6 @@ struct Place {
     path: String,
     messages: Vec<&'static MessageDef>,
     query: Option<(Kind, &'static Face)>,
-    is_one: bool,
 }
 
 /// Paths, each with the names of the first message there: other messages may have other names in the
@@ -107,19 +106,17 @@ fn paths() -> Map<String, Value> {
         there.messages.push(def);
     }
     for (kind, face) in faces() {
-        for (path, is_one) in
-            [(face.path.to_owned(), false), (format!("{}/{{uuid}}", face.path), true)]
-        {
+        for path in [face.path.to_owned(), format!("{}/{{uuid}}", face.path)] {
             let (at, path) = place(&path, Method::Get);
             let there = places.entry(at).or_default();
-            *there = Place { path, query: Some((kind, face)), is_one, messages: Vec::new() };
+            *there = Place { path, query: Some((kind, face)), messages: Vec::new() };
         }
     }
     let mut paths: Map<String, Value> = Map::new();
     for ((_, method), place) in &places {
         let at = paths.entry(place.path.clone()).or_insert_with(|| json!({}));
         let operation = match place.query {
-            Some((kind, face)) => query(kind, face, place.is_one),
+            Some((kind, face)) => query(kind, face, variables(&place.path).next()),
             None => operation(place),
         };
         at[verb(*method)] = operation;
@@ -237,12 +234,13 @@ fn answers(messages: &[&'static MessageDef]) -> Value {
     answers
 }
 
-fn query(kind: Kind, face: &Face, is_one: bool) -> Value {
+/// A query of a face; of one resource, if its path names one.
+fn query(kind: Kind, face: &Face, one: Option<&str>) -> Value {
     let text = json!({"type": "string"});
     let number = json!({"type": "integer", "minimum": 0});
     let mut parameters: Vec<Value> = Vec::new();
-    if is_one {
-        parameters.push(json!({"name": "uuid", "in": "path", "required": true, "schema": text}));
+    if let Some(name) = one {
+        parameters.push(json!({"name": name, "in": "path", "required": true, "schema": text}));
     } else {
         let conditions = json!({"type": "array", "items": {"type": "string"}});
         let flag = json!({"type": "boolean"});
@@ -275,8 +273,11 @@ fn query(kind: Kind, face: &Face, is_one: bool) -> Value {
         },
         "additionalProperties": false,
     });
-    let name =
-        if is_one { format!("Query{}_one", face.name) } else { format!("Query{}", face.name) };
+    let name = if one.is_some() {
+        format!("Query{}_one", face.name)
+    } else {
+        format!("Query{}", face.name)
+    };
     json!({
         "operationId": name,
         "summary": format!("Query{}", face.name),
@@ -446,7 +447,10 @@ fn value(field: &FieldDef) -> Value {
         schema["enum"] = field.one_of.iter().copied().collect();
     }
     match (field.required, schema.get("enum").is_some()) {
-        (false, false) => schema["type"] = json!([schema["type"], "null"]),
+        (false, false) => match &mut schema["type"] {
+            Value::Array(types) => types.push("null".into()),
+            one => *one = json!([one, "null"]),
+        },
         (false, true) => schema = json!({"anyOf": [schema, {"type": "null"}]}),
         (true, _) => {}
     }
@@ -517,6 +521,36 @@ mod tests {
             let name = format!("Query{}", face.name);
             assert_eq!(summaries.iter().filter(|id| **id == name).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn the_parameters_of_a_path_are_those_in_its_name() {
+        for (path, methods) in document()["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let declared = operation["parameters"].as_array().unwrap().iter();
+                let declared = declared.filter(|parameter| parameter["in"] == "path");
+                let declared: Vec<_> = declared.filter_map(|one| one["name"].as_str()).collect();
+                let named: Vec<_> = variables(path).collect();
+                assert_eq!(declared, named, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_is_a_word_or_a_list_of_words() {
+        fn walk(at: &Value) {
+            match at {
+                Value::Object(members) => {
+                    if let Some(Value::Array(types)) = members.get("type") {
+                        assert!(types.iter().all(Value::is_string), "{at}");
+                    }
+                    members.values().for_each(walk);
+                }
+                Value::Array(items) => items.iter().for_each(walk),
+                _ => {}
+            }
+        }
+        walk(&document());
     }
 
     #[test]
