@@ -57,7 +57,7 @@ e2e: setup ## end to end: real processes, real packets in network namespaces
 	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
 
 soak: setup-test ## thousands of cases where `make test` has a few; takes an hour
-	NETLOOM_CASES=100 $(CARGO) test --locked -p netloom-api --test schemathesis
+	NETLOOM_CASES=100 NETLOOM_SEED=$$RANDOM $(CARGO) test --locked -p netloom-api --test schemathesis
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf

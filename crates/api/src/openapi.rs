@@ -225,7 +225,9 @@ fn answers(messages: &[&'static MessageDef]) -> Value {
             "description": if is_job { "The result, if the request waits for it." } else { "The result." },
             "content": {"application/json": {"schema": result}},
         },
-        "4XX": {"$ref": "#/components/responses/Refused"},
+        "414": {"$ref": "#/components/responses/Cut"},
+            "431": {"$ref": "#/components/responses/Cut"},
+            "4XX": {"$ref": "#/components/responses/Refused"},
         "503": {"$ref": "#/components/responses/Failed"},
     });
     if is_job {
@@ -285,6 +287,8 @@ fn query(kind: Kind, face: &Face, one: Option<&str>) -> Value {
         "parameters": parameters,
         "responses": {
             "200": {"description": "What was found.", "content": {"application/json": {"schema": found}}},
+            "414": {"$ref": "#/components/responses/Cut"},
+            "431": {"$ref": "#/components/responses/Cut"},
             "4XX": {"$ref": "#/components/responses/Refused"},
             "503": {"$ref": "#/components/responses/Failed"},
         },
@@ -319,6 +323,8 @@ fn poll() -> Value {
 fn responses() -> Value {
     let error = json!({"schema": {"$ref": "#/components/schemas/Failure"}});
     json!({
+        // The HTTP library says so itself, before anybody has read the request.
+        "Cut": {"description": "The address, or the headers, are too long. There is no text."},
         "Accepted": {
             "description": "It is being done; its job tells what becomes of it.",
             "content": {"application/json": {"schema": {

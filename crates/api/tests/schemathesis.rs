@@ -1,7 +1,9 @@
 //! Schemathesis (a package from PyPI) over `/openapi.json` against a running door: whatever fits the
-//! document, and what nearly does, is answered with a body as the document says, and by no error of the server's own.
+//! document, and what nearly does, is answered with a body as the document says, and by no error of
+//! the server's own.
 //!
-//! `scripts/setup test` brings the package; nothing is fetched here. `NETLOOM_CASES` is the number of cases for each operation, of which `make soak` sends many.
+//! `scripts/setup test` brings the package; nothing is fetched here. `NETLOOM_CASES` is the number of
+//! cases for each operation, of which `make soak` sends many.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -23,7 +25,8 @@ fn whatever_is_sent_is_answered_as_the_document_says() {
     let Some(python) = support::python() else { return };
     let running = Running::start(Limits::default());
     let session = running.log_in().session().unwrap().to_owned();
-    let cases = std::env::var("NETLOOM_CASES").unwrap_or_else(|_| CASES.to_owned());
+    let set = |name, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.to_owned());
+    let (cases, seed) = (set("NETLOOM_CASES", CASES), set("NETLOOM_SEED", "1"));
     let directory = tempfile::tempdir().unwrap();
     let ran = Command::new(python.with_file_name("schemathesis"))
         .current_dir(directory.path())
@@ -33,7 +36,7 @@ fn whatever_is_sent_is_answered_as_the_document_says() {
         // Answers are those of jobs, too.
         .args(["--header", "Prefer: wait=5"])
         .args(["--checks", CHECKS, "--phases", "fuzzing", "--mode", "all", "--workers", "2"])
-        .args(["--max-examples", &cases, "--seed", "1", "--no-shrink", "--continue-on-failure"])
+        .args(["--max-examples", &cases, "--seed", &seed, "--no-shrink", "--continue-on-failure"])
         .args(["--suppress-health-check", "all", "--no-color", "--warnings", "off"])
         .output()
         .unwrap();

@@ -101,7 +101,7 @@ impl Plan {
                     if let Some(set) = &topology.name {
                         let tags = call.params.entry("userTags").or_insert_with(|| json!([]));
                         let own = Value::from(format!("{SET}{set}"));
-                        tags.as_array_mut().map(|tags| tags.push(own));
+                        tags.as_array_mut().into_iter().for_each(|tags| tags.push(own.clone()));
                     }
                     plan.add(entry, call);
                 }

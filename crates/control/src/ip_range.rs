@@ -368,7 +368,7 @@ struct Clash {
 /// Told without the other one, where that is not the caller's: on a shared L2 network it may be another
 /// account's.
 fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()> {
-    let Err(Clash { error, with }) = clashes(&*txn.tx, l3, wanted) else { return Ok(()) };
+    let Some(Clash { error, with }) = clash(&*txn.tx, l3, wanted) else { return Ok(()) };
     Err(match txn.visible(with.kind, with.uuid) {
         Some(_) => error,
         None => Error::field(
@@ -381,20 +381,17 @@ fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()
 
 /// ZStack's rules between ranges: one subnet and gateway per L3 and family, no overlap on the L2;
 /// and no range gives out another one's gateway there.
-fn clashes(
-    read: &impl Read<Record>,
-    l3: &L3Network,
-    wanted: &Wanted,
-) -> std::result::Result<(), Clash> {
+fn clash(read: &impl Read<Record>, l3: &L3Network, wanted: &Wanted) -> Option<Clash> {
     let (l2, inside) = (l3.l2_network_uuid, (wanted.start, wanted.end));
     let version = if wanted.start.is_ipv4() { 4 } else { 6 };
-    if let Some(range) = neighbours::subnet_of(read, l3.uuid, version) {
-        let with = AnyId::of(range.uuid);
-        check_alike(&range, wanted).map_err(|error| Clash { error, with })?;
+    if let Some(range) = neighbours::subnet_of(read, l3.uuid, version)
+        && let Err(error) = check_alike(&range, wanted)
+    {
+        return Some(Clash { error, with: AnyId::of(range.uuid) });
     }
     let hint = "all L3 networks on one L2 network share its addresses: choose others";
     let clash = |field: &str, rule: String, with: AnyId| {
-        Err(Clash { error: Error::field(field, rule).hint(hint), with })
+        Some(Clash { error: Error::field(field, rule).hint(hint), with })
     };
     if let Some(range) = neighbours::range_in(read, l2, inside) {
         let rule = format!("overlaps {}", told(&range));
@@ -409,13 +406,11 @@ fn clashes(
         let rule = format!("{} is in {}", wanted.gateway, told(&range));
         return clash("gateway", rule, AnyId::of(range.uuid));
     }
-    if let Some((router, other)) = neighbours::router_in(read, l2, inside) {
-        let rule = format!("the range has {router} in it, the router of {other}");
-        let hint = "choose other addresses, or SetL3NetworkRouterInterfaceIp";
-        let error = Error::field("startIp", rule).hint(hint);
-        return Err(Clash { error, with: AnyId::of(other) });
-    }
-    Ok(())
+    let (router, other) = neighbours::router_in(read, l2, inside)?;
+    let rule = format!("the range has {router} in it, the router of {other}");
+    let hint = "choose other addresses, or SetL3NetworkRouterInterfaceIp";
+    let error = Error::field("startIp", rule).hint(hint);
+    Some(Clash { error, with: AnyId::of(other) })
 }
 
 /// A range as errors name it.

@@ -132,7 +132,7 @@ fn ranges(count: u32, l3s: u32) -> Counting {
 fn ten_thousand_ranges_cost_a_new_one_no_more_than_ten_do() {
     let reads = |read: &Counting, wanted: &Wanted, l3: &L3Network| {
         read.reads.set(0);
-        let fits = clashes(read, l3, wanted).is_ok();
+        let fits = clash(read, l3, wanted).is_none();
         (fits, read.reads.get())
     };
     let (old, new) = (l3(0), l3(1_000_000));
@@ -179,6 +179,6 @@ fn an_overlap_is_found_wherever_it_lies() {
         (41, 41, false),
     ] {
         let new = Wanted { start: ip(low), end: ip(high), ..wanted(&l3, 0) };
-        assert_eq!(clashes(&read, &l3, &new).is_ok(), fits, "{low} to {high}");
+        assert_eq!(clash(&read, &l3, &new).is_none(), fits, "{low} to {high}");
     }
 }
