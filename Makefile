@@ -9,7 +9,7 @@ CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
-.PHONY: help setup setup-lint build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
+.PHONY: help setup setup-lint setup-test soak build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ setup: ## install what is missing: Debian packages, a Rust toolchain
 
 setup-lint:
 	@scripts/setup lint
+
+setup-test:
+	@scripts/setup test
 
 build: setup ## target/release/netloom
 	$(CARGO) build --release --locked -p netloom
@@ -42,13 +45,19 @@ fmt: setup-lint ## is it formatted?
 lint: setup-lint ## clippy, warnings denied
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-unit: setup ## unit, property, kernel and contract tests, tidy
+# No test is skipped for want of what setup-test installs: without it, it fails.
+export NETLOOM_NO_SKIP := 1
+
+unit: setup-test ## unit, property, kernel and contract tests, tidy
 	$(CARGO) $(RUN_TESTS) --locked --workspace --exclude netloom-tests --exclude netloom-bench
 
 # The debug binary: the unit tests have built most of it, and its assertions are on.
 e2e: setup ## end to end: real processes, real packets in network namespaces
 	$(CARGO) build --locked -p netloom
 	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
+
+soak: setup-test ## thousands of cases where `make test` has a few; takes an hour
+	NETLOOM_CASES=100 NETLOOM_SEED=$$RANDOM $(CARGO) test --locked -p netloom-api --test schemathesis
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf

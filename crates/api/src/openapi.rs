@@ -85,7 +85,6 @@ struct Place {
     path: String,
     messages: Vec<&'static MessageDef>,
     query: Option<(Kind, &'static Face)>,
-    is_one: bool,
 }
 
 /// Paths, each with the names of the first message there: other messages may have other names in the
@@ -107,19 +106,17 @@ fn paths() -> Map<String, Value> {
         there.messages.push(def);
     }
     for (kind, face) in faces() {
-        for (path, is_one) in
-            [(face.path.to_owned(), false), (format!("{}/{{uuid}}", face.path), true)]
-        {
+        for path in [face.path.to_owned(), format!("{}/{{uuid}}", face.path)] {
             let (at, path) = place(&path, Method::Get);
             let there = places.entry(at).or_default();
-            *there = Place { path, query: Some((kind, face)), is_one, messages: Vec::new() };
+            *there = Place { path, query: Some((kind, face)), messages: Vec::new() };
         }
     }
     let mut paths: Map<String, Value> = Map::new();
     for ((_, method), place) in &places {
         let at = paths.entry(place.path.clone()).or_insert_with(|| json!({}));
         let operation = match place.query {
-            Some((kind, face)) => query(kind, face, place.is_one),
+            Some((kind, face)) => query(kind, face, variables(&place.path).next()),
             None => operation(place),
         };
         at[verb(*method)] = operation;
@@ -228,7 +225,9 @@ fn answers(messages: &[&'static MessageDef]) -> Value {
             "description": if is_job { "The result, if the request waits for it." } else { "The result." },
             "content": {"application/json": {"schema": result}},
         },
-        "4XX": {"$ref": "#/components/responses/Refused"},
+        "414": {"$ref": "#/components/responses/Cut"},
+            "431": {"$ref": "#/components/responses/Cut"},
+            "4XX": {"$ref": "#/components/responses/Refused"},
         "503": {"$ref": "#/components/responses/Failed"},
     });
     if is_job {
@@ -237,12 +236,13 @@ fn answers(messages: &[&'static MessageDef]) -> Value {
     answers
 }
 
-fn query(kind: Kind, face: &Face, is_one: bool) -> Value {
+/// A query of a face; of one resource, if its path names one.
+fn query(kind: Kind, face: &Face, one: Option<&str>) -> Value {
     let text = json!({"type": "string"});
     let number = json!({"type": "integer", "minimum": 0});
     let mut parameters: Vec<Value> = Vec::new();
-    if is_one {
-        parameters.push(json!({"name": "uuid", "in": "path", "required": true, "schema": text}));
+    if let Some(name) = one {
+        parameters.push(json!({"name": name, "in": "path", "required": true, "schema": text}));
     } else {
         let conditions = json!({"type": "array", "items": {"type": "string"}});
         let flag = json!({"type": "boolean"});
@@ -275,8 +275,11 @@ fn query(kind: Kind, face: &Face, is_one: bool) -> Value {
         },
         "additionalProperties": false,
     });
-    let name =
-        if is_one { format!("Query{}_one", face.name) } else { format!("Query{}", face.name) };
+    let name = if one.is_some() {
+        format!("Query{}_one", face.name)
+    } else {
+        format!("Query{}", face.name)
+    };
     json!({
         "operationId": name,
         "summary": format!("Query{}", face.name),
@@ -284,6 +287,8 @@ fn query(kind: Kind, face: &Face, is_one: bool) -> Value {
         "parameters": parameters,
         "responses": {
             "200": {"description": "What was found.", "content": {"application/json": {"schema": found}}},
+            "414": {"$ref": "#/components/responses/Cut"},
+            "431": {"$ref": "#/components/responses/Cut"},
             "4XX": {"$ref": "#/components/responses/Refused"},
             "503": {"$ref": "#/components/responses/Failed"},
         },
@@ -318,6 +323,8 @@ fn poll() -> Value {
 fn responses() -> Value {
     let error = json!({"schema": {"$ref": "#/components/schemas/Failure"}});
     json!({
+        // The HTTP library says so itself, before anybody has read the request.
+        "Cut": {"description": "The address, or the headers, are too long. There is no text."},
         "Accepted": {
             "description": "It is being done; its job tells what becomes of it.",
             "content": {"application/json": {"schema": {
@@ -446,7 +453,10 @@ fn value(field: &FieldDef) -> Value {
         schema["enum"] = field.one_of.iter().copied().collect();
     }
     match (field.required, schema.get("enum").is_some()) {
-        (false, false) => schema["type"] = json!([schema["type"], "null"]),
+        (false, false) => match &mut schema["type"] {
+            Value::Array(types) => types.push("null".into()),
+            one => *one = json!([one, "null"]),
+        },
         (false, true) => schema = json!({"anyOf": [schema, {"type": "null"}]}),
         (true, _) => {}
     }
@@ -517,6 +527,36 @@ mod tests {
             let name = format!("Query{}", face.name);
             assert_eq!(summaries.iter().filter(|id| **id == name).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn the_parameters_of_a_path_are_those_in_its_name() {
+        for (path, methods) in document()["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let declared = operation["parameters"].as_array().unwrap().iter();
+                let declared = declared.filter(|parameter| parameter["in"] == "path");
+                let declared: Vec<_> = declared.filter_map(|one| one["name"].as_str()).collect();
+                let named: Vec<_> = variables(path).collect();
+                assert_eq!(declared, named, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_is_a_word_or_a_list_of_words() {
+        fn walk(at: &Value) {
+            match at {
+                Value::Object(members) => {
+                    if let Some(Value::Array(types)) = members.get("type") {
+                        assert!(types.iter().all(Value::is_string), "{at}");
+                    }
+                    members.values().for_each(walk);
+                }
+                Value::Array(items) => items.iter().for_each(walk),
+                _ => {}
+            }
+        }
+        walk(&document());
     }
 
     #[test]

@@ -5,12 +5,15 @@ use model::{Kind, shown::Shown};
 use serde_json::{Map, Value};
 
 /// ZStack's inventories: the kind, the value of its field `type` if classes differ by it, the package
-/// and the class. What is netloom's own has none.
+/// and the class. Only what is netloom's [`OWN`] has none.
 const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
+    (Kind::AccessKey, None, "org.zstack.accessKey", "AccessKey"),
     (Kind::Account, None, "org.zstack.header.identity", "Account"),
     (Kind::Cluster, None, "org.zstack.header.cluster", "Cluster"),
     (Kind::GlobalConfig, None, "org.zstack.core.config", "GlobalConfig"),
     (Kind::Host, None, "org.zstack.kvm", "KVMHost"),
+    (Kind::Image, None, "org.zstack.header.image", "Image"),
+    (Kind::InstanceOffering, None, "org.zstack.header.configuration", "InstanceOffering"),
     (Kind::IpRange, None, "org.zstack.header.network.l3", "IpRange"),
     (Kind::L2Network, Some("L2VlanNetwork"), "org.zstack.header.network.l2", "L2VlanNetwork"),
     (
@@ -28,7 +31,22 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::L2Network, None, "org.zstack.header.network.l2", "L2Network"),
     (Kind::L2NetworkClusterRef, None, "org.zstack.header.network.l2", "L2NetworkClusterRef"),
     (Kind::L3Network, None, "org.zstack.header.network.l3", "L3Network"),
+    (Kind::L3NetworkHostRoute, None, "org.zstack.header.network.l3", "L3NetworkHostRoute"),
+    (
+        Kind::NetworkServiceL3NetworkRef,
+        None,
+        "org.zstack.header.network.service",
+        "NetworkServiceL3NetworkRef",
+    ),
+    (
+        Kind::NetworkServiceProvider,
+        None,
+        "org.zstack.header.network.service",
+        "NetworkServiceProvider",
+    ),
     (Kind::Quota, None, "org.zstack.header.identity", "Quota"),
+    (Kind::RemoteVtep, None, "org.zstack.network.l2.vxlan.vtep", "RemoteVtep"),
+    (Kind::ReservedIpRange, None, "org.zstack.header.network.l3", "ReservedIpRange"),
     (Kind::ResourceConfig, None, "org.zstack.resourceconfig", "ResourceConfig"),
     (Kind::SharedResource, None, "org.zstack.header.identity", "SharedResource"),
     (Kind::SystemTag, None, "org.zstack.header.tag", "SystemTag"),
@@ -40,6 +58,10 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::Vtep, None, "org.zstack.network.l2.vxlan.vtep", "Vtep"),
     (Kind::Zone, None, "org.zstack.header.zone", "Zone"),
 ];
+
+/// The kinds that people see and that are no inventory of ZStack's. Its audit is another product.
+#[cfg(test)]
+const OWN: &[Kind] = &[Kind::Audit];
 
 /// An answer that shows resources of `kind` under `inventory` or `inventories`, with its schema; as it
 /// is for no kind.
@@ -88,6 +110,8 @@ fn class(kind: Kind, of_type: Option<&str>) -> Option<String> {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("CreateL2VxlanNetwork", "org.zstack.network.l2.vxlan.vxlanNetwork"),
     ("CreateL2VxlanNetworkPool", "org.zstack.network.l2.vxlan.vxlanNetworkPool"),
+    ("CreateVxlanPoolRemoteVtep", "org.zstack.network.l2.vxlan.vxlanNetworkPool"),
+    ("DeleteVxlanPoolRemoteVtep", "org.zstack.network.l2.vxlan.vxlanNetworkPool"),
     ("DeleteHost", "org.zstack.header.host"),
     ("UpdateHost", "org.zstack.header.host"),
 ];
@@ -101,4 +125,32 @@ pub(crate) fn package(message: &str) -> &'static str {
     let classes = CLASSES.iter().rev();
     let found = classes.clone().find(|(kind, ..)| is_about(*kind));
     found.map_or("org.zstack.netloom", |(_, _, package, _)| package)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn whatever_an_answer_shows_has_a_class_or_is_netlooms_own() {
+        let shown = Kind::ALL.iter().filter(|kind| kind.def().is_shown());
+        let children = Kind::ALL.iter().flat_map(|kind| kind.def().children);
+        let children = children.filter(|child| child.shown != Shown::No).map(|child| child.kind);
+        // A message may create what no query shows, and answer with it.
+        let made = model::resource::messages().filter_map(|def| def.creates);
+        let needed: BTreeSet<Kind> = shown.copied().chain(children).chain(made).collect();
+        let without: Vec<_> =
+            needed.into_iter().filter(|kind| class(*kind, None).is_none()).collect();
+        assert_eq!(without, OWN);
+    }
+
+    #[test]
+    fn a_kind_that_differs_by_type_has_a_class_for_the_others_last() {
+        for (at, (kind, of_type, ..)) in CLASSES.iter().enumerate() {
+            let later = CLASSES[at + 1..].iter().any(|(other, ..)| other == kind);
+            assert_eq!(of_type.is_some(), later, "{kind:?} {of_type:?}");
+        }
+    }
 }

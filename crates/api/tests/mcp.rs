@@ -1,6 +1,5 @@
-//! The client of ZStack's MCP server, a package from PyPI, against a running door. It needs a Python
-//! that has it, which `NETLOOM_MCP_PYTHON` names (`pip install zstack-mcp-server==0.1.7` in a virtual
-//! environment); without one it is skipped and says so. Nothing is fetched here.
+//! The client of ZStack's MCP server, a package from PyPI, unchanged, against a running door.
+//! `scripts/setup test` brings the package; nothing is fetched here.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -13,10 +12,7 @@ use support::{PASSWORD, Running};
 
 #[test]
 fn zstacks_mcp_client_builds_a_network_and_takes_it_away() {
-    let Some(python) = std::env::var_os("NETLOOM_MCP_PYTHON") else {
-        eprintln!("SKIPPED: NETLOOM_MCP_PYTHON names no Python with zstack-mcp-server");
-        return;
-    };
+    let Some(python) = support::python() else { return };
     let running = Running::start(Limits::default());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/mcp.py");
     let url = format!("http://{}", running.address);

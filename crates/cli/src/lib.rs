@@ -5,6 +5,7 @@
 //! QueryZone name=z1`. Everything goes over REST.
 
 mod act;
+mod adjust;
 mod apply;
 mod arguments;
 mod call;
@@ -23,6 +24,7 @@ mod session;
 mod shell;
 mod status;
 mod table;
+pub mod topics;
 mod topology;
 mod wait;
 mod words;

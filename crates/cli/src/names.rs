@@ -56,9 +56,10 @@ pub(crate) fn uuid(client: &Client, noun: &Noun, name: &str) -> Result<String, E
     }
 }
 
-/// Whether a resource is destroyed, so that it can be recovered and nothing else.
+/// Whether a resource is destroyed, so that it can be recovered and nothing else; its host may not
+/// have let go yet.
 pub(crate) fn is_gone(row: &Value) -> bool {
-    row["state"] == "Destroyed"
+    row["state"] == "Destroyed" || row["state"] == "Destroying"
 }
 
 /// Names that there are, for completion.

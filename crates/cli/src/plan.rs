@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    Error,
+    Error, adjust,
     arguments::{self, Call, Unknown},
     names,
     noun::{Noun, nouns},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// In front of the name of a topology, in the tag of what it has made.
-const SET: &str = "netloom.topology::";
+pub(crate) const SET: &str = "netloom.topology::";
 
 /// What is to be done, in this order.
 #[derive(Default)]
@@ -91,14 +91,17 @@ impl Plan {
             match find(client, entry, &call).map_err(at)? {
                 Some(row) => {
                     known.put(entry.noun.kind, &name, row["uuid"].as_str().unwrap_or_default());
-                    plan.change(entry, &call, &row).map_err(at)?;
+                    plan.change(client, entry, &call, &row).map_err(at)?;
                 }
                 None => {
+                    adjust::check_macs(client, &call).map_err(at)?;
                     let uuid = Uuid::new_v4().simple().to_string();
                     known.put(entry.noun.kind, &name, &uuid);
                     call.params.insert("resourceUuid".into(), uuid.into());
                     if let Some(set) = &topology.name {
-                        call.params.insert("userTags".into(), json!([format!("{SET}{set}")]));
+                        let tags = call.params.entry("userTags").or_insert_with(|| json!([]));
+                        let own = Value::from(format!("{SET}{set}"));
+                        tags.as_array_mut().into_iter().for_each(|tags| tags.push(own.clone()));
                     }
                     plan.add(entry, call);
                 }
@@ -151,7 +154,13 @@ impl Plan {
     }
 
     /// What differs and can be changed is changed; what cannot is an error.
-    fn change(&mut self, entry: &Entry, call: &Call, row: &Value) -> Result<(), Error> {
+    fn change(
+        &mut self,
+        client: &Client,
+        entry: &Entry,
+        call: &Call,
+        row: &Value,
+    ) -> Result<(), Error> {
         let all = nouns();
         let update = entry.noun.verbs(&all).into_iter().find(|verb| verb.word == "update");
         let update = update.and_then(|verb| verb.messages.first().copied());
@@ -162,7 +171,8 @@ impl Plan {
             // Absent is what has no value, if the inventory has such a field at all.
             let is_shown = entry.noun.fields().any(|field| field.name == key);
             let Some(is) = row.get(key).or(is_shown.then_some(&Value::Null)) else { continue };
-            if same(is, value) {
+            let is_place = adjust::PLACES.contains(&key.as_str());
+            if same(is, value) || (entry.noun.kind == Kind::VmInstance && is_place) {
                 continue;
             }
             let takes = update.filter(|def| def.fields.iter().any(|field| field.name == key));
@@ -176,13 +186,18 @@ impl Plan {
             let _ = write!(text, " {key}: {is} -> {value}");
             params.insert(key.clone(), value.clone());
         }
-        let Some(def) = update.filter(|_| !params.is_empty()) else {
-            self.unchanged += 1;
-            return Ok(());
-        };
-        params.insert("uuid".into(), row["uuid"].clone());
-        let call = Call { message: def.name, params, tags: Vec::new() };
-        self.steps.push(Step { does: Does::Changes, text, call });
+        let before = self.steps.len();
+        if let Some(def) = update.filter(|_| !params.is_empty()) {
+            params.insert("uuid".into(), row["uuid"].clone());
+            let call = Call { message: def.name, params, tags: Vec::new() };
+            self.steps.push(Step { does: Does::Changes, text, call });
+        }
+        let tags = adjust::tags(client, entry, call, row)?;
+        for (what, call) in tags.into_iter().chain(adjust::place(entry, call, row)) {
+            let text = format!("~ {} {name} {what}", entry.noun.word);
+            self.steps.push(Step { does: Does::Changes, text, call });
+        }
+        self.unchanged += usize::from(self.steps.len() == before);
         Ok(())
     }
 

@@ -67,7 +67,7 @@ impl Topology {
         Self::parse(&text).map_err(|problem| Error::Usage(format!("{}: {problem}", path.display())))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let written: Written = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
         let all = nouns();
         let entries = (1..).zip(written.resources).map(|(number, entry)| {

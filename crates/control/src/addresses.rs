@@ -342,6 +342,7 @@ mod tests {
         IpRange {
             uuid: Id::new(Uuid::from_u128(1)),
             l3_network_uuid: Id::new(Uuid::from_u128(2)),
+            l2_network_uuid: L2,
             name: "r".into(),
             description: None,
             start_ip: start,

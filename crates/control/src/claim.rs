@@ -43,6 +43,16 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "ip",
             "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
         ),
+        Claim::Router(..) => (
+            Code::InvalidArgument,
+            "routerInterfaceIp",
+            "both are on one L2 network: choose another address",
+        ),
+        Claim::RangeEnd(..) | Claim::Gateway(..) | Claim::Subnet(..) => (
+            Code::InvalidArgument,
+            "startIp",
+            "ranges of one L2 network do not overlap: choose other addresses",
+        ),
         Claim::Hostname(..) => (
             Code::InvalidArgument,
             "hostname",

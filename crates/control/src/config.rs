@@ -6,7 +6,7 @@ use model::{
         DeleteResourceConfig, GetGlobalConfigOptions, GetResourceConfig, GlobalConfig,
         ResetGlobalConfig, ResourceConfig, UpdateGlobalConfig, UpdateResourceConfig,
     },
-    setting::{Setting, Values},
+    setting::{DeletionPolicy, Setting, VM_DELETION_POLICY, Values},
 };
 use serde_json::{Value, json};
 use store::{Read, Store, Tx};
@@ -40,6 +40,15 @@ pub fn number(read: &impl Read<Record>, setting: &Setting) -> i64 {
 #[must_use]
 pub fn number_for(read: &impl Read<Record>, setting: &Setting, resource: Uuid) -> i64 {
     parsed(setting, own(read, setting, resource).or_else(|| global(read, setting)))
+}
+
+/// What becomes of an instance that is destroyed.
+#[must_use]
+pub fn deletion_policy(read: &impl Read<Record>, instance: Uuid) -> DeletionPolicy {
+    let setting = &VM_DELETION_POLICY;
+    let word = own(read, setting, instance).or_else(|| global(read, setting));
+    let of = |word: &str| DeletionPolicy::ALL.iter().find(|policy| policy.as_str() == word);
+    word.as_deref().and_then(of).copied().unwrap_or(DeletionPolicy::Delay)
 }
 
 /// The default stands in for a value that an earlier release allowed and this one does not.

@@ -1,17 +1,18 @@
-//! Expunges instances that were destroyed some time ago.
+//! Expunges instances that were destroyed some time ago, as the settings of the category `vm` say.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{
-    Id, Kind, Record, Resource, Result, Timestamp,
+    Id, Kind, Plain, Record, Resource, Result, Timestamp,
     resource::{
         account::{ADMIN, Account},
         vm_instance::VmInstance,
     },
+    setting::{DeletionPolicy, VM_EXPUNGE_INTERVAL, VM_EXPUNGE_PERIOD},
     status::Board,
 };
 use serde_json::json;
-use store::{Event, Read, Store, Tx, Watch};
+use store::{Event, Read, Store, Tx};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -19,14 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Caller, Command, Operations, Request, command::Surroundings, operation};
-
-/// How long a destroyed instance can be recovered, in seconds. A setting in ZStack, with this value
-/// (`vm/expungePeriod`; `vm/deletionPolicy` is `Delay`).
-pub const PERIOD_SECONDS: i64 = 86_400;
-
-/// How often it is looked which are due: a day may be a little longer.
-const EVERY: Duration = Duration::from_secs(60);
+use crate::{Caller, Command, Operations, Request, command::Surroundings, config, operation};
 
 /// Most instances that are expunged at a time; each takes a transaction of its own.
 const STEP: usize = 100;
@@ -45,10 +39,15 @@ pub async fn run(
     let (mut commits, mut destroyed) = (store.watch(), Destroyed::default());
     let mut next = Instant::now();
     loop {
-        drain(&mut commits, &mut destroyed);
+        while let Some(event) = commits.try_next() {
+            if destroyed.take(event) {
+                next = Instant::now();
+            }
+        }
         if Instant::now() >= next {
-            let due = destroyed.due(clock());
-            let pause = if due.len() < STEP { EVERY } else { PAUSE };
+            let snapshot = store.snapshot();
+            let due = destroyed.due(&snapshot, clock());
+            let pause = if due.len() < STEP { interval(&snapshot) } else { PAUSE };
             for uuid in due {
                 let now = (clock(), board.borrow().clone());
                 if let Err(error) = expunge(&store, &operations, uuid, now).await {
@@ -58,21 +57,21 @@ pub async fn run(
             next = Instant::now() + pause;
         }
         // Each branch only waits: dropping the others loses nothing.
-        let goes_on = tokio::select! {
-            () = stop.cancelled() => false,
-            () = sleep_until(next) => true,
-            event = commits.next() => event.map(|event| destroyed.take(event)).is_some(),
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(next) => continue,
+            event = commits.next() => event,
         };
-        if !goes_on {
-            return;
+        let Some(event) = event else { return };
+        if destroyed.take(event) {
+            next = Instant::now();
         }
     }
 }
 
-fn drain(commits: &mut Watch<Record>, destroyed: &mut Destroyed) {
-    while let Some(event) = commits.try_next() {
-        destroyed.take(event);
-    }
+fn interval(read: &impl Read<Record>) -> Duration {
+    let seconds = config::number(read, &VM_EXPUNGE_INTERVAL);
+    Duration::from_secs(seconds.try_into().unwrap_or_default())
 }
 
 /// Expunges an instance, unless it was recovered meanwhile.
@@ -86,7 +85,8 @@ async fn expunge(
     let surroundings = Surroundings { now, seed: Uuid::new_v4(), board };
     let run = move |tx: &mut Tx<Record>| {
         let record = tx.get(Kind::VmInstance, uuid);
-        if record.as_deref().and_then(due).is_none_or(|due| due > now) {
+        let destroyed = record.as_deref().and_then(destroyed);
+        if destroyed.is_none_or(|destroyed| !is_due(tx, (destroyed, uuid), now)) {
             return Ok(());
         }
         operation::run(&command, tx, &surroundings).map(drop)
@@ -104,38 +104,51 @@ fn command(operations: &Operations, uuid: Uuid) -> Result<Command> {
     operations.command(platform, vec![request])
 }
 
-/// When an instance is due, if it is destroyed.
-fn due(record: &Record) -> Option<Timestamp> {
-    VmInstance::of(record)?.destroyed.map(|destroyed| destroyed.plus_seconds(PERIOD_SECONDS))
+/// When an instance was destroyed, if it is.
+fn destroyed(record: &Record) -> Option<Timestamp> {
+    VmInstance::of(record)?.destroyed
 }
 
-/// The destroyed instances, by when they are due.
+/// Whether an instance that was destroyed then is to go, by the settings of now.
+fn is_due(read: &impl Read<Record>, (destroyed, uuid): (Timestamp, Uuid), now: Timestamp) -> bool {
+    let period = config::number_for(read, &VM_EXPUNGE_PERIOD, uuid);
+    config::deletion_policy(read, uuid) != DeletionPolicy::Never
+        && destroyed.plus_seconds(period) <= now
+}
+
+/// The destroyed instances, those first that were destroyed first.
 #[derive(Default)]
 struct Destroyed(BTreeSet<(Timestamp, Uuid)>);
 
 impl Destroyed {
-    fn take(&mut self, event: Event<Record>) {
+    /// Gives whether a setting changed by which they are due.
+    fn take(&mut self, event: Event<Record>) -> bool {
         match event {
             Event::Snapshot(snapshot) => {
                 let rows = snapshot.list(Kind::VmInstance);
-                self.0 = rows.filter_map(|row| Some((due(&row)?, row.uuid()))).collect();
+                self.0 = rows.filter_map(|row| Some((destroyed(&row)?, row.uuid()))).collect();
+                true
             }
             Event::Commit(commit) => {
                 let mine = commit.changes.iter().filter(|it| it.kind == Kind::VmInstance);
                 for change in mine {
-                    let due = |row: &Option<Arc<Record>>| row.as_deref().and_then(due);
-                    if let Some(before) = due(&change.before) {
+                    let destroyed = |row: &Option<Arc<Record>>| row.as_deref().and_then(destroyed);
+                    if let Some(before) = destroyed(&change.before) {
                         self.0.remove(&(before, change.id));
                     }
-                    self.0.extend(due(&change.after).map(|after| (after, change.id)));
+                    self.0.extend(destroyed(&change.after).map(|after| (after, change.id)));
                 }
+                commit.changes.iter().flat_map(|it| it.before.iter().chain(&it.after)).any(|row| {
+                    let is_config = matches!(row.kind(), Kind::GlobalConfig | Kind::ResourceConfig);
+                    is_config && matches!(row.field("category"), Plain::Text(it) if it == VM_EXPUNGE_PERIOD.category)
+                })
             }
-            Event::Lagged => {}
+            Event::Lagged => false,
         }
     }
 
-    fn due(&self, now: Timestamp) -> Vec<Uuid> {
-        let due = self.0.iter().take_while(|(due, _)| *due <= now);
+    fn due(&self, read: &impl Read<Record>, now: Timestamp) -> Vec<Uuid> {
+        let due = self.0.iter().filter(|it| is_due(read, **it, now));
         due.take(STEP).map(|(_, uuid)| *uuid).collect()
     }
 }

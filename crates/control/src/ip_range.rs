@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use model::{
-    Error, Id, Result,
+    AnyId, Error, Id, Record, Result,
     resource::{
         ip_range::{
             AddIpRange, AddIpRangeByNetworkCidr, AddIpv6Range, AddIpv6RangeByNetworkCidr,
@@ -13,9 +13,10 @@ use model::{
         l3_network::{L3Category, L3Network},
     },
 };
+use store::Read;
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, neighbours,
     operation::{Operation, job},
     reserved,
 };
@@ -251,9 +252,14 @@ fn insert(txn: &mut Txn<'_>, id: Id<IpRange>, wanted: Wanted) -> Result<Id<IpRan
     // The rules below rest on the ranges of all L3 networks of the L2 network.
     txn.fence(l3.l2_network_uuid);
     check_neighbours(txn, &l3, &wanted)?;
-    let range = IpRange {
+    txn.insert(range(&l3, id, wanted))
+}
+
+fn range(l3: &L3Network, id: Id<IpRange>, wanted: Wanted) -> IpRange {
+    IpRange {
         uuid: id,
         l3_network_uuid: l3.uuid,
+        l2_network_uuid: l3.l2_network_uuid,
         name: wanted.name,
         description: wanted.description,
         start_ip: wanted.start,
@@ -265,8 +271,7 @@ fn insert(txn: &mut Txn<'_>, id: Id<IpRange>, wanted: Wanted) -> Result<Id<IpRan
         prefix_len: wanted.cidr.prefix_len(),
         address_mode: wanted.address_mode,
         ip_range_type: wanted.of_type,
-    };
-    txn.insert(range)
+    }
 }
 
 fn netmask(cidr: IpNet) -> Option<IpAddr> {
@@ -354,37 +359,63 @@ fn check_bounds(wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
+/// A rule between ranges that is broken, and the range or L3 network that stands in the way.
+struct Clash {
+    error: Error,
+    with: AnyId,
+}
+
+/// Told without the other one, where that is not the caller's: on a shared L2 network it may be another
+/// account's.
+fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()> {
+    let Some(Clash { error, with }) = clash(&*txn.tx, l3, wanted) else { return Ok(()) };
+    Err(match txn.visible(with.kind, with.uuid) {
+        Some(_) => error,
+        None => Error::field(
+            error.field.as_deref().unwrap_or("startIp"),
+            "some of these addresses are another account's on the L2 network",
+        )
+        .hint("choose other addresses"),
+    })
+}
+
 /// ZStack's rules between ranges: one subnet and gateway per L3 and family, no overlap on the L2;
 /// and no range gives out another one's gateway there.
-fn check_neighbours(txn: &Txn<'_>, l3: &L3Network, wanted: &Wanted) -> Result<()> {
-    for other_l3 in txn.children(L3Network::L2_NETWORK, l3.l2_network_uuid) {
-        for range in txn.children(IpRange::L3_NETWORK, other_l3.uuid) {
-            if range.start_ip.is_ipv4() != wanted.start.is_ipv4() {
-                continue;
-            }
-            if other_l3.uuid == l3.uuid {
-                check_alike(&range, wanted)?;
-            }
-            let apart = check_apart(&range, wanted);
-            apart.map_err(|error| match txn.visible(model::Kind::IpRange, range.uuid.uuid()) {
-                Some(_) => error,
-                // On a shared L2 network the range may be another account's: it is not named.
-                None => Error::field(
-                    error.field.as_deref().unwrap_or("startIp"),
-                    "some of these addresses are another account's on the L2 network",
-                )
-                .hint("choose other addresses"),
-            })?;
-        }
-        if let Some(router) = other_l3.router_interface_ip
-            && (wanted.start..=wanted.end).contains(&router)
-        {
-            let text = format!("the range has {router} in it, the router of {}", other_l3.uuid);
-            let hint = "choose other addresses, or SetL3NetworkRouterInterfaceIp";
-            return Err(Error::field("startIp", text).hint(hint));
-        }
+fn clash(read: &impl Read<Record>, l3: &L3Network, wanted: &Wanted) -> Option<Clash> {
+    let (l2, inside) = (l3.l2_network_uuid, (wanted.start, wanted.end));
+    let version = if wanted.start.is_ipv4() { 4 } else { 6 };
+    if let Some(range) = neighbours::subnet_of(read, l3.uuid, version)
+        && let Err(error) = check_alike(&range, wanted)
+    {
+        return Some(Clash { error, with: AnyId::of(range.uuid) });
     }
-    Ok(())
+    let hint = "all L3 networks on one L2 network share its addresses: choose others";
+    let clash = |field: &str, rule: String, with: AnyId| {
+        Some(Clash { error: Error::field(field, rule).hint(hint), with })
+    };
+    if let Some(range) = neighbours::range_in(read, l2, inside) {
+        let rule = format!("overlaps {}", told(&range));
+        return clash("startIp", rule, AnyId::of(range.uuid));
+    }
+    if let Some(range) = neighbours::gateway_in(read, l2, inside) {
+        let (gateway, id) = (range.gateway, range.uuid);
+        let rule = format!("the range has {gateway}, the gateway of range {id}, in it");
+        return clash("startIp", rule, AnyId::of(id));
+    }
+    if let Some(range) = neighbours::range_in(read, l2, (wanted.gateway, wanted.gateway)) {
+        let rule = format!("{} is in {}", wanted.gateway, told(&range));
+        return clash("gateway", rule, AnyId::of(range.uuid));
+    }
+    let (router, other) = neighbours::router_in(read, l2, inside)?;
+    let rule = format!("the range has {router} in it, the router of {other}");
+    let hint = "choose other addresses, or SetL3NetworkRouterInterfaceIp";
+    let error = Error::field("startIp", rule).hint(hint);
+    Some(Clash { error, with: AnyId::of(other) })
+}
+
+/// A range as errors name it.
+fn told(range: &IpRange) -> String {
+    format!("range {} ({} to {})", range.uuid, range.start_ip, range.end_ip)
 }
 
 /// Two ranges of one family on one L3 network: what is for NICs has one subnet, gateway and mode.
@@ -409,24 +440,5 @@ fn check_alike(range: &IpRange, wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
-/// Two ranges of one family on one L2 network.
-fn check_apart(range: &IpRange, wanted: &Wanted) -> Result<()> {
-    let (id, low, high) = (range.uuid, range.start_ip, range.end_ip);
-    let fail = |field: &str, text: String| {
-        Err(Error::field(field, text)
-            .hint("all L3 networks on one L2 network share its addresses: choose others"))
-    };
-    if low <= wanted.end && wanted.start <= high {
-        return fail("startIp", format!("overlaps range {id} ({low} to {high})"));
-    }
-    if (wanted.start..=wanted.end).contains(&range.gateway)
-        && range.ip_range_type == IpRangeType::Normal
-    {
-        let text = format!("the range has {}, the gateway of range {id}, in it", range.gateway);
-        return fail("startIp", text);
-    }
-    if (low..=high).contains(&wanted.gateway) {
-        return fail("gateway", format!("{} is in range {id} ({low} to {high})", wanted.gateway));
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

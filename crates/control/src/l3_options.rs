@@ -1,11 +1,9 @@
 //! What instances of an L3 network are told beside their addresses: name servers, MTU, the router.
 
-use std::net::IpAddr;
-
 use model::{
     Claim, Code, Error, Id, Result, mtu,
     resource::{
-        ip_range::{IpRange, IpRangeType},
+        ip_range::IpRange,
         l2_attachment::L2NetworkClusterRef,
         l2_network::{L2Network, Segment},
         l3_network::L3Network,
@@ -18,7 +16,7 @@ use model::{
 use serde_json::{Value, json};
 
 use crate::{
-    Look, Reply, Txn, ip_range, l3_network,
+    Look, Reply, Txn, ip_range, l3_network, neighbours,
     operation::{Operation, job, look},
 };
 
@@ -116,8 +114,7 @@ pub(crate) fn set_router(
     }
     // The rule rests on the ranges and routers of all L3 networks there.
     txn.fence(l3.l2_network_uuid);
-    let own = subnet(txn.children(IpRange::L3_NETWORK, l3.uuid));
-    let Some(own) = own else {
+    let Some(own) = neighbours::subnet_of(&*txn.tx, l3.uuid, 4) else {
         let rule = format!("L3 network {} has no IPv4 range", l3.uuid);
         return fail(rule, "AddIpRange adds one");
     };
@@ -125,18 +122,16 @@ pub(crate) fn set_router(
     if !cidr.contains(&ip) || ip == cidr.network() || ip == cidr.broadcast() {
         return fail(format!("{ip} is no host's address of {cidr}"), "choose one of the subnet");
     }
-    for other in txn.children(L3Network::L2_NETWORK, l3.l2_network_uuid) {
-        if other.uuid != l3.uuid && other.router_interface_ip == Some(ip) {
-            let rule = format!("{ip} is the router of L3 network {}", other.uuid);
-            return fail(rule, "both are on one L2 network: choose another address");
-        }
-        for range in txn.children(IpRange::L3_NETWORK, other.uuid) {
-            if (range.start_ip..=range.end_ip).contains(&ip) {
-                let (low, high) = (range.start_ip, range.end_ip);
-                let rule = format!("{ip} is in range {} ({low} to {high})", range.uuid);
-                return fail(rule, "choose an address outside of all ranges");
-            }
-        }
+    let (l2, here) = (l3.l2_network_uuid, (ip, ip));
+    let router = neighbours::router_in(&*txn.tx, l2, here);
+    if let Some((_, other)) = router.filter(|(_, other)| *other != l3.uuid) {
+        let rule = format!("{ip} is the router of L3 network {other}");
+        return fail(rule, "both are on one L2 network: choose another address");
+    }
+    if let Some(range) = neighbours::range_in(&*txn.tx, l2, here) {
+        let (low, high) = (range.start_ip, range.end_ip);
+        let rule = format!("{ip} is in range {} ({low} to {high})", range.uuid);
+        return fail(rule, "choose an address outside of all ranges");
     }
     l3.router_interface_ip = Some(ip);
     txn.update(l3)?;
@@ -145,9 +140,7 @@ pub(crate) fn set_router(
 
 fn router(look: &Look<'_>, message: GetL3NetworkRouterInterfaceIp) -> Result<Value> {
     let l3 = look.get(message.l3_network_uuid)?;
-    let ranges = look.child_ids(IpRange::L3_NETWORK, l3.uuid);
-    let ranges = ranges.filter_map(|id| look.get(id).ok());
-    let gateway = subnet(ranges).map(|range| range.gateway);
+    let gateway = neighbours::subnet_of(look.snapshot(), l3.uuid, 4).map(|range| range.gateway);
     match l3.router_interface_ip.or(gateway) {
         Some(ip) => Ok(json!({"routerInterfaceIp": ip})),
         None => {
@@ -155,11 +148,4 @@ fn router(look: &Look<'_>, message: GetL3NetworkRouterInterfaceIp) -> Result<Val
             Err(Error::field("l3NetworkUuid", rule).hint("AddIpRange adds one"))
         }
     }
-}
-
-/// Some range for NICs of IPv4: all of them have one subnet.
-fn subnet(ranges: impl IntoIterator<Item = IpRange>) -> Option<IpRange> {
-    let is_v4 = |range: &IpRange| matches!(range.gateway, IpAddr::V4(_));
-    let normal = |range: &IpRange| range.ip_range_type == IpRangeType::Normal;
-    ranges.into_iter().find(|range| is_v4(range) && normal(range))
 }

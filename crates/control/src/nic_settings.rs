@@ -97,7 +97,35 @@ pub(crate) fn set_static_ip(txn: &mut Txn<'_>, message: SetVmStaticIp) -> Result
     for ip in wanted {
         set_address(txn, nic.uuid, &l3, ip)?;
     }
+    check_subnet(txn, nic.uuid, &message)?;
     Ok(Reply::shows(instance.uuid))
+}
+
+/// A mask or gateway is the range's, and not the NIC's own: what the caller says of it must be so.
+fn check_subnet(txn: &Txn<'_>, nic: Id<VmNic>, message: &SetVmStaticIp) -> Result<()> {
+    let used: Vec<UsedIp> =
+        txn.used_by(AnyId::of(nic)).into_iter().filter_map(|used| txn.find(used)).collect();
+    let of = |version: u8| used.iter().find(|used| used.ip_version == version);
+    let (four, six) = (of(4), of(6));
+    let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string());
+    let prefix = six.map(|used| used.prefix_len.to_string());
+    for (field, said, is) in [
+        ("netmask", text(message.netmask), text(four.and_then(|used| used.netmask))),
+        ("gateway", text(message.gateway), text(four.map(|used| used.gateway))),
+        ("ipv6Gateway", text(message.ipv6_gateway), text(six.map(|used| used.gateway))),
+        ("ipv6Prefix", message.ipv6_prefix.clone(), prefix),
+    ] {
+        if said.is_none() || said == is {
+            continue;
+        }
+        let rule = match is {
+            Some(is) => format!("that of the address's range is {is}"),
+            None => "the NIC has no address of this family".to_owned(),
+        };
+        let error = Error::field(field, rule);
+        return Err(error.hint("leave it out: it is a property of the IP range"));
+    }
+    Ok(())
 }
 
 /// Gives a NIC this address in the place of the one of the same family.
@@ -172,7 +200,11 @@ pub(crate) fn delete_hostname(txn: &mut Txn<'_>, message: DeleteVmHostname) -> R
 }
 
 /// Names an instance: its NICs claim the name on their networks.
-fn name(txn: &mut Txn<'_>, id: Id<VmInstance>, hostname: Option<String>) -> Result<Reply> {
+pub(crate) fn name(
+    txn: &mut Txn<'_>,
+    id: Id<VmInstance>,
+    hostname: Option<String>,
+) -> Result<Reply> {
     let instance = txn.get(id)?;
     for nic in txn.children(VmNic::VM_INSTANCE, id) {
         txn.update(VmNic { hostname: hostname.clone(), ..nic })?;

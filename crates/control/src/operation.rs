@@ -14,6 +14,7 @@ use crate::{
     Gate, Look, Reply, Txn,
     audit::{self, Event},
     command::{Call, Caller, Command, Surroundings},
+    field_tags,
     inventory::Observed,
     tag, validate,
 };
@@ -122,6 +123,7 @@ impl Operation {
         if let (Some(_), Some(made)) = (self.def.creates, reply.subject) {
             tag::keep(txn, made, &call.system_tags, &call.user_tags)?;
         }
+        field_tags::follow(txn)?;
         Ok(reply)
     }
 

@@ -12,7 +12,7 @@ use store::{Key, Read};
 use uuid::Uuid;
 
 use crate::{
-    Reply, Txn, invisible,
+    Reply, Txn, field_tags, invisible,
     operation::{Operation, job, shared_only},
 };
 
@@ -55,6 +55,10 @@ fn update(txn: &mut Txn<'_>, message: UpdateSystemTag) -> Result<Reply> {
         let error = Error::field("tag", format!("\"{}\" does not become that", tag.tag));
         return Err(error.hint(format!("a tag keeps its form; this one's is {}", form.form)));
     }
+    if form.of_field {
+        field_tags::set(txn, tag.resource, Some(&message.tag))?;
+        return Ok(Reply::shows(message.uuid));
+    }
     txn.update(SystemTag { tag: message.tag, ..tag })?;
     Ok(Reply::shows(message.uuid))
 }
@@ -66,9 +70,20 @@ fn delete(txn: &mut Txn<'_>, message: DeleteTag) -> Result<Reply> {
         if !txn.caller().may_change(&record) {
             return Err(shared_only(kind, message.uuid).on_field("uuid"));
         }
-        if SystemTag::of(&record).is_some_and(|tag| tag.inherent) {
-            let error = Error::field("uuid", "says what the resource was made with");
-            return Err(error.hint("it goes with the resource"));
+        if let Some(tag) = SystemTag::of(&record) {
+            let form = tag.resource.kind.def().tags.iter().find(|form| form.fits(&tag.tag));
+            let of_field = form.is_some_and(|form| form.of_field);
+            if tag.inherent {
+                let error = Error::field("uuid", "says what the resource was made with");
+                return Err(error.hint(match of_field {
+                    true => "DeleteVmStaticIp takes it off, and SetVmStaticIp changes it",
+                    false => "it goes with the resource",
+                }));
+            }
+            if of_field {
+                field_tags::set(txn, tag.resource, None)?;
+                continue;
+            }
         }
         match kind {
             Kind::SystemTag => txn.delete(Id::<SystemTag>::new(message.uuid))?,
@@ -107,7 +122,7 @@ fn changeable(kind: Kind, tag: &str) -> Result<&'static TagForm> {
     check("tag", tag)?;
     let form = kind.def().tags.iter().find(|form| form.fits(tag));
     match form {
-        Some(form) if form.at_any_time => check_value(form, tag).map(|()| form),
+        Some(form) if form.at_any_time => field_tags::check(form, tag).map(|()| form),
         Some(form) => {
             let error = Error::field("tag", format!("{} is for the making alone", form.form));
             Err(error.hint(form.doc))
@@ -125,24 +140,6 @@ pub(crate) fn unknown(field: &str, kind: Kind, tag: &str) -> Error {
         false => format!("the forms that a {} knows: {}", def.name, forms.join(", ")),
     };
     Error::field(field, format!("a {} does not know the tag \"{tag}\"", def.name)).hint(hint)
-}
-
-/// A host name is that of RFC 1123 §2.1.
-fn check_value(form: &TagForm, tag: &str) -> Result<()> {
-    let Some(name) = tag.strip_prefix("hostname::").filter(|_| form.form == "hostname::{hostname}")
-    else {
-        return Ok(());
-    };
-    let is_label = |label: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        let at_ends = label.starts_with('-') || label.ends_with('-');
-        (1..=63).contains(&label.len()) && label.bytes().all(fits) && !at_ends
-    };
-    if name.len() <= 253 && name.split('.').all(is_label) {
-        return Ok(());
-    }
-    let error = Error::field("tag", format!("\"{name}\" is no host name"));
-    Err(error.hint("letters, digits and hyphens, in parts of up to 63 with dots between them"))
 }
 
 /// Checks the text of a tag.
@@ -172,7 +169,9 @@ fn put_on(
     tag: &str,
     id: Id<SystemTag>,
 ) -> Result<Id<SystemTag>> {
-    changeable(resource.kind, tag)?;
+    if changeable(resource.kind, tag)?.of_field {
+        field_tags::put_on(txn, resource, tag)?;
+    }
     record(txn, resource, (tag, false), id)
 }
 
@@ -229,7 +228,10 @@ pub(crate) fn keep(
     for tag in system {
         check("systemTags", tag)?;
         let Some(form) = kind.def().tags.iter().find(|form| form.fits(tag)) else { continue };
-        check_value(form, tag).map_err(|error| error.on_field("systemTags"))?;
+        if form.of_field {
+            // It comes of the field.
+            continue;
+        }
         let id = Id::new(txn.random_uuid());
         record(txn, resource, (tag, !form.at_any_time), id)?;
     }

@@ -4,13 +4,17 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
+    mem,
     sync::Arc,
 };
 
 use model::{
     AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
     record::{OWNER, UNCOUNTED},
-    resource::{account::Account, host::Host, release::Release, used_ip::UsedIp},
+    resource::{
+        account::Account, host::Host, release::Release, used_ip::UsedIp, vm_instance::VmInstance,
+        vm_nic::VmNic,
+    },
     status::HostStatus,
 };
 use store::{Key, Read, Tx};
@@ -36,6 +40,8 @@ pub struct Txn<'a> {
     used_tags: RefCell<BTreeSet<usize>>,
     hosts: BTreeSet<Id<Host>>,
     objects: BTreeSet<Uuid>,
+    /// The instances that changed, or whose NICs did.
+    instances: BTreeSet<Id<VmInstance>>,
     waits_for_lost_hosts: bool,
     /// Whose what is made will be, if not the caller's.
     owner: Option<Id<Account>>,
@@ -50,7 +56,7 @@ impl<'a> Txn<'a> {
         at: usize,
     ) -> Self {
         let (drawn, used_tags) = (Cell::new(0), RefCell::default());
-        let (hosts, objects) = (BTreeSet::new(), BTreeSet::new());
+        let (hosts, objects, instances) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (waits_for_lost_hosts, owner) = (true, None);
         Self {
             tx,
@@ -62,6 +68,7 @@ impl<'a> Txn<'a> {
             used_tags,
             hosts,
             objects,
+            instances,
             waits_for_lost_hosts,
             owner,
         }
@@ -80,6 +87,11 @@ impl<'a> Txn<'a> {
         }
         done.hosts.extend(self.hosts);
         done.objects.extend(self.objects);
+    }
+
+    /// The instances that changed, or whose NICs did, since this was asked last.
+    pub(crate) fn take_instances(&mut self) -> BTreeSet<Id<VmInstance>> {
+        mem::take(&mut self.instances)
     }
 
     /// Success does not wait for hosts that are not connected: they act when they are back.
@@ -315,8 +327,11 @@ impl<'a> Txn<'a> {
         })
     }
 
-    /// Remembers which host has to act on a change of this.
+    /// Remembers which host has to act on a change of this, and which instance has changed.
     pub(crate) fn note(&mut self, record: &Record) {
+        let instance = VmInstance::of(record).map(|instance| instance.uuid);
+        let of_nic = || VmNic::of(record).and_then(|nic| nic.vm_instance_uuid);
+        self.instances.extend(instance.or_else(of_nic));
         if let Some(home) = record.home() {
             self.hosts.insert(home);
             self.objects.insert(record.object());

@@ -20,7 +20,9 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, nic_settings,
+    Reply, Txn,
+    nic_params::{self, Asked},
+    nic_settings,
     operation::{Operation, job},
     placement::{self, Demand},
     vm_nic::{self, Plug, Wanted},
@@ -46,6 +48,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
     let cluster = message.cluster_uuid.map(|cluster| txn.get(cluster)).transpose()?;
     let host_uuid = host.as_ref().map(|host| host.uuid);
     let (hostname, size) = (hostname(txn)?, size(txn, &message)?);
+    let asked = nic_params::of_networks(txn, &l3s, message.vm_nic_params.as_deref())?;
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
         uuid: id,
@@ -72,20 +75,36 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         generation: 0,
         destroyed: None,
     })?;
-    for (device_id, l3) in (0..).zip(&l3s) {
-        let wanted = Wanted {
-            addresses: static_ips(txn, l3)?,
-            mac: custom_mac(txn, l3)?,
-            plug: Some(Plug { instance: id, host: host_uuid, device_id }),
-        };
-        let nic = Id::new(txn.random_uuid());
-        vm_nic::insert(txn, nic, l3, wanted).map_err(in_instance)?;
-        if hostname.is_some() {
-            let nic = txn.get(nic)?;
-            txn.update(VmNic { hostname: hostname.clone(), ..nic }).map_err(in_instance)?;
-        }
+    for (device_id, (l3, asked)) in (0..).zip(l3s.iter().zip(asked)) {
+        let plug = Plug { instance: id, host: host_uuid, device_id };
+        nic(txn, l3, plug, (asked, hostname.as_ref()))?;
     }
     Ok(Reply::shows(id))
+}
+
+/// Makes one of its NICs.
+fn nic(
+    txn: &mut Txn<'_>,
+    l3: &L3Network,
+    plug: Plug,
+    (asked, hostname): (Asked, Option<&String>),
+) -> Result<()> {
+    let Asked { addresses, mac, state, field } = asked;
+    let in_instance = |error: Error| match error.field.as_deref() {
+        Some("ip" | "mac") => error.on_field(field),
+        Some("hostname") => error.on_field("systemTags"),
+        Some("l3NetworkUuid") => error.on_field("l3NetworkUuids"),
+        _ => error,
+    };
+    let id = Id::new(txn.random_uuid());
+    let wanted = Wanted { addresses, mac, plug: Some(plug) };
+    vm_nic::insert(txn, id, l3, wanted).map_err(in_instance)?;
+    if hostname.is_some() || state == EnableState::Disabled {
+        let nic = txn.get(id)?;
+        let changed = VmNic { hostname: hostname.cloned(), state, ..nic };
+        txn.update(changed).map_err(in_instance)?;
+    }
+    Ok(())
 }
 
 /// How large an instance is to be.
@@ -250,14 +269,5 @@ pub(crate) fn custom_mac(txn: &Txn<'_>, l3: &L3Network) -> Result<Option<Mac>> {
             mac.map(Some)
         }
         _ => Err(wrong(format!("give L3 network {} two MAC addresses", l3.uuid))),
-    }
-}
-
-/// A refusal of a NIC, told with the fields that the instance's message has.
-fn in_instance(error: Error) -> Error {
-    match error.field.as_deref() {
-        Some("ip" | "mac" | "hostname") => error.on_field("systemTags"),
-        Some("l3NetworkUuid") => error.on_field("l3NetworkUuids"),
-        _ => error,
     }
 }

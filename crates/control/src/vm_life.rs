@@ -18,11 +18,12 @@ use model::{
         vm_state::{InstanceEvent, InstanceState},
         zone::DeleteMode,
     },
+    setting::DeletionPolicy,
     status::HostStatus,
 };
 
 use crate::{
-    Reply, Txn, addresses,
+    Reply, Txn, addresses, config,
     operation::{Operation, job},
     placement::{self, Demand},
 };
@@ -136,6 +137,9 @@ pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<R
     instance.phase = Phase::Destroyed;
     instance.destroyed = Some(txn.now());
     txn.update(instance)?;
+    if config::deletion_policy(&*txn.tx, message.uuid.uuid()) == DeletionPolicy::Direct {
+        txn.delete(message.uuid)?;
+    }
     Ok(Reply::nothing())
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     Id, Mac,
     resource::{
-        account::Account, cluster::Cluster, host::Host, l2_network::L2Network,
+        account::Account, cluster::Cluster, host::Host, ip_range::IpRange, l2_network::L2Network,
         l3_network::L3Network, vm_instance::VmInstance, zone::Zone,
     },
 };
@@ -37,6 +37,15 @@ pub enum Claim {
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
     Ip(Id<L2Network>, IpAddr),
+    /// An end of an IP range on an L2 network: there they do not overlap. By its ends a range is found
+    /// among the claims.
+    RangeEnd(Id<L2Network>, IpAddr),
+    /// The gateway of a range on an L2 network, which others may have too. It is there to be found.
+    Gateway(Id<L2Network>, IpAddr, Id<IpRange>),
+    /// The address of an L3 network's router on an L2 network.
+    Router(Id<L2Network>, IpAddr),
+    /// That a range is for NICs of an L3 network, with its family. It is there to be found.
+    Subnet(Id<L3Network>, u8, Id<IpRange>),
     /// An instance's hostname on an L3 network, in lower case.
     Hostname(Id<L3Network>, String),
     /// An instance on a host. A host that still has it may be found among the claims.
@@ -57,6 +66,10 @@ impl Claim {
             | Claim::VtepIp(..)
             | Claim::Wire(..)
             | Claim::Mac(..)
+            | Claim::RangeEnd(..)
+            | Claim::Gateway(..)
+            | Claim::Router(..)
+            | Claim::Subnet(..)
             | Claim::Hostname(..)
             | Claim::Running(..) => None,
         }
@@ -74,6 +87,10 @@ impl Claim {
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
             | Claim::Wire(..)
+            | Claim::RangeEnd(..)
+            | Claim::Gateway(..)
+            | Claim::Router(..)
+            | Claim::Subnet(..)
             | Claim::Hostname(..) => false,
         }
     }
@@ -90,6 +107,10 @@ impl Claim {
             | Claim::VtepIp(..)
             | Claim::Wire(..)
             | Claim::Vni(..)
+            | Claim::RangeEnd(..)
+            | Claim::Gateway(..)
+            | Claim::Router(..)
+            | Claim::Subnet(..)
             | Claim::Hostname(..)
             | Claim::Running(..) => None,
         }
@@ -110,7 +131,12 @@ impl fmt::Display for Claim {
             Claim::AccountName(name) => write!(f, "the name \"{name}\""),
             Claim::Quota(_, name) => write!(f, "the quota {name}"),
             Claim::Share(resource, _) => write!(f, "the sharing of {}", resource.simple()),
-            Claim::ManagementIp(ip) | Claim::VtepIp(_, ip) | Claim::Ip(_, ip) => write!(f, "{ip}"),
+            Claim::ManagementIp(ip)
+            | Claim::VtepIp(_, ip)
+            | Claim::Ip(_, ip)
+            | Claim::RangeEnd(_, ip)
+            | Claim::Gateway(_, ip, _)
+            | Claim::Router(_, ip) => write!(f, "{ip}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
             Claim::Wire(cluster, interface, None) => {
                 write!(f, "{interface} in cluster {cluster}, untagged,")
@@ -119,6 +145,7 @@ impl fmt::Display for Claim {
                 write!(f, "VLAN {vlan} of {interface} in cluster {cluster}")
             }
             Claim::Mac(_, mac) => write!(f, "{mac}"),
+            Claim::Subnet(l3, version, _) => write!(f, "the IPv{version} subnet of {l3}"),
             Claim::Hostname(_, name) => write!(f, "the hostname \"{name}\""),
             Claim::Running(_, instance) => write!(f, "instance {instance}"),
         }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::{Kind, resource::quota::Quota};
+use crate::{Kind, field::FieldValue, resource::quota::Quota, words};
 
 /// Something that can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,17 +136,33 @@ settings! {
     AUDIT_EXPIRY = ("audit", "expiredPeriod", number(2_592_000, 3600, 315_360_000), &[]),
     /// Rows of the audit at most: beyond that the oldest go. With 0 none is written.
     AUDIT_MAX = ("audit", "max", number(100_000, 0, 1_000_000), &[]),
-    /// What becomes of an instance that is destroyed. Not in effect yet: it is deleted at once.
+    /// What becomes of an instance that is destroyed: Delay, it can be recovered for expungePeriod;
+    /// Direct, it is gone at once; Never, it can be recovered until ExpungeVmInstance ends it.
     VM_DELETION_POLICY = (
         "vm",
         "deletionPolicy",
-        Values::Word { default: "Delay", one_of: &["Delay", "Direct", "Never"] },
+        Values::Word {
+            default: DeletionPolicy::Delay.as_str(),
+            one_of: DeletionPolicy::ONE_OF,
+        },
         &[Kind::VmInstance]
     ),
-    /// How long a destroyed instance can be recovered, in seconds. Not in effect yet: see deletionPolicy.
+    /// How long a destroyed instance can be recovered, in seconds. Counts for those that are destroyed already, too.
     VM_EXPUNGE_PERIOD = ("vm", "expungePeriod", number(86_400, 1, 31_536_000), &[Kind::VmInstance]),
-    /// How often destroyed instances are looked for, in seconds. Not in effect yet: see deletionPolicy.
+    /// How often destroyed instances are looked for, in seconds. They are also looked for when one of these settings changes.
     VM_EXPUNGE_INTERVAL = ("vm", "expungeInterval", number(3600, 1, 86_400), &[]),
+}
+
+words! {
+    /// What becomes of an instance that is destroyed.
+    DeletionPolicy {
+        /// It can be recovered for some time.
+        Delay = "Delay",
+        /// It is gone at once.
+        Direct = "Direct",
+        /// It can be recovered for ever.
+        Never = "Never",
+    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ enum Verb {
     Client(cli::Verb),
     /// Read commands one after the other, with completion and a history.
     Shell,
+    /// Help by topic, with examples; or of a command, as `--help` gives it.
+    Help {
+        /// A topic, or the words of a command.
+        words: Vec<String>,
+    },
     /// Any of ZStack's messages or queries: `CreateZone name=z1`, `QueryZone name=z1`.
     #[command(external_subcommand)]
     Call(Vec<String>),
@@ -98,9 +103,30 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
         Verb::Shell => done(cli::shell(command).map_err(Into::into)),
+        Verb::Help { words } => help(&words),
         Verb::Client(verb) => done(cli::run(&verb, &connection, &manner).map_err(Into::into)),
         Verb::Call(words) => done(cli::call(&words, &connection, &manner).map_err(Into::into)),
     }
+}
+
+/// Prints what a topic or a command is about.
+fn help(words: &[String]) -> Result<ExitCode, Failure> {
+    if let [word] = words
+        && let Some(topic) = cli::topics::TOPICS.iter().find(|topic| topic.word == word)
+    {
+        return done(cli::print(&topic.text.trim_end()).map_err(Into::into));
+    }
+    let mut whole = command();
+    whole.build();
+    let mut below = &mut whole;
+    for word in words {
+        let text = format!(
+            "there is no topic and no command \"{word}\"; topics:\n{}",
+            cli::topics::list()
+        );
+        below = below.find_subcommand_mut(word).ok_or_else(|| text.trim_end().to_owned())?;
+    }
+    done(cli::print(&below.render_help()).map_err(Into::into))
 }
 
 fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
@@ -109,7 +135,9 @@ fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
 
 /// The whole command line, with the nouns that the declarations give.
 fn command() -> clap::Command {
-    Arguments::command().subcommands(cli::commands()).after_help(HELP)
+    let help = format!("{HELP}\n\nnetloom help TOPIC has examples:\n{}", cli::topics::list());
+    let command = Arguments::command().disable_help_subcommand(true);
+    command.subcommands(cli::commands()).after_help(help.trim_end().to_owned())
 }
 
 const HELP: &str = "\
@@ -183,6 +211,41 @@ mod tests {
         assert!(early.to_string().contains("--output stands after the verb"), "{early}");
         let slip = asked("netloom vm lsit").err().unwrap().to_string();
         assert!(slip.contains("list"), "{slip}");
+    }
+
+    /// The words of a line, as a shell would read it: it may have double quotes.
+    fn words(line: &str) -> Vec<OsString> {
+        let parts = line.split('"').enumerate();
+        let words = parts.flat_map(|(at, part)| match at % 2 {
+            0 => part.split(' ').map(str::to_owned).collect(),
+            _ => vec![format!("\"{part}")],
+        });
+        let mut joined: Vec<String> = Vec::new();
+        for word in words.filter(|word| !word.is_empty()) {
+            match (word.strip_prefix('"'), joined.last_mut()) {
+                (Some(quoted), Some(last)) => last.push_str(quoted),
+                _ => joined.push(word),
+            }
+        }
+        joined.into_iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn every_example_of_a_topic_is_understood() {
+        for topic in cli::topics::TOPICS {
+            let lines = topic.text.lines().filter_map(|line| line.strip_prefix("  "));
+            let mut examples = 0;
+            for line in lines {
+                examples += 1;
+                let asked = parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let Asked::Verb(arguments) = asked else { continue };
+                let Verb::Call(words) = arguments.verb else { continue };
+                let declared = model::resource::messages().any(|def| def.name == words[0]);
+                assert!(declared || words[0].starts_with("Query"), "{line}");
+            }
+            assert!(examples > 2, "{}", topic.word);
+            assert!(topic.text.lines().all(|line| line.len() <= 90), "{}", topic.word);
+        }
     }
 
     #[test]

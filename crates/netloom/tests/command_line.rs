@@ -304,6 +304,125 @@ fn completion_knows_nouns_verbs_and_names_that_there_are() {
     assert_eq!(complete(&["cluster", "create", "c", "--zone", "he"]), ["here"]);
 }
 
+/// A shell that reads a script, with `netloom` on its path; nothing where it is not installed.
+/// `scripts/setup test` installs it, and where `NETLOOM_NO_SKIP` is set it must be there.
+fn in_shell(site: &Site, shell: &str, arguments: &[&str]) -> Option<String> {
+    let bin = Path::new(env!("CARGO_BIN_EXE_netloom")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new(shell);
+    command.env_clear().env("HOME", site.home.path()).env("TERM", "dumb");
+    command.env("PATH", format!("{}:{path}", bin.display()));
+    let output = match command.args(arguments).output() {
+        Ok(output) => output,
+        Err(error) => {
+            assert!(std::env::var_os("NETLOOM_NO_SKIP").is_none(), "{shell}: {error}");
+            eprintln!("SKIPPED: {shell}: {error}; scripts/setup test installs it");
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn fish_completes_nouns_verbs_and_names() {
+    let site = Site::new();
+    site.ok(&["zone", "create", "here"]);
+    for (line, expected) in [("netloom clu", "cluster"), ("netloom zone show he", "here")] {
+        let script = format!("COMPLETE=fish netloom | source; complete -C '{line}'");
+        let Some(found) = in_shell(&site, "fish", &["--no-config", "-c", &script]) else { return };
+        let words: Vec<_> = found.lines().filter_map(|line| line.split('\t').next()).collect();
+        assert_eq!(words, [expected], "{line}");
+    }
+}
+
+/// A zsh of its own in a terminal: a line is typed, Tab is pressed, and then a key that shows the line.
+const ZSH: &str = r#"
+    zmodload zsh/zpty
+    zpty inner zsh -f -i
+    zpty -w inner "autoload -Uz compinit; compinit -u -D; source <(COMPLETE=zsh netloom)"
+    zpty -w inner "show() { print -r -- \"<\$BUFFER>\" }; zle -N show; bindkey '^X' show; print -r -- re''ady"
+    zpty -r -m inner seen '*ready*'
+    zpty -w -n inner "$1"$'\t\x18'
+    zpty -r -m inner seen '*<netloom *>*'
+    print -r -- "$seen"
+"#;
+
+#[test]
+fn zsh_completes_nouns_verbs_and_names() {
+    let site = Site::new();
+    site.ok(&["zone", "create", "here"]);
+    for (line, expected) in [
+        ("netloom clu", "<netloom cluster >"),
+        ("netloom zone show he", "<netloom zone show here >"),
+    ] {
+        let Some(seen) = in_shell(&site, "zsh", &["-f", "-c", ZSH, "zsh", line]) else { return };
+        assert!(seen.contains(expected), "{line}: {seen}");
+    }
+}
+
+#[test]
+fn the_examples_of_a_topic_work_one_after_the_other() {
+    let site = Site::new();
+    let text = site.ok(&["help", "networks"]);
+    let mut done = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("  netloom ")) {
+        let line = line.replace("enrol.json", &site.path("enrol.json").display().to_string());
+        site.ok(&line.split(' ').collect::<Vec<_>>());
+        done += 1;
+    }
+    assert_eq!(done, 11);
+    assert!(site.path("enrol.json").exists());
+    assert!(site.ok(&["help", "vm", "create"]).contains("netloom vm create"));
+    let (code, error) = site.fails(&["help", "netwroks"]);
+    assert!(code == 1 && error.contains("networks"), "{error}");
+}
+
+#[test]
+fn what_a_file_says_of_an_instance_beside_its_fields_is_applied_later_too() {
+    let site = Site::new();
+    let file = site.path("topology.yaml");
+    let path = file.display().to_string();
+    let write = |vm: &str| {
+        fs::write(
+            &file,
+            format!("{TOPOLOGY}  - vm: {{name: a, l3: web-l3, strategy: JustCreate{vm}}}\n"),
+        )
+        .unwrap()
+    };
+    let apply = || site.ok(&["apply", "-f", &path]);
+    write("");
+    apply();
+    let vm = ", ip: 10.1.0.9, hostname: shop, mac: \"02:00:00:00:00:09\", userTags: [blue, web]";
+    write(vm);
+    let plan = apply();
+    for change in
+        ["ip=10.1.0.9", "hostname=shop", "mac=02:00:00:00:00:09", "user tag blue", "user tag web"]
+    {
+        assert!(plan.contains(&format!("~ vm a {change}\n")), "{plan}");
+    }
+    assert!(apply().starts_with("nothing to do"));
+    let shown = site.ok(&["vm", "show", "a", "-o", "json"]);
+    assert!(shown.contains("10.1.0.9") && shown.contains("02:00:00:00:00:09"), "{shown}");
+    assert!(site.ok(&["QueryVmInstance", "__systemTag__=hostname::shop"]).contains("\"a\""));
+    // The tags that are not named go; those of the topology itself stay.
+    write(&vm.replace("blue, ", ""));
+    let plan = apply();
+    assert!(plan.contains("~ vm a no user tag blue\n") && plan.contains("to change: 1"), "{plan}");
+    let tags = site.ok(&["QueryUserTag", "resourceType=VmInstanceVO"]);
+    assert!(tags.contains("netloom.topology::one-network") && tags.contains("\"web\""), "{tags}");
+
+    // Destroyed, it keeps its MAC, and the file cannot make another one with it.
+    site.ok(&["vm", "destroy", "a"]);
+    let (code, error) = site.fails(&["diff", "-f", &path]);
+    assert!(code == 1 && error.contains("netloom vm recover"), "{code}: {error}");
+    let uuid = error.split_once("netloom vm recover ").unwrap().1.split(' ').next().unwrap();
+    site.ok(&["vm", "expunge", uuid]);
+    let plan = site.run(&["diff", "-f", &path]);
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    assert!(plan.starts_with("+ vm a ") && plan.contains("to add: 1"), "{plan}");
+}
+
 const TOPOLOGY: &str = include_str!("../../../examples/one-network.yaml");
 
 #[test]

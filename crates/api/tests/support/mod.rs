@@ -4,6 +4,7 @@
 use std::{
     io::Write,
     net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -66,6 +67,20 @@ impl Running {
         client.log_in("admin", PASSWORD).unwrap();
         client
     }
+}
+
+/// The Python that `scripts/setup test` makes in the directory that cargo builds in, with the packages of
+/// `scripts/python.txt`. Where `NETLOOM_NO_SKIP` is set, as by `make`, it must be there.
+pub(crate) fn python() -> Option<PathBuf> {
+    // target/debug/deps/<test>
+    let test = std::env::current_exe().unwrap();
+    let python = test.ancestors().nth(3)?.join("python/bin/python");
+    let is_there = python.exists();
+    if !is_there {
+        assert!(std::env::var_os("NETLOOM_NO_SKIP").is_none(), "{} is missing", python.display());
+        eprintln!("SKIPPED: there is no {}; scripts/setup test makes it", python.display());
+    }
+    is_there.then_some(python)
 }
 
 impl Drop for Running {

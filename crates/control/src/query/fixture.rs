@@ -232,6 +232,7 @@ fn network(n: u32) -> [Record; 3] {
     let range = IpRange {
         uuid: id(n),
         l3_network_uuid: id(n),
+        l2_network_uuid: id(n),
         name: format!("range-{n}"),
         description: None,
         start_ip: "10.0.0.1".parse().unwrap(),

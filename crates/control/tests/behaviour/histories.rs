@@ -20,6 +20,7 @@ use model::{
         l2_vxlan::VniRange,
         l3_network::L3Network,
         network_service::ProviderType,
+        tag::SystemTag,
         used_ip::UsedIp,
         vm_instance::{Phase, VmInstance},
         vm_nic::VmNic,
@@ -117,7 +118,7 @@ fn value(
         (None, FieldType::Uuid) => {
             let kind = match def.name {
                 "DeleteTag" => dice.one_of(&[Kind::SystemTag, Kind::UserTag]),
-                "UpdateResourceConfig" => Kind::Account,
+                "UpdateResourceConfig" => dice.one_of(&[Kind::Account, Kind::VmInstance]),
                 _ => {
                     dice.one_of(&[Kind::L3Network, Kind::VmInstance, Kind::VmInstance, Kind::VmNic])
                 }
@@ -126,9 +127,9 @@ fn value(
         }
         (None, FieldType::Text) if def.path.contains("-configurations/") => {
             json!(dice.one_of(match field.name {
-                "category" => &["identity", "identity", "rest"],
-                "name" => &["session.timeout", "session.timeout", "api.timeout"],
-                _ => &["60", "3600", "x"],
+                "category" => &["identity", "identity", "rest", "vm", "vm"],
+                "name" => &["session.timeout", "session.timeout", "api.timeout", "deletionPolicy"],
+                _ => &["60", "3600", "x", "Direct", "Never"],
             }))
         }
         (None, FieldType::Text) if field.name == "resourceType" => {
@@ -383,6 +384,36 @@ fn ranges_fit(snapshot: &Snapshot<Record>) {
     }
 }
 
+/// The tags of an instance say what its fields say.
+fn tags_say_what_fields_say(snapshot: &Snapshot<Record>) {
+    let of_field = |tag: &str| tag.starts_with("hostname::") || tag.starts_with("staticIp::");
+    let tags = rows::<SystemTag>(snapshot).into_iter().filter(|row| of_field(&row.tag));
+    let mut tags: Vec<_> = tags.map(|row| (row.resource.uuid, row.tag)).collect();
+    let mut fields = Vec::new();
+    for instance in rows::<VmInstance>(snapshot) {
+        let id = instance.uuid.uuid();
+        fields.extend(instance.hostname.map(|name| (id, format!("hostname::{name}"))));
+    }
+    let ranges = rows::<IpRange>(snapshot);
+    for nic in rows::<VmNic>(snapshot) {
+        let (Some(instance), ips) = (nic.vm_instance_uuid, &nic.static_ips) else { continue };
+        for ip in ips {
+            // That of the network which has it, of several ones.
+            let has = |l3: &Id<L3Network>| {
+                let mut of_l3 = ranges.iter().filter(|range| range.l3_network_uuid == *l3);
+                of_l3.any(|range| (range.start_ip..=range.end_ip).contains(ip))
+            };
+            let mut l3s = nic.more_l3_network_uuids.iter().filter(|l3| has(l3));
+            let l3 = l3s.next().unwrap_or(&nic.l3_network_uuid);
+            let tag = format!("staticIp::{l3}::{}", ip.to_string().replace(':', "--"));
+            fields.push((instance.uuid(), tag));
+        }
+    }
+    tags.sort();
+    fields.sort();
+    assert_eq!(tags, fields);
+}
+
 /// An instance is on one host, and no other one may still have it.
 fn instances_are_on_one_host(snapshot: &Snapshot<Record>) {
     let mut places = BTreeSet::new();
@@ -446,6 +477,7 @@ fn live(history: &[(usize, Vec<u8>)]) -> Vec<&'static str> {
         addresses_fit(&after);
         ranges_fit(&after);
         instances_are_on_one_host(&after);
+        tags_say_what_fields_say(&after);
     }
     let reopened: Store<Record> = Store::open(Box::new(cloud.engine.clone())).unwrap();
     assert!(all(&reopened.snapshot()).eq(all(&cloud.snapshot())), "a restart changes something");

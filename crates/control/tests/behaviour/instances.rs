@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::harness::{Cloud, Fixture, range};
 use model::{
     Code, Id, Kind,
-    resource::{vm_nic::VmNic, vtep::Vtep},
+    resource::{vm_nic::VmNic, vtep::Vtep, zone::EnableState},
 };
 use serde_json::{Value, json};
 use store::Read;
@@ -174,4 +174,51 @@ fn sixteen_networks_are_sixteen_nics_and_a_chosen_mac_blocks_no_later_one() {
     let tags = [format!("customMac::{}::fa:4c:00:00:00:11", l3s[0])];
     cloud.call_tagged("CreateVmInstance", with("b", &l3s[..1]), &tags).unwrap();
     cloud.call("CreateVmNic", json!({"l3NetworkUuid": l3s[0]})).unwrap();
+}
+
+#[test]
+fn nics_are_what_the_parameters_say() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let [red, blue] = ["red", "blue"].map(|name| cloud.l3(&fixture, name));
+    let with = |params: &str| {
+        json!({
+            "name": "a", "l3NetworkUuids": [red, blue], "defaultL3NetworkUuid": red,
+            "vmNicParams": params,
+        })
+    };
+    let asked = json!([{
+        "l3NetworkUuid": blue, "ip": "10.0.0.12", "mac": "fa:00:00:00:00:01",
+        "driverType": "veth", "state": "disable",
+    }]);
+    let vm = cloud.made("CreateVmInstance", with(&asked.to_string()));
+    let mut nics = cloud.nics(&vm);
+    nics.sort_by_key(|nic| nic.device_id);
+    let ip = |at: usize| cloud.addresses(nics[at].uuid)[0].ip.to_string();
+    assert_eq!(
+        (ip(1).as_str(), nics[1].mac.to_string()),
+        ("10.0.0.12", "fa:00:00:00:00:01".into())
+    );
+    assert_eq!((nics[0].state, nics[1].state), (EnableState::Enabled, EnableState::Disabled));
+    assert_eq!(nics[1].static_ips.len(), 1, "it was chosen");
+    let one = |field: &str, value: &str| json!([{"l3NetworkUuid": blue, field: value}]).to_string();
+    for (params, why) in [
+        ("{".to_owned(), "the form is"),
+        (one("outboundBandwidth", "1"), "unknown field"),
+        (one("ip", "10.0.0.99"), "10.0.0.99"),
+        (one("ip", "10.0.0"), "IP address"),
+        (one("driverType", "e1000"), "e1000"),
+        (json!([{"l3NetworkUuid": fixture.pool}]).to_string(), "no network of the instance's"),
+        (json!([{"l3NetworkUuid": red}, {"l3NetworkUuid": red}]).to_string(), "two entries"),
+    ] {
+        let (code, field, text) = cloud.refusal("CreateVmInstance", with(&params));
+        assert_eq!(
+            (code, field.as_deref()),
+            (Code::InvalidArgument, Some("vmNicParams")),
+            "{text}"
+        );
+        assert!(text.contains(why), "{text}");
+    }
+    let tag = format!("staticIp::{blue}::10.0.0.13");
+    let both = cloud.call_tagged("CreateVmInstance", with(&one("ip", "10.0.0.11")), &[tag]);
+    assert_eq!(both.unwrap_err().field.as_deref(), Some("vmNicParams"));
 }

@@ -1,16 +1,21 @@
 //! The life of instances: started, stopped, made anew, destroyed, brought back, forgotten.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use model::{
-    Code, Error, Id, Kind, Timestamp,
+    Claim, Code, Error, Id, Kind, Timestamp,
     resource::{
         host::Host,
         vm_instance::{Phase, VmInstance},
     },
     status::HostStatus,
 };
-use netloom_control::expunger::{self, PERIOD_SECONDS};
+use netloom_control::expunger;
 use serde_json::{Value, json};
 use store::Read;
 use tokio::sync::watch;
@@ -281,25 +286,125 @@ async fn a_destroyed_instance_is_forgotten_after_a_day() {
         call(&cloud, "DestroyVmInstance", vm).unwrap();
     }
     call(&cloud, "RecoverVmInstance", &stays).unwrap();
-    // The harness's clock stands at one second.
-    let left = async |clock: fn() -> Timestamp, left: u64| {
-        let (_board, reports) = watch::channel(cloud.board.clone());
-        let stop = CancellationToken::new();
-        let run = expunger::run(cloud.store.clone(), reports, clock, stop.clone());
-        let until = async {
-            // Time for a wrong one to go: the first look comes at once.
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
-            }
-            while cloud.snapshot().total(Kind::VmInstance) != left {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            stop.cancel();
-        };
-        let both = async { tokio::join!(run, until) };
-        tokio::time::timeout(Duration::from_secs(20), both).await.expect("expunged");
-    };
-    left(|| Timestamp(999 + 1_000 * PERIOD_SECONDS), 2).await;
-    left(|| Timestamp(1_000 + 1_000 * PERIOD_SECONDS), 1).await;
+    left(&cloud, || Timestamp(999 + 1_000 * DAY), 2, &[]).await;
+    left(&cloud, || Timestamp(1_000 + 1_000 * DAY), 1, &[]).await;
     assert_eq!(state(&cloud, &stays), "Stopping");
+}
+
+/// In seconds; the harness's clock stands at one second.
+const DAY: i64 = 86_400;
+
+/// Expunges by this clock until so many instances are left, while settings are changed: each is given
+/// as its name, the instance if it is for one, and its value.
+async fn left(
+    cloud: &Cloud,
+    clock: fn() -> Timestamp,
+    left: u64,
+    settings: &[(&str, Option<&str>, &str)],
+) {
+    let (_board, reports) = watch::channel(cloud.board.clone());
+    let stop = CancellationToken::new();
+    let run = expunger::run(cloud.store.clone(), reports, clock, stop.clone());
+    let until = async {
+        // Time for a wrong one to go: the first look comes at once.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        settings.iter().for_each(|(name, of, value)| set(cloud, name, *of, value));
+        while cloud.snapshot().total(Kind::VmInstance) != left {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stop.cancel();
+    };
+    let both = async { tokio::join!(run, until) };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("expunged");
+}
+
+/// Changes a setting of instances, of all or of one.
+fn set(cloud: &Cloud, name: &str, of: Option<&str>, value: &str) {
+    let mut params = json!({"category": "vm", "name": name, "value": value});
+    let message = match of {
+        Some(vm) => {
+            params["resourceUuid"] = vm.into();
+            "UpdateResourceConfig"
+        }
+        None => "UpdateGlobalConfig",
+    };
+    cloud.call(message, params).unwrap();
+}
+
+#[test]
+fn with_the_policy_direct_an_instance_is_gone_at_once() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let [direct, delayed] = ["a", "b"].map(|name| cloud.made("CreateVmInstance", vm(name, &l3)));
+    set(&cloud, "deletionPolicy", Some(&direct), "Direct");
+    let host = get(&cloud, &direct).host_uuid;
+    for vm in [&direct, &delayed] {
+        call(&cloud, "DestroyVmInstance", vm).unwrap();
+    }
+    assert_eq!(cloud.get(direct.parse::<Id<VmInstance>>().unwrap()), None);
+    assert_eq!(get(&cloud, &delayed).phase, Phase::Destroyed, "the other has another policy");
+    let (code, _, text) = cloud.refusal("RecoverVmInstance", json!({"uuid": direct}));
+    assert_eq!(code, Code::NotFound, "{text}");
+    let place = Claim::Running(host.unwrap(), direct.parse().unwrap());
+    let holder = cloud.snapshot().holder(&place).map(|(kind, _)| kind);
+    assert_eq!(holder, Some(Kind::Release), "its host has to let go all the same");
+    set(&cloud, "deletionPolicy", None, "Direct");
+    let third = cloud.made("CreateVmInstance", vm("c", &l3));
+    call(&cloud, "DestroyVmInstance", &third).unwrap();
+    assert_eq!(cloud.snapshot().total(Kind::VmInstance), 1);
+}
+
+#[tokio::test]
+async fn with_the_policy_never_an_instance_stays_until_it_is_expunged_by_hand() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let [kept, gone] = ["a", "b"].map(|name| cloud.made("CreateVmInstance", vm(name, &l3)));
+    set(&cloud, "deletionPolicy", None, "Never");
+    set(&cloud, "deletionPolicy", Some(&gone), "Delay");
+    for vm in [&kept, &gone] {
+        call(&cloud, "DestroyVmInstance", vm).unwrap();
+    }
+    left(&cloud, || Timestamp(1_000_000 * DAY), 1, &[]).await;
+    assert_eq!(get(&cloud, &kept).phase, Phase::Destroyed);
+    call(&cloud, "ExpungeVmInstance", &kept).unwrap();
+    assert_eq!(cloud.snapshot().total(Kind::VmInstance), 0);
+}
+
+#[tokio::test]
+async fn the_period_is_a_setting_of_all_and_of_one_and_a_change_counts_at_once() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let [soon, later] = ["a", "b"].map(|name| cloud.made("CreateVmInstance", vm(name, &l3)));
+    for vm in [&soon, &later] {
+        call(&cloud, "DestroyVmInstance", vm).unwrap();
+    }
+    let after_a_minute = || Timestamp(61_000);
+    // The interval is an hour, and nobody waits for its end.
+    left(&cloud, after_a_minute, 1, &[("expungePeriod", Some(&soon), "60")]).await;
+    assert_eq!(get(&cloud, &later).phase, Phase::Destroyed);
+    let to_both = [("expungePeriod", Some(&later[..]), "61"), ("expungePeriod", None, "60")];
+    set(&cloud, to_both[0].0, to_both[0].1, to_both[0].2);
+    left(&cloud, after_a_minute, 1, &to_both[1..]).await;
+    cloud
+        .call(
+            "DeleteResourceConfig",
+            json!({"category": "vm", "name": "expungePeriod", "resourceUuid": later}),
+        )
+        .unwrap();
+    left(&cloud, after_a_minute, 0, &[]).await;
+}
+
+#[tokio::test]
+async fn the_interval_is_a_setting() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    set(&cloud, "expungeInterval", None, "1");
+    let a = cloud.made("CreateVmInstance", vm("a", &l3));
+    call(&cloud, "DestroyVmInstance", &a).unwrap();
+    // It is not due when it is looked for first, and no change wakes anybody.
+    static LOOKS: AtomicI64 = AtomicI64::new(0);
+    let clock = || Timestamp(1_000 + 1_000 * DAY * LOOKS.fetch_add(1, Ordering::Relaxed).min(1));
+    left(&cloud, clock, 0, &[]).await;
 }

@@ -370,3 +370,26 @@ fn what_an_administrator_gives_an_instance_is_its_owners() {
     cloud.send(tenant, vec![detach]).unwrap();
     assert_eq!(cloud.nics(&a).len(), 1, "the tenant sees it, so it is gone");
 }
+
+#[test]
+fn what_is_said_of_the_subnet_of_a_static_address_must_be_so() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    let a = vm(&cloud, &l3);
+    let set = |more: Value| {
+        let mut params = json!({"vmInstanceUuid": a, "l3NetworkUuid": l3, "ip": "10.0.0.12"});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let right = json!({"netmask": "255.255.255.0", "gateway": "10.0.0.1"});
+    cloud.call("SetVmStaticIp", set(right)).unwrap();
+    for (field, value) in [
+        ("netmask", "255.255.0.0"),
+        ("gateway", "10.0.0.2"),
+        ("ipv6Gateway", "fd00::1"),
+        ("ipv6Prefix", "64"),
+    ] {
+        let (code, blamed, text) = cloud.refusal("SetVmStaticIp", set(json!({field: value})));
+        assert_eq!((code, blamed.as_deref()), (Code::InvalidArgument, Some(field)), "{text}");
+    }
+}

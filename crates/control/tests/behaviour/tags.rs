@@ -135,6 +135,88 @@ fn what_an_instance_was_made_with_is_kept_as_it_was_asked_for() {
     assert_eq!(code, Code::InvalidArgument, "{text}");
 }
 
+/// The texts of an instance's system tags, and their uuids.
+fn tags_of(cloud: &Cloud, vm: &str) -> Vec<(String, String)> {
+    let snapshot = cloud.snapshot();
+    let vm = model::id::parse_uuid(vm).unwrap();
+    let rows = snapshot.referrers(Kind::SystemTag, "resourceUuid", vm);
+    let tags = rows.map(|id| cloud.get::<SystemTag>(model::Id::new(id)).unwrap());
+    let mut tags: Vec<_> = tags.map(|row| (row.tag, row.uuid.to_string())).collect();
+    tags.sort();
+    tags
+}
+
+fn texts_of(cloud: &Cloud, vm: &str) -> Vec<String> {
+    tags_of(cloud, vm).into_iter().map(|(text, _)| text).collect()
+}
+
+/// The names of the instances that have a system tag.
+fn tagged(cloud: &Cloud, tag: &str) -> usize {
+    let kind = Kind::VmInstance;
+    let mut query = Query::new(kind, &kind.def().faces[0], ADMINISTRATOR.scope().unwrap());
+    let path = Path::read(kind, "q", "__systemTag__").unwrap();
+    query.conditions.push(Condition::read("q", path, Operator::Equal, &[tag]).unwrap());
+    let snapshot = cloud.snapshot();
+    let found = query::run(&query, &Observed::new(&snapshot, &cloud.board)).unwrap();
+    found.inventories.unwrap().len()
+}
+
+#[test]
+fn a_hostname_is_one_whether_a_tag_or_a_message_sets_it() {
+    let (cloud, l3, vm) = with_vm();
+    let tag = |tag: &str| json!({"resourceType": "VmInstanceVO", "resourceUuid": vm, "tag": tag});
+    let name = |cloud: &Cloud| {
+        let told = cloud.look(ADMINISTRATOR, "GetVmHostname", json!({"uuid": vm})).unwrap();
+        told["hostname"].as_str().map(str::to_owned)
+    };
+    let row = cloud.made("CreateSystemTag", tag("hostname::web-1"));
+    assert_eq!(name(&cloud).as_deref(), Some("web-1"));
+    cloud.call("SetVmHostname", json!({"uuid": vm, "hostname": "web-2"})).unwrap();
+    let hostname = ("hostname::web-2".to_owned(), row.clone());
+    assert!(tags_of(&cloud, &vm).contains(&hostname), "the row is the same, and follows");
+    assert_eq!((tagged(&cloud, "hostname::web-1"), tagged(&cloud, "hostname::web-2")), (0, 1));
+    cloud.call("UpdateSystemTag", json!({"uuid": row, "tag": "hostname::web-3"})).unwrap();
+    assert_eq!(name(&cloud).as_deref(), Some("web-3"));
+    let (code, field, text) = cloud.refusal("CreateSystemTag", tag("hostname::web-4"));
+    assert_eq!((code, field.as_deref()), (Code::OperationFailed, Some("tag")), "{text}");
+    // Another one on the same network cannot have the name by a tag either.
+    let other = cloud.made("CreateVmInstance", json!({"name": "b", "l3NetworkUuids": [l3]}));
+    let mut taken = tag("hostname::WEB-3");
+    taken["resourceUuid"] = other.into();
+    let (_, field, text) = cloud.refusal("CreateSystemTag", taken);
+    assert_eq!(field.as_deref(), Some("tag"), "{text}");
+    cloud.call("DeleteTag", json!({"uuid": row})).unwrap();
+    assert_eq!((name(&cloud), tagged(&cloud, "hostname::web-3")), (None, 0));
+    cloud.call("SetVmHostname", json!({"uuid": vm, "hostname": "web-5"})).unwrap();
+    assert_eq!(tagged(&cloud, "hostname::web-5"), 1);
+    cloud.call("DeleteVmHostname", json!({"uuid": vm})).unwrap();
+    assert_eq!(texts_of(&cloud, &vm), [format!("staticIp::{l3}::10.0.0.10")]);
+}
+
+#[test]
+fn a_static_address_is_one_whether_a_tag_or_a_message_sets_it() {
+    let (cloud, l3, vm) = with_vm();
+    let before = tags_of(&cloud, &vm);
+    let set = |ip: &str| json!({"vmInstanceUuid": vm, "l3NetworkUuid": l3, "ip": ip});
+    cloud.call("SetVmStaticIp", set("10.0.0.12")).unwrap();
+    let tag = format!("staticIp::{l3}::10.0.0.12");
+    assert_eq!(tags_of(&cloud, &vm), [(tag.clone(), before[0].1.clone())]);
+    assert_eq!((tagged(&cloud, &tag), tagged(&cloud, &before[0].0)), (1, 0));
+    let (_, _, text) = cloud.refusal("DeleteTag", json!({"uuid": before[0].1}));
+    assert!(text.contains("DeleteVmStaticIp"), "{text}");
+    cloud.call("DestroyVmInstance", json!({"uuid": vm})).unwrap();
+    assert_eq!(tagged(&cloud, &tag), 1, "it gets the address again when it is recovered");
+    cloud.give_up_releases();
+    cloud.call("RecoverVmInstance", json!({"uuid": vm})).unwrap();
+    let no_more = json!({"vmInstanceUuid": vm, "l3NetworkUuid": l3});
+    cloud.call("DeleteVmStaticIp", no_more).unwrap();
+    assert_eq!(tags_of(&cloud, &vm), []);
+    cloud.call("SetVmStaticIp", set("10.0.0.13")).unwrap();
+    assert_eq!(texts_of(&cloud, &vm), [format!("staticIp::{l3}::10.0.0.13")]);
+    cloud.call("DeleteL3Network", json!({"uuid": l3})).unwrap();
+    assert_eq!(tags_of(&cloud, &vm), [], "its NIC went with the network");
+}
+
 #[test]
 fn tags_are_as_many_and_as_visible_as_a_resource_can_bear() {
     let (cloud, l3, _) = with_vm();

@@ -6,8 +6,8 @@ use derive::{Message, Resource};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::l3_network::L3Network;
-use crate::{Id, Message, MessageDef, Update, shown::Face, words};
+use super::{l2_network::L2Network, l3_network::L3Network};
+use crate::{Claim, Id, Message, MessageDef, Update, shown::Face, words};
 
 words! {
     /// How IPv6 instances learn their addresses. Where they make them themselves, a NIC's address is
@@ -35,13 +35,16 @@ words! {
 /// Addresses of an L3 network that may be given out, both ends included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(faces, messages)]
+#[resource(claims, faces, messages)]
 pub struct IpRange {
     /// Its id.
     pub uuid: Id<IpRange>,
     /// The L3 network.
     #[field(on_delete = "cascade", part)]
     pub l3_network_uuid: Id<L3Network>,
+    /// The L2 network, on which no other range may have an address of it.
+    #[field(hidden, on_delete = "cascade")]
+    pub l2_network_uuid: Id<L2Network>,
     /// A name.
     #[field(index)]
     pub name: String,
@@ -69,6 +72,19 @@ pub struct IpRange {
 }
 
 impl IpRange {
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        let l2 = self.l2_network_uuid;
+        let mut claims = vec![Claim::RangeEnd(l2, self.start_ip)];
+        if self.start_ip != self.end_ip {
+            claims.push(Claim::RangeEnd(l2, self.end_ip));
+        }
+        if self.ip_range_type == IpRangeType::Normal {
+            claims.push(Claim::Gateway(l2, self.gateway, self.uuid));
+            claims.push(Claim::Subnet(self.l3_network_uuid, self.ip_version, self.uuid));
+        }
+        claims
+    }
+
     const MESSAGES: &'static [&'static MessageDef] = &[
         &AddIpRange::DEF,
         &AddIpRangeByNetworkCidr::DEF,

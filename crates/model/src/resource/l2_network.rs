@@ -151,6 +151,7 @@ impl L2Network {
     const TAGS: &'static [TagForm] = &[TagForm {
         form: "l2NetworkUuid::{l2NetworkUuid}::clusterUuid::{clusterUuid}::cidr::{{cidr}}",
         at_any_time: false,
+        of_field: false,
         doc: "Where the VTEPs of a pool are in a cluster, when it is attached.",
     }];
 

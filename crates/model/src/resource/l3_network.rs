@@ -15,7 +15,7 @@ use super::{
     zone::{EnableEvent, EnableState, Zone},
 };
 use crate::{
-    FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update,
+    Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update,
     shown::{Child, Derived, Shown, View},
     words,
 };
@@ -63,6 +63,7 @@ words! {
     children,
     derived,
     aliases,
+    claims,
     messages
 )]
 pub struct L3Network {
@@ -109,6 +110,11 @@ pub struct L3Network {
 }
 
 impl L3Network {
+    pub(crate) fn holds_alone(&self) -> Vec<Claim> {
+        let router = |ip| Claim::Router(self.l2_network_uuid, ip);
+        self.router_interface_ip.map(router).into_iter().collect()
+    }
+
     const MESSAGES: &'static [&'static MessageDef] = &[
         &CreateL3Network::DEF,
         &UpdateL3Network::DEF,

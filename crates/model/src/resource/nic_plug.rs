@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use derive::Message;
 use serde::Deserialize;
 
-use super::{l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic};
+use super::{l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::EnableEvent};
 use crate::{Id, Mac, Message, MessageDef};
 
 /// The messages of this file.
@@ -101,4 +101,21 @@ pub struct GetVmAttachableL3Network {
 pub struct GetCandidateL3NetworksForChangeVmNicNetwork {
     /// The NIC.
     pub vm_nic_uuid: Id<VmNic>,
+}
+
+/// What one NIC of a new instance is to be like: an entry of `vmNicParams`. What else ZStack has there
+/// (limits of bandwidth, queues) is refused: no NIC would have it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NicParam {
+    /// The network that it is on.
+    pub l3_network_uuid: Option<Id<L3Network>>,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// Its MAC.
+    pub mac: Option<Mac>,
+    /// Its model.
+    pub driver_type: Option<String>,
+    /// Whether it passes traffic.
+    pub state: Option<EnableEvent>,
 }

@@ -69,6 +69,14 @@ pub struct SetVmStaticIp {
     pub ip: Option<IpAddr>,
     /// The address in IPv6.
     pub ip6: Option<IpAddr>,
+    /// The mask of the IPv4 address, which its range has.
+    pub netmask: Option<IpAddr>,
+    /// The gateway of the IPv4 address, which its range has.
+    pub gateway: Option<IpAddr>,
+    /// The gateway of the IPv6 address, which its range has.
+    pub ipv6_gateway: Option<IpAddr>,
+    /// The length of the prefix of the IPv6 address in bits, which its range has.
+    pub ipv6_prefix: Option<String>,
 }
 
 /// Makes the addresses of a NIC on an L3 network ordinary ones: it keeps them until its instance is

@@ -102,6 +102,8 @@ pub struct TagForm {
     pub form: &'static str,
     /// It may be put on a resource and taken off at any time. Otherwise it says how one is made.
     pub at_any_time: bool,
+    /// It says what a field says, and follows it.
+    pub of_field: bool,
     /// What it means, in a sentence.
     pub doc: &'static str,
 }
@@ -200,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_tag_has_a_form_part_by_part() {
-        let form = TagForm { form: "staticIp::{l3}::{ip}", at_any_time: false, doc: "" };
+        let form =
+            TagForm { form: "staticIp::{l3}::{ip}", at_any_time: false, of_field: false, doc: "" };
         for (tag, fits) in [
             ("staticIp::a::10.0.0.1", true),
             ("staticIp::a", false),

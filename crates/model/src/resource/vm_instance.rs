@@ -151,17 +151,20 @@ impl VmInstance {
         TagForm {
             form: "staticIp::{l3NetworkUuid}::{ip}",
             at_any_time: false,
-            doc: "The address that its NIC gets when it is made; IPv6 with -- for :.",
+            of_field: true,
+            doc: "The address that its NIC gets when it is made, or by SetVmStaticIp; IPv6 with -- for :.",
         },
         TagForm {
             form: "customMac::{l3NetworkUuid}::{mac}",
             at_any_time: false,
+            of_field: false,
             doc: "The MAC address that its NIC gets when it is made.",
         },
         TagForm {
             form: "hostname::{hostname}",
             at_any_time: true,
-            doc: "Its host name. It is kept and shown; nothing tells the instance yet.",
+            of_field: true,
+            doc: "Its host name, as SetVmHostname sets it. Nothing tells the instance yet.",
         },
     ];
 
@@ -345,6 +348,10 @@ pub struct CreateVmInstance {
     /// One NIC for each, in this order.
     #[field(max_len = 16, required)]
     pub l3_network_uuids: Vec<Id<L3Network>>,
+    /// What its NICs are to be like, in JSON:
+    /// `[{"l3NetworkUuid":"..","ip":"10.0.0.5","mac":"..","state":"disable"}]`.
+    #[field(max_len = 8192)]
+    pub vm_nic_params: Option<String>,
     /// The L3 network of its default route; needed when there are several.
     pub default_l3_network_uuid: Option<Id<L3Network>>,
     /// Where it may run.

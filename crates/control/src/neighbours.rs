@@ -1,0 +1,71 @@
+//! The IP ranges and routers of an L2 network, found by their claims: each question is one look-up,
+//! however many ranges there are.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use model::{
+    Claim, Id, Kind, Record, Resource,
+    resource::{ip_range::IpRange, l2_network::L2Network, l3_network::L3Network},
+};
+use store::Read;
+use uuid::Uuid;
+
+/// The range with the address `ip`, else the first one above it, of the same family.
+fn from(read: &impl Read<Record>, l2: Id<L2Network>, ip: IpAddr) -> Option<IpRange> {
+    let last = match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(u128::MAX)),
+    };
+    let end = |ip| Claim::RangeEnd(l2, ip);
+    // Ranges do not overlap. So the first end from `ip` on is that of the range with it, or the start
+    // of the next one.
+    let (_, (kind, uuid)) = read.first_held(&end(ip), &end(last))?;
+    range(read, (kind, uuid))
+}
+
+/// The first range that has addresses from `low` to `high`.
+pub(crate) fn range_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    (low, high): (IpAddr, IpAddr),
+) -> Option<IpRange> {
+    from(read, l2, low).filter(|range| range.start_ip <= high)
+}
+
+/// The range for NICs whose gateway is the first one from `low` to `high`.
+pub(crate) fn gateway_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    (low, high): (IpAddr, IpAddr),
+) -> Option<IpRange> {
+    let of = |ip, range| Claim::Gateway(l2, ip, Id::new(range));
+    let (_, holder) = read.first_held(&of(low, Uuid::nil()), &of(high, Uuid::max()))?;
+    range(read, holder)
+}
+
+/// The first router of an L3 network from `low` to `high`, with that network.
+pub(crate) fn router_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    (low, high): (IpAddr, IpAddr),
+) -> Option<(IpAddr, Id<L3Network>)> {
+    match read.first_held(&Claim::Router(l2, low), &Claim::Router(l2, high))? {
+        (Claim::Router(_, ip), (_, uuid)) => Some((ip, Id::new(uuid))),
+        _ => None,
+    }
+}
+
+/// One of the ranges for NICs of an L3 network and a family: all of them have one subnet.
+pub(crate) fn subnet_of(
+    read: &impl Read<Record>,
+    l3: Id<L3Network>,
+    ip_version: u8,
+) -> Option<IpRange> {
+    let of = |range| Claim::Subnet(l3, ip_version, Id::new(range));
+    let (_, holder) = read.first_held(&of(Uuid::nil()), &of(Uuid::max()))?;
+    range(read, holder)
+}
+
+fn range(read: &impl Read<Record>, (kind, uuid): (Kind, Uuid)) -> Option<IpRange> {
+    read.get(kind, uuid).as_deref().and_then(IpRange::of).cloned()
+}
