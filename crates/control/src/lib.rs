@@ -10,6 +10,8 @@ mod claim;
 pub mod command;
 pub mod config;
 mod delete;
+pub mod doctor;
+pub mod events;
 pub mod expunger;
 pub mod gate;
 pub mod inventory;
@@ -106,4 +108,5 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     nic_plug::operations,
     nic_settings::operations,
     query::zql::operations,
+    doctor::operations,
 ];

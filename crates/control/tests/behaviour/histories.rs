@@ -4,28 +4,18 @@
 //! Values come from small sets, so that messages meet: most references lead to what exists, some to
 //! another kind or nowhere; addresses and VNIs collide.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use model::{
-    Claim, Code, FieldDef, FieldType, Id, Kind, Plain, Record, Resource,
+    Claim, Code, FieldDef, FieldType, Id, Kind, Record, Resource,
     declare::{Access, Answer, MessageDef, Method},
     resource::{
         account::Account,
-        ip_range::IpRange,
         l2_network::{L2Network, Segment},
-        l2_vxlan::VniRange,
-        l3_network::L3Network,
         network_service::ProviderType,
-        used_ip::UsedIp,
-        vm_instance::{Phase, VmInstance},
-        vm_nic::VmNic,
     },
 };
-use netloom_control::{Caller, Request, operation::Done};
+use netloom_control::{Caller, Request, doctor, operation::Done};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
 use store::{Read, Snapshot, Store};
@@ -279,118 +269,12 @@ const HISTORIES_MAX: usize = 2000;
 /// Messages that no driver of instances can do yet.
 const REFUSED: [&str; 3] = ["PauseVmInstance", "ResumeVmInstance", "MigrateVm"];
 
-/// Everything that has ever been claimed.
-type Claimed = BTreeSet<Claim>;
-
 fn rows<R: Resource>(snapshot: &Snapshot<Record>) -> Vec<R> {
     snapshot.list(R::KIND).map(|row| R::of(&row).unwrap().clone()).collect()
 }
 
-fn find<R: Resource>(snapshot: &Snapshot<Record>, id: Id<R>) -> R {
-    snapshot.get(R::KIND, id.uuid()).as_deref().and_then(R::of).cloned().unwrap()
-}
-
 fn all(snapshot: &Snapshot<Record>) -> impl Iterator<Item = Arc<Record>> {
     Kind::ALL.iter().flat_map(|kind| snapshot.list(*kind))
-}
-
-/// A claim is held exactly by the row that has it.
-fn claims_are_what_rows_have(snapshot: &Snapshot<Record>, claimed: &mut Claimed) {
-    let mut held = Claimed::new();
-    for row in all(snapshot) {
-        for claim in row.claims() {
-            assert_eq!(snapshot.holder(&claim), Some((row.kind(), row.uuid())), "{claim:?}");
-            assert!(held.insert(claim.clone()), "two rows have {claim:?}");
-        }
-    }
-    claimed.extend(held.iter().cloned());
-    for claim in claimed.difference(&held) {
-        assert_eq!(snapshot.holder(claim), None, "{claim:?}");
-    }
-}
-
-/// Every reference is found from what it points at, and nothing else is.
-fn references_are_found(snapshot: &Snapshot<Record>) {
-    for row in all(snapshot) {
-        for (field, value) in row.index() {
-            if let Plain::Uuid(to) = value {
-                let from = (row.kind(), field, row.uuid());
-                assert!(snapshot.pointing(to).any(|found| found == from), "{from:?}");
-            }
-        }
-        for (kind, field, uuid) in snapshot.pointing(row.uuid()) {
-            let from = snapshot.get(kind, uuid).unwrap();
-            let points = from.index().contains(&(field, Plain::Uuid(row.uuid())));
-            assert!(points, "{field} of {from:?}");
-        }
-    }
-}
-
-/// What users see is somebody's.
-fn all_is_owned(snapshot: &Snapshot<Record>) {
-    let own = |kind: Kind| {
-        kind.def().is_shown() && !matches!(kind, Kind::Account | Kind::GlobalConfig | Kind::Audit)
-    };
-    for row in all(snapshot).filter(|row| own(row.kind())) {
-        let owner = row.meta.owner.unwrap_or_else(|| panic!("nobody owns {row:?}"));
-        assert!(snapshot.get(Kind::Account, owner.uuid()).is_some(), "{row:?}");
-    }
-}
-
-/// Addresses lie where they come from, and belong to what uses them.
-fn addresses_fit(snapshot: &Snapshot<Record>) {
-    for used in rows::<UsedIp>(snapshot) {
-        let (range, l3) =
-            (find(snapshot, used.ip_range_uuid), find(snapshot, used.l3_network_uuid));
-        assert!((range.start_ip..=range.end_ip).contains(&used.ip), "{used:?} {range:?}");
-        assert!(range.network_cidr.contains(&used.ip) && used.gateway != used.ip, "{used:?}");
-        assert_eq!((range.l3_network_uuid, l3.l2_network_uuid), (l3.uuid, used.l2_network_uuid));
-        assert!(snapshot.get(used.used_by.kind, used.used_by.uuid).is_some(), "{used:?}");
-    }
-    for nic in rows::<VmNic>(snapshot) {
-        let instance = nic.vm_instance_uuid.map(|instance| find(snapshot, instance));
-        let is_destroyed =
-            instance.as_ref().is_some_and(|it: &VmInstance| it.phase == Phase::Destroyed);
-        assert_eq!(nic.used_ip_uuid.is_none(), is_destroyed, "{nic:?} {instance:?}");
-        if let Some(used) = nic.used_ip_uuid.map(|used| find(snapshot, used)) {
-            assert_eq!(used.used_by.id(), Some(nic.uuid));
-            assert_eq!(used.l3_network_uuid, nic.l3_network_uuid);
-        }
-        assert_eq!(nic.host_uuid, instance.and_then(|instance| instance.host_uuid));
-    }
-}
-
-/// Ranges do not overlap, and what was taken from one lies in one.
-fn ranges_fit(snapshot: &Snapshot<Record>) {
-    let l2_of =
-        |range: &IpRange| find::<L3Network>(snapshot, range.l3_network_uuid).l2_network_uuid;
-    let ranges = rows::<IpRange>(snapshot);
-    for (at, one) in ranges.iter().enumerate() {
-        for other in ranges[at + 1..].iter().filter(|other| l2_of(other) == l2_of(one)) {
-            let apart = one.end_ip < other.start_ip || other.end_ip < one.start_ip;
-            assert!(apart, "{one:?} {other:?}");
-        }
-    }
-    let vnis = rows::<VniRange>(snapshot);
-    for network in rows::<L2Network>(snapshot) {
-        let (Some(pool), Some(vni)) = (network.segment.pool(), network.segment.number()) else {
-            continue;
-        };
-        let of_pool = vnis.iter().filter(|range| range.l2_network_uuid == pool);
-        let mut of_pool = of_pool.filter(|range| (range.start_vni..=range.end_vni).contains(&vni));
-        assert!(of_pool.next().is_some(), "{network:?}");
-        assert_eq!(find(snapshot, pool).zone_uuid, network.zone_uuid);
-    }
-}
-
-/// An instance is on one host, and no other one may still have it.
-fn instances_are_on_one_host(snapshot: &Snapshot<Record>) {
-    let mut places = BTreeSet::new();
-    for claim in all(snapshot).flat_map(|row| row.claims()) {
-        if let Claim::Running(_, instance) = claim {
-            assert!(places.insert(instance), "{instance} may be on two hosts");
-        }
-    }
 }
 
 /// What hosts act on is given up only by way of a release, and they are told of what changes.
@@ -419,7 +303,6 @@ fn histories() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
 fn live(history: &[(usize, Vec<u8>)]) -> Vec<&'static str> {
     let mut names = Vec::new();
     let (cloud, messages) = (start(), messages());
-    let mut claimed = Claimed::new();
     for (message, numbers) in history {
         let mut dice = Dice(numbers.iter());
         let def = messages[*message];
@@ -440,12 +323,8 @@ fn live(history: &[(usize, Vec<u8>)]) -> Vec<&'static str> {
                 assert_eq!(before.revision(), after.revision(), "{what} is refused, and done");
             }
         }
-        claims_are_what_rows_have(&after, &mut claimed);
-        references_are_found(&after);
-        all_is_owned(&after);
-        addresses_fit(&after);
-        ranges_fit(&after);
-        instances_are_on_one_host(&after);
+        let report = doctor::examine(&after);
+        assert!(report.is_sound(), "{what}: {:?}", report.findings);
     }
     let reopened: Store<Record> = Store::open(Box::new(cloud.engine.clone())).unwrap();
     assert!(all(&reopened.snapshot()).eq(all(&cloud.snapshot())), "a restart changes something");
