@@ -45,7 +45,7 @@ mod tests {
 
     use clap::Parser;
     use model::{
-        Id, Kind, Meta, Record, Resource, Timestamp,
+        Id, Kind, Meta, Record, Timestamp,
         resource::zone::{EnableState, Zone, ZoneType},
     };
     use store::{Read, Tx};
