@@ -9,7 +9,7 @@ CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
-.PHONY: help setup setup-lint build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
+.PHONY: help setup setup-lint build demo demo-down test check fmt lint unit e2e soak ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ unit: setup ## unit, property, kernel and contract tests, tidy
 e2e: setup ## end to end: real processes, real packets in network namespaces
 	$(CARGO) build --locked -p netloom
 	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
+
+soak: setup ## kill the server 300 times under load; writes bench/results/soak.json
+	NETLOOM_SOAK=$(abspath bench/results/soak.json) $(CARGO) test --locked -p netloom --test kills -- --nocapture
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf

@@ -21,6 +21,17 @@ pub(crate) struct Access {
     agent: ureq::Agent,
 }
 
+impl Default for Access {
+    /// Nobody answers there yet.
+    fn default() -> Self {
+        Self {
+            base: String::new(),
+            session: String::new(),
+            agent: ureq::Agent::new_with_defaults(),
+        }
+    }
+}
+
 /// A server that answers.
 pub(crate) struct Server {
     process: Child,
@@ -36,6 +47,7 @@ impl Scheduled {
             .args(["server", "--listen", "127.0.0.1:0", "--link-listen", "127.0.0.1:0"])
             .args(["--log-format", "json", "--data"])
             .arg(data)
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn();
         Self(child.unwrap())
@@ -72,8 +84,9 @@ fn serves_at(lines: &mut BufReader<ChildStderr>) -> Option<String> {
 
 impl Server {
     pub(crate) fn start(data: &Path) -> Self {
-        let Scheduled(mut process) = Scheduled::start(data);
-        let mut lines = BufReader::new(process.stderr.take().unwrap());
+        let Scheduled(process) = Scheduled::start(data);
+        let mut server = Self { process, access: Access::default() };
+        let mut lines = BufReader::new(server.process.stderr.take().unwrap());
         let address = serves_at(&mut lines).expect("it serves");
         // Nobody reads the rest, and it must not stand still for that. It ends with the process.
         thread::spawn(move || while lines.read_line(&mut String::new()).is_ok_and(|n| n > 0) {});
@@ -84,17 +97,23 @@ impl Server {
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE));
         let agent = config.build().into();
-        let access = Access { base, session: client.session().unwrap().to_owned(), agent };
-        Self { process, access }
+        server.access = Access { base, session: client.session().unwrap().to_owned(), agent };
+        server
     }
 
     pub(crate) fn access(&self) -> Access {
         self.access.clone()
     }
 
-    pub(crate) fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+    /// Kills it, as the end of the value does.
+    pub(crate) fn kill(self) {}
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Also when the test has failed: nothing must go on.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -195,9 +195,7 @@ impl Write {
                 let body = json!({"updateZone": {"description": text}}).to_string();
                 ("PUT", format!("/zones/{}/actions", uuid.simple()), body)
             }
-            Write::DropZone(uuid) => {
-                ("DELETE", format!("/zones/{}", uuid.simple()), String::new())
-            }
+            Write::DropZone(uuid) => ("DELETE", format!("/zones/{}", uuid.simple()), String::new()),
             Write::MakeNic(uuid) => {
                 let uuid = uuid.simple().to_string();
                 let params = json!({"l3NetworkUuid": network, "resourceUuid": uuid});
