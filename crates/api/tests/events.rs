@@ -138,7 +138,11 @@ fn put(running: &Running, rows: Vec<Record>) -> u64 {
 
 fn delete(running: &Running, number: u128) {
     let uuid = Uuid::from_u128(number);
-    running.store.transact(move |tx| Ok(tx.delete(Kind::Zone, uuid))).unwrap();
+    let delete = move |tx: &mut Tx<Record>| {
+        tx.delete(Kind::Zone, uuid);
+        Ok(())
+    };
+    running.store.transact(delete).unwrap();
 }
 
 fn change(what: &str, number: u128) -> (String, String, Uuid) {
@@ -276,7 +280,11 @@ fn a_client_that_has_missed_something_is_told_so_and_from_where_to_go_on() {
     running.engine.delay_log();
     for number in 1..4 {
         let row = zone(number, ROOT);
-        other.transact(move |tx: &mut Tx<Record>| Ok(tx.put(row.clone()).unwrap())).unwrap();
+        let put = move |tx: &mut Tx<Record>| {
+            tx.put(row.clone()).unwrap();
+            Ok(())
+        };
+        other.transact(put).unwrap();
     }
     let newest = other.snapshot().revision();
     running.engine.clone().compact(newest).unwrap();

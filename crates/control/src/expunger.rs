@@ -19,7 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Caller, Command, Operations, Request, command::Surroundings, operation};
+use crate::{
+    Caller, Command, Operations, Request, command::Surroundings, operation, steady::Steady,
+};
 
 /// How long a destroyed instance can be recovered, in seconds. A setting in ZStack, with this value
 /// (`vm/expungePeriod`; `vm/deletionPolicy` is `Delay`).
@@ -38,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(
     store: Store<Record>,
     board: watch::Receiver<Board>,
-    clock: fn() -> Timestamp,
+    clock: Steady,
     stop: CancellationToken,
 ) {
     let operations = Operations::default();
@@ -47,10 +49,10 @@ pub async fn run(
     loop {
         drain(&mut commits, &mut destroyed);
         if Instant::now() >= next {
-            let due = destroyed.due(clock());
+            let due = destroyed.due(clock.now());
             let pause = if due.len() < STEP { EVERY } else { PAUSE };
             for uuid in due {
-                let now = (clock(), board.borrow().clone());
+                let now = (clock.now(), board.borrow().clone());
                 if let Err(error) = expunge(&store, &operations, uuid, now).await {
                     tracing::warn!(%error, instance = %uuid.simple(), "is not expunged yet");
                 }

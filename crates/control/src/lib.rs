@@ -30,6 +30,7 @@ pub mod secret;
 pub mod sessions;
 mod sharing;
 mod sight;
+pub mod steady;
 pub mod tag;
 pub mod throttle;
 pub mod txn;

@@ -49,7 +49,11 @@ impl Ward {
 
     /// Takes a row away, and nothing else.
     fn lose(&self, kind: Kind, uuid: Uuid) {
-        self.cloud.store.transact(move |tx| Ok(tx.delete(kind, uuid))).unwrap();
+        let lose = move |tx: &mut store::Tx<Record>| {
+            tx.delete(kind, uuid);
+            Ok(())
+        };
+        self.cloud.store.transact(lose).unwrap();
     }
 
     /// That exactly this is found: rule, resource and a part of the text.
@@ -170,7 +174,10 @@ fn an_instance_that_two_rows_have_on_two_hosts_is_named() {
     };
     let (now, owner) = (model::Timestamp(0), None);
     let row = Record::new(release, model::Meta { owner, created: now, changed: now });
-    let put = move |tx: &mut store::Tx<Record>| Ok(tx.put(row.clone()).unwrap());
+    let put = move |tx: &mut store::Tx<Record>| {
+        tx.put(row.clone()).unwrap();
+        Ok(())
+    };
     ward.cloud.store.transact(put).unwrap();
     let report = doctor::examine(&ward.cloud.snapshot());
     assert_eq!(report.total, 1, "{report:?}");
