@@ -212,9 +212,9 @@ fn applied(rows: &mut BTreeMap<(Kind, Uuid), Toy>, changes: &[Change<Toy>]) {
 fn a_watch_that_is_read_late_makes_the_state_that_there_is(disk: &Disk) {
     let store = disk.open();
     let (mut watch, mut rows, mut starts) = (store.watch(), BTreeMap::new(), 0);
-    for round in 0..3_u64 {
-        // The second time it has to begin anew.
-        let writes = [WATCH_CAPACITY / 2, WATCH_CAPACITY + 10, 5][round as usize] as u64;
+    // The second time it has to begin anew.
+    for (round, writes) in (0_u64..).zip([WATCH_CAPACITY / 2, WATCH_CAPACITY + 10, 5]) {
+        let writes = writes as u64;
         let threads = (0..8).map(|n| {
             let store = store.clone();
             thread::spawn(move || {
