@@ -9,7 +9,7 @@ CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
-.PHONY: help setup setup-lint setup-test soak build demo demo-down test check fmt lint unit e2e ebpf ebpf-check gen gen-check deny bench doc ci clean
+.PHONY: help setup setup-lint setup-test build demo demo-down test check fmt lint unit e2e soak ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -56,7 +56,8 @@ e2e: setup ## end to end: real processes, real packets in network namespaces
 	$(CARGO) build --locked -p netloom
 	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
 
-soak: setup-test ## thousands of cases where `make test` has a few; takes an hour
+soak: setup-test ## what takes hours: a server killed 300 times, 100 times as many odd requests
+	NETLOOM_SOAK=$(abspath bench/results/soak.json) $(CARGO) test --locked -p netloom --test kills -- --nocapture
 	NETLOOM_CASES=100 NETLOOM_SEED=$$RANDOM $(CARGO) test --locked -p netloom-api --test schemathesis
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it

@@ -380,13 +380,17 @@ async fn find(
 }
 
 /// Where a call comes from does not matter when it only reads.
-const UNTOLD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+pub(crate) const UNTOLD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Who calls, from `source`.
 ///
 /// # Errors
 /// The answer to whoever has no open session.
-fn caller(gate: &Gate, called: &Called, source: IpAddr) -> Result<Caller, Box<Response>> {
+pub(crate) fn caller(
+    gate: &Gate,
+    called: &Called,
+    source: IpAddr,
+) -> Result<Caller, Box<Response>> {
     let refuse = |(status, text)| Box::new(answer::protocol(status, text));
     let shown = headers::credential(&called.headers);
     let known = match shown.map_err(|text| refuse((StatusCode::BAD_REQUEST, text)))? {
@@ -401,13 +405,13 @@ fn caller(gate: &Gate, called: &Called, source: IpAddr) -> Result<Caller, Box<Re
 }
 
 /// What a request says of itself before its body.
-struct Called {
+pub(crate) struct Called {
     method: HttpMethod,
     /// Told what it turns out to ask for.
-    asked: Asked,
+    pub(crate) asked: Asked,
     /// Where it went, before any router took a part away.
     path: String,
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
 }
 
 impl<S: Sync> FromRequestParts<S> for Called {

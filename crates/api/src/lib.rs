@@ -6,6 +6,7 @@
 mod answer;
 mod condition;
 mod door;
+mod events;
 mod headers;
 mod metrics;
 mod old;

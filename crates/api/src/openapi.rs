@@ -122,6 +122,7 @@ fn paths() -> Map<String, Value> {
         at[verb(*method)] = operation;
     }
     paths.insert("/api-jobs/{uuid}".to_owned(), json!({"get": poll()}));
+    paths.insert("/events".to_owned(), json!({"get": follow()}));
     paths
 }
 
@@ -315,6 +316,38 @@ fn poll() -> Value {
                 }}},
             },
             "404": {"$ref": "#/components/responses/Refused"},
+            "503": {"$ref": "#/components/responses/Failed"},
+        },
+    })
+}
+
+fn follow() -> Value {
+    let says = "A stream of server-sent events: what changes, for what the caller sees. It begins \
+        with `start`, whose `revision` is where it begins. Each `changes` has a `revision` and its \
+        `changes`: `change` (`created`, `updated`, `deleted`), `resourceType`, `uuid`, and \
+        `inventory` as it is now, unless the resource is gone. Sharing shows as a change of its \
+        SharedResource alone. A client that comes back with `Last-Event-ID` misses nothing. `gone`: \
+        it was too slow; `closed`: its session has ended. After 410 and `gone` it must read \
+        everything anew, and follow from the revision that the answer names. To miss nothing, open \
+        the stream first, then read.";
+    let revision = json!({"type": "integer", "minimum": 0});
+    let text = json!({"type": "string"});
+    let parameter = |name: &str, within: &str, schema: &Value, says: &str| json!({"name": name, "in": within, "schema": schema, "description": says});
+    json!({
+        "operationId": "FollowEvents",
+        "summary": "What changes, as it happens",
+        "description": says,
+        "parameters": [
+            parameter("after", "query", &revision, "Tell what followed this revision; from now on \
+                if absent."),
+            parameter("resourceType", "query", &json!({"type": "array", "items": text}), "Only \
+                resources of these types, such as VmInstanceVO."),
+            parameter("Last-Event-ID", "header", &revision, "The id of the last event that was \
+                seen; it counts more than `after`."),
+        ],
+        "responses": {
+            "200": {"description": "The stream.", "content": {"text/event-stream": {"schema": text}}},
+            "4XX": {"$ref": "#/components/responses/Refused"},
             "503": {"$ref": "#/components/responses/Failed"},
         },
     })

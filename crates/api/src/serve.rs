@@ -51,6 +51,7 @@ use seats::{Entrance, Full, Newcomer, Seat, Seats};
 
 use crate::{
     Error,
+    events::{self, Events},
     metrics::{Asked, Requests},
     router,
     watching::{self, Watched},
@@ -74,6 +75,8 @@ pub struct Limits {
     pub idle_wait: Duration,
     /// How long a client may take to acknowledge what was sent, or to make room for more.
     pub unread_wait: Duration,
+    /// How often a stream of events shows that it lives when there is nothing to tell.
+    pub beat: Duration,
     /// Believe what a proxy on this machine says about where its client is: the last address in
     /// `X-Forwarded-For`. Only for a proxy that appends to this header; else clients could invent
     /// sources.
@@ -89,6 +92,7 @@ impl Default for Limits {
             body_wait: Duration::from_secs(30),
             idle_wait: Duration::from_secs(75),
             unread_wait: Duration::from_secs(30),
+            beat: Duration::from_secs(15),
             believe_forwarded_for: false,
         }
     }
@@ -150,7 +154,13 @@ pub async fn serve(door: Door, gate: Arc<Gate>, stop: CancellationToken) -> Resu
         requests: Arc::clone(&requests),
         from: metrics_from,
     };
-    let routes = router(gate).merge(watching::routes(watched));
+    let events = Events {
+        gate: Arc::clone(&gate),
+        beat: limits.beat,
+        stop: stop.clone(),
+        open: Arc::default(),
+    };
+    let routes = router(gate).merge(watching::routes(watched)).merge(events::routes(events));
     let (app, stopped) = (TowerToHyperService::new(routes), stop.clone());
     let serving = Arc::new(Serving { app, requests, identity, limits, stop });
     let mut connections = JoinSet::new();

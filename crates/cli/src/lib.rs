@@ -11,6 +11,7 @@ mod arguments;
 mod call;
 mod connection;
 mod describe;
+mod doctor;
 mod export;
 mod grammar;
 mod names;
@@ -93,6 +94,9 @@ pub enum Error {
     /// The server has not what a file says.
     #[error("there are differences")]
     Differs,
+    /// Something is not as it must be.
+    #[error("the doctor has {0} findings")]
+    Unsound(u64),
     /// What was waited for has not come.
     #[error("{0}")]
     Late(String),
@@ -103,7 +107,7 @@ pub enum Error {
 
 impl Error {
     /// The exit code: 1 for words that mean nothing, files and names; 2 for
-    /// differences; 3 for what the server
+    /// differences, and for findings of the doctor; 3 for what the server
     /// refused, as zstack-cli has it; 4 for what has not come in time; 5 for a server that does not
     /// answer.
     #[must_use]
@@ -111,7 +115,7 @@ impl Error {
         use client::Error as E;
         match self {
             Self::Client(E::Refused { .. } | E::Protocol { .. } | E::TooLarge { .. }) => 3,
-            Self::Differs => 2,
+            Self::Differs | Self::Unsound(_) => 2,
             Self::Client(E::Timeout { .. }) | Self::Late(_) => 4,
             Self::Client(E::Unreachable { .. } | E::Untrusted { .. }) => 5,
             Self::Client(E::UnknownMessage(_) | E::Authorities(_))
@@ -155,6 +159,22 @@ pub fn run(verb: &Verb, connection: &Connection, manner: &Manner) -> Result<(), 
         Verb::Messages { name: None } => print(&describe::list().trim_end()),
         Verb::Messages { name: Some(name) } => print(&describe::one(name)?.trim_end()),
     }
+}
+
+/// Asks the server whether everything is as it must be, and prints what is not.
+///
+/// # Errors
+/// [`Error::Unsound`], if something is not; whatever keeps it from its answer.
+pub fn doctor(connection: &Connection, manner: &Manner) -> Result<(), Error> {
+    doctor::run(connection, manner)
+}
+
+/// Prints a report of the doctor that did not come from a server.
+///
+/// # Errors
+/// As [`doctor()`].
+pub fn show_report(report: &serde_json::Value, manner: &Manner) -> Result<(), Error> {
+    doctor::tell(report, manner)
 }
 
 /// Carries out a noun's verb: `vm list`, `zone create z1`.

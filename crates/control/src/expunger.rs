@@ -20,7 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Caller, Command, Operations, Request, command::Surroundings, config, operation};
+use crate::{
+    Caller, Command, Operations, Request, command::Surroundings, config, operation, steady::Steady,
+};
 
 /// Most instances that are expunged at a time; each takes a transaction of its own.
 const STEP: usize = 100;
@@ -32,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(
     store: Store<Record>,
     board: watch::Receiver<Board>,
-    clock: fn() -> Timestamp,
+    clock: Steady,
     stop: CancellationToken,
 ) {
     let operations = Operations::default();
@@ -46,10 +48,10 @@ pub async fn run(
         }
         if Instant::now() >= next {
             let snapshot = store.snapshot();
-            let due = destroyed.due(&snapshot, clock());
+            let due = destroyed.due(&snapshot, clock.now());
             let pause = if due.len() < STEP { interval(&snapshot) } else { PAUSE };
             for uuid in due {
-                let now = (clock(), board.borrow().clone());
+                let now = (clock.now(), board.borrow().clone());
                 if let Err(error) = expunge(&store, &operations, uuid, now).await {
                     tracing::warn!(%error, instance = %uuid.simple(), "is not expunged yet");
                 }

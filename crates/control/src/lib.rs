@@ -10,6 +10,8 @@ mod claim;
 pub mod command;
 pub mod config;
 mod delete;
+pub mod doctor;
+pub mod events;
 pub mod expunger;
 mod field_tags;
 pub mod gate;
@@ -30,6 +32,7 @@ pub mod secret;
 pub mod sessions;
 mod sharing;
 mod sight;
+pub mod steady;
 pub mod tag;
 pub mod throttle;
 pub mod txn;
@@ -109,4 +112,5 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     nic_plug::operations,
     nic_settings::operations,
     query::zql::operations,
+    doctor::operations,
 ];

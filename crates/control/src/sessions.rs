@@ -90,6 +90,11 @@ impl Sessions {
         self.lock().values().filter(|session| session.ends > at).count()
     }
 
+    /// Whether the session with this uuid is open at `at`; asking is no use of it.
+    pub(crate) fn is_open(&self, uuid: Uuid, at: Instant) -> bool {
+        self.lock().get(&uuid).is_some_and(|session| session.ends > at)
+    }
+
     /// The session with this uuid, which is used at `at`.
     ///
     /// # Errors

@@ -28,11 +28,16 @@ pub(crate) fn sees(read: &impl Read<Record>, account: Id<Account>, record: &Reco
         return true;
     }
     if let Some(shared) = SharedResource::of(record) {
-        return shared.receiver_account_uuid.is_none_or(|receiver| receiver == account);
+        return is_with(shared, Some(account));
     }
     let own = AnyId { kind: record.kind(), uuid: record.uuid() };
     let shared = |id: AnyId| id.kind.def().shareable && is_shared(read, account, id.uuid);
     shared(own) || record.whole().is_some_and(shared)
+}
+
+/// Whether what is shared is shared with an account.
+pub(crate) fn is_with(shared: &SharedResource, account: Option<Id<Account>>) -> bool {
+    shared.receiver_account_uuid.is_none_or(|receiver| Some(receiver) == account)
 }
 
 fn is_shared(read: &impl Read<Record>, account: Id<Account>, resource: Uuid) -> bool {

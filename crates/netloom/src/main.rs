@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod data;
 mod descriptors;
+mod doctor;
 mod inspect;
 mod installation;
 mod lab;
@@ -41,6 +42,8 @@ enum Verb {
     Restore(backup::Restore),
     /// Give the account admin a new password, while the server is stopped.
     ResetPassword(password::Arguments),
+    /// Whether everything that is allocated is referenced, and the reverse; names each leak.
+    Doctor(doctor::Arguments),
     /// Run a host's agent in the foreground.
     Agent(agent::Arguments),
     /// On a host: what its data plane should hold, holds, and dropped. Needs no agent.
@@ -99,6 +102,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Backup(arguments) => backup::backup(&arguments),
         Verb::Restore(arguments) => backup::restore(&arguments),
         Verb::ResetPassword(arguments) => password::reset(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments, &connection, &manner),
         Verb::Agent(arguments) => agent::run(arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
@@ -164,8 +168,10 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error
         return Ok(Asked::Noun(noun.get_name().to_owned(), below, Box::new(connection)));
     }
     let arguments = Arguments::from_arg_matches(&matches)?;
-    let talks = match arguments.verb {
+    let talks = match &arguments.verb {
         Verb::Client(cli::Verb::Messages { .. }) => false,
+        // Even to the database of a stopped one there is a manner of printing.
+        Verb::Doctor(_) => true,
         Verb::Client(_) | Verb::Call(_) => true,
         _ => false,
     };

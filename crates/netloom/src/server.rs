@@ -12,7 +12,7 @@ use std::{
 
 use api::Limits;
 use clap::Args;
-use control::{Enrolment, Gate, Jobs, audit, expunger, releaser};
+use control::{Enrolment, Gate, Jobs, audit, expunger, releaser, steady::Steady};
 use hostnet::Namespace;
 use ipnet::IpNet;
 use link::Pki;
@@ -31,6 +31,9 @@ use crate::{
 
 /// How often jobs that are long over are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// By how much the machine's clock may be set ahead before it is told.
+const CLOCK_STEP_SECONDS: i64 = 60;
 
 /// What `netloom server` takes.
 #[derive(Args)]
@@ -207,13 +210,14 @@ async fn serve(
     };
     let serving = link::serve(agents, store.clone(), board, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
-    let expunging = expunger::run(store.clone(), reports.clone(), runtime::now, stop.clone());
+    let steady = Steady::new(runtime::now);
+    let expunging = expunger::run(store.clone(), reports.clone(), steady, stop.clone());
     let releasing = releaser::run(store, reports, stop.clone());
     parts.spawn(async move {
         tokio::join!(releasing, expunging);
         Ok(())
     });
-    parts.spawn(sweep(Arc::clone(&gate), stop.clone()));
+    parts.spawn(sweep(Arc::clone(&gate), steady, stop.clone()));
     let identity = match sockets.identity {
         None => None,
         Some(source) => {
@@ -244,14 +248,23 @@ fn flatten(part: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(
     Ok(part??)
 }
 
-async fn sweep(gate: Arc<Gate>, stop: CancellationToken) -> Result<(), String> {
+async fn sweep(gate: Arc<Gate>, steady: Steady, stop: CancellationToken) -> Result<(), String> {
     let mut tick = tokio::time::interval(SWEEP_EVERY);
+    let mut told = false;
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         if let Err(error) = gate.jobs.sweep().await {
             tracing::warn!(%error, "old jobs are kept for now");
         }
-        if let Err(error) = audit::sweep(gate.store(), gate.now()).await {
+        if let Err(error) = audit::sweep(gate.store(), steady.now()).await {
             tracing::warn!(%error, "old rows of the audit are kept for now");
+        }
+        let ahead_seconds = steady.ahead_seconds();
+        if ahead_seconds > CLOCK_STEP_SECONDS && !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                ahead_seconds,
+                "the machine's clock was set ahead; destroyed instances \
+                and the audit are kept for longer, until the server is started again"
+            );
         }
     }
     Ok(())

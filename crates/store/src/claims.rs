@@ -51,6 +51,11 @@ impl<C: ClaimKey, K: Copy + PartialEq> Claims<C, K> {
         held.map(|(claim, holder)| (claim.clone(), *holder))
     }
 
+    /// Every claim that is held, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (C, (K, Uuid))> {
+        self.holders.iter().map(|(claim, holder)| (claim.clone(), *holder))
+    }
+
     /// Gives a claim that nobody holds to a row.
     pub(crate) fn take(&mut self, claim: C, holder: (K, Uuid)) {
         if let Some(before) = self.holders.insert(claim.clone(), holder) {

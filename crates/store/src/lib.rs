@@ -27,6 +27,7 @@ pub mod engine;
 
 mod batch;
 mod claims;
+mod history;
 mod index;
 mod log;
 mod measures;
@@ -42,6 +43,7 @@ pub use claims::ClaimKey;
 pub use engine::{
     CommitError, Engine, Loaded, LogError, StoredRow, memory::Memory, sqlite::Sqlite,
 };
+pub use history::{Follower, Gone, HISTORY_CHANGES, HISTORY_REVISIONS, Past};
 pub use index::Key;
 pub use log::{LogRecord, RowChange};
 pub use measures::{Backlog, Measures};

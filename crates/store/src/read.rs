@@ -74,6 +74,12 @@ impl<R: Row> Snapshot<R> {
     pub fn ids(&self, kind: R::Kind) -> impl Iterator<Item = Uuid> {
         self.0.rows.range((kind, Uuid::nil())..=(kind, Uuid::max())).map(|((_, id), _)| *id)
     }
+
+    /// Every claim that is held, in order. It is what the store goes by; that it is also what the
+    /// rows claim can be checked with it.
+    pub fn held(&self) -> impl Iterator<Item = Held<R>> {
+        self.0.claims.all()
+    }
 }
 
 /// The reads that a transaction does not track, from the state in this field.

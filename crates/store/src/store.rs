@@ -12,7 +12,7 @@ use model::{Code, Error, Result};
 use tokio::sync::oneshot;
 
 use crate::{
-    Engine, Measures, Memory, Row, Snapshot, Tx, Watch,
+    Engine, Follower, Gone, Measures, Memory, Row, Snapshot, Tx, Watch,
     batch::{Submitted, Work},
     measures::Gauges,
     watch::Shared,
@@ -92,6 +92,15 @@ impl<R: Row> Store<R> {
     #[must_use]
     pub fn watch(&self) -> Watch<R> {
         Watch::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Every transaction after revision `after`, also those that are over: whoever has seen that
+    /// revision misses nothing and is told nothing twice.
+    ///
+    /// # Errors
+    /// [`Gone`]: it is too long ago, before this start of the program, or has not been yet.
+    pub fn follow_from(&self, after: u64) -> Result<Follower<R>, Gone> {
+        self.inner.shared.follow(after)
     }
 
     /// Runs `work` and returns when it is durable, and this store's snapshots and watchers show it.

@@ -2,12 +2,18 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::broadcast::{
-    self,
-    error::{RecvError, TryRecvError},
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    watch,
 };
 
-use crate::{Change, Row, Snapshot};
+use crate::{
+    Change, Follower, Gone, Row, Snapshot,
+    history::{History, Past},
+};
 
 /// How many transactions a watcher may be behind before it has lagged.
 pub const WATCH_CAPACITY: usize = 1024;
@@ -43,13 +49,20 @@ pub struct Watch<R: Row> {
 
 /// What the writer thread shows to everybody else.
 pub(crate) struct Shared<R: Row> {
-    published: RwLock<Published<R>>,
+    pub(crate) published: RwLock<Published<R>>,
 }
 
-struct Published<R: Row> {
+pub(crate) struct Published<R: Row> {
     snapshot: Snapshot<R>,
     /// `None` once the writer has ended.
-    feed: Option<broadcast::Sender<Notice<R>>>,
+    feed: Option<Feed<R>>,
+    pub(crate) history: History<R>,
+}
+
+/// By which those who wait learn of a revision.
+struct Feed<R: Row> {
+    notices: broadcast::Sender<Notice<R>>,
+    newest: watch::Sender<u64>,
 }
 
 #[derive(Clone)]
@@ -113,29 +126,48 @@ impl<R: Row> Watch<R> {
     /// none comes twice.
     fn begin(&mut self) {
         let published = self.shared.published.read().unwrap_or_else(PoisonError::into_inner);
-        self.feed = published.feed.as_ref().map(broadcast::Sender::subscribe);
+        self.feed = published.feed.as_ref().map(|feed| feed.notices.subscribe());
         self.start = Some(published.snapshot.clone());
     }
 }
 
 impl<R: Row> Shared<R> {
     pub(crate) fn new(snapshot: Snapshot<R>) -> Self {
-        let feed = Some(broadcast::Sender::new(WATCH_CAPACITY));
-        Self { published: RwLock::new(Published { snapshot, feed }) }
+        let (notices, revision) = (broadcast::Sender::new(WATCH_CAPACITY), snapshot.revision());
+        let feed = Some(Feed { notices, newest: watch::Sender::new(revision) });
+        let history = History::new(revision);
+        Self { published: RwLock::new(Published { snapshot, feed, history }) }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot<R> {
         self.published.read().unwrap_or_else(PoisonError::into_inner).snapshot.clone()
     }
 
+    /// Tells what follows revision `after`.
+    pub(crate) fn follow(self: &Arc<Self>, after: u64) -> Result<Follower<R>, Gone> {
+        let newest = {
+            let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+            // Of a store whose writer has ended nothing new comes: such a receiver says so.
+            published.feed.as_ref().map_or_else(|| watch::channel(0).1, |it| it.newest.subscribe())
+        };
+        Follower::new(Arc::clone(self), after, newest)
+    }
+
     /// The next transaction is durable.
     pub(crate) fn publish(&self, commit: Commit<R>) {
-        self.show(commit.after.clone(), Notice::Commit(commit));
+        let (revision, changes) = (commit.revision, Arc::clone(&commit.changes));
+        let keep = |history: &mut History<R>| history.push(revision, changes);
+        self.show(commit.after.clone(), keep, Notice::Commit(commit));
     }
 
     /// The state has jumped: watchers start again.
     pub(crate) fn reset(&self, snapshot: Snapshot<R>) {
-        self.show(snapshot, Notice::Reset);
+        let revision = snapshot.revision();
+        let forget = |history: &mut History<R>| {
+            *history = History::new(revision);
+            Vec::new()
+        };
+        self.show(snapshot, forget, Notice::Reset);
     }
 
     /// Nothing more will come.
@@ -143,12 +175,23 @@ impl<R: Row> Shared<R> {
         self.published.write().unwrap_or_else(PoisonError::into_inner).feed = None;
     }
 
-    fn show(&self, snapshot: Snapshot<R>, notice: Notice<R>) {
+    fn show(
+        &self,
+        snapshot: Snapshot<R>,
+        note: impl FnOnce(&mut History<R>) -> Vec<Past<R>>,
+        notice: Notice<R>,
+    ) {
+        let revision = snapshot.revision();
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
         published.snapshot = snapshot;
+        let forgotten = note(&mut published.history);
         if let Some(feed) = &published.feed {
             // An error says that nobody watches.
-            let _ = feed.send(notice);
+            let _ = feed.notices.send(notice);
+            feed.newest.send_replace(revision);
         }
+        drop(published);
+        // Thousands of rows, sometimes: readers need not wait for it.
+        drop(forgotten);
     }
 }

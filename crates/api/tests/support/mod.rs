@@ -13,7 +13,7 @@ use client::Client;
 use control::{Enrolment, Gate};
 use model::{Record, Timestamp, status::Board};
 use netloom_api::{Door, Identity, Limits, serve};
-use store::Store;
+use store::{Memory, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,10 @@ pub(crate) struct Running {
     server: Option<std::thread::JoinHandle<()>>,
     /// What hosts report.
     pub(crate) board: watch::Sender<Board>,
+    /// What the server keeps.
+    pub(crate) store: Store<Record>,
+    /// What the store keeps it in.
+    pub(crate) engine: Memory,
 }
 
 impl Running {
@@ -35,12 +39,13 @@ impl Running {
     }
 
     pub(crate) fn start_with(limits: Limits, identity: Option<watch::Receiver<Identity>>) -> Self {
-        let store: Store<Record> = Store::in_memory().unwrap();
+        let engine = Memory::new();
+        let store: Store<Record> = Store::open(Box::new(engine.clone())).unwrap();
         let hash = control::account::hash(&control::account::client_digest(PASSWORD)).unwrap();
         control::account::create_admin(&store, &hash, Timestamp(0)).unwrap();
         control::platform::declare(&store, Timestamp(0)).unwrap();
         let (board, reports) = watch::channel(Board::default());
-        let jobs = control::Jobs::new(store, reports, || Timestamp(1_510_698_057_000));
+        let jobs = control::Jobs::new(store.clone(), reports, || Timestamp(1_510_698_057_000));
         let enrolment = Enrolment { server: "127.0.0.1:7481".into(), ca: "PEM".into() };
         let gate = Arc::new(Gate::new(jobs, enrolment));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -52,7 +57,7 @@ impl Running {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(serve(door, gate, ended)).unwrap();
         });
-        Self { address, stop, server: Some(server), board }
+        Self { address, stop, server: Some(server), board, store, engine }
     }
 
     pub(crate) fn open(&self, text: &str) -> TcpStream {

@@ -15,7 +15,7 @@ use model::{
     },
     status::HostStatus,
 };
-use netloom_control::expunger;
+use netloom_control::{expunger, steady::Steady};
 use serde_json::{Value, json};
 use store::Read;
 use tokio::sync::watch;
@@ -278,7 +278,7 @@ fn what_no_driver_can_do_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_destroyed_instance_is_forgotten_after_a_day() {
+async fn a_destroyed_instance_is_forgotten_after_a_day_that_has_passed() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let [gone, stays] = ["a", "b"].map(|name| cloud.made("CreateVmInstance", vm(name, &l3)));
@@ -286,8 +286,11 @@ async fn a_destroyed_instance_is_forgotten_after_a_day() {
         call(&cloud, "DestroyVmInstance", vm).unwrap();
     }
     call(&cloud, "RecoverVmInstance", &stays).unwrap();
-    left(&cloud, || Timestamp(999 + 1_000 * DAY), 2, &[]).await;
-    left(&cloud, || Timestamp(1_000 + 1_000 * DAY), 1, &[]).await;
+    left(&cloud, Steady::new(|| Timestamp(999 + 1_000 * DAY)), 2, &[]).await;
+    // Somebody sets the clock a year ahead while the server runs.
+    let ahead = || Timestamp(366_000 * DAY);
+    left(&cloud, Steady::since(Timestamp(1_000), ahead), 2, &[]).await;
+    left(&cloud, Steady::new(|| Timestamp(1_000 + 1_000 * DAY)), 1, &[]).await;
     assert_eq!(state(&cloud, &stays), "Stopping");
 }
 
@@ -298,7 +301,7 @@ const DAY: i64 = 86_400;
 /// as its name, the instance if it is for one, and its value.
 async fn left(
     cloud: &Cloud,
-    clock: fn() -> Timestamp,
+    clock: Steady,
     left: u64,
     settings: &[(&str, Option<&str>, &str)],
 ) {
@@ -366,7 +369,7 @@ async fn with_the_policy_never_an_instance_stays_until_it_is_expunged_by_hand() 
     for vm in [&kept, &gone] {
         call(&cloud, "DestroyVmInstance", vm).unwrap();
     }
-    left(&cloud, || Timestamp(1_000_000 * DAY), 1, &[]).await;
+    left(&cloud, Steady::new(|| Timestamp(1_000_000 * DAY)), 1, &[]).await;
     assert_eq!(get(&cloud, &kept).phase, Phase::Destroyed);
     call(&cloud, "ExpungeVmInstance", &kept).unwrap();
     assert_eq!(cloud.snapshot().total(Kind::VmInstance), 0);
@@ -380,20 +383,20 @@ async fn the_period_is_a_setting_of_all_and_of_one_and_a_change_counts_at_once()
     for vm in [&soon, &later] {
         call(&cloud, "DestroyVmInstance", vm).unwrap();
     }
-    let after_a_minute = || Timestamp(61_000);
+    let after_a_minute = || Steady::new(|| Timestamp(61_000));
     // The interval is an hour, and nobody waits for its end.
-    left(&cloud, after_a_minute, 1, &[("expungePeriod", Some(&soon), "60")]).await;
+    left(&cloud, after_a_minute(), 1, &[("expungePeriod", Some(&soon), "60")]).await;
     assert_eq!(get(&cloud, &later).phase, Phase::Destroyed);
     let to_both = [("expungePeriod", Some(&later[..]), "61"), ("expungePeriod", None, "60")];
     set(&cloud, to_both[0].0, to_both[0].1, to_both[0].2);
-    left(&cloud, after_a_minute, 1, &to_both[1..]).await;
+    left(&cloud, after_a_minute(), 1, &to_both[1..]).await;
     cloud
         .call(
             "DeleteResourceConfig",
             json!({"category": "vm", "name": "expungePeriod", "resourceUuid": later}),
         )
         .unwrap();
-    left(&cloud, after_a_minute, 0, &[]).await;
+    left(&cloud, after_a_minute(), 0, &[]).await;
 }
 
 #[tokio::test]
@@ -406,5 +409,5 @@ async fn the_interval_is_a_setting() {
     // It is not due when it is looked for first, and no change wakes anybody.
     static LOOKS: AtomicI64 = AtomicI64::new(0);
     let clock = || Timestamp(1_000 + 1_000 * DAY * LOOKS.fetch_add(1, Ordering::Relaxed).min(1));
-    left(&cloud, clock, 0, &[]).await;
+    left(&cloud, Steady::new(clock), 0, &[]).await;
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::zql::ZQLQuery;
+use super::{doctor::GetDoctorReport, zql::ZQLQuery};
 use crate::{
     Id, Message, MessageDef, Plain,
     field::{FieldType, FieldValue, Readable},
@@ -47,7 +47,7 @@ pub struct Start {
 
 impl Installation {
     /// Those about no resource, or about all.
-    const MESSAGES: &'static [&'static MessageDef] = &[&ZQLQuery::DEF];
+    const MESSAGES: &'static [&'static MessageDef] = &[&ZQLQuery::DEF, &GetDoctorReport::DEF];
 
     /// Remembers a start.
     pub fn started(&mut self, start: Start) {

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod cluster;
 pub mod config;
 pub mod dhcp_server;
+pub mod doctor;
 pub mod host;
 pub mod host_route;
 pub mod image;

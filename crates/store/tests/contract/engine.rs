@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use model::Code;
-use netloom_store::{CommitError, Engine, Loaded, LogError, LogRecord, Sqlite};
+use netloom_store::{CommitError, Engine, Loaded, LogError, LogRecord, Sqlite, Store};
 
-use crate::toy::{Disk, put, thing};
+use crate::toy::{Disk, Toy, everything, named, put, thing};
 
 fn record(revision: u64) -> LogRecord {
     let json = format!(
@@ -173,4 +173,40 @@ fn a_record_that_is_none_is_damage() {
     let mut engine = Sqlite::open(&path).expect("its pages are sound");
     let told = engine.load(&mut |_| Ok(())).expect_err("its content is not").to_string();
     assert!(told.contains("is damaged") && told.contains("restore a backup"), "{told}");
+}
+
+/// Whatever page breaks, the store is refused, or it is the same: what was there is never lost
+/// without a word.
+#[test]
+fn a_page_that_breaks_is_told_or_was_not_needed() {
+    const PAGE_BYTES: usize = 4096;
+    let disk = Disk::sqlite();
+    let store = disk.open();
+    for n in 0..60 {
+        put(&store, named(n, &"x".repeat(40 * usize::try_from(n).expect("small"))));
+    }
+    let expected = everything(&store.snapshot());
+    drop(store);
+    let Disk::Sqlite(dir) = &disk else { panic!("it is SQLite") };
+    let path = dir.path().join("store.db");
+    let sound = fs::read(&path).expect("it is read");
+    let (mut refused, pages) = (0, sound.len() / PAGE_BYTES);
+    for page in 0..pages {
+        let mut broken = sound.clone();
+        broken[page * PAGE_BYTES + 200..][..PAGE_BYTES - 300].fill(0xa5);
+        fs::write(&path, &broken).expect("it is written");
+        let opened = Sqlite::open(&path).and_then(|it| Store::<Toy>::open(Box::new(it)));
+        match opened {
+            Err(error) => {
+                assert_eq!(error.code, Code::StoreUnavailable, "page {page}: {error}");
+                let hint = error.hint.as_deref().unwrap_or_default();
+                assert!(hint.contains("restore a backup"), "page {page}: {error}");
+                refused += 1;
+            }
+            Ok(store) => assert_eq!(everything(&store.snapshot()), expected),
+        }
+    }
+    assert!(pages > 10 && refused * 2 > pages, "{refused} of {pages} pages were told");
+    fs::write(&path, &sound).expect("it is written");
+    assert_eq!(everything(&disk.open().snapshot()), expected, "nothing else was harmed");
 }

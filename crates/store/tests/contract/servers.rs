@@ -11,7 +11,7 @@ use std::{
 };
 
 use model::Code;
-use netloom_store::{Engine, Event, Memory, Read, Store, Tx, engine::memory::Fault};
+use netloom_store::{Engine, Event, Gone, Memory, Read, Store, Tx, engine::memory::Fault};
 
 use crate::toy::{
     Kind, Place, Toy, batch, changed, commit, everything, id, name_holder, named, next_commit,
@@ -303,6 +303,41 @@ fn a_server_for_which_the_log_is_too_short_loads_the_state_anew() {
     assert_eq!(runs.load(Ordering::Relaxed), 1, "the gap shows before anything runs");
     assert!(matches!(watch.next_blocking(), Some(Event::Lagged)));
     assert_eq!(next_snapshot(&mut watch), 6);
+}
+
+#[test]
+fn a_follower_is_told_other_servers_transactions_late_but_once_and_in_order() {
+    let (memory, a, b) = apart();
+    let mut follower = b.follow_from(0).expect("it is known");
+    (1..=100).for_each(|n| _ = put(&a, thing(n, n)));
+    assert_eq!(b.follow(), Ok(0));
+    assert!(follower.try_next().expect("it is known").is_empty());
+    memory.show_log();
+    put(&b, thing(101, 1));
+    let mut told = Vec::new();
+    while told.len() < 101 {
+        told.extend(follower.try_next().expect("it is known"));
+    }
+    assert!(told.iter().map(|past| past.revision).eq(1..=101));
+    assert!(told.iter().map(|past| changed(&past.changes)).eq((1..=101).map(|n| vec![id(n)])));
+}
+
+#[test]
+fn a_follower_of_a_server_that_had_to_load_anew_is_told_and_goes_on_from_there() {
+    let (memory, a, b) = apart();
+    let mut follower = b.follow_from(0).expect("it is known");
+    (1..=5).for_each(|n| _ = put(&a, thing(1, n)));
+    memory.clone().compact(3).expect("it is cut");
+    memory.show_log();
+    assert_eq!(b.follow(), Ok(5));
+    let gone = Gone { asked: 0, oldest: 5, newest: 5 };
+    assert_eq!(follower.try_next().err(), Some(gone));
+    let mut again = b.follow_from(5).expect("from there on");
+    put(&a, thing(2, 2));
+    assert_eq!(b.follow(), Ok(6));
+    assert_eq!(again.try_next().expect("it is known")[0].revision, 6);
+    let mut known = a.follow_from(0).expect("the other one has seen it all").try_next();
+    assert_eq!(known.as_mut().map(|told| told.len()), Ok(6));
 }
 
 fn failing_put(store: &Store<Toy>) -> model::Result<netloom_store::Committed<()>> {

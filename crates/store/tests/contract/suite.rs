@@ -1,9 +1,14 @@
 //! What holds on every engine, for one server.
 
-use std::{collections::BTreeSet, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    task::Poll,
+    thread,
+};
 
 use model::Code;
-use netloom_store::{Event, Read, Taken, Tx, WATCH_CAPACITY};
+use netloom_store::{Change, Event, Gone, HISTORY_CHANGES, Past, Read, Taken, Tx, WATCH_CAPACITY};
+use uuid::Uuid;
 
 use crate::toy::{
     Disk, Kind, Place, Toy, changed, commit, everything, id, name_holder, named, next_commit,
@@ -27,6 +32,11 @@ on_every_engine! {
     a_watch_tells_each_transaction_once_and_in_order,
     a_watcher_that_lags_starts_again_from_a_snapshot,
     a_watch_ends_with_the_store,
+    a_watch_that_is_read_late_makes_the_state_that_there_is,
+    a_follower_takes_up_where_it_was,
+    a_follower_that_is_too_far_behind_is_told_and_none_misses_a_part,
+    what_followed_a_restart_is_known_and_what_came_before_is_not,
+    a_follower_ends_with_the_store,
     a_reopened_store_has_the_same_state,
     what_changes_nothing_makes_no_revision,
     ten_thousand_rows_fit_in_a_transaction_and_no_more,
@@ -185,6 +195,124 @@ fn a_watch_ends_with_the_store(disk: &Disk) {
     assert_eq!(next_snapshot(&mut watch), 0);
     assert_eq!(next_commit(&mut watch).revision, 1);
     assert!(watch.next_blocking().is_none());
+}
+
+/// The rows that come of applying what was told to what there was.
+fn applied(rows: &mut BTreeMap<(Kind, Uuid), Toy>, changes: &[Change<Toy>]) {
+    for change in changes {
+        let key = (change.kind, change.id);
+        let before = match &change.after {
+            Some(row) => rows.insert(key, (**row).clone()),
+            None => rows.remove(&key),
+        };
+        assert_eq!(before.as_ref(), change.before.as_deref(), "it is told what was there");
+    }
+}
+
+fn a_watch_that_is_read_late_makes_the_state_that_there_is(disk: &Disk) {
+    let store = disk.open();
+    let (mut watch, mut rows, mut starts) = (store.watch(), BTreeMap::new(), 0);
+    // The second time it has to begin anew.
+    for (round, writes) in (0_u64..).zip([WATCH_CAPACITY / 2, WATCH_CAPACITY + 10, 5]) {
+        let writes = writes as u64;
+        let threads = (0..8).map(|n| {
+            let store = store.clone();
+            thread::spawn(move || {
+                for i in 0..writes / 8 + 1 {
+                    put(&store, thing((n * 7 + i) % 40, round * 1000 + i));
+                    if i % 3 == 0 {
+                        commit(&store, move |tx| tx.delete(Kind::Thing, id(i % 40)));
+                    }
+                }
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        while let Some(event) = watch.try_next() {
+            match event {
+                Event::Snapshot(snapshot) => {
+                    starts += 1;
+                    let all = everything(&snapshot).into_iter();
+                    rows = all.map(|row| ((row.kind, row.id), row)).collect();
+                }
+                Event::Commit(commit) => applied(&mut rows, &commit.changes),
+                Event::Lagged => {}
+            }
+        }
+        assert!(rows.values().cloned().eq(everything(&store.snapshot())), "round {round}");
+    }
+    assert_eq!(starts, 2);
+}
+
+fn revisions(told: Vec<Past<Toy>>) -> Vec<u64> {
+    told.into_iter().map(|past| past.revision).collect()
+}
+
+fn a_follower_takes_up_where_it_was(disk: &Disk) {
+    let store = disk.open();
+    (1..=5).for_each(|n| _ = put(&store, thing(n, n)));
+    let mut follower = store.follow_from(2).expect("it is known");
+    let told = follower.try_next().expect("it is known");
+    assert!(told.iter().map(|past| changed(&past.changes)).eq((3..=5).map(|n| vec![id(n)])));
+    assert_eq!((follower.after(), revisions(told)), (5, vec![3, 4, 5]));
+    assert!(follower.try_next().expect("it is known").is_empty());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut waits = Box::pin(follower.next());
+        let is_there = std::future::poll_fn(|ctx| Poll::Ready(waits.as_mut().poll(ctx).is_ready()));
+        assert!(!is_there.await, "nothing has happened");
+        commit(&store, |tx| tx.counter("n"));
+        let told = waits.await.expect("the store is there").expect("it is known");
+        assert!(told[0].changes.is_empty(), "a counter is no row");
+        assert_eq!(revisions(told), [6]);
+    });
+    let gone = store.follow_from(7).err().expect("nothing was at 7 yet");
+    assert_eq!(gone, Gone { asked: 7, oldest: 0, newest: 6 });
+}
+
+/// The rows are as many as a transaction may have, and their revisions more than are kept.
+fn a_follower_that_is_too_far_behind_is_told_and_none_misses_a_part(disk: &Disk) {
+    let store = disk.open();
+    let (mut slow, mut quick) = (store.follow_from(0), store.follow_from(0));
+    let mut rows = BTreeMap::new();
+    let many = 10_000;
+    let fits = (HISTORY_CHANGES / many) as u64;
+    for round in 1..=fits + 1 {
+        commit(&store, move |tx| (0..many as u64).for_each(|n| put_free(tx, thing(n, round))));
+        let told = quick.as_mut().expect("it is known").try_next().expect("it is quick");
+        told.iter().for_each(|past| applied(&mut rows, &past.changes));
+    }
+    assert!(rows.into_values().eq(everything(&store.snapshot())));
+    let gone = Gone { asked: 0, oldest: 1, newest: fits + 1 };
+    assert_eq!(slow.as_mut().expect("it was known").try_next().err(), Some(gone.clone()));
+    assert_eq!(store.follow_from(0).err(), Some(gone));
+    let mut rest = store.follow_from(1).expect("what followed the oldest is known");
+    let told: Vec<u64> =
+        (0..fits).flat_map(|_| revisions(rest.try_next().expect("known"))).collect();
+    assert_eq!(told, (2..=fits + 1).collect::<Vec<_>>(), "a large one at a time");
+}
+
+fn what_followed_a_restart_is_known_and_what_came_before_is_not(disk: &Disk) {
+    let store = disk.open();
+    (1..=3).for_each(|n| _ = put(&store, thing(n, n)));
+    drop(store);
+    let store = disk.open();
+    put(&store, thing(4, 4));
+    let mut follower = store.follow_from(3).expect("whoever had seen all misses nothing");
+    assert_eq!(revisions(follower.try_next().expect("it is known")), [4]);
+    let gone = store.follow_from(2).err().expect("who changed what is known no more");
+    assert_eq!(gone, Gone { asked: 2, oldest: 3, newest: 4 });
+}
+
+fn a_follower_ends_with_the_store(disk: &Disk) {
+    let store = disk.open();
+    let mut follower = store.follow_from(0).expect("it is known");
+    put(&store, thing(1, 1));
+    drop(store);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let told = runtime.block_on(follower.next()).expect("it was there").expect("it is known");
+    assert_eq!(revisions(told), [1]);
+    assert!(runtime.block_on(follower.next()).is_none());
 }
 
 fn a_reopened_store_has_the_same_state(disk: &Disk) {
