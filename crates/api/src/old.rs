@@ -159,7 +159,7 @@ fn envelope(uuid: &str, class: &str, result: Result<Value>) -> Value {
     let mut event = match result {
         Ok(Value::Object(members)) => members,
         Ok(_) => Map::new(),
-        Err(ref error) => Map::from_iter([("error".to_owned(), answer::describe(error))]),
+        Err(ref error) => Map::from_iter([("error".to_owned(), error.describe())]),
     };
     event.insert("success".to_owned(), (!event.contains_key("error")).into());
     let result = json!({class: event}).to_string();

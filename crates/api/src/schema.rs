@@ -28,6 +28,7 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::L2Network, None, "org.zstack.header.network.l2", "L2Network"),
     (Kind::L2NetworkClusterRef, None, "org.zstack.header.network.l2", "L2NetworkClusterRef"),
     (Kind::L3Network, None, "org.zstack.header.network.l3", "L3Network"),
+    (Kind::LongJob, None, "org.zstack.header.longjob", "LongJob"),
     (Kind::Quota, None, "org.zstack.header.identity", "Quota"),
     (Kind::ResourceConfig, None, "org.zstack.resourceconfig", "ResourceConfig"),
     (Kind::SharedResource, None, "org.zstack.header.identity", "SharedResource"),

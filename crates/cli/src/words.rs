@@ -82,6 +82,7 @@ pub(crate) const WORDS: &[Words] = &[
     words("UserTag", "tag", &[], &["tag", "resourceType", "resourceUuid", "uuid"]),
     words("SystemTag", "system-tag", &[], &["tag", "resourceType", "resourceUuid", "uuid"]),
     words("GlobalConfig", "setting", &["config"], &["category", "name", "value", "defaultValue"]),
+    words("Job", "job", &[], &["message", "state", "progress", "waitsFor", "createDate", "uuid"]),
     words("Audit", "audit", &[], &["createDate", "message", "outcome", "source", "accountUuid"]),
 ];
 

@@ -97,7 +97,7 @@ impl Gate {
         self.caller_of(account, None, source)
     }
 
-    fn caller_of(
+    pub(crate) fn caller_of(
         &self,
         account: Id<Account>,
         session: Option<Uuid>,
@@ -136,7 +136,7 @@ impl Gate {
         let gate = Arc::clone(self);
         let work = move || {
             let (snapshot, board) = (gate.store().snapshot(), gate.jobs.board());
-            query::run(&query, &Observed::new(&snapshot, &board)).map(write)
+            query::run(&query, &Observed::new(&snapshot, &board).at(gate.now())).map(write)
         };
         self.readers.run(work).await
     }
@@ -165,7 +165,8 @@ impl Gate {
             let gate = Arc::clone(self);
             let work = move || {
                 let (snapshot, board) = (gate.store().snapshot(), gate.jobs.board());
-                operation::look_at(&command, &Observed::new(&snapshot, &board), gate.now())
+                let observed = Observed::new(&snapshot, &board).at(gate.now());
+                operation::look_at(&command, &observed, gate.now())
             };
             return self.readers.run(work).await;
         }

@@ -50,6 +50,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 mod l3_options;
+pub mod long_job;
 mod measures;
 pub mod network_service;
 pub mod nic_plug;
@@ -65,7 +66,7 @@ pub mod zone;
 
 pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
-pub use jobs::{About, JobId, JobState, Jobs, NOTES};
+pub use jobs::{About, JobId, JobState, Jobs, NOTES, Terms};
 pub use look::Look;
 pub use measures::{HostMeasures, JobMeasures, Measures};
 pub use txn::Txn;
@@ -105,5 +106,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_nic::operations,
     nic_plug::operations,
     nic_settings::operations,
+    jobs::operations,
+    long_job::operations,
     query::zql::operations,
 ];

@@ -11,7 +11,7 @@ use model::{
     AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
     record::{OWNER, UNCOUNTED},
     resource::{account::Account, host::Host, release::Release, used_ip::UsedIp},
-    status::HostStatus,
+    status::{Board, HostStatus},
 };
 use store::{Key, Read, Tx};
 use uuid::Uuid;
@@ -97,6 +97,12 @@ impl<'a> Txn<'a> {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.surroundings.now
+    }
+
+    /// What hosts have reported.
+    #[must_use]
+    pub fn board(&self) -> &'a Board {
+        &self.surroundings.board
     }
 
     /// What `host` has reported.

@@ -12,7 +12,7 @@ use std::{
 
 use api::Limits;
 use clap::Args;
-use control::{Enrolment, Gate, Jobs, audit, expunger, releaser};
+use control::{Enrolment, Gate, Jobs, audit, expunger, long_job, releaser};
 use hostnet::Namespace;
 use ipnet::IpNet;
 use link::Pki;
@@ -214,6 +214,11 @@ async fn serve(
         Ok(())
     });
     parts.spawn(sweep(Arc::clone(&gate), stop.clone()));
+    let sending = long_job::run(Arc::clone(&gate), stop.clone());
+    parts.spawn(async move {
+        sending.await;
+        Ok(())
+    });
     let identity = match sockets.identity {
         None => None,
         Some(source) => {

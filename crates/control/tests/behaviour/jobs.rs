@@ -22,20 +22,20 @@ use uuid::Uuid;
 use crate::harness::{ADMINISTRATOR, Cloud, Fixture, confirm, request};
 
 /// A command of an administrator's.
-fn command(cloud: &Cloud, message: &str, params: Value) -> Command {
+pub(crate) fn command(cloud: &Cloud, message: &str, params: Value) -> Command {
     cloud.operations.command(ADMINISTRATOR, vec![request(message, params)]).unwrap()
 }
 
-fn jobs(cloud: &Cloud) -> (Jobs, watch::Sender<Board>) {
+pub(crate) fn jobs(cloud: &Cloud) -> (Jobs, watch::Sender<Board>) {
     let (board, reports) = watch::channel(cloud.board.clone());
     (Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000)), board)
 }
 
-fn job(number: u128) -> Id<Job> {
+pub(crate) fn job(number: u128) -> Id<Job> {
     Id::new(Uuid::from_u128(number))
 }
 
-fn drawn(number: u128) -> JobId {
+pub(crate) fn drawn(number: u128) -> JobId {
     JobId { uuid: job(number), is_chosen: false }
 }
 
@@ -134,7 +134,12 @@ async fn however_many_jobs_are_over_they_are_forgotten() {
 }
 
 /// A job that waits for the first host; its instance runs there.
-async fn waiting(cloud: &Cloud, fixture: &Fixture, jobs: &Jobs, timeout_seconds: i64) -> Id<Host> {
+pub(crate) async fn waiting(
+    cloud: &Cloud,
+    fixture: &Fixture,
+    jobs: &Jobs,
+    timeout_seconds: i64,
+) -> Id<Host> {
     let l3 = cloud.l3(fixture, "red");
     let host: Id<Host> = fixture.hosts[0].parse().unwrap();
     let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
@@ -144,7 +149,7 @@ async fn waiting(cloud: &Cloud, fixture: &Fixture, jobs: &Jobs, timeout_seconds:
     host
 }
 
-fn acknowledge(board: &watch::Sender<Board>, host: Id<Host>) {
+pub(crate) fn acknowledge(board: &watch::Sender<Board>, host: Id<Host>) {
     board.send_modify(|board| {
         confirm(board, host);
         board.revision = u64::MAX;
@@ -162,7 +167,7 @@ fn fail(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>) {
 }
 
 /// Tells hosts of changes of these objects, as link does once they are compiled.
-fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[Uuid]) {
+pub(crate) fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[Uuid]) {
     let revision = cloud.snapshot().revision();
     board.send_modify(|board| {
         let mut status = board.status(host).clone();
@@ -174,7 +179,7 @@ fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[
 }
 
 /// The instance that job 1 made, and its NIC.
-fn made(cloud: &Cloud) -> [Uuid; 2] {
+pub(crate) fn made(cloud: &Cloud) -> [Uuid; 2] {
     let uuid = |kind| cloud.snapshot().list(kind).next().unwrap().uuid();
     [uuid(Kind::VmInstance), uuid(Kind::VmNic)]
 }
@@ -370,7 +375,7 @@ async fn a_success_that_nobody_asked_for_is_written_down_too() {
 /// Far longer than what is waited for takes, and than the test may.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-async fn waited(jobs: &Jobs) -> JobState {
+pub(crate) async fn waited(jobs: &Jobs) -> JobState {
     let waiting = jobs.wait(&ADMINISTRATOR, job(1), PATIENCE);
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("told in time")
 }
@@ -499,7 +504,7 @@ async fn a_store_that_is_away_for_a_while_costs_no_job_uuid() {
     assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
 }
 
-fn over(number: u128) -> Job {
+pub(crate) fn over(number: u128) -> Job {
     Job {
         uuid: job(number),
         message: "CreateZone".into(),
@@ -510,6 +515,7 @@ fn over(number: u128) -> Job {
         objects: Vec::new(),
         done: false,
         messages: Vec::new(),
+        canceled: None,
         uuid_chosen: false,
         create_date: Timestamp(0),
         deadline: Timestamp(0),

@@ -21,6 +21,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod l3_options;
+pub mod long_job;
 pub mod network_service;
 pub mod nic_plug;
 pub mod nic_settings;
@@ -123,6 +124,7 @@ records! {
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,
+    LongJob in long_job,
     Release in release,
     Audit in audit,
     Installation in installation,
