@@ -1,5 +1,6 @@
 //! Settings: read where they take effect, changed by administrators.
 
+use ipnet::IpNet;
 use model::{
     AnyId, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     resource::config::{
@@ -40,6 +41,13 @@ pub fn number(read: &impl Read<Record>, setting: &Setting) -> i64 {
 #[must_use]
 pub fn number_for(read: &impl Read<Record>, setting: &Setting, resource: Uuid) -> i64 {
     parsed(setting, own(read, setting, resource).or_else(|| global(read, setting)))
+}
+
+/// The networks that a setting names.
+#[must_use]
+pub fn networks(read: &impl Read<Record>, setting: &Setting) -> Vec<IpNet> {
+    let text = global(read, setting).unwrap_or_else(|| setting.of.default());
+    model::setting::networks(&text).unwrap_or_default()
 }
 
 /// The default stands in for a value that an earlier release allowed and this one does not.
@@ -126,6 +134,7 @@ fn options(_look: &Look<'_>, message: GetGlobalConfigOptions) -> Result<Value> {
             json!({"numberGreaterThanOrEqual": low, "numberLessThanOrEqual": high})
         }
         Values::Word { one_of, .. } => json!({"validValue": one_of}),
+        Values::Networks => json!({}),
     };
     Ok(json!({"options": options}))
 }

@@ -4,11 +4,11 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use model::{
-    Error, Id, Record, Resource, Result, Timestamp,
-    declare::Answer,
+    Code, Error, Id, MessageDef, Record, Resource, Result, Timestamp,
+    declare::{Access, Answer, Method},
     resource::account::{Account, AccountType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::{Read, Store};
 use uuid::Uuid;
 
@@ -110,6 +110,19 @@ impl Gate {
         })?;
         let is_admin = account.account_type == AccountType::Admin;
         Ok(Caller::Account { id: account.uuid, is_admin, session, source })
+    }
+
+    /// Notes in the audit that a message was refused before it could run, or when it was answered at
+    /// once. What only reads is not noted, and nor is what strangers send: of them, logins are.
+    pub async fn note_refusal(&self, caller: &Caller, def: &'static MessageDef, error: &Error) {
+        let is_read = def.method == Method::Get || def.access == Access::Open;
+        let is_ours = matches!(error.code, Code::StoreUnavailable | Code::Overloaded);
+        if is_read || is_ours || (error.code == Code::Duplicate && error.field.is_none()) {
+            return;
+        }
+        let noted = Some((def, Map::new()));
+        // Without a webhook it does not fail.
+        let _ = self.jobs.note_refusal(*caller, noted, error, None).await;
     }
 
     /// Checks what a caller wants.

@@ -32,7 +32,7 @@ use answer::answer;
 
 pub use answer::NOTES;
 pub(crate) use cancel::{end_waiting, end_waiting_now, operations};
-pub use submit::Terms;
+pub use submit::{RefusedCall, Terms};
 
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.

@@ -30,6 +30,7 @@ mod sharing;
 mod sight;
 pub mod tag;
 pub mod throttle;
+mod turns;
 pub mod txn;
 pub mod validate;
 
@@ -62,11 +63,12 @@ pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
 pub mod vtep;
+pub mod webhook;
 pub mod zone;
 
 pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
-pub use jobs::{About, JobId, JobState, Jobs, NOTES, Terms};
+pub use jobs::{About, JobId, JobState, Jobs, NOTES, RefusedCall, Terms};
 pub use look::Look;
 pub use measures::{HostMeasures, JobMeasures, Measures};
 pub use txn::Txn;
@@ -108,5 +110,6 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     nic_settings::operations,
     jobs::operations,
     long_job::operations,
+    webhook::operations,
     query::zql::operations,
 ];

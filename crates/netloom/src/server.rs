@@ -12,7 +12,7 @@ use std::{
 
 use api::Limits;
 use clap::Args;
-use control::{Enrolment, Gate, Jobs, audit, expunger, long_job, releaser};
+use control::{Enrolment, Gate, Jobs, audit, expunger, long_job, releaser, webhook};
 use hostnet::Namespace;
 use ipnet::IpNet;
 use link::Pki;
@@ -214,9 +214,12 @@ async fn serve(
         Ok(())
     });
     parts.spawn(sweep(Arc::clone(&gate), stop.clone()));
-    let sending = long_job::run(Arc::clone(&gate), stop.clone());
+    let long_jobs = long_job::run(Arc::clone(&gate), stop.clone());
+    let sender = api::Sender::default();
+    let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
+    let webhooks = webhook::run(Arc::clone(&gate), stop.clone(), sends);
     parts.spawn(async move {
-        sending.await;
+        tokio::join!(long_jobs, webhooks);
         Ok(())
     });
     let identity = match sockets.identity {
@@ -257,6 +260,9 @@ async fn sweep(gate: Arc<Gate>, stop: CancellationToken) -> Result<(), String> {
         }
         if let Err(error) = audit::sweep(gate.store(), gate.now()).await {
             tracing::warn!(%error, "old rows of the audit are kept for now");
+        }
+        if let Err(error) = webhook::sweep(gate.store(), gate.now()).await {
+            tracing::warn!(%error, "calls of webhooks that failed are kept for now");
         }
     }
     Ok(())

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use model::{
-    Code, Error, Id, Kind, Meta, Record, Result, Timestamp,
+    Code, Error, Id, Kind, MessageDef, Meta, Record, Result, Timestamp,
     resource::{job::Job, long_job::LongJob},
     setting::JOB_EXPIRY,
 };
+use serde_json::{Map, Value};
 use store::{Read, Tx};
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use crate::{
     command::{Command, Surroundings},
     config, long_job,
     operation::{self, Done},
+    webhook,
 };
 
 /// What holds for a job besides its command.
@@ -25,13 +27,34 @@ pub struct Terms {
     pub timeout_seconds: i64,
     /// Whose message it is: marked as sent in the same transaction.
     pub long_job: Option<Id<LongJob>>,
+    /// Where its result is to be sent.
+    pub webhook: Option<String>,
+}
+
+/// A call that was refused before it could run.
+#[derive(Clone, Debug)]
+pub struct RefusedCall {
+    /// Why.
+    pub error: Error,
+    /// The message, if it is known: the audit tells of it.
+    pub message: Option<&'static MessageDef>,
+    /// Where its result is to be sent.
+    pub webhook: Option<String>,
+}
+
+impl RefusedCall {
+    /// For this reason, of nobody knows which message.
+    #[must_use]
+    pub const fn of(error: Error) -> Self {
+        Self { error, message: None, webhook: None }
+    }
 }
 
 impl Terms {
     /// It waits for so long, and nobody else is concerned.
     #[must_use]
     pub const fn of(timeout_seconds: i64) -> Self {
-        Self { timeout_seconds, long_job: None }
+        Self { timeout_seconds, long_job: None, webhook: None }
     }
 }
 
@@ -53,11 +76,15 @@ impl Jobs {
     ///
     /// # Errors
     /// [`Code::Duplicate`] when the job's uuid was used before: that job stays what it is.
-    pub fn refuse(&self, caller: &Caller, job: JobId, error: Error) -> Result<()> {
+    /// [`Code::StoreUnavailable`] when somebody who is to be sent the result cannot be.
+    pub async fn refuse(&self, caller: &Caller, job: JobId, refused: RefusedCall) -> Result<()> {
         let _running = self.take(job.uuid)?;
         if self.store.snapshot().get(Kind::Job, job.uuid.uuid()).is_some() {
             return Err(used(job.uuid));
         }
+        let RefusedCall { error, message, webhook } = refused;
+        let noted = message.map(|def| (def, Map::new()));
+        self.note_refusal(*caller, noted, &error, webhook.map(|url| (job, url))).await?;
         self.remember(caller, job, error);
         Ok(())
     }
@@ -102,7 +129,7 @@ impl Jobs {
         let (seed, now) = (Uuid::new_v4(), self.now());
         let surroundings = Surroundings { now, seed, board: self.board() };
         let (memory, uuid) = (Arc::clone(&self.memory), job.uuid.uuid());
-        let refused = command.clone();
+        let (refused, webhook) = (command.clone(), terms.webhook.clone());
         let run = move |tx: &mut Tx<Record>| {
             if tx.get(Kind::Job, uuid).is_some() {
                 return Err(used(job.uuid));
@@ -116,6 +143,9 @@ impl Jobs {
             // fails, the note has no effect.
             let keep = config::number(&*tx, &JOB_EXPIRY);
             lock(&memory).note(&row, Since::Revision(None), keep);
+            if let Some(url) = &terms.webhook {
+                webhook::due(tx, (&caller, url), job, None, now)?;
+            }
             let waits = !row.hosts.is_empty();
             let meta = Meta { owner: caller.account(), created: now, changed: now };
             tx.put(Record::new(row, meta)).map_err(crate::claim::taken)?;
@@ -135,24 +165,50 @@ impl Jobs {
             Err(error) if error.code == Code::StoreUnavailable => Err(error),
             Err(error) => {
                 tracing::debug!(job = %job.uuid, %error, "call refused");
-                self.audit_refusal(&refused, &error, now).await;
+                let call = refused.calls().first();
+                let noted = call.map(|call| (call.operation.def, call.params.clone()));
+                let webhook = webhook.map(|url| (job, url));
+                self.note_refusal(caller, noted, &error, webhook).await?;
                 self.remember(&caller, job, error);
                 Ok(())
             }
         }
     }
 
-    /// Notes the first message of a command that was refused: it has changed nothing, so this is a
-    /// transaction of its own. The refusal is told even if the store does not take the note.
-    async fn audit_refusal(&self, command: &Command, error: &Error, now: Timestamp) {
-        let (command, told) = (command.clone(), error.clone());
+    /// Notes a message that was refused, and who is to be sent that. It has changed nothing, so this
+    /// is a transaction of its own. The refusal is told even if the store does not take the note.
+    ///
+    /// # Errors
+    /// The store's, if somebody is to be sent it.
+    pub(crate) async fn note_refusal(
+        &self,
+        caller: Caller,
+        message: Option<(&'static MessageDef, Map<String, Value>)>,
+        error: &Error,
+        webhook: Option<(JobId, String)>,
+    ) -> Result<()> {
+        if caller.account().is_none() {
+            return Ok(());
+        }
+        let (told, now, is_awaited) = (error.clone(), self.now(), webhook.is_some());
         let note = move |tx: &mut Tx<Record>| {
-            let Some(call) = command.calls().first() else { return Ok(()) };
-            let event = audit::Event { outcome: Err(&told), ..call.event(command.caller()) };
-            audit::note(tx, &event, (now, Uuid::new_v4()))
+            if let Some((def, fields)) = &message {
+                let (caller, subject) = (&caller, None);
+                let event = audit::Event { def, caller, fields, subject, outcome: Err(&told) };
+                audit::note(tx, &event, (now, Uuid::new_v4()))?;
+            }
+            if let Some((job, url)) = &webhook {
+                webhook::due(tx, (&caller, url), *job, Some(&told), now)?;
+            }
+            Ok(())
         };
-        if let Err(error) = self.store.transact_async(note).await {
-            tracing::warn!(%error, "a refusal is not in the audit");
+        match self.store.transact_async(note).await {
+            Err(error) if is_awaited => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a refusal is not in the audit");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
         }
     }
 }

@@ -4,11 +4,7 @@
 //! the work notes it on the long job. So a crash anywhere means neither that a message is lost nor
 //! that it is done twice.
 
-use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use model::{
     Code, Error, Id, Kind, Record, Resource, Result,
@@ -26,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{change, message_of, request};
-use crate::{Caller, Gate, JobId, JobState, Terms, config, jobs};
+use crate::{Caller, Gate, JobId, JobState, Terms, config, jobs, turns::Turns};
 
 /// Long jobs that run at a time, those that wait for hosts among them.
 pub const AT_ONCE_MAX: usize = 256;
@@ -42,75 +38,31 @@ const RESULT_MAX: usize = 65_536;
 /// Whose long job, and which.
 type Turn = (Id<Account>, Id<LongJob>);
 
-/// Who is next.
-#[derive(Default)]
-struct Turns {
-    /// For each account with some: those that wait, and how many run.
-    accounts: BTreeMap<Id<Account>, (VecDeque<Id<LongJob>>, usize)>,
-    /// Those that wait or run.
-    known: HashSet<Id<LongJob>>,
-    running: usize,
+/// What this record adds.
+fn take(turns: &mut Turns<Id<LongJob>>, record: &Record) {
+    if let Some(long_job) = LongJob::of(record)
+        && !long_job.state.is_over()
+    {
+        turns.add((record.meta.owner.unwrap_or(Id::new(ADMIN)), long_job.uuid));
+    }
 }
 
-impl Turns {
-    fn add(&mut self, (account, id): Turn) {
-        if self.known.insert(id) {
-            self.accounts.entry(account).or_default().0.push_back(id);
-        }
-    }
-
-    /// The next one: of the account of which the fewest run.
-    fn next(&mut self) -> Option<Turn> {
-        if self.running >= AT_ONCE_MAX {
-            return None;
-        }
-        let may = |(waiting, running): &(VecDeque<_>, usize)| {
-            !waiting.is_empty() && *running < AT_ONCE_OF_ACCOUNT_MAX
-        };
-        let fitting = self.accounts.iter_mut().filter(|(_, entry)| may(entry));
-        let (account, (waiting, running)) = fitting.min_by_key(|(_, (_, running))| *running)?;
-        let id = waiting.pop_front()?;
-        *running += 1;
-        self.running += 1;
-        Some((*account, id))
-    }
-
-    fn ended(&mut self, (account, id): Turn) {
-        self.known.remove(&id);
-        self.running = self.running.saturating_sub(1);
-        if let Some((waiting, running)) = self.accounts.get_mut(&account) {
-            *running = running.saturating_sub(1);
-            if waiting.is_empty() && *running == 0 {
-                self.accounts.remove(&account);
-            }
-        }
-    }
-
-    /// What this record adds.
-    fn take(&mut self, record: &Record) {
-        if let Some(long_job) = LongJob::of(record)
-            && !long_job.state.is_over()
-        {
-            self.add((record.meta.owner.unwrap_or(Id::new(ADMIN)), long_job.uuid));
-        }
-    }
-
-    /// All that are not over, the oldest first.
-    fn take_all(&mut self, snapshot: &Snapshot<Record>) {
-        let states = LongJobState::ALL.iter().filter(|state| !state.is_over());
-        let ids = states.flat_map(|state| {
-            let key = store::Key::Text(state.as_str().into());
-            snapshot.find(Kind::LongJob, "state", &key).collect::<Vec<_>>()
-        });
-        let mut rows: Vec<_> = ids.filter_map(|id| snapshot.get(Kind::LongJob, id)).collect();
-        rows.sort_by_key(|row| (row.meta.created, row.uuid()));
-        rows.iter().for_each(|row| self.take(row));
-    }
+/// All that are not over, the oldest first.
+fn take_all(turns: &mut Turns<Id<LongJob>>, snapshot: &Snapshot<Record>) {
+    let states = LongJobState::ALL.iter().filter(|state| !state.is_over());
+    let ids = states.flat_map(|state| {
+        let key = store::Key::Text(state.as_str().into());
+        snapshot.find(Kind::LongJob, "state", &key).collect::<Vec<_>>()
+    });
+    let mut rows: Vec<_> = ids.filter_map(|id| snapshot.get(Kind::LongJob, id)).collect();
+    rows.sort_by_key(|row| (row.meta.created, row.uuid()));
+    rows.iter().for_each(|row| take(turns, row));
 }
 
 /// Sends what is submitted until told to stop.
 pub async fn run(gate: Arc<Gate>, stop: CancellationToken) {
-    let (mut commits, mut turns) = (gate.store().watch(), Turns::default());
+    let mut commits = gate.store().watch();
+    let mut turns = Turns::new(AT_ONCE_MAX, AT_ONCE_OF_ACCOUNT_MAX);
     let mut running: JoinSet<Turn> = JoinSet::new();
     loop {
         while let Some(turn) = turns.next() {
@@ -129,17 +81,17 @@ pub async fn run(gate: Arc<Gate>, stop: CancellationToken) {
                     turns.ended(turn);
                     // It may have been submitted anew before it was known to be over.
                     let row = gate.store().snapshot().get(Kind::LongJob, turn.1.uuid());
-                    row.iter().for_each(|row| turns.take(row));
+                    row.iter().for_each(|row| take(&mut turns, row));
                 }
                 Err(error) => tracing::error!(%error, "a long job has ended unexpectedly"),
             },
             event = commits.next() => match event {
                 None => break,
                 Some(Event::Lagged) => {}
-                Some(Event::Snapshot(snapshot)) => turns.take_all(&snapshot),
+                Some(Event::Snapshot(snapshot)) => take_all(&mut turns, &snapshot),
                 Some(Event::Commit(commit)) => {
                     let own = commit.changes.iter().filter(|c| c.kind == Kind::LongJob);
-                    own.filter_map(|c| c.after.as_ref()).for_each(|row| turns.take(row));
+                    own.filter_map(|c| c.after.as_ref()).for_each(|row| take(&mut turns, row));
                 }
             },
         }
@@ -211,7 +163,7 @@ async fn send(gate: &Gate, caller: &Caller, long_job: &LongJob, api: Id<Job>) ->
     let request = request(message_of(&long_job.job_name)?, &long_job.job_data)?;
     let command = gate.command(*caller, vec![request])?;
     let timeout_seconds = config::number(&gate.store().snapshot(), &JOB_TIMEOUT);
-    let terms = Terms { timeout_seconds, long_job: Some(long_job.uuid) };
+    let terms = Terms { long_job: Some(long_job.uuid), ..Terms::of(timeout_seconds) };
     let job = JobId { uuid: api, is_chosen: false };
     gate.jobs.submit_on(command, job, terms).await
 }

@@ -13,7 +13,7 @@ use model::{
     resource::{host::Host, job::Job, used_ip::UsedIp},
     status::{Board, HostStatus, Pending},
 };
-use netloom_control::{Caller, Command, JobId, JobState, Jobs};
+use netloom_control::{Caller, Command, JobId, JobState, Jobs, RefusedCall};
 use serde_json::{Value, json};
 use store::{CommitError, Engine, Loaded, LogError, LogRecord, Memory, Read, Store, StoredRow};
 use tokio::sync::watch;
@@ -54,8 +54,8 @@ async fn a_job_stays_what_it_is_when_its_uuid_is_used_again() {
     create("z").await.unwrap();
     let done = jobs.state(&ADMINISTRATOR, job(1)).await;
     assert!(matches!(done, JobState::Done(_)), "{done:?}");
-    let refused =
-        jobs.refuse(&ADMINISTRATOR, drawn(1), Error::field("name", "is wrong")).unwrap_err();
+    let wrong = RefusedCall::of(Error::field("name", "is wrong"));
+    let refused = jobs.refuse(&ADMINISTRATOR, drawn(1), wrong).await.unwrap_err();
     assert_eq!(refused.code, Code::Duplicate);
     assert_eq!(create("other").await.unwrap_err().code, Code::Duplicate);
     assert_eq!(jobs.state(&ADMINISTRATOR, job(1)).await, done);
@@ -534,7 +534,8 @@ async fn a_job_whose_uuid_the_caller_chose_is_its_owners_alone() {
     jobs.submit(zone(), drawn(1), 60).await.unwrap();
     jobs.submit(zone(), JobId { uuid: job(2), is_chosen: true }, 60).await.unwrap();
     let refused = JobId { uuid: job(3), is_chosen: true };
-    jobs.refuse(&ADMINISTRATOR, refused, Error::field("name", "is wrong")).unwrap();
+    let wrong = RefusedCall::of(Error::field("name", "is wrong"));
+    jobs.refuse(&ADMINISTRATOR, refused, wrong).await.unwrap();
     for (caller, seen) in [(ADMINISTRATOR, [true; 3]), (stranger, [true, false, false])]
         .into_iter()
         .chain([(other, [true, false, false])])

@@ -29,5 +29,6 @@ mod sharing;
 mod specimen;
 mod tags;
 mod tenants;
+mod webhooks;
 mod zstack_l2_cases;
 mod zstack_l3_cases;

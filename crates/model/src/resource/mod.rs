@@ -37,6 +37,7 @@ pub mod vm_life;
 pub mod vm_nic;
 pub mod vm_state;
 pub mod vtep;
+pub mod webhook;
 pub mod zone;
 pub mod zql;
 
@@ -125,6 +126,8 @@ records! {
     VmNic in vm_nic,
     UsedIp in used_ip,
     LongJob in long_job,
+    Webhook in webhook,
+    WebhookCall in webhook,
     Release in release,
     Audit in audit,
     Installation in installation,
