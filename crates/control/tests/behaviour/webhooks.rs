@@ -270,7 +270,7 @@ async fn whoever_listens_slowly_keeps_nobody_else_waiting() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let (gate, _board) = gate(&cloud);
     let receivers = Arc::new(Receivers { slow: Some(SLOW), ..Receivers::default() });
-    for number in 0..webhook::AT_ONCE_OF_ACCOUNT_MAX as u128 + 9 {
+    for number in 0..webhook::AT_ONCE_MAX as u128 + 9 {
         let zone = json!({"name": "z"});
         call_to(&gate, ADMINISTRATOR, (number, SLOW), "CreateZone", zone).await;
     }
