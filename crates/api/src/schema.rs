@@ -34,6 +34,7 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::SharedResource, None, "org.zstack.header.identity", "SharedResource"),
     (Kind::SystemTag, None, "org.zstack.header.tag", "SystemTag"),
     (Kind::UsedIp, None, "org.zstack.header.network.l3", "UsedIp"),
+    (Kind::User, None, "org.zstack.header.identity", "User"),
     (Kind::UserTag, None, "org.zstack.header.tag", "UserTag"),
     (Kind::VmInstance, None, "org.zstack.header.vm", "VmInstance"),
     (Kind::VmNic, None, "org.zstack.header.vm", "VmNic"),

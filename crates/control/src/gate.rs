@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use model::{
-    Code, Error, Id, MessageDef, Record, Resource, Result, Timestamp,
+    Code, Error, Id, Kind, MessageDef, Record, Resource, Result, Timestamp,
     declare::{Access, Answer, Method},
     resource::account::{Account, AccountType},
 };
@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Command, Jobs, Operations, Request,
     access_key::{self, Signed},
+    audit::Strangers,
     inventory::{self, Observed},
     jobs::NOTES,
     logins::Logins,
@@ -45,6 +46,8 @@ pub struct Gate {
     pub(crate) logins: Logins,
     /// Who has guessed wrong passwords.
     pub(crate) throttle: Throttle,
+    /// How many rows of the audit strangers have made.
+    pub(crate) strangers: Strangers,
     pub(crate) readers: Readers,
     operations: Operations,
 }
@@ -55,9 +58,10 @@ impl Gate {
     pub fn new(jobs: Jobs, enrolment: Enrolment) -> Self {
         let (sessions, logins) = (Sessions::default(), Logins::default());
         let (throttle, operations) = (Throttle::default(), Operations::default());
+        let strangers = Strangers::default();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let readers = Readers::new(cores);
-        Self { jobs, sessions, enrolment, logins, throttle, readers, operations }
+        Self { jobs, sessions, enrolment, logins, throttle, strangers, readers, operations }
     }
 
     /// Now.
@@ -84,6 +88,12 @@ impl Gate {
     /// [`model::Code::InvalidSession`] when it is unknown or over, or its account is gone.
     pub fn caller(&self, session: &str, source: IpAddr) -> Result<Caller> {
         let session = self.sessions.check(session, Instant::now())?;
+        if let Some(user) = session.user
+            && self.store().snapshot().get(Kind::User, user.uuid()).is_none()
+        {
+            let text = "the user of this session does not exist any more";
+            return Err(Error::new(Code::InvalidSession, text).hint("log in as another one"));
+        }
         self.caller_of(session.account, Some(session.uuid), source)
     }
 

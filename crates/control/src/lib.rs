@@ -15,6 +15,7 @@ pub mod gate;
 pub mod inventory;
 mod invisible;
 pub mod jobs;
+mod log_in;
 mod logins;
 pub mod look;
 pub mod operation;
@@ -59,6 +60,7 @@ pub mod nic_settings;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 pub mod used_ip;
+mod user;
 pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
@@ -78,6 +80,7 @@ pub use validate::Unknown;
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     account::operations,
     quota::operations,
+    user::operations,
     access_key::operations,
     sharing::operations,
     tag::operations,

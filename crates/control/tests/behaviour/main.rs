@@ -17,6 +17,7 @@ mod jobs_listed;
 mod l2;
 mod l3;
 mod life;
+mod log_ins;
 mod long_jobs;
 mod nics;
 mod offerings;

@@ -32,6 +32,7 @@ pub mod reserved_ip_range;
 pub mod sharing;
 pub mod tag;
 pub mod used_ip;
+pub mod user;
 pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
@@ -97,6 +98,7 @@ macro_rules! records {
 records! {
     Account in account,
     Quota in quota,
+    User in user,
     AccessKey in access_key,
     SharedResource in sharing,
     SystemTag in tag,
