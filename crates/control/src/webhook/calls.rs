@@ -132,10 +132,13 @@ pub(crate) fn due(
     tx.put(Record::new(call, meta)).map_err(claim::taken)
 }
 
+/// Whose call it is, and the job that it waits for; none for a call that was refused.
+type Awaited = (Id<Account>, Option<Id<Job>>);
+
 /// What is due.
 struct Due {
     /// Whose job is not decided.
-    undecided: HashMap<Id<WebhookCall>, (Id<Account>, Option<Id<Job>>)>,
+    undecided: HashMap<Id<WebhookCall>, Awaited>,
     turns: Turns<Id<WebhookCall>>,
     /// What is tried again, and when.
     later: BTreeSet<(Instant, Turn)>,
