@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::{Error, Id, resource::job::Job};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::metrics::Refused;
 
@@ -36,7 +36,7 @@ pub(crate) fn failed(error: &Error) -> Response {
     if let Some(cause) = &error.cause {
         tracing::warn!(%error, cause, "call failed");
     }
-    let body = Json(json!({"error": describe(error)}));
+    let body = Json(json!({"error": error.describe()}));
     let refused = Extension(Refused(error.code.as_str()));
     (StatusCode::SERVICE_UNAVAILABLE, refused, body).into_response()
 }
@@ -53,26 +53,4 @@ pub(crate) fn refused(error: &Error) -> Response {
 /// A protocol error: plain text, as ZStack gives it.
 pub(crate) fn protocol(status: StatusCode, text: impl Into<String>) -> Response {
     (status, text.into()).into_response()
-}
-
-/// `description` says what kind of error it is, `details` what happened, `elaboration` what to do;
-/// `opaque` has the same for programs.
-pub(crate) fn describe(error: &Error) -> Value {
-    let mut opaque = Map::new();
-    opaque.insert("rule".into(), error.message.clone().into());
-    for (key, value) in [("field", &error.field), ("hint", &error.hint)] {
-        if let Some(text) = value {
-            opaque.insert(key.into(), text.clone().into());
-        }
-    }
-    let mut body = json!({
-        "code": error.code.as_str(),
-        "description": format!("{:?}", error.code),
-        "details": error.message,
-        "opaque": opaque,
-    });
-    if let Some(hint) = &error.hint {
-        body["elaboration"] = hint.clone().into();
-    }
-    body
 }

@@ -19,7 +19,7 @@ use axum::{
     routing::{MethodFilter, get, on},
 };
 use control::{
-    Caller, Command, Gate, JobState, NOTES, Unknown,
+    Caller, Command, Gate, JobState, NOTES, RefusedCall, Terms, Unknown,
     access_key::Signed,
     command, config,
     query::{Query, Scope},
@@ -212,6 +212,7 @@ async fn call(gate: Shared, places: Vec<Place>, incoming: Incoming) -> Response 
     };
     incoming.called.asked.is(def.name);
     if let Err(error) = command::may_send(&caller, def) {
+        gate.note_refusal(&caller, def, &error).await;
         return answer::failed(&error);
     }
     let preferences = match headers::preferences(&incoming.called.headers) {
@@ -234,13 +235,16 @@ async fn call(gate: Shared, places: Vec<Place>, incoming: Incoming) -> Response 
             Ok(command) => gate.answer(command).await,
             Err(error) => Err(error),
         };
+        if let Err(error) = &result {
+            gate.note_refusal(&caller, def, error).await;
+        }
         let wants_schema = headers::wants_schema(called) == Some(true);
         return result.map_or_else(
             |error| answer::failed(&error),
             |result| answer::ok(schema::beside(result, def.creates.filter(|_| wants_schema))),
         );
     }
-    submit(&gate, &caller, parsed, (called, preferences)).await
+    submit(&gate, (&caller, def), parsed, (called, preferences)).await
 }
 
 /// Reads a body, which is an object or nothing.
@@ -268,15 +272,19 @@ pub(crate) async fn read(request: Request) -> Result<Map<String, Value>, Respons
 /// Everything wrong with a call shows on its job, as in ZStack; only a broken request is a 400.
 async fn submit(
     gate: &Gate,
-    caller: &Caller,
+    (caller, def): (&Caller, &'static MessageDef),
     command: model::Result<Command>,
     (headers, preferences): (&HeaderMap, Preferences),
 ) -> Response {
-    // Whoever sends it would wait for a call that never comes.
-    if headers.contains_key("x-web-hook") {
-        let text =
-            "X-Web-Hook is not served yet: leave it out, and ask for the job at its location";
-        return answer::protocol(StatusCode::BAD_REQUEST, text);
+    // Whoever sends one that cannot be called would wait for ever: it is told at once.
+    let webhook = match headers::webhook(headers, &gate.reach(caller)) {
+        Ok(webhook) => webhook,
+        Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
+    };
+    if webhook.is_some()
+        && let Err(error) = gate.check_webhook_room(caller)
+    {
+        return answer::failed(&error);
     }
     let job = match headers::job(headers) {
         Ok(job) => job,
@@ -289,8 +297,14 @@ async fn submit(
         Err(text) => return answer::protocol(StatusCode::BAD_REQUEST, text),
     };
     let submitted = match command {
-        Ok(command) => gate.jobs.submit(command, job, timeout_seconds).await,
-        Err(error) => gate.jobs.refuse(caller, job, error),
+        Ok(command) => {
+            let terms = Terms { webhook, ..Terms::of(timeout_seconds) };
+            gate.jobs.submit_on(command, job, terms).await
+        }
+        Err(error) => {
+            let refused = RefusedCall { error, message: Some(def), webhook };
+            gate.jobs.refuse(caller, job, refused).await
+        }
     };
     match submitted {
         Ok(()) => {}

@@ -1,9 +1,11 @@
 //! What the headers of a request say: who calls, and how it wants to be answered.
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use control::JobId;
+use control::{JobId, webhook::Reach};
 use model::{Id, Timestamp};
 use uuid::Uuid;
+
+use crate::webhook;
 
 /// How a caller says who it is.
 pub(crate) enum Credential<'a> {
@@ -63,6 +65,20 @@ pub(crate) fn job(headers: &HeaderMap) -> std::result::Result<JobId, &'static st
             job.ok_or("X-Job-UUID must be a uuid: 32 hex digits, with or without dashes")
         }
     }
+}
+
+/// Where the caller wants the result to be sent, if anywhere. A receiver that it may not name is
+/// refused as far as its address stands there.
+///
+/// # Errors
+/// A text for `400`.
+pub(crate) fn webhook(
+    headers: &HeaderMap,
+    reach: &Reach,
+) -> std::result::Result<Option<String>, String> {
+    let Some(given) = headers.get("x-web-hook") else { return Ok(None) };
+    let url = given.to_str().map_err(|_| "X-Web-Hook is no URL".to_owned())?.trim();
+    webhook::check(url, reach).map(|()| Some(url.to_owned()))
 }
 
 /// Longest time that a job may be told to wait for hosts, in seconds: a day.

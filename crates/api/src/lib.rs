@@ -18,6 +18,8 @@ mod schema;
 mod serve;
 mod strict;
 mod watching;
+mod webhook;
 
 pub use door::{Error, router};
 pub use serve::{Door, Identity, Limits, serve};
+pub use webhook::Sender;

@@ -84,7 +84,11 @@ async fn call(State(gate): State<Arc<Gate>>, request: Request) -> Response {
         let hint = "docs/api-coverage.md lists what there is of ZStack's messages";
         return done("Reply", Err(error.hint(hint)));
     };
-    match (def.answer, send(&gate, caller, def, fields).await) {
+    let sent = send(&gate, caller, def, fields).await;
+    if let Err(error) = &sent {
+        gate.note_refusal(&caller, def, error).await;
+    }
+    match (def.answer, sent) {
         (Answer::Now, result) => done("Reply", result.map(|sent| sent.result)),
         (Answer::Job, Err(error)) => done("Event", Err(error)),
         (Answer::Job, Ok(Sent { job, .. })) => {
@@ -159,7 +163,7 @@ fn envelope(uuid: &str, class: &str, result: Result<Value>) -> Value {
     let mut event = match result {
         Ok(Value::Object(members)) => members,
         Ok(_) => Map::new(),
-        Err(ref error) => Map::from_iter([("error".to_owned(), answer::describe(error))]),
+        Err(ref error) => Map::from_iter([("error".to_owned(), error.describe())]),
     };
     event.insert("success".to_owned(), (!event.contains_key("error")).into());
     let result = json!({class: event}).to_string();

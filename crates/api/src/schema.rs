@@ -32,6 +32,7 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::L2NetworkClusterRef, None, "org.zstack.header.network.l2", "L2NetworkClusterRef"),
     (Kind::L3Network, None, "org.zstack.header.network.l3", "L3Network"),
     (Kind::L3NetworkHostRoute, None, "org.zstack.header.network.l3", "L3NetworkHostRoute"),
+    (Kind::LongJob, None, "org.zstack.header.longjob", "LongJob"),
     (
         Kind::NetworkServiceL3NetworkRef,
         None,
@@ -51,6 +52,7 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::SharedResource, None, "org.zstack.header.identity", "SharedResource"),
     (Kind::SystemTag, None, "org.zstack.header.tag", "SystemTag"),
     (Kind::UsedIp, None, "org.zstack.header.network.l3", "UsedIp"),
+    (Kind::User, None, "org.zstack.header.identity", "User"),
     (Kind::UserTag, None, "org.zstack.header.tag", "UserTag"),
     (Kind::VmInstance, None, "org.zstack.header.vm", "VmInstance"),
     (Kind::VmNic, None, "org.zstack.header.vm", "VmNic"),

@@ -303,6 +303,32 @@ fn each_way_to_log_in_opens_a_session_or_says_what_does() {
     other["loginType"] = "ldap".into();
     assert_eq!(blamed(client.call("LogIn", object(other), &[])), "loginType");
     let user = json!({"userName": "u", "accountName": "admin", "password": digest});
-    let refused = client.call("LogInByUser", object(user), &[]).unwrap_err();
+    let refused = client.call("LogInByUser", object(user.clone()), &[]).unwrap_err();
     assert!(matches!(refused, Error::Refused { ref code, .. } if code == "ID.1000"), "{refused}");
+    let made = json!({"name": "u", "password": digest});
+    running.log_in().call("CreateUser", object(made), &[]).unwrap();
+    let opened = client.call("LogInByUser", object(user), &[]).unwrap();
+    assert_eq!(opened["inventory"]["accountUuid"], ADMIN.simple().to_string());
+    assert_eq!(opened["inventory"]["userType"], "User");
+}
+
+#[test]
+fn what_was_refused_and_who_logged_in_is_in_the_audit() {
+    let running = Running::start(Limits::default());
+    let (admin, red) = (running.log_in(), tenant(&running, "red"));
+    red.call("CreateZone", object(json!({"name": "z"})), &[]).unwrap_err();
+    admin.call("CreateZone", object(json!({"name": " "})), &[]).unwrap_err();
+    admin.call("CreateAccount", object(json!({"name": "x", "password": "y"})), &[]).unwrap_err();
+    client(&running).log_in("red", "wrong").unwrap_err();
+    let rows = admin.query("/audits", &[]).unwrap();
+    let count = |message: &str, outcome: &str| {
+        let is_it = |row: &&Value| row["message"] == message && row["outcome"] == outcome;
+        rows.iter().filter(is_it).count()
+    };
+    assert_eq!(count("CreateZone", "ID.1002"), 1, "{rows:?}");
+    assert_eq!(count("CreateZone", "SYS.1007"), 1, "{rows:?}");
+    assert_eq!(count("CreateAccount", "SYS.1007"), 1, "{rows:?}");
+    assert_eq!(count("LogInByAccount", "ID.1000"), 1, "{rows:?}");
+    assert!(count("LogInByAccount", "SUCCESS") >= 2, "{rows:?}");
+    red.query("/audits", &[]).map(|seen| assert!(seen.is_empty())).unwrap();
 }

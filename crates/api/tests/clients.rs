@@ -259,22 +259,6 @@ fn what_is_no_request_has_the_status_that_zstack_gives_it() {
 }
 
 #[test]
-fn who_waits_for_a_web_hook_is_told_at_once_that_none_will_come() {
-    let running = Running::start(Limits::default());
-    let mut sender = Sender::new(&running);
-    let session = running.log_in().session().unwrap().to_owned();
-    sender.headers.push(("Authorization", format!("OAuth {session}")));
-    let hook = [("X-Web-Hook", "http://127.0.0.1:1/")];
-    let (status, text) = sender.send("POST", "/v1/zones", &hook, r#"{"params": {"name": "z"}}"#);
-    assert!(status == 400 && text.as_str().unwrap().contains("not served yet"), "{status} {text}");
-    assert_eq!(
-        sender.send("GET", "/v1/zones?count=true", &[], "").1["total"],
-        0,
-        "nothing is made"
-    );
-}
-
-#[test]
 fn path_variables_override_the_body() {
     let running = Running::start(Limits::default());
     let mut sender = Sender::new(&running);

@@ -75,13 +75,15 @@ pub(crate) const WORDS: &[Words] = &[
         &[],
         &["name", "type", "networkServiceTypes", "uuid"],
     ),
-    words("Account", "account", &["user"], &["name", "type", "description", "uuid"]),
+    words("Account", "account", &[], &["name", "type", "description", "uuid"]),
+    words("User", "user", &[], &["name", "accountUuid", "description", "uuid"]),
     words("Quota", "quota", &[], &["name", "value", "identityUuid"]),
     words("AccessKey", "key", &[], &[]),
     words("SharedResource", "share", &["shared"], &[]),
     words("UserTag", "tag", &[], &["tag", "resourceType", "resourceUuid", "uuid"]),
     words("SystemTag", "system-tag", &[], &["tag", "resourceType", "resourceUuid", "uuid"]),
     words("GlobalConfig", "setting", &["config"], &["category", "name", "value", "defaultValue"]),
+    words("Job", "job", &[], &["message", "state", "progress", "waitsFor", "createDate", "uuid"]),
     words("Audit", "audit", &[], &["createDate", "message", "outcome", "source", "accountUuid"]),
 ];
 

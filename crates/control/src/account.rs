@@ -9,9 +9,8 @@ use argon2::{
 use model::{
     Claim, Code, Error, Id, Kind, Message, MessageDef, Meta, Record, Resource, Result, Timestamp,
     resource::account::{
-        ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount, LogIn,
-        LogInByAccount, LogInByUser, LogOut, LoginType, RenewSession, UpdateAccount,
-        ValidateSession,
+        ADMIN, Account, AccountType, CheckApiPermission, CreateAccount, DeleteAccount, LogOut,
+        RenewSession, UpdateAccount, ValidateSession,
     },
     resource::{faces, messages, quota::Quota},
     setting::{SESSION_TIMEOUT, SESSIONS_MAX},
@@ -24,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Gate, Reply, Txn,
     audit::{self, Event},
-    claim, command, config,
+    claim, command, config, log_in,
     logins::unchecked,
     operation::{Operation, job, now},
     quota,
@@ -34,9 +33,9 @@ use crate::{
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
     vec![
-        now(log_in),
-        now(log_in_as),
-        now(log_in_by_user),
+        now(log_in::by_account),
+        now(log_in::by_name),
+        now(log_in::by_user),
         now(log_out),
         now(validate_session),
         now(renew),
@@ -67,7 +66,7 @@ pub fn hash(digest: &str) -> Result<String> {
     })
 }
 
-fn fits(stored: &str, digest: &str) -> bool {
+pub(crate) fn fits(stored: &str, digest: &str) -> bool {
     PasswordHash::new(stored)
         .is_ok_and(|hash| Argon2::default().verify_password(digest.as_bytes(), &hash).is_ok())
 }
@@ -114,9 +113,7 @@ pub fn create_admin(store: &Store<Record>, password_hash: &str, now: Timestamp) 
 /// # Errors
 /// [`Code::AuthenticationFailed`], the same for an unknown name and a wrong password.
 pub fn authenticate(read: &impl Read<Record>, name: &str, digest: &str) -> Result<Account> {
-    let holder = read.holder(&Claim::AccountName(name.to_owned()));
-    let account = holder.and_then(|(kind, uuid)| read.get(kind, uuid));
-    let account = account.as_deref().and_then(Account::of).cloned();
+    let account = named(read, name);
     // An unknown name costs as much as a known one: timing must not tell them apart.
     let stored = account.as_ref().map_or(NOBODY, |account| &account.password_hash);
     let fits = fits(stored, digest);
@@ -128,46 +125,10 @@ pub fn authenticate(read: &impl Read<Record>, name: &str, digest: &str) -> Resul
     })
 }
 
-/// Opens a session.
-pub(crate) async fn log_in(
-    gate: Arc<Gate>,
-    caller: Caller,
-    message: LogInByAccount,
-) -> Result<Value> {
-    let (name, digest, source) = (message.account_name, message.password, caller.source());
-    gate.throttle.admit(&name, source, Instant::now())?;
-    let turn = gate.logins.turn().await?;
-    let (snapshot, tried) = (gate.store().snapshot(), name.clone());
-    // The turn lasts as long as the check, even if the caller goes away.
-    let check = move || {
-        let _turn = turn;
-        authenticate(&snapshot, &tried, &digest)
-    };
-    let checked = tokio::task::spawn_blocking(check).await.map_err(unchecked)?;
-    let at = Instant::now();
-    let account = checked.inspect_err(|_| gate.throttle.failed(&name, source, at))?;
-    gate.throttle.succeeded(&name, source, at);
-    let span = span(&gate, account.uuid.uuid());
-    let session = gate.sessions.open(account.uuid, span, (gate.now(), at));
-    // In this order: had the password changed before the session was open, nobody would close it.
-    let present = gate.store().snapshot().get(Account::KIND, account.uuid.uuid());
-    let present = present.as_deref().and_then(Account::of);
-    if present.is_none_or(|present| present.password_hash != account.password_hash) {
-        gate.sessions.close(&session.uuid.simple().to_string());
-        let error = Error::new(Code::AuthenticationFailed, "the password was changed just now");
-        return Err(error.hint("log in with the new one"));
-    }
-    Ok(json!({"inventory": session.show()}))
-}
-
-async fn log_in_as(gate: Arc<Gate>, caller: Caller, message: LogIn) -> Result<Value> {
-    let LogIn { username: account_name, password, login_type: LoginType::Account } = message;
-    log_in(gate, caller, LogInByAccount { account_name, password }).await
-}
-
-async fn log_in_by_user(_gate: Arc<Gate>, _caller: Caller, _message: LogInByUser) -> Result<Value> {
-    let error = Error::new(Code::AuthenticationFailed, "accounts have no users yet");
-    Err(error.hint("log in as the account: LogInByAccount; programs can use an access key"))
+/// The account of this name.
+pub(crate) fn named(read: &impl Read<Record>, name: &str) -> Option<Account> {
+    let (kind, uuid) = read.holder(&Claim::AccountName(name.to_owned()))?;
+    read.get(kind, uuid).as_deref().and_then(Account::of).cloned()
 }
 
 /// Changes an account: its owner may, and administrators. Slow hashing is done before the
@@ -217,7 +178,7 @@ pub(crate) async fn update(
 }
 
 /// Hashes a password's client digest when it is its turn.
-async fn hash_in_turn(gate: &Gate, digest: String) -> Result<String> {
+pub(crate) async fn hash_in_turn(gate: &Gate, digest: String) -> Result<String> {
     check_digest("password", &digest)?;
     let turn = gate.logins.turn().await?;
     let hashing = move || {
@@ -314,7 +275,7 @@ async fn check_permission(
 }
 
 /// How long and how many sessions of an account may be.
-fn span(gate: &Gate, account: Uuid) -> Span {
+pub(crate) fn span(gate: &Gate, account: Uuid) -> Span {
     let snapshot = gate.store().snapshot();
     let seconds = config::number_for(&snapshot, &SESSION_TIMEOUT, account);
     let most = config::number(&snapshot, &SESSIONS_MAX);
@@ -406,7 +367,7 @@ pub(crate) async fn validate_session(
 }
 
 /// The hash of a password that nobody knows.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5$\
+pub(crate) const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5$\
                       QXJlIHlvdSBzdXJlIHRoYXQgaXQgaXMgbm9ib2R5PyE";
 
 #[cfg(test)]

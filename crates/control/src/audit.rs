@@ -1,16 +1,23 @@
-//! The audit: a row for each message that changed something or was refused when it ran, written in
-//! the same transaction as what it did. Secrets are never in it.
+//! The audit: a row for each message that changed something, written in the same transaction as what
+//! it did, for each that was refused, and for each login. Secrets are never in it. What strangers
+//! can have written is bounded ([`Strangers`]).
+
+mod strangers;
+
+use std::net::IpAddr;
 
 use model::{
-    Error, Kind, MessageDef, Meta, Record, Result, Timestamp,
-    resource::audit::Audit,
+    Error, Id, Kind, MessageDef, Meta, Record, Result, Timestamp,
+    resource::{account::Account, audit::Audit},
     setting::{AUDIT_EXPIRY, AUDIT_MAX},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use store::{Read, Store, Tx};
 use uuid::Uuid;
 
 use crate::{Caller, config};
+
+pub(crate) use strangers::Strangers;
 
 /// Longest text of fields in a row, in bytes.
 const FIELDS_MAX: usize = 1024;
@@ -33,9 +40,6 @@ pub(crate) fn note(
     (now, random): (Timestamp, Uuid),
 ) -> Result<()> {
     let Some(account) = event.caller.account() else { return Ok(()) };
-    if config::number(&*tx, &AUDIT_MAX) == 0 {
-        return Ok(());
-    }
     let subject = event.subject.or_else(|| target(event));
     let outcome = match event.outcome {
         Ok(()) => Audit::SUCCESS,
@@ -51,8 +55,51 @@ pub(crate) fn note(
         fields: shown(event.def, event.fields),
         outcome: outcome.to_owned(),
     };
+    put(tx, row, now)
+}
+
+fn put(tx: &mut Tx<Record>, row: Audit, now: Timestamp) -> Result<()> {
+    if config::number(&*tx, &AUDIT_MAX) == 0 {
+        return Ok(());
+    }
     let meta = Meta { owner: None, created: now, changed: now };
     tx.put(Record::new(row, meta)).map_err(crate::claim::taken)
+}
+
+/// Somebody who wanted to log in, and what came of it.
+pub(crate) struct Login<'a> {
+    pub(crate) def: &'a MessageDef,
+    /// The account that they named, if there is one.
+    pub(crate) account: Option<Id<Account>>,
+    pub(crate) source: IpAddr,
+    /// The name that they gave.
+    pub(crate) name: &'a str,
+    /// How many logins that failed have no row, since the last one that has.
+    pub(crate) unnoted: u64,
+    pub(crate) outcome: Option<&'a Error>,
+}
+
+/// Writes a row for a login, at `now`, with an id made of `random`.
+pub(crate) fn note_login(
+    tx: &mut Tx<Record>,
+    login: &Login<'_>,
+    (now, random): (Timestamp, Uuid),
+) -> Result<()> {
+    let mut fields = json!({"name": login.name});
+    if login.unnoted > 0 {
+        fields["unnoted"] = login.unnoted.into();
+    }
+    let row = Audit {
+        uuid: Audit::id_at(now, random),
+        message: login.def.name.to_owned(),
+        account_uuid: login.account.map(|id| id.to_string()).unwrap_or_default(),
+        source: login.source.to_string(),
+        resource_type: login.account.map(|_| Kind::Account.def().vo()),
+        resource_uuid: login.account.map(|id| id.to_string()),
+        fields: cut(fields.to_string()),
+        outcome: login.outcome.map_or(Audit::SUCCESS, |error| error.code.as_str()).to_owned(),
+    };
+    put(tx, row, now)
 }
 
 /// What the message changes, by its declaration.
@@ -69,7 +116,10 @@ fn shown(def: &MessageDef, fields: &Map<String, Value>) -> String {
         let value = if is_secret(name) { "(secret)".into() } else { value.clone() };
         (name.clone(), value)
     });
-    let mut text = Value::Object(shown.collect()).to_string();
+    cut(Value::Object(shown.collect()).to_string())
+}
+
+fn cut(mut text: String) -> String {
     if text.len() > FIELDS_MAX {
         text.truncate(text.floor_char_boundary(FIELDS_MAX));
         text.push('…');

@@ -17,7 +17,9 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
         (_, None) => format!("{claim} is taken"),
     };
     let (code, field, hint) = match claim {
-        Claim::AccountName(_) => (Code::Duplicate, "name", "choose another name"),
+        Claim::AccountName(_) | Claim::UserName(..) => {
+            (Code::Duplicate, "name", "choose another name")
+        }
         Claim::Quota(..) => (Code::Duplicate, "name", "change the one that there is"),
         Claim::Share(..) => (Code::Duplicate, "resourceUuids", "it needs no second share"),
         Claim::ManagementIp(_) => {

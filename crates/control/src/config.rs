@@ -1,5 +1,6 @@
 //! Settings: read where they take effect, changed by administrators.
 
+use ipnet::IpNet;
 use model::{
     AnyId, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
     resource::config::{
@@ -49,6 +50,13 @@ pub fn deletion_policy(read: &impl Read<Record>, instance: Uuid) -> DeletionPoli
     let word = own(read, setting, instance).or_else(|| global(read, setting));
     let of = |word: &str| DeletionPolicy::ALL.iter().find(|policy| policy.as_str() == word);
     word.as_deref().and_then(of).copied().unwrap_or(DeletionPolicy::Delay)
+}
+
+/// The networks that a setting names.
+#[must_use]
+pub fn networks(read: &impl Read<Record>, setting: &Setting) -> Vec<IpNet> {
+    let text = global(read, setting).unwrap_or_else(|| setting.of.default());
+    model::setting::networks(&text).unwrap_or_default()
 }
 
 /// The default stands in for a value that an earlier release allowed and this one does not.
@@ -135,6 +143,7 @@ fn options(_look: &Look<'_>, message: GetGlobalConfigOptions) -> Result<Value> {
             json!({"numberGreaterThanOrEqual": low, "numberLessThanOrEqual": high})
         }
         Values::Word { one_of, .. } => json!({"validValue": one_of}),
+        Values::Networks => json!({}),
     };
     Ok(json!({"options": options}))
 }

@@ -4,17 +4,18 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use model::{
-    Error, Id, Record, Resource, Result, Timestamp,
-    declare::Answer,
+    Code, Error, Id, Kind, MessageDef, Record, Resource, Result, Timestamp,
+    declare::{Access, Answer, Method},
     resource::account::{Account, AccountType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::{Read, Store};
 use uuid::Uuid;
 
 use crate::{
     Caller, Command, Jobs, Operations, Request,
     access_key::{self, Signed},
+    audit::Strangers,
     inventory::{self, Observed},
     jobs::NOTES,
     logins::Logins,
@@ -45,6 +46,8 @@ pub struct Gate {
     pub(crate) logins: Logins,
     /// Who has guessed wrong passwords.
     pub(crate) throttle: Throttle,
+    /// How many rows of the audit strangers have made.
+    pub(crate) strangers: Strangers,
     pub(crate) readers: Readers,
     operations: Operations,
 }
@@ -55,9 +58,10 @@ impl Gate {
     pub fn new(jobs: Jobs, enrolment: Enrolment) -> Self {
         let (sessions, logins) = (Sessions::default(), Logins::default());
         let (throttle, operations) = (Throttle::default(), Operations::default());
+        let strangers = Strangers::default();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let readers = Readers::new(cores);
-        Self { jobs, sessions, enrolment, logins, throttle, readers, operations }
+        Self { jobs, sessions, enrolment, logins, throttle, strangers, readers, operations }
     }
 
     /// Now.
@@ -84,6 +88,12 @@ impl Gate {
     /// [`model::Code::InvalidSession`] when it is unknown or over, or its account is gone.
     pub fn caller(&self, session: &str, source: IpAddr) -> Result<Caller> {
         let session = self.sessions.check(session, Instant::now())?;
+        if let Some(user) = session.user
+            && self.store().snapshot().get(Kind::User, user.uuid()).is_none()
+        {
+            let text = "the user of this session does not exist any more";
+            return Err(Error::new(Code::InvalidSession, text).hint("log in as another one"));
+        }
         self.caller_of(session.account, Some(session.uuid), source)
     }
 
@@ -97,7 +107,7 @@ impl Gate {
         self.caller_of(account, None, source)
     }
 
-    fn caller_of(
+    pub(crate) fn caller_of(
         &self,
         account: Id<Account>,
         session: Option<Uuid>,
@@ -110,6 +120,19 @@ impl Gate {
         })?;
         let is_admin = account.account_type == AccountType::Admin;
         Ok(Caller::Account { id: account.uuid, is_admin, session, source })
+    }
+
+    /// Notes in the audit that a message was refused before it could run, or when it was answered at
+    /// once. What only reads is not noted, and nor is what strangers send: of them, logins are.
+    pub async fn note_refusal(&self, caller: &Caller, def: &'static MessageDef, error: &Error) {
+        let is_read = def.method == Method::Get || def.access == Access::Open;
+        let is_ours = matches!(error.code, Code::StoreUnavailable | Code::Overloaded);
+        if is_read || is_ours || (error.code == Code::Duplicate && error.field.is_none()) {
+            return;
+        }
+        let noted = Some((def, Map::new()));
+        // Without a webhook it does not fail.
+        let _ = self.jobs.note_refusal(*caller, noted, error, None).await;
     }
 
     /// Checks what a caller wants.
@@ -136,7 +159,7 @@ impl Gate {
         let gate = Arc::clone(self);
         let work = move || {
             let (snapshot, board) = (gate.store().snapshot(), gate.jobs.board());
-            query::run(&query, &Observed::new(&snapshot, &board)).map(write)
+            query::run(&query, &Observed::new(&snapshot, &board).at(gate.now())).map(write)
         };
         self.readers.run(work).await
     }
@@ -165,7 +188,8 @@ impl Gate {
             let gate = Arc::clone(self);
             let work = move || {
                 let (snapshot, board) = (gate.store().snapshot(), gate.jobs.board());
-                operation::look_at(&command, &Observed::new(&snapshot, &board), gate.now())
+                let observed = Observed::new(&snapshot, &board).at(gate.now());
+                operation::look_at(&command, &observed, gate.now())
             };
             return self.readers.run(work).await;
         }

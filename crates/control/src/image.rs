@@ -2,7 +2,6 @@
 
 use model::{
     Error, Resource, Result,
-    record::OWNER,
     resource::{
         image::{
             AddImage, ChangeImageState, DeleteImage, GetInterdependentL3NetworksImages, Image,
@@ -13,11 +12,12 @@ use model::{
     shown::LIST_MAX,
 };
 use serde_json::{Value, json};
-use store::{Key, Read};
+use uuid::Uuid;
 
 use crate::{
     Look, Reply, Txn, nic_plug,
     operation::{Operation, job, look},
+    sight,
 };
 
 /// What its messages do.
@@ -82,18 +82,15 @@ fn interdependent(look: &Look<'_>, message: GetInterdependentL3NetworksImages) -
     }
 }
 
-/// The images that new instances of the caller can have.
+/// The images that new instances of the caller can have: its own, and those shared with it.
 fn images(look: &Look<'_>) -> Value {
     let snapshot = look.snapshot();
-    let own = match (look.caller().is_admin(), look.caller().account()) {
-        (false, Some(account)) => Some(Key::Uuid(account.uuid())),
-        _ => None,
+    let ids: Vec<Uuid> = match (look.caller().is_admin(), look.caller().account()) {
+        (false, Some(account)) => sight::ids(snapshot, account, Image::KIND),
+        _ => snapshot.ids(Image::KIND).take(LIST_MAX).collect(),
     };
-    let ids: Vec<_> = match &own {
-        Some(account) => snapshot.find(Image::KIND, OWNER, account).take(LIST_MAX).collect(),
-        None => snapshot.ids(Image::KIND).take(LIST_MAX).collect(),
-    };
-    let rows = ids.into_iter().filter_map(|id| look.visible(Image::KIND, id));
+    let ids = ids.into_iter().take(LIST_MAX);
+    let rows = ids.filter_map(|id| look.visible(Image::KIND, id));
     let is_usable =
         |image: &Image| image.state == EnableState::Enabled && image.media_type == MediaType::Root;
     let usable = rows.filter(|row| Image::of(row).is_some_and(is_usable));

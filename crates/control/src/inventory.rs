@@ -8,7 +8,7 @@ use std::{
 };
 
 use model::{
-    Claim, Error, FieldDef, FieldType, Kind, Plain, Record, Result,
+    Claim, Error, FieldDef, FieldType, Kind, Plain, Record, Result, Timestamp,
     declare::Column,
     record::COMMON,
     shown::{Child, Derived, LIST_MAX, Shown, View},
@@ -156,6 +156,7 @@ pub struct Observed<'a> {
     scope: Cell<Scope>,
     /// What was got last: several fields of an inventory are read from the same other record.
     last: RefCell<Option<Arc<Record>>>,
+    now: Timestamp,
 }
 
 impl<'a> Observed<'a> {
@@ -164,7 +165,14 @@ impl<'a> Observed<'a> {
     pub const fn new(snapshot: &'a Snapshot<Record>, board: &'a Board) -> Self {
         let (looks, scope) = (Cell::new(0), Cell::new(Scope::Everything));
         let tests = Cell::new(0);
-        Self { snapshot, board, looks, tests, scope, last: RefCell::new(None) }
+        let now = Timestamp(i64::MIN);
+        Self { snapshot, board, looks, tests, scope, last: RefCell::new(None), now }
+    }
+
+    /// The same, seen at this time: what has a deadline is over after it.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Self {
+        Self { now, ..self }
     }
 
     /// From now on, what hangs on a resource is shown as far as it is in `scope`.
@@ -236,6 +244,10 @@ impl View for Observed<'_> {
 
     fn board(&self) -> &Board {
         self.board
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
     }
 }
 

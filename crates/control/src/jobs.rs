@@ -6,8 +6,9 @@
 //! told, so it stays one.
 
 mod answer;
+mod cancel;
+mod submit;
 mod sweep;
-mod waits;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -16,9 +17,8 @@ use std::{
 };
 
 use model::{
-    Claim, Code, Error, Id, Kind, Meta, Record, Resource, Result, Timestamp,
-    declare::Method,
-    resource::{account::Account, host::Host, job::Job, messages, vm_instance::VmInstance},
+    Claim, Code, Error, Id, Kind, Record, Resource, Result, Timestamp,
+    resource::{account::Account, host::Host, job::Job, vm_instance::VmInstance},
     setting::JOB_EXPIRY,
     status::Board,
 };
@@ -27,27 +27,18 @@ use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::{
-    Caller, audit,
-    command::{Command, Surroundings},
-    config,
-    measures::JobMeasures,
-    operation::{self, Done},
-};
-use waits::waits_for;
-
+use crate::{Caller, config, measures::JobMeasures};
 use answer::answer;
 
 pub use answer::NOTES;
+pub(crate) use cancel::{end_waiting, end_waiting_now, operations};
+pub use submit::{RefusedCall, Terms};
 
 /// Jobs kept at most, so that memory has an end: two minutes at 4,000 writes per second. Beyond
 /// that the oldest that are over go early.
 pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
-/// How long a deletion waits, in seconds, while none of the hosts that it waits for is connected:
-/// as long as an agent takes to restart.
-pub const LOST_SECONDS: i64 = 60;
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,11 +90,21 @@ enum Since {
     Revision(Option<u64>),
 }
 
+impl Since {
+    /// A revision that includes the job, if this run of the server made it.
+    fn revision(self) -> Option<u64> {
+        match self {
+            Since::EarlierRun => None,
+            Since::Revision(revision) => Some(revision.unwrap_or_default()),
+        }
+    }
+}
+
 impl Memory {
     /// Notes a job that is in the store, or is about to be.
     /// It may be asked for so many seconds.
     fn note(&mut self, job: &Job, since: Since, keep: i64) {
-        if !job.done && !job.hosts.is_empty() {
+        if !job.is_over() {
             self.open.entry(job.uuid.uuid()).or_insert(since);
         }
         self.kept.insert(sweep::entry(job, keep));
@@ -145,19 +146,6 @@ pub struct About {
 impl View {
     fn allows(self, caller: &Caller) -> bool {
         !self.uuid_chosen || caller.owns(self.owner)
-    }
-}
-
-/// A job uuid taken by one call; given back when dropped, also by a caller who goes away.
-struct Running<'a> {
-    jobs: &'a Jobs,
-    job: Id<Job>,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.jobs.lock().running.remove(&self.job.uuid());
-        self.jobs.ended.notify_waiters();
     }
 }
 
@@ -225,102 +213,6 @@ impl Jobs {
         (self.clock)()
     }
 
-    /// Remembers that a call was refused before it could run.
-    ///
-    /// # Errors
-    /// [`Code::Duplicate`] when the job's uuid was used before: that job stays what it is.
-    pub fn refuse(&self, caller: &Caller, job: JobId, error: Error) -> Result<()> {
-        let _running = self.take(job.uuid)?;
-        if self.store.snapshot().get(Kind::Job, job.uuid.uuid()).is_some() {
-            return Err(used(job.uuid));
-        }
-        self.remember(caller, job, error);
-        Ok(())
-    }
-
-    fn take(&self, job: Id<Job>) -> Result<Running<'_>> {
-        let mut memory = self.lock();
-        if memory.refused.contains_key(&job.uuid()) || !memory.running.insert(job.uuid()) {
-            return Err(used(job));
-        }
-        Ok(Running { jobs: self, job })
-    }
-
-    fn remember(&self, caller: &Caller, job: JobId, error: Error) {
-        let view = View { owner: caller.account(), uuid_chosen: job.is_chosen };
-        let mut memory = self.lock();
-        *memory.refusals.entry(error.code.as_str()).or_default() += 1;
-        memory.refused.insert(job.uuid.uuid(), Refused { error, view });
-        memory.refused_order.push_back(job.uuid.uuid());
-        if memory.refused_order.len() > REFUSALS_MAX
-            && let Some(oldest) = memory.refused_order.pop_front()
-        {
-            memory.refused.remove(&oldest);
-        }
-    }
-
-    /// Runs the command. Afterwards the job is known: durable, or refused.
-    ///
-    /// # Errors
-    /// [`Code::Duplicate`] when the job's uuid was used before: the call was not run again.
-    /// [`Code::StoreUnavailable`]: the same call may be tried again with the same uuid.
-    pub async fn submit(&self, command: Command, job: JobId, timeout_seconds: i64) -> Result<()> {
-        let _running = self.take(job.uuid)?;
-        let caller = *command.caller();
-        let (seed, now) = (Uuid::new_v4(), self.now());
-        let surroundings = Surroundings { now, seed, board: self.board() };
-        let (memory, uuid) = (Arc::clone(&self.memory), job.uuid.uuid());
-        let refused = command.clone();
-        let run = move |tx: &mut Tx<Record>| {
-            if tx.get(Kind::Job, uuid).is_some() {
-                return Err(used(job.uuid));
-            }
-            let done = operation::run(&command, tx, &surroundings)?;
-            let row = record(job, &command, done, (now, timeout_seconds));
-            // Noted here, not after the commit: the caller may go away before that. If the commit
-            // fails, the note has no effect.
-            let keep = config::number(&*tx, &JOB_EXPIRY);
-            lock(&memory).note(&row, Since::Revision(None), keep);
-            let waits = !row.hosts.is_empty();
-            let meta = Meta { owner: caller.account(), created: now, changed: now };
-            tx.put(Record::new(row, meta)).map_err(crate::claim::taken)?;
-            Ok(waits)
-        };
-        match self.store.transact_async(run).await {
-            Ok(committed) => {
-                if committed.value {
-                    let since = Since::Revision(Some(committed.revision));
-                    self.lock().open.insert(uuid, since);
-                }
-                Ok(())
-            }
-            Err(error) if error.code == Code::Duplicate && error.field.is_none() => Err(error),
-            // The store failed, not the call, so no refusal is kept. If the commit happened all the
-            // same, the job is in the store.
-            Err(error) if error.code == Code::StoreUnavailable => Err(error),
-            Err(error) => {
-                tracing::debug!(job = %job.uuid, %error, "call refused");
-                self.audit_refusal(&refused, &error, now).await;
-                self.remember(&caller, job, error);
-                Ok(())
-            }
-        }
-    }
-
-    /// Notes the first message of a command that was refused: it has changed nothing, so this is a
-    /// transaction of its own. The refusal is told even if the store does not take the note.
-    async fn audit_refusal(&self, command: &Command, error: &Error, now: Timestamp) {
-        let (command, told) = (command.clone(), error.clone());
-        let note = move |tx: &mut Tx<Record>| {
-            let Some(call) = command.calls().first() else { return Ok(()) };
-            let event = audit::Event { outcome: Err(&told), ..call.event(command.caller()) };
-            audit::note(tx, &event, (now, Uuid::new_v4()))
-        };
-        if let Err(error) = self.store.transact_async(note).await {
-            tracing::warn!(%error, "a refusal is not in the audit");
-        }
-    }
-
     /// What a job is about, if it was not refused. That is no secret.
     #[must_use]
     pub fn about(&self, job: Id<Job>) -> Option<About> {
@@ -361,15 +253,19 @@ impl Jobs {
         let Some(record) = snapshot.get(Kind::Job, job.uuid()) else { return uncommitted };
         let Some(job) = Job::of(&record) else { return Look::Over(JobState::Unknown) };
         let board = self.board.borrow().clone();
-        if job.done || job.hosts.is_empty() {
+        if let Some(error) = job.cancellation() {
+            return Look::Over(JobState::Failed(error));
+        }
+        if job.is_over() {
             return Look::Over(JobState::Done(answer(job, record.meta.owner, &snapshot, &board)));
         }
         let since = self.since(job, snapshot.revision());
         // A host that was deleted is not waited for.
         let exists = |host: &&Id<Host>| snapshot.get(Kind::Host, host.uuid()).is_some();
         let hosts = job.hosts.iter().filter(exists);
-        let (waited, waiting): (Vec<Id<Host>>, Vec<_>) =
-            hosts.filter_map(|host| Some((*host, waits_for(*host, job, since, &board)?))).unzip();
+        let (waited, waiting): (Vec<Id<Host>>, Vec<_>) = hosts
+            .filter_map(|host| Some((*host, job.waits_for(*host, since.revision(), &board)?)))
+            .unzip();
         if waiting.is_empty() {
             return match kept_place(job, &snapshot) {
                 Some(reason) if self.now() <= job.deadline => {
@@ -382,10 +278,7 @@ impl Jobs {
             };
         }
         let is_lost = waited.iter().all(|host| !board.status(*host).connected);
-        let deadline = match is_lost && is_deletion(job) {
-            true => job.deadline.min(job.create_date.plus_seconds(LOST_SECONDS)),
-            false => job.deadline,
-        };
+        let deadline = job.waits_until(is_lost);
         if self.now() <= deadline {
             return Look::Waiting(deadline, waiting);
         }
@@ -476,12 +369,12 @@ impl Jobs {
                 }
                 Look::Waiting(deadline, _) => tokio::select! {
                     reported = board.changed() => reported.is_ok(),
-                    decides = host_changed(&mut commits) => decides,
+                    decides = changed(&mut commits, (job, &[Kind::Host])) => decides,
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
                 },
                 Look::Settling(deadline, _) => tokio::select! {
                     reported = board.changed() => reported.is_ok(),
-                    decides = changed(&mut commits, &[Kind::Host, Kind::Release]) => decides,
+                    decides = changed(&mut commits, (job, &[Kind::Host, Kind::Release])) => decides,
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
                 },
             };
@@ -519,11 +412,6 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a job takes something away.
-fn is_deletion(job: &Job) -> bool {
-    messages().any(|def| def.name == job.message && def.method == Method::Delete)
-}
-
 /// An instance that the job took off its host, and whose place there is still kept: whoever is told of
 /// a success starts it elsewhere at once.
 fn kept_place(job: &Job, snapshot: &Snapshot<Record>) -> Option<String> {
@@ -537,46 +425,15 @@ fn kept_place(job: &Job, snapshot: &Snapshot<Record>) -> Option<String> {
     })
 }
 
-/// Waits until a host may have been deleted, which nobody waits for any more; `false` once the store
-/// is gone. Cancel safe, as [`Watch::next`] is.
-async fn host_changed(commits: &mut Watch<Record>) -> bool {
-    changed(commits, &[Kind::Host]).await
-}
-
-/// Waits until something of these kinds may have changed; `false` once the store is gone.
-async fn changed(commits: &mut Watch<Record>, kinds: &[Kind]) -> bool {
+/// Waits until the job, or something of these kinds, may have changed: a host that is deleted is
+/// waited for no more. `false` once the store is gone. Cancel safe, as [`Watch::next`] is.
+async fn changed(commits: &mut Watch<Record>, (job, kinds): (Id<Job>, &[Kind])) -> bool {
     while let Some(event) = commits.next().await {
         let Event::Commit(commit) = event else { return true };
-        if commit.changes.iter().any(|change| kinds.contains(&change.kind)) {
+        let is_job = |kind: Kind, id: Uuid| kind == Kind::Job && id == job.uuid();
+        if commit.changes.iter().any(|c| kinds.contains(&c.kind) || is_job(c.kind, c.id)) {
             return true;
         }
     }
     false
-}
-
-fn used(job: Id<Job>) -> Error {
-    let error = Error::new(Code::Duplicate, format!("the job uuid {job} was used before"));
-    error.hint("ask for that job, or choose another X-Job-UUID")
-}
-
-fn record(
-    job: JobId,
-    command: &Command,
-    done: Done,
-    (now, timeout_seconds): (Timestamp, i64),
-) -> Job {
-    Job {
-        uuid: job.uuid,
-        message: command.name().to_owned(),
-        subject_kind: done.reply.subject.map(|(kind, _)| kind),
-        subject_uuid: done.reply.subject.map(|(_, uuid)| uuid),
-        subject_also: done.reply.also,
-        hosts: done.hosts.into_iter().collect(),
-        objects: done.objects.into_iter().collect(),
-        done: false,
-        messages: command.notes().to_vec(),
-        uuid_chosen: job.is_chosen,
-        create_date: now,
-        deadline: now.plus_seconds(timeout_seconds),
-    }
 }

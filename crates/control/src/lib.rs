@@ -18,6 +18,7 @@ pub mod gate;
 pub mod inventory;
 mod invisible;
 pub mod jobs;
+mod log_in;
 mod logins;
 pub mod look;
 mod neighbours;
@@ -35,6 +36,7 @@ mod sight;
 pub mod steady;
 pub mod tag;
 pub mod throttle;
+mod turns;
 pub mod txn;
 pub mod validate;
 
@@ -55,6 +57,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 mod l3_options;
+pub mod long_job;
 mod measures;
 pub mod network_service;
 mod nic_params;
@@ -63,15 +66,17 @@ pub mod nic_settings;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 pub mod used_ip;
+mod user;
 pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
 pub mod vtep;
+pub mod webhook;
 pub mod zone;
 
 pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
-pub use jobs::{About, JobId, JobState, Jobs, NOTES};
+pub use jobs::{About, JobId, JobState, Jobs, NOTES, RefusedCall, Terms};
 pub use look::Look;
 pub use measures::{HostMeasures, JobMeasures, Measures};
 pub use txn::Txn;
@@ -81,6 +86,7 @@ pub use validate::Unknown;
 const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     account::operations,
     quota::operations,
+    user::operations,
     access_key::operations,
     sharing::operations,
     tag::operations,
@@ -111,6 +117,9 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_nic::operations,
     nic_plug::operations,
     nic_settings::operations,
+    jobs::operations,
+    long_job::operations,
+    webhook::operations,
     query::zql::operations,
     doctor::operations,
 ];

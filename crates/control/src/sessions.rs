@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{Code, Error, Id, Result, Timestamp, resource::account::Account};
+use model::{
+    Code, Error, Id, Result, Timestamp,
+    resource::{account::Account, user::User},
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -32,6 +35,8 @@ pub struct Session {
     pub uuid: Uuid,
     /// Whose it is.
     pub account: Id<Account>,
+    /// The user that acts for the account; `None`: whoever has the account's own password.
+    pub user: Option<Id<User>>,
     /// When it was opened, for people.
     pub created: Timestamp,
     /// When it ends, for people.
@@ -48,8 +53,8 @@ impl Session {
         json!({
             "uuid": self.uuid.simple().to_string(),
             "accountUuid": self.account,
-            "userUuid": self.account,
-            "userType": "Account",
+            "userUuid": self.user.map_or(self.account.uuid(), Id::uuid).simple().to_string(),
+            "userType": if self.user.is_some() { "User" } else { "Account" },
             "createDate": self.created.to_string(),
             "expiredDate": self.expires.to_string(),
         })
@@ -63,17 +68,22 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Opens a session at `at`, which people know as `now`.
-    pub fn open(
+    /// Opens an account's session at `at`, which people know as `now`.
+    pub fn open(&self, account: Id<Account>, span: Span, time: (Timestamp, Instant)) -> Session {
+        self.open_for((account, None), span, time)
+    }
+
+    /// The same for a user of the account.
+    pub fn open_for(
         &self,
-        account: Id<Account>,
+        (account, user): (Id<Account>, Option<Id<User>>),
         span: Span,
         (now, at): (Timestamp, Instant),
     ) -> Session {
         let expires = now.plus_seconds(span.seconds.into());
         let ends = at + Duration::from_secs(span.seconds.into());
         let uuid = Uuid::new_v4();
-        let session = Session { uuid, account, created: now, expires, used: at, ends };
+        let session = Session { uuid, account, user, created: now, expires, used: at, ends };
         let mut open = self.lock();
         open.retain(|_, session| session.ends > at);
         let own = || open.values().filter(|session| session.account == account);
@@ -127,10 +137,16 @@ impl Sessions {
         Ok(session.clone())
     }
 
-    /// Closes the sessions of `account`, all but the one with the uuid `kept`: whoever has learned
-    /// the old password is out once there is a new one.
+    /// Closes the sessions of `account`, all but those of users and the one with the uuid `kept`:
+    /// whoever has learned the old password is out once there is a new one.
     pub fn close_others(&self, account: Id<Account>, kept: Option<Uuid>) {
-        self.lock().retain(|uuid, session| session.account != account || Some(*uuid) == kept);
+        let is_own = |session: &Session| session.account == account && session.user.is_none();
+        self.lock().retain(|uuid, session| !is_own(session) || Some(*uuid) == kept);
+    }
+
+    /// Closes the sessions of a user.
+    pub fn close_user(&self, user: Id<User>) {
+        self.lock().retain(|_, session| session.user != Some(user));
     }
 
     /// Closes a session, if it is open.

@@ -108,9 +108,13 @@ fn resource(txn: &Txn<'_>, kind: &str, uuid: Uuid) -> Result<AnyId> {
     Ok(AnyId { kind: record.kind(), uuid })
 }
 
-/// Whether resources of a kind have tags.
+/// Whether resources of a kind have tags. What is forgotten by itself has none: they would stay.
 fn check_tagged(field: &str, kind: Kind) -> Result<()> {
-    if !matches!(kind, Kind::SystemTag | Kind::UserTag | Kind::SharedResource) {
+    let has_none = matches!(
+        kind,
+        Kind::SystemTag | Kind::UserTag | Kind::SharedResource | Kind::Job | Kind::Audit
+    );
+    if !has_none {
         return Ok(());
     }
     let error = Error::field(field, format!("a {} has no tags", kind.def().name));

@@ -15,7 +15,7 @@ use model::{
         account::Account, host::Host, release::Release, used_ip::UsedIp, vm_instance::VmInstance,
         vm_nic::VmNic,
     },
-    status::HostStatus,
+    status::{Board, HostStatus},
 };
 use store::{Key, Read, Tx};
 use uuid::Uuid;
@@ -109,6 +109,12 @@ impl<'a> Txn<'a> {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.surroundings.now
+    }
+
+    /// What hosts have reported.
+    #[must_use]
+    pub fn board(&self) -> &'a Board {
+        &self.surroundings.board
     }
 
     /// What `host` has reported.

@@ -20,6 +20,8 @@ use crate::{
 pub enum Claim {
     /// An account's name: people log in with it.
     AccountName(String),
+    /// A name of one of an account's users.
+    UserName(Id<Account>, String),
     /// An account's quota, by its name.
     Quota(Id<Account>, String),
     /// That a resource is shared with an account; nothing: with every account.
@@ -60,6 +62,7 @@ impl Claim {
             Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
             Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
             Claim::AccountName(_)
+            | Claim::UserName(..)
             | Claim::Quota(..)
             | Claim::Share(..)
             | Claim::ManagementIp(_)
@@ -82,6 +85,7 @@ impl Claim {
         match self {
             Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) | Claim::Running(..) => true,
             Claim::AccountName(_)
+            | Claim::UserName(..)
             | Claim::Quota(..)
             | Claim::Share(..)
             | Claim::ManagementIp(_)
@@ -101,6 +105,7 @@ impl Claim {
         match self {
             Claim::Mac(l2, _) | Claim::Ip(l2, _) => Some(*l2),
             Claim::AccountName(_)
+            | Claim::UserName(..)
             | Claim::Quota(..)
             | Claim::Share(..)
             | Claim::ManagementIp(_)
@@ -128,7 +133,9 @@ impl fmt::Display for Claim {
     /// What is claimed, for an error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Claim::AccountName(name) => write!(f, "the name \"{name}\""),
+            Claim::AccountName(name) | Claim::UserName(_, name) => {
+                write!(f, "the name \"{name}\"")
+            }
             Claim::Quota(_, name) => write!(f, "the quota {name}"),
             Claim::Share(resource, _) => write!(f, "the sharing of {}", resource.simple()),
             Claim::ManagementIp(ip)

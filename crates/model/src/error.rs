@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde_json::{Map, Value, json};
+
 /// What every fallible public function of the control plane returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -56,6 +58,8 @@ codes! {
     OperationFailed = ("SYS.1006", 409, "Conflict", 431),
     /// A field fails its rule.
     InvalidArgument = ("SYS.1007", 400, "InvalidInput", 431),
+    /// Somebody ended the waiting for it.
+    Canceled = ("SYS.1017", 409, "Conflict", 431),
     /// Wrong name or password.
     AuthenticationFailed = ("ID.1000", 401, "Unauthorized", 401),
     /// The session is unknown or expired.
@@ -132,6 +136,29 @@ impl Error {
     pub fn on_field(mut self, name: &str) -> Self {
         self.field = Some(name.to_owned());
         self
+    }
+
+    /// As ZStack tells an error: `description` says what kind it is, `details` what happened,
+    /// `elaboration` what to do; `opaque` has the same for programs. The cause is not in it.
+    #[must_use]
+    pub fn describe(&self) -> Value {
+        let mut opaque = Map::new();
+        opaque.insert("rule".into(), self.message.clone().into());
+        for (key, value) in [("field", &self.field), ("hint", &self.hint)] {
+            if let Some(text) = value {
+                opaque.insert(key.into(), text.clone().into());
+            }
+        }
+        let mut body = json!({
+            "code": self.code.as_str(),
+            "description": format!("{:?}", self.code),
+            "details": self.message,
+            "opaque": opaque,
+        });
+        if let Some(hint) = &self.hint {
+            body["elaboration"] = hint.clone().into();
+        }
+        body
     }
 
     /// Adds the cause, for the log.

@@ -150,8 +150,11 @@ impl Record {
     /// What becomes of it when what its `field` points at is deleted.
     #[must_use]
     pub fn on_delete(&self, field: &str) -> OnDelete {
-        if field == OWNER {
-            return OnDelete::Cascade;
+        match (field, self.kind()) {
+            // An account may have more of them than one deletion takes. They are forgotten soon.
+            (OWNER, Kind::Job) => return OnDelete::Keep,
+            (OWNER, _) => return OnDelete::Cascade,
+            _ => {}
         }
         let column = self.kind().def().column(field);
         column.and_then(|column| column.on_delete).unwrap_or(OnDelete::Keep)

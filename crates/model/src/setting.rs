@@ -1,6 +1,7 @@
 //! Settings: what administrators change while the server runs. The one table of them, with ZStack's
 //! names where it has one.
 
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use crate::{Kind, field::FieldValue, resource::quota::Quota, words};
@@ -39,7 +40,12 @@ pub enum Values {
         /// All of them.
         one_of: &'static [&'static str],
     },
+    /// Networks such as `10.0.0.0/8`, separated by commas; none if nobody says otherwise.
+    Networks,
 }
+
+/// Networks in one setting at most.
+const NETWORKS_MAX: usize = 64;
 
 impl Values {
     /// The value if nobody says otherwise, as text.
@@ -48,6 +54,7 @@ impl Values {
         match self {
             Values::Number { default, .. } => default.to_string(),
             Values::Word { default, .. } => (*default).to_owned(),
+            Values::Networks => String::new(),
         }
     }
 
@@ -66,7 +73,24 @@ impl Values {
             Values::Word { one_of, .. } => {
                 Err(format!("\"{value}\" is not one of {}", one_of.join(", ")))
             }
+            Values::Networks => networks(value).map(|_| ()),
         }
+    }
+}
+
+/// The networks that a text names.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let read = |word: &str| {
+        word.parse().map_err(|_| format!("\"{word}\" is not a network such as 192.168.100.0/24"))
+    };
+    let networks = words.map(read).collect::<Result<Vec<_>, _>>()?;
+    match networks.len() > NETWORKS_MAX {
+        true => Err(format!("has over {NETWORKS_MAX} networks")),
+        false => Ok(networks),
     }
 }
 
@@ -132,6 +156,9 @@ settings! {
     JOB_EXPIRY = ("rest", "completedApi.expiredPeriod", number(10_800, 60, 604_800), &[]),
     /// How long a job waits for hosts when its caller names no time, in seconds.
     JOB_TIMEOUT = ("rest", "api.timeout", number(1800, 1, 86_400), &[]),
+    /// Networks that the results of normal accounts' calls may be sent to (`X-Web-Hook`), besides addresses
+    /// that are public. Administrators' are sent anywhere.
+    WEB_HOOK_NETWORKS = ("rest", "webHook.networks", Values::Networks, &[]),
     /// How long a row of the audit is kept, in seconds.
     AUDIT_EXPIRY = ("audit", "expiredPeriod", number(2_592_000, 3600, 315_360_000), &[]),
     /// Rows of the audit at most: beyond that the oldest go. With 0 none is written.
@@ -190,5 +217,11 @@ mod tests {
             assert_eq!(check(&SESSION_TIMEOUT, value), fits, "{value}");
         }
         assert!(check(&VM_DELETION_POLICY, "Never") && !check(&VM_DELETION_POLICY, "never"));
+        for (value, fits) in
+            [("", true), ("10.0.0.0/8, fd00::/8", true), ("10.0.0.0", false), ("x", false)]
+        {
+            assert_eq!(check(&WEB_HOOK_NETWORKS, value), fits, "{value}");
+        }
+        assert!(!check(&WEB_HOOK_NETWORKS, &"10.0.0.0/8,".repeat(NETWORKS_MAX + 1)));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::{Claim, FieldDef, Kind, Plain, Record, status::Board};
+use crate::{Claim, FieldDef, Kind, Plain, Record, Timestamp, status::Board};
 
 /// What a computed field may look at.
 pub trait View {
@@ -26,6 +26,9 @@ pub trait View {
 
     /// What hosts report.
     fn board(&self) -> &Board;
+
+    /// Now; the beginning of time for whoever looks without a clock.
+    fn now(&self) -> Timestamp;
 }
 
 /// A name and a path under which a resource is queried. A resource has several when ZStack has a

@@ -12,7 +12,9 @@ use std::{
 
 use api::Limits;
 use clap::Args;
-use control::{Enrolment, Gate, Jobs, audit, expunger, releaser, steady::Steady};
+use control::{
+    Enrolment, Gate, Jobs, audit, expunger, long_job, releaser, steady::Steady, webhook,
+};
 use hostnet::Namespace;
 use ipnet::IpNet;
 use link::Pki;
@@ -218,6 +220,14 @@ async fn serve(
         Ok(())
     });
     parts.spawn(sweep(Arc::clone(&gate), steady, stop.clone()));
+    let long_jobs = long_job::run(Arc::clone(&gate), stop.clone());
+    let sender = api::Sender::default();
+    let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
+    let webhooks = webhook::run(Arc::clone(&gate), stop.clone(), sends);
+    parts.spawn(async move {
+        tokio::join!(long_jobs, webhooks);
+        Ok(())
+    });
     let identity = match sockets.identity {
         None => None,
         Some(source) => {
@@ -265,6 +275,9 @@ async fn sweep(gate: Arc<Gate>, steady: Steady, stop: CancellationToken) -> Resu
                 "the machine's clock was set ahead; destroyed instances \
                 and the audit are kept for longer, until the server is started again"
             );
+        }
+        if let Err(error) = webhook::sweep(gate.store(), steady.now()).await {
+            tracing::warn!(%error, "calls of webhooks that failed are kept for now");
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::{
 };
 
 use client::Client;
-use control::{Enrolment, Gate};
+use control::{Enrolment, Gate, long_job, webhook};
 use model::{Record, Timestamp, status::Board};
 use netloom_api::{Door, Identity, Limits, serve};
 use store::{Memory, Store};
@@ -55,7 +55,12 @@ impl Running {
         let ended = stop.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(serve(door, gate, ended)).unwrap();
+            let sender = netloom_api::Sender::default();
+            let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
+            let webhooks = webhook::run(Arc::clone(&gate), ended.clone(), sends);
+            let long_jobs = long_job::run(Arc::clone(&gate), ended.clone());
+            let all = async { tokio::join!(serve(door, gate, ended), webhooks, long_jobs).0 };
+            runtime.block_on(all).unwrap();
         });
         Self { address, stop, server: Some(server), board, store, engine }
     }

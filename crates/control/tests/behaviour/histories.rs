@@ -7,13 +7,15 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use model::{
-    Claim, Code, FieldDef, FieldType, Id, Kind, Record, Resource,
+    Claim, Code, FieldDef, FieldType, Id, Kind, Meta, Record, Resource, Timestamp,
     declare::{Access, Answer, MessageDef, Method},
     resource::{
         account::Account,
         ip_range::IpRange,
+        job::Job,
         l2_network::{L2Network, Segment},
         l3_network::L3Network,
+        long_job::{LongJob, LongJobState},
         network_service::ProviderType,
         tag::SystemTag,
         vm_instance::VmInstance,
@@ -132,6 +134,15 @@ fn value(
         (None, FieldType::Text) if field.name == "tag" => {
             json!(dice.one_of(&["hostname::a", "hostname::b", "b"]))
         }
+        (None, FieldType::Text) if field.name == "jobName" => {
+            json!(dice.one_of(&["APICreateZoneMsg", "CreateZone", "CreateNothing"]))
+        }
+        (None, FieldType::Text) if field.name == "jobData" => {
+            json!(dice.one_of(&[r#"{"name": "z"}"#, r#"{"name": "z"}"#, "{}"]))
+        }
+        (None, FieldType::Text) if field.name == "url" => {
+            json!(dice.one_of(&["http://192.0.2.1/", "http://192.0.2.1/", "a"]))
+        }
         (None, FieldType::Text) if def.name == "UpdateQuota" => {
             json!(dice.one_of(&["l3.num", "vm.num", "vxlan.num", "all.num"]))
         }
@@ -246,7 +257,31 @@ fn start() -> Cloud {
     });
     cloud.made("AddIpv6Range", range);
     give_to_tenant(&cloud, &fixture);
+    put_jobs(&cloud, &fixture);
     cloud
+}
+
+/// Jobs that wait for a host, and a long job that is over: no handler makes those.
+fn put_jobs(cloud: &Cloud, fixture: &Fixture) {
+    let submit = json!({"jobName": "CreateZone", "jobData": r#"{"name": "z"}"#});
+    let id: Id<LongJob> = cloud.made("SubmitLongJob", submit).parse().unwrap();
+    let over = LongJob { state: LongJobState::Succeeded, ..cloud.get(id).unwrap() };
+    let waiting = Job {
+        hosts: vec![fixture.hosts[0].parse().unwrap()],
+        deadline: Timestamp(i64::MAX),
+        ..crate::jobs::over(1)
+    };
+    let owner = ADMINISTRATOR.account();
+    let put = move |tx: &mut store::Tx<Record>| {
+        let meta = Meta { owner, ..Meta::default() };
+        tx.put(Record::new(over.clone(), meta)).unwrap();
+        for number in 1..9 {
+            let uuid = Id::new(Uuid::from_u128(number));
+            tx.put(Record::new(Job { uuid, ..waiting.clone() }, meta)).unwrap();
+        }
+        Ok(())
+    };
+    cloud.store.transact(put).unwrap();
 }
 
 fn give_to_tenant(cloud: &Cloud, fixture: &Fixture) {

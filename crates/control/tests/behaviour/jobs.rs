@@ -13,7 +13,7 @@ use model::{
     resource::{host::Host, job::Job, used_ip::UsedIp},
     status::{Board, HostStatus, Pending},
 };
-use netloom_control::{Caller, Command, JobId, JobState, Jobs};
+use netloom_control::{Caller, Command, JobId, JobState, Jobs, RefusedCall};
 use serde_json::{Value, json};
 use store::{CommitError, Engine, Loaded, LogError, LogRecord, Memory, Read, Store, StoredRow};
 use tokio::sync::watch;
@@ -22,20 +22,20 @@ use uuid::Uuid;
 use crate::harness::{ADMINISTRATOR, Cloud, Fixture, confirm, request};
 
 /// A command of an administrator's.
-fn command(cloud: &Cloud, message: &str, params: Value) -> Command {
+pub(crate) fn command(cloud: &Cloud, message: &str, params: Value) -> Command {
     cloud.operations.command(ADMINISTRATOR, vec![request(message, params)]).unwrap()
 }
 
-fn jobs(cloud: &Cloud) -> (Jobs, watch::Sender<Board>) {
+pub(crate) fn jobs(cloud: &Cloud) -> (Jobs, watch::Sender<Board>) {
     let (board, reports) = watch::channel(cloud.board.clone());
     (Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000)), board)
 }
 
-fn job(number: u128) -> Id<Job> {
+pub(crate) fn job(number: u128) -> Id<Job> {
     Id::new(Uuid::from_u128(number))
 }
 
-fn drawn(number: u128) -> JobId {
+pub(crate) fn drawn(number: u128) -> JobId {
     JobId { uuid: job(number), is_chosen: false }
 }
 
@@ -54,8 +54,8 @@ async fn a_job_stays_what_it_is_when_its_uuid_is_used_again() {
     create("z").await.unwrap();
     let done = jobs.state(&ADMINISTRATOR, job(1)).await;
     assert!(matches!(done, JobState::Done(_)), "{done:?}");
-    let refused =
-        jobs.refuse(&ADMINISTRATOR, drawn(1), Error::field("name", "is wrong")).unwrap_err();
+    let wrong = RefusedCall::of(Error::field("name", "is wrong"));
+    let refused = jobs.refuse(&ADMINISTRATOR, drawn(1), wrong).await.unwrap_err();
     assert_eq!(refused.code, Code::Duplicate);
     assert_eq!(create("other").await.unwrap_err().code, Code::Duplicate);
     assert_eq!(jobs.state(&ADMINISTRATOR, job(1)).await, done);
@@ -134,7 +134,12 @@ async fn however_many_jobs_are_over_they_are_forgotten() {
 }
 
 /// A job that waits for the first host; its instance runs there.
-async fn waiting(cloud: &Cloud, fixture: &Fixture, jobs: &Jobs, timeout_seconds: i64) -> Id<Host> {
+pub(crate) async fn waiting(
+    cloud: &Cloud,
+    fixture: &Fixture,
+    jobs: &Jobs,
+    timeout_seconds: i64,
+) -> Id<Host> {
     let l3 = cloud.l3(fixture, "red");
     let host: Id<Host> = fixture.hosts[0].parse().unwrap();
     let vm = json!({"name": "vm", "l3NetworkUuids": [l3], "hostUuid": host});
@@ -144,7 +149,7 @@ async fn waiting(cloud: &Cloud, fixture: &Fixture, jobs: &Jobs, timeout_seconds:
     host
 }
 
-fn acknowledge(board: &watch::Sender<Board>, host: Id<Host>) {
+pub(crate) fn acknowledge(board: &watch::Sender<Board>, host: Id<Host>) {
     board.send_modify(|board| {
         confirm(board, host);
         board.revision = u64::MAX;
@@ -162,7 +167,7 @@ fn fail(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>) {
 }
 
 /// Tells hosts of changes of these objects, as link does once they are compiled.
-fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[Uuid]) {
+pub(crate) fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[Uuid]) {
     let revision = cloud.snapshot().revision();
     board.send_modify(|board| {
         let mut status = board.status(host).clone();
@@ -174,7 +179,7 @@ fn tell(cloud: &Cloud, board: &watch::Sender<Board>, host: Id<Host>, objects: &[
 }
 
 /// The instance that job 1 made, and its NIC.
-fn made(cloud: &Cloud) -> [Uuid; 2] {
+pub(crate) fn made(cloud: &Cloud) -> [Uuid; 2] {
     let uuid = |kind| cloud.snapshot().list(kind).next().unwrap().uuid();
     [uuid(Kind::VmInstance), uuid(Kind::VmNic)]
 }
@@ -370,7 +375,7 @@ async fn a_success_that_nobody_asked_for_is_written_down_too() {
 /// Far longer than what is waited for takes, and than the test may.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-async fn waited(jobs: &Jobs) -> JobState {
+pub(crate) async fn waited(jobs: &Jobs) -> JobState {
     let waiting = jobs.wait(&ADMINISTRATOR, job(1), PATIENCE);
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("told in time")
 }
@@ -499,7 +504,7 @@ async fn a_store_that_is_away_for_a_while_costs_no_job_uuid() {
     assert!(matches!(jobs.state(&ADMINISTRATOR, job(1)).await, JobState::Done(_)));
 }
 
-fn over(number: u128) -> Job {
+pub(crate) fn over(number: u128) -> Job {
     Job {
         uuid: job(number),
         message: "CreateZone".into(),
@@ -510,6 +515,7 @@ fn over(number: u128) -> Job {
         objects: Vec::new(),
         done: false,
         messages: Vec::new(),
+        canceled: None,
         uuid_chosen: false,
         create_date: Timestamp(0),
         deadline: Timestamp(0),
@@ -528,7 +534,8 @@ async fn a_job_whose_uuid_the_caller_chose_is_its_owners_alone() {
     jobs.submit(zone(), drawn(1), 60).await.unwrap();
     jobs.submit(zone(), JobId { uuid: job(2), is_chosen: true }, 60).await.unwrap();
     let refused = JobId { uuid: job(3), is_chosen: true };
-    jobs.refuse(&ADMINISTRATOR, refused, Error::field("name", "is wrong")).unwrap();
+    let wrong = RefusedCall::of(Error::field("name", "is wrong"));
+    jobs.refuse(&ADMINISTRATOR, refused, wrong).await.unwrap();
     for (caller, seen) in [(ADMINISTRATOR, [true; 3]), (stranger, [true, false, false])]
         .into_iter()
         .chain([(other, [true, false, false])])

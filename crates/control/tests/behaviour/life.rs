@@ -299,12 +299,7 @@ const DAY: i64 = 86_400;
 
 /// Expunges by this clock until so many instances are left, while settings are changed: each is given
 /// as its name, the instance if it is for one, and its value.
-async fn left(
-    cloud: &Cloud,
-    clock: Steady,
-    left: u64,
-    settings: &[(&str, Option<&str>, &str)],
-) {
+async fn left(cloud: &Cloud, clock: Steady, left: u64, settings: &[(&str, Option<&str>, &str)]) {
     let (_board, reports) = watch::channel(cloud.board.clone());
     let stop = CancellationToken::new();
     let run = expunger::run(cloud.store.clone(), reports, clock, stop.clone());

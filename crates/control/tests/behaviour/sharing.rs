@@ -329,3 +329,36 @@ fn one_of_many_shared_resources_is_found_without_looking_at_the_others() {
     let view = Observed::new(&snapshot, &cloud.board);
     assert_eq!(query::run(&total, &view).unwrap().total, Some(2000));
 }
+
+/// An administrator's offering and image, which are there for others to use.
+#[test]
+fn offerings_and_images_that_are_shared_are_used_and_not_changed() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let red = tenant(&cloud, 7);
+    let l3 = cloud.l3(&fixture, "red");
+    let offering = json!({"name": "small", "cpuNum": 2, "memorySize": 1 << 30});
+    let offering = cloud.made("CreateInstanceOffering", offering);
+    let image = json!({"name": "i", "url": "http://192.0.2.1/i", "format": "qcow2"});
+    let image = cloud.made("AddImage", image);
+    fixture.hosts.iter().for_each(|host| cloud.acked(host, 0));
+    let all = json!({"resourceUuids": [l3], "toPublic": true});
+    cloud.call("ShareResource", all).unwrap();
+    let vm = json!({
+        "name": "vm", "l3NetworkUuids": [l3], "instanceOfferingUuid": offering, "imageUuid": image,
+    });
+    let error = send(&cloud, red, "CreateVmInstance", vm.clone()).unwrap_err();
+    assert_eq!(error.code, Code::NotFound, "{error}");
+    let share =
+        json!({"resourceUuids": [offering, image], "accountUuids": [red.account().unwrap()]});
+    cloud.call("ShareResource", share.clone()).unwrap();
+    for (kind, uuid) in [(Kind::InstanceOffering, &offering), (Kind::Image, &image)] {
+        assert_eq!(uuids(&seen(&cloud, red, kind)), [uuid]);
+    }
+    send(&cloud, red, "CreateVmInstance", vm).unwrap();
+    let rename = json!({"uuid": image, "name": "mine"});
+    let error = send(&cloud, red, "UpdateImage", rename).unwrap_err();
+    assert_eq!(error.code, Code::AccessDenied, "{error}");
+    cloud.call("RevokeResourceSharing", share).unwrap();
+    assert_eq!(seen(&cloud, red, Kind::Image), Inventories::new());
+    assert_eq!(seen(&cloud, red, Kind::VmInstance).len(), 1, "what was made of it stays");
+}

@@ -178,6 +178,7 @@ impl Filling {
             objects: vec![made.vm.parse().unwrap()],
             done: true,
             messages: Vec::new(),
+            canceled: None,
             uuid_chosen: true,
             create_date: NOW,
             deadline: NOW.plus_seconds(60),

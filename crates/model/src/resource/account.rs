@@ -164,12 +164,12 @@ words! {
     }
 }
 
-/// Not there yet: an account has no users. It is refused with what works.
+/// Opens a session of a user, who acts for its account.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/accounts/users/login", action = "logInByUser", answer = "now", access = "open")]
 pub struct LogInByUser {
-    /// The account.
+    /// The account; or `accountName`.
     pub account_uuid: Option<Id<Account>>,
     /// Its name.
     pub account_name: Option<String>,

@@ -6,7 +6,7 @@ use uuid::{Builder, Uuid};
 
 use crate::{Id, Timestamp};
 
-/// A message that changed something, or was refused when it ran. It names uuids as text: nothing of
+/// A message that changed something or was refused, or a login. It names uuids as text: nothing of
 /// it goes when what it is about goes. Of administrators alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
@@ -17,7 +17,7 @@ pub struct Audit {
     /// The message's name.
     #[field(index)]
     pub message: String,
-    /// The account that sent it.
+    /// The account that sent it; of a login that failed, the one that was named, if there is one.
     #[field(index)]
     pub account_uuid: String,
     /// Where it came from.

@@ -115,6 +115,7 @@ pub struct UpdateGlobalConfig {
     /// Its name there.
     pub name: String,
     /// What it is from now on.
+    #[field(max_len = 2048)]
     pub value: String,
 }
 

@@ -41,7 +41,7 @@ words! {
 /// What an instance starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/images", derived, messages)]
+#[resource(path = "/images", derived, shareable, messages)]
 pub struct Image {
     /// Its id.
     pub uuid: Id<Image>,

@@ -26,7 +26,7 @@ words! {
 /// How large an instance is to be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/instance-offerings", messages)]
+#[resource(path = "/instance-offerings", shareable, messages)]
 pub struct InstanceOffering {
     /// Its id.
     pub uuid: Id<InstanceOffering>,

@@ -22,6 +22,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod l3_options;
+pub mod long_job;
 pub mod network_service;
 pub mod nic_plug;
 pub mod nic_settings;
@@ -32,11 +33,13 @@ pub mod reserved_ip_range;
 pub mod sharing;
 pub mod tag;
 pub mod used_ip;
+pub mod user;
 pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
 pub mod vm_state;
 pub mod vtep;
+pub mod webhook;
 pub mod zone;
 pub mod zql;
 
@@ -96,6 +99,7 @@ macro_rules! records {
 records! {
     Account in account,
     Quota in quota,
+    User in user,
     AccessKey in access_key,
     SharedResource in sharing,
     SystemTag in tag,
@@ -124,6 +128,9 @@ records! {
     VmInstance in vm_instance,
     VmNic in vm_nic,
     UsedIp in used_ip,
+    LongJob in long_job,
+    Webhook in webhook,
+    WebhookCall in webhook,
     Release in release,
     Audit in audit,
     Installation in installation,

@@ -86,7 +86,7 @@ pub fn grant(kind: Kind, receiver: Option<Id<Account>>) -> String {
 #[serde(rename_all = "camelCase")]
 #[message(put = "/accounts/resources/actions", action = "shareResource", access = "admin")]
 pub struct ShareResource {
-    /// The resources: L2 networks and L3 networks.
+    /// The resources: networks, images, instance offerings.
     #[field(required, max_len = 100)]
     pub resource_uuids: Vec<Uuid>,
     /// The accounts that see them from now on.
