@@ -58,12 +58,13 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::VmNic, None, "org.zstack.header.vm", "VmNic"),
     (Kind::VniRange, None, "org.zstack.network.l2.vxlan.vxlanNetworkPool", "VniRange"),
     (Kind::Vtep, None, "org.zstack.network.l2.vxlan.vtep", "Vtep"),
+    (Kind::Webhook, None, "org.zstack.header.core.webhooks", "Webhook"),
     (Kind::Zone, None, "org.zstack.header.zone", "Zone"),
 ];
 
 /// The kinds that people see and that are no inventory of ZStack's. Its audit is another product.
 #[cfg(test)]
-const OWN: &[Kind] = &[Kind::Audit];
+const OWN: &[Kind] = &[Kind::WebhookCall, Kind::Audit, Kind::Job];
 
 /// An answer that shows resources of `kind` under `inventory` or `inventories`, with its schema; as it
 /// is for no kind.

@@ -143,6 +143,6 @@ mod tests {
     fn options_of_a_query_are_not_conditions() {
         assert_eq!(query_pair("limit=5"), ("limit".into(), "5".into()));
         assert_eq!(query_pair("name!=a"), ("q".into(), "name!=a".into()));
-        assert!(queried("QueryL3Network").is_some() && queried("QueryJob").is_none());
+        assert!(queried("QueryL3Network").is_some() && queried("QueryNothing").is_none());
     }
 }

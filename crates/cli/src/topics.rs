@@ -112,7 +112,7 @@ A normal account sees what it owns and what is shared with it, within quotas.
   netloom UpdateQuota identityUuid=bob name=vm.num value=50
   netloom ShareResource resourceUuids=red-l3 accountUuids=bob
   netloom login --profile bob --account bob
-  netloom whoami --profile bob
+  netloom --profile bob whoami
   netloom passwd
 ";
 

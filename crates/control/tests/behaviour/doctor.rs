@@ -190,9 +190,16 @@ fn ranges_that_overlap_and_a_vni_outside_of_all_are_named() {
     let ward = ward();
     let more = crate::harness::range(&ward.l3, "10.0.0.20", "10.0.0.30");
     let more: Id<IpRange> = ward.cloud.made("AddIpRange", more).parse().unwrap();
-    ward.plant(more, |range| range.start_ip = "10.0.0.13".parse().unwrap());
+    // Inside of the other one, so that no two claims are the same.
+    ward.plant(more, |range| {
+        (range.start_ip, range.end_ip) =
+            ("10.0.0.11".parse().unwrap(), "10.0.0.12".parse().unwrap());
+    });
     ward.finds(&[(Rule::Range, more.uuid(), "overlaps range")]);
-    ward.plant(more, |range| range.start_ip = "10.0.0.20".parse().unwrap());
+    ward.plant(more, |range| {
+        (range.start_ip, range.end_ip) =
+            ("10.0.0.20".parse().unwrap(), "10.0.0.30".parse().unwrap());
+    });
     let network: Id<L2Network> = ward.nic.l2_network_uuid;
     let found = store::Read::list(&ward.cloud.snapshot(), Kind::VniRange).next().unwrap();
     ward.lose(Kind::VniRange, found.uuid());

@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Message, Meta, Record, Timestamp,
+    Code, Error, Id, Kind, Message, Meta, Record, Resource, Resource as _, Timestamp,
     record::OWNER,
     resource::{
         host::Host,
@@ -59,7 +59,7 @@ async fn call_to(
 fn due(cloud: &Cloud) -> Vec<WebhookCall> {
     let snapshot = cloud.snapshot();
     let rows = snapshot.list(Kind::WebhookCall);
-    rows.map(|row| cloud.get(Id::<WebhookCall>::new(row.uuid())).unwrap()).collect()
+    rows.map(|row| WebhookCall::of(&row).unwrap().clone()).collect()
 }
 
 /// What receivers have got.
