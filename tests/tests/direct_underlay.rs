@@ -30,13 +30,13 @@ fn frames_leave_and_come_in_past_the_tunnel_device() {
     }
     let lab = TestLab::up();
     let (red_1, red_2) = (lab.namespace("red-1"), lab.namespace("red-2"));
-    let hosts = [lab.namespace("h1"), lab.namespace("h2")];
+    let hosts = ["h1", "h2"].map(|host| lab.namespace(host));
     // The largest is as much as the VM's MTU holds.
     for (ip, largest) in [("10.0.0.12", 1_422), ("fd00::12", 1_402)] {
         for size in [1, 700, largest] {
-            let before = hosts.each_ref().map(|host| through_device(host));
+            let before = hosts.each_ref().map(through_device);
             converse(&red_1, &red_2, ip.parse().unwrap(), size);
-            let after = hosts.each_ref().map(|host| through_device(host));
+            let after = hosts.each_ref().map(through_device);
             assert_eq!(before, after, "{REQUESTS} requests of {size} bytes to {ip}");
         }
     }

@@ -136,9 +136,8 @@ fn until_ready(lab: &TestLab) -> BTreeSet<u64> {
         let ports = names.filter(|name| name.ends_with("_port")).count();
         ports == 2 * (SPARES + machine::tables(&data).ports.len())
     };
-    let is_full = || {
-        machine::spares(lab.name()).len() == 2 * SPARES && HOSTS.iter().all(|host| is_guarded(host))
-    };
+    let is_full =
+        || machine::spares(lab.name()).len() == 2 * SPARES && HOSTS.iter().all(is_guarded);
     assert!(wait::holds(LIMIT, is_full), "{:?}", machine::spares(lab.name()));
     inodes(lab)
 }

@@ -224,7 +224,7 @@ impl Driver for Netns {
                 .filter(|link| id.is_some() && link.peer_namespace_id == id)
                 .filter_map(|link| {
                     let nic = nic_of(link)?;
-                    Some(found_nic(nic, &link))
+                    Some(found_nic(nic, link))
                 })
                 .collect();
             nics.sort_unstable();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{
-    Code, Error, Id, Kind, Message, Meta, Record, Resource, Resource as _, Timestamp,
+    Code, Error, Id, Kind, Message, Meta, Record, Resource, Timestamp,
     record::OWNER,
     resource::{
         host::Host,
