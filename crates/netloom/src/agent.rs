@@ -42,8 +42,8 @@ pub(crate) struct Arguments {
     /// says how many ports the host may have. Takes effect when there is no data plane yet.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 14))]
     connection_mib: Option<u64>,
-    /// Send every frame to other hosts through the tunnel device, where the host's netfilter and
-    /// IPsec policies see it. Else most go straight to the next hop, which is faster.
+    /// Let every frame to and from other hosts pass the tunnel device, where the host's netfilter
+    /// and IPsec policies see it. Else most pass it by, which is faster.
     #[arg(long)]
     through_tunnel_device: bool,
     /// How many namespaces, each with a device and its programs, are kept ready for instances to
