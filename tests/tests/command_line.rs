@@ -36,12 +36,16 @@ fn the_tour_works_and_its_machines_are_exported_as_they_are() {
     let diff = say(&lab, &["diff", "-f", &file]);
     assert!(diff.starts_with("nothing to do"), "{diff}");
     say(&lab, &["vm", "delete", "red-3"]);
+    // Destroyed, it keeps its MAC, so that it can be recovered.
+    let diff = run(&lab, &["diff", "-f", &file]);
+    let text = String::from_utf8(diff.stderr).unwrap();
+    assert_eq!(diff.status.code(), Some(1), "{text}");
+    assert!(text.contains("recover") && text.contains("expunge"), "{text}");
+    say(&lab, &["vm", "expunge", "red-3"]);
     let diff = run(&lab, &["diff", "-f", &file]);
     let text = String::from_utf8(diff.stdout).unwrap();
     assert_eq!(diff.status.code(), Some(2), "{text}");
     assert!(text.starts_with("+ vm red-3") && text.contains("to add: 1,"), "{text}");
-    // Destroyed, it keeps its MAC, so that it can be recovered.
-    say(&lab, &["vm", "expunge", "red-3"]);
     say(&lab, &["apply", "-f", &file]);
     let (old, new) = (lab.namespace("red-1"), lab.namespace("red-3"));
     assert!(one_packet_passes(&old, &new, [10, 0, 0, 13].into()), "with the address that it had");
