@@ -43,7 +43,7 @@ fn ips(cloud: &Cloud, nic: &VmNic) -> Vec<String> {
 
 /// ZStack's AttachL3NetWorkToVmCase (P06).
 #[test]
-fn a_network_without_a_range_is_attached_once_it_has_one() {
+fn p06_a_network_without_a_range_is_attached_once_it_has_one() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let (red, blue) = (cloud.l3(&fixture, "red"), bare(&cloud, &fixture));
     let vm = vm(&cloud, &red);
@@ -227,7 +227,7 @@ fn a_nic_has_one_address_of_each_family_and_of_its_l2_network() {
 
 /// ZStack's test_chg_static_ip_vm (P26).
 #[test]
-fn a_static_address_takes_the_place_of_the_one_before_and_comes_back() {
+fn p26_a_static_address_takes_the_place_of_the_one_before_and_comes_back() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     let a = vm(&cloud, &l3);

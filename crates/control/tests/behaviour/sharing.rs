@@ -47,7 +47,7 @@ fn with_l3() -> (Cloud, Fixture, String) {
 
 /// ZStack's L3NetworkShareCase (P70).
 #[test]
-fn a_shared_network_is_seen_with_its_ranges_until_that_is_revoked() {
+fn p70_a_shared_network_is_seen_with_its_ranges_until_that_is_revoked() {
     let (cloud, _, l3) = with_l3();
     let (red, blue) = (tenant(&cloud, 7), tenant(&cloud, 8));
     let account = red.account().unwrap();
