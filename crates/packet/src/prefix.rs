@@ -9,9 +9,9 @@
 //! agree.
 //!
 //! Addresses are looked up first. A packet from or to one costs what it would without prefixes; a
-//! spoofed one costs a search more before it is dropped, which reads an entry for each branch of
-//! the trie: none where nobody in the installation has a prefix. Nobody answers ARP or ND for an
-//! address in a prefix, and a port does not speak them as one.
+//! spoofed one costs a search more before it is dropped. The search reads a node for each branch of
+//! the trie on its way, and none on a host in whose networks nobody has a prefix. Nobody answers ARP
+//! or ND for an address in a prefix, and a port does not speak them as one.
 
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;

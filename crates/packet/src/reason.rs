@@ -49,7 +49,7 @@ reasons! {
     UnknownEthertype = 4 "unknown_ethertype",
     /// The source MAC is not the port's.
     SpoofedMac = 5 "spoofed_mac",
-    /// The source address does not belong to the port.
+    /// The source address neither belongs to the port nor is in a prefix that it routes for.
     SpoofedAddress = 6 "spoofed_address",
     /// The sender MAC inside an ARP packet is not the port's.
     SpoofedArpMac = 7 "spoofed_arp_mac",
