@@ -4,7 +4,11 @@
 //! Values come from small sets, so that messages meet: most references lead to what exists, some to
 //! another kind or nowhere; addresses and VNIs collide.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use model::{
     Claim, Code, FieldDef, FieldType, Id, Kind, Meta, Record, Resource, Timestamp,
