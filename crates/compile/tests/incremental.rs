@@ -169,7 +169,10 @@ fn record() -> impl Strategy<Value = Record> {
             match twist {
                 0 => nic.state = EnableState::Disabled,
                 2 => nic.vm_instance_uuid = None,
-                3 => nic.allowed_prefixes = vec![format!("192.168.{n}.0/24").parse().unwrap()],
+                3 => {
+                    nic.allowed_prefixes =
+                        vec![format!("192.168.{n}.0/24").parse().expect("a prefix")]
+                }
                 _ => {}
             }
             Record::new(nic, Meta { changed: Timestamp(time), ..Meta::default() })
