@@ -179,6 +179,7 @@ fn peer(at: u32) -> Object {
         addresses: vec![IpAddr::from([10, b, c, d])],
         // Fifty stations on a host.
         vtep: IpAddr::from((0x0b00_0000 + at / 50).to_be_bytes()),
+        prefixes: Vec::new(),
     })
 }
 

@@ -4,10 +4,14 @@
 //! All hash maps are preallocated: an insert under memory pressure must not fail, and a value
 //! that is removed stays readable memory for a program that still holds it. The agent writes the
 //! filled ones; a program that races with it sees the old value or the new one, copied.
+//!
+//! The kernel preallocates no trie (`BPF_F_NO_PREALLOC`). Where memory is short, an insert fails:
+//! the agent tells why and tries again, and until then the prefix lets nothing pass. A value that is
+//! removed is freed once no program runs that may have seen it (RCU).
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use packet::{FLOWS, Flow, Meta, Packet, VerdictRecord};
 
 /// Makes every map of the table. As aya's `map` does it, whose name must be a literal.
@@ -16,7 +20,7 @@ macro_rules! make {
         filled {$(
             $(#[$doc:meta])*
             $name:ident $constant:ident $version:literal:
-                $key:ty => $value:ty, $entries:expr, removed $when:ident;
+                $shape:ident $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*
@@ -24,11 +28,16 @@ macro_rules! make {
                 $kind:ident $held:ty, $size:expr;
         )*}
     ) => {
-        $(make! { $(#[$doc])* $name $constant $version hash [$key, $value] $entries })*
+        $(make! { $(#[$doc])* $name $constant $version $shape [$key, $value] $entries })*
         $(make! { $(#[$kept_doc])* $kept $kept_constant $kept_version $kind [$held] $size })*
     };
     ($(#[$doc:meta])* $name:ident $constant:ident $version:literal hash [$($type:ty),*] $entries:expr) => {
         make! { $(#[$doc])* $name $constant $version = HashMap<$($type),*>, $entries, 0 }
+    };
+    // The key as aya has it: the number of bits, and bytes.
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal lpm [$key:ty, $value:ty] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant $version
+            = LpmTrie<[u8; size_of::<$key>() - size_of::<u32>()], $value>, $entries, 0 }
     };
     ($(#[$doc:meta])* $name:ident $constant:ident $version:literal array [$($type:ty),*] $entries:expr) => {
         make! { $(#[$doc])* $name $constant $version = Array<$($type),*>, $entries, 0 }

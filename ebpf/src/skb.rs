@@ -5,8 +5,8 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOW_CACHE,
-    FRAGMENTS, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    ADDRS, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB,
+    FLOW_CACHE, FRAGMENTS, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -18,13 +18,14 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
     bpf_skb_store_bytes,
 };
+use aya_ebpf::maps::lpm_trie::Key;
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop, DropEvent,
+    Addr, AddrKey, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop, DropEvent,
     EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop,
-    Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey, WAYS,
+    Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey, WAYS,
 };
 
 /// For the helpers that change a checksum: what has changed is a word of four bytes.
@@ -286,6 +287,13 @@ impl Kernel for Skb {
     #[inline(always)]
     fn neigh(&self, key: &NeighKey) -> Option<Neigh> {
         lookup!(NEIGH, key)
+    }
+
+    #[inline(always)]
+    fn behind(&self, key: &PrefixKey) -> Option<Behind> {
+        let key: *const PrefixKey = key;
+        // SAFETY: aya's form of the same bytes, which may start anywhere.
+        BEHIND.get(unsafe { &*key.cast::<Key<_>>() }).copied()
     }
 
     #[inline(always)]

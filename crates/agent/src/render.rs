@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, PortKey, Source, Vtep,
-    VtepKey,
+    Addr, AddrKey, Behind, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, PortKey, PrefixKey,
+    Source, Vtep, VtepKey,
 };
 use uuid::Uuid;
 use wire::{
@@ -64,6 +64,10 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     for ip in &peer.addresses {
         tables.neigh.insert(NeighKey { net, addr: (*ip).into() }, Neigh::behind(vtep, mac));
     }
+    for prefix in &peer.prefixes {
+        let key = PrefixKey::new(net, prefix.ip.into(), prefix.bits);
+        tables.behind.insert(key, Behind::remote(mac, vtep));
+    }
     tables
 }
 
@@ -92,6 +96,10 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
             .addrs
             .insert(AddrKey { port: number, addr }, Source { gateway, mtu: port.mtu_bytes });
         tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
+    }
+    for prefix in &port.prefixes {
+        let key = PrefixKey::new(net, prefix.ip.into(), prefix.bits);
+        tables.behind.insert(key, Behind::local(mac, port.mtu_bytes));
     }
     tables
 }
@@ -142,6 +150,15 @@ impl Says<Neigh> for NeighKey {
     }
 }
 
+impl Says<Behind> for PrefixKey {
+    fn fact(&self, behind: &Behind, _: &Tables) -> Option<Fact> {
+        let (net, ip, mac) = (self.net, self.addr.into(), behind.mac.0);
+        // No object has a prefix of so many bits.
+        let bits = self.prefix_bits().unwrap_or(u8::MAX);
+        Some(Fact::Behind { net, ip, bits, mac })
+    }
+}
+
 impl Says<Vtep> for VtepKey {
     fn fact(&self, vtep: &Vtep, _: &Tables) -> Option<Fact> {
         Some(Fact::Vtep { vni: self.vni, ip: self.addr.into(), net: vtep.net })
@@ -154,7 +171,7 @@ macro_rules! each {
         filled {$(
             $(#[$doc:meta])*
             $name:ident $constant:ident $version:literal:
-                $key:ty => $value:ty, $entries:expr, removed $when:ident;
+                $shape:ident $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept $kept:tt
     ) => {
@@ -186,6 +203,9 @@ pub fn words(fact: &Fact) -> String {
         }
         Fact::Neighbour { net, ip, mac } => {
             format!("network {net}: {ip} is at {}", model::Mac(*mac))
+        }
+        Fact::Behind { net, ip, bits, mac } => {
+            format!("network {net}: {} routes for {ip}/{bits}", model::Mac(*mac))
         }
         Fact::Vtep { vni, ip, net } => {
             format!("VTEP {ip} may send VNI {vni} into network {net}")

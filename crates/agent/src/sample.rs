@@ -7,7 +7,8 @@ use uuid::Uuid;
 use wire::{
     holding::Holding,
     object::{
-        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel,
+        Uplink,
     },
 };
 
@@ -49,7 +50,12 @@ pub(crate) fn peer(at: u128, network: u128, last: u8) -> Object {
         mac: [2, 0, 0, 0, 1, last],
         addresses: vec![IpAddr::from([10, 0, 0, last])],
         vtep: IpAddr::from([192, 0, 2, 2]),
+        prefixes: vec![prefix(last)],
     })
+}
+
+fn prefix(last: u8) -> Prefix {
+    Prefix { ip: IpAddr::from([192, 168, last, 0]), bits: 24 }
 }
 
 pub(crate) fn instance(at: u128) -> Object {
@@ -74,6 +80,7 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         mac: [2, 0, 0, 0, 0, last],
         addresses: vec![address, v6],
         mtu_bytes: 1450,
+        prefixes: vec![prefix(last)],
     })
 }
 

@@ -18,7 +18,7 @@ use model::{
     },
 };
 use wire::object::{
-    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
 };
 
 /// A host and a pool: where a VTEP is needed, or is.
@@ -47,6 +47,8 @@ pub(crate) struct Nic {
     /// Sorted.
     addresses: Vec<Address>,
     mtu_bytes: u32,
+    /// What it routes for, sorted.
+    prefixes: Vec<(IpAddr, u8)>,
 }
 
 /// A network.
@@ -70,6 +72,8 @@ enum Way {
 impl Nic {
     /// A NIC without its addresses; `None`: no host carries it.
     pub(crate) fn of(nic: &VmNic) -> Option<Self> {
+        let prefixes = nic.allowed_prefixes.iter();
+        let prefixes = prefixes.map(|net| (net.addr(), net.prefix_len()));
         let bound = Self {
             uuid: nic.uuid,
             host: nic.host_uuid?,
@@ -80,6 +84,7 @@ impl Nic {
             mac: nic.mac.0,
             addresses: Vec::new(),
             mtu_bytes: nic.mtu,
+            prefixes: prefixes.collect(),
         };
         (nic.state == EnableState::Enabled).then_some(bound)
     }
@@ -116,6 +121,7 @@ impl Nic {
             mac: self.mac,
             addresses: self.addresses.iter().map(address).collect(),
             mtu_bytes: self.mtu_bytes,
+            prefixes: self.prefixes(),
         })
     }
 
@@ -127,7 +133,12 @@ impl Nic {
             mac: self.mac,
             addresses: self.addresses.iter().map(|address| address.ip).collect(),
             vtep,
+            prefixes: self.prefixes(),
         })
+    }
+
+    fn prefixes(&self) -> Vec<Prefix> {
+        self.prefixes.iter().map(|&(ip, bits)| Prefix { ip, bits }).collect()
     }
 }
 

@@ -132,6 +132,7 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         mtu: 1450,
         device_id: 0,
         state: EnableState::Enabled,
+        allowed_prefixes: Vec::new(),
     }
 }
 
@@ -168,6 +169,10 @@ fn record() -> impl Strategy<Value = Record> {
             match twist {
                 0 => nic.state = EnableState::Disabled,
                 2 => nic.vm_instance_uuid = None,
+                3 => {
+                    nic.allowed_prefixes =
+                        vec![format!("192.168.{n}.0/24").parse().expect("a prefix")]
+                }
                 _ => {}
             }
             Record::new(nic, Meta { changed: Timestamp(time), ..Meta::default() })

@@ -40,6 +40,16 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "mac",
             "a MAC is unique on its L2 network: choose another one, or leave it out",
         ),
+        Claim::Prefix(..) if kind == Kind::Release => (
+            Code::InUse,
+            "prefixes",
+            "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
+        ),
+        Claim::Prefix(..) => (
+            Code::InUse,
+            "prefixes",
+            "one NIC of an L2 network routes for a prefix: choose another",
+        ),
         Claim::Ip(..) if kind == Kind::Release => (
             Code::IpExhausted,
             "ip",

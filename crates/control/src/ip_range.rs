@@ -406,6 +406,14 @@ fn clash(read: &impl Read<Record>, l3: &L3Network, wanted: &Wanted) -> Option<Cl
         let rule = format!("{} is in {}", wanted.gateway, told(&range));
         return clash("gateway", rule, AnyId::of(range.uuid));
     }
+    for (field, addresses) in [("startIp", inside), ("gateway", (wanted.gateway, wanted.gateway))] {
+        if let Some((net, (kind, uuid))) = neighbours::prefix_in(read, l2, addresses, None) {
+            let rule = format!("{net} has some of these addresses, and a NIC routes for it");
+            let hint = "choose other addresses, or SetVmNicAllowedPrefixes";
+            let error = Error::field(field, rule).hint(hint);
+            return Some(Clash { error, with: AnyId { kind, uuid } });
+        }
+    }
     let (router, other) = neighbours::router_in(read, l2, inside)?;
     let rule = format!("the range has {router} in it, the router of {other}");
     let hint = "choose other addresses, or SetL3NetworkRouterInterfaceIp";

@@ -133,6 +133,10 @@ pub(crate) fn set_router(
         let rule = format!("{ip} is in range {} ({low} to {high})", range.uuid);
         return fail(rule, "choose an address outside of all ranges");
     }
+    if let Some((net, _)) = neighbours::prefix_in(&*txn.tx, l2, here, None) {
+        let rule = format!("{ip} is in {net}, which a NIC routes for");
+        return fail(rule, "choose another address, or SetVmNicAllowedPrefixes");
+    }
     l3.router_interface_ip = Some(ip);
     txn.update(l3)?;
     Ok(Reply::shows(message.l3_network_uuid))

@@ -62,6 +62,7 @@ mod measures;
 pub mod network_service;
 mod nic_params;
 pub mod nic_plug;
+mod nic_prefixes;
 pub mod nic_settings;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
@@ -116,6 +117,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_life::operations,
     vm_nic::operations,
     nic_plug::operations,
+    nic_prefixes::operations,
     nic_settings::operations,
     jobs::operations,
     long_job::operations,

@@ -3,9 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use model::{
     Claim, Id, Kind, Record, Resource,
-    resource::{ip_range::IpRange, l2_network::L2Network, l3_network::L3Network},
+    resource::{ip_range::IpRange, l2_network::L2Network, l3_network::L3Network, vm_nic::VmNic},
 };
 use store::Read;
 use uuid::Uuid;
@@ -53,6 +54,35 @@ pub(crate) fn router_in(
         (Claim::Router(_, ip), (_, uuid)) => Some((ip, Id::new(uuid))),
         _ => None,
     }
+}
+
+/// A prefix that somebody else than the NIC `but` has, or has not let go yet, with addresses from
+/// `low` to `high`; and who. That of all addresses is none: whatever else there is comes before it.
+pub(crate) fn prefix_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    (low, high): (IpAddr, IpAddr),
+    but: Option<Id<VmNic>>,
+) -> Option<(IpNet, (Kind, Uuid))> {
+    let of_other = |(_, uuid): &(Kind, Uuid)| but.is_none_or(|nic| nic.uuid() != *uuid);
+    // Those that begin below, or there: of each length there is one.
+    let around = (1..=IpNet::from(low).max_prefix_len()).find_map(|bits| {
+        let net = IpNet::new(low, bits).ok()?.trunc();
+        let holder = read.holder(&Claim::Prefix(l2, net.addr(), bits)).filter(of_other)?;
+        Some((net, holder))
+    });
+    around.or_else(|| {
+        // Those that begin further up. A NIC has so few that its own may be looked at.
+        let (mut from, last) = ((low, 1), Claim::Prefix(l2, high, u8::MAX));
+        loop {
+            let (claim, holder) = read.first_held(&Claim::Prefix(l2, from.0, from.1), &last)?;
+            let Claim::Prefix(_, ip, bits) = claim else { return None };
+            if of_other(&holder) {
+                return Some((IpNet::new(ip, bits).ok()?, holder));
+            }
+            from = (ip, bits + 1);
+        }
+    })
 }
 
 /// One of the ranges for NICs of an L3 network and a family: all of them have one subnet.

@@ -131,6 +131,8 @@ pub(crate) fn change_network(txn: &mut Txn<'_>, message: ChangeVmNicNetwork) -> 
         mtu,
         static_ips,
         more_l3_network_uuids: Vec::new(),
+        // They were for the old network.
+        allowed_prefixes: Vec::new(),
         ..nic
     })?;
     if was_default {

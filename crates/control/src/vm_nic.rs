@@ -91,6 +91,7 @@ pub(crate) fn insert(
         mtu,
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,
+        allowed_prefixes: Vec::new(),
     })
 }
 

@@ -72,6 +72,7 @@ fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_datapl
         addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
+        behind: memory.behind.clone(),
         vteps: memory.vteps.clone(),
     };
     harness.plane.reconcile(&tables)?;

@@ -30,7 +30,7 @@ macro_rules! names {
         filled {$(
             $(#[$doc:meta])*
             $name:ident $constant:ident $version:literal:
-                $key:ty => $value:ty, $entries:expr, removed $when:ident;
+                $shape:ident $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*

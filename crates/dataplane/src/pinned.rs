@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::Path;
 
-/// A hash map of the data plane.
+/// A filled map of the data plane, of either shape. To look up a key of a trie that is in it gives
+/// the entry of that key, so that a trie is read and written as a hash map is.
 pub(crate) struct PinnedMap<K: Plain, V: Plain>
 where
     K::Bytes: Pod,
@@ -30,7 +31,9 @@ where
     V::Bytes: Pod,
 {
     fn new(name: &'static str, map: Map) -> Result<Self, Error> {
-        let Map::HashMap(data) = map else { return Err(Error::Incomplete(name)) };
+        let (Map::HashMap(data) | Map::LpmTrie(data)) = map else {
+            return Err(Error::Incomplete(name));
+        };
         let limit = limit(name, &data)?;
         let map = HashMap::try_from(Map::HashMap(data)).map_err(failed(name, "open"))?;
         Ok(PinnedMap { name, limit, map })
@@ -179,7 +182,7 @@ macro_rules! open {
         filled {$(
             $(#[$doc:meta])*
             $name:ident $constant:ident $version:literal:
-                $key:ty => $value:ty, $entries:expr, removed $when:ident;
+                $shape:ident $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept {$(
             $(#[$kept_doc:meta])*

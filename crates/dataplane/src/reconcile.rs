@@ -26,7 +26,7 @@ macro_rules! each {
         filled {$(
             $(#[$doc:meta])*
             $name:ident $constant:ident $version:literal:
-                $key:ty => $value:ty, $entries:expr, removed $when:ident;
+                $shape:ident $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept $kept:tt
     ) => {

@@ -11,7 +11,7 @@ macro_rules! tables {
         filled {$(
             $(#[$doc:meta])*
             $name:ident $constant:ident $version:literal:
-                $key:ty => $value:ty, $entries:expr, removed $when:ident;
+                $shape:ident $key:ty => $value:ty, $entries:expr, removed $when:ident;
         )*}
         kept $kept:tt
     ) => {

@@ -76,6 +76,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         addrs: memory.addrs.clone(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
+        behind: memory.behind.clone(),
         vteps: memory.vteps.clone(),
     };
     harness.plane.reconcile(&tables).unwrap();

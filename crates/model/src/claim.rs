@@ -39,6 +39,8 @@ pub enum Claim {
     Mac(Id<L2Network>, Mac),
     /// An address on an L2 network: all its L3 networks share one broadcast domain.
     Ip(Id<L2Network>, IpAddr),
+    /// A prefix that a NIC routes for on an L2 network: its lowest address and its bits.
+    Prefix(Id<L2Network>, IpAddr, u8),
     /// An end of an IP range on an L2 network: there they do not overlap. By its ends a range is found
     /// among the claims.
     RangeEnd(Id<L2Network>, IpAddr),
@@ -69,6 +71,7 @@ impl Claim {
             | Claim::VtepIp(..)
             | Claim::Wire(..)
             | Claim::Mac(..)
+            | Claim::Prefix(..)
             | Claim::RangeEnd(..)
             | Claim::Gateway(..)
             | Claim::Router(..)
@@ -83,7 +86,11 @@ impl Claim {
     #[must_use]
     pub const fn rests(&self) -> bool {
         match self {
-            Claim::Vni(..) | Claim::Mac(..) | Claim::Ip(..) | Claim::Running(..) => true,
+            Claim::Vni(..)
+            | Claim::Mac(..)
+            | Claim::Ip(..)
+            | Claim::Prefix(..)
+            | Claim::Running(..) => true,
             Claim::AccountName(_)
             | Claim::UserName(..)
             | Claim::Quota(..)
@@ -103,7 +110,7 @@ impl Claim {
     #[must_use]
     pub const fn network(&self) -> Option<Id<L2Network>> {
         match self {
-            Claim::Mac(l2, _) | Claim::Ip(l2, _) => Some(*l2),
+            Claim::Mac(l2, _) | Claim::Ip(l2, _) | Claim::Prefix(l2, ..) => Some(*l2),
             Claim::AccountName(_)
             | Claim::UserName(..)
             | Claim::Quota(..)
@@ -144,6 +151,7 @@ impl fmt::Display for Claim {
             | Claim::RangeEnd(_, ip)
             | Claim::Gateway(_, ip, _)
             | Claim::Router(_, ip) => write!(f, "{ip}"),
+            Claim::Prefix(_, ip, bits) => write!(f, "{ip}/{bits}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
             Claim::Wire(cluster, interface, None) => {
                 write!(f, "{interface} in cluster {cluster}, untagged,")

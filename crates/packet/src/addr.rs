@@ -131,6 +131,20 @@ impl Addr {
         self.same(&Addr::UNSPECIFIED_V6) || self.same(&Addr::v4([0; 4]))
     }
 
+    /// Whether packets from other networks may come from it: it is the address of one end, and one
+    /// that is known beyond a link (RFC 6890, 2.2).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_routed(&self) -> bool {
+        let [first, second, _, _] = self.0[if self.is_v4() { 3 } else { 0 }].to_ne_bytes();
+        if self.is_v4() {
+            return !matches!((first, second), (0 | 127 | 224.., _) | (169, 254));
+        }
+        let is_local = first == 0xfe && second & 0xc0 == 0x80;
+        let is_of_none = self.0[0] | self.0[1] | self.0[2] | (self.0[3] & !1_u32.to_be()) == 0;
+        first != 0xff && !is_local && !is_of_none
+    }
+
     /// The IPv6 link-local address that RFC 4291, appendix A (modified EUI-64) derives from a MAC.
     #[inline(always)]
     #[must_use]
@@ -167,6 +181,23 @@ mod tests {
         for text in ["10.1.2.3", "0.0.0.0", "2001:db8::1", "::", "fe80::1"] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(IpAddr::from(Addr::from(address)), address);
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_link_or_of_many_is_not_routed() {
+        let is_routed = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap()).is_routed();
+        for text in ["1.0.0.0", "10.0.0.1", "169.253.0.1", "223.255.255.255", "::2", "fd00::1"] {
+            assert!(is_routed(text), "{text}");
+        }
+        for text in ["fec0::1", "2001:db8::", "0:0:1::"] {
+            assert!(is_routed(text), "{text}");
+        }
+        for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.5"] {
+            assert!(!is_routed(text), "{text}");
+        }
+        for text in ["255.255.255.255", "::", "::1", "fe80::1", "febf::1", "ff02::1"] {
+            assert!(!is_routed(text), "{text}");
         }
     }
 

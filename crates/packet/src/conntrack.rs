@@ -21,6 +21,7 @@ use crate::kernel::{Direction, Kernel};
 use crate::maps::{AddrKey, CtSlot};
 use crate::parse::{Fragment, ICMP, ICMPV6, Packet, Role, TCP, UDP};
 use crate::policy::{self, Question};
+use crate::prefix::{End, Owner, owner};
 use crate::reason::DropReason;
 use crate::slots::{Found, Spot};
 use crate::transport::{ACK, FIN, RST, SYN};
@@ -97,18 +98,19 @@ fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
     if slots::find(kernel, &mut packet.room, tick(packet.zone.now_ns)) {
         return known(kernel, packet);
     }
-    let Packet { zone, room, .. } = packet;
     if packet.role != Role::Opens {
         return Err(DropReason::NoConnection);
     }
     // Asked once a connection: a destination that the port does not have never gets an entry.
     // Else any peer could use up the port's room with addresses of its own making.
     // What the port sends has been through the guard.
-    if zone.direction == Direction::ToPort
-        && !kernel.addr_allowed(&AddrKey { port: zone.port, addr: packet.destination })
+    if packet.zone.direction == Direction::ToPort
+        && !kernel.addr_allowed(&AddrKey { port: packet.zone.port, addr: packet.destination })
+        && owner(kernel, packet, End::Destination, None) != Owner::Station
     {
         return Err(DropReason::ForeignDestination);
     }
+    let Packet { zone, room, .. } = packet;
     let is_picked_up = packet.protocol == TCP && packet.flags & (SYN | ACK) == ACK;
     if !allows(zone.direction, is_picked_up, zone.source_net, zone) {
         return Err(DropReason::PolicyDenied);

@@ -2,6 +2,8 @@
 //! a tunnel only with those of one station of its network. In an open network it may be somebody
 //! whom nobody knows.
 //!
+//! A station may route for prefixes beside its own addresses: `prefix`.
+//!
 //! It runs before anything else looks at what the port says. IPv6 link-local addresses are not in
 //! `addrs`: the one derived from the MAC (EUI-64) is good for neighbour discovery and nothing
 //! else, because a closed network has nobody to talk to by link-local address.
@@ -10,6 +12,7 @@ use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, FdbKey, NeighKey, Port};
 use crate::parse::Packet;
+use crate::prefix::{End, Owner, owner};
 use crate::reason::DropReason;
 use crate::service::Service;
 
@@ -39,7 +42,7 @@ pub(crate) fn from_port<K: Kernel>(
 pub(crate) fn from_tunnel<K: Kernel>(
     kernel: &K,
     vtep: &Addr,
-    packet: &Packet,
+    packet: &mut Packet,
 ) -> Result<(), DropReason> {
     if matches!(packet.service, Service::Arp | Service::Neighbour) {
         return Err(DropReason::NeighbourFromTunnel);
@@ -50,7 +53,7 @@ pub(crate) fn from_tunnel<K: Kernel>(
     neighbour(kernel, vtep, packet)
 }
 
-/// The source address is one of the port's; then the packet knows the MTU of its network.
+/// The source address is one of the port's, or in a prefix that it routes for; then the packet knows the MTU of its network.
 #[inline(always)]
 fn source_address<K: Kernel>(
     kernel: &K,
@@ -64,20 +67,28 @@ fn source_address<K: Kernel>(
     if packet.source.same(&Addr::link_local(port.mac)) {
         return Err(DropReason::LinkLocal);
     }
-    Err(DropReason::SpoofedAddress)
+    match owner(kernel, packet, End::Source, None) {
+        Owner::Station => Ok(()),
+        Owner::Nobody | Owner::Another => Err(DropReason::SpoofedAddress),
+    }
 }
 
-/// The source of a frame out of a tunnel is a station of the network, with that station's address.
+/// The source of a frame out of a tunnel is a station of the network, with that station's address
+/// or one that it routes for.
 ///
 /// The sending host has guarded the source, but a release without `fill_in` did so before a
 /// checksum was filled in, maybe over the source. Two bytes never change MAC and address together.
 /// A host that guards nothing is held to the stations that live on it: it cannot speak
 /// as a station of another host, nor as one of ours.
 #[inline(always)]
-fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
+fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &mut Packet) -> Result<(), DropReason> {
     match kernel.neigh(&NeighKey { net: packet.path.net_in, addr: packet.source }) {
         Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
-        None => stranger(kernel, vtep, packet),
+        None => match owner(kernel, packet, End::Source, Some(vtep)) {
+            Owner::Station => Ok(()),
+            Owner::Nobody => stranger(kernel, vtep, packet),
+            Owner::Another => Err(DropReason::ForeignSource),
+        },
         _ => Err(DropReason::ForeignSource),
     }
 }

@@ -9,6 +9,7 @@ use crate::maps::{
     Source, Vtep, VtepKey,
 };
 use crate::net::Net;
+use crate::prefix::{Behind, PrefixKey};
 use crate::reason::DropReason;
 use crate::rewrite::Covered;
 
@@ -52,6 +53,8 @@ pub trait Kernel {
     fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
     /// The MAC of an address.
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
+    /// Who has the longest prefix that an address is in.
+    fn behind(&self, key: &PrefixKey) -> Option<Behind>;
     /// A network.
     fn net(&self, number: u32) -> Option<Net>;
     /// A VTEP that may send to us.

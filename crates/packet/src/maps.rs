@@ -269,9 +269,8 @@ plain! {
 /// (`upgrade` in `dataplane`). A map whose version stays is kept over an upgrade, with its content.
 /// In the object, in the kernel and in its pin a map is called by name and version, `ports_4`.
 ///
-/// *Filled* maps hold what the
-/// agent wants, and are hash maps: `Key => Value, entries`. They stand in the order in which
-/// entries are added, from the far end of a packet's way to the near one. `removed Last` says that
+/// *Filled* maps hold what the agent wants: `shape Key => Value, entries`. The shape is `hash`, or
+/// `lpm` for the longest prefix that matches. They stand in the order in which entries are added, from the far end of a packet's way to the near one. `removed Last` says that
 /// what goes stays until everything that comes is there, so that traffic which goes on has an entry
 /// at any time; `removed First` says that two owners of one thing must never be there together.
 ///
@@ -282,17 +281,19 @@ macro_rules! maps {
         $then! {
             filled {
                 /// Networks that are present, by number. Packets of others are dropped.
-                nets NETS 5: u32 => $crate::Net, $crate::MAX_NETS, removed Last;
+                nets NETS 5: hash u32 => $crate::Net, $crate::MAX_NETS, removed Last;
                 /// VTEPs that may send, and the network they then send into.
-                vteps VTEPS 4: $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
+                vteps VTEPS 4: hash $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
                 /// Stations of the networks present.
-                fdb FDB 3: $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
+                fdb FDB 3: hash $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
                 /// Addresses that ARP and ND are answered for.
-                neigh NEIGH 4: $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
+                neigh NEIGH 4: hash $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
+                /// Who routes for a prefix: `packet::prefix`.
+                behind BEHIND 5: lpm $crate::PrefixKey => $crate::Behind, $crate::MAX_PREFIXES, removed Last;
                 /// Addresses that ports may use as source.
-                addrs ADDRS 5: $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
+                addrs ADDRS 5: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
-                ports PORTS 4: $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
+                ports PORTS 4: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
             }
             kept {
                 /// Written by the loader, once per tunnel device.

@@ -49,7 +49,7 @@ reasons! {
     UnknownEthertype = 4 "unknown_ethertype",
     /// The source MAC is not the port's.
     SpoofedMac = 5 "spoofed_mac",
-    /// The source address does not belong to the port.
+    /// The source address neither belongs to the port nor is in a prefix that it routes for.
     SpoofedAddress = 6 "spoofed_address",
     /// The sender MAC inside an ARP packet is not the port's.
     SpoofedArpMac = 7 "spoofed_arp_mac",
@@ -119,10 +119,10 @@ reasons! {
     ConntrackPortBudget = 39 "conntrack_port_budget",
     /// A frame of the host's own stack towards a port.
     HostToPort = 40 "host_to_port",
-    /// The source out of a tunnel is no station of the network, has another station's MAC, or is
-    /// not behind the VTEP that sent it.
+    /// The source out of a tunnel is no station of the network and in no prefix of one, has another
+    /// station's MAC, or is not behind the VTEP that sent it.
     ForeignSource = 41 "foreign_source",
-    /// A connection to an address that the port with the destination MAC does not have.
+    /// A connection to an address that the port with the destination MAC neither has nor routes for.
     ForeignDestination = 42 "foreign_destination",
     /// The peer has as many connections to the port as one peer may.
     ConntrackPeerBudget = 43 "conntrack_peer_budget",

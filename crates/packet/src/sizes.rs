@@ -15,6 +15,8 @@ pub const MAX_ADDRS: u32 = 16_384;
 pub const MAX_FDB: u32 = 65_536;
 /// Addresses that ARP and ND are answered for, over all networks present on one host.
 pub const MAX_NEIGH: u32 = 65_536;
+/// Prefixes that stations route for, over all networks present on one host.
+pub const MAX_PREFIXES: u32 = 16_384;
 /// Pairs of VNI and remote VTEP that may send to this host.
 pub const MAX_VTEPS: u32 = 16_384;
 /// Connections of one bucket of the connection table.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     digest::{Form, MemberHash, SetDigest},
-    object::{Network, Object, ObjectKey, Peer, Port, Table},
+    object::{Network, Object, ObjectKey, Peer, Port, Prefix, Table},
     shared::Shared,
 };
 
@@ -48,6 +48,17 @@ pub enum Fact {
         /// The address.
         ip: IpAddr,
         /// Who has it.
+        mac: [u8; 6],
+    },
+    /// Who routes for a prefix in a network.
+    Behind {
+        /// The network's number.
+        net: u32,
+        /// The prefix: its lowest address.
+        ip: IpAddr,
+        /// The prefix: how many bits of it count.
+        bits: u8,
+        /// Who routes.
         mac: [u8; 6],
     },
     /// A VTEP that may send frames of a network.
@@ -96,6 +107,7 @@ pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
         facts.push(Fact::Address { port: number, ip: address.ip });
         facts.push(Fact::Neighbour { net, ip: address.ip, mac });
     }
+    facts.extend(behind(&port.prefixes, net, mac));
     facts
 }
 
@@ -110,7 +122,12 @@ pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
         Fact::Vtep { vni, ip: peer.vtep, net },
     ];
     facts.extend(peer.addresses.iter().map(|ip| Fact::Neighbour { net, ip: *ip, mac }));
+    facts.extend(behind(&peer.prefixes, net, mac));
     facts
+}
+
+fn behind(prefixes: &[Prefix], net: u32, mac: [u8; 6]) -> impl Iterator<Item = Fact> + '_ {
+    prefixes.iter().map(move |&Prefix { ip, bits }| Fact::Behind { net, ip, bits, mac })
 }
 
 /// All facts that objects give.
@@ -135,7 +152,7 @@ pub fn digest(facts: &BTreeSet<Fact>) -> SetDigest {
 /// What the facts of a network's members are counted by; a change costs what the member gives.
 ///
 /// Only the facts about VTEPs may come from several members, and only those are counted: claims
-/// make ports, MACs and addresses unique in their network. Objects that break this rule give a
+/// make ports, MACs, addresses and prefixes unique in their network. Objects that break this rule give a
 /// digest that no host can reach, so the mistake shows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkFacts {
@@ -203,6 +220,9 @@ pub fn hash(fact: &Fact) -> MemberHash {
         Fact::Neighbour { net, ip, mac } => form.tag(5).number(*net).ip(*ip).bytes(mac),
         Fact::Vtep { vni, ip, net } => form.tag(6).number(*vni).ip(*ip).number(*net),
         Fact::OddNetwork { net } => form.tag(7).number(*net),
+        Fact::Behind { net, ip, bits, mac } => {
+            form.tag(8).number(*net).ip(*ip).number((*bits).into()).bytes(mac)
+        }
     };
     form.finish()
 }

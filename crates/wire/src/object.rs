@@ -45,6 +45,8 @@ objects! {
         4 => addresses: Vec<IpAddr>,
         /// The VTEP of the host it lives on.
         5 => vtep: IpAddr,
+        /// The prefixes that it routes for, sorted.
+        6 since 2 => prefixes: Vec<Prefix>,
     }
 
     /// An instance (a VM or a container) that the host runs.
@@ -77,6 +79,8 @@ objects! {
         7 => addresses: Vec<PortAddress>,
         /// MTU inside the instance, in bytes.
         8 => mtu_bytes: u32,
+        /// The prefixes that it routes for, sorted: it may send from any address in them.
+        9 since 2 => prefixes: Vec<Prefix>,
     }
 }
 
@@ -130,6 +134,16 @@ message! {
     }
 }
 
+message! {
+    /// All addresses that start with the same bits.
+    Prefix checked by check_canonical {
+        /// The lowest of them.
+        1 => ip: IpAddr,
+        /// How many bits these are.
+        2 => bits: u8,
+    }
+}
+
 impl Table {
     /// The table with this number, if this release knows it.
     #[must_use]
@@ -171,6 +185,22 @@ fn check_prefix(address: &PortAddress) -> Result<(), ParseError> {
     (address.prefix_bits <= bits_max).then_some(()).ok_or(ParseError::Range { field, value })
 }
 
+fn check_canonical(prefix: &Prefix) -> Result<(), ParseError> {
+    let (field, value) = ("Prefix.bits", prefix.bits.into());
+    let is_canonical = match prefix.ip {
+        IpAddr::V4(ip) => {
+            let rest = u32::MAX.checked_shr(prefix.bits.into()).unwrap_or(0);
+            prefix.bits <= 32 && u32::from(ip) & rest == 0
+        }
+        IpAddr::V6(ip) => {
+            let rest = u128::MAX.checked_shr(prefix.bits.into()).unwrap_or(0);
+            // A mapped one is IPv4's.
+            prefix.bits <= 128 && u128::from(ip) & rest == 0 && ip.to_ipv4_mapped().is_none()
+        }
+    };
+    is_canonical.then_some(()).ok_or(ParseError::Range { field, value })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +228,24 @@ mod tests {
         for right in [None, Some(1), Some(4094)] {
             network(uplink(right)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_prefix_that_is_not_its_lowest_address_is_refused() {
+        let check = |ip: &str, bits| {
+            let prefix = Prefix { ip: ip.parse().unwrap(), bits };
+            Prefix::decode(&prefix.encode()).map(|read| assert_eq!(read, prefix))
+        };
+        for (ip, bits) in [("0.0.0.0", 0), ("10.0.0.0", 8), ("10.0.0.1", 32), ("::", 0)] {
+            check(ip, bits).unwrap();
+        }
+        check("fd00::1", 128).unwrap();
+        for (ip, bits) in [("10.0.0.1", 24), ("10.0.0.0", 33), ("fd00::1", 127), ("::ffff:0:0", 96)]
+        {
+            let value = u32::from(bits);
+            assert_eq!(check(ip, bits), Err(ParseError::Range { field: "Prefix.bits", value }));
+        }
+        check("::", 129).unwrap_err();
     }
 
     #[test]

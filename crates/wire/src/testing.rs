@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
 use crate::object::{
-    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
 };
 
 const NETWORKS: u128 = 3;
@@ -32,6 +32,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
     let (mac, network) = ([2, 0, 0, a, b, c], Uuid::from_u128(network));
     // The low bits are the object's own: no two objects have the same address.
     let own = IpAddr::from((u128::from(number) << 64 | 1).to_be_bytes());
+    let prefixes: Vec<_> = flag.then_some(Prefix { ip: own, bits: 128 }).into_iter().collect();
     match kind {
         0 => {
             let attachment = match at % 5 {
@@ -51,7 +52,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
-            Object::Peer(Peer { uuid, network, mac, addresses: vec![own], vtep })
+            Object::Peer(Peer { uuid, network, mac, addresses: vec![own], vtep, prefixes })
         }
         _ => {
             let address = PortAddress { ip: own, prefix_bits: 24, gateway: flag.then_some(ip) };
@@ -66,6 +67,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 mac,
                 addresses,
                 mtu_bytes,
+                prefixes,
             })
         }
     }

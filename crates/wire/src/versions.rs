@@ -62,7 +62,21 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::object::{Driver, Instance};
+    use crate::object::{Driver, Instance, Peer, Prefix};
+
+    #[test]
+    fn an_older_agent_holds_what_has_no_prefixes() {
+        let mut versions = Versions::own();
+        versions.note(Table::Peer.number(), 1);
+        let peer = |prefixes| {
+            let (uuid, network) = (Uuid::from_u128(1), Uuid::from_u128(2));
+            let vtep = [192, 0, 2, 1].into();
+            Object::Peer(Peer { uuid, network, mac: [2; 6], addresses: Vec::new(), vtep, prefixes })
+        };
+        assert!(versions.can_hold(&peer(Vec::new())));
+        let prefix = Prefix { ip: [192, 168, 77, 0].into(), bits: 24 };
+        assert!(!versions.can_hold(&peer(vec![prefix])));
+    }
 
     #[test]
     fn an_object_of_a_table_that_is_not_known_cannot_be_held() {
@@ -76,6 +90,6 @@ mod tests {
         versions.note(99, 7);
         versions.note(Table::Instance.number(), 5);
         assert!(versions.can_hold(&instance) && versions.can_hold_all(), "a newer agent");
-        assert_eq!(versions.numbered().last(), Some((4, 1)));
+        assert_eq!(versions.numbered().last(), Some((4, 2)));
     }
 }

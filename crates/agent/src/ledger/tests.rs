@@ -7,7 +7,7 @@ use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey};
 use proptest::prelude::*;
 use wire::{
     fact::{Fact, Station},
-    object::Peer,
+    object::{Peer, Prefix},
 };
 
 use super::*;
@@ -130,6 +130,7 @@ fn what_does_not_fit_is_left_out_alone_and_local_ports_come_first() {
             mac: [2, 0, 1, b, c, d],
             addresses,
             vtep: std::net::IpAddr::from([192, 0, 2, 2]),
+            prefixes: Vec::new(),
         }));
     }
     let rendered = Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]));
@@ -182,6 +183,7 @@ fn object(which: u8, variant: u8) -> Object {
             mac: [2, 0, 0, 0, 1, which % 4],
             addresses: vec![IpAddr::from([10, 0, 0, variant % 5])],
             vtep: IpAddr::from([192, 0, 2, variant % 2]),
+            prefixes: vec![Prefix { ip: IpAddr::from([192, 168, variant % 4, 0]), bits: 24 }],
         }),
         _ => sample::port(u128::from(which), 7, network, which),
     }
@@ -236,6 +238,7 @@ fn room_that_becomes_free_is_used_and_the_rest_stays() {
             mac: [2, 0, a, b, c, d],
             addresses: Vec::new(),
             vtep: IpAddr::from([a, b, c, d]),
+            prefixes: Vec::new(),
         })
     };
     (0..MAX_VTEPS - 2).for_each(|number| desired.upsert(peer(number)));

@@ -112,6 +112,7 @@ impl Cloud {
             mtu: 1450,
             device_id: n % 2,
             state: EnableState::Enabled,
+            allowed_prefixes: Vec::new(),
         }
     }
 

@@ -4,7 +4,11 @@
 //! Values come from small sets, so that messages meet: most references lead to what exists, some to
 //! another kind or nowhere; addresses and VNIs collide.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use model::{
     Claim, Code, FieldDef, FieldType, Id, Kind, Meta, Record, Resource, Timestamp,
@@ -105,6 +109,9 @@ fn value(
             json!([reference(kind, snapshot, dice)])
         }
         (None, FieldType::List(FieldType::Text)) if field.name == "tags" => json!(["hostname::b"]),
+        (None, FieldType::List(FieldType::Cidr)) => {
+            (0..dice.roll(4)).map(|_| dice.one_of(&PREFIXES)).collect()
+        }
         (None, FieldType::List(_)) => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
@@ -214,6 +221,17 @@ fn network(def: &MessageDef, dice: &mut Dice<'_>) -> String {
         _ => format!("10.{}.0.0/16", dice.roll(4)),
     }
 }
+
+/// Some have others in them, and some addresses of ranges.
+const PREFIXES: [&str; 7] = [
+    "10.1.0.0/16",
+    "10.1.0.0/24",
+    "10.0.0.16/28",
+    "10.0.0.0/24",
+    "0.0.0.0/0",
+    "fd00::10/124",
+    "::/0",
+];
 
 const NETMASKS: [&str; 4] = ["255.255.255.0", "255.255.255.0", "255.255.255.240", "0.0.0.0"];
 
@@ -343,6 +361,31 @@ fn tags_say_what_fields_say(snapshot: &Snapshot<Record>) {
     assert_eq!(tags, fields);
 }
 
+/// On an L2 network nobody has what a NIC routes for, but whoever is somewhere.
+fn prefixes_fit(snapshot: &Snapshot<Record>) {
+    let mut found: BTreeMap<Id<L2Network>, Vec<_>> = BTreeMap::new();
+    for nic in rows::<VmNic>(snapshot) {
+        let of_l2 = found.entry(nic.l2_network_uuid).or_default();
+        for net in nic.allowed_prefixes {
+            let meets = |other: &ipnet::IpNet| match net.prefix_len().min(other.prefix_len()) {
+                0 => net == *other,
+                _ => net.contains(other) || other.contains(&net),
+            };
+            assert!(!of_l2.iter().any(meets), "{net} among {of_l2:?}");
+            of_l2.push(net);
+        }
+    }
+    for range in rows::<IpRange>(snapshot) {
+        let all = found.get(&range.l2_network_uuid).into_iter().flatten();
+        for net in all.filter(|net| net.prefix_len() > 0) {
+            let is_apart = net.broadcast() < range.start_ip || range.end_ip < net.network();
+            let alike = net.addr().is_ipv4() == range.start_ip.is_ipv4();
+            assert!(!alike || is_apart, "{net} and {range:?}");
+            assert!(!net.contains(&range.gateway), "{net} and {range:?}");
+        }
+    }
+}
+
 /// What hosts act on is given up only by way of a release, and they are told of what changes.
 fn hosts_are_told(before: &Snapshot<Record>, after: &Snapshot<Record>, done: &Done) {
     for row in all(before) {
@@ -400,6 +443,7 @@ fn is_sound(cloud: &Cloud, what: &str) {
     let report = doctor::examine(&cloud.snapshot());
     assert!(report.is_sound(), "after {what}: {:?}", report.findings);
     tags_say_what_fields_say(&cloud.snapshot());
+    prefixes_fit(&cloud.snapshot());
 }
 
 fn same(one: &Snapshot<Record>, other: &Snapshot<Record>) {

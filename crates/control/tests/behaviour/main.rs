@@ -23,6 +23,7 @@ mod long_jobs;
 mod nics;
 mod offerings;
 mod places;
+mod prefixes;
 mod refusals;
 mod releases;
 mod servers;

@@ -130,6 +130,7 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
         mtu: 1450,
         device_id: 0,
         state: EnableState::Enabled,
+        allowed_prefixes: Vec::new(),
     };
     [record(instance), record(nic), record(address)]
 }

@@ -3,18 +3,20 @@
 use std::net::IpAddr;
 
 use derive::Message;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::EnableEvent};
 use crate::{Id, Mac, Message, MessageDef};
 
 /// The messages of this file about NICs.
-pub(super) const MESSAGES: [&MessageDef; 5] = [
+pub(super) const MESSAGES: [&MessageDef; 6] = [
     &ChangeVmNicState::DEF,
     &UpdateVmNicDriver::DEF,
     &UpdateVmNicMac::DEF,
     &SetVmStaticIp::DEF,
     &DeleteVmStaticIp::DEF,
+    &SetVmNicAllowedPrefixes::DEF,
 ];
 
 /// The messages of this file about instances.
@@ -91,6 +93,22 @@ pub struct DeleteVmStaticIp {
     pub l3_network_uuid: Id<L3Network>,
     /// The one address; all of them if absent.
     pub static_ip: Option<IpAddr>,
+}
+
+/// Says for which prefixes a NIC's instance routes: containers in it, a VPN, an appliance. The NIC may
+/// then send from any address in them, beside its own ones, and gets what others send there. Nobody
+/// answers ARP for them: other instances have a route by an address of the NIC. For whoever owns the
+/// NIC and its L3 network; that it routes for everything (`0.0.0.0/0`, `::/0`) is an administrator's.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/vm-instances/nics/{vmNicUuid}/actions", action = "setVmNicAllowedPrefixes")]
+pub struct SetVmNicAllowedPrefixes {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// All its prefixes, 32 at most; none if absent. On an L2 network none has addresses of an IP
+    /// range or of another prefix, but `0.0.0.0/0` and `::/0`, which are for whatever else there is.
+    #[serde(default)]
+    pub prefixes: Vec<IpNet>,
 }
 
 /// Gives an instance a hostname, which no other one on its L3 networks may have.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use derive::{Message, Resource};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -58,13 +59,15 @@ pub struct VmNic {
     pub device_id: u32,
     /// Whether it passes traffic.
     pub state: EnableState,
+    /// What its instance routes for: it may send from any address in these prefixes, too.
+    pub allowed_prefixes: Vec<IpNet>,
 }
 
 impl VmNic {
     const MESSAGES: &'static [&'static MessageDef] = &{
         let [attach, detach, attach_nic, change, attach_to_nic, attachable, candidates] =
             nic_plug::MESSAGES;
-        let [state, driver, mac, set_ip, delete_ip] = nic_settings::MESSAGES;
+        let [state, driver, mac, set_ip, delete_ip, prefixes] = nic_settings::MESSAGES;
         [
             &CreateVmNic::DEF,
             &DeleteVmNic::DEF,
@@ -80,6 +83,7 @@ impl VmNic {
             mac,
             set_ip,
             delete_ip,
+            prefixes,
         ]
     };
 
@@ -94,7 +98,10 @@ impl VmNic {
             Claim::Hostname(self.l3_network_uuid, hostname.to_ascii_lowercase())
         };
         let mac = Claim::Mac(self.l2_network_uuid, self.mac);
-        self.hostname.iter().map(name).chain([mac]).collect()
+        let prefix =
+            |net: &IpNet| Claim::Prefix(self.l2_network_uuid, net.addr(), net.prefix_len());
+        let prefixes = self.allowed_prefixes.iter().map(prefix);
+        self.hostname.iter().map(name).chain([mac]).chain(prefixes).collect()
     }
 
     const CHILDREN: &'static [Child] = &[Child {

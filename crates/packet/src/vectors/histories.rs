@@ -4,12 +4,12 @@
 use super::Memory;
 use super::frame::{Ip, icmp, tcp, udp};
 use super::world::{
-    A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, NOW, R, Station, VNI, VTEP, addr, world,
+    A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, MTU, NOW, R, Station, VNI, VTEP, addr, world,
 };
 use crate::flow::hit;
 use crate::{
-    Addr, AddrKey, DropReason, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port, PortKey,
-    Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
+    Addr, AddrKey, Behind, DropReason, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port,
+    PortKey, PrefixKey, Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
 };
 use crate::{HEADER_BYTES, Opened, Outer};
 use proptest::prelude::*;
@@ -53,6 +53,8 @@ enum Change {
     Station(usize),
     Moves,
     Address(usize),
+    /// A station routes for all addresses of the others, or no longer.
+    Prefix(usize),
     Vtep,
     Tunnel,
 }
@@ -107,6 +109,7 @@ fn event() -> impl Strategy<Value = Event> {
         (0..4_usize).prop_map(Change::Station),
         Just(Change::Moves),
         (0..3_usize).prop_map(Change::Address),
+        (0..4_usize).prop_map(Change::Prefix),
         Just(Change::Vtep),
         Just(Change::Tunnel),
     ];
@@ -211,6 +214,19 @@ fn change(memory: &mut Memory, change: Change) {
             let moved = Fdb::local(key(1));
             let now = memory.fdb.get(&station(REMOTE)) == Some(&remote);
             memory.fdb.insert(station(REMOTE), if now { moved } else { remote });
+        }
+        Change::Prefix(at) => {
+            let mac = STATIONS[at].mac;
+            let behind = match at {
+                REMOTE => Behind::remote(mac, addr(VTEP)),
+                _ => Behind::local(mac, MTU),
+            };
+            for (prefix, bits) in [("10.0.0.0", 24), ("fd00::", 64)] {
+                let key = PrefixKey::new(NETS[at], addr(prefix), bits);
+                if memory.behind.insert(key, behind) == Some(behind) {
+                    memory.behind.remove(&key);
+                }
+            }
         }
         Change::Address(at) => {
             let number = memory.ports[&key(at)].number;

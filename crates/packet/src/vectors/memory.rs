@@ -3,9 +3,9 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    Addr, AddrKey, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot, CtState, CtWord,
-    Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta, Neigh,
-    NeighKey, Net, NextHop, Noted, Port, PortKey, Source, Traffic, Vtep, VtepKey,
+    Addr, AddrKey, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot, CtState,
+    CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta,
+    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey,
 };
 use std::collections::BTreeMap;
 
@@ -26,6 +26,8 @@ pub struct Memory {
     pub fdb: BTreeMap<FdbKey, Fdb>,
     /// `neigh`.
     pub neigh: BTreeMap<NeighKey, Neigh>,
+    /// `behind`.
+    pub behind: BTreeMap<PrefixKey, Behind>,
     /// `vteps`.
     pub vteps: BTreeMap<VtepKey, Vtep>,
     /// `conntrack`; as many as `config` says.
@@ -191,6 +193,11 @@ impl Kernel for Memory {
 
     fn neigh(&self, key: &NeighKey) -> Option<Neigh> {
         self.neigh.get(key).copied()
+    }
+
+    fn behind(&self, key: &PrefixKey) -> Option<Behind> {
+        let found = self.behind.iter().filter(|(prefix, _)| prefix.covers(key));
+        found.max_by_key(|(prefix, _)| prefix.prefix_bits()).map(|(_, behind)| *behind)
     }
 
     fn net(&self, number: u32) -> Option<Net> {

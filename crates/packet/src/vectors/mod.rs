@@ -16,6 +16,7 @@ mod histories;
 mod memory;
 mod neighbours;
 mod nets;
+mod prefixes;
 mod rewrite;
 mod room;
 mod too_big;
@@ -140,6 +141,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(fragments::vectors());
     vectors.extend(too_big::vectors());
     vectors.extend(nets::vectors());
+    vectors.extend(prefixes::vectors());
     vectors.extend(vlans::vectors());
     vectors.extend(dhcp::vectors());
     vectors

@@ -6,7 +6,7 @@ use super::world::{
     A, A_NUMBER, B, GATEWAY, GATEWAY_V6, MTU, NOW, R, Station, a_to, addr, connection, earlier,
     from_a, now,
 };
-use crate::{Addr, AddrKey, CtState, DropReason, Source};
+use crate::{Addr, AddrKey, Behind, CtState, DropReason, PrefixKey, Source};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 /// Bytes of the packet that an answer quotes.
@@ -42,14 +42,15 @@ fn answer(from: Station, source: &str, packet: &Ip) -> Vec<u8> {
     let quote = &packet.bytes()[..QUOTED];
     let [_, _, m0, m1] = MTU.to_be_bytes();
     let message = icmp(3, 4, [0, 0, m0, m1], quote);
+    let to = packet.source.to_string();
     let ip = if packet.source.is_ipv4() {
         Ip {
             fragment: DONT_FRAGMENT,
-            ..Ip::new(source, A.v4, 1, super::frame::with_checksum(message))
+            ..Ip::new(source, &to, 1, super::frame::with_checksum(message))
         }
     } else {
         let message = icmp(2, 0, [0, 0, m0, m1], quote);
-        Ip::new(source, A.v6, 58, with_icmpv6_checksum(source, A.v6, message))
+        Ip::new(source, &to, 58, with_icmpv6_checksum(source, &to, message))
     };
     let mut bytes = ip.bytes();
     if packet.source.is_ipv4() {
@@ -87,6 +88,7 @@ fn passing_vectors() -> Vec<Vector> {
 fn answered_vectors() -> Vec<Vector> {
     use DropReason::PacketTooBig;
     let big = |to| datagram(to, MTU + 1, DONT_FRAGMENT);
+    let from_prefix = Ip { source: super::frame::address("192.168.77.5"), ..big(R) };
     let opened = |to: Station| {
         let mut tracked = now(connection((A.v4, 1000), (to.v4, 53), 17), CtState::Opening);
         tracked.slot.error_step = step(NOW);
@@ -106,6 +108,18 @@ fn answered_vectors() -> Vec<Vector> {
                 tracked
             }])
             .answered(PacketTooBig, answer(R, GATEWAY_V6, &datagram_v6(R, MTU + 1))),
+        from_a("one from a prefix is answered by the destination", a_to(R, &from_prefix))
+            .with(|memory| {
+                let key = PrefixKey::new(1, addr("192.168.77.0"), 24);
+                memory.behind.insert(key, Behind::local(A.mac, MTU));
+            })
+            .leaves(&[{
+                let ends = (("192.168.77.5", 1000), (R.v4, 53));
+                let mut tracked = now(connection(ends.0, ends.1, 17), CtState::Opening);
+                tracked.slot.error_step = step(NOW);
+                tracked
+            }])
+            .answered(PacketTooBig, answer(R, R.v4, &from_prefix)),
         from_a("without a gateway the destination answers", a_to(R, &big(R)))
             .with(|memory| {
                 let key = AddrKey { port: A_NUMBER, addr: addr(A.v4) };
