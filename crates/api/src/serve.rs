@@ -376,7 +376,7 @@ pub(crate) fn is_relayed(request: &Request<Body>) -> bool {
 }
 
 /// The address that the nearest proxy has appended: what stands before it came from the client.
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+pub(crate) fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }

@@ -9,6 +9,8 @@ pub mod claim;
 pub mod declare;
 pub mod error;
 pub mod field;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod id;
 pub mod mac;
 pub mod mtu;
