@@ -36,3 +36,7 @@ pub use relation::{AnyId, Relation};
 pub use resource::Kind;
 pub use time::Timestamp;
 pub use update::Update;
+
+/// The target of spans (crate `tracing`) that only a collector of traces wants. It is off unless
+/// there is one.
+pub const TRACES: &str = "netloom_traces";
