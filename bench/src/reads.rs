@@ -22,8 +22,11 @@ pub(crate) struct Asked {
     times: usize,
     /// How many it finds, at least.
     least: usize,
-    ask: fn(&Known, usize) -> (String, Vec<(&'static str, String)>),
+    ask: fn(&Known, usize) -> Asks,
 }
+
+/// A path and the pairs of a query string.
+type Asks = (String, Vec<(&'static str, String)>);
 
 const ASKED: [Asked; 6] = [
     Asked {

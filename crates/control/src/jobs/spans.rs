@@ -15,10 +15,13 @@ use crate::Gate;
 /// Jobs that are followed at a time.
 const FOLLOWED_MAX: usize = 256;
 
+/// A job whose span is open.
+type Open = (Id<Job>, Span);
+
 /// Jobs whose spans are open.
 pub(super) struct Spans {
-    new: mpsc::Sender<(Id<Job>, Span)>,
-    taken: Mutex<Option<mpsc::Receiver<(Id<Job>, Span)>>>,
+    new: mpsc::Sender<Open>,
+    taken: Mutex<Option<mpsc::Receiver<Open>>>,
 }
 
 impl Default for Spans {
