@@ -9,7 +9,7 @@ CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
-.PHONY: help setup setup-lint setup-test build demo demo-down test check fmt lint unit e2e soak ebpf ebpf-check gen gen-check deny bench doc ci clean
+.PHONY: help setup setup-lint setup-test build demo demo-down test check fmt lint unit e2e soak fuzz ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,7 @@ check: setup ## does it compile?
 fmt: setup-lint ## is it formatted?
 	$(CARGO) fmt --check
 	cd ebpf && $(CARGO) fmt --check
+	cd fuzz && $(CARGO) fmt --check
 
 lint: setup-lint ## clippy, warnings denied
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -59,6 +60,9 @@ e2e: setup ## end to end: real processes, real packets in network namespaces
 soak: setup-test ## what takes hours: a server killed 300 times, 100 times as many odd requests
 	NETLOOM_SOAK=$(abspath bench/results/soak.json) $(CARGO) test --locked -p netloom --test kills -- --nocapture
 	NETLOOM_CASES=100 NETLOOM_SEED=$$RANDOM $(CARGO) test --locked -p netloom-api --test schemathesis
+
+fuzz: setup ## let a fuzzer look for bytes that a parser does not bear; needs a nightly toolchain
+	scripts/fuzz
 
 ebpf: setup ## rebuild the eBPF object that is committed, and what the verifier says of it
 	scripts/build-ebpf

@@ -7,8 +7,10 @@ mod agent;
 mod binding;
 mod cloud;
 mod control;
+mod creations;
 mod flood;
 mod frame;
+mod http;
 mod load;
 mod loom;
 mod machine;
@@ -20,6 +22,7 @@ mod plan;
 mod ports;
 mod publish;
 mod queries;
+mod reads;
 mod reconnect;
 mod restart;
 mod scale;
@@ -27,6 +30,7 @@ mod scratch;
 mod serve;
 mod server;
 mod site;
+mod slow_disk;
 mod stats;
 mod stream;
 mod traffic;
@@ -153,12 +157,13 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 9] = [
+const GROUPS: [(Group, Run); 10] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
     (flood::FLOOD, flooded),
     (packet::PACKET, packet_costs),
     (control::CONTROL, control_plane),
+    (http::HTTP, over_http),
     (vms::VMS, time_to_vm),
     (scale::SCALE, large_clouds),
     (scale::START, start),
@@ -192,6 +197,11 @@ fn packet_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fa
 fn control_plane(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
     let mut control = control::Control::new(setting.binary, setting.scratch, setting.time);
     control::CONTROL.run(plan, &mut |step, contender| control.measure(step, contender))
+}
+
+fn over_http(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut http = http::Http::new(setting);
+    http::HTTP.run(plan, &mut |step, contender| http.measure(step, contender))
 }
 
 fn time_to_vm(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {

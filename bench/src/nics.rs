@@ -62,7 +62,7 @@ impl Nics {
         let mut server = Server::start(binary, &directory)?;
         let first = server.log_in(&directory)?;
         let session = first.session().ok_or("the server gave no session")?.to_owned();
-        let l3 = make_network(&first)?;
+        let l3 = make_network(&first)?.l3;
         // A client each: they keep their connections.
         let others = (0..clients).map(|_| Client::with_session(&server.url(), session.clone()));
         Ok(Self { clients: others.collect(), l3, _server: server, _directory: directory })
@@ -98,8 +98,16 @@ impl Nics {
     }
 }
 
+/// A network, and what it is on.
+pub(crate) struct Network {
+    /// Its L2 network.
+    pub(crate) l2: String,
+    /// Itself.
+    pub(crate) l3: String,
+}
+
 /// A network with a quarter of a million addresses.
-fn make_network(client: &Client) -> Result<String, Failure> {
+pub(crate) fn make_network(client: &Client) -> Result<Network, Failure> {
     let make = |name: &str, fields: Value| -> Result<String, Failure> {
         let answer = client.call(name, params(fields), &[])?;
         let uuid = answer["inventory"]["uuid"].as_str();
@@ -121,5 +129,5 @@ fn make_network(client: &Client) -> Result<String, Failure> {
         "gateway": "10.0.0.1",
     });
     make("AddIpRange", range)?;
-    Ok(l3)
+    Ok(Network { l2, l3 })
 }

@@ -13,12 +13,13 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.
 /// What people read before the figures.
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// What people read before those of a group, by the group.
-const GROUPS: [(&str, &str); 9] = [
+const GROUPS: [(&str, &str); 10] = [
     ("same-host", include_str!("same_host.md")),
     ("cross-host", include_str!("cross_host.md")),
     ("flood", include_str!("flood.md")),
     ("packet", include_str!("packet.md")),
     ("control", include_str!("control.md")),
+    ("http", include_str!("http.md")),
     ("vm", include_str!("vm.md")),
     ("scale", include_str!("scale.md")),
     ("start", include_str!("start.md")),

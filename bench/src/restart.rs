@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use client::Client;
 use store::Sqlite;
 
 use crate::{
@@ -41,6 +42,13 @@ impl Restart {
         let database = directory.0.join(DATA).join("netloom.db");
         Cloud::new(Box::new(Sqlite::open(database)?), shape)?.fill()?;
         Ok(Self { binary: binary.to_owned(), directory })
+    }
+
+    /// Starts a server, and logs in.
+    pub(crate) fn serve(&self) -> Result<(Server, Client), Failure> {
+        let mut server = Server::start(&self.binary, &self.directory)?;
+        let client = server.log_in(&self.directory)?;
+        Ok((server, client))
     }
 
     /// Starts a server and ends it: ms until it answers, ms until it has nothing more to do, MiB

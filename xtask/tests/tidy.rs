@@ -16,23 +16,24 @@ const ARCHITECTURE_LINES_MAX: usize = 200;
 
 /// What each crate may import of ours: always further down. ARCHITECTURE.md draws it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("damage", &[]),
     ("derive", &[]),
-    ("packet", &[]),
+    ("packet", &["damage"]),
     ("hostnet", &[]),
     ("seats", &[]),
-    ("model", &["derive"]),
-    ("wire", &["model"]),
+    ("model", &["damage", "derive"]),
+    ("wire", &["damage", "model"]),
     ("store", &["model"]),
     ("compile", &["model", "store", "wire"]),
     ("link", &["compile", "model", "seats", "store", "wire"]),
-    ("control", &["model", "seats", "store"]),
-    ("api", &["control", "model", "seats", "store"]),
+    ("control", &["damage", "model", "seats", "store"]),
+    ("api", &["control", "damage", "model", "seats", "store"]),
     ("client", &["model"]),
     ("dataplane", &["packet"]),
     ("compute", &["hostnet"]),
-    ("agent", &["compute", "dataplane", "hostnet", "model", "packet", "wire"]),
-    ("lab", &["client", "compute", "dataplane", "hostnet", "model"]),
-    ("cli", &["client", "model"]),
+    ("agent", &["compute", "damage", "dataplane", "hostnet", "model", "packet", "wire"]),
+    ("lab", &["client", "compute", "damage", "dataplane", "hostnet", "model"]),
+    ("cli", &["client", "damage", "model"]),
 ];
 
 fn root() -> PathBuf {
@@ -120,6 +121,32 @@ fn nothing_is_left_over() {
         }
     }
     complain("left-overs", &wrong);
+}
+
+/// A parser that a crate lists in its module `fuzz` is checked by its tests; the fuzzer needs a file,
+/// and a line in the manifest, which nothing else would miss.
+#[test]
+fn every_target_of_a_crate_has_its_fuzzer() {
+    let mut expected = BTreeSet::new();
+    for (path, text) in sources().iter().filter(|(path, _)| path.ends_with("src/fuzz.rs")) {
+        let name = path.iter().nth(1).unwrap().to_str().unwrap();
+        let targets = text.lines().filter_map(|line| line.strip_prefix("pub const "));
+        let targets = targets.filter_map(|line| line.split_once(": Target ="));
+        expected.extend(targets.map(|(target, _)| (name.to_owned(), target.to_owned())));
+    }
+    assert!(expected.len() > 10, "{expected:?}");
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let mut missing = Vec::new();
+    for (name, target) in &expected {
+        let file = format!("fuzz_targets/{name}_{}.rs", target.to_lowercase());
+        let text = fs::read_to_string(root().join("fuzz").join(&file)).unwrap_or_default();
+        let calls = format!("netloom_fuzz::fuzz!({name}::fuzz::{target});");
+        if !text.contains(&calls) || !manifest.contains(&format!("path = \"{file}\"")) {
+            missing.push(format!("{file} with {calls}"));
+        }
+    }
+    complain("fuzzers", &missing);
+    assert_eq!(manifest.matches("[[bin]]").count(), expected.len(), "of targets that are gone");
 }
 
 #[test]

@@ -174,6 +174,16 @@ pub(crate) fn endpoint(
     Ok((Endpoint::from_shared(format!("https://{server}"))?, tls))
 }
 
+/// Whether these bytes are an enrolment that says where to connect, and whom to believe.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn is_understood(bytes: &[u8]) -> bool {
+    serde_json::from_slice(bytes).is_ok_and(|enrolment| {
+        let (Enrolment::Answer { inventory: bundle } | Enrolment::Bundle(bundle)) = enrolment;
+        let _ = bundle.token_sha256();
+        endpoint(&bundle.server, &bundle.ca).is_ok()
+    })
+}
+
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let failed = |action| Error::file(path, action);
     match fs::read(path) {

@@ -15,6 +15,8 @@ mod connection;
 pub mod converge;
 mod count;
 mod enrol;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod host;
 mod identity;
 pub mod inspect;
@@ -24,7 +26,7 @@ pub mod ledger;
 pub mod memory;
 pub mod plan;
 pub mod render;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 mod sample;
 pub mod state;
 pub mod tell;

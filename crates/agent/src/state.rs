@@ -327,6 +327,23 @@ fn put(desired: &mut Desired, removed: &[u8], state: &[u8]) -> Result<(), String
     Ok(())
 }
 
+/// Whether these bytes are a file, or what a checksum protects in one.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn is_understood(bytes: &[u8]) -> bool {
+    let (file, record) = (parse(bytes).is_ok(), apply(&mut nothing(), bytes).is_ok());
+    file || record
+}
+
+/// A file with two records, and the body of each.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn samples() -> Vec<Vec<u8>> {
+    let holding = Arc::new(crate::sample::two_networks());
+    let one = Desired { revision: 7, lineage: Some(Uuid::max()), holding };
+    let records = [whole(&one), change(&one, &nothing())];
+    let bodies = records.iter().map(|record| record[HEADER_BYTES..].to_vec());
+    bodies.chain([[MAGIC, &records.concat()].concat()]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

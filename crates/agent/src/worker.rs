@@ -7,6 +7,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, field::Empty};
 use wire::digest::TableDigests;
 
 use crate::{
@@ -166,6 +167,14 @@ impl<K: HostKernel> Worker<K> {
 
     /// Does one pass, tells what became of it, and says when the next one is due.
     async fn pass(&mut self, desired: &Desired, cause: Cause) -> Instant {
+        let revision = desired.revision;
+        let span = tracing::info_span!(
+            target: model::TRACES, "pass", revision, ?cause, processed = Empty, failed = Empty
+        );
+        self.passed(desired, cause, &span).instrument(span.clone()).await
+    }
+
+    async fn passed(&mut self, desired: &Desired, cause: Cause, span: &Span) -> Instant {
         let begin = Instant::now();
         let is_audit = self.audit.is_due(begin);
         let is_look = self.look.is_some_and(|look| begin >= look);
@@ -177,6 +186,7 @@ impl<K: HostKernel> Worker<K> {
             outcome.processed = false;
             outcome.trouble.push(reason);
         }
+        span.record("processed", outcome.processed).record("failed", outcome.failed.len());
         let now = Instant::now();
         if is_audit || is_look {
             (self.look, self.looked) = (None, (now, now - begin));
@@ -300,4 +310,62 @@ async fn save(file: &mut StateFile, desired: &Desired) -> Option<String> {
     let error = saved.err()?;
     tracing::warn!(%error, revision = desired.revision, "the desired state cannot be saved");
     Some(format!("the desired state cannot be saved: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+    use crate::{memory::Memory, sample};
+
+    /// Counts passes: how many began, and how many told what became of them.
+    #[derive(Clone, Default)]
+    struct Passes(Arc<(AtomicUsize, AtomicUsize)>);
+
+    impl Subscriber for Passes {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.is_span() && metadata.target() == model::TRACES
+        }
+
+        fn new_span(&self, new: &span::Attributes<'_>) -> span::Id {
+            assert_eq!(new.metadata().name(), "pass");
+            self.0.0.fetch_add(1, Ordering::Relaxed);
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, values: &span::Record<'_>) {
+            let name = |name: &str| format!("{values:?}").contains(name);
+            if name("processed: true") {
+                self.0.1.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &Event<'_>) {}
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pass_is_a_span_that_says_what_became_of_it() {
+        let (directory, passes) = (tempfile::tempdir().unwrap(), Passes::default());
+        let (file, _) = StateFile::open(directory.path()).unwrap();
+        let (achieved, _told) = watch::channel(None);
+        let mut worker = Worker::new(Converger::new(Memory::default()), file, achieved);
+        let holding = Arc::new(sample::two_networks());
+        let desired = Desired { revision: 7, lineage: None, holding };
+        let _heard = tracing::subscriber::set_default(passes.clone());
+        worker.pass(&desired, Cause::Due).await;
+        let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        assert_eq!((count(&passes.0.0), count(&passes.0.1)), (1, 1));
+    }
 }

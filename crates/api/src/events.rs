@@ -138,7 +138,7 @@ fn known(gate: &Gate, called: &Called) -> Result<(Caller, Proof), Box<Response>>
 
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
-struct Wanted {
+pub(crate) struct Wanted {
     /// From where on; nothing: from now on.
     after: Option<u64>,
     /// Of which types; none: of all.
@@ -146,7 +146,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(pairs: &[(String, String)], headers: &HeaderMap) -> Result<Self, String> {
+    pub(crate) fn read(pairs: &[(String, String)], headers: &HeaderMap) -> Result<Self, String> {
         let number = |what: &str, text: &str| {
             let wrong = format!("{what} is a revision, a number, and not {text:?}");
             text.parse::<u64>().map_err(|_| wrong)

@@ -7,6 +7,8 @@ mod answer;
 mod condition;
 mod door;
 mod events;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod headers;
 mod metrics;
 mod old;

@@ -98,6 +98,20 @@ async fn call(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     }
 }
 
+/// Whether a body is a query, or a message that means something.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn is_understood(
+    body: Map<String, Value>,
+    is_command: fn(control::Request) -> bool,
+) -> bool {
+    let Some(Called { name, fields, .. }) = called(body) else { return false };
+    if let Some((kind, face)) = name.strip_prefix("Query").and_then(face) {
+        return read(Query::new(kind, face, control::query::Scope::Everything), &fields).is_ok();
+    }
+    let def = messages().find(|def| def.name == name);
+    def.is_some_and(|def| request::of_fields(def, fields).is_ok_and(is_command))
+}
+
 fn called(body: Map<String, Value>) -> Option<Called> {
     let mut body = body.into_iter();
     let (Some((class, Value::Object(fields))), None) = (body.next(), body.next()) else {

@@ -342,7 +342,8 @@ fn answer(
     let (began, requests) = (Instant::now(), Arc::clone(&serving.requests));
     // Whatever is logged while it is answered tells which request that was; its client is told, too.
     let id = Uuid::new_v4().simple().to_string();
-    let span = tracing::info_span!("request", %id, call = Empty, job = Empty);
+    let method = request.method().as_str();
+    let span = tracing::info_span!("request", %id, method, call = Empty, job = Empty);
     let answering = serving.app.call(request).instrument(span);
     let (seat, seen) = (Arc::clone(seat), Arc::clone(seen));
     Box::pin(async move {
@@ -376,7 +377,7 @@ pub(crate) fn is_relayed(request: &Request<Body>) -> bool {
 }
 
 /// The address that the nearest proxy has appended: what stands before it came from the client.
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+pub(crate) fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }

@@ -13,6 +13,8 @@ mod connection;
 mod describe;
 mod doctor;
 mod export;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod grammar;
 mod names;
 mod near;

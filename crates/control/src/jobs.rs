@@ -7,6 +7,7 @@
 
 mod answer;
 mod cancel;
+pub mod spans;
 mod submit;
 mod sweep;
 
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use crate::{Caller, config, measures::JobMeasures};
 use answer::answer;
+use spans::Spans;
 
 pub use answer::NOTES;
 pub(crate) use cancel::{end_waiting, end_waiting_now, operations};
@@ -61,6 +63,7 @@ pub struct Jobs {
     memory: Arc<Mutex<Memory>>,
     /// Wakes those who wait for a running job, when one ends.
     ended: Notify,
+    spans: Spans,
 }
 
 /// What is kept in memory only.
@@ -180,7 +183,7 @@ impl Jobs {
             }
         }
         let (memory, ended) = (Arc::new(Mutex::new(memory)), Notify::new());
-        Self { store, board, clock, memory, ended }
+        Self { store, board, clock, memory, ended, spans: Spans::default() }
     }
 
     /// The store that calls run on.
@@ -351,6 +354,15 @@ impl Jobs {
     }
 
     async fn decided(&self, job: Id<Job>) -> JobState {
+        match self.settled(job).await {
+            Some(Look::Over(state)) => state,
+            Some(Look::Acknowledged(state)) => self.succeed(job, state).await,
+            _ => JobState::Processing(Vec::new()),
+        }
+    }
+
+    /// What is found of a job once nothing is waited for; `None`: the server is shutting down.
+    async fn settled(&self, job: Id<Job>) -> Option<Look> {
         let (mut board, mut commits) = (self.board.clone(), self.store.watch());
         // The snapshot that each watch begins with.
         commits.try_next();
@@ -361,8 +373,7 @@ impl Jobs {
             board.mark_unchanged();
             // Each branch only waits: dropping the others loses nothing.
             let goes_on = match self.look(job) {
-                Look::Over(state) => return state,
-                Look::Acknowledged(state) => return self.succeed(job, state).await,
+                found @ (Look::Over(_) | Look::Acknowledged(_)) => return Some(found),
                 Look::Running => {
                     ended.await;
                     true
@@ -378,9 +389,9 @@ impl Jobs {
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
                 },
             };
-            // The board or the store has ended: the server is shutting down.
+            // The board or the store has ended.
             if !goes_on {
-                return JobState::Processing(Vec::new());
+                return None;
             }
         }
     }

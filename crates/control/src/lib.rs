@@ -14,6 +14,8 @@ pub mod doctor;
 pub mod events;
 pub mod expunger;
 mod field_tags;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod gate;
 pub mod inventory;
 mod invisible;

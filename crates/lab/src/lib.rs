@@ -11,6 +11,8 @@ mod check;
 mod down;
 mod error;
 mod exec;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod names;
 mod options;
 mod owner;

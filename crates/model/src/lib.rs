@@ -9,6 +9,8 @@ pub mod claim;
 pub mod declare;
 pub mod error;
 pub mod field;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod id;
 pub mod mac;
 pub mod mtu;
@@ -34,3 +36,7 @@ pub use relation::{AnyId, Relation};
 pub use resource::Kind;
 pub use time::Timestamp;
 pub use update::Update;
+
+/// The target of spans (crate `tracing`) that only a collector of traces wants. It is off unless
+/// there is one.
+pub const TRACES: &str = "netloom_traces";

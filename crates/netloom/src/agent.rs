@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Failure, descriptors,
     runtime::{self, LogFormat},
+    traces::{self, Traces},
 };
 
 /// Where what belongs to a host's agent is.
@@ -53,10 +54,13 @@ pub(crate) struct Arguments {
     /// How log lines on standard error look.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    traces: traces::Arguments,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log(arguments.log_format)?;
+    let traces = Traces::new(&arguments.traces, "netloom-agent")?;
+    runtime::log(arguments.log_format, traces.as_ref())?;
     // The agent keeps the links of its ports open, two for each.
     descriptors::raise()?;
     let Directories { data, bpffs } = arguments.directories;

@@ -12,6 +12,7 @@ mod password;
 mod runtime;
 mod server;
 mod tls;
+mod traces;
 
 use std::{ffi::OsString, process::ExitCode};
 

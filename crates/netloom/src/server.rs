@@ -13,7 +13,8 @@ use std::{
 use api::Limits;
 use clap::Args;
 use control::{
-    Enrolment, Gate, Jobs, audit, expunger, long_job, releaser, steady::Steady, webhook,
+    Enrolment, Gate, Jobs, audit, expunger, jobs::spans, long_job, releaser, steady::Steady,
+    webhook,
 };
 use hostnet::Namespace;
 use ipnet::IpNet;
@@ -29,6 +30,7 @@ use crate::{
     installation::{self, OnLoss},
     runtime::{self, LogFormat},
     tls,
+    traces::{self, Traces},
 };
 
 /// How often jobs that are long over are forgotten.
@@ -76,6 +78,8 @@ pub(crate) struct Arguments {
     /// How log lines on standard error look.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    traces: traces::Arguments,
     /// From where /metrics and /readyz may be asked for, besides this machine: an address or a
     /// prefix, such as 192.0.2.0/24; several may be given. They need no session.
     #[arg(long, value_parser = prefix)]
@@ -88,7 +92,8 @@ fn prefix(text: &str) -> Result<IpNet, String> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    runtime::log(arguments.log_format)?;
+    let traces = Traces::new(&arguments.traces, "netloom-server")?;
+    runtime::log(arguments.log_format, traces.as_ref())?;
     let files = descriptors::raise()?;
     let limits = limits(&arguments, files)?;
     let agents_limits = agents_limits(files);
@@ -224,8 +229,9 @@ async fn serve(
     let sender = api::Sender::default();
     let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
     let webhooks = webhook::run(Arc::clone(&gate), stop.clone(), sends);
+    let spans = spans::run(Arc::clone(&gate), stop.clone());
     parts.spawn(async move {
-        tokio::join!(long_jobs, webhooks);
+        tokio::join!(long_jobs, webhooks, spans);
         Ok(())
     });
     let identity = match sockets.identity {

@@ -24,6 +24,8 @@ mod entry;
 mod fill_in;
 mod flow;
 mod fragments;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod guard;
 mod hand_off;
 mod icmp_error;

@@ -13,6 +13,8 @@ pub mod digest;
 pub mod durable;
 pub mod fact;
 mod field;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 #[path = "gen/mod.rs"]
 pub mod r#gen;
 pub mod holding;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use store::{Read, Tx};
 use uuid::Uuid;
 
-use super::{JobId, Jobs, REFUSALS_MAX, Refused, Since, View, lock};
+use super::{JobId, Jobs, REFUSALS_MAX, Refused, Since, View, lock, spans};
 use crate::{
     Caller, audit,
     command::{Command, Surroundings},
@@ -124,6 +124,13 @@ impl Jobs {
     /// # Errors
     /// As [`submit`](Self::submit).
     pub async fn submit_on(&self, command: Command, job: JobId, terms: Terms) -> Result<()> {
+        let span = spans::begin(job.uuid, command.name());
+        let submitted = self.run(command, job, terms).await;
+        self.spans.answered(job.uuid, span, &submitted);
+        submitted
+    }
+
+    async fn run(&self, command: Command, job: JobId, terms: Terms) -> Result<()> {
         let _running = self.take(job.uuid)?;
         let caller = *command.caller();
         let (seed, now) = (Uuid::new_v4(), self.now());

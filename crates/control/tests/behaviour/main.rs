@@ -29,6 +29,7 @@ mod releases;
 mod servers;
 mod services;
 mod sharing;
+mod spans;
 mod specimen;
 mod tags;
 mod tenants;

@@ -1,0 +1,4 @@
+//! Fuzzes `agent::fuzz::ENROLMENT`.
+#![no_main]
+
+netloom_fuzz::fuzz!(agent::fuzz::ENROLMENT);

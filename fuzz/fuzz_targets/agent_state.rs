@@ -1,0 +1,4 @@
+//! Fuzzes `agent::fuzz::STATE`.
+#![no_main]
+
+netloom_fuzz::fuzz!(agent::fuzz::STATE);

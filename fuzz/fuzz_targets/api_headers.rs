@@ -1,0 +1,4 @@
+//! Fuzzes `api::fuzz::HEADERS`.
+#![no_main]
+
+netloom_fuzz::fuzz!(api::fuzz::HEADERS);

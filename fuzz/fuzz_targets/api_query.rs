@@ -1,0 +1,4 @@
+//! Fuzzes `api::fuzz::QUERY`.
+#![no_main]
+
+netloom_fuzz::fuzz!(api::fuzz::QUERY);

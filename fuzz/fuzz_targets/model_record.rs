@@ -1,0 +1,4 @@
+//! Fuzzes `model::fuzz::RECORD`.
+#![no_main]
+
+netloom_fuzz::fuzz!(model::fuzz::RECORD);

@@ -1,0 +1,4 @@
+//! Fuzzes `wire::fuzz::ENROL`.
+#![no_main]
+
+netloom_fuzz::fuzz!(wire::fuzz::ENROL);
