@@ -125,6 +125,7 @@ fn objects() -> Vec<Shared> {
             mac: [2, 0, 0, 0, 0, 1],
             addresses: vec![v4, v6],
             vtep: IpAddr::from([192, 0, 2, 2]),
+            prefixes: Vec::new(),
         }),
         Object::Instance(Instance {
             uuid: uuid(4),
@@ -141,6 +142,7 @@ fn objects() -> Vec<Shared> {
             mac: [2, 0, 0, 0, 0, 2],
             addresses: vec![address(v4), address(v6)],
             mtu_bytes: 1450,
+            prefixes: Vec::new(),
         }),
     ];
     all.into_iter().map(Shared::from).collect()

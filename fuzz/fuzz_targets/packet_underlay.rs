@@ -1,0 +1,4 @@
+//! Fuzzes `packet::fuzz::UNDERLAY`.
+#![no_main]
+
+netloom_fuzz::fuzz!(packet::fuzz::UNDERLAY);
