@@ -346,7 +346,7 @@ fn follow() -> Value {
                 seen; it counts more than `after`."),
         ],
         "responses": {
-            "200": {"description": "The stream.", "content": {"text/event-stream": {"schema": text}}},
+            "200": {"description": "The stream.", "content": {"text/event-stream": {}}},
             "4XX": {"$ref": "#/components/responses/Refused"},
             "503": {"$ref": "#/components/responses/Failed"},
         },
