@@ -150,6 +150,7 @@ impl World {
         let l2 = json!({"name": "n", "poolUuid": pool});
         let attach = json!({"l2NetworkUuid": pool, "clusterUuid": id(CLUSTER)});
         let instance = json!({"name": "vm-1", "l3NetworkUuids": [id(L3)], "hostUuid": id(HOST)});
+        let own = format!("staticIp::{}::10.0.0.19", id(L3));
         let all = [
             ("CreateZone", ZONE, json!({"name": "z"}), vec![]),
             ("CreateCluster", CLUSTER, cluster, vec![]),
@@ -169,7 +170,8 @@ impl World {
                 vec![],
             ),
             ("AddIpRange", 13, range(OTHER_L3), vec![]),
-            ("CreateVmInstance", INSTANCE, instance, vec![]),
+            // An address that no sample asks for.
+            ("CreateVmInstance", INSTANCE, instance, vec![own]),
         ];
         for (name, uuid, fields, tags) in all {
             let uuid = Some(uuid).filter(|uuid| *uuid != 0);
