@@ -63,7 +63,8 @@ const ASKED: [Asked; 6] = [
     Asked {
         step: "nested-host",
         times: 50,
-        least: 50,
+        // Networks begin anywhere in the row of hosts: some have one less.
+        least: 49,
         ask: |_, n| {
             let host = 1 + n % 2000;
             (NICS.to_owned(), vec![("q", format!("{}=h{host}", NESTED[1]))])
