@@ -4,8 +4,8 @@
 use damage::Target;
 
 use crate::{
-    HEADER_BYTES, Meta, Outer, Verdict, outer,
-    vectors::{Memory, Vector, all},
+    HEADER_BYTES, Meta, Verdict, outer,
+    vectors::{Memory, Vector, all, frame::vxlan},
 };
 
 /// All of them.
@@ -61,26 +61,8 @@ fn underlay(bytes: &[u8]) -> bool {
 
 /// Outer packets around the frames out of tunnels.
 fn outers() -> Vec<Vec<u8>> {
-    let is_whole = |frame: &Vec<u8>| frame.len() >= 16;
-    let frames = all().into_iter().map(|vector| vector.before.frame).filter(is_whole);
-    frames.map(|frame| in_outer(&frame)).collect()
-}
-
-/// A frame in an outer packet, as another host sends it.
-fn in_outer(frame: &[u8]) -> Vec<u8> {
-    let words: [u32; 4] = std::array::from_fn(|at| {
-        let word: [u8; 4] = std::array::from_fn(|byte| frame[4 * at + byte]);
-        u32::from_ne_bytes(word)
-    });
-    let length = u32::try_from(frame.len()).unwrap_or(0);
-    let [local, vtep] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(u32::from_ne_bytes);
-    let outer = Outer { vni: 7, vtep, local, port: 8_472, length, hash: 7, identity: 7 };
-    let headers = outer.headers(&words);
-    let headers = headers.iter().flat_map(|word| word.to_ne_bytes());
-    let mut whole = [[6; 12].as_slice(), &[8, 0]].concat();
-    whole.extend(headers.take(HEADER_BYTES as usize));
-    whole.extend(&frame[14..]);
-    whole
+    let frames = all().into_iter().map(|vector| vector.before.frame);
+    frames.map(|frame| vxlan(7, ("192.0.2.1", "192.0.2.2"), 8_472, &frame)).collect()
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ const fn short(number: u32) -> [u8; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vectors::frame::{Ip, udp};
+    use crate::vectors::frame::{Ip, udp, vxlan};
     use crate::{Addr, Mac, Meta, Packet, parse};
 
     fn words(frame: &[u8]) -> [u32; 4] {
@@ -218,15 +218,7 @@ mod tests {
     /// A frame with an outer packet around it, from 192.0.2.1 to 192.0.2.2.
     fn in_outer() -> Vec<u8> {
         let inner = Ip::new("10.0.0.1", "10.0.0.2", 17, udp(1, 2)).frame(Mac([2; 6]), Mac([4; 6]));
-        let length = u32::try_from(inner.len()).unwrap();
-        let [local, vtep] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(u32::from_ne_bytes);
-        let outer = Outer { vni: VNI, vtep, local, port: 8_472, length, hash: 7, identity: 7 };
-        let headers = outer.headers(&words(&inner));
-        let headers = headers.iter().flat_map(|word| word.to_ne_bytes());
-        let mut frame = [[6; 12].as_slice(), &[8, 0]].concat();
-        frame.extend(headers.take(usize::try_from(HEADER_BYTES).unwrap()));
-        frame.extend(&inner[14..]);
-        frame
+        vxlan(VNI, ("192.0.2.1", "192.0.2.2"), 8_472, &inner)
     }
 
     const VNI: u32 = 0x12_3456;

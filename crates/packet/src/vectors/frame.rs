@@ -163,6 +163,20 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().expect("an address in a vector")
 }
 
+/// A frame in an outer packet (RFC 7348) from one VTEP to another, to this UDP port.
+///
+/// # Panics
+/// If it is longer than a packet may be.
+#[must_use]
+pub fn vxlan(vni: u32, (from, to): (&str, &str), port: u16, frame: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(16 + frame.len()).expect("a packet");
+    let mut payload = [40_000, port, length, 0].map(u16::to_be_bytes).concat();
+    payload.extend([8, 0, 0, 0]);
+    payload.extend((vni << 8).to_be_bytes());
+    payload.extend(frame);
+    Ip::new(from, to, 17, payload).frame(Mac([6; 6]), Mac([6; 6]))
+}
+
 /// Fills in the checksum of an ICMP message.
 #[must_use]
 pub fn with_checksum(mut message: Vec<u8>) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //! has the same verdict, and leaves the same counters and the same connections.
 
 use super::Memory;
-use super::frame::{Ip, icmp, tcp, udp};
+use super::frame::{Ip, icmp, tcp, udp, vxlan};
 use super::world::{
     A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, MTU, NOW, R, Station, VNI, VTEP, addr, world,
 };
@@ -11,7 +11,7 @@ use crate::{
     Addr, AddrKey, Behind, DropReason, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port,
     PortKey, PrefixKey, Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
 };
-use crate::{HEADER_BYTES, Opened, Outer};
+use crate::{HEADER_BYTES, Opened};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ const STATIONS: [Station; 4] = [A, B, C, R];
 /// R is on another host: its frames come out of the tunnel.
 const REMOTE: usize = 3;
 const INTERFACES: [u32; 4] = [A_IFINDEX, B_IFINDEX, 3, 9];
-const DIRECT_PORT: u32 = 8_472;
+const DIRECT_PORT: u16 = 8_472;
 const NETS: [u32; 4] = [1, 1, 2, 1];
 
 fn event() -> impl Strategy<Value = Event> {
@@ -155,21 +155,6 @@ fn meta(from: usize, now_ns: u64, frame: &[u8]) -> Meta {
         return meta;
     }
     Meta { tunnelled: 1, vni: VNI, vtep: addr(VTEP), local: addr(LOCAL_VTEP), ..meta }
-}
-
-/// A frame of R on its way to this host.
-fn in_outer(frame: &[u8]) -> Vec<u8> {
-    let words = |at: usize| u32::from_ne_bytes(frame[4 * at..4 * at + 4].try_into().unwrap());
-    let length = u32::try_from(frame.len()).unwrap();
-    let [vtep, local] = [LOCAL_VTEP, VTEP].map(|address| addr(address).words()[3]);
-    let outer =
-        Outer { vni: VNI, vtep, local, port: DIRECT_PORT, length, hash: length, identity: 7 };
-    let headers = outer.headers(&std::array::from_fn(words));
-    let headers = headers.iter().flat_map(|word| word.to_ne_bytes());
-    let mut outer = [[6; 12].as_slice(), &[8, 0]].concat();
-    outer.extend(headers.take(usize::try_from(HEADER_BYTES).unwrap()));
-    outer.extend(&frame[14..]);
-    outer
 }
 
 /// One run of the programs on what a station sent.
@@ -289,7 +274,7 @@ impl Worlds {
         cached.hops.insert(addr(VTEP), hop);
         let mut plain = world();
         for memory in [&mut plain, &mut cached] {
-            memory.config.direct_port = DIRECT_PORT;
+            memory.config.direct_port = DIRECT_PORT.into();
         }
         Worlds { plain, cached, now: NOW, checksum_end: 0, gso_size: 0, hits: 0, direct: 0 }
     }
@@ -319,7 +304,7 @@ impl Worlds {
 
     /// What becomes of a frame from another host before the tunnel device, if anything.
     fn receive(&mut self, inner: &Meta, frame: &[u8]) -> Option<Verdict> {
-        self.cached.frame = in_outer(frame);
+        self.cached.frame = vxlan(VNI, (VTEP, LOCAL_VTEP), DIRECT_PORT, frame);
         let length = u32::try_from(self.cached.frame.len()).unwrap();
         let checksum_end = match inner.checksum_end {
             0 => 0,
