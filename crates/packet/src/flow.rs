@@ -26,7 +26,10 @@ use crate::ct_word::tick;
 use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Fdb, Flow, Port, PortKey};
-use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP};
+use crate::parse::{
+    ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_BITS, IPV4_BYTES, IPV6_BYTES, Packet,
+    TCP, UDP,
+};
 use crate::sizes::{FLOW_BITS, OUTER_BYTES};
 use crate::slots::{Found, mix};
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
@@ -37,12 +40,6 @@ const PEER: u16 = 2;
 const TUNNEL: u16 = 3;
 const UPLINK: u16 = 4;
 
-/// Bytes of an IPv4 header without options.
-const IPV4_BYTES: u32 = 20;
-/// Bytes of an IPv6 header.
-const IPV6_BYTES: u32 = 40;
-/// The fragment bits of an IPv4 header: offset, and whether more follow.
-const FRAGMENT_BITS: u16 = 0x3fff;
 /// Of the interface's word in the key: set for IPv6. An interface index is a positive `int`.
 const IS_IPV6: u32 = 1 << 31;
 

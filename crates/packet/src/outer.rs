@@ -4,15 +4,11 @@
 use crate::addr::Addr;
 use crate::checksum::Checksum;
 use crate::kernel::{Kernel, Meta};
-use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, UDP};
+use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV4, FRAGMENT_BITS, IPV4_BYTES, UDP};
 use crate::sizes::{OUTER_BYTES, TUNNEL_TTL};
 
 /// Bytes of what comes before the inner IP header.
 pub const HEADER_BYTES: u32 = OUTER_BYTES + 14;
-/// Bytes of an IPv4 header without options.
-const IPV4_BYTES: u32 = 20;
-/// The fragment bits of an IPv4 header: offset, and whether more follow.
-const FRAGMENT_BITS: u16 = 0x3fff;
 /// VXLAN: the VNI is valid. All other bits are zero (RFC 7348, 5).
 const VNI_IS_VALID: u8 = 0x08;
 /// Source ports of flows, without the last, as in Linux's `udp_flow_src_port` with the default

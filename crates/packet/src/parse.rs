@@ -16,6 +16,12 @@ use crate::slots::Room;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_BYTES: u32 = 14;
+/// Bytes of an IPv4 header without options.
+pub(crate) const IPV4_BYTES: u32 = 20;
+/// Bytes of an IPv6 header.
+pub(crate) const IPV6_BYTES: u32 = 40;
+/// The fragment bits of an IPv4 header: offset, and whether more follow.
+pub(crate) const FRAGMENT_BITS: u16 = 0x3fff;
 /// Ethertype of IPv4.
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 /// Ethertype of ARP.

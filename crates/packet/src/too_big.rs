@@ -21,7 +21,8 @@ use crate::icmp_error;
 use crate::kernel::{Concerned, Drop, Entry, Kernel, Meta};
 use crate::maps::{AddrKey, Port};
 use crate::parse::{
-    ETHERNET_BYTES, ETHERTYPE_IPV4, Fragment, ICMP, ICMPV6, Packet, Role, TCP, UDP,
+    ETHERNET_BYTES, ETHERTYPE_IPV4, Fragment, ICMP, ICMPV6, IPV4_BYTES, IPV6_BYTES, Packet, Role,
+    TCP, UDP,
 };
 use crate::reason::DropReason;
 
@@ -37,8 +38,6 @@ const CHUNK: u32 = 32;
 const CHUNK_WORDS: usize = 8;
 /// Bytes of an ICMP error before what it quotes.
 const ICMP_BYTES: u32 = 8;
-const IPV4_BYTES: u32 = 20;
-const IPV6_BYTES: u32 = 40;
 /// TTL of the answer.
 const TTL: u8 = 64;
 
