@@ -8,6 +8,7 @@
 #![allow(internal_features, reason = "core offers BPF no stable atomics")]
 
 mod fill_in;
+mod flood;
 mod from_port;
 mod from_tunnel;
 mod from_underlay;
@@ -17,6 +18,7 @@ mod test;
 mod to_port;
 mod underlay;
 mod verdict;
+mod wire;
 
 /// Never reached: the verifier would refuse a program in which it could be.
 #[panic_handler]

@@ -6,7 +6,7 @@
 
 use crate::maps::{
     ADDRS, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB,
-    FLOW_CACHE, FRAGMENTS, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    FLOODS, FLOW_CACHE, FRAGMENTS, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS, WIRES,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -25,7 +25,7 @@ use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop, DropEvent,
     EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop,
-    Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey, WAYS,
+    Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey, WAYS, Wire,
 };
 
 /// For the helpers that change a checksum: what has changed is a word of four bytes.
@@ -302,6 +302,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn wire(&self, key: &PortKey) -> Option<Wire> {
+        lookup!(WIRES, key)
+    }
+
+    #[inline(always)]
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         lookup!(VTEPS, key)
     }
@@ -364,6 +369,12 @@ impl Kernel for Skb {
         // SAFETY: array memory lives as long as the map. Both fields are aligned words, and a race
         // costs a count.
         BUDGETS.get_ptr_mut(place).map(|budget| unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget> {
+        // SAFETY: as above.
+        FLOODS.get_ptr_mut(slot).map(|budget| unsafe { &mut *budget })
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Kernel, Meta, Rewrite, Side, Verdict, VerdictRecord};
+use packet::{Entry, Kernel, Meta, Rewrite, Side, Verdict, VerdictRecord};
 
 /// The frame and what the test gives.
 #[inline(always)]
@@ -59,6 +59,28 @@ pub fn test_from_tunnel(ctx: TcContext) -> i32 {
     let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let Room { packet, record: told, .. } = room;
     packet::from_tunnel(&mut skb, meta, packet);
+    record(told, &packet.verdict)
+}
+
+/// [`packet::from_wire`] with given metadata, of a frame that comes in.
+#[classifier]
+pub fn test_from_uplink(ctx: TcContext) -> i32 {
+    cross(&ctx, Entry::FromUplink)
+}
+
+/// [`packet::from_wire`] with given metadata, of a frame that leaves.
+#[classifier]
+pub fn test_to_uplink(ctx: TcContext) -> i32 {
+    cross(&ctx, Entry::ToUplink)
+}
+
+#[inline(always)]
+fn cross(ctx: &TcContext, entry: Entry) -> i32 {
+    let Some((mut skb, meta, room)) = prepare(ctx) else { return TC_ACT_SHOT };
+    let Room { packet, record: told, .. } = room;
+    if !packet::from_wire(&mut skb, meta, entry, packet) {
+        packet.verdict = Verdict::Pass;
+    }
     record(told, &packet.verdict)
 }
 

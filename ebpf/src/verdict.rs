@@ -1,10 +1,11 @@
 //! Doing what the core decided.
 
+use crate::flood;
 use crate::maps::{CONFIG, HANDED};
 use crate::skb::Skb;
 use crate::underlay;
 use aya_ebpf::bindings::{
-    BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
+    BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
     bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
@@ -13,13 +14,13 @@ use aya_ebpf::helpers::generated::{
 use core::mem::MaybeUninit;
 use packet::{
     Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, HANDED_FRAME_BYTES, HandedOff,
-    Kernel, Meta, TUNNEL_TTL, Verdict, Via,
+    Kernel, Meta, PortKey, TUNNEL_TTL, Verdict, Via,
 };
 
 /// A frame for the one who has it; `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
 /// Ethertype of a VLAN tag (IEEE 802.1Q).
-const DOT1Q: u16 = 0x8100;
+pub(crate) const DOT1Q: u16 = 0x8100;
 
 /// Executes a verdict; the program's return value.
 #[inline(always)]
@@ -50,9 +51,19 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdic
             if !set_tag(skb, meta, vlan) {
                 return refused(skb, meta, entry, DropReason::VlanRefused);
             }
-            // SAFETY: a helper with numbers as arguments.
-            unsafe { bpf_redirect(ifindex, 0) as i32 }
+            deliver(skb, ifindex)
         }
+        Verdict::Host { ifindex, vlan } => {
+            if !set_tag(skb, meta, vlan) {
+                return refused(skb, meta, entry, DropReason::VlanRefused);
+            }
+            // SAFETY: the context pointer; a program may write this field.
+            unsafe { (*skb.0).mark = DELIVERED_MARK };
+            // SAFETY: a helper with numbers as arguments.
+            unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
+        }
+        Verdict::Flood { net, sender } => flood::flood(skb, meta, net, sender),
+        Verdict::Copy { ifindex, vlan } => flood::copy(skb, PortKey::tagged(ifindex, vlan)),
         Verdict::Reflect => deliver(skb, meta.ifindex),
         Verdict::Tunnel { vni, ref vtep, ref local } => {
             if !set_tag(skb, meta, 0) {
@@ -159,7 +170,8 @@ fn hand_off(skb: &mut Skb, meta: &Meta, port: u32) -> bool {
     true
 }
 
-/// Sends the frame out of a port's interface, with the mark that its egress hook asks for.
+/// Sends the frame out of an interface, with the mark that its egress hook asks for: a port's lets
+/// nothing else pass, and an uplink's has nothing more to say about it.
 #[inline(always)]
 fn deliver(skb: &mut Skb, ifindex: u32) -> i32 {
     // SAFETY: the context pointer; a program may write this field.

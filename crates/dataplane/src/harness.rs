@@ -178,6 +178,14 @@ impl TestHarness {
         self.plane.view.maps.budgets.set(place, budget)
     }
 
+    /// Overwrites what has been flooded lately, by a slot of `floods`.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_flood_budget(&mut self, slot: u32, budget: &Budget) -> Result<(), Error> {
+        self.plane.view.maps.floods.set(slot, budget)
+    }
+
     /// A port as it is in the map.
     ///
     /// # Errors
@@ -208,5 +216,7 @@ fn program_name(entry: Entry) -> &'static str {
         Entry::FromPort => "test_from_port",
         Entry::FromTunnel => "test_from_tunnel",
         Entry::ToPort => "test_to_port",
+        Entry::FromUplink => "test_from_uplink",
+        Entry::ToUplink => "test_to_uplink",
     }
 }

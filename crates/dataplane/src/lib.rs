@@ -13,6 +13,7 @@ mod events;
 mod harness;
 mod keep;
 mod links;
+mod members;
 mod object;
 mod pinned;
 mod plane;

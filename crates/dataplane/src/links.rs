@@ -2,7 +2,7 @@
 //!
 //! A link outlives the process by its pin. When its interface goes away the kernel leaves the
 //! link behind, defunct; the index may then be given to another interface. So a pin's name is never
-//! believed, only the chain of programs that the kernel has for the interface: ours must be the
+//! believed, only the chain of programs that the kernel has for the interface: a guard must be the
 //! first there, as any program before it could let frames pass.
 
 use crate::bpffs::{entries, remove_pin};
@@ -28,14 +28,24 @@ pub(crate) enum Hook {
     FromTunnel,
     /// Ingress of a device of the underlay.
     FromUnderlay,
+    /// Ingress of an uplink.
+    FromUplink,
     /// Egress of a port's host side.
     ToPort,
+    /// Egress of an uplink.
+    ToUplink,
 }
 
 impl Hook {
     /// Every hook.
-    pub(crate) const ALL: [Hook; 4] =
-        [Hook::FromPort, Hook::FromTunnel, Hook::FromUnderlay, Hook::ToPort];
+    pub(crate) const ALL: [Hook; 6] = [
+        Hook::FromPort,
+        Hook::FromTunnel,
+        Hook::FromUnderlay,
+        Hook::FromUplink,
+        Hook::ToPort,
+        Hook::ToUplink,
+    ];
 
     /// The program's name in the object.
     pub(crate) const fn name(self) -> &'static str {
@@ -43,14 +53,27 @@ impl Hook {
             Hook::FromPort => "from_port",
             Hook::FromTunnel => "from_tunnel",
             Hook::FromUnderlay => "from_underlay",
+            Hook::FromUplink => "from_uplink",
             Hook::ToPort => "to_port",
+            Hook::ToUplink => "to_uplink",
         }
     }
 
     const fn side(self) -> TcAttachType {
         match self {
-            Hook::FromPort | Hook::FromTunnel | Hook::FromUnderlay => TcAttachType::Ingress,
-            Hook::ToPort => TcAttachType::Egress,
+            Hook::FromPort | Hook::FromTunnel | Hook::FromUnderlay | Hook::FromUplink => {
+                TcAttachType::Ingress
+            }
+            Hook::ToPort | Hook::ToUplink => TcAttachType::Egress,
+        }
+    }
+
+    /// Whether a program before ours would make ours worthless. The host's own devices are not only
+    /// ours: two of our programs may be on one, and those of others.
+    const fn must_be_first(self) -> bool {
+        match self {
+            Hook::FromPort | Hook::FromTunnel | Hook::ToPort => true,
+            Hook::FromUnderlay | Hook::FromUplink | Hook::ToUplink => false,
         }
     }
 
@@ -99,7 +122,8 @@ pub(crate) struct Found {
     link: FdLink,
     /// Id of the program that it runs.
     pub(crate) program: u32,
-    /// Whether its program is the first on the interface: nothing else sees a frame before.
+    /// Whether its program is where it must be on the interface: as a guard, the first, so that
+    /// nothing else sees a frame before.
     pub(crate) is_first: bool,
 }
 
@@ -130,23 +154,27 @@ pub(crate) fn inspect(pin: &Pin) -> Result<Option<Found>, Error> {
         Err(error) => return Err(failed(chain(&error))),
     };
     let program = link.info().map_err(|error| failed(chain(&error)))?.program_id();
-    let first = first_program(pin.ifindex, pin.hook)?;
-    Ok(Some(Found { link, program, is_first: first == Some(program) }))
+    let chain = programs(pin.ifindex, pin.hook)?;
+    let is_first = match pin.hook.must_be_first() {
+        true => chain.first() == Some(&program),
+        false => chain.contains(&program),
+    };
+    Ok(Some(Found { link, program, is_first }))
 }
 
-/// Id of the program that sees the frames of an interface first. A link whose interface is gone is
+/// Ids of the programs that see the frames of an interface, in their order. A link whose interface is gone is
 /// in no chain, also when another interface has the index by now: a link of ours is made there
 /// only after the pin of this one is removed.
-fn first_program(ifindex: u32, hook: Hook) -> Result<Option<u32>, Error> {
+fn programs(ifindex: u32, hook: Hook) -> Result<Vec<u32>, Error> {
     let name = match interface_name(ifindex) {
         Ok(name) => name,
-        Err(Error::NoInterface { .. }) => return Ok(None),
+        Err(Error::NoInterface { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     match SchedClassifier::query_tcx(&name, hook.side()) {
-        Ok((_, programs)) => Ok(programs.first().map(|program| program.id())),
+        Ok((_, programs)) => Ok(programs.iter().map(|program| program.id()).collect()),
         // The interface may go at any time.
-        Err(_) if interface_name(ifindex).is_err() => Ok(None),
+        Err(_) if interface_name(ifindex).is_err() => Ok(Vec::new()),
         Err(error) => Err(Error::Attach {
             ifindex,
             hook: hook.name(),

@@ -6,7 +6,7 @@ use crate::events::{self, DroppedFrame, Events, HandedFrame};
 use crate::keep::{self, Kept};
 use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
-use crate::reconcile::Ports;
+use crate::reconcile::Held;
 use crate::tables::{Changes, Edits, Tables};
 use crate::upgrade::{Running, Upgrade};
 use crate::view::View;
@@ -65,7 +65,7 @@ pub struct DataPlane {
     pub(crate) view: View,
     events: Events,
     /// What the map of ports holds; `None` when that is not sure.
-    ports: Option<Ports>,
+    held: Option<Held>,
     /// What the first reconcile has to end, if another version's data plane runs.
     upgrade: Option<Upgrade>,
     lost_connections: Option<String>,
@@ -107,9 +107,9 @@ impl DataPlane {
         maps.raise_epoch()?;
         let (kept, view) = (Kept::maps_of(&paths)?, View { maps });
         let lost_connections = upgrade.as_ref().and_then(|upgrade| upgrade.lost.clone());
-        let ports = None;
+        let held = None;
         let mut plane =
-            DataPlane { paths, programs, kept, view, events, ports, upgrade, lost_connections };
+            DataPlane { paths, programs, kept, view, events, held, upgrade, lost_connections };
         if plane.upgrade.is_none() {
             plane.switch(links)?;
         }
@@ -189,6 +189,24 @@ impl DataPlane {
             }
         }
         devices.iter().try_for_each(|ifindex| self.attach(Hook::FromUnderlay, *ifindex))
+    }
+
+    /// Looks at the frames that come in and leave by these devices, and by no others: those of the
+    /// networks that the map `wires` has for them. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`], [`Error::Bpffs`] or [`Error::Attach`].
+    pub fn set_uplinks(&mut self, devices: &BTreeSet<u32>) -> Result<(), Error> {
+        for pin in links::pins(&self.paths.links())? {
+            let is_uplinks = matches!(pin.hook, Hook::FromUplink | Hook::ToUplink);
+            if is_uplinks && !devices.contains(&pin.ifindex) {
+                self.let_go(&pin)?;
+            }
+        }
+        devices.iter().try_for_each(|ifindex| {
+            self.attach(Hook::FromUplink, *ifindex)?;
+            self.attach(Hook::ToUplink, *ifindex)
+        })
     }
 
     /// The index of the tunnel device that was set last; 0 if none was.
@@ -285,7 +303,7 @@ impl DataPlane {
             match pin.hook {
                 Hook::FromPort => found[0].insert(pin.ifindex),
                 Hook::ToPort => found[1].insert(pin.ifindex),
-                Hook::FromTunnel | Hook::FromUnderlay => false,
+                Hook::FromTunnel | Hook::FromUnderlay | Hook::FromUplink | Hook::ToUplink => false,
             };
         }
         Ok(found[0].intersection(&found[1]).copied().collect())
@@ -299,7 +317,7 @@ impl DataPlane {
     /// [`Error::MapFull`] or [`Error::BadTable`] before anything is written, [`Error::Map`] in
     /// the midst: call again. [`Error::Upgrade`] if another version's data plane runs on.
     pub fn reconcile(&mut self, desired: &Tables) -> Result<Changes, Error> {
-        self.ports = None;
+        self.held = None;
         let filled = reconcile::reconcile(&mut self.view.maps, desired);
         let Some(upgrade) = self.upgrade.take() else { return filled };
         let changes = filled.and_then(|changes| self.finish(&upgrade).map(|()| changes));
@@ -317,12 +335,12 @@ impl DataPlane {
     /// [`Error::BadTable`] before anything is written, [`Error::Map`] in the midst: the maps are
     /// in between, and [`DataPlane::reconcile`] mends them.
     pub fn apply(&mut self, edits: Edits) -> Result<Changes, Error> {
-        let mut ports = match self.ports.take() {
-            Some(ports) => ports,
-            None => self.view.maps.ports.read()?,
+        let mut held = match self.held.take() {
+            Some(held) => held,
+            None => Held::read(&self.view.maps)?,
         };
-        let changes = reconcile::apply(&mut self.view.maps, &mut ports, edits)?;
-        self.ports = Some(ports);
+        let changes = reconcile::apply(&mut self.view.maps, &mut held, edits)?;
+        self.held = Some(held);
         Ok(changes)
     }
 
@@ -410,7 +428,9 @@ struct Programs {
     from_port: SchedClassifier,
     from_tunnel: SchedClassifier,
     from_underlay: SchedClassifier,
+    from_uplink: SchedClassifier,
     to_port: SchedClassifier,
+    to_uplink: SchedClassifier,
 }
 
 impl Programs {
@@ -422,7 +442,9 @@ impl Programs {
             from_port: open(Hook::FromPort)?,
             from_tunnel: open(Hook::FromTunnel)?,
             from_underlay: open(Hook::FromUnderlay)?,
+            from_uplink: open(Hook::FromUplink)?,
             to_port: open(Hook::ToPort)?,
+            to_uplink: open(Hook::ToUplink)?,
         })
     }
 
@@ -431,7 +453,9 @@ impl Programs {
             Hook::FromPort => &self.from_port,
             Hook::FromTunnel => &self.from_tunnel,
             Hook::FromUnderlay => &self.from_underlay,
+            Hook::FromUplink => &self.from_uplink,
             Hook::ToPort => &self.to_port,
+            Hook::ToUplink => &self.to_uplink,
         }
     }
 
@@ -449,7 +473,9 @@ impl Programs {
             Hook::FromPort => &mut self.from_port,
             Hook::FromTunnel => &mut self.from_tunnel,
             Hook::FromUnderlay => &mut self.from_underlay,
+            Hook::FromUplink => &mut self.from_uplink,
             Hook::ToPort => &mut self.to_port,
+            Hook::ToUplink => &mut self.to_uplink,
         }
     }
 }

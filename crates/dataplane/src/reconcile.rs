@@ -7,6 +7,7 @@
 //! (number, network or MAC) is removed and added: its old connections must not outlive it.
 
 use crate::error::Error;
+use crate::members::Members;
 use crate::pinned::{Maps, PinnedMap};
 use crate::tables::{Changes, Edits, Tables};
 use aya::Pod;
@@ -35,6 +36,8 @@ macro_rules! each {
             let mut tables = Tables { $($name: maps.$name.read()?,)* };
             // Which place and zone a port has is nobody's wish.
             tables.ports.values_mut().for_each(|port| *port = port.placed(0, 0));
+            // Nor is this, which follows from the ports.
+            tables.flood.clear();
             Ok(tables)
         }
 
@@ -66,37 +69,53 @@ macro_rules! each {
 }
 packet::maps!(each);
 
-/// What the map of ports holds, kept in memory: with places and zones.
+/// What the map of ports holds: with places and zones.
 pub(crate) type Ports = BTreeMap<PortKey, Port>;
+
+/// The ports, and what follows from them, kept in memory.
+#[derive(Debug)]
+pub(crate) struct Held {
+    ports: Ports,
+    members: Members,
+}
+
+impl Held {
+    /// What the maps hold.
+    pub(crate) fn read(maps: &Maps) -> Result<Held, Error> {
+        Ok(Held { ports: maps.ports.read()?, members: Members::read(maps)? })
+    }
+}
 
 /// Makes the maps hold `desired`, by reading them back and writing the difference.
 pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Error> {
     fit(maps, desired)?;
     let mut edits = read_back(maps)?.edits_to(desired);
     let mut ports = maps.ports.read()?;
+    let members = Members::mend(maps, &ports)?;
     for key in displace(&mut ports) {
         edits.ports.entry(key).or_insert_with(|| desired.ports.get(&key).copied());
     }
-    let changes = apply(maps, &mut ports, edits)?;
+    let changes = apply(maps, &mut Held { ports, members }, edits)?;
     log(&changes);
     Ok(changes)
 }
 
-/// Makes edits, and then a new epoch. `ports` is what the map of ports holds, and is kept so; after
-/// an error it must be read again.
-pub(crate) fn apply(maps: &mut Maps, ports: &mut Ports, edits: Edits) -> Result<Changes, Error> {
-    check(ports, &edits)?;
+/// Makes edits, and then a new epoch. `held` is what the maps hold, and is kept so; after an error
+/// it must be read again.
+pub(crate) fn apply(maps: &mut Maps, held: &mut Held, edits: Edits) -> Result<Changes, Error> {
+    check(&held.ports, &edits)?;
     if edits.is_empty() {
         return Ok(Changes::default());
     }
-    let made = make(maps, ports, edits);
+    let made = make(maps, held, edits);
     maps.raise_epoch()?;
     made
 }
 
-fn make(maps: &mut Maps, ports: &mut Ports, mut edits: Edits) -> Result<Changes, Error> {
+fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, Error> {
     let mut changes = Changes::default();
-    evict(maps, ports, &mut edits, &mut changes)?;
+    evict(maps, held, &mut edits, &mut changes)?;
+    let Held { ports, members } = held;
     remove(maps, &edits, Removed::First, &mut changes)?;
     if !changes.is_empty() {
         // What goes first must be gone, in the flow cache too, before anything comes.
@@ -109,7 +128,10 @@ fn make(maps: &mut Maps, ports: &mut Ports, mut edits: Edits) -> Result<Changes,
         // A map that is nearly full has no room for both: by now what went has made some.
         add(maps, &edits, &mut changes)?;
     }
-    ports.extend(edits.ports.iter().filter_map(|(key, port)| Some((*key, (*port)?))));
+    for (key, port) in edits.ports.iter().filter_map(|(key, port)| Some((*key, (*port)?))) {
+        ports.insert(key, port);
+        members.join(maps, key, &port)?;
+    }
     Ok(changes)
 }
 
@@ -161,17 +183,18 @@ fn is_same_port(a: &Port, b: &Port) -> bool {
 /// nobody's, as its zone never comes back.
 fn evict(
     maps: &mut Maps,
-    held: &mut Ports,
+    Held { ports, members }: &mut Held,
     edits: &mut Edits,
     changes: &mut Changes,
 ) -> Result<(), Error> {
     for (key, wanted) in &edits.ports {
-        let Some(port) = held.get(key).copied() else { continue };
+        let Some(port) = ports.get(key).copied() else { continue };
         if wanted.is_some_and(|wanted| is_same_port(&wanted, &port)) {
             continue;
         }
+        members.leave(maps, *key, (port.net, ports))?;
         maps.ports.remove(key)?;
-        held.remove(key);
+        ports.remove(key);
         changes.ports.removed += 1;
     }
     edits.ports.retain(|_, wanted| wanted.is_some());
@@ -222,6 +245,7 @@ fn place(maps: &mut Maps, held: &Ports, edits: &mut Edits) -> Result<(), Error> 
 fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
     maps.traffic.set(place, &Traffic::default())?;
     maps.budgets.set(place, &Budget::default())?;
+    maps.floods.set(place, &Budget::default())?;
     for bucket in maps.config()?.area(place) {
         maps.conntrack.set(bucket, &Bucket::default())?;
     }

@@ -5,7 +5,7 @@
 mod support;
 
 use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all, rewrites};
-use netloom_dataplane::packet::{Bucket, Config, Traffic};
+use netloom_dataplane::packet::{Bucket, COUNTER_PLACES, Config, Traffic};
 use netloom_dataplane::{Counters, Options, Tables, TestHarness};
 use std::collections::BTreeMap;
 use support::{Host, may_run};
@@ -78,6 +78,8 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         neigh: memory.neigh.clone(),
         behind: memory.behind.clone(),
         vteps: memory.vteps.clone(),
+        wires: memory.wires.clone(),
+        ..Tables::default()
     };
     harness.plane.reconcile(&tables).unwrap();
     // The vector's own places and zones, and not those that a reconcile gives.
@@ -85,6 +87,11 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         harness.set_port(key, port).unwrap();
         let budget = memory.budgets.get(&port.place()).copied().unwrap_or_default();
         harness.set_budget(port.place(), &budget).unwrap();
+    }
+    // Those of port A and of network 1.
+    for slot in [1, COUNTER_PLACES + 1] {
+        let budget = memory.floods.get(&slot).copied().unwrap_or_default();
+        harness.set_flood_budget(slot, &budget).unwrap();
     }
     harness.set_conntrack(&numbered(memory)).unwrap();
     harness.set_fragments(&memory.fragments).unwrap();

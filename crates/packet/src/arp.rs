@@ -2,7 +2,7 @@
 //! the model owns.
 //!
 //! A probe (sender 0.0.0.0) is never answered: the prober would give its own address up. Nothing
-//! that a port says about itself is learned or passed on.
+//! that a port says about itself is learned, nor passed on but into a physical network.
 
 use crate::addr::{Addr, Mac};
 use crate::guard;
@@ -10,6 +10,7 @@ use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
 use crate::parse::ETHERNET_BYTES;
 use crate::reason::DropReason;
+use crate::service::Answer;
 
 /// Hardware type Ethernet, protocol type IPv4.
 const ETHERNET_IPV4: u32 = 0x0001_0800;
@@ -21,9 +22,18 @@ const TARGET: u32 = ETHERNET_BYTES + 24;
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 
-/// Answers a request by turning the frame into the reply, which then goes back to the port.
-#[inline(never)]
-pub(crate) fn answer<K: Kernel>(kernel: &mut K, port: &Port) -> Result<(), DropReason> {
+/// What an ARP packet says. The addresses are words in memory order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arp {
+    operation: u16,
+    sender_mac: Mac,
+    pub(crate) sender: u32,
+    pub(crate) target: u32,
+}
+
+/// Reads it.
+#[inline(always)]
+pub(crate) fn read<K: Kernel>(kernel: &K) -> Result<Arp, DropReason> {
     let Some([target]) = kernel.load_words(TARGET) else { return Err(DropReason::Malformed) };
     let Some([kind, operation]) = kernel.load_words(ETHERNET_BYTES) else {
         return Err(DropReason::Malformed);
@@ -31,18 +41,44 @@ pub(crate) fn answer<K: Kernel>(kernel: &mut K, port: &Port) -> Result<(), DropR
     let Some(mac) = kernel.load(SENDER_MAC) else { return Err(DropReason::Malformed) };
     let Some([sender]) = kernel.load_words(SENDER) else { return Err(DropReason::Malformed) };
     let [hl, pl, op0, op1] = operation.to_ne_bytes();
-    if u32::from_be(kind) != ETHERNET_IPV4 || hl != 6 || pl != 4 {
+    let operation = u16::from_be_bytes([op0, op1]);
+    let is_ours = u32::from_be(kind) == ETHERNET_IPV4 && hl == 6 && pl == 4;
+    if !is_ours || (operation != REQUEST && operation != REPLY) {
         return Err(DropReason::Malformed);
     }
-    if !Mac(mac).same(port.mac) {
+    Ok(Arp { operation, sender_mac: Mac(mac), sender, target })
+}
+
+/// Answers a request by turning the frame into the reply, which then goes back to the port. In a
+/// physical network what cannot be answered goes on.
+#[inline(never)]
+pub(crate) fn answer<K: Kernel>(
+    kernel: &mut K,
+    port: &Port,
+    is_physical: bool,
+) -> Result<Answer, DropReason> {
+    let arp = read(kernel)?;
+    let Arp { sender, target, .. } = arp;
+    if !arp.sender_mac.same(port.mac) {
         return Err(DropReason::SpoofedArpMac);
     }
-    check(kernel, port, u16::from_be_bytes([op0, op1]), (sender, target))?;
-
+    match unanswered(kernel, port, &arp) {
+        None => {}
+        Some(DropReason::ArpProbe) if is_physical => {
+            // Whoever is about to use an address gives it up when another one asks for it, too.
+            let is_own = guard::allowed(kernel, port, &Addr::v4_word(target));
+            return if is_own { Ok(Answer::None) } else { Err(DropReason::SpoofedArpAddress) };
+        }
+        Some(DropReason::SpoofedArpAddress) => return Err(DropReason::SpoofedArpAddress),
+        Some(_) if is_physical => return Ok(Answer::None),
+        Some(reason) => return Err(reason),
+    }
     let key = NeighKey { net: port.net, addr: Addr::v4_word(target) };
-    let Some(neigh) = kernel.neigh(&key) else { return Err(DropReason::UnknownNeighbour) };
+    let Some(neigh) = kernel.neigh(&key) else {
+        return if is_physical { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
+    };
     if write_reply(kernel, port.mac, neigh.mac, (sender, target)) {
-        Ok(())
+        Ok(Answer::InPlace)
     } else {
         Err(DropReason::Malformed)
     }
@@ -50,28 +86,20 @@ pub(crate) fn answer<K: Kernel>(kernel: &mut K, port: &Port) -> Result<(), DropR
 
 /// Everything that is not answered, each with its reason.
 #[inline(always)]
-fn check<K: Kernel>(
-    kernel: &K,
-    port: &Port,
-    operation: u16,
-    (sender, target): (u32, u32),
-) -> Result<(), DropReason> {
-    if operation != REQUEST && operation != REPLY {
-        return Err(DropReason::Malformed);
+fn unanswered<K: Kernel>(kernel: &K, port: &Port, arp: &Arp) -> Option<DropReason> {
+    if arp.sender == 0 {
+        return Some(DropReason::ArpProbe);
     }
-    if sender == 0 {
-        return Err(DropReason::ArpProbe);
+    if !guard::allowed(kernel, port, &Addr::v4_word(arp.sender)) {
+        return Some(DropReason::SpoofedArpAddress);
     }
-    if !guard::allowed(kernel, port, &Addr::v4_word(sender)) {
-        return Err(DropReason::SpoofedArpAddress);
+    if arp.sender == arp.target {
+        return Some(DropReason::GratuitousArp);
     }
-    if sender == target {
-        return Err(DropReason::GratuitousArp);
+    if arp.operation == REPLY {
+        return Some(DropReason::UnsolicitedArpReply);
     }
-    if operation == REPLY {
-        return Err(DropReason::UnsolicitedArpReply);
-    }
-    Ok(())
+    None
 }
 
 /// Writes what differs between the request and its reply; addresses are words in memory order.

@@ -27,7 +27,7 @@ pub(crate) fn local<K: Kernel>(
     }
 }
 
-/// To a station of another host, or behind an uplink. The sender is a place.
+/// To a station of another host, or behind an uplink, or to the host itself. The sender is a place.
 #[inline(always)]
 pub(crate) fn remote<K: Kernel>(
     kernel: &mut K,
@@ -38,6 +38,10 @@ pub(crate) fn remote<K: Kernel>(
 ) {
     flow::keep_remote(kernel, packet, sender, station);
     // Each written for itself: see `Packet::verdict`.
+    if let Some(way) = station.as_host() {
+        packet.verdict = Verdict::Host { ifindex: way.ifindex, vlan: way.vlan };
+        return;
+    }
     match (station.as_uplink(), packet.flow.direct(meta)) {
         (Some(way), _) => {
             packet.verdict = Verdict::Uplink { ifindex: way.ifindex, vlan: way.vlan };

@@ -21,7 +21,7 @@ use crate::parse::Packet;
 use crate::reason::DropReason;
 use crate::service::Answer;
 use crate::sizes::DELIVERED_MARK;
-use crate::{classify, egress, flow, guard, policy, route, service, too_big};
+use crate::{classify, egress, flow, guard, policy, route, service, too_big, uplink};
 
 /// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`], and for the
 /// verdict.
@@ -120,6 +120,7 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::HandOff { port: port.number };
             return Ok(());
         }
+        Admission::Untracked => return uplink::untracked(kernel, meta, port, packet),
         Admission::Forward => {}
     }
     let station = route::station(kernel, packet)?;
@@ -151,6 +152,8 @@ fn port_stages<K: Kernel>(
 enum Admission {
     /// It goes on.
     Forward,
+    /// It goes on in a physical network, and is no part of a connection.
+    Untracked,
     /// It has been turned into its own answer.
     Answered,
     /// The agent answers it.
@@ -163,6 +166,9 @@ enum Admission {
 #[inline(never)]
 fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
     match admit_stages(kernel, meta, port, packet) {
+        Ok(Answer::None) if packet.path.net.is_physical() && uplink::is_untracked(packet) => {
+            Admission::Untracked
+        }
         Ok(Answer::None) => Admission::Forward,
         Ok(Answer::InPlace) => Admission::Answered,
         Ok(Answer::ByAgent) => Admission::HandedOff,

@@ -39,6 +39,7 @@ const INTERFACE: u16 = 1;
 const PEER: u16 = 2;
 const TUNNEL: u16 = 3;
 const UPLINK: u16 = 4;
+const HOST: u16 = 5;
 
 /// Of the interface's word in the key: set for IPv6. An interface index is a positive `int`.
 const IS_IPV6: u32 = 1 << 31;
@@ -162,6 +163,7 @@ fn find<K: Kernel, const START: u32>(
             }
         }
         UPLINK => packet.verdict = Verdict::Uplink { ifindex, vlan: (vtep & 0xfff) as u16 },
+        HOST => packet.verdict = Verdict::Host { ifindex, vlan: (vtep & 0xfff) as u16 },
         _ => return None,
     }
     Some(())
@@ -255,7 +257,7 @@ pub(crate) fn keep_local<K: Kernel>(
     keep(kernel, &packet.flow);
 }
 
-/// The same: the frame leaves through an uplink, or through the tunnel between IPv4 VTEPs.
+/// The same: the frame leaves through an uplink, goes to the host itself, or leaves through the tunnel between IPv4 VTEPs.
 #[inline(always)]
 pub(crate) fn keep_remote<K: Kernel>(
     kernel: &mut K,
@@ -266,8 +268,8 @@ pub(crate) fn keep_remote<K: Kernel>(
     let mtu = limit(packet.mtu);
     let flow = &mut packet.flow.flow;
     flow.longest = 0;
-    if let Some(way) = station.as_uplink() {
-        flow.verdict = UPLINK;
+    if let Some(way) = station.as_uplink().or(station.as_host()) {
+        flow.verdict = if station.as_host().is_some() { HOST } else { UPLINK };
         flow.target = way.ifindex;
         flow.vtep = u32::from(way.vlan);
         flow.local = 0;

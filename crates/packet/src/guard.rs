@@ -11,7 +11,7 @@
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, FdbKey, NeighKey, Port};
-use crate::parse::Packet;
+use crate::parse::{Packet, UDP};
 use crate::prefix::{End, Owner, owner};
 use crate::reason::DropReason;
 use crate::service::Service;
@@ -30,11 +30,22 @@ pub(crate) fn from_port<K: Kernel>(
     match packet.service {
         Service::None => {
             source_address(kernel, port, packet)?;
+            if packet.path.net.is_physical() && is_dhcp_server(packet) {
+                return Err(DropReason::RogueDhcp);
+            }
             if packet.path.net.is_closed() { unicast_only(packet) } else { Ok(()) }
         }
         Service::Dhcp if !packet.source.is_unspecified() => source_address(kernel, port, packet),
         Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
     }
+}
+
+/// Whether it is what only a DHCP server sends to a client (RFC 2131, 4.1; RFC 8415, 7.2). Whoever
+/// answers first would lead its neighbours where it likes.
+#[inline(always)]
+fn is_dhcp_server(packet: &Packet) -> bool {
+    packet.protocol == UDP
+        && matches!((packet.source_port, packet.destination_port), (67, 68) | (547, 546))
 }
 
 /// A frame out of a tunnel is of one station of its network; in a closed one it is unicast.

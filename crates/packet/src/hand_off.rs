@@ -1,8 +1,8 @@
 //! Frames that are given to the agent, with the port that they come from: what a port asks a
 //! service that is no matter of one packet.
 //!
-//! A port has so many in each window of time, all ports together what the ring buffer holds. Both
-//! bounds are the programs' own: nothing that an agent does or leaves undone slows others down.
+//! A port has so many in each window of time ([`crate::Budget`]), all ports together what the ring
+//! buffer holds.
 
 use crate::kernel::Kernel;
 use crate::layout::plain;
@@ -10,19 +10,7 @@ use crate::maps::Port;
 use crate::reason::DropReason;
 use crate::sizes::{HANDED_FRAME_BYTES, HANDED_PER_WINDOW};
 
-/// Bits of a window, in nanoseconds: about a second.
-const WINDOW_BITS: u32 = 30;
-
 plain! {
-    /// Value of `budgets`, by [`Port::place`]: what a port has handed off lately. CPUs may race for
-    /// it, and a few frames more get through then.
-    pub struct Budget[8] {
-        /// The window of time.
-        pub window: u32,
-        /// Frames in it.
-        pub used: u32,
-    }
-
     /// A record of the ring buffer `handed`: one frame. A checksum that the sender has left to its
     /// device is not filled in.
     pub struct HandedOff[1560] {
@@ -44,14 +32,7 @@ plain! {
 /// Whether the port may hand one more frame off.
 #[inline(always)]
 pub(crate) fn take<K: Kernel>(kernel: &mut K, now_ns: u64, port: &Port) -> Result<(), DropReason> {
-    let window = (now_ns >> WINDOW_BITS & 0xffff_ffff) as u32;
-    let Some(budget) = kernel.budget(port.place()) else { return Err(DropReason::HandOffRate) };
-    if budget.window != window {
-        *budget = Budget { window, used: 0 };
-    }
-    if budget.used >= HANDED_PER_WINDOW {
-        return Err(DropReason::HandOffRate);
-    }
-    budget.used += 1;
-    Ok(())
+    let budget = kernel.budget(port.place());
+    let may = budget.is_some_and(|budget| budget.spend(now_ns, HANDED_PER_WINDOW));
+    if may { Ok(()) } else { Err(DropReason::HandOffRate) }
 }

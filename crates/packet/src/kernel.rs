@@ -2,11 +2,11 @@
 //! frame before it looks inside, and what it may do with it in the end.
 
 use crate::addr::Addr;
-use crate::hand_off::Budget;
+use crate::budget::Budget;
 use crate::layout::plain;
 use crate::maps::{
     AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Noted, Port, PortKey,
-    Source, Vtep, VtepKey,
+    Source, Vtep, VtepKey, Wire,
 };
 use crate::net::Net;
 use crate::prefix::{Behind, PrefixKey};
@@ -57,6 +57,8 @@ pub trait Kernel {
     fn behind(&self, key: &PrefixKey) -> Option<Behind>;
     /// A network.
     fn net(&self, number: u32) -> Option<Net>;
+    /// The physical network that an interface and a VLAN on it lead to.
+    fn wire(&self, key: &PortKey) -> Option<Wire>;
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
 
@@ -81,6 +83,8 @@ pub trait Kernel {
 
     /// What the port at this place has handed off lately.
     fn budget(&mut self, place: u32) -> Option<&mut Budget>;
+    /// What has been flooded lately, by a slot of `floods`.
+    fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget>;
 
     /// Counts a packet of the port at this place.
     fn count(&mut self, place: u32, direction: Direction, bytes: u32);
@@ -109,6 +113,10 @@ pub enum Entry {
     FromTunnel = 2,
     /// [`crate::to_port`].
     ToPort = 3,
+    /// [`crate::from_wire`], a frame that comes in by an uplink.
+    FromUplink = 4,
+    /// [`crate::from_wire`], one that the host itself sends out by it.
+    ToUplink = 5,
 }
 
 /// A drop, as it is counted.
@@ -189,11 +197,12 @@ plain! {
 
     /// A [`Verdict`] as bytes, for tests of the programs.
     pub struct VerdictRecord[48] {
-        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink, 7 hand-off, 8 underlay.
+        /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink, 7 hand-off, 8 underlay, 9 host,
+        /// 10 flood, 11 copy.
         pub kind: u32,
-        /// Number of the drop reason or of the port, or interface index, or VNI.
+        /// Number of the drop reason, of the port or of the network, or interface index, or VNI.
         pub value: u32,
-        /// 1 if delivered to the peer.
+        /// 1 if delivered to the peer; number of the port that has it flooded.
         pub peer: u32,
         /// VLAN id that it is tagged with, 0 for none.
         pub vlan: u32,
@@ -273,6 +282,28 @@ pub enum Verdict {
         /// VLAN id to tag it with, 0 for none.
         vlan: u16,
     },
+    /// Give it to the host's own stack, as if it had come in by this uplink.
+    Host {
+        /// The uplink.
+        ifindex: u32,
+        /// VLAN id to tag it with, 0 for none.
+        vlan: u16,
+    },
+    /// Give a copy to each port of the network on this host but for the sender. If that is a port,
+    /// also send it into the physical network, and give the host a copy; else let it go on.
+    Flood {
+        /// Number of the network.
+        net: u32,
+        /// Number of the port that sends it, 0 for somebody in the physical network.
+        sender: u32,
+    },
+    /// Give a copy to the port on this interface, and let it go on.
+    Copy {
+        /// Where the port is.
+        ifindex: u32,
+        /// Its VLAN id, 0 for none.
+        vlan: u16,
+    },
     /// Send it, rewritten as a reply, out of the port it came from.
     Reflect,
     /// Give it to the agent.
@@ -327,6 +358,18 @@ impl Verdict {
             Verdict::HandOff { port } => (record.kind, record.value) = (7, port),
             Verdict::Uplink { ifindex, vlan } => {
                 (record.kind, record.value) = (6, ifindex);
+                record.vlan = u32::from(vlan);
+            }
+            Verdict::Host { ifindex, vlan } => {
+                (record.kind, record.value) = (9, ifindex);
+                record.vlan = u32::from(vlan);
+            }
+            Verdict::Flood { net, sender } => {
+                (record.kind, record.value) = (10, net);
+                record.peer = sender;
+            }
+            Verdict::Copy { ifindex, vlan } => {
+                (record.kind, record.value) = (11, ifindex);
                 record.vlan = u32::from(vlan);
             }
         }

@@ -7,14 +7,16 @@
 //!
 //! | entry | hook | may end as |
 //! | --- | --- | --- |
-//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, hand-off, reflect |
+//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, host, flood, hand-off, reflect |
 //! | [`from_underlay`] | TCX ingress of the underlay's devices | nothing, drop, local delivery |
 //! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery |
+//! | [`from_wire`] | TCX ingress and egress of an uplink | nothing, drop, local delivery, flood, copy |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]
 
 mod addr;
 mod arp;
+mod budget;
 mod checksum;
 mod classify;
 mod conntrack;
@@ -49,10 +51,12 @@ mod sizes;
 mod slots;
 mod too_big;
 mod transport;
+mod uplink;
 #[cfg(any(test, feature = "vectors"))]
 pub mod vectors;
 
 pub use addr::{Addr, Mac};
+pub use budget::Budget;
 pub use conntrack::{
     ICMP_SECONDS, OPENING_SECONDS, OTHER_SECONDS, TCP_CLOSED_SECONDS, TCP_CLOSING_SECONDS,
     TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,
@@ -61,7 +65,7 @@ pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{Opened, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use fragments::FRAGMENT_SECONDS;
-pub use hand_off::{Budget, HandedOff};
+pub use hand_off::HandedOff;
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, NextHop, SkbLayout, Verdict, VerdictRecord,
     Via,
@@ -78,3 +82,4 @@ pub use rewrite::{Covered, Rewrite, Side, rewrite_frame};
 pub use service::Service;
 pub use sizes::*;
 pub use slots::{Homes, PEER_WAYS, PORT_WAYS, WAYS_EACH, homes};
+pub use uplink::from_wire;

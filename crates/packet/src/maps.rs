@@ -66,10 +66,34 @@ plain! {
         pub pad: [u8; 2],
     }
 
-    /// Value of `fdb`: where a station is. Made by [`Fdb::local`], [`Fdb::remote`] and
-    /// [`Fdb::uplink`].
+    /// Value of `wires`: the physical network that an interface and a VLAN on it lead to.
+    pub struct Wire[4] {
+        /// Number of the network. Never 0.
+        pub net: u32,
+    }
+
+    /// Key of `flood`: the ports of a network on this host are numbered from 0 on.
+    pub struct FloodKey[8] {
+        /// Number of the network.
+        pub net: u32,
+        /// Which of its ports.
+        pub index: u32,
+    }
+
+    /// Value of `flood`: a port that gets what is flooded.
+    pub struct Flooded[16] {
+        /// Where it is.
+        pub key: PortKey,
+        /// [`Port::number`].
+        pub number: u32,
+        /// [`Port::place`].
+        pub place: u32,
+    }
+
+    /// Value of `fdb`: where a station is. Made by [`Fdb::local`], [`Fdb::remote`],
+    /// [`Fdb::uplink`] and [`Fdb::host`].
     pub struct Fdb[48] {
-        /// 1 local, 2 remote, 3 behind an uplink.
+        /// 1 local, 2 remote, 3 behind an uplink, 4 the host itself.
         kind: u32,
         /// The port, if local; the uplink and the VLAN on it.
         port: PortKey,
@@ -281,7 +305,7 @@ macro_rules! maps {
         $then! {
             filled {
                 /// Networks that are present, by number. Packets of others are dropped.
-                nets NETS 5: hash u32 => $crate::Net, $crate::MAX_NETS, removed Last;
+                nets NETS 6: hash u32 => $crate::Net, $crate::MAX_NETS, removed Last;
                 /// VTEPs that may send, and the network they then send into.
                 vteps VTEPS 4: hash $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
                 /// Stations of the networks present.
@@ -294,6 +318,10 @@ macro_rules! maps {
                 addrs ADDRS 5: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
                 ports PORTS 4: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
+                /// Ports by network, for what is flooded. The loader derives it from `ports`.
+                flood FLOOD 6: hash $crate::FloodKey => $crate::Flooded, $crate::MAX_PORTS, removed First;
+                /// Networks by the interface and VLAN that their frames come in by.
+                wires WIRES 6: hash $crate::PortKey => $crate::Wire, $crate::MAX_NETS, removed First;
             }
             kept {
                 /// Written by the loader, once per tunnel device.
@@ -316,6 +344,9 @@ macro_rules! maps {
                 handed HANDED 5: ring $crate::HandedOff, $crate::HANDED_BYTES;
                 /// What ports have handed off lately, by `Port::place`.
                 budgets BUDGETS 5: array $crate::Budget, $crate::COUNTER_PLACES;
+                /// What ports have had flooded lately, by `Port::place`; then what physical networks
+                /// have, by number.
+                floods FLOODS 6: array $crate::Budget, $crate::FLOOD_BUDGETS;
                 /// 1 while somebody reads `events`, else 0. Written by the loader.
                 events_wanted EVENTS_WANTED 3: array u32, 1;
                 /// Events that found the buffer full, per CPU.
@@ -421,6 +452,8 @@ pub enum FdbTarget {
     },
     /// In a physical network behind this interface, in this VLAN, 0 for untagged.
     Uplink(PortKey),
+    /// The host itself, as it is in that network.
+    Host(PortKey),
 }
 
 impl Fdb {
@@ -443,6 +476,12 @@ impl Fdb {
         Fdb { kind: 3, ..Fdb::local(way) }
     }
 
+    /// The host itself, in a physical network.
+    #[must_use]
+    pub const fn host(way: PortKey) -> Fdb {
+        Fdb { kind: 4, ..Fdb::local(way) }
+    }
+
     /// The same, with this host's own VTEP as the outer source. The other host knows us by it
     /// alone; a host with several addresses would otherwise send from the one that routes prefer.
     #[must_use]
@@ -457,6 +496,7 @@ impl Fdb {
             1 => Some(FdbTarget::Local(self.port)),
             2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep, local: self.local }),
             3 => Some(FdbTarget::Uplink(self.port)),
+            4 => Some(FdbTarget::Host(self.port)),
             _ => None,
         }
     }
@@ -471,6 +511,12 @@ impl Fdb {
     #[inline(always)]
     pub(crate) fn as_uplink(&self) -> Option<PortKey> {
         if self.kind == 3 { Some(self.port) } else { None }
+    }
+
+    /// Interface and VLAN, if it is the host itself.
+    #[inline(always)]
+    pub(crate) fn as_host(&self) -> Option<PortKey> {
+        if self.kind == 4 { Some(self.port) } else { None }
     }
 
     /// The uplink that a station elsewhere is behind, 0 if it is behind a tunnel.
@@ -494,7 +540,7 @@ impl Fdb {
     /// Whether this version knows the kind.
     #[inline(always)]
     pub(crate) fn is_known(&self) -> bool {
-        matches!(self.kind, 1..=3)
+        matches!(self.kind, 1..=4)
     }
 }
 

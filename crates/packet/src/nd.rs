@@ -1,8 +1,8 @@
 //! IPv6 neighbour discovery from a port (RFC 4861): answered here, in the frame itself.
 //!
 //! A duplicate address detection probe (source `::`, RFC 4862) is never answered. Router
-//! discovery and multicast listener reports end here, each with its own reason: nothing in a
-//! closed network listens for them yet.
+//! discovery and multicast listener reports end here, each with its own reason, unless the network
+//! is a physical one: nothing in a closed network listens for them yet.
 
 use crate::addr::{Addr, Mac};
 use crate::checksum::Checksum;
@@ -11,6 +11,7 @@ use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV6, Fragment, ICMPV6, Packet};
 use crate::reason::DropReason;
+use crate::service::Answer;
 
 const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -35,44 +36,87 @@ pub(crate) fn is_signalling(packet: &Packet) -> bool {
         && matches!(packet.flags, ROUTER_SOLICITATION..=REDIRECT | 130..=132 | 143)
 }
 
-/// Answers a neighbour solicitation by turning the frame into the advertisement.
+/// Answers a neighbour solicitation by turning the frame into the advertisement. In a physical
+/// network what cannot be answered goes on, but for what only a router says.
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
     port: &Port,
     packet: &Packet,
-) -> Result<(), DropReason> {
+) -> Result<Answer, DropReason> {
+    let is_physical = packet.path.net.is_physical();
     match packet.flags {
         NEIGHBOUR_SOLICITATION => {}
+        ROUTER_ADVERTISEMENT | REDIRECT => return Err(DropReason::RogueRouter),
+        _ if is_physical => return speaks_for_itself(kernel, port, packet).map(|()| Answer::None),
         NEIGHBOUR_ADVERTISEMENT => return Err(DropReason::UnsolicitedNeighbourAdvertisement),
         ROUTER_SOLICITATION => return Err(DropReason::RouterSolicitation),
-        ROUTER_ADVERTISEMENT | REDIRECT => return Err(DropReason::RogueRouter),
         _ => return Err(DropReason::MulticastListener),
     }
-    // RFC 6980 forbids fragmented ND; extension headers have no use here either.
-    let plain = packet.l4 == MESSAGE && packet.fragment == Fragment::Whole;
-    if !plain || packet.hop_limit != 255 {
+    if !is_plain(packet) {
         return Err(DropReason::Malformed);
-    }
-    if packet.source.is_unspecified() {
-        return Err(DropReason::NdProbe);
-    }
-    if !guard::allowed(kernel, port, &packet.source)
-        && !packet.source.same(&Addr::link_local(port.mac))
-    {
-        return Err(DropReason::SpoofedAddress);
     }
     let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
     let target = Addr::from_words(target);
+    if packet.source.is_unspecified() {
+        let may_probe = is_physical && is_own(kernel, port, &target);
+        return if may_probe { Ok(Answer::None) } else { Err(DropReason::NdProbe) };
+    }
+    if !is_own(kernel, port, &packet.source) {
+        return Err(DropReason::SpoofedAddress);
+    }
     let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: target }) else {
-        return Err(DropReason::UnknownNeighbour);
+        return if is_physical { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
     };
     let length = reply_length(packet)?;
     if write_reply(kernel, packet, &target, (neigh.mac, length)) {
-        Ok(())
+        Ok(Answer::InPlace)
     } else {
         Err(DropReason::Malformed)
     }
+}
+
+/// Whether it is as it has to be: RFC 6980 forbids fragmented ND; extension headers have no use
+/// here either.
+#[inline(always)]
+fn is_plain(packet: &Packet) -> bool {
+    packet.l4 == MESSAGE && packet.fragment == Fragment::Whole && packet.hop_limit == 255
+}
+
+/// Whether it is an address of the port, be it by its MAC.
+#[inline(always)]
+fn is_own<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
+    guard::allowed(kernel, port, addr) || addr.same(&Addr::link_local(port.mac))
+}
+
+/// A port asks for routers and reports what it listens to by its own address, or as long as it has
+/// none; it advertises none but its own.
+#[inline(always)]
+fn speaks_for_itself<K: Kernel>(
+    kernel: &K,
+    port: &Port,
+    packet: &Packet,
+) -> Result<(), DropReason> {
+    if packet.flags != NEIGHBOUR_ADVERTISEMENT {
+        let is_own = packet.source.is_unspecified() || is_own(kernel, port, &packet.source);
+        return if is_own { Ok(()) } else { Err(DropReason::SpoofedAddress) };
+    }
+    if !is_plain(packet) {
+        return Err(DropReason::Malformed);
+    }
+    let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
+    let is_own =
+        is_own(kernel, port, &packet.source) && is_own(kernel, port, &Addr::from_words(target));
+    if is_own { Ok(()) } else { Err(DropReason::SpoofedAddress) }
+}
+
+/// Whose MAC a neighbour solicitation asks for.
+#[inline(always)]
+pub(crate) fn solicited<K: Kernel>(kernel: &K, packet: &Packet) -> Option<Addr> {
+    if packet.flags != NEIGHBOUR_SOLICITATION || !is_plain(packet) {
+        return None;
+    }
+    kernel.load_words(MESSAGE + 8).map(Addr::from_words)
 }
 
 /// Bytes of the reply: a frame cannot grow here, so the option is left out where RFC 4861, 7.2.4

@@ -2,11 +2,12 @@
 
 use crate::addr::Mac;
 use crate::layout::{Zero, plain};
+use crate::maps::PortKey;
 
 plain! {
     /// Value of `nets`: a network that is present on the host. Made by [`Net::closed`] and
     /// [`Net::open`]. A packet of a network that is not listed is dropped.
-    pub struct Net[16] {
+    pub struct Net[32] {
         /// 1 closed, 2 open.
         kind: u32,
         /// Number of the domain whose networks are routed to each other; 0: none.
@@ -15,11 +16,26 @@ plain! {
         pub router_mac: Mac,
         /// [`Net::DHCP`], [`Net::ROUTED`], both or 0.
         pub flags: u16,
+        /// Interface and VLAN by which the host is in a physical network; interface 0: it is in
+        /// none.
+        pub uplink: PortKey,
+        /// MAC of that interface: the host's own in that network.
+        pub uplink_mac: Mac,
+        /// Zero.
+        pad: [u8; 2],
     }
 }
 
 impl Zero for Net {
-    const ZERO: Net = Net { kind: 0, domain: 0, router_mac: Mac([0; 6]), flags: 0 };
+    const ZERO: Net = Net {
+        kind: 0,
+        domain: 0,
+        router_mac: Mac([0; 6]),
+        flags: 0,
+        uplink: PortKey::untagged(0),
+        uplink_mac: Mac([0; 6]),
+        pad: [0; 2],
+    };
 }
 
 /// What may be in a network.
@@ -61,6 +77,12 @@ impl Net {
         Net { domain, router_mac, flags: self.flags | Net::ROUTED, ..self }
     }
 
+    /// The same, a physical network behind this interface, which has this MAC.
+    #[must_use]
+    pub const fn behind(self, uplink: PortKey, uplink_mac: Mac) -> Net {
+        Net { uplink, uplink_mac, ..self }
+    }
+
     /// Its kind; `None` for one that this version does not know.
     #[inline(always)]
     #[must_use]
@@ -76,6 +98,12 @@ impl Net {
     #[inline(always)]
     pub(crate) fn is_router(&self, mac: Mac) -> bool {
         self.flags & Net::ROUTED != 0 && self.domain != 0 && self.router_mac.same(mac)
+    }
+
+    /// Whether it is a physical network.
+    #[inline(always)]
+    pub(crate) const fn is_physical(&self) -> bool {
+        self.uplink.ifindex != 0
     }
 
     /// Whether only known stations are in it.

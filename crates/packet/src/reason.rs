@@ -145,6 +145,11 @@ reasons! {
     HandOffRate = 52 "hand_off_rate",
     /// A request to the agent for which there is no room, or that is too long.
     HandOffRefused = 53 "hand_off_refused",
+    /// More broadcasts and multicasts than a port may send in a second, or a physical network may
+    /// have delivered to the ports here.
+    FloodRate = 54 "flood_rate",
+    /// A DHCP server's answer from a port.
+    RogueDhcp = 55 "rogue_dhcp",
 }
 
 impl DropReason {

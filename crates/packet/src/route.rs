@@ -8,16 +8,21 @@ use crate::kernel::Kernel;
 use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
 use crate::parse::Packet;
 use crate::reason::DropReason;
+use crate::uplink;
 
-/// Where the frame goes: the station of its destination MAC, or else that of its address, which
-/// is then written into the frame.
+/// Where the frame goes: the station of its destination MAC; or else, in a physical network, out of
+/// the uplink, and in any other one to the station of its address, which is then written into the
+/// frame.
 ///
-/// The second is for an address that has passed to another NIC. Nothing announces that to the
+/// The last is for an address that has passed to another NIC. Nothing announces that to the
 /// guests: their neighbour caches keep the former owner's MAC, for as long as they like.
 #[inline(always)]
 pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<Fdb, DropReason> {
     if let Ok(fdb) = lookup(kernel, packet) {
         return Ok(fdb);
+    }
+    if packet.path.net.is_physical() {
+        return Ok(uplink::beyond(packet));
     }
     readdress(kernel, packet);
     lookup(kernel, packet)

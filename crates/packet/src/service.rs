@@ -1,5 +1,5 @@
 //! Stage 3, service: what is meant for netloom itself is answered here, or ends here. It is never
-//! forwarded.
+//! forwarded but in a physical network, where others may answer what netloom does not.
 
 use crate::kernel::{Kernel, Meta};
 use crate::maps::Port;
@@ -57,19 +57,21 @@ pub(crate) fn answer<K: Kernel>(
     packet: &Packet,
 ) -> Result<Answer, DropReason> {
     match packet.service {
-        Service::None => return Ok(Answer::None),
-        Service::Arp => arp::answer(kernel, port)?,
-        Service::Neighbour => nd::answer(kernel, port, packet)?,
+        Service::None => Ok(Answer::None),
+        Service::Arp => arp::answer(kernel, port, packet.path.net.is_physical()),
+        Service::Neighbour => nd::answer(kernel, port, packet),
         Service::Dhcp => {
             let is_answered = packet.path.net.flags & Net::DHCP != 0;
+            if !is_answered && packet.path.net.is_physical() {
+                return Ok(Answer::None);
+            }
             if !is_answered || packet.fragment != Fragment::Whole {
                 return Err(DropReason::Dhcp);
             }
             hand_off::take(kernel, meta.now_ns, port)?;
-            return Ok(Answer::ByAgent);
+            Ok(Answer::ByAgent)
         }
     }
-    Ok(Answer::InPlace)
 }
 
 /// What has become of a packet at this stage.

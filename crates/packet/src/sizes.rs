@@ -115,6 +115,18 @@ pub const HANDED_FRAME_BYTES: usize = 1_536;
 /// Frames that one port may hand off in a window of `hand_off`. A client of DHCP sends two at its
 /// start, and repeats them after seconds (RFC 2131, 4.1).
 pub const HANDED_PER_WINDOW: u32 = 8;
+/// Ports that one flooded frame reaches at most, of one network on one host. Copies of it are made
+/// one after the other, and the host does nothing else meanwhile. More: the others do not get it.
+/// ARP and ND for a port here are no matter of this: they go to that port alone.
+pub const FLOOD_TARGETS: u32 = 256;
+/// Frames that one port may have flooded in a window of [`crate::Budget`]. Enough to ask for each
+/// address of a /24 once.
+pub const FLOODS_PER_PORT: u32 = 256;
+/// Frames of a physical network that are flooded to its ports here in a window.
+pub const FLOODS_PER_WIRE: u32 = 1_024;
+/// Slots of the array of these budgets. Networks whose numbers are alike modulo [`MAX_NETS`] share
+/// one.
+pub const FLOOD_BUDGETS: u32 = COUNTER_PLACES + MAX_NETS;
 /// Slots of the array of drop counters, one per reason number.
 pub const MAX_REASONS: u32 = 64;
 

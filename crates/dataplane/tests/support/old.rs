@@ -170,7 +170,9 @@ fn fdb(station: &Fdb) -> [u8; 48] {
         FdbTarget::Remote { vni, vtep, local } => {
             bytes(&[&ne(2), &[0; 8], &ne(vni), &vtep.octets(), &local.octets()])
         }
-        FdbTarget::Uplink(_) => panic!("layouts of then have no uplinks"),
+        FdbTarget::Uplink(_) | FdbTarget::Host(_) => {
+            panic!("layouts of then have no uplinks")
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     Addr, AddrKey, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot, CtState,
     CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta,
     Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey,
+    Wire,
 };
 use std::collections::BTreeMap;
 
@@ -38,6 +39,10 @@ pub struct Memory {
     pub hops: BTreeMap<Addr, NextHop>,
     /// `fragments`.
     pub fragments: Vec<Noted>,
+    /// `wires`.
+    pub wires: BTreeMap<PortKey, Wire>,
+    /// `floods`. Without an entry nothing is used yet.
+    pub floods: BTreeMap<u32, Budget>,
     /// `budgets`, by place. Without an entry nothing is used yet.
     pub budgets: BTreeMap<u32, Budget>,
     /// `traffic`; ports without an entry are not counted.
@@ -204,6 +209,10 @@ impl Kernel for Memory {
         self.nets.get(&number).copied()
     }
 
+    fn wire(&self, key: &PortKey) -> Option<Wire> {
+        self.wires.get(key).copied()
+    }
+
     fn vtep(&self, key: &VtepKey) -> Option<Vtep> {
         self.vteps.get(key).copied()
     }
@@ -250,6 +259,10 @@ impl Kernel for Memory {
 
     fn budget(&mut self, place: u32) -> Option<&mut Budget> {
         Some(self.budgets.entry(place).or_default())
+    }
+
+    fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget> {
+        Some(self.floods.entry(slot).or_default())
     }
 
     fn count(&mut self, place: u32, direction: Direction, bytes: u32) {

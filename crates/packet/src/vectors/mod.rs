@@ -20,6 +20,7 @@ mod prefixes;
 mod rewrite;
 mod room;
 mod too_big;
+mod uplinks;
 mod vlans;
 mod world;
 
@@ -28,7 +29,7 @@ pub use rewrite::{RewriteVector, rewrites};
 
 use crate::{
     ConntrackSize, CtSlot, CtWord, DropReason, Entry, Meta, Packet, Traffic, Verdict, from_port,
-    from_tunnel, to_port,
+    from_tunnel, from_wire, to_port,
 };
 use std::collections::BTreeMap;
 
@@ -57,7 +58,7 @@ pub struct Vector {
     pub before: Memory,
     /// The verdict.
     pub verdict: Verdict,
-    /// Why the frame is dropped that is answered.
+    /// Why the frame is dropped that is answered, or that ports do not get while it goes on.
     pub answered: Option<DropReason>,
     /// The frame afterwards, if it is changed.
     pub frame_after: Option<Vec<u8>>,
@@ -89,7 +90,10 @@ impl Vector {
     pub fn expected_connections(&self) -> Option<Vec<Tracked>> {
         let keeps = !matches!(
             self.verdict,
-            Verdict::DeliverLocal { .. } | Verdict::Tunnel { .. } | Verdict::Uplink { .. }
+            Verdict::DeliverLocal { .. }
+                | Verdict::Tunnel { .. }
+                | Verdict::Uplink { .. }
+                | Verdict::Host { .. }
         );
         match &self.connections {
             Some(connections) => Some(sorted(connections.clone())),
@@ -119,6 +123,11 @@ impl Vector {
             Entry::FromPort => from_port(&mut memory, &self.meta, &mut packet),
             Entry::FromTunnel => from_tunnel(&mut memory, &self.meta, &mut packet),
             Entry::ToPort => packet.verdict = to_port(&mut memory, &self.meta),
+            entry @ (Entry::FromUplink | Entry::ToUplink) => {
+                if !from_wire(&mut memory, &self.meta, entry, &mut packet) {
+                    packet.verdict = Verdict::Pass;
+                }
+            }
         }
         (packet.verdict, memory)
     }
@@ -144,6 +153,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(prefixes::vectors());
     vectors.extend(vlans::vectors());
     vectors.extend(dhcp::vectors());
+    vectors.extend(uplinks::vectors());
     vectors
 }
 

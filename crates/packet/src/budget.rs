@@ -1,0 +1,33 @@
+//! How often something may be done in a window of time, for one port or one network. The bound is
+//! the programs' own: nothing that an agent does or leaves undone slows others down.
+
+use crate::layout::plain;
+
+/// Bits of a window, in nanoseconds: about a second.
+const WINDOW_BITS: u32 = 30;
+
+plain! {
+    /// What has been used lately. CPUs may race for it, and a few more get through then.
+    pub struct Budget[8] {
+        /// The window of time.
+        pub window: u32,
+        /// How often in it.
+        pub used: u32,
+    }
+}
+
+impl Budget {
+    /// Whether it may be done once more, of at most so many times in a window.
+    #[inline(always)]
+    pub(crate) fn spend(&mut self, now_ns: u64, most: u32) -> bool {
+        let window = (now_ns >> WINDOW_BITS & 0xffff_ffff) as u32;
+        if self.window != window {
+            *self = Budget { window, used: 0 };
+        }
+        if self.used >= most {
+            return false;
+        }
+        self.used += 1;
+        true
+    }
+}

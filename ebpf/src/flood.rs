@@ -1,0 +1,106 @@
+//! Copies of a frame. Each is sent before the program goes on, so what it runs into must not use
+//! the room of this CPU: a port's egress hook does not, and an uplink's does not for such a frame.
+
+use crate::maps::{FLOOD, NETS};
+use crate::skb::Skb;
+use crate::verdict::DOT1Q;
+use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::{
+    bpf_clone_redirect, bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+};
+use packet::{DELIVERED_MARK, Direction, FLOOD_TARGETS, FloodKey, Kernel, Meta, PortKey};
+
+/// Gives each port of the network but the sender a copy. Then the frame of a port leaves by the
+/// uplink, and the host gets a copy; any other goes on as it was.
+#[inline(always)]
+pub(crate) fn flood(skb: &mut Skb, meta: &Meta, net: u32, sender: u32) -> i32 {
+    let tag = take_tag(skb);
+    let mark = set_mark(skb, DELIVERED_MARK);
+    copy_to_ports(skb, meta.length, net, sender);
+    if sender == 0 {
+        return go_on(skb, mark, tag);
+    }
+    // SAFETY: the maps are preallocated; a value that the agent replaces is read word by word.
+    let Some(uplink) = unsafe { NETS.get(&net) }.map(|net| net.uplink) else { return TC_ACT_SHOT };
+    if uplink.ifindex == 0 || !push(skb, u32::from(uplink.vlan)) {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: the context pointer, and numbers.
+    unsafe {
+        bpf_clone_redirect(skb.0, uplink.ifindex, u64::from(BPF_F_INGRESS));
+        bpf_redirect(uplink.ifindex, 0) as i32
+    }
+}
+
+/// Gives the port a copy; the frame goes on as it was.
+#[inline(always)]
+pub(crate) fn copy(skb: &mut Skb, key: PortKey) -> i32 {
+    let tag = take_tag(skb);
+    let mark = set_mark(skb, DELIVERED_MARK);
+    copy_to(skb, key);
+    go_on(skb, mark, tag)
+}
+
+#[inline(never)]
+fn copy_to_ports(skb: &mut Skb, length: u32, net: u32, sender: u32) {
+    let mut index = 0;
+    while index < FLOOD_TARGETS {
+        // SAFETY: as above.
+        let Some(target) = (unsafe { FLOOD.get(&FloodKey { net, index }) }) else { return };
+        index += 1;
+        if target.number != sender {
+            skb.count(target.place, Direction::ToPort, length);
+            copy_to(skb, target.key);
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_to(skb: &mut Skb, key: PortKey) {
+    let is_tagged = push(skb, u32::from(key.vlan));
+    if is_tagged {
+        // SAFETY: the context pointer, and numbers. A device that is down takes none.
+        unsafe { bpf_clone_redirect(skb.0, key.ifindex, 0) };
+    }
+    if is_tagged && key.vlan != 0 {
+        // SAFETY: the context pointer.
+        unsafe { bpf_skb_vlan_pop(skb.0) };
+    }
+}
+
+/// Takes the tag off, if there is one: all of it, with its priority; 0 if there is none.
+#[inline(always)]
+fn take_tag(skb: &mut Skb) -> u32 {
+    // SAFETY: the context pointer; a program may read these fields.
+    let (is_tagged, tag) = unsafe { ((*skb.0).vlan_present, (*skb.0).vlan_tci) };
+    if is_tagged == 0 {
+        return 0;
+    }
+    // SAFETY: the context pointer.
+    unsafe { bpf_skb_vlan_pop(skb.0) };
+    tag & 0xffff
+}
+
+/// Puts a tag on, if it is not 0; whether it has that now.
+#[inline(always)]
+fn push(skb: &mut Skb, tag: u32) -> bool {
+    // SAFETY: the context pointer, and numbers.
+    tag == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), (tag & 0xffff) as u16) } == 0
+}
+
+/// Sets the mark; what it was.
+#[inline(always)]
+fn set_mark(skb: &mut Skb, mark: u32) -> u32 {
+    // SAFETY: the context pointer; a program may read and write this field.
+    unsafe {
+        let before = (*skb.0).mark;
+        (*skb.0).mark = mark;
+        before
+    }
+}
+
+#[inline(always)]
+fn go_on(skb: &mut Skb, mark: u32, tag: u32) -> i32 {
+    set_mark(skb, mark);
+    if push(skb, tag) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}
