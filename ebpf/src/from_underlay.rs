@@ -4,7 +4,7 @@ use crate::fill_in;
 use crate::maps::Room;
 use crate::skb::{self, Skb};
 use crate::underlay;
-use crate::verdict::execute;
+use crate::verdict::execute_one;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -38,5 +38,5 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     if opened == Opened::Admitted {
         packet::from_opened(&mut skb, meta, packet);
     }
-    execute(&mut skb, meta, Entry::FromTunnel, &packet.verdict)
+    execute_one(&mut skb, meta, Entry::FromTunnel, &packet.verdict)
 }

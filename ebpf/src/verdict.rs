@@ -26,6 +26,16 @@ pub(crate) const DOT1Q: u16 = 0x8100;
 #[inline(always)]
 pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
     match *verdict {
+        Verdict::Flood { net, sender } => flood::flood(skb, meta, net, sender),
+        Verdict::Copy { ifindex, vlan } => flood::copy(skb, PortKey::tagged(ifindex, vlan)),
+        _ => execute_one(skb, meta, entry, verdict),
+    }
+}
+
+/// The same where nothing is ever copied: the verifier walks a copy for each port that there may be.
+#[inline(always)]
+pub(crate) fn execute_one(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
+    match *verdict {
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::DeliverLocal { ifindex, via: Via::Peer } => {
             if !set_tag(skb, meta, 0) {
@@ -62,8 +72,7 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdic
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
         }
-        Verdict::Flood { net, sender } => flood::flood(skb, meta, net, sender),
-        Verdict::Copy { ifindex, vlan } => flood::copy(skb, PortKey::tagged(ifindex, vlan)),
+        Verdict::Flood { .. } | Verdict::Copy { .. } => TC_ACT_SHOT,
         Verdict::Reflect => deliver(skb, meta.ifindex),
         Verdict::Tunnel { vni, ref vtep, ref local } => {
             if !set_tag(skb, meta, 0) {

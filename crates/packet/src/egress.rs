@@ -3,7 +3,7 @@
 
 use crate::flow;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
-use crate::maps::{Fdb, Port, PortKey};
+use crate::maps::{Port, PortKey};
 use crate::parse::Packet;
 
 /// Out of a port of this host. The sender is a place, or 0.
@@ -29,14 +29,9 @@ pub(crate) fn local<K: Kernel>(
 
 /// To a station of another host, or behind an uplink, or to the host itself. The sender is a place.
 #[inline(always)]
-pub(crate) fn remote<K: Kernel>(
-    kernel: &mut K,
-    meta: &Meta,
-    packet: &mut Packet,
-    sender: u32,
-    station: &Fdb,
-) {
-    flow::keep_remote(kernel, packet, sender, station);
+pub(crate) fn remote<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet, sender: u32) {
+    flow::keep_remote(kernel, packet, sender);
+    let station = &packet.station;
     // Each written for itself: see `Packet::verdict`.
     if let Some(way) = station.as_host() {
         packet.verdict = Verdict::Host { ifindex: way.ifindex, vlan: way.vlan };

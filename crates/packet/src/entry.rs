@@ -123,10 +123,10 @@ fn port_stages<K: Kernel>(
         Admission::Untracked => return uplink::untracked(kernel, meta, port, packet),
         Admission::Forward => {}
     }
-    let station = route::station(kernel, packet)?;
-    let receiver = match station.as_local() {
+    route::station(kernel, packet)?;
+    let receiver = match packet.station.as_local() {
         Some(key) => route::local_port(kernel, &key, port)?,
-        None => route::way_out(kernel, &station)?,
+        None => route::way_out(kernel, packet)?,
     };
     policy::side(kernel, meta, (port, Direction::FromPort), packet)?;
     flow::note(packet, 0);
@@ -136,8 +136,8 @@ fn port_stages<K: Kernel>(
         return Ok(());
     }
     kernel.count(port.place(), Direction::FromPort, meta.length);
-    let Some(key) = station.as_local() else {
-        egress::remote(kernel, meta, packet, port.place(), &station);
+    let Some(key) = packet.station.as_local() else {
+        egress::remote(kernel, meta, packet, port.place());
         return Ok(());
     };
     *concerned = Concerned::of(&receiver);

@@ -25,7 +25,7 @@ use crate::conntrack::follow;
 use crate::ct_word::tick;
 use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
-use crate::maps::{Fdb, Flow, Port, PortKey};
+use crate::maps::{Flow, Port, PortKey};
 use crate::parse::{
     ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_BITS, IPV4_BYTES, IPV6_BYTES, Packet,
     TCP, UDP,
@@ -259,13 +259,9 @@ pub(crate) fn keep_local<K: Kernel>(
 
 /// The same: the frame leaves through an uplink, goes to the host itself, or leaves through the tunnel between IPv4 VTEPs.
 #[inline(always)]
-pub(crate) fn keep_remote<K: Kernel>(
-    kernel: &mut K,
-    packet: &mut Packet,
-    sender: u32,
-    station: &Fdb,
-) {
+pub(crate) fn keep_remote<K: Kernel>(kernel: &mut K, packet: &mut Packet, sender: u32) {
     let mtu = limit(packet.mtu);
+    let station = &packet.station;
     let flow = &mut packet.flow.flow;
     flow.longest = 0;
     if let Some(way) = station.as_uplink().or(station.as_host()) {

@@ -9,6 +9,7 @@ use crate::addr::{Addr, Mac};
 use crate::conntrack::CtZone;
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta, Verdict};
+use crate::maps::Fdb;
 use crate::path::Path;
 use crate::reason::DropReason;
 use crate::service::Service;
@@ -111,6 +112,8 @@ pub struct Packet {
     pub service: Service,
     /// Its way through networks.
     pub path: Path,
+    /// Where it goes. Set by `route`.
+    pub(crate) station: Fdb,
     /// What is to be done with it. In memory like the rest: as a value, a verdict that may be any
     /// would be kept with the parts of all of them, and the verifier refuses to see those saved
     /// that were never set.

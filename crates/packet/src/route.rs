@@ -16,16 +16,21 @@ use crate::uplink;
 ///
 /// The last is for an address that has passed to another NIC. Nothing announces that to the
 /// guests: their neighbour caches keep the former owner's MAC, for as long as they like.
-#[inline(always)]
-pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<Fdb, DropReason> {
+///
+/// It is left in the packet's room: see [`Packet`] on what the verifier makes of it.
+#[inline(never)]
+pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     if let Ok(fdb) = lookup(kernel, packet) {
-        return Ok(fdb);
+        packet.station = fdb;
+        return Ok(());
     }
     if packet.path.net.is_physical() {
-        return Ok(uplink::beyond(packet));
+        packet.station = uplink::beyond(packet);
+        return Ok(());
     }
     readdress(kernel, packet);
-    lookup(kernel, packet)
+    packet.station = lookup(kernel, packet)?;
+    Ok(())
 }
 
 /// Gives the frame the MAC of the station that its address belongs to, if there is one.
@@ -63,10 +68,10 @@ pub(crate) fn local_port<K: Kernel>(
 /// Refuses a station of another host while there is no tunnel device. The port that it gives is
 /// none.
 #[inline(always)]
-pub(crate) fn way_out<K: Kernel>(kernel: &K, station: &Fdb) -> Result<Port, DropReason> {
+pub(crate) fn way_out<K: Kernel>(kernel: &K, packet: &Packet) -> Result<Port, DropReason> {
     // One question for both ways: the verifier walks all later stages once for each branch here.
     match kernel.config() {
-        Some(config) if config.tunnel_ifindex | station.uplink_ifindex() != 0 => {
+        Some(config) if config.tunnel_ifindex | packet.station.uplink_ifindex() != 0 => {
             Ok(Port::default())
         }
         _ => Err(DropReason::NoTunnelDevice),

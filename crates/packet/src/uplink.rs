@@ -55,10 +55,10 @@ pub(crate) fn untracked<K: Kernel>(
         packet.verdict = Verdict::Flood { net, sender };
         return Ok(());
     }
-    let station = route::station(kernel, packet)?;
-    let Some(key) = station.as_local() else {
+    route::station(kernel, packet)?;
+    let Some(key) = packet.station.as_local() else {
         kernel.count(port.place(), Direction::FromPort, meta.length);
-        egress::remote(kernel, meta, packet, port.place(), &station);
+        egress::remote(kernel, meta, packet, port.place());
         return Ok(());
     };
     let receiver = route::local_port(kernel, &key, port)?;
