@@ -14,6 +14,7 @@ use agent::{
     kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     state::{Desired, StateFile},
     underlay::{Tunnels, Ways},
+    uplink::Uplinks,
 };
 use compute::{InstanceSpec, Prepared};
 use dataplane::{DataPlane, Edits, Options, Tables};
@@ -275,6 +276,10 @@ impl HostKernel for Maps {
 
     async fn ways(&mut self, _: &Tunnels) -> Result<Ways, Refusal> {
         Ok(Ways::new())
+    }
+
+    async fn uplinks(&mut self, _: &BTreeSet<String>) -> Result<Uplinks, Refusal> {
+        Ok(Uplinks::new())
     }
 
     async fn receive_directly(&mut self, _: BTreeSet<u32>) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 //!
 //! Level-triggered. What is there is kept in memory and followed change by change; an audit reads
 //! all of it again. There are three concerns, each with its own pace, in this order: the tunnel
-//! device; the maps, with the ports that are guarded by now; the instances, whose driver works
+//! device; the maps, with the ports that are guarded by now and the uplinks; the instances, whose driver works
 //! beside all else ([`jobs`](crate::jobs)) and starts the next pass when it is done. One object that
 //! fails does not stop the others; it is tried again.
 
@@ -20,11 +20,12 @@ use wire::{digest::SetDigest, fact, holding::Holding};
 
 use crate::{
     jobs::{Done, Jobs, Subject},
-    kernel::{Guards, HostKernel, Observed, ObservedNic, Plug, Refusal},
+    kernel::{Guards, HostKernel, Observed, ObservedNic, Plug, Refusal, Ties},
     ledger::Ledger,
     plan::{self, Step, Steps, Wanted},
     render::facts,
     underlay::{self, Tunnels, Ways},
+    uplink::{self, Uplink, Uplinks},
 };
 use chores::Chores;
 
@@ -86,6 +87,7 @@ pub struct Converger<K> {
     jobs: Jobs,
     /// The tunnels whose ways were looked up, and the ways.
     underlay: (Tunnels, Ways),
+    uplinks: Uplinks,
     /// What the last job about something could not do.
     failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
 }
@@ -107,6 +109,7 @@ struct Known {
     devices: bool,
     maps: bool,
     underlay: bool,
+    uplinks: bool,
 }
 
 impl<K: HostKernel> Converger<K> {
@@ -127,6 +130,7 @@ impl<K: HostKernel> Converger<K> {
             known: Known::default(),
             jobs: Jobs::default(),
             underlay: Default::default(),
+            uplinks: Uplinks::new(),
             failures: BTreeMap::new(),
         }
     }
@@ -145,11 +149,16 @@ impl<K: HostKernel> Converger<K> {
         };
         let carries = self.underlay.1.values().any(|way| way.index == ifindex);
         self.known.underlay &= !carries;
+        // One that is missing may be any that comes.
+        let leads =
+            |uplink: &Result<Uplink, _>| uplink.as_ref().map_or(true, |u| u.ifindex == ifindex);
+        let leads = self.uplinks.values().any(leads);
+        self.known.uplinks &= !leads;
         let is_ours = self.is_tunnel(ifindex) || self.owner(ifindex).is_some();
         if is_ours || self.is_awaited() {
             self.suspects.insert(ifindex);
         }
-        is_ours || carries
+        is_ours || carries || leads
     }
 
     /// Whether it is the tunnel device, or may be what stands in its way.
@@ -230,6 +239,7 @@ impl<K: HostKernel> Converger<K> {
             outcome.kernel = self.held;
             return outcome.blind(&refusal);
         }
+        self.uplinks(desired, &mut outcome).await;
         let filled = self.fill(desired, &wanted, &mut outcome).await;
         outcome.trouble.extend(self.kernel.notice().await);
         self.underlay(desired, &mut outcome).await;
@@ -249,7 +259,10 @@ impl<K: HostKernel> Converger<K> {
 
     /// Whether something failed that may work another time.
     pub fn has_failed(&self) -> bool {
-        !self.failures.is_empty() || self.tunnel.is_err() || !self.known.maps || !self.known.vteps
+        let known = &self.known;
+        !self.failures.is_empty()
+            || self.tunnel.is_err()
+            || !(known.maps && known.vteps && known.uplinks)
     }
 
     /// Waits until the driver has done something, for ever if it has nothing to do. Dropping this
@@ -336,6 +349,21 @@ impl<K: HostKernel> Converger<K> {
         }
     }
 
+    /// Looks for the interfaces that lead into physical networks, before the maps say so.
+    async fn uplinks(&mut self, desired: &Holding, outcome: &mut Outcome) {
+        let wanted = uplink::wanted(desired);
+        if !self.known.uplinks || !self.uplinks.keys().eq(&wanted) {
+            let found = self.kernel.uplinks(&wanted).await;
+            self.known.uplinks = found.is_ok();
+            self.uplinks = found.unwrap_or_else(|refusal| {
+                wanted.into_iter().map(|name| (name, Err(refusal.clone()))).collect()
+            });
+        }
+        for (uuid, reason) in uplink::lacking(desired, &self.uplinks) {
+            outcome.failed.entry(uuid).or_insert(reason);
+        }
+    }
+
     /// Asks what the maps have room for, unless that is known.
     async fn room(&mut self) -> Result<(), Refusal> {
         if !self.has_room {
@@ -366,7 +394,9 @@ impl<K: HostKernel> Converger<K> {
 
     /// Makes the maps hold what is desired, with the ports that are guarded by now.
     async fn fill(&mut self, desired: &Holding, wanted: &Wanted, outcome: &mut Outcome) -> bool {
-        let edits = self.ledger.follow(desired, &plan::guarded(wanted, &self.observed));
+        let ports = plan::guarded(wanted, &self.observed);
+        let ties = Ties { ports, uplinks: uplink::usable(&self.uplinks) };
+        let edits = self.ledger.follow(desired, &ties);
         let filled = match self.known.maps {
             true if edits.is_empty() => Ok(()),
             true => self.kernel.apply(edits).await.map(|()| self.held = self.ledger.digest()),

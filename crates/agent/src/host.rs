@@ -11,7 +11,7 @@ use std::{
 
 use compute::{Driver, InstanceSpec, Netns, Prepared};
 use dataplane::{DataPlane, Edits, Hold, Options, Tables, View};
-use hostnet::{LinkNews, Losses, Namespace, Netlink, VxlanSpec};
+use hostnet::{LinkNews, Losses, Namespace, Netlink, Promiscuity, VxlanSpec};
 use model::{
     mtu::{self, Around, Family},
     resource::vtep::VXLAN_PORT,
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Error,
     kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    uplink::{self, Uplinks},
 };
 
 /// UDP port of frames that leave past the VXLAN device: its own.
@@ -44,6 +45,8 @@ pub(crate) struct Host {
     /// How many spares are kept, and whether those of an earlier process have been looked for.
     spares: usize,
     has_adopted: bool,
+    /// Devices that hear all frames because we want it.
+    promiscuous: BTreeSet<u32>,
 }
 
 /// What is listened to.
@@ -77,8 +80,8 @@ impl Host {
         }
         let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
         let bpffs = options.bpffs.as_path().into();
-        let has_adopted = false;
-        Ok(Self { driver, plane, news, notice, bpffs, hold, spares, has_adopted })
+        let (has_adopted, promiscuous) = (false, BTreeSet::new());
+        Ok(Self { driver, plane, news, notice, bpffs, hold, spares, has_adopted, promiscuous })
     }
 
     /// Gives the tunnel device its name back if somebody has renamed it: another one cannot be made
@@ -94,6 +97,31 @@ impl Host {
             Some(index) => netlink.set_name(index, TUNNEL_DEVICE).await.map_err(Refusal::new),
             None => Ok(()),
         }
+    }
+
+    /// Has these devices hear all frames: a card would keep those for the MACs of ports from us.
+    /// Others that we have switched so hear their own again, unless that is another agent's doing,
+    /// or an operator's.
+    async fn listen_to_all(
+        &mut self,
+        netlink: &Netlink,
+        devices: &BTreeSet<u32>,
+    ) -> Result<(), Refusal> {
+        for index in self.promiscuous.difference(devices) {
+            match netlink.set_promiscuity(*index, Promiscuity::Off).await {
+                Err(error) if !error.is_not_found() => return Err(Refusal::new(error)),
+                _ => {}
+            }
+        }
+        self.promiscuous.retain(|index| devices.contains(index));
+        for index in devices {
+            let link = netlink.link_by_index(*index).await.map_err(Refusal::new)?;
+            if link.is_some_and(|link| !link.is_promiscuous) {
+                netlink.set_promiscuity(*index, Promiscuity::On).await.map_err(Refusal::new)?;
+                self.promiscuous.insert(*index);
+            }
+        }
+        Ok(())
     }
 
     /// Takes over the spares of an earlier process. One that is not guarded never was complete.
@@ -328,6 +356,23 @@ impl HostKernel for Host {
     ) -> Result<crate::underlay::Ways, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         crate::underlay::ways(&netlink, tunnels).await.map_err(Refusal::new)
+    }
+
+    async fn uplinks(&mut self, interfaces: &BTreeSet<String>) -> Result<Uplinks, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        let mut uplinks = Uplinks::new();
+        for name in interfaces {
+            let link = netlink.link_by_name(name).await.map_err(Refusal::new)?;
+            let judged = match is_ours(name) {
+                true => Err(Refusal(format!("interface {name} is one of netloom's own"))),
+                false => uplink::judge(name, link.as_ref()),
+            };
+            uplinks.insert(name.clone(), judged);
+        }
+        let devices: BTreeSet<u32> = uplinks.values().flatten().map(|u| u.ifindex).collect();
+        self.listen_to_all(&netlink, &devices).await?;
+        self.plane(move |plane| plane.set_uplinks(&devices)).await?;
+        Ok(uplinks)
     }
 
     async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {

@@ -406,7 +406,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{ledger::Ledger, sample};
+    use crate::{kernel::Ties, ledger::Ledger, sample};
 
     fn desired() -> Desired {
         Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
@@ -421,7 +421,8 @@ mod tests {
         let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
         let interfaces =
             interfaces.map(|(port, ifindex)| (sample::uuid(port), sample::plug(ifindex)));
-        Ledger::of(&sample::two_networks(), &interfaces.into()).tables().clone()
+        let ties = Ties { ports: interfaces.into(), ..Ties::default() };
+        Ledger::of(&sample::two_networks(), &ties).tables().clone()
     }
 
     #[test]

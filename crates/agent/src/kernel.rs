@@ -14,7 +14,10 @@ use hostnet::Losses;
 use packet::MAX_PORTS;
 use uuid::Uuid;
 
-use crate::underlay::{Tunnels, Ways};
+use crate::{
+    underlay::{Tunnels, Ways},
+    uplink::{Uplink, Uplinks},
+};
 
 /// Why the host refused something, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,15 @@ impl Plug {
     pub(crate) const fn of(nic: &Prepared) -> Self {
         Self { ifindex: nic.host_ifindex, far_end: nic.far_end }
     }
+}
+
+/// What on this host the objects are tied to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ties {
+    /// What ports are plugged into that is there and guarded.
+    pub ports: BTreeMap<Uuid, Plug>,
+    /// Interfaces that lead into physical networks, by name.
+    pub uplinks: BTreeMap<String, Uplink>,
 }
 
 /// The instances and devices that are there on the host.
@@ -204,6 +216,13 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Looks up how packets leave by each of these tunnels.
     fn ways(&mut self, tunnels: &Tunnels) -> impl Future<Output = Result<Ways, Refusal>> + Send;
+
+    /// Looks at the frames that come in and leave by these interfaces, as far as they are fit for
+    /// that, and by no others; what each is.
+    fn uplinks(
+        &mut self,
+        interfaces: &BTreeSet<String>,
+    ) -> impl Future<Output = Result<Uplinks, Refusal>> + Send;
 
     /// Lets packets of known flows come in past the tunnel device, through these devices of the
     /// underlay and no others, if the host is to do that at all.

@@ -18,7 +18,7 @@ use wire::{
 };
 
 use crate::{
-    kernel::{Plug, Room},
+    kernel::{Plug, Room, Ties},
     render::{self, Says as _},
 };
 
@@ -28,11 +28,11 @@ const PORTS: &str = "ports";
 const PORTS_ADVICE: &str = ", as many as have room for connections: use another host, or give the \
     agent of this one more --connection-mib or fewer --connections-per-port";
 
-/// What the maps must hold when certain ports are attached to certain interfaces.
+/// What the maps must hold when objects are tied to the host in a certain way.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     desired: Holding,
-    interfaces: BTreeMap<Uuid, Plug>,
+    ties: Ties,
     room: Room,
     tables: Tables,
     /// Every claim on the keys that have more than one.
@@ -136,9 +136,9 @@ impl Ledger {
 
     /// A ledger that has followed to here from nothing.
     #[must_use]
-    pub fn of(desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Self {
+    pub fn of(desired: &Holding, ties: &Ties) -> Self {
         let mut ledger = Self::default();
-        ledger.follow(desired, interfaces);
+        ledger.follow(desired, ties);
         ledger
     }
 
@@ -168,21 +168,20 @@ impl Ledger {
         })
     }
 
-    /// Follows: from now on these objects are desired, and these ports are attached to these
-    /// interfaces. A port that is not among them is left out, with all that leads to it: nothing
+    /// Follows: from now on these objects are desired, and tied to the host like this. A port that is not among them is left out, with all that leads to it: nothing
     /// may be sent where no program guards. Gives what has to be changed in the maps.
-    pub fn follow(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Edits {
-        let changed = self.changed(desired, interfaces);
+    pub fn follow(&mut self, desired: &Holding, ties: &Ties) -> Edits {
+        let changed = self.changed(desired, ties);
         if changed.is_empty() {
             self.desired = desired.clone();
             return Edits::default();
         }
         if !self.unfit.is_empty() {
             // Who has room depends on all the others.
-            return self.anew(desired, interfaces);
+            return self.anew(desired, ties);
         }
         let before: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
-        (self.desired, self.interfaces) = (desired.clone(), interfaces.clone());
+        (self.desired, self.ties) = (desired.clone(), ties.clone());
         let after: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
         let mut noted = Edits::default();
         before.iter().chain(&after).for_each(|entries| self.note(entries, &mut noted));
@@ -192,7 +191,7 @@ impl Ledger {
         after.iter().for_each(|entries| self.claim(entries));
         if self.is_overfull() {
             self.tables.apply(&noted);
-            return self.anew(desired, interfaces);
+            return self.anew(desired, ties);
         }
         self.facts_of(&noted, |fact| facts.add(fact::hash(&fact)));
         self.facts = facts;
@@ -207,7 +206,7 @@ impl Ledger {
     }
 
     /// The objects that give other entries than before, perhaps.
-    fn changed(&self, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> BTreeSet<ObjectKey> {
+    fn changed(&self, desired: &Holding, ties: &Ties) -> BTreeSet<ObjectKey> {
         let mut changed = BTreeSet::new();
         for item in self.desired.objects().diff(desired.objects()) {
             let (key, before, after) = match item {
@@ -231,15 +230,18 @@ impl Ledger {
         let other = |(uuid, plug): &(&Uuid, &Plug), than: &BTreeMap<Uuid, Plug>| {
             than.get(*uuid) != Some(*plug)
         };
-        let comes = interfaces.iter().filter(|at| other(at, &self.interfaces));
-        let goes = self.interfaces.iter().filter(|at| other(at, interfaces));
+        let comes = ties.ports.iter().filter(|at| other(at, &self.ties.ports));
+        let goes = self.ties.ports.iter().filter(|at| other(at, &ties.ports));
         changed.extend(comes.chain(goes).map(|(uuid, _)| port(uuid)));
+        if ties.uplinks != self.ties.uplinks {
+            changed.extend([&self.desired, desired].into_iter().flat_map(physical));
+        }
         changed
     }
 
     fn entries(&self, key: &ObjectKey) -> Tables {
         let object = self.desired.get(key);
-        let entries = object.map(|object| render::entries(object, &self.desired, &self.interfaces));
+        let entries = object.map(|object| render::entries(object, &self.desired, &self.ties));
         entries.unwrap_or_default()
     }
 
@@ -250,10 +252,10 @@ impl Ledger {
 
     /// Makes it from nothing. The host's own ports come first where there is no room for all, and
     /// of these the older ones.
-    fn anew(&mut self, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Edits {
+    fn anew(&mut self, desired: &Holding, ties: &Ties) -> Edits {
         let mut new = Self {
             desired: desired.clone(),
-            interfaces: interfaces.clone(),
+            ties: ties.clone(),
             room: Room { present: BTreeSet::new(), ..self.room },
             ..Self::default()
         };
@@ -307,6 +309,12 @@ fn members(desired: &Holding, network: Uuid) -> impl Iterator<Item = ObjectKey> 
     let objects = desired.objects().iter();
     let of = move |object: &Object| render::network_of(object) == Some(network);
     objects.filter(move |(_, object)| of(object)).map(|(key, _)| *key)
+}
+
+/// The physical networks.
+fn physical(desired: &Holding) -> impl Iterator<Item = ObjectKey> {
+    let networks = keys(desired, Table::Network);
+    networks.filter(|key| network(desired.get(key)).is_some_and(|net| net.uplink().is_some()))
 }
 
 fn network(object: Option<&Object>) -> Option<&Network> {

@@ -31,6 +31,7 @@ mod sample;
 pub mod state;
 pub mod tell;
 pub mod underlay;
+pub mod uplink;
 mod worker;
 
 use std::{

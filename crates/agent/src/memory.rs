@@ -13,7 +13,10 @@ use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
 
-use crate::kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock};
+use crate::{
+    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    uplink::{Uplink, Uplinks},
+};
 
 /// The index of the tunnel device.
 const TUNNEL: u32 = u32::MAX;
@@ -55,6 +58,8 @@ pub struct MemoryState {
     pub receives_directly: BTreeSet<u32>,
     /// The maps cannot be written.
     pub maps_refused: bool,
+    /// Interfaces that lead into physical networks.
+    pub uplinks: BTreeMap<String, Uplink>,
     /// Connections.
     pub counted: Counted,
     /// Changes made so far.
@@ -326,6 +331,15 @@ impl HostKernel for Memory {
         let (device, is_ethernet, route_to) = ("eth0".to_owned(), true, None);
         let way = hostnet::Way { device, index: 2, is_ethernet, mtu_bytes, route_to };
         Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
+    }
+
+    async fn uplinks(&mut self, interfaces: &BTreeSet<String>) -> Result<Uplinks, Refusal> {
+        let state = self.state();
+        let found = interfaces.iter().map(|name| {
+            let found = state.uplinks.get(name).copied();
+            (name.clone(), found.ok_or_else(|| Refusal::new("there is no such interface")))
+        });
+        Ok(found.collect())
     }
 
     async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {

@@ -18,7 +18,7 @@ use compute::{InstanceSpec, NicSpec};
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    object::{Attachment, Object, ObjectKey, Port, Table},
+    object::{Object, ObjectKey, Port, Table},
 };
 
 use crate::kernel::{Observed, ObservedNic, Plug};
@@ -55,17 +55,10 @@ pub fn wanted(desired: &Holding) -> Wanted {
         {
             (None, _) => lacking("instance", port.instance),
             (Some(_), None) => lacking("network", port.network),
-            (Some(instance), Some(network)) => match &network.attachment {
-                Attachment::Tunnel(_) => {
-                    instance.nics.push(nic(port));
-                    continue;
-                }
-                Attachment::Uplink(uplink) => format!(
-                    "its network {} is on interface {}: uplinks are not supported by this agent yet",
-                    port.network.simple(),
-                    uplink.interface
-                ),
-            },
+            (Some(instance), Some(_)) => {
+                instance.nics.push(nic(port));
+                continue;
+            }
         };
         wanted.unusable.insert(port.uuid, reason);
     }
@@ -91,7 +84,7 @@ pub fn tunneled(desired: &Holding) -> impl Iterator<Item = (Uuid, IpAddr)> {
 }
 
 /// The objects of a table. Those of the others are not looked at: they may be very many.
-fn of_table(desired: &Holding, table: Table) -> impl Iterator<Item = &Object> {
+pub(crate) fn of_table(desired: &Holding, table: Table) -> impl Iterator<Item = &Object> {
     let [first, last] = [Uuid::nil(), Uuid::max()].map(|uuid| ObjectKey { table, uuid });
     desired.objects().range(first..=last).map(|(_, object)| &**object)
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Behind, Fdb, FdbKey, FdbTarget, Mac, Neigh, NeighKey, Net, PortKey, PrefixKey,
-    Source, Vtep, VtepKey,
+    Addr, AddrKey, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Neigh, NeighKey, Net,
+    PortKey, PrefixKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
@@ -16,22 +16,25 @@ use wire::{
     object::{Network, Object, Peer, Port, Tunnel},
 };
 
-use crate::kernel::Plug;
+use crate::{
+    kernel::{Plug, Ties},
+    uplink::Uplink,
+};
 
 /// The policy generation of every port while there is no policy.
 const GENERATION: u32 = 0;
 
-/// The entries of one object; none while its network is not there, or its port has no interface.
+/// The entries of one object; of a port or a peer none while its network is not there, or its port has no interface.
 #[must_use]
-pub fn entries(object: &Object, desired: &Holding, interfaces: &BTreeMap<Uuid, Plug>) -> Tables {
+pub fn entries(object: &Object, desired: &Holding, ties: &Ties) -> Tables {
     let network = network_of(object).and_then(|network| desired.network(network));
     match (object, network) {
-        (Object::Network(network), _) => network_tables(network),
+        (Object::Network(network), _) => network_tables(network, &ties.uplinks),
         (Object::Peer(peer), Some(network)) => match network.tunnel() {
             Some(tunnel) => peer_tables(peer, network, tunnel),
             None => Tables::default(),
         },
-        (Object::Port(port), Some(network)) => match interfaces.get(&port.uuid) {
+        (Object::Port(port), Some(network)) => match ties.ports.get(&port.uuid) {
             Some(plug) => port_tables(port, network, plug),
             None => Tables::default(),
         },
@@ -48,10 +51,21 @@ pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
     }
 }
 
-/// A network of known stations: the server knows all that are in it.
-fn network_tables(network: &Network) -> Tables {
-    let mut tables = Tables::default();
-    tables.nets.insert(network.number, Net::closed());
+/// A network behind tunnels is one of known stations: the server knows all that are in it. A
+/// physical one without its interface goes on for the ports that are here.
+fn network_tables(network: &Network, uplinks: &BTreeMap<String, Uplink>) -> Tables {
+    let (net, mut tables) = (network.number, Tables::default());
+    let Some(wire::object::Uplink { interface, vlan }) = network.uplink() else {
+        tables.nets.insert(net, Net::closed());
+        return tables;
+    };
+    let Some(uplink) = uplinks.get(interface) else {
+        tables.nets.insert(net, Net::open());
+        return tables;
+    };
+    let key = PortKey::tagged(uplink.ifindex, vlan.unwrap_or(0));
+    tables.nets.insert(net, Net::open().behind(key, Mac(uplink.mac)));
+    tables.wires.insert(key, Wire { net });
     tables
 }
 
@@ -89,12 +103,12 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
     };
     tables.ports.insert(key, value);
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::local(key));
-    for address in &port.addresses {
-        let addr = address.ip.into();
-        let gateway = address.gateway.map_or(Addr::UNSPECIFIED_V6, Addr::from);
-        tables
-            .addrs
-            .insert(AddrKey { port: number, addr }, Source { gateway, mtu: port.mtu_bytes });
+    for ip in port.ips(network) {
+        let addr = ip.into();
+        let gateway = port.addresses.iter().find(|a| a.ip == ip).and_then(|a| a.gateway);
+        let gateway = gateway.map_or(Addr::UNSPECIFIED_V6, Addr::from);
+        let source = Source { gateway, mtu: port.mtu_bytes };
+        tables.addrs.insert(AddrKey { port: number, addr }, source);
         tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
     }
     for prefix in &port.prefixes {
@@ -113,8 +127,16 @@ pub(crate) trait Says<V> {
 
 impl Says<Net> for u32 {
     fn fact(&self, net: &Net, _: &Tables) -> Option<Fact> {
-        let is_usual = *net == Net::closed();
-        (!is_usual).then_some(Fact::OddNetwork { net: *self })
+        if *net == Net::closed() {
+            return None;
+        }
+        // Whatever else is different would make it another one.
+        let is_physical =
+            net.uplink.ifindex != 0 && *net == Net::open().behind(net.uplink, net.uplink_mac);
+        Some(match is_physical {
+            true => Fact::Physical { net: *self, vlan: net.uplink.vlan },
+            false => Fact::OddNetwork { net: *self },
+        })
     }
 }
 
@@ -137,8 +159,8 @@ impl Says<Fdb> for FdbKey {
                 Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
             }
             Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
-            // No object gives a way into a physical network yet.
-            Some(FdbTarget::Uplink(_)) | None => Station::Local { port: 0 },
+            // No object says where somebody in a physical network is.
+            Some(FdbTarget::Uplink(_) | FdbTarget::Host(_)) | None => Station::Local { port: 0 },
         };
         Some(Fact::Fdb { net: self.net, mac: self.mac.0, at })
     }
@@ -162,6 +184,20 @@ impl Says<Behind> for PrefixKey {
 impl Says<Vtep> for VtepKey {
     fn fact(&self, vtep: &Vtep, _: &Tables) -> Option<Fact> {
         Some(Fact::Vtep { vni: self.vni, ip: self.addr.into(), net: vtep.net })
+    }
+}
+
+impl Says<Wire> for PortKey {
+    fn fact(&self, wire: &Wire, tables: &Tables) -> Option<Fact> {
+        let is_mutual = tables.nets.get(&wire.net).is_some_and(|net| net.uplink == *self);
+        (!is_mutual).then_some(Fact::OddNetwork { net: wire.net })
+    }
+}
+
+/// The data plane derives it from the ports.
+impl Says<Flooded> for FloodKey {
+    fn fact(&self, _: &Flooded, _: &Tables) -> Option<Fact> {
+        None
     }
 }
 
@@ -190,7 +226,9 @@ packet::maps!(each);
 /// A fact in a sentence.
 pub fn words(fact: &Fact) -> String {
     match fact {
-        Fact::OddNetwork { net } => format!("network {net} is not known to be closed"),
+        Fact::Physical { net, vlan: 0 } => format!("network {net} is a physical one, untagged"),
+        Fact::Physical { net, vlan } => format!("network {net} is a physical one, in VLAN {vlan}"),
+        Fact::OddNetwork { net } => format!("network {net} is not as it should be"),
         Fact::Port { number, net, mac } => {
             format!("port {number} in network {net} sends from {}", model::Mac(*mac))
         }

@@ -111,7 +111,7 @@ pub(crate) fn compare(longest: &BTreeMap<IpAddr, u32>, ways: &Ways) -> Vec<Under
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ledger::Ledger, sample};
+    use crate::{kernel::Ties, ledger::Ledger, sample};
 
     fn troubles(desired: &Holding, way: Way) -> Vec<String> {
         let ways = [(IpAddr::from([192, 0, 2, 1]), way)].into();
@@ -139,7 +139,7 @@ mod tests {
     fn tunnels_lead_to_the_peers_that_the_maps_know() {
         let desired = sample::two_networks();
         let own = longest(&desired);
-        let ledger = Ledger::of(&desired, &BTreeMap::new());
+        let ledger = Ledger::of(&desired, &Ties::default());
         let [one, two] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
         assert_eq!(tunnels(own.keys(), ledger.tables()), [(one, [two].into())].into());
     }

@@ -36,6 +36,8 @@ pub struct LinkInfo {
     pub is_running: bool,
     /// Whether frames begin with an Ethernet header.
     pub is_ethernet: bool,
+    /// Whether the operator has it hear frames for foreign addresses.
+    pub is_promiscuous: bool,
     /// Whether the host neither asks nor answers ARP and neighbour solicitations on the device.
     pub is_noarp: bool,
     /// Whether the kernel makes no IPv6 link-local address on the device by itself.
@@ -360,6 +362,7 @@ fn parse(message: &RouteNetlinkMessage) -> Option<LinkInfo> {
         index: message.header.index,
         is_up: flags.contains(LinkFlags::Up),
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        is_promiscuous: flags.contains(LinkFlags::Promisc),
         is_noarp: flags.contains(LinkFlags::Noarp),
         ..LinkInfo::default()
     };

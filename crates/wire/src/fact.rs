@@ -70,8 +70,15 @@ pub enum Fact {
         /// The number of the network that they belong to.
         net: u32,
     },
-    /// A network that is not closed and without a router, which goes without saying, or that is not
-    /// there while a port is in it. No object gives this.
+    /// A physical network that the host is in. One that is closed goes without saying.
+    Physical {
+        /// The network's number.
+        net: u32,
+        /// The VLAN on the host's interface, 0 for untagged.
+        vlan: u16,
+    },
+    /// A network of any other kind, or one that is not there while a port is in it. No object gives
+    /// this.
     OddNetwork {
         /// The network's number.
         net: u32,
@@ -103,12 +110,19 @@ pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
         Fact::Port { number, net, mac },
         Fact::Fdb { net, mac, at: Station::Local { port: number } },
     ];
-    for address in &port.addresses {
-        facts.push(Fact::Address { port: number, ip: address.ip });
-        facts.push(Fact::Neighbour { net, ip: address.ip, mac });
+    for ip in port.ips(network) {
+        facts.push(Fact::Address { port: number, ip });
+        facts.push(Fact::Neighbour { net, ip, mac });
     }
     facts.extend(behind(&port.prefixes, net, mac));
     facts
+}
+
+/// The fact that a network itself gives, if it gives one.
+#[must_use]
+pub fn network_fact(network: &Network) -> Option<Fact> {
+    let vlan = network.uplink()?.vlan.unwrap_or(0);
+    Some(Fact::Physical { net: network.number, vlan })
 }
 
 /// The facts that a peer gives: none in a network without tunnels. Peers behind one VTEP give its
@@ -134,8 +148,12 @@ fn behind(prefixes: &[Prefix], net: u32, mac: [u8; 6]) -> impl Iterator<Item = F
 #[must_use]
 pub fn facts(objects: &OrdMap<ObjectKey, Shared>) -> BTreeSet<Fact> {
     let network = |uuid| objects.get(&ObjectKey { table: Table::Network, uuid });
-    let of = |object: &Shared| match &**network(network_of(object)?)? {
-        Object::Network(network) => Some(member_facts(object, network)),
+    let of = |object: &Shared| match (&**object, network_of(object)) {
+        (Object::Network(network), _) => Some(network_fact(network).into_iter().collect()),
+        (_, Some(uuid)) => match &**network(uuid)? {
+            Object::Network(network) => Some(member_facts(object, network)),
+            _ => None,
+        },
         _ => None,
     };
     objects.values().filter_map(of).flatten().collect()
@@ -223,6 +241,7 @@ pub fn hash(fact: &Fact) -> MemberHash {
         Fact::Behind { net, ip, bits, mac } => {
             form.tag(8).number(*net).ip(*ip).number((*bits).into()).bytes(mac)
         }
+        Fact::Physical { net, vlan } => form.tag(9).number(*net).number((*vlan).into()),
     };
     form.finish()
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     digest::{SetDigest, TableDigests},
-    fact::{NetworkFacts, network_of},
+    fact::{NetworkFacts, hash, network_fact, network_of},
     object::{Network, Object, ObjectKey, Table},
     shared::{MemberFacts, Shared},
 };
@@ -125,6 +125,13 @@ impl Holding {
             Some(Object::Network(network)) => Some(network),
             _ => None,
         });
+        for (network, change) in
+            [(before, SetDigest::take as fn(&mut SetDigest, _)), (after, SetDigest::add)]
+        {
+            if let Some(fact) = network.and_then(network_fact) {
+                change(&mut self.facts, hash(&fact));
+            }
+        }
         let same = before.map(MemberFacts::basis) == after.map(MemberFacts::basis);
         if !same && of.count > 0 {
             let objects = &self.objects;

@@ -4,7 +4,7 @@
 //! and what the agent does with it. An object never refers to what only one host can know (an
 //! interface's index, a file): the same objects on both ends give the same digest.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use uuid::Uuid;
 
@@ -152,7 +152,30 @@ impl Table {
     }
 }
 
+impl Port {
+    /// The addresses that it may send from, besides those in its prefixes. In a physical network
+    /// that is the link-local one of its MAC, too (RFC 4291, appendix A): IPv6 routers there talk to
+    /// nobody else.
+    pub fn ips(&self, network: &Network) -> impl Iterator<Item = IpAddr> + '_ {
+        let link_local = network.uplink().map(|_| link_local(self.mac).into());
+        self.addresses.iter().map(|address| address.ip).chain(link_local)
+    }
+}
+
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f].into()
+}
+
 impl Network {
+    /// The interface by which the host is in it, if it is a physical one.
+    #[must_use]
+    pub const fn uplink(&self) -> Option<&Uplink> {
+        match &self.attachment {
+            Attachment::Tunnel(_) => None,
+            Attachment::Uplink(uplink) => Some(uplink),
+        }
+    }
+
     /// The tunnel by which the host is attached, if it is by one.
     #[must_use]
     pub const fn tunnel(&self) -> Option<&Tunnel> {

@@ -29,13 +29,16 @@ struct Inner {
 
 /// What an object adds to the facts of a host that also holds its network.
 pub(crate) struct MemberFacts {
-    /// The network's number and VXLAN network identifier: all that the facts take from it.
-    of: (u32, Option<u32>),
+    /// All that the facts take from the network.
+    of: Basis,
     /// The sum of the facts that no other object gives.
     pub(crate) own: SetDigest,
     /// The VTEP of the host it lives on, with the fact about it: other members may give it too.
     pub(crate) vtep: Option<(IpAddr, MemberHash)>,
 }
+
+/// A network's number, and its VXLAN network identifier, which a physical one has not.
+type Basis = (u32, Option<u32>);
 
 impl Shared {
     /// Its one protobuf encoding ([`Object::encode`]).
@@ -78,7 +81,7 @@ impl MemberFacts {
         facts
     }
 
-    pub(crate) fn basis(network: &Network) -> (u32, Option<u32>) {
+    pub(crate) fn basis(network: &Network) -> Basis {
         (network.number, network.tunnel().map(|tunnel| tunnel.vni))
     }
 }

@@ -1,6 +1,7 @@
 //! One pass and the next: what becomes of a host, also when things fail.
 
 use dataplane::Tables;
+use packet::PortKey;
 use wire::object::{Driver, Instance, Object};
 
 use super::*;
@@ -174,17 +175,32 @@ async fn a_host_that_cannot_be_seen_or_written_acknowledges_nothing() {
 }
 
 #[tokio::test]
-async fn ports_of_an_uplink_stay_closed_and_hold_nothing_else_up() {
+async fn a_network_without_its_interface_is_told_and_holds_nothing_else_up() {
     let memory = Memory::default();
     let mut desired = sample::two_networks();
     desired.upsert(sample::uplink(3));
     desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
-    let outcome = pass(&memory, &desired).await;
+    let mut converger = Converger::new(memory.clone());
+    let outcome = settle(&mut converger, &desired).await;
     assert!(outcome.processed);
-    assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(33)]);
-    assert!(outcome.failed[&uuid(33)].contains("uplinks are not supported by this agent yet"));
-    assert_eq!(outcome.up.len(), 3, "the instance and its other two ports");
-    assert!(!memory.state().nics.contains_key(&uuid(33)));
+    assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(3), uuid(33)]);
+    assert!(outcome.failed[&uuid(33)].contains("no such interface"), "{outcome:?}");
+    assert_eq!(outcome.up.len(), 4, "the instance and its three ports");
+
+    let uplink = Uplink { ifindex: 900, mac: [2; 6], is_up: true };
+    memory.state().uplinks.insert("eth1".to_owned(), uplink);
+    assert!(converger.suspect(Some(900)), "any that comes may be the one");
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+    let key = PortKey::tagged(900, 7);
+    assert_eq!(memory.state().tables.wires[&key], packet::Wire { net: 3 });
+
+    memory.state().uplinks.clear();
+    assert!(converger.suspect(Some(900)));
+    let outcome = settle(&mut converger, &desired).await;
+    assert_eq!(outcome.failed.keys().copied().collect::<Vec<_>>(), [uuid(3), uuid(33)]);
+    assert!(memory.state().tables.wires.is_empty());
 }
 
 #[tokio::test]
@@ -195,9 +211,10 @@ async fn without_a_tunnel_only_ports_of_tunnel_networks_fail() {
     desired.upsert(sample::instance(sample::INSTANCE));
     desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
     memory.state().no_tunnel = true;
+    let uplink = Uplink { ifindex: 900, mac: [2; 6], is_up: true };
+    memory.state().uplinks.insert("eth1".to_owned(), uplink);
     let outcome = pass(&memory, &desired).await;
-    assert!(outcome.failed.values().all(|reason| reason.contains("uplinks")), "{outcome:?}");
-    assert!(outcome.trouble.is_empty());
+    assert!(outcome.is_clean(), "{outcome:?}");
 }
 
 #[tokio::test]

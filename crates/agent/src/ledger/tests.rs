@@ -14,10 +14,12 @@ use super::*;
 use crate::{
     render::facts,
     sample::{self, uuid},
+    uplink::Uplink,
 };
 
-fn interfaces(of: &[(u128, u32)]) -> BTreeMap<Uuid, Plug> {
-    of.iter().map(|(port, ifindex)| (uuid(*port), sample::plug(*ifindex))).collect()
+fn interfaces(of: &[(u128, u32)]) -> Ties {
+    let ports = of.iter().map(|(port, ifindex)| (uuid(*port), sample::plug(*ifindex)));
+    Ties { ports: ports.collect(), ..Ties::default() }
 }
 
 #[test]
@@ -43,7 +45,10 @@ fn facts_do_not_depend_on_interfaces() {
 #[test]
 fn frames_are_put_at_the_far_end_only_where_that_is_in_another_namespace() {
     let desired = sample::two_networks();
-    let plug = |far_end| BTreeMap::from([(uuid(sample::PORT_A), Plug { ifindex: 7, far_end })]);
+    let plug = |far_end| Ties {
+        ports: BTreeMap::from([(uuid(sample::PORT_A), Plug { ifindex: 7, far_end })]),
+        ..Ties::default()
+    };
     let mut ledger = Ledger::default();
     for (far_end, flags) in [(FarEnd::Elsewhere, packet::Port::PEER), (FarEnd::Here, 0)] {
         let edits = ledger.follow(&desired, &plug(far_end));
@@ -102,7 +107,7 @@ fn members_of_an_unknown_network_give_nothing() {
     networks.iter().for_each(|network| desired.remove(network));
     assert_eq!(
         Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7)])),
-        Ledger { desired: desired.clone(), ..Ledger::of(&desired, &BTreeMap::new()) }
+        Ledger { desired: desired.clone(), ..Ledger::of(&desired, &Ties::default()) }
     );
 }
 
@@ -176,7 +181,8 @@ type Step = (u8, Option<u8>, u32);
 fn object(which: u8, variant: u8) -> Object {
     let network = u128::from(variant % 3);
     match which {
-        0..3 => sample::network(u32::from(which), 100 + u32::from(variant)),
+        0..2 => sample::network(u32::from(which), 100 + u32::from(variant)),
+        2 => sample::uplink(2),
         3..13 => Object::Peer(Peer {
             uuid: uuid(u128::from(which)),
             network: uuid(network),
@@ -195,7 +201,7 @@ proptest! {
         steps in proptest::collection::vec(
             proptest::collection::vec((0..18_u8, any::<Option<u8>>(), 0..5_u32), 1..5), 1..30),
     ) {
-        let (mut holding, mut interfaces) = (Holding::default(), BTreeMap::new());
+        let (mut holding, mut ties) = (Holding::default(), Ties::default());
         let (mut ledger, mut maps) = (Ledger::default(), Tables::default());
         for step in steps {
             let step: Vec<Step> = step;
@@ -205,20 +211,25 @@ proptest! {
                     None => holding.remove(&object(which, 0).key()),
                 }
                 match ifindex {
-                    0 => interfaces.remove(&uuid(which.into())),
+                    0 => _ = ties.ports.remove(&uuid(which.into())),
+                    1 if which == 0 => _ = ties.uplinks.remove("eth1"),
+                    index if which == 0 => {
+                        let uplink = Uplink { ifindex: 900 + index, mac: [2; 6], is_up: true };
+                        ties.uplinks.insert("eth1".to_owned(), uplink);
+                    }
                     index => {
                         let far_end = if index % 2 == 0 { FarEnd::Here } else { FarEnd::Elsewhere };
                         let ifindex = u32::from(which) * 8 + index / 3;
                         let plug = Plug { ifindex, far_end };
-                        interfaces.insert(uuid(which.into()), plug)
+                        ties.ports.insert(uuid(which.into()), plug);
                     }
                 };
             }
-            maps.apply(&ledger.follow(&holding, &interfaces));
+            maps.apply(&ledger.follow(&holding, &ties));
             prop_assert_eq!(&maps, ledger.tables());
             prop_assert_eq!(ledger.digest(), fact::digest(&facts(&maps)));
             let mut anew = Ledger::default();
-            anew.anew(&holding, &interfaces);
+            anew.anew(&holding, &ties);
             prop_assert_eq!(&ledger, &anew);
             let single = |claims: &Claims<packet::Vtep>| claims.values().sum::<usize>() < 2;
             prop_assert!(!ledger.shared.vteps.values().any(single));
@@ -251,4 +262,31 @@ fn room_that_becomes_free_is_used_and_the_rest_stays() {
     let edits = ledger.follow(&desired, &interfaces(&[]));
     assert_eq!(edits.vteps.len(), 2, "one goes, the one that waited comes");
     assert!(ledger.unfit().is_empty());
+}
+
+#[test]
+fn a_physical_network_has_its_interface_and_each_port_there_its_link_local_address() {
+    let objects = [
+        sample::uplink(1),
+        sample::instance(sample::INSTANCE),
+        sample::port(sample::PORT_A, sample::INSTANCE, sample::NETWORK_A, 5),
+    ];
+    let desired: Holding = objects.into_iter().collect();
+    let mut ties = interfaces(&[(sample::PORT_A, 7)]);
+    let mut ledger = Ledger::of(&desired, &ties);
+    assert_eq!(ledger.tables().nets[&1], Net::open(), "ports here still reach each other");
+    assert!(ledger.tables().wires.is_empty());
+    assert_ne!(ledger.digest(), desired.kernel_digest());
+
+    let uplink = Uplink { ifindex: 3, mac: [2, 0, 0, 0, 9, 9], is_up: true };
+    ties.uplinks.insert("eth1".to_owned(), uplink);
+    let edits = ledger.follow(&desired, &ties);
+    let key = PortKey::tagged(3, 7);
+    assert_eq!(edits.wires[&key], Some(packet::Wire { net: 1 }));
+    let net = Net::open().behind(key, packet::Mac(uplink.mac));
+    assert_eq!(edits.nets[&1], Some(net));
+    let link_local = Addr::link_local(packet::Mac([2, 0, 0, 0, 0, 5]));
+    assert!(ledger.tables().addrs.contains_key(&packet::AddrKey { port: 5, addr: link_local }));
+    assert_eq!(ledger.digest(), desired.kernel_digest());
+    assert_eq!(facts(ledger.tables()), fact::facts(desired.objects()));
 }
