@@ -21,6 +21,9 @@ pub use hostnet::scratch::root_or_skip;
 /// How long anything may take until it is in effect.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// Where the bridge is that joins the hosts of a lab.
+const WIRE: &str = "fabric";
+
 /// The example topology, up; taken down when dropped.
 pub struct TestLab {
     /// What it was made of.
@@ -174,8 +177,11 @@ impl TestLab {
         format!("nl{}", &digits[digits.len() - 12..])
     }
 
-    /// The namespace of a VM or host.
+    /// The namespace of a VM or host, or of the bridge between hosts: `fabric`.
     pub fn namespace(&self, node: &str) -> Namespace {
+        if node == WIRE {
+            return Namespace::open(&format!("nl-{}-{WIRE}", self.name())).unwrap();
+        }
         lab::namespace(self.name(), self.root(), node).unwrap()
     }
 }

@@ -1,0 +1,224 @@
+//! Physical networks: VMs, hosts and machines that netloom does not manage, on one wire. Needs root.
+//!
+//! The wire is the bridge that joins the lab's hosts; it passes tagged frames as they are. Each
+//! host has one NIC there, which also carries its tunnels and its agent's connection.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
+
+use hostnet::Namespace;
+use lab::wait;
+use netloom_tests::{
+    LIMIT, TestLab,
+    frames::{Wire, ethernet, udp},
+    rest::Rest,
+    root_or_skip,
+    traffic::{Ping, Traffic, ping, transfer},
+};
+use serde_json::json;
+
+const HOSTS: [&str; 2] = ["h1", "h2"];
+/// The bridge's own address: a machine on the wire.
+const MACHINE: [&str; 2] = ["172.31.255.1", "fd31::1"];
+const HOST_1: &str = "172.31.255.11";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A physical network in all hosts, with addresses; its L3 network.
+fn network(rest: &Rest, name: &str, vlan: Option<u16>, v4: [&str; 4], v6: [&str; 3]) -> String {
+    let (zone, cluster) = (rest.uuid("/zones", "lab"), rest.uuid("/clusters", "cluster"));
+    let (path, mut body) = (
+        "/l2-networks/no-vlan",
+        json!({"name": name, "zoneUuid": zone, "physicalInterface": "eth0"}),
+    );
+    let path = match vlan {
+        None => path,
+        Some(vlan) => {
+            body["vlan"] = vlan.into();
+            "/l2-networks/vlan"
+        }
+    };
+    let l2 = rest.made(path, &body);
+    rest.post(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
+    let l3 = rest.made("/l3-networks", &json!({"name": name, "l2NetworkUuid": l2}));
+    let [start, end, netmask, gateway] = v4;
+    let range = json!({"name": "v4", "startIp": start, "endIp": end, "netmask": netmask,
+        "gateway": gateway});
+    rest.made(&format!("/l3-networks/{l3}/ip-ranges"), &range);
+    let [start, end, gateway] = v6;
+    let range = json!({"name": "v6", "startIp": start, "endIp": end, "gateway": gateway,
+        "prefixLen": 64, "addressMode": "Stateful-DHCP"});
+    rest.made(&format!("/l3-networks/{l3}/ipv6-ranges"), &range);
+    l3
+}
+
+fn vm(lab: &TestLab, name: &str, at: (&str, &str), addresses: &[&str]) -> Namespace {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| ip(text)).collect();
+    let made = lab.rest().create_vm(name, at, &addresses);
+    assert_eq!(made.status, 200, "{made:?}");
+    lab.namespace(name)
+}
+
+/// Whether a broadcast of one reaches the others.
+fn broadcast(from: &Namespace, to: &[&Namespace], address: &str) {
+    let sockets: Vec<UdpSocket> = to
+        .iter()
+        .map(|to| {
+            let socket = to.run_in(|| UdpSocket::bind("0.0.0.0:9999").unwrap()).unwrap();
+            socket.set_read_timeout(Some(LIMIT)).unwrap();
+            socket
+        })
+        .collect();
+    let sender = from.run_in(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+    sender.set_broadcast(true).unwrap();
+    sender.send_to(b"to all", (address, 9999)).unwrap();
+    for (at, socket) in sockets.iter().enumerate() {
+        let mut buffer = [0; 16];
+        let received = socket.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{at}: {e}"));
+        assert_eq!(&buffer[..received.0], b"to all", "{at}");
+    }
+}
+
+/// A public network on the hosts' only NIC, which is the underlay, too.
+#[test]
+fn vms_hosts_and_machines_are_on_one_wire_and_the_host_does_not_notice() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let [fabric, h1, h2] = ["fabric", "h1", "h2"].map(|node| lab.namespace(node));
+    lab.ip("fabric", "address add fd31::1/64 dev br0 nodad");
+    // As an operator's session to the host: through attach, work and detach.
+    let session = Traffic::start(&fabric, &h1, ip(HOST_1));
+
+    let v4 = ["172.31.255.100", "172.31.255.120", "255.255.255.0", "172.31.255.1"];
+    let l3 = network(&rest, "public", None, v4, ["fd31::100", "fd31::120", "fd31::1"]);
+    let one = vm(&lab, "one", (&l3, "h1"), &["172.31.255.101", "fd31::101"]);
+    let two = vm(&lab, "two", (&l3, "h2"), &["172.31.255.102", "fd31::102"]);
+    let three = vm(&lab, "three", (&l3, "h1"), &["172.31.255.103", "fd31::103"]);
+    lab.settle(&HOSTS);
+
+    let ends = [
+        ("one", &one, ["172.31.255.101", "fd31::101"]),
+        ("two", &two, ["172.31.255.102", "fd31::102"]),
+        ("three", &three, ["172.31.255.103", "fd31::103"]),
+        ("machine", &fabric, MACHINE),
+    ];
+    for (from, namespace, _) in ends {
+        for (to, _, addresses) in ends {
+            for address in addresses.into_iter().filter(|_| from != to) {
+                assert_eq!(ping(namespace, ip(address), 56), Ping::Answered, "{from} to {address}");
+                assert_eq!(ping(namespace, ip(address), 1400), Ping::Answered, "{from} {address}");
+            }
+        }
+    }
+    // The host is a machine on the wire, too.
+    assert_eq!(ping(&one, ip(HOST_1), 56), Ping::Answered, "a VM to its own host");
+    assert_eq!(ping(&two, ip(HOST_1), 56), Ping::Answered, "a VM to another host");
+    assert_eq!(ping(&h1, ip("172.31.255.101"), 56), Ping::Answered, "a host to its own VM");
+    assert_eq!(ping(&h1, ip("172.31.255.102"), 56), Ping::Answered, "a host to another's VM");
+
+    for (from, to, address) in [
+        (&one, &two, "172.31.255.102"),
+        (&one, &three, "172.31.255.103"),
+        (&one, &fabric, MACHINE[0]),
+        (&fabric, &one, "fd31::101"),
+        (&one, &h1, HOST_1),
+        (&h1, &one, "172.31.255.101"),
+    ] {
+        transfer(from, to, ip(address), 8 << 20);
+    }
+    broadcast(&one, &[&two, &three, &fabric, &h1, &h2], "172.31.255.255");
+    broadcast(&fabric, &[&one, &two, &three, &h1], "172.31.255.255");
+    broadcast(&h1, &[&one, &two, &three, &fabric], "172.31.255.255");
+
+    // Tunnels go on beside it, and nobody of the wire is in them.
+    lab.check();
+    let probes = session.finish();
+    assert_eq!(probes.lost, 0, "{probes:?}");
+    for host in HOSTS {
+        lab.digests(host);
+    }
+}
+
+/// VLANs on one NIC: equal addresses, apart from each other and from what is untagged.
+#[test]
+fn vlans_of_one_interface_are_apart() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
+    let v6 = ["fd09::10", "fd09::20", "fd09::1"];
+    let [a, b] =
+        [("a", 100), ("b", 200)].map(|(name, vlan)| network(&rest, name, Some(vlan), v4, v6));
+    let a1 = vm(&lab, "a1", (&a, "h1"), &["10.9.0.11", "fd09::11"]);
+    let a2 = vm(&lab, "a2", (&a, "h2"), &["10.9.0.12", "fd09::12"]);
+    let b1 = vm(&lab, "b1", (&b, "h1"), &["10.9.0.11", "fd09::11"]);
+    let b3 = vm(&lab, "b3", (&b, "h2"), &["10.9.0.13", "fd09::13"]);
+    lab.settle(&HOSTS);
+    for (from, to, [v4, v6]) in
+        [(&a1, &a2, ["10.9.0.12", "fd09::12"]), (&b1, &b3, ["10.9.0.13", "fd09::13"])]
+    {
+        assert_eq!(ping(from, ip(v4), 1400), Ping::Answered);
+        assert_eq!(ping(from, ip(v6), 1400), Ping::Answered);
+        transfer(from, to, ip(v4), 8 << 20);
+        transfer(from, to, ip(v6), 8 << 20);
+    }
+    broadcast(&a1, &[&a2], "10.9.0.255");
+    // What one says to all stays in its VLAN.
+    let hears = |namespace: &Namespace| Wire::open(namespace);
+    let (wire_b, wire_a) = (hears(&b3), hears(&a2));
+    let sender = Wire::open(&a1);
+    let v4 = |text: &str| text.parse().unwrap();
+    let payload = udp(v4("10.9.0.11"), v4("10.9.0.255"), 9, b"only in VLAN 100");
+    sender.send(&ethernet([0xff; 6], sender.mac, 0x0800, &payload));
+    assert!(wire_a.hears(b"only in VLAN 100", LIMIT));
+    assert!(!wire_b.hears(b"only in VLAN 100", Duration::from_millis(50)));
+    assert_ne!(ping(&a1, ip("10.9.0.13"), 56), Ping::Answered, "the other VLAN's");
+    lab.check();
+}
+
+/// What an interface is lacking is told at once, and mended by itself.
+#[test]
+fn an_interface_that_is_not_there_is_told_and_found_when_it_comes() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    lab.ip("h1", "link set eth0 down");
+    lab.ip("h1", "link set eth0 up");
+    lab.settle(&HOSTS);
+    let (zone, cluster) = (rest.uuid("/zones", "lab"), rest.uuid("/clusters", "cluster"));
+    let body = json!({"name": "later", "zoneUuid": zone, "physicalInterface": "eth7", "vlan": 9});
+    let l2 = rest.made("/l2-networks/vlan", &body);
+    rest.post(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
+    let l3 = rest.made("/l3-networks", &json!({"name": "later", "l2NetworkUuid": l2}));
+    let range = json!({"name": "v4", "startIp": "10.8.0.10", "endIp": "10.8.0.20",
+        "netmask": "255.255.255.0", "gateway": "10.8.0.1"});
+    rest.made(&format!("/l3-networks/{l3}/ip-ranges"), &range);
+    let body = json!({"params": {"name": "late", "l3NetworkUuids": [l3],
+        "hostUuid": rest.uuid("/hosts", "h1")}});
+    let begun = rest.send("POST", "/vm-instances", &body.to_string()).unwrap();
+    assert_eq!(begun.status, 202, "{begun:?}");
+    let told = || rest.named("/vm-instances", "late")["vmNics"][0]["notInEffect"].clone();
+    let says = || told().as_str().is_some_and(|text| text.contains("no interface eth7"));
+    assert!(wait::holds(LIMIT, says), "{}", told());
+
+    lab.ip("h1", "link add eth7 type veth peer name eth7p");
+    let is_down = || told().as_str().is_some_and(|text| text.contains("eth7 is down"));
+    assert!(wait::holds(LIMIT, is_down), "{}", told());
+    lab.ip("h1", "link set eth7 up");
+    assert!(wait::holds(LIMIT, || told().is_null()), "{}", told());
+    lab.settle(&["h1"]);
+    assert!(wait::holds(LIMIT, || rest.named("/vm-instances", "late")["state"] == "Running"));
+}
