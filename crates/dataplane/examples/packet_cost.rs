@@ -74,6 +74,8 @@ fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_datapl
         neigh: memory.neigh.clone(),
         behind: memory.behind.clone(),
         vteps: memory.vteps.clone(),
+        wires: memory.wires.clone(),
+        ..Tables::default()
     };
     harness.plane.reconcile(&tables)?;
     let mut config = harness.config()?;

@@ -9,14 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-const MAPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packet/src/maps.rs");
-/// More structs that are in maps.
-const PREFIX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packet/src/prefix.rs");
+const PACKET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packet/src");
+/// The table of maps, and the structs that are in maps.
+const FILES: [&str; 6] = ["maps", "prefix", "fdb", "net", "budget", "hand_off"];
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gen/layouts.txt");
 
 #[test]
 fn a_layout_that_changed_has_another_version() {
-    let found = layouts(&[MAPS, PREFIX].map(|file| fs::read_to_string(file).unwrap()).concat());
+    let read = |file| fs::read_to_string(format!("{PACKET}/{file}.rs")).unwrap();
+    let found = layouts(&FILES.map(read).concat());
     assert!(found.len() >= 12, "{found:#?}");
     let record = fs::read_to_string(RECORD).unwrap_or_default();
     let recorded: BTreeMap<String, String> = record.lines().map(split).collect();

@@ -33,6 +33,7 @@ fn tables(memory: &Memory) -> Tables {
         neigh: memory.neigh.clone(),
         behind: memory.behind.clone(),
         vteps: memory.vteps.clone(),
+        ..Tables::default()
     }
 }
 

@@ -9,8 +9,9 @@
 //! else, because a closed network has nobody to talk to by link-local address.
 
 use crate::addr::{Addr, Mac};
+use crate::fdb::FdbKey;
 use crate::kernel::Kernel;
-use crate::maps::{AddrKey, FdbKey, NeighKey, Port};
+use crate::maps::{AddrKey, NeighKey, Port};
 use crate::parse::{Packet, UDP};
 use crate::prefix::{End, Owner, owner};
 use crate::reason::DropReason;

@@ -3,10 +3,11 @@
 
 use crate::addr::Addr;
 use crate::budget::Budget;
+use crate::fdb::{Fdb, FdbKey};
 use crate::layout::plain;
 use crate::maps::{
-    AddrKey, Bucket, Config, CtSlot, Fdb, FdbKey, Flow, Neigh, NeighKey, Noted, Port, PortKey,
-    Source, Vtep, VtepKey, Wire,
+    AddrKey, Bucket, Config, CtSlot, Flow, Neigh, NeighKey, Noted, Port, PortKey, Source, Vtep,
+    VtepKey, Wire,
 };
 use crate::net::Net;
 use crate::prefix::{Behind, PrefixKey};

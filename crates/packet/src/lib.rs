@@ -23,6 +23,7 @@ mod conntrack;
 mod ct_word;
 mod egress;
 mod entry;
+mod fdb;
 mod fill_in;
 mod flow;
 mod fragments;
@@ -63,6 +64,7 @@ pub use conntrack::{
 };
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{Opened, from_opened, from_port, from_tunnel, from_underlay, to_port};
+pub use fdb::{Fdb, FdbKey, FdbTarget};
 pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use fragments::FRAGMENT_SECONDS;
 pub use hand_off::HandedOff;

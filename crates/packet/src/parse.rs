@@ -7,9 +7,9 @@
 
 use crate::addr::{Addr, Mac};
 use crate::conntrack::CtZone;
+use crate::fdb::Fdb;
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta, Verdict};
-use crate::maps::Fdb;
 use crate::path::Path;
 use crate::reason::DropReason;
 use crate::service::Service;

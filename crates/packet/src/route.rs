@@ -4,8 +4,9 @@
 //! A frame never goes back where it came from. Routing between networks has its place here: it
 //! gives the path another `net_out`, in which the lookup is then made.
 
+use crate::fdb::{Fdb, FdbKey};
 use crate::kernel::Kernel;
-use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
+use crate::maps::{NeighKey, Port, PortKey};
 use crate::parse::Packet;
 use crate::reason::DropReason;
 use crate::uplink;

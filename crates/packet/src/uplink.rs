@@ -14,8 +14,9 @@
 //! that is for several, passes beside that, within a [`crate::Budget`].
 
 use crate::addr::Addr;
+use crate::fdb::{Fdb, FdbKey};
 use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict, Via};
-use crate::maps::{Fdb, FdbKey, NeighKey, Port, PortKey};
+use crate::maps::{NeighKey, Port, PortKey};
 use crate::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::reason::DropReason;
 use crate::service::Service;
