@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
+    message::Device,
     object::{Attachment, Network, Object, Peer, Tunnel},
 };
 
@@ -276,6 +277,14 @@ impl HostKernel for Maps {
 
     async fn ways(&mut self, _: &Tunnels) -> Result<Ways, Refusal> {
         Ok(Ways::new())
+    }
+
+    async fn devices(&mut self) -> Result<Vec<Device>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn device_news(&mut self) {
+        std::future::pending().await
     }
 
     async fn uplinks(&mut self, _: &BTreeSet<String>) -> Result<Uplinks, Refusal> {

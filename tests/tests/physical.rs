@@ -195,30 +195,97 @@ fn an_interface_that_is_not_there_is_told_and_found_when_it_comes() {
     }
     let lab = TestLab::up();
     let rest = lab.rest();
-    lab.ip("h1", "link set eth0 down");
-    lab.ip("h1", "link set eth0 up");
-    lab.settle(&HOSTS);
     let (zone, cluster) = (rest.uuid("/zones", "lab"), rest.uuid("/clusters", "cluster"));
     let body = json!({"name": "later", "zoneUuid": zone, "physicalInterface": "eth7", "vlan": 9});
     let l2 = rest.made("/l2-networks/vlan", &body);
-    rest.post(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
+    let attach = || rest.post(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
+    let has_told = |host: &&str| rest.named("/hosts", host)["devices"] != json!([]);
+    assert!(wait::holds(LIMIT, || HOSTS.iter().all(|host| has_told(host))));
+    let says = |text: &str| attach().body["error"].to_string().contains(text);
+    assert!(wait::holds(LIMIT, || says("has no interface eth7")), "{:?}", attach());
+    assert_eq!(rest.named("/l2-networks", "later")["attachedClusterUuids"], json!([]));
+
+    let plug = |host: &str| lab.ip(host, "link add eth7 type veth peer name eth7p");
+    HOSTS.iter().for_each(|host| plug(host));
+    assert!(wait::holds(LIMIT, || says("eth7 is down")), "{:?}", attach());
+    HOSTS.iter().for_each(|host| lab.ip(host, "link set eth7 up"));
+    assert!(wait::holds(LIMIT, || attach().status == 200), "{:?}", attach());
+
     let l3 = rest.made("/l3-networks", &json!({"name": "later", "l2NetworkUuid": l2}));
     let range = json!({"name": "v4", "startIp": "10.8.0.10", "endIp": "10.8.0.20",
         "netmask": "255.255.255.0", "gateway": "10.8.0.1"});
     rest.made(&format!("/l3-networks/{l3}/ip-ranges"), &range);
-    let body = json!({"params": {"name": "late", "l3NetworkUuids": [l3],
-        "hostUuid": rest.uuid("/hosts", "h1")}});
-    let begun = rest.send("POST", "/vm-instances", &body.to_string()).unwrap();
-    assert_eq!(begun.status, 202, "{begun:?}");
+    vm(&lab, "late", (&l3, "h1"), &[]);
+    lab.settle(&HOSTS);
     let told = || rest.named("/vm-instances", "late")["vmNics"][0]["notInEffect"].clone();
-    let says = || told().as_str().is_some_and(|text| text.contains("no interface eth7"));
-    assert!(wait::holds(LIMIT, says), "{}", told());
-
-    lab.ip("h1", "link add eth7 type veth peer name eth7p");
-    let is_down = || told().as_str().is_some_and(|text| text.contains("eth7 is down"));
-    assert!(wait::holds(LIMIT, is_down), "{}", told());
+    let says = |text: &str| told().as_str().is_some_and(|told| told.contains(text));
+    assert!(told().is_null(), "{}", told());
+    lab.ip("h1", "link delete eth7");
+    assert!(wait::holds(LIMIT, || says("no interface eth7")), "{}", told());
+    plug("h1");
+    assert!(wait::holds(LIMIT, || says("eth7 is down")), "{}", told());
     lab.ip("h1", "link set eth7 up");
     assert!(wait::holds(LIMIT, || told().is_null()), "{}", told());
     lab.settle(&["h1"]);
-    assert!(wait::holds(LIMIT, || rest.named("/vm-instances", "late")["state"] == "Running"));
+}
+
+/// What dies beside the wire takes nothing from it.
+#[test]
+fn traffic_of_a_physical_network_goes_on_without_agent_and_server() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let v4 = ["172.31.255.100", "172.31.255.120", "255.255.255.0", "172.31.255.1"];
+    let l3 = network(&rest, "public", None, v4, ["fd31::100", "fd31::120", "fd31::1"]);
+    let one = vm(&lab, "one", (&l3, "h1"), &["172.31.255.101", "fd31::101"]);
+    let two = vm(&lab, "two", (&l3, "h2"), &["172.31.255.102", "fd31::102"]);
+    lab.settle(&HOSTS);
+    let fabric = lab.namespace("fabric");
+    let flows = [
+        Traffic::start(&one, &two, ip("172.31.255.102")),
+        Traffic::start(&fabric, &one, ip("172.31.255.101")),
+    ];
+    let before = HOSTS.map(|host| lab.digests(host));
+    lab.kill(&["h1"]);
+    flows[0].run_for(Duration::from_millis(300));
+    // Somebody new on the wire, while nobody is there to learn of it.
+    lab.ip("fabric", "address add 172.31.255.9/24 dev br0");
+    assert_eq!(ping(&one, ip("172.31.255.9"), 56), Ping::Answered);
+    lab.kill(&["server", "h2"]);
+    flows[0].run_for(Duration::from_millis(300));
+    lab.start(&["server", "h1", "h2"]);
+    lab.settle(&HOSTS);
+    let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
+    network(&lab.rest(), "beside", Some(100), v4, ["fd09::10", "fd09::20", "fd09::1"]);
+    for flow in flows {
+        let probes = flow.finish();
+        assert_eq!(probes.lost, 0, "{probes:?}");
+    }
+    assert_eq!(HOSTS.map(|host| lab.digests(host)), before);
+}
+
+/// An uplink that goes away and comes back takes its time, and no connection.
+#[test]
+fn connections_outlive_an_uplink_that_is_down_for_a_while() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
+    let l3 = network(&rest, "a", Some(100), v4, ["fd09::10", "fd09::20", "fd09::1"]);
+    let one = vm(&lab, "one", (&l3, "h1"), &["10.9.0.11", "fd09::11"]);
+    let two = vm(&lab, "two", (&l3, "h2"), &["10.9.0.12", "fd09::12"]);
+    lab.settle(&HOSTS);
+    let flow = Traffic::with_patience(&one, &two, ip("10.9.0.12"), LIMIT);
+    lab.ip("h1", "link set eth0 down");
+    let told = || rest.named("/vm-instances", "one")["vmNics"][0]["notInEffect"].clone();
+    lab.ip("h1", "link set eth0 up");
+    let bytes = flow.bytes();
+    assert!(wait::holds(LIMIT, || flow.bytes() > bytes), "nothing passes any more");
+    lab.settle(&HOSTS);
+    assert!(told().is_null(), "{}", told());
+    flow.finish();
 }

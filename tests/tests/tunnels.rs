@@ -108,12 +108,21 @@ fn network_over_ipv6(rest: &Rest) -> String {
     let tag = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::{{fd99::/64}}");
     let body = json!({"systemTags": [tag]}).to_string();
     let attach = format!("/l2-networks/{pool}/clusters/{cluster}");
-    let attached = rest.clone().with("prefer", "wait=30").send("POST", &attach, &body).unwrap();
+    // As soon as the hosts have said that they have these addresses, tunnels end there.
+    let attach = || rest.clone().with("prefer", "wait=30").send("POST", &attach, &body).unwrap();
+    let told =
+        |host: &str, vtep: &str| rest.named("/hosts", host)["devices"].to_string().contains(vtep);
+    let all_told = || HOSTS.iter().zip(VTEPS).all(|(host, vtep)| told(host, vtep));
+    assert!(wait::holds(LIMIT, all_told));
+    let attached = attach();
     assert_eq!(attached.status, 200, "{attached:?}");
     for (host, vtep) in HOSTS.iter().zip(VTEPS) {
         let host = rest.uuid("/hosts", host);
-        let vtep = json!({"hostUuid": host, "poolUuid": pool, "vtepIp": vtep});
-        rest.made("/l2-networks/vxlan/vteps", &vtep);
+        let all = rest.all("/l2-networks/vteps");
+        let is_there = |found: &Value| {
+            found["hostUuid"] == *host && found["vtepIp"] == vtep && found["poolUuid"] == *pool
+        };
+        assert!(all.iter().any(is_there), "{all:?}");
     }
     let l2 = rest.made("/l2-networks/vxlan", &json!({"name": "six", "poolUuid": pool}));
     let l3 = rest.made("/l3-networks", &json!({"name": "six", "l2NetworkUuid": l2}));

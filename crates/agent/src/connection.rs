@@ -15,7 +15,9 @@ use wire::{
     HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
-    message::{AgentMessage, Connections, Heartbeat, Hello, Report, ServerMessage, Welcome},
+    message::{
+        AgentMessage, Connections, Device, Heartbeat, Hello, Report, ServerMessage, Welcome,
+    },
     parts::Assembly,
     versions::Versions,
 };
@@ -44,16 +46,27 @@ const OUTBOUND_MESSAGES: usize = 4;
 /// Why a session ended, for the log.
 type Ending = String;
 
+/// What there is to tell the server.
+pub(crate) struct Sources {
+    /// What was achieved.
+    pub(crate) achieved: watch::Receiver<Option<Achieved>>,
+    /// The connections of ports.
+    pub(crate) counted: watch::Receiver<Option<Connections>>,
+    /// The host's devices.
+    pub(crate) devices: watch::Receiver<Option<Vec<Device>>>,
+}
+
 /// Keeps a stream to the server open until told to stop.
 pub(crate) async fn keep(
     config: Config,
     desired: watch::Sender<Option<Desired>>,
-    (achieved, counted): (watch::Receiver<Option<Achieved>>, watch::Receiver<Option<Connections>>),
+    sources: Sources,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
     let (lineage, greeted, run) = (None, false, Uuid::new_v4());
-    let mut session = Session { identity, desired, achieved, counted, lineage, greeted, run };
+    let told = None;
+    let mut session = Session { identity, desired, sources, told, lineage, greeted, run };
     let mut backoff = Backoff::default();
     loop {
         (session.greeted, session.lineage) = (false, None);
@@ -73,8 +86,9 @@ pub(crate) async fn keep(
 struct Session {
     identity: Identity,
     desired: watch::Sender<Option<Desired>>,
-    achieved: watch::Receiver<Option<Achieved>>,
-    counted: watch::Receiver<Option<Connections>>,
+    sources: Sources,
+    /// The devices that this server has been told of.
+    told: Option<Vec<Device>>,
     /// The server's lineage, once it has said so.
     lineage: Option<Uuid>,
     /// Drawn at this start of the agent.
@@ -145,7 +159,8 @@ impl Session {
         let mut assembly = Assembly::default();
         let mut heartbeat = interval(HEARTBEAT);
         // This server has not heard any.
-        self.counted.mark_changed();
+        self.sources.counted.mark_changed();
+        self.told = None;
         loop {
             // Each branch is cancel safe: a stream keeps what it has read so far in itself, a
             // watch and an interval lose nothing.
@@ -161,11 +176,12 @@ impl Session {
                         Err(ending) => return ending,
                     }
                 }
-                changed = self.achieved.changed() => match (changed, self.report()) {
+                changed = self.sources.achieved.changed() => match (changed, self.report()) {
                     (Err(_), _) => return "the agent ends".to_owned(),
                     (Ok(()), None) => continue,
                     (Ok(()), Some(report)) => AgentMessage::Report(report),
                 },
+                Ok(()) = self.sources.devices.changed() => AgentMessage::Heartbeat(self.beat()),
                 _ = heartbeat.tick() => AgentMessage::Heartbeat(self.beat()),
             };
             match timeout(SEND_WAIT, outbound.send((&message).into())).await {
@@ -213,14 +229,21 @@ impl Session {
     /// What there is to say now and then. Connections only after the server has said what the host
     /// holds: before, it knows no ports.
     fn beat(&mut self) -> Heartbeat {
-        let is_news = self.greeted && self.counted.has_changed().unwrap_or(false);
-        let connections = is_news.then(|| self.counted.borrow_and_update().clone()).flatten();
-        Heartbeat { clock_ms: clock_ms(), connections }
+        let Sources { counted, devices, .. } = &mut self.sources;
+        let is_news = self.greeted && counted.has_changed().unwrap_or(false);
+        let connections = is_news.then(|| counted.borrow_and_update().clone()).flatten();
+        let devices =
+            devices.borrow_and_update().clone().filter(|new| self.told.as_ref() != Some(new));
+        if devices.is_some() {
+            self.told.clone_from(&devices);
+        }
+        Heartbeat { clock_ms: clock_ms(), connections, devices }
     }
 
     /// What was achieved, in words for the server; not before it can make sense of it.
     fn report(&mut self) -> Option<Report> {
-        let achieved = self.achieved.borrow_and_update().clone().filter(|_| self.greeted)?;
+        let achieved =
+            self.sources.achieved.borrow_and_update().clone().filter(|_| self.greeted)?;
         let Achieved { revision, digests, outcome } = achieved;
         let mut failed = outcome.failed;
         if !outcome.trouble.is_empty() {

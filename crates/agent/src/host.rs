@@ -16,10 +16,12 @@ use model::{
     mtu::{self, Around, Family},
     resource::vtep::VXLAN_PORT,
 };
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
+use wire::message::Device;
 
 use crate::{
-    Error,
+    Error, devices,
     kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     uplink::{self, Uplinks},
 };
@@ -32,12 +34,16 @@ const TUNNEL_DEVICE: &str = "nlvx";
 /// How long the host's status tells that an upgrade has cost connections.
 const NOTICED_FOR: Duration = Duration::from_secs(300);
 
+/// Between two looks at the devices where the kernel brings no news of them.
+const UNHEARD_PAUSE: Duration = Duration::from_secs(30);
+
 /// The real kernel.
 #[derive(Clone)]
 pub(crate) struct Host {
     driver: Netns,
     plane: Arc<Mutex<DataPlane>>,
     news: Arc<tokio::sync::Mutex<News>>,
+    device_news: Arc<tokio::sync::Mutex<News>>,
     /// What is to be said of an upgrade, and until when.
     notice: Option<(String, Instant)>,
     bpffs: Arc<Path>,
@@ -56,6 +62,18 @@ enum News {
     Links(LinkNews),
     /// The kernel tells nothing any more: the audits are left.
     Over,
+}
+
+impl News {
+    async fn listen() -> Self {
+        match LinkNews::current().await {
+            Ok(links) => Self::Links(links),
+            Err(error) => {
+                tracing::warn!(%error, "devices that somebody changes are found later");
+                Self::Over
+            }
+        }
+    }
 }
 
 impl Host {
@@ -78,10 +96,22 @@ impl Host {
         if options.direct_port != 0 {
             allow_route_lookups();
         }
-        let news = Arc::new(tokio::sync::Mutex::new(News::Unheard));
+        let [news, device_news] =
+            [News::Unheard, News::Unheard].map(|news| Arc::new(tokio::sync::Mutex::new(news)));
         let bpffs = options.bpffs.as_path().into();
         let (has_adopted, promiscuous) = (false, BTreeSet::new());
-        Ok(Self { driver, plane, news, notice, bpffs, hold, spares, has_adopted, promiscuous })
+        Ok(Self {
+            driver,
+            plane,
+            news,
+            device_news,
+            notice,
+            bpffs,
+            hold,
+            spares,
+            has_adopted,
+            promiscuous,
+        })
     }
 
     /// Gives the tunnel device its name back if somebody has renamed it: another one cannot be made
@@ -161,11 +191,12 @@ fn allow_route_lookups() {
     }
 }
 
-/// Whether a device has the name of the tunnel's or of a port's.
+/// Whether a device has the name of the tunnel's, of a port's, or of a spare's.
 fn is_ours(device: &str) -> bool {
     let is_port =
         |digits: &str| digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    device == TUNNEL_DEVICE || device.strip_prefix("nl").is_some_and(is_port)
+    let name = device.strip_prefix("nls").or_else(|| device.strip_prefix("nl"));
+    device == TUNNEL_DEVICE || name.is_some_and(is_port)
 }
 
 impl HostKernel for Host {
@@ -233,13 +264,7 @@ impl HostKernel for Host {
         let mut news = self.news.lock().await;
         loop {
             match &mut *news {
-                News::Unheard => match LinkNews::current().await {
-                    Ok(links) => *news = News::Links(links),
-                    Err(error) => {
-                        tracing::warn!(%error, "devices that somebody changes are found later");
-                        *news = News::Over;
-                    }
-                },
+                News::Unheard => *news = News::listen().await,
                 News::Links(links) => match links.next().await {
                     Some(ifindex) => return ifindex,
                     None => *news = News::Over,
@@ -356,6 +381,31 @@ impl HostKernel for Host {
     ) -> Result<crate::underlay::Ways, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         crate::underlay::ways(&netlink, tunnels).await.map_err(Refusal::new)
+    }
+
+    async fn devices(&mut self) -> Result<Vec<Device>, Refusal> {
+        let netlink = Netlink::current().await.map_err(Refusal::new)?;
+        let links = netlink.links().await.map_err(Refusal::new)?;
+        let addresses = netlink.addresses_by_link().await.map_err(Refusal::new)?;
+        Ok(devices::of(&links, &addresses, is_ours))
+    }
+
+    async fn device_news(&mut self) {
+        let mut news = self.device_news.lock().await;
+        if let News::Unheard = *news {
+            *news = News::listen().await;
+            return;
+        }
+        let News::Links(links) = &mut *news else { return sleep(UNHEARD_PAUSE).await };
+        let mut last = links.next().await;
+        // All that has come meanwhile is seen at once.
+        while last.is_some() {
+            match timeout(Duration::ZERO, links.next()).await {
+                Ok(next) => last = next,
+                Err(_) => return,
+            }
+        }
+        *news = News::Over;
     }
 
     async fn uplinks(&mut self, interfaces: &BTreeSet<String>) -> Result<Uplinks, Refusal> {

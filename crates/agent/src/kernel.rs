@@ -13,6 +13,7 @@ use dataplane::{Edits, Tables};
 use hostnet::Losses;
 use packet::MAX_PORTS;
 use uuid::Uuid;
+use wire::message::Device;
 
 use crate::{
     underlay::{Tunnels, Ways},
@@ -216,6 +217,13 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Looks up how packets leave by each of these tunnels.
     fn ways(&mut self, tunnels: &Tunnels) -> impl Future<Output = Result<Ways, Refusal>> + Send;
+
+    /// Says what devices there are that networks and tunnels may use.
+    fn devices(&mut self) -> impl Future<Output = Result<Vec<Device>, Refusal>> + Send;
+
+    /// Waits until a device may have changed since the last time; the first time there is nothing to
+    /// wait for. Dropping it may lose that.
+    fn device_news(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Looks at the frames that come in and leave by these interfaces, as far as they are fit for
     /// that, and by no others; what each is.

@@ -14,6 +14,7 @@ mod backoff;
 mod connection;
 pub mod converge;
 mod count;
+mod devices;
 mod enrol;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -180,8 +181,9 @@ pub async fn run_on<K: HostKernel>(
     let stop = stop.child_token();
     let mut parts = JoinSet::new();
     let own = stop.clone();
-    let [asked, counting] = [kernel.clone(), kernel.clone()];
+    let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
+    let (told, devices) = watch::channel(None);
     // First of all, and whether or not there is a server.
     parts.spawn(async move {
         worker::work(Converger::new(kernel), file, wanted, achieved, own).await;
@@ -197,7 +199,13 @@ pub async fn run_on<K: HostKernel>(
         count::keep(counting, seen, counted, own).await;
         Ok(())
     });
-    parts.spawn(connection::keep(config, desired, (results, counts), stop.clone()));
+    let own = stop.clone();
+    parts.spawn(async move {
+        devices::keep(looking, told, own).await;
+        Ok(())
+    });
+    let sources = connection::Sources { achieved: results, counted: counts, devices };
+    parts.spawn(connection::keep(config, desired, sources, stop.clone()));
 
     // Whatever ends first ends all; each of them is told, and ends within one step.
     let mut result = Ok(());

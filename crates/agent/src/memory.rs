@@ -12,6 +12,7 @@ use dataplane::{Edits, Tables};
 use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
+use wire::message::Device;
 
 use crate::{
     kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
@@ -331,6 +332,14 @@ impl HostKernel for Memory {
         let (device, is_ethernet, route_to) = ("eth0".to_owned(), true, None);
         let way = hostnet::Way { device, index: 2, is_ethernet, mtu_bytes, route_to };
         Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
+    }
+
+    async fn devices(&mut self) -> Result<Vec<Device>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn device_news(&mut self) {
+        std::future::pending().await
     }
 
     async fn uplinks(&mut self, interfaces: &BTreeSet<String>) -> Result<Uplinks, Refusal> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hostnet::LinkInfo;
+use model::status::HostDevice;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
@@ -67,14 +68,16 @@ pub(crate) fn judge(name: &str, link: Option<&LinkInfo>) -> Result<Uplink, Refus
             "the host has no interface {name}: plug it in, or detach the L2 network from the cluster"
         ));
     };
-    if !link.is_ethernet || link.mac == [0; 6] {
-        return refused(format!("interface {name} is no Ethernet interface"));
-    }
-    if link.controller.is_some() {
-        return refused(format!(
-            "interface {name} belongs to a bridge or a bond: take it out (ip link set {name} \
-             nomaster), or name another interface in the L2 network"
-        ));
+    let device = HostDevice {
+        name: name.to_owned(),
+        is_ethernet: link.is_ethernet && link.mac != [0; 6],
+        is_owned: link.controller.is_some(),
+        // One that is down may come up.
+        is_up: true,
+        ..HostDevice::default()
+    };
+    if let Some(why) = device.why_no_uplink() {
+        return refused(why);
     }
     Ok(Uplink { ifindex: link.index, mac: link.mac, is_up: link.is_up })
 }

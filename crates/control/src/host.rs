@@ -110,7 +110,8 @@ pub(crate) fn change_state(txn: &mut Txn<'_>, message: ChangeHostState) -> Resul
     Ok(Reply::shows(message.uuid))
 }
 
-/// The agents' door sees the number change, and ends the stream.
+/// The agents' door sees the number change, and ends the stream. Its VTEPs follow the addresses that
+/// it has.
 pub(crate) fn reconnect(txn: &mut Txn<'_>, message: ReconnectHost) -> Result<Reply> {
     let mut host = txn.get(message.uuid)?;
     if !txn.status(host.uuid).connected {
@@ -118,6 +119,7 @@ pub(crate) fn reconnect(txn: &mut Txn<'_>, message: ReconnectHost) -> Result<Rep
         let hint = "start the agent on the host: it connects by itself";
         return Err(Error::new(Code::OperationFailed, text).on_field("uuid").hint(hint));
     }
+    vtep::follow(txn, &host)?;
     host.reconnects = host.reconnects.wrapping_add(1);
     txn.waits_for(host.uuid);
     txn.update(host)?;

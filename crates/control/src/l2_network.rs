@@ -114,16 +114,30 @@ pub(crate) fn why_not(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<Stri
         ));
     }
     match l2.segment {
-        Segment::NoVlan | Segment::Vlan { .. } => None,
+        Segment::NoVlan | Segment::Vlan { .. } => why_no_uplink(txn, host, l2),
         Segment::Vxlan { pool_uuid, .. } => {
             vtep::of_host(txn, host.uuid, pool_uuid).is_none().then(|| {
                 format!(
-                    "has no VTEP in pool {pool_uuid}: AttachL2NetworkToCluster with a CIDR that \
-                     contains {}, or CreateVxlanVtep",
+                    "has no VTEP in pool {pool_uuid}: give it an address in the pool's CIDR for \
+                     its cluster and ReconnectHost, or CreateVxlanVtep with one of its addresses \
+                     (its management address is {})",
                     host.management_ip
                 )
             })
         }
         Segment::VxlanPool => Some(format!("{} is a pool, not a network", l2.uuid)),
+    }
+}
+
+/// What keeps a host from leading into a physical network by its interface, as far as the host has
+/// said what interfaces it has.
+pub(crate) fn why_no_uplink(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<String> {
+    let devices = txn.status(host.uuid).devices.as_ref()?;
+    let interface = l2.physical_interface.as_deref()?;
+    match devices.iter().find(|device| device.name == interface) {
+        Some(device) => device.why_no_uplink(),
+        None => Some(format!(
+            "has no interface {interface}: plug it in, or name another one in the L2 network"
+        )),
     }
 }

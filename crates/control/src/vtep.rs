@@ -1,7 +1,8 @@
 //! VTEPs: where hosts' tunnels of a pool end.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
 use model::{
     Claim, Code, Error, Id, Record, Resource, Result,
     mtu::Family,
@@ -47,20 +48,73 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Repl
     insert(txn, id, &host, (message.pool_uuid, address)).map(Reply::shows)
 }
 
-/// The host's VTEP in a pool that its cluster has: its management address, if inside the CIDR.
-/// A host outside of it stays without, and says so when an instance wants to run there.
+/// Gives a host its VTEP in a pool that its cluster has, if it has none: an address of its own
+/// inside the CIDR. A host outside of it stays without, and says so when an instance wants to run
+/// there.
 pub(crate) fn create_from_cidr(
     txn: &mut Txn<'_>,
     host: &Host,
     attached: &L2NetworkClusterRef,
 ) -> Result<()> {
-    let known = of_host(txn, host.uuid, attached.l2_network_uuid).is_some();
-    let fits = attached.vtep_cidr.is_some_and(|cidr| cidr.contains(&host.management_ip));
-    if !known && fits {
+    let pool = attached.l2_network_uuid;
+    let Some(cidr) = attached.vtep_cidr else { return Ok(()) };
+    if of_host(txn, host.uuid, pool).is_some() {
+        return Ok(());
+    }
+    if let Some(address) = own_address(txn, host, cidr) {
         let id = Id::new(txn.random_uuid());
-        insert(txn, id, host, (attached.l2_network_uuid, host.management_ip))?;
+        insert(txn, id, host, (pool, address))?;
     }
     Ok(())
+}
+
+/// Has a host's VTEPs follow its addresses: one that it has no more gives way to one that it has
+/// in the CIDR, if there is such a one, and a pool without a VTEP gets one.
+pub(crate) fn follow(txn: &mut Txn<'_>, host: &Host) -> Result<()> {
+    for attached in txn.children(L2NetworkClusterRef::CLUSTER, host.cluster_uuid) {
+        let Some(cidr) = attached.vtep_cidr else { continue };
+        let pool = attached.l2_network_uuid;
+        let Some(vtep) = of_host(txn, host.uuid, pool) else {
+            create_from_cidr(txn, host, &attached)?;
+            continue;
+        };
+        let has_it = addresses(txn, host).is_none_or(|own| own.contains(&vtep.vtep_ip));
+        if let Some(address) = own_address(txn, host, cidr).filter(|_| !has_it) {
+            check(txn, pool, address)?;
+            txn.update(Vtep { vtep_ip: address, ..vtep })?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a host has no VTEP in a pool with this CIDR for its cluster, as far as the host has said
+/// what addresses it has.
+pub(crate) fn why_none(
+    txn: &Txn<'_>,
+    host: &Host,
+    pool: Id<L2Network>,
+    cidr: IpNet,
+) -> Option<String> {
+    addresses(txn, host)?;
+    of_host(txn, host.uuid, pool).is_none().then(|| {
+        format!("has no address in {cidr}: give it one, or attach with a CIDR that it has one in")
+    })
+}
+
+/// The address at which a host's tunnels end by this CIDR: its management address if that is
+/// inside, else the lowest of its own that is. What it has not said counts as the former alone.
+fn own_address(txn: &Txn<'_>, host: &Host, cidr: IpNet) -> Option<IpAddr> {
+    let management = Some(host.management_ip).filter(|ip| cidr.contains(ip));
+    let Some(own) = addresses(txn, host) else { return management };
+    let inside = own.into_iter().filter(|ip| cidr.contains(ip));
+    let inside: BTreeSet<IpAddr> = inside.collect();
+    management.filter(|ip| inside.contains(ip)).or_else(|| inside.first().copied())
+}
+
+/// The addresses that a host has said it has.
+fn addresses(txn: &Txn<'_>, host: &Host) -> Option<BTreeSet<IpAddr>> {
+    let devices = txn.status(host.uuid).devices.as_ref()?;
+    Some(devices.iter().flat_map(|device| device.addresses.iter().copied()).collect())
 }
 
 /// The host's VTEP in a pool.
@@ -111,12 +165,8 @@ fn some(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<IpAddr> {
     })
 }
 
-fn insert(
-    txn: &mut Txn<'_>,
-    id: Id<Vtep>,
-    host: &Host,
-    (pool, address): (Id<L2Network>, IpAddr),
-) -> Result<Id<Vtep>> {
+/// Refuses an address that cannot be that of a host's VTEP in the pool.
+fn check(txn: &Txn<'_>, pool: Id<L2Network>, address: IpAddr) -> Result<()> {
     reserved::check_host("vtepIp", address)?;
     one_family(txn, pool, address)
         .map_err(|(rule, hint)| Error::field("vtepIp", rule).hint(hint))?;
@@ -125,6 +175,16 @@ fn insert(
         let error = Error::field("vtepIp", format!("{address} is a remote VTEP of pool {pool}"));
         return Err(error.hint("DeleteVxlanPoolRemoteVtep takes it out of the pool"));
     }
+    Ok(())
+}
+
+fn insert(
+    txn: &mut Txn<'_>,
+    id: Id<Vtep>,
+    host: &Host,
+    (pool, address): (Id<L2Network>, IpAddr),
+) -> Result<Id<Vtep>> {
+    check(txn, pool, address)?;
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,

@@ -4,7 +4,7 @@
 //! itself from what a guest, a daemon or the kernel made, and deletes only the former.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -84,6 +84,24 @@ impl Netlink {
             (!is_double).then_some(address.ip)
         });
         Ok(local.collect())
+    }
+
+    /// The addresses of all links of the namespace, by the index of the link.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn addresses_by_link(&self) -> Result<BTreeMap<u32, BTreeSet<IpAddr>>, Error> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.dump("list the addresses", request).await?;
+        let mut by_link: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+        for message in &messages {
+            let RouteNetlinkMessage::NewAddress(inner) = message else { continue };
+            let index = inner.header.index;
+            if let Some(address) = parse_address(message, index) {
+                by_link.entry(index).or_default().insert(address.ip);
+            }
+        }
+        Ok(by_link)
     }
 
     /// Adds an address to a link. Usable at once: an IPv6 address skips duplicate detection, since

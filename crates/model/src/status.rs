@@ -7,7 +7,7 @@
 //! *pending* until the host confirms the change. It is *failed* as long as the host says that it
 //! could not be made, changed or removed. It is *settled* on a host when it is neither.
 
-use std::sync::Arc;
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use uuid::Uuid;
@@ -62,8 +62,57 @@ pub struct HostStatus {
     /// How many each port is sure to get: so many that it opens, and as many that others open. 0 as
     /// long as it has not said.
     pub connections_sure: u32,
+    /// Its devices that networks and tunnels may use, as it has told them last; `None` as long as it
+    /// has not.
+    pub devices: Option<Arc<[HostDevice]>>,
     /// That two agents use its identity, and from where, if so.
     pub doubled: Option<Arc<str>>,
+}
+
+/// A device of a host that networks and tunnels may use: none of netloom's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostDevice {
+    /// Its name.
+    pub name: String,
+    /// The longest packet that it takes, in bytes, without the Ethernet header.
+    pub mtu_bytes: u32,
+    /// Whether it is administratively up.
+    pub is_up: bool,
+    /// Whether its frames begin with an Ethernet header.
+    pub is_ethernet: bool,
+    /// Whether it belongs to a bridge or a bond.
+    pub is_owned: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl HostDevice {
+    /// What keeps it from leading into a physical network, and what to do about it.
+    #[must_use]
+    pub fn why_no_uplink(&self) -> Option<String> {
+        let name = &self.name;
+        if !self.is_ethernet {
+            return Some(format!("its interface {name} is no Ethernet interface"));
+        }
+        if self.is_owned {
+            return Some(format!(
+                "its interface {name} belongs to a bridge or a bond: take it out (ip link set \
+                 {name} nomaster), or name another interface in the L2 network"
+            ));
+        }
+        (!self.is_up).then(|| format!("its interface {name} is down: put it up"))
+    }
+}
+
+impl fmt::Display for HostDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.is_up { "up" } else { "down" };
+        write!(f, "{} {state} mtu {}", self.name, self.mtu_bytes)?;
+        if self.is_owned {
+            f.write_str(" (in a bridge or bond)")?;
+        }
+        self.addresses.iter().try_for_each(|ip| write!(f, " {ip}"))
+    }
 }
 
 /// Two clocks at one moment.

@@ -1,18 +1,20 @@
 //! Protobuf to typed values and back. What comes from outside is checked here, once: lengths of
 //! uuids, MACs, addresses and digests, known enum values, nothing missing.
 
+use std::net::IpAddr;
+
 use prost::Message as _;
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX, UP_MAX,
+    DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX, UP_MAX,
     digest::{SetDigest, TableDigests},
     field::fixed,
     r#gen as pb,
     message::{
-        AgentMessage, Connections, Delta, EnrolRequest, Heartbeat, Hello, Report, ServerMessage,
-        Snapshot, Welcome,
+        AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, Report,
+        ServerMessage, Snapshot, Welcome,
     },
     object::{Object, ObjectKey, Table},
     shared::Shared,
@@ -124,7 +126,43 @@ impl From<&Heartbeat> for pb::Heartbeat {
             sure: connections.sure,
             ports: connections.ports.iter().take(UP_MAX).map(port).collect(),
         });
-        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections }
+        let devices = beat.devices.as_ref().map(|devices| pb::Devices {
+            devices: devices.iter().take(DEVICES_MAX).map(pb::Device::from).collect(),
+        });
+        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices }
+    }
+}
+
+impl From<&Device> for pb::Device {
+    fn from(device: &Device) -> Self {
+        let octets = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        Self {
+            name: cut(device.name.clone()),
+            mtu_bytes: device.mtu_bytes,
+            is_up: device.is_up,
+            is_ethernet: device.is_ethernet,
+            is_owned: device.is_owned,
+            addresses: device.addresses.iter().take(DEVICE_ADDRESSES_MAX).map(octets).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Device> for Device {
+    type Error = ParseError;
+    fn try_from(device: pb::Device) -> Result<Self, ParseError> {
+        let pb::Device { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses } = device;
+        if addresses.len() > DEVICE_ADDRESSES_MAX {
+            return Err(ParseError::TooMany("device.addresses"));
+        }
+        let address = |bytes: Vec<u8>| match bytes.len() {
+            4 => fixed::<4>("device.addresses", &bytes).map(IpAddr::from),
+            _ => fixed::<16>("device.addresses", &bytes).map(IpAddr::from),
+        };
+        let addresses = addresses.into_iter().map(address).collect::<Result<_, _>>()?;
+        Ok(Self { name: cut(name), mtu_bytes, is_up, is_ethernet, is_owned, addresses })
     }
 }
 
@@ -140,9 +178,16 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
                 connections.ports.into_iter().map(port).collect::<Result<_, ParseError>>()?;
             Ok(Connections { sure: connections.sure, ports })
         };
+        let devices = |devices: pb::Devices| {
+            if devices.devices.len() > DEVICES_MAX {
+                return Err(ParseError::TooMany("devices"));
+            }
+            devices.devices.into_iter().map(Device::try_from).collect()
+        };
         Ok(Self {
             clock_ms: (beat.clock_ms > 0).then_some(beat.clock_ms),
             connections: beat.connections.map(connections).transpose()?,
+            devices: beat.devices.map(devices).transpose()?,
         })
     }
 }
@@ -389,7 +434,16 @@ mod tests {
             let ports = ids().map(|id| (id, id.as_fields().0)).collect();
             let connections = processed.then_some(Connections { sure: 512, ports });
             let clock_ms = (revision > 0).then_some(revision);
-            let beat = Heartbeat { clock_ms, connections };
+            let device = |id: Uuid| Device {
+                name: format!("{:.15}", id.simple()),
+                mtu_bytes: id.as_fields().0,
+                is_up: processed,
+                is_ethernet: revision % 2 == 0,
+                is_owned: !processed,
+                addresses: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from(digest[..16].first_chunk().copied().unwrap_or([0; 16]))],
+            };
+            let devices = processed.then(|| ids().take(DEVICES_MAX).map(device).collect());
+            let beat = Heartbeat { clock_ms, connections, devices };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -455,7 +509,14 @@ mod tests {
     fn the_largest_heartbeat_fits_into_a_message_and_an_empty_one_says_nothing() {
         let ports = (0..=UP_MAX).map(|at| (Uuid::from_u128(at as u128), u32::MAX)).collect();
         let connections = Some(Connections { sure: u32::MAX, ports });
-        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections };
+        let device = Device {
+            name: "n".repeat(15),
+            mtu_bytes: u32::MAX,
+            addresses: vec![IpAddr::from([0xff; 16]); DEVICE_ADDRESSES_MAX + 1],
+            ..Device::default()
+        };
+        let devices = Some(vec![device; DEVICES_MAX + 1]);
+        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());

@@ -58,5 +58,10 @@ pub const FAILURES_MAX: usize = 65_536;
 /// Most instances and ports in one report; the others do not show as running.
 pub const UP_MAX: usize = 100_000;
 
+/// Most devices that a host tells of, and most addresses of each; the others do not count.
+pub const DEVICES_MAX: usize = 256;
+/// See [`DEVICES_MAX`].
+pub const DEVICE_ADDRESSES_MAX: usize = 64;
+
 /// Longest text in a message, such as the reason of a failure, in bytes; the rest is cut off.
 pub const TEXT_BYTES_MAX: usize = 512;

@@ -1,6 +1,9 @@
 //! What goes over the stream, after parsing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use uuid::Uuid;
 
@@ -83,6 +86,25 @@ pub struct Heartbeat {
     pub clock_ms: Option<u64>,
     /// Connections of its ports, if they have been counted since the last time.
     pub connections: Option<Connections>,
+    /// Its devices, if they are others than it has told on this stream; an older one does not tell.
+    pub devices: Option<Vec<Device>>,
+}
+
+/// A device of the host that networks and tunnels may use: none of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The longest packet that it takes, in bytes, without the Ethernet header.
+    pub mtu_bytes: u32,
+    /// Whether it is administratively up.
+    pub is_up: bool,
+    /// Whether its frames begin with an Ethernet header.
+    pub is_ethernet: bool,
+    /// Whether it belongs to a bridge or a bond.
+    pub is_owned: bool,
+    /// Its addresses, sorted.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Connections of all ports of a host.

@@ -6,6 +6,7 @@ mod audit;
 mod config;
 mod databases;
 mod deletions;
+mod devices;
 mod doctor;
 mod field_cases;
 mod gate;

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use model::{
     Id, Timestamp,
     resource::host::Host,
-    status::{Clocks, HostStatus, Pending},
+    status::{Clocks, HostDevice, HostStatus, Pending},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use wire::{
     digest::{SetDigest, TableDigests},
     holding::Holding,
-    message::{Connections, Heartbeat, Hello, Report},
+    message::{Connections, Device, Heartbeat, Hello, Report},
     object::{ObjectKey, Table},
     shared::Shared,
     versions::Versions,
@@ -353,7 +353,13 @@ impl HostFeed {
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
     pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> bool {
-        let Heartbeat { clock_ms, connections } = beat;
+        let Heartbeat { clock_ms, connections, devices } = beat;
+        let devices: Option<Arc<[HostDevice]>> =
+            devices.map(|devices| devices.into_iter().map(device).collect());
+        let has_moved = devices.is_some() && devices != self.status.devices;
+        if has_moved {
+            self.status.devices = devices;
+        }
         let host = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
         let clock = host.and_then(|host| Clocks { host, server: now }.apart());
         let same = match (clock, self.status.clock) {
@@ -363,14 +369,14 @@ impl HostFeed {
         if !same {
             self.status.clock = clock;
         }
-        let Some(Connections { sure, ports }) = connections else { return !same };
+        let Some(Connections { sure, ports }) = connections else { return !same || has_moved };
         // What a host says of ports that it was not given is ignored.
         let ports = ports.into_iter().filter(|(uuid, _)| self.holds(&[Table::Port], *uuid));
         let counted = (ports.collect(), sure);
         let known = (&mut self.status.connections, &mut self.status.connections_sure);
         let is_new = (&*known.0, *known.1) != (&counted.0, counted.1);
         (*known.0, *known.1) = counted;
-        !same || is_new
+        !same || is_new || has_moved
     }
 
     /// Takes what a host says of the state that it was sent.
@@ -448,4 +454,10 @@ impl HostFeed {
     fn holds(&self, tables: &[Table], uuid: Uuid) -> bool {
         tables.iter().any(|table| self.holding.get(&ObjectKey { table: *table, uuid }).is_some())
     }
+}
+
+/// What the board says of a device.
+fn device(device: Device) -> HostDevice {
+    let Device { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses } = device;
+    HostDevice { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Claim, FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Timestamp, Update,
     shown::{Child, Derived, View},
-    status::Clocks,
+    status::{Clocks, HostDevice},
     words,
 };
 
@@ -113,6 +113,20 @@ impl Host {
                     Plain::Text(text.into())
                 };
                 clocks.map_or(Plain::Null, text)
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<Vec<String>>(
+                "devices",
+                "Its devices that networks and tunnels may use, as it has last said, each with state, MTU and addresses.",
+            ),
+            read: |record, view| {
+                let host = Host::of(record).map(|host| view.board().status(host.uuid));
+                let devices = host.and_then(|status| status.devices.clone());
+                let text = |device: &HostDevice| Plain::Text(device.to_string().into());
+                Plain::List(devices.iter().flat_map(|all| all.iter()).map(text).collect())
             },
             found_by: &[],
             only: None,

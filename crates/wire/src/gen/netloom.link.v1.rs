@@ -88,6 +88,33 @@ pub struct Heartbeat {
     /// Of all its ports, if they have been counted since the last heartbeat.
     #[prost(message, optional, tag = "2")]
     pub connections: ::core::option::Option<Connections>,
+    /// Its devices, if they are others than the agent has told on this stream.
+    #[prost(message, optional, tag = "3")]
+    pub devices: ::core::option::Option<Devices>,
+}
+/// Those that networks and tunnels of the host may use.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Devices {
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<Device>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Device {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Without the Ethernet header.
+    #[prost(uint32, tag = "2")]
+    pub mtu_bytes: u32,
+    #[prost(bool, tag = "3")]
+    pub is_up: bool,
+    #[prost(bool, tag = "4")]
+    pub is_ethernet: bool,
+    /// It belongs to a bridge or a bond.
+    #[prost(bool, tag = "5")]
+    pub is_owned: bool,
+    /// 4 or 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Connections {
