@@ -60,8 +60,8 @@ macro_rules! make {
 }
 packet::maps!(make);
 
-/// The flow cache: `FLOWS` places for each CPU, which the loader multiplies. One array, as the
-/// values of a per-CPU map start anywhere in a cache line. Not pinned: it is nobody else's.
+/// The flow cache: `FLOWS` places of all CPUs together, then as many for each of them, which the
+/// loader multiplies. One array, as the values of a per-CPU map start anywhere in a cache line. Not pinned: it is nobody else's.
 #[map(name = "flows")]
 pub(crate) static FLOW_CACHE: Array<Flow> = Array::with_max_entries(FLOWS, BPF_F_MMAPABLE);
 

@@ -361,7 +361,16 @@ impl Kernel for Skb {
         let cpu = unsafe { bpf_get_smp_processor_id() };
         // SAFETY: array memory lives as long as the map. Its places are of this CPU, on which a
         // program is not interrupted by another one.
-        FLOW_CACHE.get_ptr_mut(cpu * FLOWS + place).map(|flow| unsafe { &mut *flow })
+        FLOW_CACHE.get_ptr_mut((cpu + 1) * FLOWS + place).map(|flow| unsafe { &mut *flow })
+    }
+
+    #[inline(always)]
+    fn flows(&mut self, place: u32) -> Option<(&mut Flow, &mut Flow)> {
+        // The first places are those of all CPUs.
+        let shared = FLOW_CACHE.get_ptr_mut(place & (FLOWS - 1))?;
+        // SAFETY: as in `flow`. Other CPUs may write the same place; each field is aligned, and
+        // `packet::flow` says how it knows a mix of two writers.
+        Some((self.flow(place)?, unsafe { &mut *shared }))
     }
 
     #[inline(always)]

@@ -87,7 +87,9 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
             "the connection table keeps its size until the data plane is unloaded"
         );
     }
-    let flows = FLOWS * aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(1));
+    // For each CPU, and for all of them together.
+    let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(1));
+    let flows = FLOWS * (cpus + 1);
     let failed = |cause| Error::Load { program: "maps".to_owned(), cause };
     let facts = KernelFacts::read().map_err(failed)?;
     let layout = facts.layout.to_bytes();

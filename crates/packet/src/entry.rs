@@ -144,6 +144,7 @@ fn port_stages<K: Kernel>(
     policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     flow::note(packet, 1);
     egress::local(kernel, meta, packet, (port.place(), key), &receiver);
+    flow::keep_answers(kernel, packet, port, &receiver);
     Ok(())
 }
 

@@ -4,15 +4,16 @@
 //! options) leaves a [`Flow`] behind, in memory of its CPU: also one that opens a connection, since
 //! what comes after it goes the same way. Its key is all of the frame that the stages look at, but
 //! for TCP's flags, and is compared in full: what shares the place of another flow takes the
-//! stages. So does whatever opens.
+//! stages. So does the packet that opens a TCP connection. What one CPU has learned, and what answers
+//! an opening on one host, the others find in a table of all (`shared`).
 //!
 //! A hit does what the stages would do. They decide by three things beside the key:
 //! - The tables. The agent raises [`crate::Config::epoch`] after it has changed them. The epoch is
 //!   read before any table, so what was decided by old tables has an old epoch.
 //! - The connections. Each must still be in the way where the stages left it: the word there says
 //!   whose it is and how often it has changed hands. The word that the last packet left needs
-//!   nothing more, if this packet ends nothing: within a tick it would leave the same. After any
-//!   other word, and at an end, the packet moves the state on as in the stages ([`follow`]).
+//!   nothing more, if this packet neither answers an opening nor ends anything: within a tick it would
+//!   leave the same. Else the packet moves the state on as in the stages ([`follow`]).
 //! - The time. A flow holds within the tick of its decision: about a second. Should an agent die
 //!   between a change and the new epoch, no flow outlives the change by more.
 //!
@@ -22,7 +23,7 @@
 
 use crate::addr::Addr;
 use crate::conntrack::follow;
-use crate::ct_word::tick;
+use crate::ct_word::{CtWord, tick};
 use crate::fill_in::is_harmless_in;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Flow, Port, PortKey};
@@ -33,6 +34,9 @@ use crate::parse::{
 use crate::sizes::{FLOW_BITS, OUTER_BYTES};
 use crate::slots::{Found, mix};
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
+
+mod shared;
+pub(crate) use shared::keep_answers;
 
 /// [`Flow::verdict`]. 0 is none.
 const INTERFACE: u16 = 1;
@@ -110,14 +114,18 @@ fn find<K: Kernel, const START: u32>(
     candidate.flow.tick = (tick(meta.now_ns) & 0xffff_ffff) as u32;
     (candidate.size, candidate.flags) =
         read_key::<K, START>(kernel, meta, &mut candidate.flow.key)?;
-    let (opens, ends) = (candidate.flags & SYN != 0, candidate.flags & (FIN | RST) != 0);
-    candidate.is_eligible = !ends;
+    let flags = candidate.flags;
+    candidate.is_eligible = flags & (FIN | RST) == 0;
     candidate.place = place(&candidate.flow.key, config.seed);
-    if opens {
+    if flags & (SYN | ACK) == SYN {
         return None;
     }
-    let flow = kernel.flow(candidate.place)?;
-    if !same(&flow.key, &candidate.flow.key) {
+    let mut flow = kernel.flow(candidate.place)?;
+    let is_same = same(&flow.key, &candidate.flow.key);
+    if meta.tunnelled == 0 && !(is_same && is_of(flow, &candidate.flow)) {
+        shared::borrow(kernel, candidate, config.seed)?;
+        flow = kernel.flow(candidate.place)?;
+    } else if !is_same {
         return None;
     }
     if meta.tunnelled != 0 {
@@ -130,14 +138,14 @@ fn find<K: Kernel, const START: u32>(
             return None;
         }
     }
-    let is_old = flow.epoch != candidate.flow.epoch || flow.tick != candidate.flow.tick;
-    if is_old || candidate.size > u32::from(flow.mtu) {
+    if !is_of(flow, &candidate.flow) || candidate.size > u32::from(flow.mtu) {
         return None;
     }
     let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
     let Flow { longest, hop_ifindex, gateway, .. } = *flow;
     let is_as_left = kernel.ct_word(ways[0]) == words[0] && kernel.ct_word(ways[1]) == words[1];
-    if !(is_as_left && !ends || follow_both(kernel, meta, packet)) {
+    let moves = flags & (SYN | FIN | RST) != 0;
+    if !(is_as_left && !moves || follow_both(kernel, meta, packet)) {
         return None;
     }
     if sender != 0 {
@@ -167,6 +175,12 @@ fn find<K: Kernel, const START: u32>(
         _ => return None,
     }
     Some(())
+}
+
+/// Whether a flow was decided in the epoch and in the tick of this one.
+#[inline(always)]
+fn is_of(flow: &Flow, now: &Flow) -> bool {
+    flow.epoch == now.epoch && flow.tick == now.tick
 }
 
 /// [`Flow::segments`], now.
@@ -220,7 +234,8 @@ fn follow_both<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> b
 #[inline(always)]
 fn leave<K: Kernel>(kernel: &mut K, packet: &Packet, words: [u64; 2]) -> bool {
     let Some(flow) = kernel.flow(packet.flow.place) else { return false };
-    flow.words = words;
+    let opens = opens(packet);
+    flow.words = [CtWord(words[0]).without_state(opens).0, CtWord(words[1]).without_state(opens).0];
     true
 }
 
@@ -229,10 +244,15 @@ fn leave<K: Kernel>(kernel: &mut K, packet: &Packet, words: [u64; 2]) -> bool {
 pub(crate) fn note(packet: &mut Packet, side: usize) {
     let Found { number, word } = packet.room.found;
     packet.flow.flow.ways[side] = number;
-    // An ACK after a SYN that was sent again may change what the SYN left: its word must differ
-    // from any that is in the table, and has no state. Without a branch, see `route::way_out`.
-    let opens = u64::from(packet.flow.flags & SYN) / u64::from(SYN);
-    packet.flow.flow.words[side] = word.without_state(opens).0;
+    packet.flow.flow.words[side] = word.without_state(opens(packet)).0;
+}
+
+/// 1 if the packet has a SYN, else 0. An ACK after a SYN that was sent again may change what the SYN
+/// left: the word that is kept must differ from any that is in the table, and has no state. Without
+/// a branch, see `route::way_out`.
+#[inline(always)]
+fn opens(packet: &Packet) -> u64 {
+    u64::from(packet.flow.flags & SYN) / u64::from(SYN)
 }
 
 /// Keeps what was decided, if it holds for other packets like this one: the frame reaches a port,
@@ -245,6 +265,7 @@ pub(crate) fn keep_local<K: Kernel>(
     receiver: &Port,
 ) {
     if key.vlan != 0 {
+        packet.flow.give_up();
         return;
     }
     let mtu = limit(packet.mtu);
@@ -299,6 +320,9 @@ fn keep<K: Kernel>(kernel: &mut K, candidate: &Candidate) {
     }
     if let Some(flow) = kernel.flow(candidate.place) {
         *flow = *kept;
+    }
+    if let Some(config) = kernel.config() {
+        shared::share(kernel, kept, candidate.place, config.seed);
     }
 }
 
@@ -417,12 +441,18 @@ fn transport<K: Kernel, const START: u32>(
     }
 }
 
-/// Where a key belongs.
+/// Where a key belongs: the two directions of a connection on one host next to each other, as what
+/// goes comes back, and a page or a line that has been fetched for the one is there for the other.
 #[inline(always)]
 fn place(key: &[u64; 8], seed: u64) -> u32 {
-    let ends = mix(key[3] ^ key[2].rotate_left(17) ^ seed).wrapping_add(key[5] ^ key[4]);
-    let hash = mix(mix(ends ^ key[6]) ^ key[1] ^ key[7]);
-    (hash >> (64 - FLOW_BITS)) as u32
+    const MAC: u64 = (1 << 48) - 1;
+    let (ports, transport) = (key[6] & 0xffff_ffff, key[6] >> 32);
+    let source =
+        (key[2] ^ ports & 0xffff).rotate_left(17) ^ key[3] ^ (key[0] >> 48 | key[1] << 32 >> 16);
+    let destination = (key[4] ^ ports >> 16).rotate_left(17) ^ key[5] ^ key[0] & MAC;
+    let (source, destination) = (mix(source ^ seed), mix(destination ^ seed));
+    let pair = mix(source.wrapping_add(destination) ^ transport ^ key[7]) >> (65 - FLOW_BITS);
+    (pair << 1 & 0xffff_ffff) as u32 | u32::from(source < destination)
 }
 
 /// Whether both are the same, without a call to `memcmp`, which BPF lacks.

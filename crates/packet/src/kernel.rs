@@ -81,6 +81,9 @@ pub trait Kernel {
     fn next_hop(&self, vtep: &Addr, local: &Addr) -> Option<NextHop>;
     /// What this CPU keeps at a place of the flow cache, see `flow`.
     fn flow(&mut self, place: u32) -> Option<&mut Flow>;
+    /// The same, and what all CPUs together keep at that place. Others may write the second at any
+    /// time, word by word.
+    fn flows(&mut self, place: u32) -> Option<(&mut Flow, &mut Flow)>;
 
     /// What the port at this place has handed off lately.
     fn budget(&mut self, place: u32) -> Option<&mut Budget>;

@@ -91,7 +91,7 @@ impl ConntrackSize {
     }
 }
 
-/// Places of the flow cache of each CPU, as a power of two: 512 KiB.
+/// Places of the flow cache of each CPU, and of that of all together, as a power of two: 512 KiB.
 pub const FLOW_BITS: u32 = 12;
 /// Places of the flow cache of each CPU. Full: a newer flow takes the place of an older one.
 pub const FLOWS: u32 = 1 << FLOW_BITS;

@@ -8,12 +8,13 @@ use super::world::{
 };
 use crate::flow::hit;
 use crate::{
-    Addr, AddrKey, Behind, DropReason, Fdb, FdbKey, Meta, NeighKey, Net, NextHop, Packet, Port,
-    PortKey, PrefixKey, Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
+    Addr, AddrKey, Behind, DropReason, Fdb, FdbKey, Flow, Meta, NeighKey, Net, NextHop, Packet,
+    Port, PortKey, PrefixKey, Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
 };
 use crate::{HEADER_BYTES, Opened};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::mem::swap;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ enum Event {
     Passes(u64),
     /// The agent changes a table, and raises the epoch.
     Changes(Change),
+    /// Packets to come are seen by the other CPU.
+    OtherCpu,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +124,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop_oneof![Just(0_u16), Just(1_410), 1_380..1_480_u16].prop_map(Event::Segments),
         2 => prop_oneof![Just(0_u16), Just(52), Just(42), 2..80_u16].prop_map(Event::FillsIn),
         1 => change.prop_map(Event::Changes),
+        4 => Just(Event::OtherCpu),
     ]
 }
 
@@ -251,13 +255,15 @@ fn by_device(verdict: Verdict) -> Verdict {
 
 /// What a run has left, but for the frame and the cache.
 fn left(memory: &Memory) -> Memory {
-    Memory { flows: Vec::new(), hops: BTreeMap::new(), ..memory.clone() }
+    Memory { flows: Vec::new(), shared_flows: Vec::new(), hops: BTreeMap::new(), ..memory.clone() }
 }
 
 /// Two worlds with one history.
 struct Worlds {
     plain: Memory,
     cached: Memory,
+    /// The flow cache of the other CPU.
+    other_flows: Vec<Flow>,
     now: u64,
     checksum_end: u16,
     gso_size: u16,
@@ -276,7 +282,9 @@ impl Worlds {
         for memory in [&mut plain, &mut cached] {
             memory.config.direct_port = DIRECT_PORT.into();
         }
-        Worlds { plain, cached, now: NOW, checksum_end: 0, gso_size: 0, hits: 0, direct: 0 }
+        let other_flows = cached.flows.clone();
+        let (checksum_end, gso_size, hits, direct) = (0, 0, 0, 0);
+        Worlds { plain, cached, other_flows, now: NOW, checksum_end, gso_size, hits, direct }
     }
 
     fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -284,6 +292,7 @@ impl Worlds {
             Event::Passes(sixteenths) => self.now += sixteenths << 26,
             Event::FillsIn(end) => self.checksum_end = end,
             Event::Segments(bytes) => self.gso_size = bytes,
+            Event::OtherCpu => swap(&mut self.cached.flows, &mut self.other_flows),
             Event::Changes(what) => {
                 change(&mut self.plain, what);
                 change(&mut self.cached, what);
@@ -375,17 +384,74 @@ fn a_conversation_is_found_in_the_flow_cache() {
         let both = [packet(0, other, Kind::Tcp(16)), packet(other, 0, Kind::Tcp(16))];
         let end = [packet(0, other, Kind::Tcp(17)), packet(other, 0, Kind::Tcp(17))];
         let again = [packet(0, other, Kind::Tcp(2)), packet(0, other, Kind::Tcp(2))];
-        assert_eq!(hits(&[&opening]), 1, "all but what opens");
-        assert_eq!(hits(&[&again, &opening]), 1, "nor does what opens again");
-        assert_eq!(hits(&[&opening, &both, &both, &both]), 7);
-        assert_eq!(hits(&[&opening, &both, &end, &both]), 7, "the end is found, and what follows");
+        // On one host, what opens leaves the flow of its answers, too.
+        let answer = u32::from(other == 1);
+        let opened = 1 + answer;
+        assert_eq!(hits(&[&opening]), opened, "all but what opens");
+        assert_eq!(hits(&[&again, &opening]), opened, "nor does what opens again");
+        assert_eq!(hits(&[&opening, &both, &both, &both]), opened + 6);
+        let ended = hits(&[&opening, &both, &end, &both]);
+        assert_eq!(ended, opened + 6, "the end is found, and what follows");
         let change = [Event::Changes(Change::Policy(0))];
-        assert_eq!(hits(&[&opening, &both, &both, &change, &both, &both]), 7, "a change ends it");
+        let changed = hits(&[&opening, &both, &both, &change, &both, &both]);
+        assert_eq!(changed, opened + 6, "a change ends it");
         let later = [Event::Passes(16)];
-        assert_eq!(hits(&[&opening, &both, &both, &later, &both, &both]), 7, "so does time");
+        let aged = hits(&[&opening, &both, &both, &later, &both, &both]);
+        assert_eq!(aged, opened + 6, "so does time");
         let reset = [packet(0, other, Kind::Tcp(20))];
-        assert_eq!(hits(&[&opening, &both, &reset, &both]), 6, "an abort does not");
-        assert_eq!(hits(&[&opening, &both, &reset, &opening, &both]), 7, "nor what comes anew");
+        assert_eq!(hits(&[&opening, &both, &reset, &both]), opened + 5, "an abort does not");
+        let anew = hits(&[&opening, &both, &reset, &opening, &both]);
+        assert_eq!(anew, opened + 7, "nor what comes anew");
+        // What comes out of a tunnel stays on the CPU that its device has chosen.
+        let elsewhere = hits(&[&opening, &both, &[Event::OtherCpu], &both, &both]);
+        assert_eq!(elsewhere, opened + 2 + if other == 1 { 4 } else { 3 }, "on another CPU");
+    }
+}
+
+#[test]
+fn what_two_cpus_have_written_at_once_is_nobodys_flow() {
+    let packet = |from, to, flags| {
+        let ports = if from == 0 { (1_000, 80) } else { (80, 1_000) };
+        Event::Packet { from, to, kind: Kind::Tcp(flags), ports, is_v6: false }
+    };
+    let opened = || {
+        let mut worlds = Worlds::new(4_096);
+        let opening = [packet(0, 1, 2), packet(1, 0, 18), packet(0, 1, 16), Event::OtherCpu];
+        opening.iter().for_each(|event| worlds.play(event).unwrap());
+        worlds
+    };
+    let hits = |mut worlds: Worlds| {
+        let before = worlds.hits;
+        [packet(0, 1, 16), packet(1, 0, 16)].iter().for_each(|event| worlds.play(event).unwrap());
+        worlds.hits - before
+    };
+    assert_eq!(hits(opened()), 2);
+    let spoil: [fn(&mut Flow); 5] = [
+        |flow| flow.target ^= 1,
+        |flow| flow.words[1] ^= 1 << 40,
+        |flow| flow.ways.swap(0, 1),
+        |flow| flow.mtu ^= 1,
+        |flow| flow.key[7] ^= 1,
+    ];
+    for spoil in spoil {
+        let mut worlds = opened();
+        worlds.cached.shared_flows.iter_mut().filter(|flow| flow.verdict != 0).for_each(spoil);
+        assert_eq!(hits(worlds), 0);
+    }
+}
+
+#[test]
+fn both_directions_of_a_connection_lie_side_by_side() {
+    for is_v6 in [false, true] {
+        for client in [1_000, 1_001, 50_000] {
+            let mut worlds = Worlds::new(4_096);
+            let ports = (client, 80);
+            let opens = Event::Packet { from: 0, to: 1, kind: Kind::Tcp(2), ports, is_v6 };
+            worlds.play(&opens).unwrap();
+            let flows = &worlds.cached.shared_flows;
+            let kept: Vec<usize> = (0..flows.len()).filter(|at| flows[*at].verdict != 0).collect();
+            assert_eq!((kept.len(), kept[0] ^ 1), (2, kept[1]));
+        }
     }
 }
 

@@ -33,8 +33,10 @@ pub struct Memory {
     pub vteps: BTreeMap<VtepKey, Vtep>,
     /// `conntrack`; as many as `config` says.
     pub buckets: Vec<Bucket>,
-    /// The flow cache, of any size. Without a place nothing is kept.
+    /// The flow cache of this CPU, of any size. Without a place nothing is kept.
     pub flows: Vec<Flow>,
+    /// That of all CPUs together.
+    pub shared_flows: Vec<Flow>,
     /// The host's routes to other VTEPs.
     pub hops: BTreeMap<Addr, NextHop>,
     /// `fragments`.
@@ -67,7 +69,8 @@ impl Memory {
     /// The same, with a flow cache of so many places.
     #[must_use]
     pub fn with_flows(self, places: usize) -> Memory {
-        Memory { flows: vec![Flow::default(); places], ..self }
+        let flows = vec![Flow::default(); places];
+        Memory { flows: flows.clone(), shared_flows: flows, ..self }
     }
 
     /// The spot of a connection of one of the ports.
@@ -255,6 +258,12 @@ impl Kernel for Memory {
     fn flow(&mut self, place: u32) -> Option<&mut Flow> {
         let places = self.flows.len().max(1);
         self.flows.get_mut(usize::try_from(place).ok()? % places)
+    }
+
+    fn flows(&mut self, place: u32) -> Option<(&mut Flow, &mut Flow)> {
+        let places = self.shared_flows.len().max(1);
+        let at = usize::try_from(place).ok()? % places;
+        Some((self.flows.get_mut(at)?, self.shared_flows.get_mut(at)?))
     }
 
     fn budget(&mut self, place: u32) -> Option<&mut Budget> {
