@@ -209,7 +209,7 @@ impl HostKernel for Maps {
     }
 
     async fn guards(&mut self) -> Result<Guards, Refusal> {
-        Ok(Guards { ports: BTreeSet::new(), tunnel: true })
+        Ok(Guards { tunnel: true, ..Guards::default() })
     }
 
     async fn notice(&mut self) -> Option<String> {

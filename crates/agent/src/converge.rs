@@ -201,15 +201,20 @@ impl<K: HostKernel> Converger<K> {
         }
     }
 
-    /// Looks whether ports and tunnel still have their programs: of that the kernel brings no news.
+    /// Looks whether ports, tunnel and uplinks still have their programs: of that the kernel brings no news.
     /// Ports that have not are put down and guarded anew by the next pass.
     pub async fn probe(&mut self) {
         let guards = self.kernel.guards().await;
         let has = |is_so: fn(&Guards, &Self) -> bool| guards.as_ref().is_ok_and(|g| is_so(g, self));
         let devices = has(|guards, this| this.observed.attached.is_subset(&guards.ports));
         let tunnel = has(|guards, this| guards.tunnel || this.tunnel.is_err());
+        let uplinks = has(|guards, this| {
+            let usable = uplink::usable(&this.uplinks);
+            usable.values().all(|uplink| guards.uplinks.contains(&uplink.ifindex))
+        });
         self.known.devices &= devices;
         self.known.tunnel &= tunnel;
+        self.known.uplinks &= uplinks;
     }
 
     /// The host that it works on.
@@ -362,6 +367,7 @@ impl<K: HostKernel> Converger<K> {
         for (uuid, reason) in uplink::lacking(desired, &self.uplinks) {
             outcome.failed.entry(uuid).or_insert(reason);
         }
+        outcome.trouble.extend(uplink::narrow(desired, &self.uplinks));
     }
 
     /// Asks what the maps have room for, unless that is known.

@@ -255,7 +255,8 @@ impl HostKernel for Host {
             if pins > 0 {
                 tracing::warn!(pins, ?bpffs, "somebody removed pins of the data plane; mended");
             }
-            Ok(Guards { ports: plane.attached_ports()?, tunnel: plane.has_tunnel()? })
+            let (ports, uplinks) = (plane.attached_ports()?, plane.uplinks()?);
+            Ok(Guards { ports, tunnel: plane.has_tunnel()?, uplinks })
         })
         .await
     }

@@ -90,6 +90,8 @@ pub struct Guards {
     pub ports: BTreeSet<u32>,
     /// The tunnel device has its program.
     pub tunnel: bool,
+    /// Interfaces that have an uplink's programs.
+    pub uplinks: BTreeSet<u32>,
 }
 
 /// Connections, as they were counted.

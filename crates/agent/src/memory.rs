@@ -230,7 +230,8 @@ impl HostKernel for Memory {
 
     async fn guards(&mut self) -> Result<Guards, Refusal> {
         let state = self.state();
-        Ok(Guards { ports: state.attached.clone(), tunnel: state.tunnel_guarded })
+        let uplinks = state.uplinks.values().map(|uplink| uplink.ifindex).collect();
+        Ok(Guards { ports: state.attached.clone(), tunnel: state.tunnel_guarded, uplinks })
     }
 
     async fn news(&mut self) -> Option<u32> {

@@ -21,6 +21,8 @@ pub struct Uplink {
     pub mac: [u8; 6],
     /// Whether it is up.
     pub is_up: bool,
+    /// The longest packet that it takes, in bytes, without the Ethernet header.
+    pub mtu_bytes: u32,
 }
 
 /// What has become of each interface that networks name.
@@ -60,6 +62,29 @@ pub(crate) fn lacking(desired: &Holding, uplinks: &Uplinks) -> BTreeMap<Uuid, St
     lacking
 }
 
+/// Interfaces that take less than instances may send: what is longer is lost on its way.
+pub(crate) fn narrow(desired: &Holding, uplinks: &Uplinks) -> Vec<String> {
+    let mut longest: BTreeMap<&str, u32> = BTreeMap::new();
+    for port in plan::ports(desired) {
+        let network = desired.network(port.network).and_then(Network::uplink);
+        if let Some(uplink) = network {
+            let bytes = longest.entry(&uplink.interface).or_default();
+            *bytes = port.mtu_bytes.max(*bytes);
+        }
+    }
+    let told = longest.into_iter().filter_map(|(name, inside)| {
+        let mtu = uplinks.get(name)?.as_ref().ok()?.mtu_bytes;
+        (mtu < inside).then(|| {
+            format!(
+                "interface {name} is too small: its MTU is {mtu} bytes, and instances of physical \
+                 networks here send packets of up to {inside}; set the MTU of {name}, and of all \
+                 that is on that wire, to {inside}"
+            )
+        })
+    });
+    told.collect()
+}
+
 /// What the interface is good for.
 pub(crate) fn judge(name: &str, link: Option<&LinkInfo>) -> Result<Uplink, Refusal> {
     let refused = |why: String| Err(Refusal(why));
@@ -79,7 +104,8 @@ pub(crate) fn judge(name: &str, link: Option<&LinkInfo>) -> Result<Uplink, Refus
     if let Some(why) = device.why_no_uplink() {
         return refused(why);
     }
-    Ok(Uplink { ifindex: link.index, mac: link.mac, is_up: link.is_up })
+    let (ifindex, mac, mtu_bytes) = (link.index, link.mac, link.mtu_bytes);
+    Ok(Uplink { ifindex, mac, is_up: link.is_up, mtu_bytes })
 }
 
 fn physical(desired: &Holding) -> impl Iterator<Item = (&Network, &str)> {
@@ -100,6 +126,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             is_ethernet: true,
             is_up: true,
+            mtu_bytes: 1500,
             ..LinkInfo::default()
         };
         change(&mut link);
@@ -109,7 +136,7 @@ mod tests {
     #[test]
     fn an_interface_that_is_something_else_already_is_refused_with_what_to_do() {
         let judged = |change: fn(&mut LinkInfo)| judge("eth1", Some(&link(change)));
-        let up = Uplink { ifindex: 5, mac: [2, 0, 0, 0, 0, 1], is_up: true };
+        let up = Uplink { ifindex: 5, mac: [2, 0, 0, 0, 0, 1], is_up: true, mtu_bytes: 1500 };
         assert_eq!(judged(|_| {}), Ok(up));
         let told = |judged: Result<Uplink, Refusal>, what: &str| {
             let Refusal(text) = judged.unwrap_err();
@@ -130,12 +157,19 @@ mod tests {
         ];
         let desired: Holding = objects.into_iter().collect();
         assert_eq!(wanted(&desired), ["eth1".to_owned()].into());
-        let uplink = Uplink { ifindex: 5, mac: [2, 0, 0, 0, 0, 1], is_up: true };
+        let uplink = Uplink { ifindex: 5, mac: [2, 0, 0, 0, 0, 1], is_up: true, mtu_bytes: 1500 };
         let with = |found| lacking(&desired, &[("eth1".to_owned(), found)].into());
         assert_eq!(with(Ok(uplink)), BTreeMap::new());
         let told = with(Ok(Uplink { is_up: false, ..uplink }));
         assert!(told[&uuid(1)].contains("eth1 is down"), "{told:?}");
         assert!(told[&uuid(sample::PORT_A)].contains("eth1 is down"), "{told:?}");
+        let small = |mtu_bytes| {
+            let uplinks = [("eth1".to_owned(), Ok(Uplink { mtu_bytes, ..uplink }))].into();
+            narrow(&desired, &uplinks)
+        };
+        assert_eq!(small(1450), Vec::<String>::new());
+        let [text] = &small(1449)[..] else { panic!() };
+        assert!(text.contains("eth1") && text.ends_with("to 1450"), "{text}");
         let told = with(Err(Refusal("gone".to_owned())));
         assert!(told[&uuid(sample::PORT_A)].ends_with(": gone"), "{told:?}");
     }

@@ -8,9 +8,10 @@ use crate::plane::{DataPlane, Options};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use packet::{
-    Bucket, Budget, Config, Entry, Meta, Noted, Port, PortKey, Rewrite, Side, VerdictRecord,
+    Bucket, Budget, Config, Entry, FloodKey, Flooded, Meta, Noted, Port, PortKey, Rewrite, Side,
+    VerdictRecord,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Runs [`packet::from_port`] with ports of its own making.
@@ -184,6 +185,14 @@ impl TestHarness {
     /// [`Error::Map`].
     pub fn set_flood_budget(&mut self, slot: u32, budget: &Budget) -> Result<(), Error> {
         self.plane.view.maps.floods.set(slot, budget)
+    }
+
+    /// Who gets what is flooded.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn flooded(&self) -> Result<BTreeMap<FloodKey, Flooded>, Error> {
+        self.plane.view.maps.flood.read()
     }
 
     /// A port as it is in the map.

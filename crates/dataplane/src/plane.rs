@@ -209,6 +209,27 @@ impl DataPlane {
         })
     }
 
+    /// The devices whose frames are looked at both ways.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] or [`Error::Attach`].
+    pub fn uplinks(&self) -> Result<BTreeSet<u32>, Error> {
+        let mut found = [BTreeSet::new(), BTreeSet::new()];
+        for pin in links::pins(&self.paths.links())? {
+            let side = match pin.hook {
+                Hook::FromUplink => &mut found[0],
+                Hook::ToUplink => &mut found[1],
+                _ => continue,
+            };
+            let ours = self.programs.id(pin.hook)?;
+            let runs = |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
+            if links::inspect(&pin)?.is_some_and(runs) {
+                side.insert(pin.ifindex);
+            }
+        }
+        Ok(found[0].intersection(&found[1]).copied().collect())
+    }
+
     /// The index of the tunnel device that was set last; 0 if none was.
     ///
     /// # Errors

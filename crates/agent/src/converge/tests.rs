@@ -187,7 +187,7 @@ async fn a_network_without_its_interface_is_told_and_holds_nothing_else_up() {
     assert!(outcome.failed[&uuid(33)].contains("no such interface"), "{outcome:?}");
     assert_eq!(outcome.up.len(), 4, "the instance and its three ports");
 
-    let uplink = Uplink { ifindex: 900, mac: [2; 6], is_up: true };
+    let uplink = Uplink { ifindex: 900, mac: [2; 6], is_up: true, mtu_bytes: 1500 };
     memory.state().uplinks.insert("eth1".to_owned(), uplink);
     assert!(converger.suspect(Some(900)), "any that comes may be the one");
     let outcome = settle(&mut converger, &desired).await;
@@ -211,7 +211,7 @@ async fn without_a_tunnel_only_ports_of_tunnel_networks_fail() {
     desired.upsert(sample::instance(sample::INSTANCE));
     desired.upsert(sample::port(33, sample::INSTANCE, 3, 8));
     memory.state().no_tunnel = true;
-    let uplink = Uplink { ifindex: 900, mac: [2; 6], is_up: true };
+    let uplink = Uplink { ifindex: 900, mac: [2; 6], is_up: true, mtu_bytes: 1500 };
     memory.state().uplinks.insert("eth1".to_owned(), uplink);
     let outcome = pass(&memory, &desired).await;
     assert!(outcome.is_clean(), "{outcome:?}");

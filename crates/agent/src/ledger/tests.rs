@@ -214,7 +214,7 @@ proptest! {
                     0 => _ = ties.ports.remove(&uuid(which.into())),
                     1 if which == 0 => _ = ties.uplinks.remove("eth1"),
                     index if which == 0 => {
-                        let uplink = Uplink { ifindex: 900 + index, mac: [2; 6], is_up: true };
+                        let uplink = Uplink { ifindex: 900 + index, mac: [2; 6], is_up: true, mtu_bytes: 1500 };
                         ties.uplinks.insert("eth1".to_owned(), uplink);
                     }
                     index => {
@@ -278,7 +278,7 @@ fn a_physical_network_has_its_interface_and_each_port_there_its_link_local_addre
     assert!(ledger.tables().wires.is_empty());
     assert_ne!(ledger.digest(), desired.kernel_digest());
 
-    let uplink = Uplink { ifindex: 3, mac: [2, 0, 0, 0, 9, 9], is_up: true };
+    let uplink = Uplink { ifindex: 3, mac: [2, 0, 0, 0, 9, 9], is_up: true, mtu_bytes: 1500 };
     ties.uplinks.insert("eth1".to_owned(), uplink);
     let edits = ledger.follow(&desired, &ties);
     let key = PortKey::tagged(3, 7);
