@@ -11,7 +11,7 @@ use std::{
 
 use agent::{
     converge::{Cause, Converger},
-    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     state::{Desired, StateFile},
     underlay::{Tunnels, Ways},
     uplink::Uplinks,
@@ -277,6 +277,18 @@ impl HostKernel for Maps {
 
     async fn ways(&mut self, _: &Tunnels) -> Result<Ways, Refusal> {
         Ok(Ways::new())
+    }
+
+    async fn find(&mut self, _: &BTreeSet<String>) -> Result<BTreeMap<String, Candidate>, Refusal> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn borrow(&mut self, _: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn give_back(&mut self, _: u32) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn devices(&mut self) -> Result<Vec<Device>, Refusal> {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a harness fails its test where it stands")]
 
 pub mod frames;
+pub mod guest;
 mod harness;
 pub mod machine;
 pub mod process;

@@ -6,6 +6,7 @@
 //! beside all else ([`jobs`](crate::jobs)) and starts the next pass when it is done. One object that
 //! fails does not stop the others; it is tried again.
 
+mod borrowed;
 mod chores;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     underlay::{self, Tunnels, Ways},
     uplink::{self, Uplink, Uplinks},
 };
+use borrowed::Borrowed;
 use chores::Chores;
 
 pub use chores::Calm;
@@ -78,6 +80,7 @@ pub struct Converger<K> {
     /// Interfaces that somebody may have changed.
     suspects: BTreeSet<u32>,
     chores: Chores,
+    borrowed: Borrowed,
     /// The tunnel device.
     tunnel: Result<u32, Refusal>,
     vteps: Vteps,
@@ -107,6 +110,7 @@ struct Known {
     tunnel: bool,
     vteps: bool,
     devices: bool,
+    external: bool,
     maps: bool,
     underlay: bool,
     uplinks: bool,
@@ -124,6 +128,7 @@ impl<K: HostKernel> Converger<K> {
             leaving: BTreeSet::new(),
             suspects: BTreeSet::new(),
             chores: Chores::default(),
+            borrowed: Borrowed::default(),
             tunnel: Ok(0),
             vteps: Vteps { wanted: BTreeSet::new(), lacking: Ok(BTreeSet::new()) },
             held: SetDigest::default(),
@@ -155,10 +160,13 @@ impl<K: HostKernel> Converger<K> {
         let leads = self.uplinks.values().any(leads);
         self.known.uplinks &= !leads;
         let is_ours = self.is_tunnel(ifindex) || self.owner(ifindex).is_some();
+        // News have no names: one that has come may be wanted, its far end may have moved.
+        let may_be_wanted = !is_ours && self.borrowed.is_watching();
+        self.known.external &= !may_be_wanted;
         if is_ours || self.is_awaited() {
             self.suspects.insert(ifindex);
         }
-        is_ours || carries || leads
+        is_ours || carries || leads || may_be_wanted
     }
 
     /// Whether it is the tunnel device, or may be what stands in its way.
@@ -245,6 +253,7 @@ impl<K: HostKernel> Converger<K> {
             return outcome.blind(&refusal);
         }
         self.uplinks(desired, &mut outcome).await;
+        self.find(&wanted, &mut outcome).await;
         let filled = self.fill(desired, &wanted, &mut outcome).await;
         outcome.trouble.extend(self.kernel.notice().await);
         self.underlay(desired, &mut outcome).await;
@@ -267,6 +276,7 @@ impl<K: HostKernel> Converger<K> {
         let known = &self.known;
         !self.failures.is_empty()
             || self.tunnel.is_err()
+            || self.borrowed.is_blind()
             || !(known.maps && known.vteps && known.uplinks)
     }
 
@@ -286,6 +296,7 @@ impl<K: HostKernel> Converger<K> {
         if subject == Subject::Stock {
             return self.note_stock(stock, &trouble);
         }
+        self.note_device(subject, &guarded, &gone);
         self.observed.attached.extend(guarded);
         self.observed.attached.retain(|ifindex| !gone.contains(ifindex));
         if let Subject::Instance(uuid) = subject {
@@ -400,7 +411,8 @@ impl<K: HostKernel> Converger<K> {
 
     /// Makes the maps hold what is desired, with the ports that are guarded by now.
     async fn fill(&mut self, desired: &Holding, wanted: &Wanted, outcome: &mut Outcome) -> bool {
-        let ports = plan::guarded(wanted, &self.observed);
+        let mut ports = plan::guarded(wanted, &self.observed);
+        ports.extend(self.plugged());
         let ties = Ties { ports, uplinks: uplink::usable(&self.uplinks) };
         let edits = self.ledger.follow(desired, &ties);
         let filled = match self.known.maps {
@@ -452,6 +464,7 @@ impl<K: HostKernel> Converger<K> {
             };
             self.jobs.start(self.kernel.clone(), uuid, step, &self.observed.attached);
         }
+        self.start_devices(filled, cause);
         let waits = cause == Cause::Driver && self.failures.contains_key(&Subject::Strays);
         // While an instance is being made, its devices are not known yet.
         if self.jobs.is_empty() && !discard.is_empty() && !waits {
@@ -461,8 +474,11 @@ impl<K: HostKernel> Converger<K> {
 
     fn is_known_to_the_maps(&self, instance: Uuid, nic: Uuid) -> bool {
         let seen = self.observed.instances.get(&instance).and_then(|nics| nics.get(&nic));
-        let key = seen.map(|seen| PortKey::untagged(seen.ifindex));
-        key.is_some_and(|key| self.ledger.tables().ports.contains_key(&key))
+        seen.is_some_and(|seen| self.has_port(seen.ifindex))
+    }
+
+    fn has_port(&self, ifindex: u32) -> bool {
+        self.ledger.tables().ports.contains_key(&PortKey::untagged(ifindex))
     }
 
     /// Looks whether the underlay is large enough. Nothing is done about it, and nothing waits.
@@ -497,9 +513,13 @@ impl<K: HostKernel> Converger<K> {
             outcome.failed.insert(peer, plan::lacking("network", network));
         }
         outcome.failed.extend(self.ledger.unfit().clone());
+        let (observed, borrowed) = (&self.observed, &self.borrowed);
         self.failures.retain(|subject, _| match subject {
             Subject::Instance(uuid) => {
-                wanted.instances.contains_key(uuid) || self.observed.instances.contains_key(uuid)
+                wanted.instances.contains_key(uuid) || observed.instances.contains_key(uuid)
+            }
+            Subject::Device(ifindex) => {
+                borrowed.keeps(*ifindex) || observed.borrowed.contains(ifindex)
             }
             Subject::Strays | Subject::Stock => true,
         });
@@ -508,6 +528,7 @@ impl<K: HostKernel> Converger<K> {
             outcome.trouble.extend(trouble.clone());
         }
         self.pending(wanted, &mut outcome);
+        self.conclude_devices(wanted, &mut outcome);
         for (uuid, reason) in &outcome.failed {
             tracing::debug!(uuid = %uuid.simple(), reason, "not in effect");
         }

@@ -2,7 +2,7 @@
 //! and eBPF, through `hostnet`, `compute` and `dataplane`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -21,8 +21,8 @@ use uuid::Uuid;
 use wire::message::Device;
 
 use crate::{
-    Error, devices,
-    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    Error, devices, external,
+    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     uplink::{self, Uplinks},
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Host {
     has_adopted: bool,
     /// Devices that hear all frames because we want it.
     promiscuous: BTreeSet<u32>,
+    /// Names of the devices that ports without an instance are plugged into.
+    plugged: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What is listened to.
@@ -99,7 +101,7 @@ impl Host {
         let [news, device_news] =
             [News::Unheard, News::Unheard].map(|news| Arc::new(tokio::sync::Mutex::new(news)));
         let bpffs = options.bpffs.as_path().into();
-        let (has_adopted, promiscuous) = (false, BTreeSet::new());
+        let (has_adopted, promiscuous, plugged) = (false, BTreeSet::new(), Arc::default());
         Ok(Self {
             driver,
             plane,
@@ -111,6 +113,7 @@ impl Host {
             spares,
             has_adopted,
             promiscuous,
+            plugged,
         })
     }
 
@@ -192,7 +195,7 @@ fn allow_route_lookups() {
 }
 
 /// Whether a device has the name of the tunnel's, of a port's, or of a spare's.
-fn is_ours(device: &str) -> bool {
+pub(crate) fn is_ours(device: &str) -> bool {
     let is_port =
         |digits: &str| digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     let name = device.strip_prefix("nls").or_else(|| device.strip_prefix("nl"));
@@ -242,9 +245,9 @@ impl HostKernel for Host {
             (found.instance, nics.collect())
         });
         let instances = instances.collect();
-        let attached = self.guards().await?.ports;
+        let Guards { ports: attached, borrowed, .. } = self.guards().await?;
         let spares = self.driver.offered().into_iter().collect();
-        Ok(Observed { instances, attached, spares })
+        Ok(Observed { instances, attached, spares, borrowed })
     }
 
     async fn guards(&mut self) -> Result<Guards, Refusal> {
@@ -255,8 +258,9 @@ impl HostKernel for Host {
             if pins > 0 {
                 tracing::warn!(pins, ?bpffs, "somebody removed pins of the data plane; mended");
             }
-            let (ports, uplinks) = (plane.attached_ports()?, plane.uplinks()?);
-            Ok(Guards { ports, tunnel: plane.has_tunnel()?, uplinks })
+            let (ports, borrowed) = (plane.attached_ports()?, plane.borrowed_ports()?);
+            let (tunnel, uplinks) = (plane.has_tunnel()?, plane.uplinks()?);
+            Ok(Guards { ports, borrowed, tunnel, uplinks })
         })
         .await
     }
@@ -321,6 +325,22 @@ impl HostKernel for Host {
         self.plane(move |plane| plane.attach_port(ifindex)).await
     }
 
+    async fn find(
+        &mut self,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Candidate>, Refusal> {
+        self.plugged.lock().unwrap_or_else(PoisonError::into_inner).clone_from(names);
+        external::find(names).await.map_err(Refusal::new)
+    }
+
+    async fn borrow(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        self.plane(move |plane| plane.borrow_port(ifindex)).await
+    }
+
+    async fn give_back(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        self.plane(move |plane| plane.give_back_port(ifindex)).await.map(|_| ())
+    }
+
     async fn discard(&mut self, ifindex: u32) -> Result<(), Refusal> {
         self.driver.discard(ifindex).await.map_err(Refusal::new)
     }
@@ -347,7 +367,9 @@ impl HostKernel for Host {
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let mut losses = netlink.losses().await.map_err(Refusal::new)?;
-        losses.retain(|of| is_ours(&of.device) && !of.is_none());
+        let plugged = self.plugged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_port = |device: &str| is_ours(device) || plugged.contains(device);
+        losses.retain(|of| is_port(&of.device) && !of.is_none());
         Ok(losses)
     }
 

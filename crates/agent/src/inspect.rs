@@ -101,6 +101,8 @@ pub struct PortLine {
     pub nic: Option<Uuid>,
     /// The name of the instance that has the NIC.
     pub instance: Option<String>,
+    /// The device, made by something else, that the NIC is plugged into, if it has no instance.
+    pub device: Option<String>,
     /// Connections that it has.
     pub connections: u64,
     /// Connections that it is sure to get: as many that it opens, and as many that others open.
@@ -252,8 +254,9 @@ fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
             addresses: addresses.map(|key| key.addr.into()).collect(),
             nic: known.map(|port| port.uuid),
             instance: known
-                .and_then(|port| instances.get(&port.instance))
+                .and_then(|port| instances.get(&port.instance?))
                 .map(|name| (*name).to_owned()),
+            device: known.and_then(|port| port.device.clone()),
             connections: seen.connections.get(&number).copied().unwrap_or_default(),
             connections_sure: room.per_port(),
             from_port_packets: traffic.from_port_packets,
@@ -306,7 +309,14 @@ impl Display for Inspection {
         writeln!(
             f,
             "{:>6} {:>7} {:<16} {:<17} {:>13} {:>11} {:>11} {:>8}  addresses",
-            "port", "ifindex", "instance", "mac", "connections", "sent", "received", "dropped"
+            "port",
+            "ifindex",
+            "instance/device",
+            "mac",
+            "connections",
+            "sent",
+            "received",
+            "dropped"
         )?;
         self.ports.iter().try_for_each(|port| writeln!(f, "{port}"))?;
         writeln!(f, "\n{:>12}  reason of drops", "packets")?;
@@ -363,7 +373,7 @@ impl Display for PortLine {
             "{:>6} {:>7} {:<16} {:<17} {connections:>13} {:>11} {:>11} {:>8} ",
             self.number,
             self.ifindex,
-            self.instance.as_deref().unwrap_or("-"),
+            self.instance.as_deref().or(self.device.as_deref()).unwrap_or("-"),
             self.mac,
             self.from_port_packets,
             self.to_port_packets,

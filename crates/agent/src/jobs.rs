@@ -22,6 +22,8 @@ const JOBS_MAX: usize = 8;
 pub(crate) enum Subject {
     /// An instance.
     Instance(Uuid),
+    /// A device that something else made.
+    Device(u32),
     /// Devices that no instance has.
     Strays,
     /// Devices that are kept ready.
@@ -76,7 +78,15 @@ impl Jobs {
     pub(crate) fn instances(&self) -> impl Iterator<Item = Uuid> {
         self.subjects.values().filter_map(|subject| match subject {
             Subject::Instance(uuid) => Some(*uuid),
-            Subject::Strays | Subject::Stock => None,
+            Subject::Device(_) | Subject::Strays | Subject::Stock => None,
+        })
+    }
+
+    /// The devices of somebody else that jobs are about.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = u32> {
+        self.subjects.values().filter_map(|subject| match subject {
+            Subject::Device(ifindex) => Some(*ifindex),
+            Subject::Instance(_) | Subject::Strays | Subject::Stock => None,
         })
     }
 
@@ -117,6 +127,38 @@ impl Jobs {
         };
         let id = self.running.spawn(work).id();
         self.subjects.insert(id, Subject::Strays);
+    }
+
+    /// Starts guarding a device that something else made, for a port.
+    pub(crate) fn borrow<K: HostKernel>(&mut self, mut kernel: K, ifindex: u32, port: Uuid) {
+        let work = async move {
+            let mut done = Done::default();
+            match kernel.borrow(ifindex).await {
+                Ok(()) => _ = done.guarded.insert(ifindex),
+                Err(refusal) => {
+                    done.failed.insert(port, format!("cannot be guarded: {refusal}"));
+                }
+            }
+            done
+        };
+        let id = self.running.spawn(work).id();
+        self.subjects.insert(id, Subject::Device(ifindex));
+    }
+
+    /// Starts taking the programs off a device that something else made.
+    pub(crate) fn give_back<K: HostKernel>(&mut self, mut kernel: K, ifindex: u32) {
+        let work = async move {
+            let mut done = Done::default();
+            match kernel.give_back(ifindex).await {
+                Ok(()) => _ = done.gone.insert(ifindex),
+                Err(refusal) => done.trouble.push(format!(
+                    "interface {ifindex} cannot be given back to its owner: {refusal}"
+                )),
+            }
+            done
+        };
+        let id = self.running.spawn(work).id();
+        self.subjects.insert(id, Subject::Device(ifindex));
     }
 
     /// Starts making one more device ready, or one less.
@@ -161,7 +203,9 @@ impl Jobs {
                 let mut done = Done::default();
                 match subject {
                     Subject::Instance(uuid) => _ = done.failed.insert(uuid, error.to_string()),
-                    Subject::Strays | Subject::Stock => done.trouble.push(error.to_string()),
+                    Subject::Device(_) | Subject::Strays | Subject::Stock => {
+                        done.trouble.push(error.to_string())
+                    }
                 }
                 Some((subject, done))
             }

@@ -61,6 +61,23 @@ pub struct Ties {
     pub uplinks: BTreeMap<String, Uplink>,
 }
 
+/// A device of the host that a port without an instance is to be plugged into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the port would be plugged into.
+    pub plug: Plug,
+    /// The largest packet that fits, in bytes without the Ethernet header.
+    pub mtu_bytes: u32,
+    /// Whether frames begin with an Ethernet header.
+    pub is_ethernet: bool,
+    /// Whether netloom made it: it has a name that the agent gives.
+    pub is_ours: bool,
+    /// The bridge or other device that it belongs to.
+    pub controller: Option<String>,
+    /// The host's addresses on it, but for those that the kernel makes by itself.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// The instances and devices that are there on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -70,6 +87,8 @@ pub struct Observed {
     pub attached: BTreeSet<u32>,
     /// Interfaces that are kept ready for instances to come.
     pub spares: BTreeSet<u32>,
+    /// Interfaces that something else made and that have programs, or may.
+    pub borrowed: BTreeSet<u32>,
 }
 
 /// What became of the interfaces that are kept ready.
@@ -88,6 +107,8 @@ pub enum Stock {
 pub struct Guards {
     /// Interfaces that have a port's programs.
     pub ports: BTreeSet<u32>,
+    /// Interfaces that something else made and that have programs, or may.
+    pub borrowed: BTreeSet<u32>,
     /// The tunnel device has its program.
     pub tunnel: bool,
     /// Interfaces that have an uplink's programs.
@@ -195,8 +216,20 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Attaches a port's programs. They drop everything until the maps know the port.
     fn attach(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Looks for devices of these names.
+    fn find(
+        &mut self,
+        names: &BTreeSet<String>,
+    ) -> impl Future<Output = Result<BTreeMap<String, Candidate>, Refusal>> + Send;
+
+    /// Attaches a port's programs to a device that something else made.
+    fn borrow(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Takes the programs off a device that something else made; the maps do not know it any more.
+    fn give_back(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// Deletes the host's side of a NIC that no instance has any more, and with it its programs.
-    /// Programs are never taken off a device that is there.
+    /// Programs are never taken off a device that netloom made.
     fn discard(&mut self, ifindex: u32) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// What an operator should know of the data plane that is no failure, for a while.

@@ -1,7 +1,7 @@
 //! The agent: makes its host what the server wants it to be, and keeps it so without the server.
 //!
-//! The core is pure: [`plan`] says what has to be done, [`render`] what the maps must hold. Around
-//! it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
+//! The core is pure: [`plan`] says what has to be done, [`external`] what may be plugged into devices
+//! that something else made, [`render`] what the maps must hold. Around it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
 //! last desired objects on disk, [`connection`] talks to the server, [`identity`] and [`enrol`]
 //! make it trusted. [`inspect`] looks at a host beside it, or without it; [`tell`] is what the agent
 //! itself has to say then.
@@ -16,6 +16,7 @@ pub mod converge;
 mod count;
 mod devices;
 mod enrol;
+pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod host;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use wire::message::Device;
 
 use crate::{
-    kernel::{Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     uplink::{Uplink, Uplinks},
 };
 
@@ -39,6 +39,12 @@ pub struct MemoryState {
     pub spares: BTreeSet<u32>,
     /// How many there should be.
     pub spares_wanted: usize,
+    /// Devices that something else made, by name.
+    pub devices: BTreeMap<String, Candidate>,
+    /// Interfaces of them that have programs.
+    pub borrowed: BTreeSet<u32>,
+    /// Nobody can look for them.
+    pub devices_refused: bool,
     /// The maps.
     pub tables: Tables,
     /// The tunnel device is there.
@@ -185,6 +191,12 @@ impl MemoryState {
         }
         self.write()?;
         self.tables = tables;
+        let of_others = self.devices.values().map(|device| device.plug.ifindex);
+        for ifindex in of_others.filter(|ifindex| !self.attached.contains(ifindex)) {
+            if self.tables.ports.contains_key(&PortKey::untagged(ifindex)) {
+                self.violations.push(format!("interface {ifindex} is in the maps unguarded"));
+            }
+        }
         Ok(())
     }
 
@@ -225,13 +237,18 @@ impl HostKernel for Memory {
             instances: state.instances.iter().map(|(uuid, spec)| (*uuid, nics(spec))).collect(),
             attached: state.attached.clone(),
             spares: state.spares.clone(),
+            borrowed: state.borrowed.clone(),
         })
     }
 
     async fn guards(&mut self) -> Result<Guards, Refusal> {
         let state = self.state();
-        let uplinks = state.uplinks.values().map(|uplink| uplink.ifindex).collect();
-        Ok(Guards { ports: state.attached.clone(), tunnel: state.tunnel_guarded, uplinks })
+        Ok(Guards {
+            ports: state.attached.clone(),
+            borrowed: state.borrowed.clone(),
+            tunnel: state.tunnel_guarded,
+            uplinks: state.uplinks.values().map(|uplink| uplink.ifindex).collect(),
+        })
     }
 
     async fn news(&mut self) -> Option<u32> {
@@ -282,8 +299,49 @@ impl HostKernel for Memory {
         Ok(())
     }
 
+    async fn find(
+        &mut self,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Candidate>, Refusal> {
+        let state = self.state();
+        if state.devices_refused {
+            return Err(Refusal::new("refused on purpose"));
+        }
+        let found = state.devices.iter().filter(|(name, _)| names.contains(*name));
+        Ok(found.map(|(name, device)| (name.clone(), device.clone())).collect())
+    }
+
+    async fn borrow(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if !state.devices.values().any(|device| device.plug.ifindex == ifindex) {
+            return Err(Refusal::new("no such device"));
+        }
+        if !(state.borrowed.contains(&ifindex) && state.attached.contains(&ifindex)) {
+            state.write()?;
+            state.borrowed.insert(ifindex);
+            state.attached.insert(ifindex);
+        }
+        Ok(())
+    }
+
+    async fn give_back(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.borrowed.contains(&ifindex) {
+            state.write()?;
+            state.borrowed.remove(&ifindex);
+            state.attached.remove(&ifindex);
+            if state.tables.ports.contains_key(&PortKey::untagged(ifindex)) {
+                state.violations.push(format!("interface {ifindex} is in the maps unguarded"));
+            }
+        }
+        Ok(())
+    }
+
     async fn discard(&mut self, ifindex: u32) -> Result<(), Refusal> {
         let mut state = self.state();
+        if state.devices.values().any(|device| device.plug.ifindex == ifindex) {
+            state.violations.push(format!("interface {ifindex} of somebody else was deleted"));
+        }
         if state.attached.contains(&ifindex) {
             state.write()?;
             state.attached.remove(&ifindex);

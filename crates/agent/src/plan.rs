@@ -2,7 +2,7 @@
 //!
 //! The order for an instance: what must go goes first, device down before anything else; then its
 //! devices, their programs, the port in the maps, and at last a device goes up. A program is never
-//! taken off a device: it goes with it. One that cannot be removed stays guarded, and without its
+//! taken off a device that netloom made: it goes with it. One that cannot be removed stays guarded, and without its
 //! port in the maps the guard lets nothing pass.
 //!
 //! An instance that must go is cut off first, which takes a millisecond: its ports leave the maps
@@ -21,13 +21,18 @@ use wire::{
     object::{Object, ObjectKey, Port, Table},
 };
 
-use crate::kernel::{Observed, ObservedNic, Plug};
+use crate::{
+    external,
+    kernel::{Observed, ObservedNic, Plug},
+};
 
 /// What is wrong with the objects themselves, by uuid, and what can be worked with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The instances, with the ports that can be plugged in.
     pub instances: BTreeMap<Uuid, InstanceSpec>,
+    /// The ports that are to be plugged into devices that something else makes.
+    pub external: BTreeMap<Uuid, external::Wanted>,
     /// Objects that cannot be applied, with the reason.
     pub unusable: BTreeMap<Uuid, String>,
 }
@@ -51,18 +56,39 @@ pub fn wanted(desired: &Holding) -> Wanted {
     }
     ports.sort_by_key(|port| (port.device_id, port.uuid));
     for port in ports {
-        let reason = match (wanted.instances.get_mut(&port.instance), desired.network(port.network))
-        {
-            (None, _) => lacking("instance", port.instance),
-            (Some(_), None) => lacking("network", port.network),
-            (Some(instance), Some(_)) => {
-                instance.nics.push(nic(port));
-                continue;
-            }
-        };
-        wanted.unusable.insert(port.uuid, reason);
+        if let Err(reason) = wanted.plug(port, desired) {
+            wanted.unusable.insert(port.uuid, reason);
+        }
     }
     wanted
+}
+
+impl Wanted {
+    /// Plugs a port into its instance or device, or says why that cannot be.
+    fn plug(&mut self, port: &Port, desired: &Holding) -> Result<(), String> {
+        let instance = match port.instance {
+            Some(uuid) => {
+                let found = self.instances.get_mut(&uuid);
+                Some(found.ok_or_else(|| lacking("instance", uuid))?)
+            }
+            None => None,
+        };
+        desired.network(port.network).ok_or_else(|| lacking("network", port.network))?;
+        match (instance, &port.device) {
+            (Some(instance), _) => instance.nics.push(nic(port)),
+            (None, Some(device)) => {
+                let is_same = |other: &external::Wanted| other.device == *device;
+                if let Some((other, _)) = self.external.iter().find(|(_, other)| is_same(other)) {
+                    return Err(format!("NIC {} is plugged into {device}", other.simple()));
+                }
+                let (device, mtu_bytes) = (device.clone(), port.mtu_bytes);
+                self.external.insert(port.uuid, external::Wanted { device, mtu_bytes });
+            }
+            // The codec lets none through.
+            (None, None) => return Err("it is plugged into nothing".to_owned()),
+        }
+        Ok(())
+    }
 }
 
 /// The VTEPs at which the tunnels of this host's networks are to end.
@@ -161,7 +187,7 @@ pub fn steps(
     leaving: &BTreeSet<Uuid>,
 ) -> Steps {
     let mut steps = Steps::default();
-    let mut known = observed.spares.clone();
+    let mut known = &observed.spares | &observed.borrowed;
     for (instance, nics) in &observed.instances {
         let interfaces: BTreeSet<_> = nics.values().map(|nic| nic.ifindex).collect();
         known.extend(&interfaces);
@@ -278,7 +304,7 @@ mod tests {
         let instances = instances.iter();
         let instances = instances.map(|(at, nics)| (uuid(*at), nics.iter().map(nic).collect()));
         let attached = attached.iter().copied().collect();
-        Observed { instances: instances.collect(), attached, spares: BTreeSet::new() }
+        Observed { instances: instances.collect(), attached, ..Observed::default() }
     }
 
     /// What goes down before the instance of the sample is prepared.

@@ -75,13 +75,20 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         uuid: uuid(at),
         number: u32::from(last),
         network: uuid(network),
-        instance: uuid(instance),
+        instance: Some(uuid(instance)),
         device_id: u32::from(network == NETWORK_B),
         mac: [2, 0, 0, 0, 0, last],
         addresses: vec![address, v6],
         mtu_bytes: 1450,
         prefixes: vec![prefix(last)],
+        device: None,
     })
+}
+
+/// A port that is plugged into a device which something else made.
+pub(crate) fn external(at: u128, device: &str, last: u8) -> Object {
+    let Object::Port(port) = port(at, INSTANCE, NETWORK_A, last) else { unreachable!("a port") };
+    Object::Port(Port { instance: None, device: Some(device.to_owned()), ..port })
 }
 
 pub(crate) fn two_networks() -> Holding {

@@ -60,6 +60,11 @@ pub(crate) async fn ways(netlink: &Netlink, tunnels: &Tunnels) -> Result<Ways, h
     Ok(ways)
 }
 
+/// All devices by which tunnels leave.
+pub(crate) fn devices(ways: &Ways) -> BTreeSet<u32> {
+    ways.values().map(|way| way.index).collect()
+}
+
 /// The devices through which packets from other VTEPs may come in past the tunnel device: it takes
 /// IPv4 and Ethernet. That they come in where answers leave is likely, and where not, they come out
 /// of the tunnel device.

@@ -32,7 +32,7 @@ use wire::shared::Shared;
 
 use crate::{
     HostDelta, HostObjects, MissingVtep,
-    objects::{self, Address, Net, Nic, Site},
+    objects::{self, Address, Net, Nic, RouteKey, Site},
     operators::{Delta, Gather, Group, Join, count, map, settle},
     output::by_host,
 };
@@ -84,7 +84,7 @@ impl Eq for Member {}
 pub struct Compiler {
     vteps: Group<Site, (Id<Vtep>, IpAddr)>,
     nics: Gather<Id<VmNic>, Nic, Address>,
-    routed: Gather<Id<VmInstance>, Arc<Nic>, Id<L3Network>>,
+    routed: Gather<RouteKey, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
     homed: Join<Site, (Arc<Nic>, Net), IpAddr>,
     present: Group<(Id<Host>, Net, Option<IpAddr>), ()>,
@@ -176,7 +176,7 @@ impl Compiler {
         let nics = rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.uuid, nic)));
         let nics = self.nics.step(nics, rows(changes, objects::address));
         let nics = map(&nics, |(nic, addresses)| {
-            Some((nic.instance, Arc::new(nic.with(addresses.clone()))))
+            Some((nic.route_key(), Arc::new(nic.with(addresses.clone()))))
         });
         let nics = self.routed.step(nics, rows(changes, objects::default_l3));
         let nics = map(&nics, |(nic, l3s)| Some((nic.network, nic.routed(l3s.first().copied()))));

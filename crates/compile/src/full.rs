@@ -84,7 +84,7 @@ fn placed(read: &impl Read<Record>) -> Vec<(Arc<Nic>, Net)> {
     let nics = read.list(Kind::VmNic);
     let nics = nics.filter_map(|record| VmNic::of(&record).and_then(Nic::of));
     let nics = nics.map(|nic| {
-        let instance = read.get(Kind::VmInstance, nic.instance.uuid());
+        let instance = nic.instance.and_then(|it| read.get(Kind::VmInstance, it.uuid()));
         let default = instance.as_deref().and_then(VmInstance::of).and_then(objects::default_l3);
         let nic = nic.with(addresses.get(&nic.uuid).cloned().unwrap_or_default());
         Arc::new(nic).routed(default.map(|(_, l3)| l3))

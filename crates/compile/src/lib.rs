@@ -1,7 +1,7 @@
 //! Change set in, wire objects per host out: pure and incremental.
 //!
 //! Rules, for a host H. A NIC counts when it is enabled, bound to a host and plugged into an
-//! instance, its L2 network exists, and its host has a VTEP in the network's pool, if the network
+//! instance or a device of the host, its L2 network exists, and its host has a VTEP in the network's pool, if the network
 //! has one. H holds:
 //!
 //! | object | for each |

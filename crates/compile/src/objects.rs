@@ -34,13 +34,15 @@ pub(crate) struct Address {
     l3: Id<L3Network>,
 }
 
-/// A NIC that is enabled, bound and plugged in.
+/// A NIC that is enabled, bound and plugged in: into an instance, or else into a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Nic {
     pub(crate) uuid: Id<VmNic>,
     pub(crate) host: Id<Host>,
     pub(crate) network: Id<L2Network>,
-    pub(crate) instance: Id<VmInstance>,
+    pub(crate) instance: Option<Id<VmInstance>>,
+    /// The device, if it has no instance.
+    device: Option<String>,
     number: u32,
     device_id: u32,
     mac: [u8; 6],
@@ -49,6 +51,14 @@ pub(crate) struct Nic {
     mtu_bytes: u32,
     /// What it routes for, sorted.
     prefixes: Vec<(IpAddr, u8)>,
+}
+
+/// What has a default route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RouteKey {
+    Instance(Id<VmInstance>),
+    /// A NIC without an instance: of that only who runs behind it knows.
+    Alone(Id<VmNic>),
 }
 
 /// A network.
@@ -72,6 +82,10 @@ enum Way {
 impl Nic {
     /// A NIC without its addresses; `None`: no host carries it.
     pub(crate) fn of(nic: &VmNic) -> Option<Self> {
+        let device = nic.plugged().map(|(_, device)| device.to_owned());
+        if nic.vm_instance_uuid.is_none() && device.is_none() {
+            return None;
+        }
         let prefixes = nic.allowed_prefixes.iter();
         let prefixes = prefixes.map(|net| (net.addr(), net.prefix_len()));
         let bound = Self {
@@ -79,7 +93,8 @@ impl Nic {
             host: nic.host_uuid?,
             network: nic.l2_network_uuid,
             number: nic.number,
-            instance: nic.vm_instance_uuid?,
+            instance: nic.vm_instance_uuid,
+            device,
             device_id: nic.device_id,
             mac: nic.mac.0,
             addresses: Vec::new(),
@@ -92,6 +107,14 @@ impl Nic {
     /// The same NIC with these addresses, which are sorted.
     pub(crate) fn with(&self, addresses: Vec<Address>) -> Self {
         Self { addresses, ..self.clone() }
+    }
+
+    /// What decides its default route: its instance. One without has a key of its own.
+    pub(crate) fn route_key(&self) -> RouteKey {
+        match self.instance {
+            Some(instance) => RouteKey::Instance(instance),
+            None => RouteKey::Alone(self.uuid),
+        }
     }
 
     /// The same NIC in an instance whose default route goes by `default`; by any of its networks
@@ -116,12 +139,13 @@ impl Nic {
             uuid: self.uuid.uuid(),
             number: self.number,
             network: self.network.uuid(),
-            instance: self.instance.uuid(),
+            instance: self.instance.map(Id::uuid),
             device_id: self.device_id,
             mac: self.mac,
             addresses: self.addresses.iter().map(address).collect(),
             mtu_bytes: self.mtu_bytes,
             prefixes: self.prefixes(),
+            device: self.device.clone(),
         })
     }
 
@@ -186,8 +210,8 @@ pub(crate) fn address(used: &UsedIp) -> Option<(Id<VmNic>, Address)> {
 }
 
 /// The L3 network of an instance's default route.
-pub(crate) fn default_l3(instance: &VmInstance) -> Option<(Id<VmInstance>, Id<L3Network>)> {
-    Some((instance.uuid, instance.default_l3_network_uuid?))
+pub(crate) fn default_l3(instance: &VmInstance) -> Option<(RouteKey, Id<L3Network>)> {
+    Some((RouteKey::Instance(instance.uuid), instance.default_l3_network_uuid?))
 }
 
 /// Where it is, and what tells it from others there.

@@ -123,6 +123,8 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         l3_network_uuid: id(9, 2),
         l2_network_uuid: id(1, network),
         host_uuid: host.map(|host| id(4, host)),
+        plugged_device: None,
+        plugged_host_uuid: None,
         number: n,
         mac: mac_of(n),
         used_ip_uuid: Some(id(7, n * 4)),
@@ -163,12 +165,17 @@ fn record() -> impl Strategy<Value = Record> {
                 ..instance(n, host, &name)
             }
         });
-    let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..6u32, 0..5i64).prop_map(
+    let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..8u32, 0..5i64).prop_map(
         |(n, net, host, twist, time)| {
             let mut nic = nic(n, net, host);
             match twist {
                 0 => nic.state = EnableState::Disabled,
                 2 => nic.vm_instance_uuid = None,
+                4 => {
+                    nic.vm_instance_uuid = None;
+                    nic.plugged_device = Some("vnet0".to_owned());
+                }
+                5 => nic.plugged_device = Some("vnet0".to_owned()),
                 3 => {
                     nic.allowed_prefixes =
                         vec![format!("192.168.{n}.0/24").parse().expect("a prefix")]
@@ -427,6 +434,34 @@ fn the_default_route_goes_by_the_instances_default_network_alone() {
         let found: Vec<_> = gateways(&held).into_iter().map(|(_, gateway)| gateway).collect();
         assert_eq!(found, expected);
     }
+}
+
+#[test]
+fn a_nic_on_a_device_is_a_port_without_instance_and_a_peer_like_any_other() {
+    let (store, _, mut compiler) = start();
+    lay_out(&store, 2, 1, (1, 1));
+    let mut rows = nic_rows(99, 0, Some(1));
+    let plugged = VmNic {
+        vm_instance_uuid: None,
+        plugged_device: Some("vnet0".to_owned()),
+        ..nic(99, 0, Some(1))
+    };
+    rows[0] = record_of(plugged.clone());
+    commit(&store, Step::Put(rows.to_vec()));
+    let held = hosts(compiler.load(&store.snapshot()));
+    let key = |table| ObjectKey { table, uuid: plugged.uuid.uuid() };
+    let Object::Port(port) = &*held[&id(4, 1)][&key(Table::Port)] else { panic!("no port") };
+    assert_eq!((port.instance, port.device.as_deref()), (None, Some("vnet0")));
+    assert!(port.addresses.iter().all(|address| address.gateway == Some(ip(1))));
+    assert!(held[&id(4, 0)].contains_key(&key(Table::Peer)));
+    // An agent of an earlier release knows no port without an instance.
+    let object = &*held[&id(4, 1)][&key(Table::Port)];
+    assert_eq!(object.needs(), Table::Port.version());
+
+    let unplugged = VmNic { host_uuid: None, ..plugged };
+    commit(&store, Step::Put(vec![record_of(unplugged)]));
+    let held = hosts(compiler.load(&store.snapshot()));
+    assert!(!held.contains_key(&id(4, 1)), "not even its network");
 }
 
 #[test]

@@ -4,6 +4,10 @@ use model::{Claim, Code, Error, Kind, Record};
 use store::Taken;
 use uuid::Uuid;
 
+/// What has to happen before what hosts act on can be given to somebody else.
+const UNCONFIRMED: &str =
+    "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing";
+
 /// The same, from the store's words.
 pub(crate) fn taken(taken: Taken<Record>) -> Error {
     refusal(&taken.claim, taken.kind, Some(taken.id))
@@ -40,21 +44,13 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "mac",
             "a MAC is unique on its L2 network: choose another one, or leave it out",
         ),
-        Claim::Prefix(..) if kind == Kind::Release => (
-            Code::InUse,
-            "prefixes",
-            "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
-        ),
+        Claim::Prefix(..) if kind == Kind::Release => (Code::InUse, "prefixes", UNCONFIRMED),
         Claim::Prefix(..) => (
             Code::InUse,
             "prefixes",
             "one NIC of an L2 network routes for a prefix: choose another",
         ),
-        Claim::Ip(..) if kind == Kind::Release => (
-            Code::IpExhausted,
-            "ip",
-            "hosts must confirm its removal first; QueryHost status!=Connected shows who is missing",
-        ),
+        Claim::Ip(..) if kind == Kind::Release => (Code::IpExhausted, "ip", UNCONFIRMED),
         Claim::Router(..) => (
             Code::InvalidArgument,
             "routerInterfaceIp",
@@ -70,10 +66,15 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "hostname",
             "a hostname is unique on the L3 networks of its instance: choose another one",
         ),
-        Claim::Running(..) => (
+        Claim::Running(..) | Claim::Plugged(..) => (
             Code::InUse,
             "uuid",
-            "its host must confirm first that it let go of the instance, or be deleted as dead",
+            "its host must confirm first that it let go, or be deleted as dead",
+        ),
+        Claim::Device(..) => (
+            Code::InUse,
+            "device",
+            "one NIC is plugged into a device: UnplugVmNic takes the other one out",
         ),
         Claim::Ip(..) => (Code::IpExhausted, "ip", "choose another address, or leave it out"),
     };

@@ -104,10 +104,26 @@ pub(crate) fn change_state(txn: &mut Txn<'_>, message: ChangeHostState) -> Resul
         );
         return Err(Error::new(Code::InUse, text).on_field("stateEvent").hint(hint));
     }
+    if host.state == HostMode::Maintenance {
+        check_unplugged(txn, host.uuid)?;
+    }
     // An instance that another server puts there at the same time is put there for good.
     txn.fence(host.uuid);
     txn.update(host)?;
     Ok(Reply::shows(message.uuid))
+}
+
+/// Checks that no NIC is plugged into a device of a host.
+fn check_unplugged(txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
+    let at = |uuid| Claim::Plugged(host, Id::new(uuid));
+    let held = txn.first_held(&at(Uuid::nil()), &at(Uuid::max()));
+    let Some((claim, (Kind::VmNic, _))) = held else { return Ok(()) };
+    let text = format!("{claim} is plugged into a device of host {host}");
+    let hint = format!(
+        "its owner moves it: UnplugVmNic, and PlugVmNic elsewhere; QueryVmNic hostUuid={host} \
+         driverType=external lists all such NICs"
+    );
+    Err(Error::new(Code::InUse, text).on_field("stateEvent").hint(hint))
 }
 
 /// The agents' door sees the number change, and ends the stream. Its VTEPs follow the addresses that
@@ -149,11 +165,25 @@ fn check_dead(txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
     Err(Error::new(Code::InUse, text).on_field("deleteMode").hint(hint))
 }
 
-/// Checks that no instance is on a host, or may be. Costs a look-up.
+/// Checks that no instance is on a host, or may be, and no other NIC. Costs two look-ups.
 ///
 /// # Errors
 /// [`Code::InUse`] with one of them.
 pub(crate) fn check_empty(txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
+    let at = |uuid| Claim::Plugged(host, Id::new(uuid));
+    if let Some((claim, (kind, _))) = txn.first_held(&at(Uuid::nil()), &at(Uuid::max())) {
+        let text = match kind {
+            Kind::Release => {
+                format!("host {host} has {claim}, and has not confirmed to have let go")
+            }
+            _ => format!("{claim} is plugged into a device of host {host}"),
+        };
+        let hint = format!(
+            "UnplugVmNic first (QueryVmNic hostUuid={host} driverType=external); if the host is \
+             dead, power it off and DeleteHost with deleteMode=Enforcing"
+        );
+        return Err(Error::new(Code::InUse, text).hint(hint));
+    }
     let at = |uuid| Claim::Running(host, Id::new(uuid));
     let Some((claim, (kind, _))) = txn.first_held(&at(Uuid::nil()), &at(Uuid::max())) else {
         return Ok(());

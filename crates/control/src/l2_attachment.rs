@@ -97,7 +97,10 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> 
     if let Some(nic) = user(txn, l2, &hosts) {
         let host = nic.host_uuid.map(|host| format!(" on host {host}")).unwrap_or_default();
         let text = format!("NIC {}{host} uses {l2}", nic.uuid);
-        let hint = "destroy the cluster's instances on its networks first";
+        let hint = match nic.plugged() {
+            Some(_) => "UnplugVmNic first, for all NICs on its networks in the cluster",
+            None => "destroy the cluster's instances on its networks first",
+        };
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
     for host in &hosts {

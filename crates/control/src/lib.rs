@@ -62,6 +62,7 @@ mod l3_options;
 pub mod long_job;
 mod measures;
 pub mod network_service;
+mod nic_device;
 mod nic_params;
 pub mod nic_plug;
 mod nic_prefixes;
@@ -119,6 +120,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_life::operations,
     vm_nic::operations,
     nic_plug::operations,
+    nic_device::operations,
     nic_prefixes::operations,
     nic_settings::operations,
     jobs::operations,

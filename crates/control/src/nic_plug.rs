@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use store::{Key, Read};
 
 use crate::{
-    Look, Reply, Txn, addresses, l2_network, l3_network,
+    Look, Reply, Txn, addresses, l2_network, l3_network, nic_device,
     operation::{Operation, job, look},
     vm_instance, vm_life,
     vm_nic::{self, Plug, Wanted},
@@ -86,11 +86,11 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL3NetworkFromVm) -> Resul
 
 pub(crate) fn attach_nic(txn: &mut Txn<'_>, message: AttachVmNicToVm) -> Result<Reply> {
     let (nic, instance) = (txn.get(message.vm_nic_uuid)?, ready(txn, message.vm_instance_uuid)?);
-    if let Some(other) = nic.vm_instance_uuid {
-        let text = format!("NIC {} is plugged into instance {other}", nic.uuid);
-        let hint = "DetachL3NetworkFromVm takes it out, and deletes it";
+    if let Some((where_to, hint)) = vm_nic::plugged_into(&nic) {
+        let text = format!("NIC {} is plugged into {where_to}", nic.uuid);
         return Err(Error::new(Code::OperationFailed, text).on_field("vmNicUuid").hint(hint));
     }
+    nic_device::let_go(txn, &nic, None)?;
     let nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
     check_network(txn, &instance, &nics, &txn.get(nic.l3_network_uuid)?)?;
     txn.fence(instance.uuid);
@@ -99,6 +99,7 @@ pub(crate) fn attach_nic(txn: &mut Txn<'_>, message: AttachVmNicToVm) -> Result<
         host_uuid: instance.host_uuid,
         device_id: free_device(&instance, &nics)?,
         hostname: instance.hostname.clone(),
+        plugged_device: None,
         ..nic
     })?;
     keep_default(txn, instance)
@@ -190,9 +191,16 @@ pub(crate) fn ready(txn: &Txn<'_>, id: Id<VmInstance>) -> Result<VmInstance> {
 fn plugged(txn: &Txn<'_>, id: Id<VmNic>) -> Result<(VmNic, VmInstance)> {
     let nic = txn.get(id)?;
     let Some(instance) = nic.vm_instance_uuid else {
-        let text = format!("NIC {} is plugged in nowhere", nic.uuid);
-        let error = Error::new(Code::OperationFailed, text).on_field("vmNicUuid");
-        return Err(error.hint("AttachVmNicToVm plugs it in, DeleteVmNic deletes it"));
+        let (text, hint) = match vm_nic::plugged_into(&nic) {
+            Some((where_to, hint)) => {
+                (format!("NIC {} is plugged into {where_to}", nic.uuid), hint)
+            }
+            None => (
+                format!("NIC {} is plugged in nowhere", nic.uuid),
+                "AttachVmNicToVm plugs it in, DeleteVmNic deletes it",
+            ),
+        };
+        return Err(Error::new(Code::OperationFailed, text).on_field("vmNicUuid").hint(hint));
     };
     Ok((nic, ready(txn, instance)?))
 }

@@ -40,9 +40,15 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 pub(crate) fn change_state(txn: &mut Txn<'_>, message: ChangeVmNicState) -> Result<Reply> {
     let mut nic = txn.get(message.vm_nic_uuid)?;
-    nic.state = match message.state {
-        EnableEvent::Enable => EnableState::Enabled,
-        EnableEvent::Disable => EnableState::Disabled,
+    nic.state = match (message.state, nic.plugged()) {
+        (EnableEvent::Enable, _) => EnableState::Enabled,
+        (EnableEvent::Disable, None) => EnableState::Disabled,
+        // Its programs would be taken off a device that goes on to send.
+        (EnableEvent::Disable, Some((host, device))) => {
+            let text = format!("NIC {} is plugged into device {device} of host {host}", nic.uuid);
+            let hint = "UnplugVmNic takes it out; the device's owner can put the device down";
+            return Err(Error::new(Code::OperationFailed, text).on_field("state").hint(hint));
+        }
     };
     txn.update(nic)?;
     Ok(Reply::shows(message.vm_nic_uuid))

@@ -319,8 +319,8 @@ impl<'a> Txn<'a> {
         self.note(before);
         self.put(after)?;
         // Of this it is known who was told: nobody else need be waited for after a restart.
-        let is_running = |claim: &Claim| matches!(claim, Claim::Running(..));
-        let told = before.home().filter(|_| given_up.iter().all(is_running));
+        let is_place = |claim: &Claim| matches!(claim, Claim::Running(..) | Claim::Plugged(..));
+        let told = before.home().filter(|_| given_up.iter().all(is_place));
         self.release(BTreeSet::from([object]), given_up, told.map(|host| vec![host])).map(|_| ())
     }
 

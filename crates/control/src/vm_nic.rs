@@ -49,13 +49,22 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmNic) -> Result<Reply> {
 
 pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteVmNic) -> Result<Reply> {
     let nic = txn.get(message.uuid)?;
-    if let Some(instance) = nic.vm_instance_uuid {
-        let text = format!("NIC {} is plugged into instance {instance}", nic.uuid);
-        let hint = "DetachL3NetworkFromVm takes it out, and deletes it";
+    if let Some((where_to, hint)) = plugged_into(&nic) {
+        let text = format!("NIC {} is plugged into {where_to}", nic.uuid);
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
     txn.delete(nic.uuid)?;
     Ok(Reply::nothing())
+}
+
+/// Where a NIC is plugged in, and what takes it out.
+pub(crate) fn plugged_into(nic: &VmNic) -> Option<(String, &'static str)> {
+    if let Some(instance) = nic.vm_instance_uuid {
+        let hint = "DetachL3NetworkFromVm takes it out, and deletes it";
+        return Some((format!("instance {instance}"), hint));
+    }
+    let (host, device) = nic.plugged()?;
+    Some((format!("device {device} of host {host}"), "UnplugVmNic takes it out"))
 }
 
 /// Makes a NIC with a MAC and addresses of its own.
@@ -82,6 +91,8 @@ pub(crate) fn insert(
         l3_network_uuid: l3.uuid,
         l2_network_uuid: l3.l2_network_uuid,
         host_uuid: wanted.plug.and_then(|plug| plug.host),
+        plugged_device: None,
+        plugged_host_uuid: None,
         number,
         mac,
         used_ip_uuid: addresses.first().copied(),

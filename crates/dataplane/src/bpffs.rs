@@ -1,6 +1,7 @@
 //! The bpf file system of a host: where it is mounted and what lies where in it.
 //!
 //! ```text
+//! links/<ifindex>-borrowed  a directory: the port's device is somebody else's, and given back
 //! links/<ifindex>-<hook>  one per attached program; kept over upgrades, replaced in place
 //! maps/<map>_<version>    a map with another layout is another map, beside the old one
 //! programs-<hash>/<hook>  the programs of the object with this hash: a set
@@ -12,6 +13,7 @@ use crate::error::Error;
 use crate::object::MAPS;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 /// The mark of a set whose maps are full.
 const COMPLETE: &str = "complete";
+
+/// What the marks of borrowed devices end with.
+const BORROWED: &str = "-borrowed";
 
 /// Paths below the mount point.
 #[derive(Clone, Debug)]
@@ -47,6 +52,33 @@ impl Paths {
     /// Where the links are.
     pub(crate) fn links(&self) -> PathBuf {
         self.root.join("links")
+    }
+
+    /// The marked devices.
+    pub(crate) fn borrowed(&self) -> Result<BTreeSet<u32>, Error> {
+        let ifindex =
+            |path: &PathBuf| path.file_name()?.to_str()?.strip_suffix(BORROWED)?.parse().ok();
+        Ok(entries(&self.links())?.iter().filter_map(ifindex).collect())
+    }
+
+    /// Marks a device as borrowed; whether it was not.
+    pub(crate) fn mark_borrowed(&self, ifindex: u32) -> Result<bool, Error> {
+        let mark = self.links().join(format!("{ifindex}{BORROWED}"));
+        match fs::create_dir(&mark) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            made => made.map(|()| true).map_err(failed(&mark, "create")),
+        }
+    }
+
+    /// Removes the mark of a device.
+    pub(crate) fn unmark_borrowed(&self, ifindex: u32) -> Result<(), Error> {
+        let mark = self.links().join(format!("{ifindex}{BORROWED}"));
+        match fs::remove_dir(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed(&mark, "remove")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The directories of all sets of programs.

@@ -12,7 +12,7 @@ use crate::pinned;
 use aya::maps::{MapData, MapInfo};
 use aya::programs::SchedClassifier;
 use aya::programs::links::FdLink;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What must be pinned.
@@ -21,13 +21,15 @@ pub(crate) struct Kept {
     maps: BTreeMap<&'static str, u32>,
     /// The links. Two files for each port.
     links: BTreeMap<(u32, Hook), FdLink>,
+    /// Devices that are somebody else's: they are marked.
+    borrowed: BTreeSet<u32>,
 }
 
 impl Kept {
-    /// The maps that are pinned now, and no links yet.
+    /// The maps and marks that are there now, and no links yet.
     ///
     /// # Errors
-    /// [`Error::Map`] when one is not pinned.
+    /// [`Error::Map`] when one is not pinned, [`Error::Bpffs`].
     pub(crate) fn maps_of(paths: &Paths) -> Result<Kept, Error> {
         let directory = paths.maps();
         let id = |map: &MapName| {
@@ -35,7 +37,7 @@ impl Kept {
             Ok((map.full, info.map_err(pinned::failed(map.full, "inspect"))?.id()))
         };
         let maps = MAPS.iter().map(id).collect::<Result<_, Error>>()?;
-        Ok(Kept { maps, links: BTreeMap::new() })
+        Ok(Kept { maps, links: BTreeMap::new(), borrowed: paths.borrowed()? })
     }
 
     /// Keeps the link of a pin open.
@@ -48,11 +50,30 @@ impl Kept {
         self.links.remove(&(ifindex, hook));
     }
 
+    /// Devices that are somebody else's.
+    pub(crate) fn borrowed(&self) -> &BTreeSet<u32> {
+        &self.borrowed
+    }
+
+    /// Marks a device as somebody else's.
+    pub(crate) fn borrow(&mut self, paths: &Paths, ifindex: u32) -> Result<(), Error> {
+        paths.mark_borrowed(ifindex)?;
+        self.borrowed.insert(ifindex);
+        Ok(())
+    }
+
+    /// Forgets a device that is somebody else's.
+    pub(crate) fn forget(&mut self, paths: &Paths, ifindex: u32) -> Result<(), Error> {
+        paths.unmark_borrowed(ifindex)?;
+        self.borrowed.remove(&ifindex);
+        Ok(())
+    }
+
     /// Pins each map and each link again whose pin is gone, and maps also where another one is
     /// pinned in their place; how many these were.
     ///
     /// # Errors
-    /// [`Error::Map`] or [`Error::Attach`].
+    /// [`Error::Map`], [`Error::Bpffs`] or [`Error::Attach`].
     pub(crate) fn mend(&mut self, paths: &Paths) -> Result<usize, Error> {
         let directory = paths.maps();
         let mut mended = 0;
@@ -64,6 +85,9 @@ impl Kept {
         for (ifindex, hook) in links {
             let pin = Pin { ifindex, hook, path: hook.pin(&directory, ifindex) };
             mended += usize::from(self.mend_link(&pin)?);
+        }
+        for ifindex in &self.borrowed {
+            mended += usize::from(paths.mark_borrowed(*ifindex)?);
         }
         Ok(mended)
     }

@@ -214,6 +214,19 @@ pub(crate) fn attach(
     Ok(())
 }
 
+/// Waits until a program is off an interface whose link was let go: the kernel does that a little
+/// later.
+#[expect(clippy::disallowed_methods, reason = "the kernel tells nobody that a link is gone")]
+pub(crate) fn until_off(program: u32, pin: &Pin) -> Result<(), Error> {
+    for _ in 0..REMOVAL_TRIES {
+        if !programs(pin.ifindex, pin.hook)?.contains(&program) {
+            return Ok(());
+        }
+        std::thread::sleep(REMOVAL_PAUSE);
+    }
+    Err(pin.failed("take off", "the kernel still has it there after a second".to_owned()))
+}
+
 /// Attaches the program before all others. The kernel takes off a link whose pin was removed a
 /// little later, and until then refuses to have the program there twice.
 #[expect(clippy::disallowed_methods, reason = "the kernel tells nobody that a link is gone")]

@@ -262,6 +262,50 @@ impl DataPlane {
         self.attach(Hook::FromPort, ifindex)
     }
 
+    /// As [`attach_port`](DataPlane::attach_port), on a device that is somebody else's. It can be
+    /// given back, also by a later process.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`], [`Error::NoInterface`] or [`Error::Attach`].
+    pub fn borrow_port(&mut self, ifindex: u32) -> Result<(), Error> {
+        links::interface_name(ifindex)?;
+        self.kept.borrow(&self.paths, ifindex)?;
+        self.attach_port(ifindex)
+    }
+
+    /// Takes the programs off a device that is somebody else's, and off no other; whether it was
+    /// one. No port of the maps may have it any more.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] or [`Error::Attach`]: call again.
+    pub fn give_back_port(&mut self, ifindex: u32) -> Result<bool, Error> {
+        if !self.kept.borrowed().contains(&ifindex) {
+            return Ok(false);
+        }
+        // In the reverse order of attaching: the host's stack is let in last.
+        for hook in [Hook::FromPort, Hook::ToPort] {
+            let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
+            self.let_go(&pin)?;
+            links::until_off(self.programs.id(hook)?, &pin)?;
+        }
+        self.kept.forget(&self.paths, ifindex)?;
+        Ok(true)
+    }
+
+    /// The devices that are somebody else's and were not given back. Marks of devices that are
+    /// gone are removed.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`].
+    pub fn borrowed_ports(&mut self) -> Result<BTreeSet<u32>, Error> {
+        for ifindex in self.kept.borrowed().clone() {
+            if links::interface_name(ifindex).is_err() {
+                self.kept.forget(&self.paths, ifindex)?;
+            }
+        }
+        Ok(self.kept.borrowed().clone())
+    }
+
     fn attach(&mut self, hook: Hook, ifindex: u32) -> Result<(), Error> {
         let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
         if self.kept.misses(&pin) {

@@ -10,7 +10,7 @@ use crate::{
     Id, Mac,
     resource::{
         account::Account, cluster::Cluster, host::Host, ip_range::IpRange, l2_network::L2Network,
-        l3_network::L3Network, vm_instance::VmInstance, zone::Zone,
+        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::Zone,
     },
 };
 
@@ -54,6 +54,10 @@ pub enum Claim {
     Hostname(Id<L3Network>, String),
     /// An instance on a host. A host that still has it may be found among the claims.
     Running(Id<Host>, Id<VmInstance>),
+    /// A NIC without an instance on a host, which may be found among the claims likewise.
+    Plugged(Id<Host>, Id<VmNic>),
+    /// A device of a host: one NIC is plugged into it.
+    Device(Id<Host>, String),
 }
 
 impl Claim {
@@ -77,7 +81,9 @@ impl Claim {
             | Claim::Router(..)
             | Claim::Subnet(..)
             | Claim::Hostname(..)
-            | Claim::Running(..) => None,
+            | Claim::Running(..)
+            | Claim::Plugged(..)
+            | Claim::Device(..) => None,
         }
     }
 
@@ -90,7 +96,8 @@ impl Claim {
             | Claim::Mac(..)
             | Claim::Ip(..)
             | Claim::Prefix(..)
-            | Claim::Running(..) => true,
+            | Claim::Running(..)
+            | Claim::Plugged(..) => true,
             Claim::AccountName(_)
             | Claim::UserName(..)
             | Claim::Quota(..)
@@ -102,7 +109,9 @@ impl Claim {
             | Claim::Gateway(..)
             | Claim::Router(..)
             | Claim::Subnet(..)
-            | Claim::Hostname(..) => false,
+            | Claim::Hostname(..)
+            // A host does in order what it is told: it lets go of the NIC first.
+            | Claim::Device(..) => false,
         }
     }
 
@@ -124,7 +133,9 @@ impl Claim {
             | Claim::Router(..)
             | Claim::Subnet(..)
             | Claim::Hostname(..)
-            | Claim::Running(..) => None,
+            | Claim::Running(..)
+            | Claim::Plugged(..)
+            | Claim::Device(..) => None,
         }
     }
 }
@@ -163,6 +174,8 @@ impl fmt::Display for Claim {
             Claim::Subnet(l3, version, _) => write!(f, "the IPv{version} subnet of {l3}"),
             Claim::Hostname(_, name) => write!(f, "the hostname \"{name}\""),
             Claim::Running(_, instance) => write!(f, "instance {instance}"),
+            Claim::Plugged(_, nic) => write!(f, "NIC {nic}"),
+            Claim::Device(host, device) => write!(f, "device {device} of host {host}"),
         }
     }
 }

@@ -43,6 +43,9 @@ pub enum ParseError {
         /// Its value.
         value: u32,
     },
+    /// Two fields of which a value has one.
+    #[error("{0} and {1} are both there")]
+    Both(&'static str, &'static str),
     /// Too many entries.
     #[error("{0} has too many entries")]
     TooMany(&'static str),

@@ -251,7 +251,7 @@ macro_rules! words {
 macro_rules! objects {
     ($(
         $(#[$doc:meta])*
-        $number:literal $word:literal => $name:ident {
+        $number:literal $word:literal => $name:ident $(checked by $check:path)? {
             $(#[$uuid_doc:meta])*
             1 => uuid: Uuid,
             $($fields:tt)*
@@ -259,7 +259,7 @@ macro_rules! objects {
     )+) => {
         $($crate::declare::message! {
             $(#[$doc])*
-            $name {
+            $name $(checked by $check)? {
                 $(#[$uuid_doc])*
                 1 => uuid: Uuid,
                 $($fields)*

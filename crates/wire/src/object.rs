@@ -62,15 +62,15 @@ objects! {
     }
 
     /// A NIC that lives on this host.
-    4 "port" => Port {
+    4 "port" => Port checked by check_plug {
         /// The NIC's uuid.
         1 => uuid: Uuid,
         /// Its number in the data plane: unique in the installation, never reused.
         2 => number: u32,
         /// Its network's uuid.
         3 => network: Uuid,
-        /// The instance that it is plugged into.
-        4 => instance: Uuid,
+        /// The instance that it is plugged into; `None` if it is plugged into a device.
+        4 => instance: Option<Uuid>,
         /// Position in the instance: 0 is `eth0`.
         5 => device_id: u32,
         /// Its MAC.
@@ -81,6 +81,8 @@ objects! {
         8 => mtu_bytes: u32,
         /// The prefixes that it routes for, sorted: it may send from any address in them.
         9 since 2 => prefixes: Vec<Prefix>,
+        /// The name of the device, made by something else, that it is plugged into.
+        10 since 3 => device: Option<String>,
     }
 }
 
@@ -202,6 +204,22 @@ fn check_vlan(uplink: &Uplink) -> Result<(), ParseError> {
     }
 }
 
+/// Longest name of a device, in bytes: the kernel's `IFNAMSIZ`, without the zero.
+const DEVICE_MAX: usize = 15;
+
+/// A port is plugged into one thing. What is without an instance, which earlier releases need, has
+/// a device and so is withheld from them.
+fn check_plug(port: &Port) -> Result<(), ParseError> {
+    match (port.instance, &port.device) {
+        (None, Some(device)) if !(1..=DEVICE_MAX).contains(&device.len()) => {
+            Err(ParseError::Length { field: "Port.device", bytes: device.len() })
+        }
+        (Some(_), None) | (None, Some(_)) => Ok(()),
+        (None, None) => Err(ParseError::Missing("Port.instance")),
+        (Some(_), Some(_)) => Err(ParseError::Both("Port.instance", "Port.device")),
+    }
+}
+
 fn check_prefix(address: &PortAddress) -> Result<(), ParseError> {
     let bits_max = if address.ip.is_ipv4() { 32 } else { 128 };
     let (field, value) = ("PortAddress.prefix_bits", address.prefix_bits.into());
@@ -250,6 +268,36 @@ mod tests {
         assert_eq!(wrong, Err(ParseError::Range { field: "Uplink.vlan", value: 4095 }));
         for right in [None, Some(1), Some(4094)] {
             network(uplink(right)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_port_is_plugged_into_an_instance_or_a_device() {
+        let check = |instance: Option<Uuid>, device: Option<&str>| {
+            let port = Port {
+                uuid: Uuid::from_u128(1),
+                number: 1,
+                network: Uuid::from_u128(2),
+                instance,
+                device_id: 0,
+                mac: [2; 6],
+                addresses: Vec::new(),
+                mtu_bytes: 1450,
+                prefixes: Vec::new(),
+                device: device.map(str::to_owned),
+            };
+            let read = Port::decode(&port.encode());
+            read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
+        };
+        let instance = Some(Uuid::from_u128(3));
+        assert_eq!(check(instance, None), Ok(1), "as earlier releases have it");
+        assert_eq!(check(None, Some("vnet0")), Ok(3), "they cannot hold it");
+        assert_eq!(check(None, None), Err(ParseError::Missing("Port.instance")));
+        let both = ParseError::Both("Port.instance", "Port.device");
+        assert_eq!(check(instance, Some("vnet0")), Err(both));
+        for (name, bytes) in [("", 0), ("sixteen-bytes-it", 16)] {
+            let wrong = ParseError::Length { field: "Port.device", bytes };
+            assert_eq!(check(None, Some(name)), Err(wrong));
         }
     }
 

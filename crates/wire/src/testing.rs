@@ -62,12 +62,13 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 uuid,
                 number,
                 network,
-                instance,
+                instance: Some(instance),
                 device_id,
                 mac,
                 addresses,
                 mtu_bytes,
                 prefixes,
+                device: None,
             })
         }
     }

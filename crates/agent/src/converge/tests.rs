@@ -10,6 +10,9 @@ use crate::{
     sample::{self, uuid},
 };
 
+#[path = "tests/borrowed.rs"]
+mod borrowed;
+
 /// Passes until nobody waits for the driver.
 async fn respond(converger: &mut Converger<Memory>, desired: &Holding) -> Outcome {
     let mut outcome = converger.pass(desired, Cause::Due).await;

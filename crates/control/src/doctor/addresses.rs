@@ -103,7 +103,7 @@ pub(super) fn nics(snapshot: &Snapshot<Record>, report: &mut Report) {
             _ => {}
         }
         let host = instance.and_then(|instance| instance.host_uuid);
-        if nic.host_uuid != host {
+        if nic.host_uuid != host && nic.plugged().is_none() {
             tell(format!("is on host {}, its instance on {}", shown(nic.host_uuid), shown(host)));
         }
     }

@@ -103,6 +103,8 @@ impl Cloud {
             l3_network_uuid: id(network),
             l2_network_uuid: id(network),
             host_uuid: None,
+            plugged_device: None,
+            plugged_host_uuid: None,
             number: n,
             mac: Mac([0xfa, 0x4c, a, b, c, d]),
             used_ip_uuid: Some(id(n)),

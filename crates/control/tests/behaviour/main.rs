@@ -24,6 +24,7 @@ mod long_jobs;
 mod nics;
 mod offerings;
 mod places;
+mod plugged;
 mod prefixes;
 mod refusals;
 mod releases;

@@ -117,6 +117,8 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
     };
     let nic = VmNic {
         uuid: id(6, number),
+        plugged_device: None,
+        plugged_host_uuid: None,
         vm_instance_uuid: Some(id(5, number)),
         l3_network_uuid: id(9, 2),
         l2_network_uuid: id(1, network),

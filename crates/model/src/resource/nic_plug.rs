@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use derive::Message;
 use serde::Deserialize;
 
-use super::{l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::EnableEvent};
+use super::{
+    host::Host, l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::EnableEvent,
+};
 use crate::{Id, Mac, Message, MessageDef};
 
 /// The messages of this file.
-pub(super) const MESSAGES: [&MessageDef; 7] = [
+pub(super) const MESSAGES: [&MessageDef; 9] = [
     &AttachL3NetworkToVm::DEF,
     &DetachL3NetworkFromVm::DEF,
     &AttachVmNicToVm::DEF,
+    &PlugVmNic::DEF,
+    &UnplugVmNic::DEF,
     &ChangeVmNicNetwork::DEF,
     &AttachL3NetworkToVmNic::DEF,
     &GetVmAttachableL3Network::DEF,
@@ -56,6 +60,32 @@ pub struct AttachVmNicToVm {
     pub vm_nic_uuid: Id<VmNic>,
     /// The instance.
     pub vm_instance_uuid: Id<VmInstance>,
+}
+
+/// Plugs a NIC that is plugged in nowhere into a device of a host that something else makes: the tap
+/// of a VM that libvirt runs, a container's veth. The device may come later, go and come again.
+/// Netloom guards it and passes its packets; its name, MTU and state stay its owner's.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/vm-instances/nics/{vmNicUuid}/actions", action = "plugVmNic", access = "admin")]
+pub struct PlugVmNic {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// The host.
+    pub host_uuid: Id<Host>,
+    /// The name of the device in the host's network namespace, such as `vnet0`: 1 to 15 bytes.
+    #[field(max_len = 15)]
+    pub device: String,
+}
+
+/// Takes a NIC out of the device that it is plugged into. The device stays, without netloom's
+/// programs; the NIC keeps its addresses. One that is plugged in nowhere is left as it is.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/vm-instances/nics/{vmNicUuid}/actions", action = "unplugVmNic", access = "admin")]
+pub struct UnplugVmNic {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
 }
 
 /// Moves a NIC of an instance to another network, where it gets new addresses. It keeps its MAC,

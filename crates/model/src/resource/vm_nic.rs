@@ -32,9 +32,15 @@ pub struct VmNic {
     /// Its L2 network.
     #[field(hidden, on_delete = "cascade")]
     pub l2_network_uuid: Id<L2Network>,
-    /// The host it is bound to.
-    #[field(hidden, on_delete = "detach")]
+    /// The host it is on: where its instance runs, or that whose device it is.
+    #[field(on_delete = "detach")]
     pub host_uuid: Option<Id<Host>>,
+    /// The device that it was plugged into last; it is while it has a host and no instance.
+    #[field(hidden)]
+    pub plugged_device: Option<String>,
+    /// The host of that device.
+    #[field(hidden, on_delete = "keep")]
+    pub plugged_host_uuid: Option<Id<Host>>,
     /// Its number in the data plane; never reused.
     #[field(hidden)]
     pub number: u32,
@@ -65,8 +71,17 @@ pub struct VmNic {
 
 impl VmNic {
     const MESSAGES: &'static [&'static MessageDef] = &{
-        let [attach, detach, attach_nic, change, attach_to_nic, attachable, candidates] =
-            nic_plug::MESSAGES;
+        let [
+            attach,
+            detach,
+            attach_nic,
+            plug,
+            unplug,
+            change,
+            attach_to_nic,
+            attachable,
+            candidates,
+        ] = nic_plug::MESSAGES;
         let [state, driver, mac, set_ip, delete_ip, prefixes] = nic_settings::MESSAGES;
         [
             &CreateVmNic::DEF,
@@ -74,6 +89,8 @@ impl VmNic {
             attach,
             detach,
             attach_nic,
+            plug,
+            unplug,
             change,
             attach_to_nic,
             attachable,
@@ -93,6 +110,15 @@ impl VmNic {
         self.l3_network_uuid == l3 || self.more_l3_network_uuids.contains(&l3)
     }
 
+    /// The host and its device that it is plugged into, if it is without an instance.
+    #[must_use]
+    pub fn plugged(&self) -> Option<(Id<Host>, &str)> {
+        match self.vm_instance_uuid {
+            None => Some((self.host_uuid?, self.plugged_device.as_deref()?)),
+            Some(_) => None,
+        }
+    }
+
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         let name = |hostname: &String| {
             Claim::Hostname(self.l3_network_uuid, hostname.to_ascii_lowercase())
@@ -101,7 +127,10 @@ impl VmNic {
         let prefix =
             |net: &IpNet| Claim::Prefix(self.l2_network_uuid, net.addr(), net.prefix_len());
         let prefixes = self.allowed_prefixes.iter().map(prefix);
-        self.hostname.iter().map(name).chain([mac]).chain(prefixes).collect()
+        let plugged = self.plugged().into_iter().flat_map(|(host, device)| {
+            [Claim::Plugged(host, self.uuid), Claim::Device(host, device.to_owned())]
+        });
+        self.hostname.iter().map(name).chain([mac]).chain(prefixes).chain(plugged).collect()
     }
 
     const CHILDREN: &'static [Child] = &[Child {
@@ -139,8 +168,26 @@ impl VmNic {
             only: None,
         },
         Derived {
-            field: FieldDef::of::<String>("driverType", "What it is: always `veth`."),
-            read: |_, _| Plain::word("veth"),
+            field: FieldDef::of::<Option<String>>(
+                "device",
+                "The device of its host that it is plugged into, if something else made that.",
+            ),
+            read: |nic, _| {
+                let plugged = VmNic::of(nic).and_then(VmNic::plugged);
+                plugged.map_or(Plain::Null, |(_, device)| Plain::Text(device.to_owned().into()))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
+            field: FieldDef::of::<String>(
+                "driverType",
+                "What it is: `external` while plugged into a device that something else made, else `veth`.",
+            ),
+            read: |nic, _| match VmNic::of(nic).and_then(VmNic::plugged) {
+                Some(_) => Plain::word("external"),
+                None => Plain::word("veth"),
+            },
             found_by: &[],
             only: None,
         },

@@ -1,0 +1,65 @@
+"""Copies frames between a tap of the host and a tap of a guest, as a hypervisor does.
+
+Usage: relay.py HOST_TAP GUEST_NAMESPACE GUEST_TAP
+
+Runs in the host's network namespace. Both taps are made by it, and gone with it. Says "ready" once
+they are there, and ends when its input does.
+"""
+
+import ctypes
+import fcntl
+import os
+import select
+import struct
+import sys
+
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+CLONE_NEWNET = 0x40000000
+FRAME_MAX = 1 << 16
+
+
+def tap(name: str) -> int:
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+    return fd
+
+
+def copy(source: int, target: int) -> None:
+    while True:
+        try:
+            frame = os.read(source, FRAME_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            # It is down.
+            return
+        try:
+            os.write(target, frame)
+        except OSError:
+            # The other one is down: a wire that nobody listens to.
+            pass
+
+
+def main() -> None:
+    host_tap, namespace, guest_tap = sys.argv[1:]
+    host = tap(host_tap)
+    with open(namespace, "rb") as target:
+        # `os.setns` comes with Python 3.12.
+        if ctypes.CDLL(None, use_errno=True).setns(target.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    guest = tap(guest_tap)
+    print("ready", flush=True)
+    poll = select.poll()
+    for fd in (host, guest, sys.stdin.fileno()):
+        poll.register(fd, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == host:
+                copy(host, guest)
+            elif fd == guest:
+                copy(guest, host)
+            else:
+                return
+
+
+main()
