@@ -6,12 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::Client;
 use serde_json::{Value, json};
 
 use crate::{
     Failure,
-    loom::params,
+    connection::{Connection, Request},
     nics::{Network, make_network},
     scratch::Scratch,
     server::Server,
@@ -45,7 +44,7 @@ enum Serving {
 
 /// A server with a network, and connections to it.
 pub(crate) struct Creations {
-    clients: Vec<Client>,
+    clients: Vec<Connection>,
     network: Network,
     _serving: Serving,
 }
@@ -53,38 +52,40 @@ pub(crate) struct Creations {
 impl Creations {
     /// Starts a server on this disk.
     pub(crate) fn new(binary: &Path, scratch: &Path, disk: Disk) -> Result<Self, Failure> {
-        let (first, url, serving) = match disk {
+        let (first, listen, serving) = match disk {
             Disk::AsItIs => {
                 let directory = Scratch::new(scratch, "creations")?;
                 let mut server = Server::start(binary, &directory)?;
                 let first = server.log_in(&directory)?;
-                (first, server.url(), Serving::Process { _server: server, _directory: directory })
+                let listen = server.listen();
+                (first, listen, Serving::Process { _server: server, _directory: directory })
             }
             Disk::Slow => {
                 let server = SlowServer::start(scratch)?;
-                (server.log_in()?, server.url().to_owned(), Serving::Here { _server: server })
+                (server.log_in()?, server.listen(), Serving::Here { _server: server })
             }
         };
-        let session = first.session().ok_or("the server gave no session")?.to_owned();
         let network = make_network(&first)?;
-        // A client each: they keep their connections.
-        let others = (0..CLIENTS_MAX).map(|_| Client::with_session(&url, session.clone()));
-        Ok(Self { clients: others.collect(), network, _serving: serving })
+        let clients = (0..CLIENTS_MAX).map(|_| Connection::new(listen, &first));
+        Ok(Self { clients: clients.collect::<Result<_, _>>()?, network, _serving: serving })
     }
 
     /// Makes things with so many clients at once.
     pub(crate) fn sample(
-        &self,
+        &mut self,
         made: Made,
         clients: usize,
         time: Duration,
     ) -> Result<Sample, Failure> {
-        let start = Instant::now();
+        let (start, network) = (Instant::now(), &self.network);
+        let alone = |client: &mut Connection| {
+            // Threads hand over texts: not every failure may leave its thread.
+            Maker { client, network, made }.work(start, time).map_err(|error| error.to_string())
+        };
         let took: Result<Vec<Vec<f64>>, String> = thread::scope(|scope| {
-            let clients = self.clients.iter().take(clients);
-            let threads: Vec<_> = clients
-                .map(|client| scope.spawn(move || self.alone(client, made, (start, time))))
-                .collect();
+            let clients = self.clients.iter_mut().take(clients);
+            let threads: Vec<_> =
+                clients.map(|client| scope.spawn(move || alone(client))).collect();
             let ended = threads.into_iter().map(|thread| thread.join());
             ended.map(|took| took.unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect()
         });
@@ -92,37 +93,49 @@ impl Creations {
         let per_second = stats::count(took.len()) / start.elapsed().as_secs_f64();
         Ok(Sample { per_second, took })
     }
+}
 
-    fn alone(
-        &self,
-        client: &Client,
-        made: Made,
-        (start, time): (Instant, Duration),
-    ) -> Result<Vec<f64>, String> {
-        let call = |name: &str, fields: Value| {
-            client.call(name, params(fields), &[]).map_err(|error| format!("{name}: {error}"))
-        };
+/// One of the clients at work.
+struct Maker<'a> {
+    client: &'a mut Connection,
+    network: &'a Network,
+    made: Made,
+}
+
+impl Maker<'_> {
+    /// Makes one thing after the other: how long each takes, in ms.
+    fn work(mut self, start: Instant, time: Duration) -> Result<Vec<f64>, Failure> {
         let (mut took, mut zone) = (Vec::new(), Value::Null);
         while start.elapsed() < time {
-            if made == Made::Tag && took.len() % TAGS == 0 {
-                zone = call("CreateZone", json!({"name": "tagged"}))?["inventory"]["uuid"].take();
+            if self.made == Made::Tag && took.len() % TAGS == 0 {
+                zone = self.make_zone()?;
             }
-            let (name, fields) = match made {
-                Made::Nic => ("CreateVmNic", json!({"l3NetworkUuid": self.network.l3})),
-                Made::L3 => {
-                    ("CreateL3Network", json!({"name": "n", "l2NetworkUuid": self.network.l2}))
-                }
-                Made::Tag => {
-                    let tag = took.len().to_string();
-                    let on = json!({"resourceType": "ZoneVO", "resourceUuid": zone, "tag": tag});
-                    ("CreateUserTag", on)
-                }
-            };
+            let request = self.request(took.len(), &zone)?;
             let begin = Instant::now();
-            call(name, fields)?;
+            self.client.ask(&request)?;
             took.push(stats::ms(begin.elapsed()));
         }
         Ok(took)
+    }
+
+    fn request(&self, n: usize, zone: &Value) -> Result<Request, Failure> {
+        let (name, fields) = match self.made {
+            Made::Nic => ("CreateVmNic", json!({"l3NetworkUuid": self.network.l3})),
+            Made::L3 => ("CreateL3Network", json!({"name": "n", "l2NetworkUuid": self.network.l2})),
+            Made::Tag => {
+                let tag = n.to_string();
+                let on = json!({"resourceType": "ZoneVO", "resourceUuid": zone, "tag": tag});
+                ("CreateUserTag", on)
+            }
+        };
+        Request::of_message(name, &fields)
+    }
+
+    /// Its uuid.
+    fn make_zone(&mut self) -> Result<Value, Failure> {
+        let request = Request::of_message("CreateZone", &json!({"name": "tagged"}))?;
+        let mut zone: Value = serde_json::from_slice(self.client.ask(&request)?)?;
+        Ok(zone["inventory"]["uuid"].take())
     }
 }
 
@@ -133,7 +146,7 @@ mod tests {
     #[test]
     fn everything_that_is_measured_can_be_made_with_several_clients() {
         let scratch = tempfile::tempdir().unwrap();
-        let creations = Creations::new(Path::new("none"), scratch.path(), Disk::Slow).unwrap();
+        let mut creations = Creations::new(Path::new("none"), scratch.path(), Disk::Slow).unwrap();
         for made in [Made::Nic, Made::L3, Made::Tag] {
             let sample = creations.sample(made, 2, Duration::from_millis(20)).unwrap();
             assert!(sample.took.len() >= 2 && sample.per_second > 0.0, "{made:?}");

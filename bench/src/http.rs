@@ -137,7 +137,7 @@ impl Http {
                 let creations = Creations::new(&self.binary, &self.scratch, disk)?;
                 self.creations.insert(disk, creations);
             }
-            let creations = self.creations.get(&disk).ok_or("what was just made is gone")?;
+            let creations = self.creations.get_mut(&disk).ok_or("what was just made is gone")?;
             creations.sample(made, clients, self.time)?
         };
         Ok(vec![vec![sample.per_second], sample.took.clone(), sample.took])

@@ -6,6 +6,7 @@
 mod agent;
 mod binding;
 mod cloud;
+mod connection;
 mod control;
 mod creations;
 mod flood;

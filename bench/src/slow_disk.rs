@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
@@ -116,7 +116,7 @@ impl Engine for SlowEngine {
 
 /// A server in this process; it ends when this is dropped.
 pub(crate) struct SlowServer {
-    url: String,
+    listen: SocketAddr,
     stop: CancellationToken,
     parts: JoinSet<Result<(), String>>,
     runtime: Runtime,
@@ -141,7 +141,7 @@ impl SlowServer {
         let enrolment = Enrolment { server: String::new(), ca: String::new() };
         let gate = Arc::new(Gate::new(Jobs::new(store, reports, now), enrolment));
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let listen = listener.local_addr()?;
         let limits = api::Limits::default();
         let door = api::Door { listener, identity: None, limits, metrics_from: Vec::new() };
         let (stop, runtime, mut parts) =
@@ -149,17 +149,17 @@ impl SlowServer {
         let serving = api::serve(door, gate, stop.clone());
         let serving = async move { serving.await.map_err(|error| error.to_string()) };
         parts.spawn_on(serving, runtime.handle());
-        Ok(Self { url, stop, parts, runtime, _board: board, _directory: directory })
+        Ok(Self { listen, stop, parts, runtime, _board: board, _directory: directory })
     }
 
-    /// Its base URL.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    /// Where it answers REST.
+    pub(crate) const fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// A session there.
     pub(crate) fn log_in(&self) -> Result<Client, Failure> {
-        let mut client = Client::new(&self.url);
+        let mut client = Client::new(&format!("http://{}", self.listen));
         client.log_in("admin", PASSWORD)?;
         Ok(client)
     }

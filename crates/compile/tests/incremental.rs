@@ -268,8 +268,8 @@ proptest! {
             commit(&store, step);
             let Some(Event::Commit(commit)) = watch.try_next() else { continue };
             follow(&mut copies, compiler.apply(&commit.changes));
-            prop_assert_eq!(&copies, &hosts(compile_all(&commit.after)));
-            prop_assert_eq!(compiler.missing(), &missing_vteps(&commit.after));
+            prop_assert_eq!(&copies, &hosts(compile_all(&store.snapshot())));
+            prop_assert_eq!(compiler.missing(), &missing_vteps(&store.snapshot()));
         }
     }
 

@@ -71,35 +71,40 @@ pub(crate) struct Slot<R: Row> {
     /// `None`: it wrote nothing, and makes no revision.
     pub(crate) record: Option<LogRecord>,
     pub(crate) changes: Arc<[Change<R>]>,
-    /// The state that it leaves.
-    pub(crate) after: State<R>,
+    /// The one that it made; if it wrote nothing, the one that it saw.
+    pub(crate) revision: u64,
 }
 
 impl<R: Row> Slot<R> {
-    /// Runs `work` on `base`.
-    pub(crate) fn run(mut work: Box<dyn Work<R>>, base: &State<R>) -> Self {
-        let mut tx = Tx::new(base);
+    /// Runs `work` on `head`, which is the state that it leaves then. Nobody needs the states in
+    /// between: each would keep the nodes that the next one has replaced, which are many.
+    pub(crate) fn run(mut work: Box<dyn Work<R>>, head: &mut State<R>) -> Self {
+        let mut tx = Tx::new(head);
         let keep = work.run(&mut tx);
-        let Finished { touched, writes, changes, after } = tx.finish(base);
+        let Finished { touched, writes, changes, after } = tx.finish(head);
         let record = if keep { encode(&writes, after.revision) } else { Ok(None) };
         let record = record.unwrap_or_else(|error| {
             work.fail(error);
             None
         });
         if record.is_some() {
-            return Self { work, touched, writes, record, changes, after };
+            *head = after;
+            return Self { work, touched, writes, record, changes, revision: head.revision };
         }
-        let (writes, changes, after) = (Writes::new(), Arc::from([]), base.clone());
-        Self { work, touched, writes, record, changes, after }
+        let (writes, changes, revision) = (Writes::new(), Arc::from([]), head.revision);
+        Self { work, touched, writes, record, changes, revision }
     }
 
-    /// The same writes on another state, in which nothing that it touched has changed.
-    fn reapply(&mut self, base: &State<R>) -> Result<(), Taken<R>> {
-        self.after = base.clone();
+    /// The same writes on another state, in which nothing that it touched has changed. If that is
+    /// refused, nothing happens.
+    fn reapply(&mut self, head: &mut State<R>) -> Result<(), Taken<R>> {
         if let Some(record) = &mut self.record {
-            self.changes = self.after.apply(&self.writes)?;
-            record.revision = self.after.revision;
+            let mut after = head.clone();
+            self.changes = after.apply(&self.writes)?;
+            record.revision = after.revision;
+            *head = after;
         }
+        self.revision = head.revision;
         Ok(())
     }
 
@@ -147,26 +152,24 @@ impl<R: Row> Dirty<R> {
     }
 }
 
-/// Moves a batch onto `base`, which others have changed by `dirty`: what touched none of it keeps
+/// Moves a batch onto `head`, which others have changed by `dirty`: what touched none of it keeps
 /// its result, the rest runs again. What a repeated transaction wrote, before and now, is dirty for
-/// the ones behind it.
+/// the ones behind it. `head` is the state that the batch leaves then.
 pub(crate) fn rebase<R: Row>(
     batch: Vec<Slot<R>>,
-    base: &State<R>,
+    head: &mut State<R>,
     mut dirty: Dirty<R>,
 ) -> Vec<Slot<R>> {
-    let mut head = base.clone();
     let mut moved = Vec::with_capacity(batch.len());
     for mut slot in batch {
         let before = slot.marks();
         // Every claim that was taken meanwhile is among the marks; that `reapply` may be refused as
         // well is a safeguard.
-        if dirty.meets(&slot.touched) || slot.reapply(&head).is_err() {
+        if dirty.meets(&slot.touched) || slot.reapply(head).is_err() {
             dirty.add(before);
-            slot = Slot::run(slot.work, &head);
+            slot = Slot::run(slot.work, head);
             dirty.add(slot.marks());
         }
-        head = slot.after.clone();
         moved.push(slot);
     }
     moved

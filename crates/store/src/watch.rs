@@ -29,15 +29,16 @@ pub enum Event<R: Row> {
     Lagged,
 }
 
-/// A committed transaction.
+/// A committed transaction. The store's snapshots show it, and maybe later ones.
+///
+/// It does not bring the state along that it left: a thousand of these wait for watchers, and each
+/// state would keep what the next one has replaced.
 #[derive(Clone, Debug)]
 pub struct Commit<R: Row> {
     /// The revision that it made.
     pub revision: u64,
     /// The rows that it changed; none, when it only wrote counters or fences.
     pub changes: Arc<[Change<R>]>,
-    /// The state after it.
-    pub after: Snapshot<R>,
 }
 
 /// A bounded stream of [`Event`]s, beginning with a snapshot. Ends when the store is dropped.
@@ -153,11 +154,14 @@ impl<R: Row> Shared<R> {
         Follower::new(Arc::clone(self), after, newest)
     }
 
-    /// The next transaction is durable.
-    pub(crate) fn publish(&self, commit: Commit<R>) {
-        let (revision, changes) = (commit.revision, Arc::clone(&commit.changes));
-        let keep = |history: &mut History<R>| history.push(revision, changes);
-        self.show(commit.after.clone(), keep, Notice::Commit(commit));
+    /// These transactions, which lead to `snapshot`, are durable.
+    pub(crate) fn publish(&self, snapshot: Snapshot<R>, commits: Vec<Commit<R>>) {
+        let keep = |history: &mut History<R>| {
+            let changes = |it: &Commit<R>| (it.revision, Arc::clone(&it.changes));
+            commits.iter().map(changes).flat_map(|(at, it)| history.push(at, it)).collect()
+        };
+        let notices = commits.iter().cloned().map(Notice::Commit).collect();
+        self.show(snapshot, keep, notices);
     }
 
     /// The state has jumped: watchers start again.
@@ -167,7 +171,7 @@ impl<R: Row> Shared<R> {
             *history = History::new(revision);
             Vec::new()
         };
-        self.show(snapshot, forget, Notice::Reset);
+        self.show(snapshot, forget, vec![Notice::Reset]);
     }
 
     /// Nothing more will come.
@@ -179,19 +183,21 @@ impl<R: Row> Shared<R> {
         &self,
         snapshot: Snapshot<R>,
         note: impl FnOnce(&mut History<R>) -> Vec<Past<R>>,
-        notice: Notice<R>,
+        notices: Vec<Notice<R>>,
     ) {
         let revision = snapshot.revision();
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
-        published.snapshot = snapshot;
+        let before = std::mem::replace(&mut published.snapshot, snapshot);
         let forgotten = note(&mut published.history);
         if let Some(feed) = &published.feed {
-            // An error says that nobody watches.
-            let _ = feed.notices.send(notice);
+            for notice in notices {
+                // An error says that nobody watches.
+                let _ = feed.notices.send(notice);
+            }
             feed.newest.send_replace(revision);
         }
         drop(published);
         // Thousands of rows, sometimes: readers need not wait for it.
-        drop(forgotten);
+        drop((before, forgotten));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Why one thread: closures that run one after the other on the newest state never conflict within
 //! a server, so that a hot counter costs no retry; and while one batch waits for the disk the next
-//! one gathers, so that one `fsync` serves many callers (group commit). Nobody is answered, with
-//! success or refusal, before everything that the answer rests on is durable.
+//! one gathers, so that one `fsync` serves many callers (group commit). Where syncs are slow a batch
+//! waits for a moment for more ([`Last::patience`]). Nobody is answered, with success or refusal,
+//! before everything that the answer rests on is durable.
 //!
 //! A batch goes: catch up with other servers, run, commit; on a conflict catch up, move the batch
 //! (see [`rebase`]), commit again. After a failed commit the log decides what happened: the thread
@@ -15,7 +16,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use model::{Code, Error, Result};
@@ -31,6 +32,10 @@ use crate::{
 
 /// Most transactions that one engine commit makes durable.
 const BATCH_MAX: usize = 256;
+/// A batch waits for more when the last commit took as long as this: else a sync of its own costs less.
+const GATHER_FROM: Duration = Duration::from_micros(500);
+/// It waits for as long as the last commit took, and no longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(10);
 /// How often a batch is moved out of other servers' way before it is given up. With three servers
 /// that never pause each try is lost with 2/3: 16 tries would fail once in 650 commits, 100 never.
 const COMMIT_TRIES: u32 = 100;
@@ -54,6 +59,25 @@ pub(crate) struct Writer<R: Row> {
     shared: Arc<Shared<R>>,
     gauges: Arc<Gauges>,
     jobs: Receiver<Job<R>>,
+    last: Last,
+}
+
+/// The last commit.
+#[derive(Default)]
+struct Last {
+    transactions: usize,
+    took: Duration,
+}
+
+impl Last {
+    /// How much longer a batch of so many, begun so long ago, waits for more.
+    ///
+    /// Callers who were answered together come again one by one. Without waiting for them, the first
+    /// one back would have a slow sync to itself, and the others would share the next one.
+    fn patience(&self, taken: usize, waited: Duration) -> Option<Duration> {
+        let is_worth_it = self.took >= GATHER_FROM && taken < self.transactions;
+        self.took.min(GATHER_MAX).checked_sub(waited).filter(|_| is_worth_it)
+    }
 }
 
 impl<R: Row> Writer<R> {
@@ -63,7 +87,7 @@ impl<R: Row> Writer<R> {
         (shared, gauges): (Arc<Shared<R>>, Arc<Gauges>),
         jobs: Receiver<Job<R>>,
     ) -> Self {
-        Self { engine, durable, shared, gauges, jobs }
+        Self { engine, durable, shared, gauges, jobs, last: Last::default() }
     }
 
     /// Works until the last handle of the store is gone.
@@ -89,40 +113,51 @@ impl<R: Row> Writer<R> {
         }
     }
 
-    /// Does `first` and what else waits by now.
+    /// Runs `first`, what else waits and what comes meanwhile; then makes all of it durable.
     fn serve(&mut self, first: Job<R>) {
-        let (mut works, mut followers) = (Vec::new(), Vec::new());
-        let more = std::iter::from_fn(|| self.jobs.try_recv().ok());
-        for job in std::iter::once(first).chain(more).take(BATCH_MAX) {
-            match job {
-                Job::Transact(work) => works.push(work),
-                Job::Follow(answer) => followers.push(answer),
+        let caught_up = self.catch_up();
+        let (begun, mut head) = (Instant::now(), State::clone(&self.durable.0));
+        let (mut batch, mut followers) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(job) = next {
+            self.gauges.taken(1);
+            match (job, &caught_up) {
+                (Job::Follow(answer), _) => followers.push(answer),
+                (Job::Transact(work), Ok(_)) => batch.push(Slot::run(work, &mut head)),
+                (Job::Transact(work), Err(error)) => self.refuse(work, error),
             }
+            next = self.next(batch.len() + followers.len(), begun);
         }
-        self.gauges.taken(works.len() + followers.len());
-        let caught_up = self.catch_up().map(|_| ());
-        for follower in followers {
+        if !batch.is_empty() {
+            self.transact(batch, head);
+        }
+        if !followers.is_empty() {
+            // They may have come after the batch was begun.
+            let reached = self.catch_up().map(|_| self.durable.revision());
             // An error says that nobody waits for it any more.
-            let _ = follower.send(caught_up.clone().map(|()| self.durable.revision()));
-        }
-        match caught_up {
-            Ok(()) => self.transact(works),
-            Err(error) => works.into_iter().for_each(|work| self.refuse(work, &error)),
+            followers.into_iter().for_each(|follower| drop(follower.send(reached.clone())));
         }
     }
 
-    fn transact(&mut self, works: Vec<Box<dyn Work<R>>>) {
-        let mut batch: Vec<Slot<R>> = Vec::with_capacity(works.len());
-        for work in works {
-            let head = batch.last().map_or(&*self.durable.0, |slot| &slot.after);
-            let slot = Slot::run(work, head);
-            batch.push(slot);
+    /// One more for a batch that has so many.
+    fn next(&self, taken: usize, begun: Instant) -> Option<Job<R>> {
+        if taken >= BATCH_MAX {
+            return None;
         }
+        if let Ok(job) = self.jobs.try_recv() {
+            return Some(job);
+        }
+        let patience = self.last.patience(taken, begun.elapsed())?;
+        self.jobs.recv_timeout(patience).ok()
+    }
+
+    fn transact(&mut self, mut batch: Vec<Slot<R>>, mut head: State<R>) {
         let (begun, transactions) = (Instant::now(), batch.len());
-        let committed = self.commit(&mut batch);
-        self.gauges.committed(transactions, begun.elapsed());
+        let committed = self.commit(&mut batch, &mut head);
+        self.last = Last { transactions, took: begun.elapsed() };
+        self.gauges.committed(transactions, self.last.took);
         match committed {
-            Ok(()) => self.publish(batch),
+            Ok(()) => self.publish(batch, head),
             Err(error) => {
                 tracing::warn!(%error, transactions = batch.len(), "a commit failed");
                 // Whoever looks after the answer shall see what did happen.
@@ -134,8 +169,8 @@ impl<R: Row> Writer<R> {
         }
     }
 
-    /// Makes a batch durable, moving it as often as needed.
-    fn commit(&mut self, batch: &mut Vec<Slot<R>>) -> Result<()> {
+    /// Makes a batch durable, moving it as often as needed. `head` is the state that it leaves.
+    fn commit(&mut self, batch: &mut Vec<Slot<R>>, head: &mut State<R>) -> Result<()> {
         for _ in 0..COMMIT_TRIES {
             let records: Vec<LogRecord> =
                 batch.iter().filter_map(|slot| slot.record.clone()).collect();
@@ -146,7 +181,8 @@ impl<R: Row> Writer<R> {
                 Ok(()) => return Ok(()),
                 Err(CommitError::Conflict { .. }) => {
                     let dirty = self.catch_up()?;
-                    *batch = rebase(std::mem::take(batch), &self.durable.0, dirty);
+                    *head = State::clone(&self.durable.0);
+                    *batch = rebase(std::mem::take(batch), head, dirty);
                 }
                 Err(CommitError::Failed(error)) => return Err(unknown(error)),
             }
@@ -156,13 +192,13 @@ impl<R: Row> Writer<R> {
         Err(Error::new(Code::StoreUnavailable, message).hint("try again"))
     }
 
-    fn publish(&mut self, batch: Vec<Slot<R>>) {
+    fn publish(&mut self, batch: Vec<Slot<R>>, head: State<R>) {
+        let wrote = batch.iter().filter(|slot| slot.record.is_some());
+        let commit =
+            |slot: &Slot<R>| Commit { revision: slot.revision, changes: Arc::clone(&slot.changes) };
+        self.advance(head, wrote.map(commit).collect());
         for slot in batch {
-            let revision = slot.after.revision;
-            if slot.record.is_some() {
-                self.advance(slot.after, slot.changes);
-            }
-            slot.work.answer(revision);
+            slot.work.answer(slot.revision);
         }
     }
 
@@ -191,7 +227,7 @@ impl<R: Row> Writer<R> {
                 let mut after = State::clone(&self.durable.0);
                 let changes = after.apply(&writes).map_err(damaged)?;
                 dirty.add(writes.marks(&changes));
-                self.advance(after, changes);
+                self.advance(after, vec![Commit { revision: record.revision, changes }]);
             }
         }
     }
@@ -203,12 +239,12 @@ impl<R: Row> Writer<R> {
         Ok(Dirty::Everything)
     }
 
-    /// One more revision is durable.
-    fn advance(&mut self, after: State<R>, changes: Arc<[crate::Change<R>]>) {
-        let revision = after.revision;
+    /// These revisions are durable, and lead to `after`.
+    fn advance(&mut self, after: State<R>, commits: Vec<Commit<R>>) {
+        let (before, revision) = (self.durable.revision(), after.revision);
         self.durable = Snapshot(Arc::new(after));
-        self.shared.publish(Commit { revision, changes, after: self.durable.clone() });
-        if revision.is_multiple_of(COMPACT_EVERY)
+        self.shared.publish(self.durable.clone(), commits);
+        if revision / COMPACT_EVERY > before / COMPACT_EVERY
             && revision > LOG_KEEP
             && let Err(error) = self.engine.compact(revision - LOG_KEEP)
         {
@@ -255,6 +291,19 @@ fn damaged(cause: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_waits_for_those_who_shared_the_last_slow_commit_and_for_no_longer_than_it_took() {
+        let ms = Duration::from_millis;
+        let after = |took, taken, waited| Last { transactions: 8, took }.patience(taken, waited);
+        assert_eq!(after(ms(2), 1, ms(0)), Some(ms(2)));
+        assert_eq!(after(ms(2), 7, ms(1)), Some(ms(1)));
+        assert_eq!(after(ms(2), 8, ms(1)), None, "all are there");
+        assert_eq!(after(ms(2), 1, ms(3)), None, "they do not come");
+        assert_eq!(after(Duration::from_micros(50), 1, ms(0)), None, "a sync costs less");
+        assert_eq!(after(ms(900), 1, ms(0)), Some(GATHER_MAX));
+        assert_eq!(Last::default().patience(1, ms(0)), None);
+    }
 
     #[test]
     fn a_failed_commit_passes_on_what_the_engine_advises() {

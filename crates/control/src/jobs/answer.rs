@@ -33,12 +33,12 @@ pub(super) fn answer(
         let observed = Observed::new(snapshot, board);
         observed.narrow(scope_of(owner, snapshot));
         let show = |uuid: Uuid| match snapshot.get(kind, uuid) {
-            Some(record) => json!(inventory::show(&record, &observed)),
+            Some(record) => Value::Object(inventory::show(&record, &observed)),
             None => json!({"uuid": uuid.simple().to_string()}),
         };
         answer.insert("inventory".to_owned(), show(uuid));
         if let Some(also) = job.subject_also {
-            answer.insert("inventories".to_owned(), json!([show(uuid), show(also)]));
+            answer.insert("inventories".to_owned(), Value::Array(vec![show(uuid), show(also)]));
         }
     }
     if !job.messages.is_empty() {
