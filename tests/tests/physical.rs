@@ -200,7 +200,7 @@ fn an_interface_that_is_not_there_is_told_and_found_when_it_comes() {
     let l2 = rest.made("/l2-networks/vlan", &body);
     let attach = || rest.post(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
     let has_told = |host: &&str| rest.named("/hosts", host)["devices"] != json!([]);
-    assert!(wait::holds(LIMIT, || HOSTS.iter().all(|host| has_told(host))));
+    assert!(wait::holds(LIMIT, || HOSTS.iter().all(has_told)));
     let says = |text: &str| attach().body["error"].to_string().contains(text);
     assert!(wait::holds(LIMIT, || says("has no interface eth7")), "{:?}", attach());
     assert_eq!(rest.named("/l2-networks", "later")["attachedClusterUuids"], json!([]));

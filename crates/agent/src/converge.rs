@@ -8,6 +8,7 @@
 
 mod borrowed;
 mod chores;
+mod uplinks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -363,22 +364,6 @@ impl<K: HostKernel> Converger<K> {
             Ok(lacking) => outcome.lacks_vteps(desired, lacking),
             Err(refusal) => outcome.trouble.push(format!("cannot see its addresses: {refusal}")),
         }
-    }
-
-    /// Looks for the interfaces that lead into physical networks, before the maps say so.
-    async fn uplinks(&mut self, desired: &Holding, outcome: &mut Outcome) {
-        let wanted = uplink::wanted(desired);
-        if !self.known.uplinks || !self.uplinks.keys().eq(&wanted) {
-            let found = self.kernel.uplinks(&wanted).await;
-            self.known.uplinks = found.is_ok();
-            self.uplinks = found.unwrap_or_else(|refusal| {
-                wanted.into_iter().map(|name| (name, Err(refusal.clone()))).collect()
-            });
-        }
-        for (uuid, reason) in uplink::lacking(desired, &self.uplinks) {
-            outcome.failed.entry(uuid).or_insert(reason);
-        }
-        outcome.trouble.extend(uplink::narrow(desired, &self.uplinks));
     }
 
     /// Asks what the maps have room for, unless that is known.

@@ -12,8 +12,8 @@ use crate::{
     digest::TableDigests,
     r#gen as pb,
     message::{
-        AgentMessage, Connections, Delta, EnrolRequest, Heartbeat, Hello, Report, ServerMessage,
-        Snapshot, Welcome,
+        AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, Report,
+        ServerMessage, Snapshot, Welcome,
     },
     object::{
         Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
@@ -91,7 +91,13 @@ fn agent() -> Vec<Vec<u8>> {
         ..Report::default()
     };
     let connections = Some(Connections { sure: 512, ports: [(uuid, 3)].into() });
-    let beat = Heartbeat { clock_ms: Some(1), connections };
+    let device = Device {
+        name: "eth0".to_owned(),
+        mtu_bytes: 1500,
+        addresses: vec![[192, 0, 2, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        ..Device::default()
+    };
+    let beat = Heartbeat { clock_ms: Some(1), connections, devices: Some(vec![device]) };
     let all =
         [AgentMessage::Hello(hello), AgentMessage::Report(report), AgentMessage::Heartbeat(beat)];
     all.iter().map(|message| pb::AgentMessage::from(message).encode_to_vec()).collect()
