@@ -37,7 +37,12 @@ const RANGES: &[(u32, u32)] = &[
 
 /// The first character of `text` that cannot be seen; blanks between words can.
 pub(crate) fn first(text: &str) -> Option<char> {
-    text.chars().find(|c| c.is_control() || is_listed(u32::from(*c)))
+    text.chars().find(|c| is_hidden(*c))
+}
+
+/// Whether a character cannot be seen.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control() || is_listed(u32::from(c))
 }
 
 fn is_listed(point: u32) -> bool {

@@ -146,9 +146,9 @@ fn check_text(field: &FieldDef, value: &Value) -> Result<()> {
     if text.chars().count() > field.max_len {
         return Err(Error::field(field.name, format!("is over {} characters long", field.max_len)));
     }
-    // A description is a text of several lines, in whatever script.
+    // A description is a text of several lines, in whatever script; ZQL looks at its texts itself.
     if let Some(hidden) = invisible::first(text)
-        && field.name != "description"
+        && !["description", "zql"].contains(&field.name)
     {
         let what =
             format!("has a character in it that cannot be seen: U+{:04X}", u32::from(hidden));

@@ -4,13 +4,15 @@
 use model::{Error, Result};
 use winnow::{
     ModalResult, Parser,
-    ascii::multispace0,
     combinator::{alt, cut_err, delimited, eof, opt, preceded, separated, terminated},
     error::{ContextError, ErrMode, StrContext, StrContextValue},
     token::{take_till, take_while},
 };
 
-use crate::query::{Direction, Operator};
+use crate::{
+    invisible,
+    query::{Direction, Operator},
+};
 
 /// How deep parentheses and sub-queries may be nested.
 const DEPTH_MAX: usize = 32;
@@ -83,7 +85,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Statement<'_>>> {
     let mut rest = text;
     statements(&mut rest).map_err(|error| {
         let at = text[..text.len() - rest.len()].chars().count() + 1;
-        let near: String = rest.chars().take(20).collect();
+        let near: String = rest.chars().take(20).map(seen).collect();
         let cause = error.into_inner().map(|cause| cause.to_string()).unwrap_or_default();
         let cause = match cause.trim() {
             "" => "not understood".to_owned(),
@@ -95,6 +97,15 @@ pub(super) fn parse(text: &str) -> Result<Vec<Statement<'_>>> {
              [order by .. asc|desc] [limit ..] [offset ..] [named as '..']",
         )
     })
+}
+
+/// As it stands in a line of an error.
+fn seen(c: char) -> char {
+    match c {
+        _ if c.is_whitespace() => ' ',
+        _ if invisible::is_hidden(c) => char::REPLACEMENT_CHARACTER,
+        _ => c,
+    }
 }
 
 fn statements<'t>(input: &mut &'t str) -> ModalResult<Vec<Statement<'t>>> {
@@ -112,11 +123,14 @@ fn is_letter(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
+/// White space of every kind: statements are written in several lines, and copied from anywhere.
+fn blanks(input: &mut &str) -> ModalResult<()> {
+    take_while(0.., char::is_whitespace).void().parse_next(input)
+}
+
 /// A word with the blanks behind it.
 fn word<'t>(input: &mut &'t str) -> ModalResult<&'t str> {
-    terminated(take_while(1.., is_letter), multispace0)
-        .context(expected("a name"))
-        .parse_next(input)
+    terminated(take_while(1.., is_letter), blanks).context(expected("a name")).parse_next(input)
 }
 
 /// Words of the language, in any case.
@@ -133,13 +147,13 @@ fn words<'t>(
 
 /// A sign with the blanks behind it.
 fn symbol<'t>(sign: &'static str) -> impl Parser<&'t str, (), ErrMode<ContextError>> {
-    (sign, multispace0).void()
+    (sign, blanks).void()
 }
 
 /// A field, or one of related resources.
 fn path<'t>(input: &mut &'t str) -> ModalResult<&'t str> {
     let names = separated::<_, _, (), _, _, _, _>(1.., take_while(1.., is_letter), '.').take();
-    terminated(names, multispace0).context(expected("a field")).parse_next(input)
+    terminated(names, blanks).context(expected("a field")).parse_next(input)
 }
 
 fn list<'t>(input: &mut &'t str) -> ModalResult<Vec<&'t str>> {
@@ -199,7 +213,7 @@ fn plain_target<'t>(input: &mut &'t str) -> ModalResult<Target<'t>> {
     let entity = take_while(1.., is_letter).context(expected("a resource, such as vminstance"));
     let (entity, fields) =
         (entity, opt(preceded('.', separated(1.., path, symbol(","))))).parse_next(input)?;
-    multispace0.parse_next(input)?;
+    blanks.parse_next(input)?;
     Ok(Target { entity, fields: fields.unwrap_or_default(), is_distinct: false })
 }
 
@@ -293,21 +307,21 @@ fn operand<'t>(input: &mut &'t str, depth: usize) -> ModalResult<Operand<'t>> {
 
 fn value<'t>(input: &mut &'t str) -> ModalResult<&'t str> {
     let bare = |c: char| is_letter(c) || matches!(c, '-' | '.');
-    let bare = terminated(take_while(1.., bare), multispace0);
+    let bare = terminated(take_while(1.., bare), blanks);
     let is_bare = |text: &&str| text.parse::<f64>().is_ok() || matches!(*text, "true" | "false");
-    let what = "a text in quotes, a number, true or false";
+    let what = "a text in quotes whose characters can all be seen, a number, true or false";
     alt((string, bare.verify(is_bare))).context(expected(what)).parse_next(input)
 }
 
 fn string<'t>(input: &mut &'t str) -> ModalResult<&'t str> {
-    let quoted = alt((
-        delimited('\'', take_till(0.., '\''), '\''),
-        delimited('"', take_till(0.., '"'), '"'),
-    ));
-    terminated(quoted, multispace0).context(expected("a text in quotes")).parse_next(input)
+    // Names have no such characters: a text that has them was meant otherwise than it looks.
+    let until = |quote: char| take_till(0.., move |c| c == quote || invisible::is_hidden(c));
+    let quoted = alt((delimited('\'', until('\''), '\''), delimited('"', until('"'), '"')));
+    let what = "a text in quotes whose characters can all be seen";
+    terminated(quoted, blanks).context(expected(what)).parse_next(input)
 }
 
 fn number<'t>(input: &mut &'t str) -> ModalResult<&'t str> {
     let digits = take_while(1.., |c: char| c.is_ascii_digit());
-    terminated(digits, multispace0).context(expected("a whole number")).parse_next(input)
+    terminated(digits, blanks).context(expected("a whole number")).parse_next(input)
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{answers, syntax};
 use crate::{
     inventory::Observed,
+    invisible,
     query::{
         Bounds, LOOKS_MAX, SHOWN_MAX, Scope,
         fixture::{Cloud, account, board},
@@ -170,6 +171,21 @@ fn what_is_wrong_is_told_with_its_place() {
         assert!(error.to_string().contains(says), "{text}: {error}");
         assert!(error.hint.is_some(), "{text}");
     }
+}
+
+#[test]
+fn white_space_of_all_kinds_parts_words_and_texts_have_nothing_that_is_not_seen() {
+    let lines = "query\n\tvminstance\r\n\u{a0}where\u{3000}name =\u{2028}'vm-1'\n;\ncount zone\n";
+    assert_eq!(ask(lines)[0]["inventories"][0]["name"], "vm-1");
+    for hidden in ['\n', '\t', '\u{200b}', '\u{202e}'] {
+        for quote in ['\'', '"'] {
+            let text = format!("query vminstance where name = {quote}vm-1{hidden}{quote}");
+            let error = looked(&text, Scope::Everything).0.expect_err(&text);
+            assert!(error.message.contains("can all be seen"), "{error}");
+            assert!(invisible::first(&error.message).is_none(), "{error}");
+        }
+    }
+    looked("query vminst\u{200b}ance", Scope::Everything).0.unwrap_err();
 }
 
 #[test]
