@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use model::{
     Error, Id, Kind, MessageDef, Meta, Record, Result, Timestamp,
-    resource::{account::Account, audit::Audit},
+    resource::{account::Account, audit::Audit, user::User},
     setting::{AUDIT_EXPIRY, AUDIT_MAX},
 };
 use serde_json::{Map, Value, json};
@@ -49,6 +49,7 @@ pub(crate) fn note(
         uuid: Audit::id_at(now, random),
         message: event.def.name.to_owned(),
         account_uuid: account.to_string(),
+        user_uuid: event.caller.user().map(|user| user.to_string()),
         source: event.caller.source().to_string(),
         resource_type: subject.map(|(kind, _)| kind.def().vo()),
         resource_uuid: subject.map(|(_, uuid)| uuid.simple().to_string()),
@@ -71,6 +72,8 @@ pub(crate) struct Login<'a> {
     pub(crate) def: &'a MessageDef,
     /// The account that they named, if there is one.
     pub(crate) account: Option<Id<Account>>,
+    /// The user who has logged in, unless it was the account itself.
+    pub(crate) user: Option<Id<User>>,
     pub(crate) source: IpAddr,
     /// The name that they gave.
     pub(crate) name: &'a str,
@@ -93,6 +96,7 @@ pub(crate) fn note_login(
         uuid: Audit::id_at(now, random),
         message: login.def.name.to_owned(),
         account_uuid: login.account.map(|id| id.to_string()).unwrap_or_default(),
+        user_uuid: login.user.map(|user| user.to_string()),
         source: login.source.to_string(),
         resource_type: login.account.map(|_| Kind::Account.def().vo()),
         resource_uuid: login.account.map(|id| id.to_string()),

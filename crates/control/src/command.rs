@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use model::{
     Code, Error, Id, Kind, MessageDef, Record, Result, Timestamp,
     declare::{Access, Answer},
-    resource::account::Account,
+    resource::{account::Account, user::User},
     status::Board,
 };
 use serde_json::{Map, Value};
@@ -30,10 +30,19 @@ pub enum Caller {
         /// It may do everything.
         is_admin: bool,
         /// The session by which it calls, if there is one.
-        session: Option<Uuid>,
+        session: Option<By>,
         /// Where the call comes from.
         source: IpAddr,
     },
+}
+
+/// By what an account calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// The session.
+    pub session: Uuid,
+    /// The user who has opened it, unless the account itself has.
+    pub user: Option<Id<User>>,
 }
 
 impl Caller {
@@ -59,7 +68,17 @@ impl Caller {
     pub const fn session(&self) -> Option<Uuid> {
         match self {
             Caller::Stranger { .. } => None,
-            Caller::Account { session, .. } => *session,
+            Caller::Account { session: Some(by), .. } => Some(by.session),
+            Caller::Account { session: None, .. } => None,
+        }
+    }
+
+    /// The user of the account who calls, unless the account itself does.
+    #[must_use]
+    pub const fn user(&self) -> Option<Id<User>> {
+        match self {
+            Caller::Account { session: Some(by), .. } => by.user,
+            Caller::Account { session: None, .. } | Caller::Stranger { .. } => None,
         }
     }
 

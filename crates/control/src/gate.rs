@@ -10,10 +10,9 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 use store::{Read, Store};
-use uuid::Uuid;
 
 use crate::{
-    Caller, Command, Jobs, Operations, Request,
+    By, Caller, Command, Jobs, Operations, Request,
     access_key::{self, Signed},
     audit::Strangers,
     inventory::{self, Observed},
@@ -94,7 +93,8 @@ impl Gate {
             let text = "the user of this session does not exist any more";
             return Err(Error::new(Code::InvalidSession, text).hint("log in as another one"));
         }
-        self.caller_of(session.account, Some(session.uuid), source)
+        let by = By { session: session.uuid, user: session.user };
+        self.caller_of(session.account, Some(by), source)
     }
 
     /// Who has signed `text`, a request, with this access key.
@@ -110,7 +110,7 @@ impl Gate {
     pub(crate) fn caller_of(
         &self,
         account: Id<Account>,
-        session: Option<Uuid>,
+        session: Option<By>,
         source: IpAddr,
     ) -> Result<Caller> {
         let account = self.store().snapshot().get(Account::KIND, account.uuid());

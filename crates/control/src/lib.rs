@@ -78,7 +78,7 @@ pub mod vtep;
 pub mod webhook;
 pub mod zone;
 
-pub use command::{Caller, Command, NOTES_MAX, Operations, Reply, Request};
+pub use command::{By, Caller, Command, NOTES_MAX, Operations, Reply, Request};
 pub use gate::{Enrolment, Gate};
 pub use jobs::{About, JobId, JobState, Jobs, NOTES, RefusedCall, Terms};
 pub use look::Look;

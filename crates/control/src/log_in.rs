@@ -191,10 +191,11 @@ async fn note(gate: &Gate, who: &Who, checked: &Result<Known>, at: Instant) {
         Ok(known) => Some(known.account),
         Err(_) => who.account(&gate.store().snapshot()),
     };
+    let user = checked.as_ref().ok().and_then(|known| known.user);
     let (name, outcome) = (who.throttled(), checked.as_ref().err().cloned());
     let write = move |tx: &mut Tx<Record>| {
         let (name, outcome) = (&name, outcome.as_ref());
-        let login = Login { def, account, source, name, unnoted, outcome };
+        let login = Login { def, account, user, source, name, unnoted, outcome };
         audit::note_login(tx, &login, (now, Uuid::new_v4()))
     };
     if let Err(error) = gate.store().transact_async(write).await {

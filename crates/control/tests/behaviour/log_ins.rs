@@ -195,6 +195,43 @@ async fn a_user_acts_for_its_account_until_it_has_another_password_or_is_gone() 
 }
 
 #[tokio::test]
+async fn the_audit_names_the_user_who_has_logged_in_and_what_they_sent() {
+    let cloud = Cloud::empty();
+    let gate = gate(&cloud);
+    let red = tenant(&cloud, 7);
+    let fields = json!({"name": "u", "password": client_digest("p")});
+    let made = answer(&gate, red, "CreateUser", fields).await.unwrap();
+    let fields =
+        json!({"userName": "u", "accountName": "tenant 7", "password": client_digest("p")});
+    let opened = answer(&gate, stranger(1), "LogInByUser", fields).await.unwrap();
+    let session = opened["inventory"]["uuid"].as_str().unwrap();
+    let caller = gate.caller(session, red.source()).unwrap();
+    let tag = json!({
+        "resourceUuid": red.account().unwrap(), "resourceType": "AccountVO", "tag": "by the user",
+    });
+    cloud.send(caller, vec![request("CreateUserTag", tag.clone())]).unwrap();
+    let twice = cloud.send(caller, vec![request("CreateUserTag", json!({"tag": "b"}))]);
+    let error = twice.unwrap_err();
+    gate.note_refusal(&caller, &model::resource::tag::CreateUserTag::DEF, &error).await;
+    cloud.send(red, vec![request("DeleteUser", json!({"uuid": user(&cloud)}))]).unwrap();
+    let told: Vec<_> = rows(&cloud)
+        .into_iter()
+        .map(|row| {
+            assert_eq!(row.account_uuid, red.account().unwrap().to_string());
+            (row.message, row.user_uuid)
+        })
+        .collect();
+    let by_user = made["inventory"]["uuid"].as_str().map(str::to_owned);
+    for message in ["LogInByUser", "CreateUserTag"] {
+        assert!(told.contains(&(message.to_owned(), by_user.clone())), "{told:?}");
+    }
+    assert_eq!(told.iter().filter(|(_, user)| *user == by_user).count(), 3, "{told:?}");
+    for message in ["CreateUser", "DeleteUser"] {
+        assert!(!told.contains(&(message.to_owned(), by_user.clone())), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_account_has_few_users() {
     let cloud = Cloud::empty();
     let gate = gate(&cloud);

@@ -20,6 +20,9 @@ pub struct Audit {
     /// The account that sent it; of a login that failed, the one that was named, if there is one.
     #[field(index)]
     pub account_uuid: String,
+    /// The user of the account who sent it or has logged in, unless the account itself did.
+    #[field(index)]
+    pub user_uuid: Option<String>,
     /// Where it came from.
     pub source: String,
     /// The kind of the resource that it was about, as ZStack names it.
