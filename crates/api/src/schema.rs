@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::AccessKey, None, "org.zstack.accessKey", "AccessKey"),
     (Kind::Account, None, "org.zstack.header.identity", "Account"),
+    (Kind::AccountResourceRef, None, "org.zstack.header.identity", "AccountResourceRef"),
     (Kind::Cluster, None, "org.zstack.header.cluster", "Cluster"),
     (Kind::GlobalConfig, None, "org.zstack.core.config", "GlobalConfig"),
     (Kind::Host, None, "org.zstack.kvm", "KVMHost"),

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use store::{Read, Snapshot};
 use uuid::Uuid;
 
-use crate::query::Scope;
+use crate::query::{Rows, Scope};
 
 /// The key under which an inventory names its lists that were cut at [`LIST_MAX`].
 pub const TRUNCATED: &str = "truncated";
@@ -206,6 +206,11 @@ impl<'a> Observed<'a> {
     pub(crate) const fn snapshot(&self) -> &'a Snapshot<Record> {
         self.snapshot
     }
+
+    /// The rows of the snapshot, with those that are made from others.
+    pub(crate) const fn rows(&self) -> Rows<'a> {
+        Rows::of(self.snapshot)
+    }
 }
 
 impl View for Observed<'_> {
@@ -215,7 +220,7 @@ impl View for Observed<'_> {
             return Some(Arc::clone(again));
         }
         self.look(1);
-        let found = self.snapshot.get(kind, uuid)?;
+        let found = self.rows().get(kind, uuid)?;
         *self.last.borrow_mut() = Some(Arc::clone(&found));
         Some(found)
     }

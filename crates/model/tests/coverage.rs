@@ -19,7 +19,6 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api-cove
 /// Why a message will not come, or not as ZStack has it.
 const REASONS: &[(&str, &str)] = &[
     ("BatchQuery", "not yet: a Groovy script upstream; `ZQLQuery` takes several statements"),
-    ("QueryAccountResourceRef", "not yet: `GetResourceAccount` tells whose resources are"),
     ("ResumeLongJob", "nothing suspends a long job: there is none to resume"),
 ];
 

@@ -11,6 +11,7 @@ mod path;
 mod pattern;
 mod plan;
 mod readers;
+mod refs;
 mod search;
 pub mod value;
 pub(crate) mod zql;
@@ -24,6 +25,7 @@ pub use condition::{Condition, Operator, VALUES_MAX};
 pub use filter::Filter;
 pub use path::{Path, RELATIONS_MAX};
 pub use readers::{Readers, WAITING_MAX};
+pub(crate) use refs::Rows;
 
 use crate::{
     inventory::{self, Entry, Observed},

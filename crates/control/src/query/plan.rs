@@ -16,6 +16,7 @@ use super::{
     condition::{Condition, Test},
     filter::Filter,
     path::Step,
+    refs,
     search::{Index, Keys, Search, found_by},
 };
 use crate::{inventory::Entry, sight};
@@ -72,7 +73,7 @@ impl<'q> Plan<'q> {
             offer: search.index(query.kind, (condition.path.end, &condition.test)),
             check: Check::Condition(condition),
         }));
-        let mut fewest = fewest(&parts).unwrap_or_else(|| search.view.snapshot().total(query.kind));
+        let mut fewest = fewest(&parts).unwrap_or_else(|| search.view.rows().total(query.kind));
         for condition in related {
             let part = related_part(search, condition, fewest)?;
             fewest = part.offer.as_ref().map_or(fewest, |offer| offer.count.min(fewest));
@@ -105,10 +106,10 @@ impl<'q> Plan<'q> {
 
     /// How many there are, if that is known without looking at them.
     pub(crate) fn total(&self, search: &Search<'_>) -> Option<u64> {
-        let snapshot = search.view.snapshot();
+        let rows = search.view.rows();
         self.checks.is_empty().then(|| match &self.source {
-            Source::Table => snapshot.total(search.kind),
-            Source::Value(field, key) => snapshot.count(search.kind, field, key),
+            Source::Table => rows.total(search.kind),
+            Source::Value(field, key) => rows.count(search.kind, field, key),
             Source::Ids(ids) => ids.len() as u64,
         })
     }
@@ -155,6 +156,14 @@ impl<'q> Plan<'q> {
     ) -> Box<dyn Iterator<Item = Arc<Record>> + 'a> {
         let (kind, view) = (search.kind, search.view);
         match &self.source {
+            Source::Table if refs::is_made(kind) => {
+                let after = match from {
+                    From::Position(_) => None,
+                    From::After(id) => Some(id),
+                };
+                let ids = from.of(view.rows().ids_after(after));
+                Box::new(ids.filter_map(move |id| view.get(kind, id)))
+            }
             Source::Table => {
                 // Rows that are left out are not touched.
                 let after = match from {
@@ -166,7 +175,7 @@ impl<'q> Plan<'q> {
                 Box::new(rows.into_iter().flatten().inspect(|_| view.look(1)))
             }
             Source::Value(field, key) => {
-                let ids = from.of(view.snapshot().find(kind, field, key));
+                let ids = from.of(view.rows().find(kind, field, key));
                 Box::new(ids.filter_map(move |id| view.get(kind, id)))
             }
             Source::Ids(ids) => {
@@ -203,7 +212,7 @@ impl From {
 /// The conditions that follow from the caller and the face.
 fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
     let offer = |kind: Kind, field: &'static str, key: Key| {
-        let count = search.view.snapshot().count(kind, field, &key);
+        let count = search.view.rows().count(kind, field, &key);
         Some(Index { count, keys: Keys::Of(field, vec![key]) })
     };
     let mut parts = Vec::new();
@@ -215,15 +224,27 @@ fn implied<'q>(query: &Query, search: &Search<'_>) -> Vec<Part<'q>> {
     }
     if let Scope::SeenBy(account) = query.scope {
         let snapshot = search.view.snapshot();
-        let count = sight::count(snapshot, account, query.kind);
         let owned = offer(query.kind, OWNER, Key::Uuid(account.uuid()));
         let offer = match owned {
-            Some(owned) if owned.count == count => Some(owned),
-            _ => Some(Index { count, keys: Keys::SeenBy(account) }),
+            Some(owned) if refs::is_made(query.kind) => Some(owned),
+            owned => {
+                let count = sight::count(snapshot, account, query.kind);
+                let all = Index { count, keys: Keys::SeenBy(account) };
+                Some(owned.filter(|owned| owned.count == count).unwrap_or(all))
+            }
         };
         parts.push(Part { check: Check::Owner(query.scope), offer });
+    } else if refs::is_made(query.kind) && !query.conditions.iter().any(names_owner) {
+        // Indexes of what it is made from have what is nobody's, too.
+        parts.push(Part { check: Check::Passed, offer: None });
     }
     parts
+}
+
+/// Whether only what has an owner meets a condition.
+fn names_owner(condition: &Condition) -> bool {
+    let is_owner = is_simple(condition) && condition.path.end.name() == OWNER;
+    is_owner && condition.test.values().is_some() && !condition.is_negated
 }
 
 /// Candidates for what meets a filter, when there are `fewest` already; `None` when no index has all

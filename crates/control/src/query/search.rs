@@ -105,11 +105,11 @@ impl Search<'_> {
         {
             return self.found_by(kind, (entry, test), &paths, most);
         }
-        if self.view.snapshot().total(kind) > most {
+        if self.view.rows().total(kind) > most {
             return Ok(None);
         }
         let mut found = Vec::new();
-        for record in self.view.snapshot().list(kind) {
+        for record in self.view.rows().list(kind) {
             self.view.look(1);
             if self.meets(&record, &[], (entry, test))? {
                 found.push(record.uuid());
@@ -165,7 +165,7 @@ impl Search<'_> {
         }
         sort(&mut found);
         // A field may point at resources of several kinds.
-        found.retain(|id| self.view.snapshot().get(kind, *id).is_some());
+        found.retain(|id| self.view.rows().get(kind, *id).is_some());
         Ok(found)
     }
 
@@ -197,8 +197,8 @@ impl Search<'_> {
             return None;
         }
         let keys: Vec<Key> = values.iter().filter_map(Key::of).collect();
-        let snapshot = self.view.snapshot();
-        let count = keys.iter().map(|key| snapshot.count(kind, column.field.name, key)).sum();
+        let rows = self.view.rows();
+        let count = keys.iter().map(|key| rows.count(kind, column.field.name, key)).sum();
         Some(Index { count, keys: Keys::Of(column.field.name, keys) })
     }
 
@@ -225,7 +225,7 @@ impl Search<'_> {
         for key in keys {
             self.within()?;
             let before = ids.len();
-            ids.extend(self.view.snapshot().find(kind, field, key));
+            ids.extend(self.view.rows().find(kind, field, key));
             self.view.look((ids.len() - before) as u64);
         }
         if keys.len() > 1 {

@@ -157,7 +157,7 @@ fn every_version_of_every_kind_is_in_some_database() {
     }
     let rows = |release: &&str| stored(&Copied::of(release).path()).unwrap().0;
     let found: BTreeSet<_> = RELEASES.iter().flat_map(rows).map(|row| form(&row)).collect();
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::AccountResourceRef) {
         let name = serde_json::to_value(kind).unwrap();
         for version in 1..=kind.def().version() as u64 {
             assert!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{
     Id, Kind,
-    resource::host::Host,
+    resource::{account_resource_ref::AccountResourceRef, host::Host},
     status::{Board, HostStatus},
 };
 use netloom_control::inventory::{self, Observed};
@@ -18,7 +18,14 @@ fn every_shown_field_can_be_chosen() {
     let snapshot = specimen::of_every_kind().snapshot();
     let board = Board::default();
     for kind in Kind::ALL.iter().filter(|kind| kind.def().is_shown()) {
-        let record = snapshot.list(*kind).next().expect("one of each kind");
+        let record = match kind {
+            // It is made of every other row.
+            Kind::AccountResourceRef => {
+                let row = snapshot.list(Kind::Zone).next().unwrap();
+                Arc::new(AccountResourceRef::to(&row).expect("it has an owner"))
+            }
+            kind => snapshot.list(*kind).next().expect("one of each kind"),
+        };
         let shown = inventory::show(&record, &Observed::new(&snapshot, &board));
         assert!(shown.contains_key("uuid") && shown.contains_key("createDate"), "{kind:?}");
         for name in shown.keys() {

@@ -2,7 +2,12 @@
 
 use model::{
     Code, Error, Id, Kind, Resource,
-    resource::{account::Account, l3_network::L3Network, sharing::SharedResource, vm_nic::VmNic},
+    resource::{
+        account::{ADMIN, Account},
+        l3_network::L3Network,
+        sharing::SharedResource,
+        vm_nic::VmNic,
+    },
     shown::Face,
 };
 use netloom_control::{
@@ -361,4 +366,127 @@ fn offerings_and_images_that_are_shared_are_used_and_not_changed() {
     cloud.call("RevokeResourceSharing", share).unwrap();
     assert_eq!(seen(&cloud, red, Kind::Image), Inventories::new());
     assert_eq!(seen(&cloud, red, Kind::VmInstance).len(), 1, "what was made of it stays");
+}
+
+/// What a query of who owns what finds, how many in all, and how many rows were looked at.
+fn refs(cloud: &Cloud, caller: Caller, conditions: &[(&str, &str)]) -> (Inventories, u64) {
+    let kind = Kind::AccountResourceRef;
+    let mut query = Query::new(kind, &kind.def().faces[0], caller.scope().unwrap());
+    query.tells = Tells::PageAndTotal;
+    for (field, value) in conditions {
+        let path = query::Path::read(kind, "q", field).unwrap();
+        let is_it = query::Condition::read("q", path, query::Operator::Equal, &[value]).unwrap();
+        query.conditions.push(is_it);
+    }
+    let snapshot = cloud.snapshot();
+    let view = Observed::new(&snapshot, &cloud.board);
+    let found = query::run(&query, &view).unwrap();
+    let inventories = found.inventories.unwrap();
+    assert_eq!(found.total, Some(inventories.len() as u64), "{conditions:?}");
+    let counted = Query { tells: Tells::Total, ..query.clone() };
+    assert_eq!(query::run(&counted, &view).unwrap().total, found.total, "{conditions:?}");
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let page = Query { limit: 2, after, tells: Tells::Page, ..query.clone() };
+        let page = query::run(&page, &view).unwrap().inventories.unwrap();
+        let Some(last) = page.last() else { break };
+        after = model::id::parse_uuid(last["uuid"].as_str().unwrap());
+        pages.extend(page);
+    }
+    assert_eq!(pages, inventories, "page by page it is the same: {conditions:?}");
+    for start in 0..inventories.len().min(5) {
+        let rest = Query { start, tells: Tells::Page, ..query.clone() };
+        let rest = query::run(&rest, &view).unwrap().inventories.unwrap();
+        assert_eq!(rest, inventories[start..], "{conditions:?} from {start} on");
+    }
+    let view = Observed::new(&snapshot, &cloud.board);
+    query::run(&query, &view).unwrap();
+    (inventories, view.looks())
+}
+
+/// Every owner stands in one row, whatever the kind of what it owns; an account is told of its own.
+#[test]
+fn who_owns_what_is_told_of_every_kind_to_whom_it_concerns() {
+    let (cloud, _, l3) = with_l3();
+    let (red, blue) = (tenant(&cloud, 7), tenant(&cloud, 8));
+    let account = red.account().unwrap().to_string();
+    cloud.call("ShareResource", json!({"resourceUuids": [l3], "toPublic": true})).unwrap();
+    let instance =
+        send(&cloud, red, "CreateVmInstance", json!({"name": "a", "l3NetworkUuids": [l3]}));
+    let instance = instance.unwrap();
+    let nic = cloud.nics(&instance).remove(0).uuid.to_string();
+    let shown = |record: &model::Record| record.kind().def().is_shown();
+    let mut owned: Vec<_> = cloud.contents().into_iter().filter(shown).collect();
+    owned.retain(|record| record.meta.owner.is_some());
+    owned.sort_by_key(model::Record::uuid);
+    let expected = |of: Option<&str>| -> Vec<(String, String, String)> {
+        let owned = owned.iter().map(|record| {
+            let owner = record.meta.owner.unwrap().to_string();
+            (record.uuid().simple().to_string(), owner, format!("{}VO", record.kind().def().name))
+        });
+        owned.filter(|(_, owner, _)| of.is_none_or(|of| of == owner)).collect()
+    };
+    let text = |row: &Map<String, Value>, field: &str| row[field].as_str().unwrap().to_owned();
+    let told = |caller: Caller, conditions: &[(&str, &str)]| -> Vec<_> {
+        let rows = refs(&cloud, caller, conditions).0;
+        rows.iter()
+            .map(|row| {
+                assert_eq!(row["accountUuid"], row["ownerAccountUuid"]);
+                assert_eq!((&row["uuid"], &row["permission"]), (&row["resourceUuid"], &json!(2)));
+                (text(row, "resourceUuid"), text(row, "accountUuid"), text(row, "resourceType"))
+            })
+            .collect()
+    };
+    let all = expected(None);
+    assert_eq!(told(ADMINISTRATOR, &[]), all);
+    assert!(
+        all.iter().any(|(id, owner, kind)| (id, owner) == (&nic, &account) && kind == "VmNicVO")
+    );
+    assert!(!all.iter().any(|(id, ..)| *id == account), "nobody owns an account: no row");
+    assert_eq!(told(ADMINISTRATOR, &[("accountUuid", &account)]), expected(Some(&account)));
+    assert_eq!(told(ADMINISTRATOR, &[("account.name", "tenant 7")]), expected(Some(&account)));
+    assert_eq!(told(red, &[]), expected(Some(&account)), "nothing of what is only shared with it");
+    assert_eq!(told(blue, &[]), []);
+    assert_eq!(told(blue, &[("resourceUuid", &nic)]), []);
+    assert_eq!(told(red, &[("resourceUuid", &l3)]), []);
+    let of_kind = |kind: &str| all.iter().filter(|row| row.2 == kind).cloned().collect::<Vec<_>>();
+    assert_eq!(told(ADMINISTRATOR, &[("resourceType", "L3NetworkVO")]), of_kind("L3NetworkVO"));
+    assert_eq!(told(ADMINISTRATOR, &[("resourceType", "AccountVO")]), []);
+    assert_eq!(told(ADMINISTRATOR, &[("resourceUuid", &account)]), []);
+    let both = [("resourceType", "VmNicVO"), ("accountUuid", account.as_str())];
+    assert_eq!(told(red, &both), of_kind("VmNicVO"));
+    let shared = |uuid: &str| {
+        refs(&cloud, ADMINISTRATOR, &[("resourceUuid", uuid)]).0[0]["isShared"].clone()
+    };
+    assert_eq!((shared(&l3), shared(&nic)), (json!(true), json!(false)));
+}
+
+#[test]
+fn who_owns_what_is_found_without_looking_at_what_others_own() {
+    let (cloud, _, l3) = with_l3();
+    let red = tenant(&cloud, 7);
+    let network = cloud.get::<L3Network>(l3.parse().unwrap()).unwrap();
+    let put = move |tx: &mut store::Tx<model::Record>| {
+        for n in 0..2000_u128 {
+            let l3 =
+                L3Network { uuid: Id::new(uuid::Uuid::from_u128(0x1000 + n)), ..network.clone() };
+            let meta = model::Meta { owner: Some(Id::new(ADMIN)), ..model::Meta::default() };
+            tx.put(model::Record::new(l3, meta)).unwrap();
+        }
+        Ok(())
+    };
+    cloud.store.transact(put).unwrap();
+    let account = red.account().unwrap();
+    cloud.give(Kind::L3Network, &l3, account);
+    for conditions in [
+        &[("accountUuid", &*account.to_string())][..],
+        &[("resourceUuid", &*l3)],
+        &[("resourceType", "L3NetworkVO"), ("accountUuid", &*account.to_string())],
+        &[("resourceType", "IpRangeVO")],
+    ] {
+        let (found, looks) = refs(&cloud, ADMINISTRATOR, conditions);
+        assert!((1..=2).contains(&found.len()), "{conditions:?}: {found:?}");
+        assert!(looks < 20, "{conditions:?}: looked at {looks}");
+    }
+    assert!(refs(&cloud, red, &[]).1 < 20);
 }

@@ -2,6 +2,7 @@
 
 pub mod access_key;
 pub mod account;
+pub mod account_resource_ref;
 pub mod audit;
 pub mod cluster;
 pub mod config;
@@ -102,6 +103,7 @@ records! {
     User in user,
     AccessKey in access_key,
     SharedResource in sharing,
+    AccountResourceRef in account_resource_ref,
     SystemTag in tag,
     GlobalConfig in config,
     ResourceConfig in config,

@@ -34,6 +34,8 @@ impl SharedResource {
         &GetResourceAccount::DEF,
     ];
 
+    /// The field that names the resource.
+    pub const RESOURCE: &'static str = "resourceUuid";
     /// The hidden field by which an account's shares of one kind are found: see [`grant`].
     pub const GRANT: &'static str = "grant";
 
