@@ -20,6 +20,7 @@ pub mod gate;
 pub mod inventory;
 mod invisible;
 pub mod jobs;
+pub mod lease;
 mod log_in;
 mod logins;
 pub mod look;

@@ -41,6 +41,7 @@ pub struct Committed<T> {
 
 struct Inner<R: Row> {
     shared: Arc<Shared<R>>,
+    is_shared: bool,
     gauges: Arc<Gauges>,
     /// `None` only while it is dropped.
     jobs: Option<SyncSender<Job<R>>>,
@@ -57,6 +58,7 @@ impl<R: Row> Store<R> {
         let snapshot = Snapshot(Arc::new(load(engine.as_mut())?));
         let shared = Arc::new(Shared::new(snapshot.clone()));
         let gauges = Arc::new(Gauges::new(engine.backlog()));
+        let is_shared = engine.follow_every().is_some();
         let (jobs, waiting) = mpsc::sync_channel(QUEUE_CAPACITY);
         let writer =
             Writer::new(engine, snapshot, (Arc::clone(&shared), Arc::clone(&gauges)), waiting);
@@ -64,7 +66,7 @@ impl<R: Row> Store<R> {
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| unavailable("the writer thread cannot be started").cause(e))?;
-        let inner = Inner { shared, gauges, jobs: Some(jobs), writer: Some(writer) };
+        let inner = Inner { shared, is_shared, gauges, jobs: Some(jobs), writer: Some(writer) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -80,6 +82,12 @@ impl<R: Row> Store<R> {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<R> {
         self.inner.shared.snapshot()
+    }
+
+    /// Whether other servers may be on the same engine.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.inner.is_shared
     }
 
     /// What an operator may want to know. Waits for nobody.

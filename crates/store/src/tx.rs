@@ -49,6 +49,12 @@ impl<R: Row> Tx<R> {
         }
     }
 
+    /// The revision that it builds on.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.state.revision
+    }
+
     /// Inserts or replaces a row. It takes its claims, and gives up those that it no longer has.
     ///
     /// # Errors

@@ -22,7 +22,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{change, message_of, request};
-use crate::{Caller, Gate, JobId, JobState, Terms, config, jobs, turns::Turns};
+use crate::{
+    Caller, Gate, JobId, JobState, Terms, config, jobs,
+    lease::{self, Span},
+    turns::Turns,
+};
 
 /// Long jobs that run at a time, those that wait for hosts among them.
 pub const AT_ONCE_MAX: usize = 256;
@@ -59,8 +63,13 @@ fn take_all(turns: &mut Turns<Id<LongJob>>, snapshot: &Snapshot<Record>) {
     rows.iter().for_each(|row| take(turns, row));
 }
 
-/// Sends what is submitted until told to stop.
+/// Sends what is submitted until told to stop; of several servers on a store one does.
 pub async fn run(gate: Arc<Gate>, stop: CancellationToken) {
+    let work = |ours| send_all(Arc::clone(&gate), ours);
+    lease::held(&gate, "long jobs", Span::SERVERS, stop, work).await;
+}
+
+async fn send_all(gate: Arc<Gate>, stop: CancellationToken) {
     let mut commits = gate.store().watch();
     let mut turns = Turns::new(AT_ONCE_MAX, AT_ONCE_OF_ACCOUNT_MAX);
     let mut running: JoinSet<Turn> = JoinSet::new();
@@ -113,12 +122,16 @@ async fn process(gate: &Gate, id: Id<LongJob>) -> Result<()> {
     let outcome = match caller(gate, owner, &long_job) {
         Ok(caller) => match send(gate, &caller, &long_job, api).await {
             Ok(()) => follow(gate, &caller, id, api).await?,
+            // Nobody knows its job's uuid but who runs it: another server has just sent it.
+            Err(error) if error.code == Code::Duplicate && error.field.is_none() => {
+                follow(gate, &caller, id, api).await?
+            }
             Err(error) if error.code == Code::StoreUnavailable => return Err(error),
             Err(error) => JobState::Failed(error),
         },
         Err(error) => JobState::Failed(error),
     };
-    end(gate, id, outcome).await
+    end(gate, (id, api), outcome).await
 }
 
 /// Who sends it: its owner, as that one is now.
@@ -188,7 +201,7 @@ async fn follow(gate: &Gate, caller: &Caller, id: Id<LongJob>, api: Id<Job>) -> 
 }
 
 /// Writes down what has come of it.
-async fn end(gate: &Gate, id: Id<LongJob>, outcome: JobState) -> Result<()> {
+async fn end(gate: &Gate, (id, api): (Id<LongJob>, Id<Job>), outcome: JobState) -> Result<()> {
     let (state, result) = match outcome {
         JobState::Done(answer) => (LongJobState::Succeeded, answer),
         JobState::Failed(error) if error.code == Code::Canceled => {
@@ -204,11 +217,15 @@ async fn end(gate: &Gate, id: Id<LongJob>, outcome: JobState) -> Result<()> {
     let (result, now) = (kept(&result), gate.now());
     let end = move |tx: &mut Tx<Record>| {
         let result = result.clone();
-        change(tx, id, |long_job| LongJob {
-            state,
-            job_result: Some(result),
-            execute_time: long_job.started.map(|start| now.0.saturating_sub(start.0) / 1000),
-            ..long_job
+        change(tx, id, |long_job| match long_job.api_id == Some(api.uuid()) {
+            // It was submitted anew meanwhile.
+            false => long_job,
+            true => LongJob {
+                state,
+                job_result: Some(result),
+                execute_time: long_job.started.map(|start| now.0.saturating_sub(start.0) / 1000),
+                ..long_job
+            },
         })
         .map(|_| ())
     };

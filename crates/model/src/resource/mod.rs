@@ -23,6 +23,7 @@ pub mod l2_physical;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod l3_options;
+pub mod lease;
 pub mod long_job;
 pub mod network_service;
 pub mod nic_plug;
@@ -133,6 +134,7 @@ records! {
     LongJob in long_job,
     Webhook in webhook,
     WebhookCall in webhook,
+    Lease in lease,
     Release in release,
     Audit in audit,
     Installation in installation,
