@@ -13,7 +13,7 @@ use axum::http::{
     Request, Uri,
     header::{CONTENT_TYPE, HOST},
 };
-use control::webhook::{NotSent, Post, Reach, URL_MAX};
+use control::webhook::{About, NotSent, Post, Reach, URL_MAX};
 use ureq::Agent;
 
 /// How long a receiver may take.
@@ -120,11 +120,19 @@ impl Sender {
     pub fn send(&self, post: &Post) -> Result<(), NotSent> {
         let target = Target::read(&post.url).map_err(never)?;
         let address = target.resolve(&post.reach)?;
+        let [first, second] = match post.about {
+            About::Result { job, is_success } => {
+                [("x-job-uuid", job.to_string()), ("x-job-success", is_success.to_string())]
+            }
+            About::Changes { webhook, revision } => {
+                [("x-webhook-uuid", webhook.to_string()), ("x-revision", revision.to_string())]
+            }
+        };
         let request = Request::post(format!("http://{address}{}", target.path))
             .header(HOST, &target.authority)
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
-            .header("x-job-uuid", post.job.to_string())
-            .header("x-job-success", if post.is_success { "true" } else { "false" })
+            .header(first.0, first.1)
+            .header(second.0, second.1)
             .body(post.body.as_str())
             .map_err(|cause| never(cause.to_string()))?;
         let answer = self.0.run(request).map_err(|cause| again(format!("{address}: {cause}")))?;

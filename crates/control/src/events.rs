@@ -63,7 +63,8 @@ impl Part {
         })
     }
 
-    fn is_last(&self) -> bool {
+    /// Whether nothing more of the revision follows.
+    pub(crate) fn is_last(&self) -> bool {
         self.range.end == self.past.changes.len()
     }
 }

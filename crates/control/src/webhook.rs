@@ -1,27 +1,44 @@
-//! Webhooks: rows, and where the results of calls may be sent. [`run`] sends them.
+//! Webhooks: rows, which are sent what changes, and where the results of calls may be sent. [`run`]
+//! sends all of it.
 
 mod calls;
+mod hooks;
 mod reach;
+
+use std::sync::Arc;
 
 use model::{
     Error, Result,
-    resource::webhook::{CreateWebhook, DeleteWebhook, UpdateWebhook, Webhook},
+    resource::webhook::{CreateWebhook, DeleteWebhook, UpdateWebhook, Webhook, WebhookCursor},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
-    Reply, Txn, invisible,
+    Gate, Reply, Txn, invisible,
+    lease::{self, Span},
     operation::{Operation, job},
 };
 
 pub(crate) use calls::due;
 pub use calls::{
-    AT_ONCE_MAX, AT_ONCE_OF_ACCOUNT_MAX, FAILED_MAX, NotSent, OPEN_MAX, Post, Sends, TRIES, run,
+    AT_ONCE_MAX, AT_ONCE_OF_ACCOUNT_MAX, About, FAILED_MAX, NotSent, OPEN_MAX, Post, Sends, TRIES,
     sweep,
 };
 pub use reach::Reach;
 
 /// Longest address of a webhook, in bytes.
 pub const URL_MAX: usize = 1024;
+
+/// Sends by `post` what is due, until told to stop; of several servers on a store one does.
+pub async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Sends>) {
+    let work = async |ours: CancellationToken| {
+        let calls = calls::run(Arc::clone(&gate), ours.clone(), Arc::clone(&post));
+        let hooks = hooks::run(Arc::clone(&gate), ours, Arc::clone(&post));
+        tokio::join!(calls, hooks);
+    };
+    lease::held(&gate, "webhooks", Span::SERVERS, stop, work).await;
+}
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
@@ -38,7 +55,11 @@ fn create(txn: &mut Txn<'_>, message: CreateWebhook) -> Result<Reply> {
         hook_type: message.hook_type,
         opaque: message.opaque,
     };
-    txn.insert(webhook).map(Reply::shows)
+    let made = txn.insert(webhook)?;
+    // What comes after this very transaction is sent.
+    let cursor = WebhookCursor::at(made, txn.tx.revision() + 1);
+    txn.insert(cursor)?;
+    Ok(Reply::shows(made))
 }
 
 fn update(txn: &mut Txn<'_>, message: UpdateWebhook) -> Result<Reply> {
@@ -52,6 +73,10 @@ fn update(txn: &mut Txn<'_>, message: UpdateWebhook) -> Result<Reply> {
     webhook.hook_type = message.hook_type.unwrap_or(webhook.hook_type);
     message.opaque.apply(&mut webhook.opaque);
     txn.update(webhook)?;
+    // Whoever changes it has read what it has missed.
+    if let Some(cursor) = txn.find(WebhookCursor::id_of(message.uuid)) {
+        txn.update(WebhookCursor { missed: None, error: None, ..cursor })?;
+    }
     Ok(Reply::shows(message.uuid))
 }
 

@@ -16,12 +16,12 @@ use model::{
     resource::{
         account::{ADMIN, Account, AccountType},
         job::Job,
-        webhook::{WebhookCall, WebhookCallState},
+        webhook::{Webhook, WebhookCall, WebhookCallState},
     },
     setting::{JOB_EXPIRY, WEB_HOOK_NETWORKS},
 };
 use serde_json::json;
-use store::{Event, Key, Read, Tx};
+use store::{Event, Key, Read, Snapshot, Tx};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},
@@ -43,13 +43,13 @@ pub const OPEN_MAX: u64 = 2_000;
 /// Calls of one account beyond which one that fails is not kept.
 pub const FAILED_MAX: u64 = 1_000;
 /// How long it takes until a call is tried again; after each further failure five times as long.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked which jobs are decided, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looking takes this part of the time at most.
 const LOOK_SHARE: u32 = 10;
 /// Longest reason that is kept, in characters.
-const REASON_MAX: usize = 255;
+pub(super) const REASON_MAX: usize = 255;
 /// Rows deleted in one transaction, so that it stays small.
 const STEP: usize = 1000;
 
@@ -60,12 +60,29 @@ pub struct Post {
     pub url: String,
     /// Where it may go at all.
     pub reach: Reach,
-    /// The job of which it tells.
-    pub job: Id<Job>,
-    /// Whether the call succeeded.
-    pub is_success: bool,
-    /// The same as the job's result: a JSON object.
+    /// What it tells of.
+    pub about: About,
+    /// A JSON object; of a job, the same as its result.
     pub body: String,
+}
+
+/// What somebody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// What has become of a call.
+    Result {
+        /// The job.
+        job: Id<Job>,
+        /// Whether the call succeeded.
+        is_success: bool,
+    },
+    /// What has changed.
+    Changes {
+        /// The webhook that is told.
+        webhook: Id<Webhook>,
+        /// The last revision of which it tells.
+        revision: u64,
+    },
 }
 
 /// Why something was not sent.
@@ -197,7 +214,7 @@ fn owner_of(account: Id<Account>) -> Caller {
 }
 
 /// Sends what is due by `post`, until told to stop.
-pub async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Sends>) {
+pub(super) async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Sends>) {
     let mut commits = gate.store().watch();
     let mut due = Due {
         undecided: HashMap::new(),
@@ -290,12 +307,18 @@ async fn prepare(
             }
         },
     };
+    let reach = reach_of(&snapshot, account)?;
+    let about = About::Result { job, is_success };
+    Some(Ok(Post { url: call.url.clone(), reach, about, body }))
+}
+
+/// Where what an account is told may be sent. `None`: it is gone.
+pub(super) fn reach_of(snapshot: &Snapshot<Record>, account: Id<Account>) -> Option<Reach> {
     let owner = snapshot.get(Kind::Account, account.uuid())?;
-    let reach = match Account::of(&owner)?.account_type {
+    Some(match Account::of(&owner)?.account_type {
         AccountType::Admin => Reach::Everywhere,
-        AccountType::Normal => Reach::Public(config::networks(&snapshot, &WEB_HOOK_NETWORKS)),
-    };
-    Some(Ok(Post { url: call.url.clone(), reach, job, is_success, body }))
+        AccountType::Normal => Reach::Public(config::networks(snapshot, &WEB_HOOK_NETWORKS)),
+    })
 }
 
 /// Writes down what has come of a try.

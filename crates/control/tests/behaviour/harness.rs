@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use model::{
@@ -45,6 +46,11 @@ impl Cloud {
     /// An empty one.
     pub(crate) fn empty() -> Self {
         Self::on(Memory::new())
+    }
+
+    /// An empty one that several servers may share.
+    pub(crate) fn shared() -> Self {
+        Self::on(Memory::new().following_every(Duration::from_millis(5)))
     }
 
     /// A server on this engine.

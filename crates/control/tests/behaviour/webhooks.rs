@@ -19,7 +19,7 @@ use model::{
 };
 use netloom_control::{
     Caller, Enrolment, Gate, JobId, Jobs, RefusedCall, Terms,
-    webhook::{self, NotSent, Post, Reach},
+    webhook::{self, About, NotSent, Post, Reach},
 };
 use serde_json::{Value, json};
 use store::{Event, Key, Read};
@@ -60,6 +60,14 @@ fn due(cloud: &Cloud) -> Vec<WebhookCall> {
     let snapshot = cloud.snapshot();
     let rows = snapshot.list(Kind::WebhookCall);
     rows.map(|row| WebhookCall::of(&row).unwrap().clone()).collect()
+}
+
+/// The job of which somebody is told, and whether it succeeded.
+fn result(post: &Post) -> (u128, bool) {
+    match post.about {
+        About::Result { job, is_success } => (job.uuid().as_u128(), is_success),
+        About::Changes { .. } => panic!("{post:?}"),
+    }
 }
 
 /// What receivers have got.
@@ -147,8 +155,7 @@ async fn the_result_is_sent_once_and_then_it_is_not_due_any_more() {
     assert_eq!(due(&cloud).len(), 1, "written with the job");
     send_until(&cloud, &gate, &receivers, <[_]>::is_empty).await;
     let [post] = &receivers.got()[..] else { panic!("{:?}", receivers.got()) };
-    assert_eq!((post.url.as_str(), post.job.uuid()), (URL, Uuid::from_u128(1)));
-    assert!(post.is_success);
+    assert_eq!((post.url.as_str(), result(post)), (URL, (1, true)));
     let body: Value = serde_json::from_str(&post.body).unwrap();
     assert_eq!(body["inventory"]["name"], "z");
 }
@@ -172,7 +179,8 @@ async fn a_refusal_is_sent_too_whenever_the_call_was_refused() {
         .iter()
         .map(|post| {
             let body: Value = serde_json::from_str(&post.body).unwrap();
-            (post.job.uuid().as_u128(), post.is_success, body["error"]["code"].clone())
+            let (job, is_success) = result(post);
+            (job, is_success, body["error"]["code"].clone())
         })
         .collect();
     told.sort_by_key(|told| told.0);
@@ -201,7 +209,7 @@ async fn a_call_that_waits_for_a_host_is_told_once_the_host_has_confirmed_also_a
     };
     while_sending(&second, &receivers, confirmed).await;
     let last = receivers.got().pop().unwrap();
-    assert!(last.is_success && last.job.uuid() == Uuid::from_u128(1), "{last:?}");
+    assert_eq!(result(&last), (1, true), "{last:?}");
 }
 
 #[tokio::test]
@@ -256,7 +264,7 @@ async fn a_normal_accounts_results_go_where_the_setting_says_and_an_administrato
     call(&gate, ADMINISTRATOR, 2, "CreateL3Network", l3).await;
     send_until(&cloud, &gate, &receivers, <[_]>::is_empty).await;
     let mut reached: Vec<_> =
-        receivers.got().into_iter().map(|post| (post.job.uuid().as_u128(), post.reach)).collect();
+        receivers.got().into_iter().map(|post| (result(&post).0, post.reach)).collect();
     reached.sort_by_key(|(job, _)| *job);
     let networks = vec!["10.0.0.0/8".parse().unwrap()];
     assert_eq!(reached, [(1, Reach::Public(networks.clone())), (2, Reach::Everywhere)]);

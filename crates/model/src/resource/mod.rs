@@ -133,6 +133,7 @@ records! {
     UsedIp in used_ip,
     LongJob in long_job,
     Webhook in webhook,
+    WebhookCursor in webhook,
     WebhookCall in webhook,
     Lease in lease,
     Release in release,

@@ -4,9 +4,12 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{FieldDef, Id, Message, MessageDef, Plain, Update, shown::Derived, words};
+use super::account_resource_ref::AccountResourceRef;
+use crate::{
+    FieldDef, Id, Kind, Message, MessageDef, Plain, Resource, Update, shown::Derived, words,
+};
 
-/// Where an account wants to be told of events.
+/// Where an account is told what changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
 #[resource(path = "/web-hooks", quota = "webhook.num", quota_default = 20, derived, messages)]
@@ -20,7 +23,7 @@ pub struct Webhook {
     pub description: Option<String>,
     /// Where.
     pub url: String,
-    /// Of what, in ZStack's words.
+    /// Of what: the type of a resource, such as `VmInstanceVO`, or `*` for all.
     #[serde(rename = "type")]
     #[field(index)]
     pub hook_type: String,
@@ -33,18 +36,100 @@ impl Webhook {
         &[&CreateWebhook::DEF, &UpdateWebhook::DEF, &DeleteWebhook::DEF];
 
     const DERIVED: &'static [Derived] = &[Derived {
-        field: FieldDef::of::<Option<String>>("notInEffect", "Why nothing is sent there, if so."),
-        read: |_, _| {
-            Plain::word(
-                "events are not sent yet; a call with the header X-Web-Hook is told its result",
-            )
+        field: FieldDef::of::<Option<String>>(
+            "notInEffect",
+            "Why nothing is sent there, or what was not sent, if so.",
+        ),
+        read: |record, view| {
+            let Some(webhook) = Self::of(record) else { return Plain::Null };
+            if webhook.wanted().is_none() {
+                let text = "its type is none of what is sent: that is the type of a resource, such \
+                            as VmInstanceVO, or * for all";
+                return Plain::word(text);
+            }
+            let found = view.pointing(Kind::WebhookCursor, "webhookUuid", record.uuid(), 1);
+            let cursor = found.first().and_then(|record| WebhookCursor::of(record));
+            let Some(cursor) = cursor else { return Plain::Null };
+            let failed = cursor.error.as_ref().map(|why| format!("it is tried again: {why}"));
+            match (failed, cursor.missed.clone()) {
+                (None, None) => Plain::Null,
+                (Some(one), None) | (None, Some(one)) => Plain::Text(one.into()),
+                (Some(failed), Some(missed)) => Plain::Text(format!("{failed}; {missed}").into()),
+            }
         },
         found_by: &[],
         only: None,
     }];
+
+    /// The type of what wants to be told of everything.
+    pub const EVERYTHING: &'static str = "*";
+
+    /// Of what it is told; `None`: its type says nothing that is known.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Wanted> {
+        if self.hook_type == Self::EVERYTHING {
+            return Some(Wanted::Everything);
+        }
+        let is_it =
+            |kind: &Kind| [kind.def().vo().as_str(), kind.def().name].contains(&&*self.hook_type);
+        AccountResourceRef::kinds().find(is_it).map(Wanted::Kind)
+    }
 }
 
-/// Makes a webhook. No event is sent to it yet, which its `notInEffect` says.
+/// Of what a webhook is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Of every resource that its account sees.
+    Everything,
+    /// Of those of one kind.
+    Kind(Kind),
+}
+
+impl Wanted {
+    /// Whether it is told of resources of this kind.
+    #[must_use]
+    pub fn includes(self, kind: Kind) -> bool {
+        match self {
+            Wanted::Everything => kind.def().is_shown(),
+            Wanted::Kind(wanted) => wanted == kind,
+        }
+    }
+}
+
+/// How far a webhook was told what has changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
+#[serde(rename_all = "camelCase")]
+#[resource()]
+pub struct WebhookCursor {
+    /// Its id, derived from the webhook's.
+    pub uuid: Id<WebhookCursor>,
+    /// The webhook.
+    #[field(on_delete = "cascade")]
+    pub webhook_uuid: Id<Webhook>,
+    /// What this revision and those before it changed was taken, or is not to be sent.
+    pub revision: u64,
+    /// Why the last try failed, if it has.
+    pub error: Option<String>,
+    /// What was not sent, and why, if anything was not.
+    pub missed: Option<String>,
+}
+
+impl WebhookCursor {
+    /// The id of the cursor of a webhook.
+    #[must_use]
+    pub fn id_of(webhook: Id<Webhook>) -> Id<Self> {
+        Id::new(Uuid::new_v5(&webhook.uuid(), b"cursor"))
+    }
+
+    /// Of a webhook that is told what comes after this revision.
+    #[must_use]
+    pub fn at(webhook: Id<Webhook>, revision: u64) -> Self {
+        let uuid = Self::id_of(webhook);
+        Self { uuid, webhook_uuid: webhook, revision, error: None, missed: None }
+    }
+}
+
+/// Makes a webhook. From now on it is sent what changes, of what the account sees and of its type.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(post = "/web-hooks", creates = "Webhook")]
@@ -57,7 +142,7 @@ pub struct CreateWebhook {
     /// Where: an `http` or `https` URL.
     #[field(max_len = 1024)]
     pub url: String,
-    /// Of what, in ZStack's words.
+    /// Of what: the type of a resource, such as `VmInstanceVO`, or `*` for all.
     #[serde(rename = "type")]
     pub hook_type: String,
     /// What goes along.
