@@ -125,8 +125,7 @@ impl Place {
 /// Several ascending sequences as one.
 fn merged(mut sources: Vec<Ids<'_>>) -> Ids<'_> {
     let first = |(at, ids): (usize, &mut Ids<'_>)| ids.next().map(|id| Reverse((id, at)));
-    let mut next: BinaryHeap<_> =
-        sources.iter_mut().enumerate().filter_map(|it| first(it)).collect();
+    let mut next: BinaryHeap<_> = sources.iter_mut().enumerate().filter_map(first).collect();
     Box::new(iter::from_fn(move || {
         let Reverse((id, at)) = next.pop()?;
         next.extend(sources[at].next().map(|id| Reverse((id, at))));

@@ -168,7 +168,8 @@ fn a_record_that_is_none_is_damage() {
     let Disk::Sqlite(dir) = &disk else { panic!("it is SQLite") };
     let path = dir.path().join("store.db");
     let raw = rusqlite::Connection::open(&path).expect("it opens");
-    raw.execute("INSERT INTO log VALUES (2, x'00')", []).expect("it is added");
+    let sum = crc32fast::hash(&[&8_u64.to_le_bytes()[..], &2_u64.to_le_bytes(), &[0]].concat());
+    raw.execute("INSERT INTO log VALUES (2, x'00', ?1)", [sum]).expect("it is added");
     drop(raw);
     let mut engine = Sqlite::open(&path).expect("its pages are sound");
     let told = engine.load(&mut |_| Ok(())).expect_err("its content is not").to_string();

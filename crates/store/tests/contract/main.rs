@@ -6,4 +6,5 @@ mod naive;
 mod serial;
 mod servers;
 mod suite;
+mod sums;
 mod toy;

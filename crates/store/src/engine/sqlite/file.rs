@@ -14,12 +14,14 @@ use std::{
 use model::{Code, Error};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::tables::SCHEMA;
+use super::tables::{self, Damaged};
 
 /// Marks a file as ours: "ntlm" (<https://sqlite.org/pragma.html#pragma_application_id>).
 const APPLICATION_ID: i64 = 0x6e74_6c6d;
 /// Version of the tables. The form of rows in them has versions of its own, which the rows know.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
+/// The version before, which a start makes the present one: it had no checksums.
+const WITHOUT_SUMS: i64 = 2;
 /// Only its owner may read the state, or write it.
 const MODE: u32 = 0o600;
 /// How long a statement waits for another process, such as one that makes a backup.
@@ -79,9 +81,9 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let mut connection = connect(from).map_err(failed)?;
     let tx = connection.transaction().map_err(failed)?;
     let number = |pragma: &str| tx.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let known =
-        (number("application_id").map_err(failed)?, number("user_version").map_err(failed)?);
-    if known != (APPLICATION_ID, SCHEMA_VERSION) {
+    let application = number("application_id").map_err(failed)?;
+    let version = number("user_version").map_err(failed)?;
+    if application != APPLICATION_ID || ![SCHEMA_VERSION, WITHOUT_SUMS].contains(&version) {
         let hint = "name the directory of a server of this version";
         return Err(refused(from, "is not a netloom store of this version", hint));
     }
@@ -116,7 +118,7 @@ fn check(tx: &Transaction<'_>, path: &Path) -> rusqlite::Result<Result<(), Error
     let (application, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if (application, version, tables) == (0, 0, 0) {
-        tx.execute_batch(SCHEMA)?;
+        tables::begin(tx)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         return Ok(Ok(()));
@@ -124,7 +126,7 @@ fn check(tx: &Transaction<'_>, path: &Path) -> rusqlite::Result<Result<(), Error
     if application != APPLICATION_ID {
         return Ok(Err(refused(path, "is not a netloom store", "name another file")));
     }
-    if version != SCHEMA_VERSION {
+    if ![SCHEMA_VERSION, WITHOUT_SUMS].contains(&version) {
         let what = format!("has version {version} of the tables, this netloom {SCHEMA_VERSION}");
         let hint = if version < SCHEMA_VERSION {
             "start the netloom that wrote it, or begin anew with an empty data directory: files of \
@@ -137,6 +139,10 @@ fn check(tx: &Transaction<'_>, path: &Path) -> rusqlite::Result<Result<(), Error
     let verdict: String = tx.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Ok(Err(refused(path, "is damaged", "restore a backup").cause(verdict)));
+    }
+    if version == WITHOUT_SUMS {
+        tables::add_sums(tx)?;
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     Ok(Ok(()))
 }
@@ -157,6 +163,12 @@ fn unusable(path: &Path, error: io::Error) -> Error {
 
 /// What a caller is told when SQLite refuses, or gives what cannot have been written.
 pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    if let rusqlite::Error::ToSqlConversionFailure(cause) = error
+        && let Some(damaged) = cause.downcast_ref::<Damaged>()
+    {
+        let hint = "restore a backup (netloom restore), and look at the disk and the memory";
+        return refused(path, &format!("is damaged: {damaged}"), hint);
+    }
     let (what, hint) = match error.sqlite_error_code() {
         // SQLite reported no fault; what it returned could not be understood.
         None => ("is damaged", "restore a backup"),

@@ -280,7 +280,7 @@ impl Slots {
     ) -> rusqlite::Result<()> {
         let place = (self.number(&key.0), key.1);
         match (self.slots.get(&place), json) {
-            (Some(slot), Some(json)) => tables::update_row(connection, *slot, json),
+            (Some(slot), Some(json)) => tables::update_row(connection, *slot, key, json),
             (Some(slot), None) => {
                 tables::delete_row(connection, *slot)?;
                 self.slots.remove(&place);
