@@ -1,148 +1,25 @@
 //! The product against a reference model: random messages by seed, each of which must succeed or be
 //! refused as the model says, and leave what the model has.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+mod words;
 
-use model::{
-    AnyId, Claim, Code, Id, Kind, Record, Resource,
-    resource::{
-        account::{ADMIN, Account},
-        cluster::Cluster,
-        host::Host,
-        ip_range::IpRange,
-        l2_attachment::L2NetworkClusterRef,
-        l2_network::L2Network,
-        l2_vxlan::VniRange,
-        l3_network::L3Network,
-        quota::Quota,
-        used_ip::UsedIp,
-        vm_instance::VmInstance,
-        vm_nic::VmNic,
-        vtep::Vtep,
-        zone::{EnableState, Zone},
-    },
-    status::HostStatus,
+use std::{collections::BTreeSet, net::IpAddr};
+
+use model::{Code, Id, Kind, Record, resource::account::Account};
+use netloom_control::Caller;
+use proptest::{
+    collection::vec, prelude::*, sample::select, strategy::ValueTree, test_runner::TestRunner,
 };
-use netloom_control::{Caller, Request};
-use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
-use serde_json::{Value, json};
-use store::{Read, Snapshot, Store, engine::memory::Fault};
+use store::{Read, Store, engine::memory::Fault};
 use uuid::Uuid;
 
 use crate::{
     harness::{ADMINISTRATOR, Cloud},
     reference::{Call, Start, View, Who, World},
 };
+use words::{request, seen};
 
 const TENANT: Id<Account> = Id::new(Uuid::from_u128(0xa));
-
-/// A message as callers send it; `None` for what is none.
-fn request(call: &Call) -> Option<Request> {
-    let text = |id: &Uuid| id.simple().to_string();
-    let ip = |last: &u8| format!("10.0.0.{last}");
-    let uuid = |id: &Uuid| json!({"uuid": text(id)});
-    let mut tags = Vec::new();
-    let (made, message, params): (Option<Uuid>, &str, Value) = match call {
-        Call::CreateZone { id } => (Some(*id), "CreateZone", json!({"name": "z"})),
-        Call::DeleteZone { id } => (None, "DeleteZone", uuid(id)),
-        Call::CreateCluster { id, zone } => (Some(*id), "CreateCluster", {
-            json!({"name": "c", "zoneUuid": text(zone), "hypervisorType": "KVM"})
-        }),
-        Call::DeleteCluster { id } => (None, "DeleteCluster", uuid(id)),
-        Call::AddHost { id, cluster, ip: [net, last] } => (Some(*id), "AddKVMHost", {
-            let ip = format!("172.30.{net}.{last}");
-            json!({"name": "h", "clusterUuid": text(cluster), "managementIp": ip})
-        }),
-        Call::DeleteHost { id, is_dead } => (None, "DeleteHost", {
-            let mode = if *is_dead { "Enforcing" } else { "Permissive" };
-            json!({"uuid": text(id), "deleteMode": mode})
-        }),
-        Call::CreatePool { id, zone } => (Some(*id), "CreateL2VxlanNetworkPool", {
-            json!({"name": "p", "zoneUuid": text(zone)})
-        }),
-        Call::CreateVnis { id, pool, vnis: (low, high) } => (Some(*id), "CreateVniRange", {
-            json!({"name": "r", "l2NetworkUuid": text(pool), "startVni": low, "endVni": high})
-        }),
-        Call::DeleteVnis { id } => (None, "DeleteVniRange", uuid(id)),
-        Call::CreateL2 { id, pool, vni } => (Some(*id), "CreateL2VxlanNetwork", {
-            json!({"name": "n", "poolUuid": text(pool), "vni": vni})
-        }),
-        Call::DeleteL2 { id } => (None, "DeleteL2Network", uuid(id)),
-        Call::Attach { l2, cluster } => (None, "AttachL2NetworkToCluster", {
-            let (l2, cluster) = (text(l2), text(cluster));
-            let cidr = "{172.30.0.0/24}";
-            tags.push(format!("l2NetworkUuid::{l2}::clusterUuid::{cluster}::cidr::{cidr}"));
-            json!({"l2NetworkUuid": l2, "clusterUuid": cluster})
-        }),
-        Call::Detach { l2, cluster } => (None, "DetachL2NetworkFromCluster", {
-            json!({"l2NetworkUuid": text(l2), "clusterUuid": text(cluster)})
-        }),
-        Call::CreateL3 { id, l2 } => (Some(*id), "CreateL3Network", {
-            let first = "FirstAvailableIpAllocatorStrategy";
-            json!({"name": "l", "l2NetworkUuid": text(l2), "ipAllocatorStrategy": first})
-        }),
-        Call::DeleteL3 { id } => (None, "DeleteL3Network", uuid(id)),
-        Call::SetL3State { id, enabled } => (None, "ChangeL3NetworkState", {
-            json!({"uuid": text(id), "stateEvent": if *enabled { "enable" } else { "disable" }})
-        }),
-        Call::AddRange { id, l3, ips: (low, high) } => {
-            (Some(*id), "AddIpRange", crate::harness::range(&text(l3), &ip(low), &ip(high)))
-        }
-        Call::DeleteRange { id } => (None, "DeleteIpRange", uuid(id)),
-        Call::CreateVm { id, l3s, host, start } => (Some(*id), "CreateVmInstance", {
-            let wanted = |(l3, last): &(Uuid, Option<u8>)| {
-                last.map(|last| format!("staticIp::{}::{}", text(l3), ip(&last)))
-            };
-            tags.extend(l3s.iter().filter_map(wanted));
-            let l3s: Vec<_> = l3s.iter().map(|(l3, _)| text(l3)).collect();
-            let strategy = match start {
-                Start::Instant => "InstantStart",
-                Start::JustCreate => "JustCreate",
-                Start::Stopped => "CreateStopped",
-            };
-            json!({
-                "name": "v", "l3NetworkUuids": l3s, "defaultL3NetworkUuid": l3s[0],
-                "hostUuid": host.as_ref().map(text), "strategy": strategy,
-            })
-        }),
-        Call::StartVm { id, host } => (None, "StartVmInstance", {
-            json!({"uuid": text(id), "hostUuid": host.as_ref().map(text)})
-        }),
-        Call::StopVm { id } => (None, "StopVmInstance", uuid(id)),
-        Call::RebootVm { id } => (None, "RebootVmInstance", uuid(id)),
-        Call::DestroyVm { id } => (None, "DestroyVmInstance", uuid(id)),
-        Call::RecoverVm { id } => (None, "RecoverVmInstance", uuid(id)),
-        Call::ExpungeVm { id } => (None, "ExpungeVmInstance", uuid(id)),
-        Call::CreateNic { id, l3, ip: wanted } => (Some(*id), "CreateVmNic", {
-            json!({"l3NetworkUuid": text(l3), "ip": wanted.as_ref().map(ip)})
-        }),
-        Call::DeleteNic { id } => (None, "DeleteVmNic", uuid(id)),
-        Call::PlugNic { vm, nic } => (None, "AttachVmNicToVm", {
-            json!({"vmInstanceUuid": text(vm), "vmNicUuid": text(nic)})
-        }),
-        Call::AttachL3 { vm, l3, ip: wanted } => (None, "AttachL3NetworkToVm", {
-            let wanted = wanted.as_ref().map(ip);
-            json!({"vmInstanceUuid": text(vm), "l3NetworkUuid": text(l3), "staticIp": wanted})
-        }),
-        Call::UnplugNic { nic } => (None, "DetachL3NetworkFromVm", json!({"vmNicUuid": text(nic)})),
-        Call::SetIp { vm, l3, ip: wanted } => (None, "SetVmStaticIp", {
-            json!({"vmInstanceUuid": text(vm), "l3NetworkUuid": text(l3), "ip": ip(wanted)})
-        }),
-        Call::SetQuota { name, value } => {
-            (None, "UpdateQuota", { json!({"identityUuid": TENANT, "name": name, "value": value}) })
-        }
-        Call::Give { to, id } => (None, "ChangeResourceOwner", {
-            let account = if *to == Who::Admin { Id::new(ADMIN) } else { TENANT };
-            json!({"accountUuid": account, "resourceUuid": text(id)})
-        }),
-        Call::LetGo | Call::Connect { .. } => return None,
-    };
-    let request = crate::harness::request(message, params);
-    Some(Request { resource_uuid: made, system_tags: tags, ..request })
-}
 
 /// Does it; of messages the code of a refusal.
 fn act(cloud: &Cloud, who: Who, call: &Call) -> Result<(), Code> {
@@ -152,9 +29,13 @@ fn act(cloud: &Cloud, who: Who, call: &Call) -> Result<(), Code> {
             open.into_iter().for_each(|release| netloom_control::releaser::forget(tx, release));
             Ok(())
         };
+        // It lets go what it knows of, so it knows all.
+        cloud.engine.show_log();
+        cloud.store.follow().unwrap();
         // Nothing that callers see tells whether this was done, so it is, whatever fails once.
-        let mut tries = (0..3).map(|_| cloud.store.transact(let_go));
-        assert!(tries.any(|done| done.is_ok()), "no fault befalls a commit thrice");
+        // Each fault befalls one commit, and a step has one at most.
+        let mut tries = (0..=STEPS_MAX).map(|_| cloud.store.transact(let_go));
+        assert!(tries.any(|done| done.is_ok()), "more faults than were made");
         return Ok(());
     };
     let source = IpAddr::from([127, 0, 0, 1]);
@@ -163,93 +44,6 @@ fn act(cloud: &Cloud, who: Who, call: &Call) -> Result<(), Code> {
         Who::Tenant => Caller::Account { id: TENANT, is_admin: false, session: None, source },
     };
     cloud.send(caller, vec![request]).map(|_| ()).map_err(|error| error.code)
-}
-
-fn rows<R: Resource>(snapshot: &Snapshot<Record>) -> Vec<R> {
-    snapshot.list(R::KIND).map(|row| R::of(&row).unwrap().clone()).collect()
-}
-
-/// What the product shows, in the model's words.
-fn seen(cloud: &Cloud, snapshot: &Snapshot<Record>) -> View {
-    let mut view = View::default();
-    let mut row = |kind: Kind, id: Uuid, text: String| {
-        let owner = snapshot.get(kind, id).unwrap().meta.owner;
-        let is = |account: Id<Account>| owner == Some(account);
-        let owner = is(Id::new(ADMIN)).then_some(Who::Admin).or(is(TENANT).then_some(Who::Tenant));
-        view.rows.insert(id, (owner, text));
-    };
-    let attached = rows::<L2NetworkClusterRef>(snapshot);
-    let vteps = rows::<Vtep>(snapshot);
-    let (mut hosts, mut nics) = (BTreeMap::new(), BTreeMap::new());
-    for zone in rows::<Zone>(snapshot) {
-        row(Kind::Zone, zone.uuid.uuid(), "zone".to_owned());
-    }
-    for cluster in rows::<Cluster>(snapshot) {
-        let of = attached.iter().filter(|it| it.cluster_uuid == cluster.uuid);
-        let of: BTreeSet<Uuid> = of.map(|it| it.l2_network_uuid.uuid()).collect();
-        let text = format!("cluster in {} with {of:?}", cluster.zone_uuid.uuid());
-        row(Kind::Cluster, cluster.uuid.uuid(), text);
-    }
-    for host in rows::<Host>(snapshot) {
-        let of = vteps.iter().filter(|vtep| vtep.host_uuid == host.uuid);
-        let of: BTreeSet<Uuid> = of.map(|vtep| vtep.pool_uuid.uuid()).collect();
-        let text = format!("host in {} with {of:?}", host.cluster_uuid.uuid());
-        row(Kind::Host, host.uuid.uuid(), text);
-    }
-    for l2 in rows::<L2Network>(snapshot) {
-        let of = l2.segment.pool().map(Id::uuid).zip(l2.segment.number());
-        row(Kind::L2Network, l2.uuid.uuid(), format!("l2 in {} {of:?}", l2.zone_uuid.uuid()));
-    }
-    for it in rows::<VniRange>(snapshot) {
-        let vnis = (it.l2_network_uuid.uuid(), (it.start_vni, it.end_vni));
-        row(Kind::VniRange, it.uuid.uuid(), format!("vnis {vnis:?}"));
-    }
-    for l3 in rows::<L3Network>(snapshot) {
-        let text =
-            format!("l3 {:?}", (l3.l2_network_uuid.uuid(), l3.state == EnableState::Enabled));
-        row(Kind::L3Network, l3.uuid.uuid(), text);
-    }
-    for it in rows::<IpRange>(snapshot) {
-        let range = (it.l3_network_uuid.uuid(), (last(it.start_ip), last(it.end_ip)));
-        row(Kind::IpRange, it.uuid.uuid(), format!("range {range:?}"));
-    }
-    for vm in rows::<VmInstance>(snapshot) {
-        let place = vm.last_host_uuid.map(|last| Claim::Running(last, vm.uuid));
-        let is_kept = place.is_some_and(|place| snapshot.holder(&place).is_some());
-        let nowhere = HostStatus::default();
-        let status = vm.host_uuid.map_or(&nowhere, |host| cloud.board.status(host));
-        let state = vm.state(status, is_kept).as_str();
-        let (host, cluster) = (vm.host_uuid.map(Id::uuid), vm.cluster_uuid.map(Id::uuid));
-        row(Kind::VmInstance, vm.uuid.uuid(), format!("vm {state} at {host:?} of {cluster:?}"));
-        hosts.extend(host.map(|host| (vm.uuid.uuid(), host)));
-    }
-    for nic in rows::<VmNic>(snapshot) {
-        let (vm, l3) = (nic.vm_instance_uuid.map(Id::uuid), nic.l3_network_uuid.uuid());
-        let (host, wanted) = (nic.host_uuid.map(Id::uuid), nic.static_ips.first());
-        let wanted = wanted.map(|ip| last(*ip));
-        row(
-            Kind::VmNic,
-            nic.uuid.uuid(),
-            format!("nic {:?} {:?} {host:?} {wanted:?}", (vm, l3), nic.device_id),
-        );
-        nics.extend(vm.map(|vm| ((vm, nic.device_id), nic.uuid.uuid())));
-    }
-    let quotas = rows::<Quota>(snapshot).into_iter();
-    view.quotas = quotas.map(|it| (it.name, u64::try_from(it.value).unwrap())).collect();
-    (view.hosts, view.nics) = (hosts, nics);
-    for used in rows::<UsedIp>(snapshot) {
-        let AnyId { kind, uuid } = used.used_by;
-        let user = (kind != Kind::Release).then_some(uuid);
-        view.addresses.insert((used.l2_network_uuid.uuid(), last(used.ip)), user);
-    }
-    view
-}
-
-fn last(ip: IpAddr) -> u8 {
-    match ip {
-        IpAddr::V4(ip) => ip.octets()[3],
-        IpAddr::V6(ip) => panic!("{ip}"),
-    }
 }
 
 /// The numbers by which a history is made up.
@@ -295,9 +89,26 @@ impl Dice<'_> {
 /// Kinds of calls, what makes something more often.
 const CALLS: usize = 64;
 
-fn made_up(world: &World, step: usize, dice: &mut Dice<'_>) -> (Who, Call) {
-    let what = dice.roll(CALLS);
-    let who = if dice.is(3) { Who::Tenant } else { Who::Admin };
+/// What a history is mostly about: rules about the life of instances show only after several calls for
+/// one of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Focus {
+    All,
+    Instances,
+    InstancesOfTenant,
+}
+
+/// The calls about instances and NICs.
+const OF_INSTANCES: (usize, usize) = (30, 29);
+
+fn made_up(world: &World, (focus, step): (Focus, usize), dice: &mut Dice<'_>) -> (Who, Call) {
+    let what = match focus {
+        Focus::All => dice.roll(CALLS),
+        _ if dice.is(6) => dice.roll(CALLS),
+        _ => OF_INSTANCES.0 + dice.roll(OF_INSTANCES.1),
+    };
+    let is_tenant = if focus == Focus::InstancesOfTenant { !dice.is(6) } else { dice.is(3) };
+    let who = if is_tenant { Who::Tenant } else { Who::Admin };
     let (zones, l2s, vms): (Vec<_>, Vec<_>, Vec<_>) =
         (world.zones().collect(), world.l2s().collect(), world.vms().collect());
     let (l3s, nics): (Vec<_>, Vec<_>) = (world.l3s().collect(), world.nics().collect());
@@ -426,7 +237,7 @@ fn first_calls() -> Vec<Call> {
         calls.push(Call::CreateL3 { id: l3, l2 });
         calls.push(Call::AddRange { id: id(number + 2), l3, ips: (10, 12) });
     }
-    calls.push(Call::SetQuota { name: "vm.num", value: 3 });
+    calls.push(Call::SetQuota { name: "vm.num", value: 2 });
     calls.push(Call::Give { to: Who::Tenant, id: id(0x50) });
     calls.push(Call::Give { to: Who::Tenant, id: id(0x51) });
     calls.push(Call::Give { to: Who::Tenant, id: pool });
@@ -489,6 +300,7 @@ impl Trial {
         }
         let view = seen(&self.clouds[at], &self.clouds[at].snapshot());
         let mut world = self.world().clone();
+        world.is_late = self.known[at] + 1 < self.worlds.len();
         assert_eq!(world.apply(who, call, &view), Ok(()), "{}", what());
         assert_eq!(world.view(), view, "after {}", what());
         self.worlds.push(world);
@@ -505,20 +317,28 @@ impl Trial {
             return;
         }
         let mut world = self.world().clone();
+        world.is_late = true;
         assert_eq!(world.apply(who, call, &view), Ok(()), "{call:?}");
         assert_eq!(world.view(), view, "after {call:?}");
         self.worlds.push(world);
     }
 }
 
-fn histories() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    vec(vec(any::<u8>(), 0..20), 1..96)
+/// Fewer steps than these.
+const STEPS_MAX: usize = 96;
+
+/// What it is about, and the numbers of each step.
+type History = (Focus, Vec<Vec<u8>>);
+
+fn histories() -> impl Strategy<Value = History> {
+    let focus = [Focus::All, Focus::Instances, Focus::InstancesOfTenant];
+    (select(focus.to_vec()), vec(vec(any::<u8>(), 0..20), 1..STEPS_MAX))
 }
 
-fn agree(history: &[Vec<u8>]) {
+fn agree((focus, history): &History) {
     let mut trial = Trial::start(1);
     for (step, numbers) in history.iter().enumerate() {
-        let (who, call) = made_up(trial.world(), step, &mut Dice(numbers.iter()));
+        let (who, call) = made_up(trial.world(), (*focus, step), &mut Dice(numbers.iter()));
         let before = trial.clouds[0].snapshot().revision();
         let result = trial.step(0, who, &call);
         let is_same = trial.clouds[0].snapshot().revision() == before;
@@ -528,12 +348,12 @@ fn agree(history: &[Vec<u8>]) {
 
 /// Two servers that see each other late; either may crash and come back, and a commit may be one of
 /// which nobody knows whether it happened.
-fn agree_apart(history: &[Vec<u8>]) {
+fn agree_apart((focus, history): &History) {
     let mut trial = Trial::start(2);
     for (step, numbers) in history.iter().enumerate() {
         let mut dice = Dice(numbers.iter());
         let (at, event) = (dice.roll(2), dice.roll(12));
-        let (who, call) = made_up(trial.world(), step, &mut dice);
+        let (who, call) = made_up(trial.world(), (*focus, step), &mut dice);
         let engine = trial.clouds[at].engine.clone();
         match event {
             1 => {
@@ -579,10 +399,10 @@ fn every_call_of_the_model_succeeds_and_every_code_of_it_is_met() {
         Code::VniExhausted,
     ];
     for _ in 0..HISTORIES_MAX {
-        let history = histories().new_tree(&mut runner).unwrap().current();
+        let (focus, history) = histories().new_tree(&mut runner).unwrap().current();
         let mut trial = Trial::start(1);
         for (step, numbers) in history.iter().enumerate() {
-            let (who, call) = made_up(trial.world(), step, &mut Dice(numbers.iter()));
+            let (who, call) = made_up(trial.world(), (focus, step), &mut Dice(numbers.iter()));
             let name = format!("{call:?}").split(' ').next().unwrap().to_owned();
             match trial.step(0, who, &call) {
                 Ok(()) => drop(found.insert(name)),

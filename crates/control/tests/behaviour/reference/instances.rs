@@ -151,7 +151,7 @@ impl World {
         let load = |host: &Uuid| self.vms.values().filter(|vm| vm.host == Some(*host)).count();
         let fit: Vec<Uuid> = self.hosts.keys().filter(fits).copied().collect();
         let least = fit.iter().map(load).min();
-        fit.into_iter().filter(|host| Some(load(host)) == least).collect()
+        fit.into_iter().filter(|host| self.is_late || Some(load(host)) == least).collect()
     }
 
     fn choose(&self, id: Uuid, fit: &[Uuid], seen: &View) -> Result<Uuid, model::Code> {
