@@ -101,6 +101,7 @@ enum Focus {
 /// The calls about instances and NICs.
 const OF_INSTANCES: (usize, usize) = (30, 29);
 
+#[expect(clippy::too_many_lines, reason = "a uniform table")]
 fn made_up(world: &World, (focus, step): (Focus, usize), dice: &mut Dice<'_>) -> (Who, Call) {
     let what = match focus {
         Focus::All => dice.roll(CALLS),

@@ -37,6 +37,7 @@ use crate::{
 };
 
 /// A message as callers send it; `None` for what is none.
+#[expect(clippy::too_many_lines, reason = "a uniform table")]
 pub(super) fn request(call: &Call) -> Option<Request> {
     let text = |id: &Uuid| id.simple().to_string();
     let ip = |last: &u8| format!("10.0.0.{last}");
@@ -213,12 +214,18 @@ pub(super) fn seen(cloud: &Cloud, snapshot: &Snapshot<Record>) -> View {
     let quotas = rows::<Quota>(snapshot).into_iter();
     view.quotas = quotas.map(|it| (it.name, u64::try_from(it.value).unwrap())).collect();
     (view.hosts, view.nics) = (hosts, nics);
-    for used in rows::<UsedIp>(snapshot) {
+    view.addresses = addresses(snapshot);
+    view
+}
+
+/// Who has which address of which L2 network; nobody while it rests.
+fn addresses(snapshot: &Snapshot<Record>) -> BTreeMap<(Uuid, u8), Option<Uuid>> {
+    let of = |used: UsedIp| {
         let AnyId { kind, uuid } = used.used_by;
         let user = (kind != Kind::Release).then_some(uuid);
-        view.addresses.insert((used.l2_network_uuid.uuid(), last(used.ip)), user);
-    }
-    view
+        ((used.l2_network_uuid.uuid(), last(used.ip)), user)
+    };
+    rows(snapshot).into_iter().map(of).collect()
 }
 
 fn last(ip: IpAddr) -> u8 {

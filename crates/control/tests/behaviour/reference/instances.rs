@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use super::{Call, Hold, NICS_MAX, Nic, Outcome, Start, View, Vm, Who, World, refuse_if};
 
+/// An L3 network, and the address that is wanted of it.
+type Asked = (Uuid, Option<u8>);
+
 /// What may happen to an instance only in some of its states.
 #[derive(Clone, Copy)]
 enum Event {
@@ -163,7 +166,7 @@ impl World {
         &mut self,
         who: Who,
         id: Uuid,
-        (l3s, host, start): (&[(Uuid, Option<u8>)], Option<Uuid>, Start),
+        (l3s, host, start): (&[Asked], Option<Uuid>, Start),
         seen: &View,
     ) -> Outcome {
         let l2s: Vec<Uuid> = l3s.iter().map(|(l3, _)| self.l3s[l3].0).collect();
