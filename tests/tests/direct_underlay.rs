@@ -14,7 +14,8 @@ use std::{
 };
 
 use hostnet::Namespace;
-use netloom_tests::{TestLab, frames::Wire, root_or_skip};
+use lab::wait;
+use netloom_tests::{LIMIT, TestLab, frames::Wire, root_or_skip};
 
 /// Requests of a conversation, each answered.
 const REQUESTS: usize = 200;
@@ -40,6 +41,46 @@ fn frames_leave_and_come_in_past_the_tunnel_device() {
             assert_eq!(before, after, "{REQUESTS} requests of {size} bytes to {ip}");
         }
     }
+}
+
+/// Policies hold for what passes the device. They may come and go while agents run.
+#[test]
+fn where_a_host_has_ipsec_policies_its_frames_pass_the_tunnel_device() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let (red_1, red_2) = (lab.namespace("red-1"), lab.namespace("red-2"));
+    let hosts = ["h1", "h2"].map(|host| lab.namespace(host));
+    let passed = || {
+        let before = hosts.each_ref().map(through_device);
+        converse(&red_1, &red_2, "10.0.0.12".parse().unwrap(), 700);
+        let after = hosts.each_ref().map(through_device);
+        let each = |host: usize| [0, 1].map(|way| after[host][way] - before[host][way]);
+        [each(0), each(1)]
+    };
+    let some = u64::try_from(REQUESTS).unwrap();
+    assert_eq!(passed(), [[0, 0]; 2]);
+    // One that concerns nobody: what it is about is the host's business.
+    let policy = "src 198.51.100.0/24 dst 203.0.113.0/24 dir out";
+    lab.ip("h1", &format!("xfrm policy add {policy}"));
+    let restart = |lab: &TestLab| {
+        lab.kill(&["h1"]);
+        lab.start(&["h1"]);
+        lab.settle(&["h1", "h2"]);
+    };
+    restart(&lab);
+    let [[received, sent], other] = passed();
+    assert!(received >= some && sent >= some, "{received} and {sent} at the host with a policy");
+    assert_eq!(other, [0, 0], "at the host without");
+    lab.ip("h1", &format!("xfrm policy delete {policy}"));
+    assert!(wait::holds(LIMIT, || passed() == [[0, 0]; 2]), "the agent looks again");
+    lab.ip("h1", &format!("xfrm policy add {policy}"));
+    let all_pass = || {
+        let [[received, sent], _] = passed();
+        received >= some && sent >= some
+    };
+    assert!(wait::holds(LIMIT, all_pass), "the agent looks again");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(crate) struct Host {
     promiscuous: BTreeSet<u32>,
     /// Names of the devices that ports without an instance are plugged into.
     plugged: Arc<Mutex<BTreeSet<String>>>,
+    /// [`Options::direct_port`], for as long as nothing forbids it.
+    direct_port: u16,
 }
 
 /// What is listened to.
@@ -80,9 +82,22 @@ impl News {
 
 impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
-    pub(crate) fn open(options: &Options, prefix: String, spares: usize) -> Result<Self, Error> {
+    pub(crate) fn open(
+        options: &Options,
+        prefix: String,
+        spares: usize,
+        has_policies: bool,
+    ) -> Result<Self, Error> {
         let hold = Arc::new(Mutex::new(Hold::take(&options.bpffs)?));
-        let plane = DataPlane::open(options)?;
+        let direct_port = options.direct_port;
+        let is_through = has_policies && direct_port != 0;
+        if is_through {
+            tell_policies();
+        }
+        let plane = DataPlane::open(&Options {
+            direct_port: if is_through { 0 } else { direct_port },
+            ..options.clone()
+        })?;
         let notice = plane.lost_connections().map(|reason| {
             let text = format!(
                 "no connection was taken along when the data plane was upgraded: {reason}; \
@@ -114,6 +129,7 @@ impl Host {
             has_adopted,
             promiscuous,
             plugged,
+            direct_port,
         })
     }
 
@@ -192,6 +208,13 @@ fn allow_route_lookups() {
     if let Err(error) = set {
         tracing::warn!(%error, "frames to other hosts all go through the tunnel device");
     }
+}
+
+fn tell_policies() {
+    tracing::warn!(
+        "the host has IPsec policies: frames to and from other hosts all pass the tunnel device, \
+         where they hold; `ip xfrm policy` lists them"
+    );
 }
 
 /// Whether a device has the name of the tunnel's, of a port's, or of a spare's.
@@ -448,7 +471,26 @@ impl HostKernel for Host {
         Ok(uplinks)
     }
 
+    /// IPsec policies of the host hold for what passes the tunnel device only. So where there are
+    /// some, everything does.
     async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {
-        self.plane(move |plane| plane.set_underlay_devices(&devices)).await
+        let own = Namespace::current().map_err(Refusal::new)?;
+        let policies = match (self.direct_port, own.ipsec_policies().await) {
+            (0, _) => 0,
+            (_, Ok(policies)) => policies,
+            // What held so far goes on to hold.
+            (_, Err(error)) => return Err(Refusal::new(error)),
+        };
+        let port = if policies == 0 { self.direct_port } else { 0 };
+        let change = move |plane: &mut DataPlane| {
+            let has_changed = plane.set_direct_port(port)?;
+            plane.set_underlay_devices(&devices).map(|()| has_changed)
+        };
+        match self.plane(change).await? {
+            true if policies > 0 => tell_policies(),
+            true => tracing::info!("frames to and from other hosts pass the tunnel device by"),
+            false => {}
+        }
+        Ok(())
     }
 }

@@ -42,6 +42,7 @@ use std::{
 };
 
 use dataplane::Options;
+use hostnet::Namespace;
 pub use packet::ConntrackSize;
 use thiserror::Error;
 use tokio::{
@@ -66,7 +67,8 @@ pub struct Config {
     pub enrol: Option<PathBuf>,
     /// Ports and connections that the host has room for. Takes effect when its maps are made.
     pub conntrack: ConntrackSize,
-    /// Whether frames may leave past the tunnel device, see [`Options::direct_port`].
+    /// Whether frames may leave past the tunnel device, see [`Options::direct_port`]: as long as the
+    /// host has no IPsec policies.
     pub direct_underlay: bool,
     /// How many namespaces, each with a guarded device, are kept ready for instances to come.
     pub spares: usize,
@@ -154,13 +156,18 @@ impl Error {
 /// [`Error::Preflight`] and [`Error::DataPlane`]; otherwise as [`run_on`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let own = config.clone();
+    let has_policies = match Namespace::current() {
+        // Should it fail, it does so again with each look at the underlay, and that is told.
+        Ok(current) => current.ipsec_policies().await.is_ok_and(|policies| policies > 0),
+        Err(_) => false,
+    };
     let open = move || {
         dataplane::preflight()?;
         // An agent that is not enrolled must not leave anything on the host.
         identity::Known::read(&own)?;
         let direct_port = if own.direct_underlay { host::DIRECT_PORT } else { 0 };
         let options = Options { bpffs: own.bpffs, conntrack: own.conntrack, direct_port };
-        Host::open(&options, own.prefix, own.spares)
+        Host::open(&options, own.prefix, own.spares, has_policies)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

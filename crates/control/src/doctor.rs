@@ -5,6 +5,7 @@
 //! is a defect of netloom's, or a damaged database. It only looks.
 
 mod addresses;
+mod prefixes;
 mod rows;
 
 use model::{Kind, Record, Result, resource::doctor::GetDoctorReport};
@@ -44,6 +45,8 @@ pub enum Rule {
     Range,
     /// An instance is on one host, and no other one may still have it.
     Place,
+    /// What a NIC routes for nobody else is, or has.
+    Prefix,
 }
 
 impl Rule {
@@ -59,6 +62,7 @@ impl Rule {
             Rule::Nic => "Nic",
             Rule::Range => "Range",
             Rule::Place => "Place",
+            Rule::Prefix => "Prefix",
         }
     }
 }
@@ -137,6 +141,7 @@ pub fn examine(snapshot: &Snapshot<Record>) -> Report {
     addresses::nics(snapshot, &mut report);
     addresses::ranges(snapshot, &mut report);
     addresses::vnis(snapshot, &mut report);
+    prefixes::prefixes(snapshot, &mut report);
     report
 }
 

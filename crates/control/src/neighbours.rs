@@ -1,4 +1,4 @@
-//! The IP ranges and routers of an L2 network, found by their claims: each question is one look-up,
+//! The IP ranges, routers and addresses of an L2 network, found by their claims: each question is one look-up,
 //! however many ranges there are.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -52,6 +52,18 @@ pub(crate) fn router_in(
 ) -> Option<(IpAddr, Id<L3Network>)> {
     match read.first_held(&Claim::Router(l2, low), &Claim::Router(l2, high))? {
         (Claim::Router(_, ip), (_, uuid)) => Some((ip, Id::new(uuid))),
+        _ => None,
+    }
+}
+
+/// The first address from `low` to `high` that somebody has, or that hosts have not let go yet.
+pub(crate) fn address_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    (low, high): (IpAddr, IpAddr),
+) -> Option<IpAddr> {
+    match read.first_held(&Claim::Ip(l2, low), &Claim::Ip(l2, high))? {
+        (Claim::Ip(_, ip), _) => Some(ip),
         _ => None,
     }
 }

@@ -25,6 +25,9 @@ const PREFIXES: &str = "prefixes";
 /// Most prefixes of a NIC.
 const PREFIXES_MAX: usize = 32;
 
+/// What helps where something rests.
+const RESTS: &str = "hosts must confirm first; QueryHost status!=Connected shows who is missing";
+
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
     vec![job(set)]
@@ -128,15 +131,19 @@ fn check_others(txn: &Txn<'_>, nic: &VmNic, net: IpNet) -> Result<()> {
         let text = format!("{net} has {router}, the router of L3 network {l3}");
         return fail(told(Kind::L3Network, l3.uuid(), text), hint);
     }
+    // All that somebody has now is in a range. What rests may have lost its own.
+    if let Some(ip) = neighbours::address_in(&*txn.tx, l2, inside) {
+        let text = format!("{net} has {ip}, which is still being released");
+        return Err(Error::new(Code::InUse, text).on_field(PREFIXES).hint(RESTS));
+    }
     let Some((other, (kind, uuid))) = neighbours::prefix_in(&*txn.tx, l2, inside, Some(nic.uuid))
     else {
         return Ok(());
     };
     let (text, hint) = match kind {
-        Kind::Release => (
-            format!("{net} has addresses of {other}, which is still being released"),
-            "hosts must confirm first; QueryHost status!=Connected shows who is missing",
-        ),
+        Kind::Release => {
+            (format!("{net} has addresses of {other}, which is still being released"), RESTS)
+        }
         _ => {
             let text = format!("{net} has addresses of {other}, which NIC {} has", uuid.simple());
             (told(kind, uuid, text), "one NIC of an L2 network has a prefix: take it from that one")

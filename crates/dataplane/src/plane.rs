@@ -173,6 +173,22 @@ impl DataPlane {
         Ok(())
     }
 
+    /// Lets frames leave past the tunnel device with this destination port, and come in; 0: through
+    /// that device, all of them, once [`DataPlane::set_underlay_devices`] knows. Idempotent; says
+    /// whether it was another one before.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_direct_port(&mut self, port: u16) -> Result<bool, Error> {
+        let (config, direct_port) = (self.view.maps.config()?, u32::from(port));
+        if config.direct_port == direct_port {
+            return Ok(false);
+        }
+        self.view.maps.set_config(Config { direct_port, ..config })?;
+        self.view.maps.raise_epoch()?;
+        Ok(true)
+    }
+
     /// Takes packets of known flows out of their tunnels as they come in through these devices of
     /// the underlay, all Ethernet, and through no others; through none if all frames are to pass the
     /// tunnel device. Idempotent.

@@ -9,6 +9,7 @@
 mod address;
 mod create;
 mod error;
+mod ipsec;
 mod link;
 mod losses;
 mod namespace;

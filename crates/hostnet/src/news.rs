@@ -1,21 +1,21 @@
-//! News of a namespace's links and their addresses, from whoever changes them.
+//! News of a namespace's links, their addresses and its IPsec policies, from whoever changes them.
 
-use std::pin::Pin;
+use std::{io, pin::Pin};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use rtnetlink::{
     MulticastGroup, new_multicast_connection, packet_core::NetlinkPayload,
     packet_route::RouteNetlinkMessage,
 };
 use tokio::{runtime, task, task::JoinSet};
 
-use crate::{Error, Namespace};
+use crate::{Error, Namespace, ipsec};
 
 /// What is listened to.
 const GROUPS: [MulticastGroup; 3] =
     [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
 
-/// Tells which links have come, gone or changed, and that addresses have.
+/// Tells which links have come, gone or changed, and that addresses or IPsec policies have.
 pub struct LinkNews {
     messages: Pin<Box<dyn Stream<Item = Option<u32>> + Send>>,
     /// Serves the socket; aborted when dropped.
@@ -38,23 +38,28 @@ impl LinkNews {
     pub async fn of(namespace: &Namespace) -> Result<Self, Error> {
         let namespace = namespace.clone();
         let name = namespace.name().to_owned();
-        let failed = |error| Error::kernel(&name, "listen for links", error);
+        let failed = |error: io::Error| Error::kernel(&name, "listen for links", error);
         let runtime = runtime::Handle::current();
         let opened = task::spawn_blocking(move || {
             namespace.run_in(|| {
                 // The socket registers with the runtime of the thread on which it is opened.
                 let _guard = runtime.enter();
-                new_multicast_connection(&GROUPS)
+                Ok((new_multicast_connection(&GROUPS)?, ipsec::listen()?))
             })
         });
         let opened = opened.await.map_err(|error| failed(error.into()))?;
-        let (connection, _, messages) = opened?.map_err(failed)?;
+        let ((connection, _, messages), policies) = opened?.map_err(failed)?;
+        let links = messages.map(|(message, _)| index(&message.payload));
         let mut task = JoinSet::new();
         task.spawn(connection);
-        Ok(Self {
-            messages: Box::pin(messages.map(|(message, _)| index(&message.payload))),
-            _task: task,
-        })
+        let messages: Pin<Box<dyn Stream<Item = Option<u32>> + Send>> = match policies {
+            None => Box::pin(links),
+            Some((connection, messages)) => {
+                task.spawn(connection);
+                Box::pin(stream::select(links, messages.map(|_| None)))
+            }
+        };
+        Ok(Self { messages, _task: task })
     }
 
     /// Waits for the next news: the index of a link, or `None` within when it may be any of them.

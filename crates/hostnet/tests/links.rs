@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use std::net::IpAddr;
+use std::{net::IpAddr, process::Command};
 
 use netloom_hostnet::{
     Arp, Error, Identity, Kind, LinkNews, Namespace, Origin, Promiscuity, VethSpec, VxlanSpec, Way,
@@ -23,6 +23,26 @@ fn veth<'a>(peer_namespace: &'a Namespace) -> VethSpec<'a> {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn ipsec_policies_are_counted_in_their_namespace() {
+    if !root_or_skip() {
+        return;
+    }
+    let (with, without) = (Scratch::new("with").unwrap(), Scratch::new("without").unwrap());
+    assert_eq!(with.ipsec_policies().await.unwrap(), 0);
+    let mut news = LinkNews::of(&with).await.unwrap();
+    let add = |direction: &str| {
+        let policy = format!("xfrm policy add src 10.9.0.0/24 dst 10.8.0.0/24 dir {direction}");
+        with.run_in(|| Command::new("ip").args(policy.split(' ')).status()).unwrap().unwrap()
+    };
+    for (direction, count) in [("out", 1), ("in", 2), ("fwd", 2)] {
+        assert!(add(direction).success());
+        assert_eq!(with.ipsec_policies().await.unwrap(), count, "{direction}");
+        assert_eq!(news.next().await, Some(None), "{direction}");
+    }
+    assert_eq!(without.ipsec_policies().await.unwrap(), 0);
 }
 
 #[tokio::test]

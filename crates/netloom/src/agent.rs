@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 14))]
     connection_mib: Option<u64>,
     /// Let every frame to and from other hosts pass the tunnel device, where the host's netfilter
-    /// and IPsec policies see it. Else most pass it by, which is faster.
+    /// sees it. Else most pass it by, which is faster, unless the host has IPsec policies.
     #[arg(long)]
     through_tunnel_device: bool,
     /// How many namespaces, each with a device and its programs, are kept ready for instances to

@@ -9,6 +9,7 @@ use crate::guard;
 use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
 use crate::parse::ETHERNET_BYTES;
+use crate::prefix;
 use crate::reason::DropReason;
 use crate::service::Answer;
 
@@ -62,7 +63,7 @@ pub(crate) fn answer<K: Kernel>(
     if !arp.sender_mac.same(port.mac) {
         return Err(DropReason::SpoofedArpMac);
     }
-    match unanswered(kernel, port, &arp) {
+    match unanswered(kernel, port, &arp, is_physical) {
         None => {}
         Some(DropReason::ArpProbe) if is_physical => {
             // Whoever is about to use an address gives it up when another one asks for it, too.
@@ -86,11 +87,18 @@ pub(crate) fn answer<K: Kernel>(
 
 /// Everything that is not answered, each with its reason.
 #[inline(always)]
-fn unanswered<K: Kernel>(kernel: &K, port: &Port, arp: &Arp) -> Option<DropReason> {
+fn unanswered<K: Kernel>(
+    kernel: &K,
+    port: &Port,
+    arp: &Arp,
+    is_physical: bool,
+) -> Option<DropReason> {
     if arp.sender == 0 {
         return Some(DropReason::ArpProbe);
     }
-    if !guard::allowed(kernel, port, &Addr::v4_word(arp.sender)) {
+    let sender = Addr::v4_word(arp.sender);
+    let is_own = guard::allowed(kernel, port, &sender);
+    if !is_own && (is_physical || !prefix::is_behind(kernel, port, sender)) {
         return Some(DropReason::SpoofedArpAddress);
     }
     if arp.sender == arp.target {

@@ -10,6 +10,7 @@ use crate::guard;
 use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV6, Fragment, ICMPV6, Packet};
+use crate::prefix;
 use crate::reason::DropReason;
 use crate::service::Answer;
 
@@ -62,7 +63,9 @@ pub(crate) fn answer<K: Kernel>(
         let may_probe = is_physical && is_own(kernel, port, &target);
         return if may_probe { Ok(Answer::None) } else { Err(DropReason::NdProbe) };
     }
-    if !is_own(kernel, port, &packet.source) {
+    if !is_own(kernel, port, &packet.source)
+        && (is_physical || !prefix::is_behind(kernel, port, packet.source))
+    {
         return Err(DropReason::SpoofedAddress);
     }
     let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: target }) else {

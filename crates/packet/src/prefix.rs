@@ -11,12 +11,13 @@
 //! Addresses are looked up first. A packet from or to one costs what it would without prefixes; a
 //! spoofed one costs a search more before it is dropped. The search reads a node for each branch of
 //! the trie on its way, and none on a host in whose networks nobody has a prefix. Nobody answers ARP
-//! or ND for an address in a prefix, and a port does not speak them as one.
+//! or ND for an address in a prefix. A port asks as one where netloom alone hears it: machines of a
+//! physical network would learn from the question, and nothing guards what they hold.
 
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
 use crate::layout::plain;
-use crate::maps::NeighKey;
+use crate::maps::{NeighKey, Port};
 use crate::parse::Packet;
 
 plain! {
@@ -159,6 +160,28 @@ pub(crate) fn owner<K: Kernel>(
         packet.mtu = behind.mtu;
     }
     Owner::Station
+}
+
+/// The station that routes for an address that no station has.
+#[inline(always)]
+pub(crate) fn router<K: Kernel>(kernel: &K, at: &NeighKey) -> Option<Mac> {
+    if !at.addr.is_routed() {
+        return None;
+    }
+    kernel.behind(&PrefixKey::of(at.net, at.addr)).map(|behind| behind.mac)
+}
+
+/// Whether a port routes for an address: what it may send packets from beside its own addresses.
+#[inline(always)]
+pub(crate) fn is_behind<K: Kernel>(kernel: &K, port: &Port, addr: Addr) -> bool {
+    let key = NeighKey { net: port.net, addr };
+    if !addr.is_routed() || kernel.neigh(&key).is_some() {
+        return false;
+    }
+    match kernel.behind(&PrefixKey::of(port.net, addr)) {
+        Some(behind) => behind.vtep.same(&Addr::UNSPECIFIED_V6) && behind.mac.same(port.mac),
+        None => false,
+    }
 }
 
 #[cfg(test)]

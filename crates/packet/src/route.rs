@@ -8,6 +8,7 @@ use crate::fdb::{Fdb, FdbKey};
 use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port, PortKey};
 use crate::parse::Packet;
+use crate::prefix;
 use crate::reason::DropReason;
 use crate::uplink;
 
@@ -15,8 +16,9 @@ use crate::uplink;
 /// the uplink, and in any other one to the station of its address, which is then written into the
 /// frame.
 ///
-/// The last is for an address that has passed to another NIC. Nothing announces that to the
-/// guests: their neighbour caches keep the former owner's MAC, for as long as they like.
+/// The last is for an address that has passed to another NIC, or to a prefix of one. Nothing
+/// announces that to the guests: their neighbour caches keep the former owner's MAC, for as long as
+/// they like.
 ///
 /// It is left in the packet's room: see [`Packet`] on what the verifier makes of it.
 #[inline(never)]
@@ -34,14 +36,20 @@ pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<
     Ok(())
 }
 
-/// Gives the frame the MAC of the station that its address belongs to, if there is one.
+/// Gives the frame the MAC of the station that its address belongs to, or that routes for it, if
+/// there is one.
 #[inline(never)]
 fn readdress<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
     let key = NeighKey { net: packet.path.net_out, addr: packet.destination };
-    if let Some(neigh) = kernel.neigh(&key)
-        && kernel.store(0, &neigh.mac.0)
-    {
-        packet.destination_mac = neigh.mac;
+    let mac = match kernel.neigh(&key) {
+        Some(neigh) => neigh.mac,
+        None => match prefix::router(kernel, &key) {
+            Some(mac) => mac,
+            None => return,
+        },
+    };
+    if kernel.store(0, &mac.0) {
+        packet.destination_mac = mac;
         packet.flow.give_up();
     }
 }

@@ -207,6 +207,67 @@ fn ranges_that_overlap_and_a_vni_outside_of_all_are_named() {
 }
 
 #[test]
+fn a_prefix_that_somebody_else_is_or_has_is_named() {
+    let ward = ward();
+    let vm = json!({"name": "vm", "l3NetworkUuids": [ward.l3]});
+    let vm = ward.cloud.made("CreateVmInstance", vm);
+    let (nic, other) = (ward.nic.uuid, ward.cloud.nics(&vm).remove(0).uuid);
+    let set = |nic: Id<VmNic>, prefixes: &[&str]| {
+        let params = json!({"vmNicUuid": nic, "prefixes": prefixes});
+        ward.cloud.call("SetVmNicAllowedPrefixes", params).unwrap();
+    };
+    let router = json!({"l3NetworkUuid": ward.l3, "routerInterfaceIp": "10.0.0.99"});
+    ward.cloud.call("SetL3NetworkRouterInterfaceIp", router).unwrap();
+    ward.cloud.made("AddIpRange", crate::harness::range(&ward.l3, "10.0.0.40", "10.0.0.42"));
+    set(nic, &["192.168.64.0/20", "0.0.0.0/0"]);
+    set(other, &["192.168.80.0/20", "fd77::/64", "::/0"]);
+    ward.finds(&[]);
+    let uuid = other.uuid();
+    for (prefix, text) in [
+        ("192.168.77.0/24", &format!("192.168.77.0/24 is in 192.168.64.0/20 of VmNic {nic}")[..]),
+        ("192.168.77.7/32", "is in 192.168.64.0/20"),
+        ("10.0.0.41/32", "addresses of range"),
+        ("10.0.0.42/31", "addresses of range"),
+        ("10.0.0.32/28", "addresses of range"),
+        ("10.0.0.1/32", "has 10.0.0.1, the gateway of IpRange"),
+        ("10.0.0.96/27", "has 10.0.0.99, the router of L3Network"),
+        (&format!("{}/32", ward.used.ip), "the address of UsedIp"),
+        ("192.168.80.1/20", "192.168.80.1/20 is no prefix"),
+    ] {
+        let net: ipnet::IpNet = prefix.parse().unwrap();
+        ward.plant(other, move |nic| nic.allowed_prefixes = vec![net]);
+        ward.finds(&[(Rule::Prefix, uuid, text)]);
+    }
+    for prefix in ["10.0.0.14/32", "10.0.0.43/32", "10.0.0.128/25", "fd77::/64"] {
+        let net: ipnet::IpNet = prefix.parse().unwrap();
+        ward.plant(other, move |nic| nic.allowed_prefixes = vec![net]);
+        ward.finds(&[]);
+    }
+    ward.plant(other, |nic| nic.allowed_prefixes = vec!["192.168.0.0/16".parse().unwrap()]);
+    ward.finds(&[(Rule::Prefix, nic.uuid(), "192.168.64.0/20 is in 192.168.0.0/16 of VmNic")]);
+}
+
+#[test]
+fn a_prefix_whose_nic_is_gone_and_that_nobody_waits_for_is_named() {
+    let mut ward = ward();
+    let params = json!({"vmNicUuid": ward.nic.uuid, "prefixes": ["192.168.64.0/20"]});
+    ward.cloud.call("SetVmNicAllowedPrefixes", params).unwrap();
+    ward.cloud.acked(&ward.fixture.hosts[0].clone(), 0);
+    let vm = ward.nic.vm_instance_uuid.unwrap().to_string();
+    ward.cloud.call("DestroyVmInstance", json!({"uuid": vm})).unwrap();
+    ward.cloud.call("ExpungeVmInstance", json!({"uuid": vm})).unwrap();
+    assert_eq!(ward.cloud.get(ward.nic.uuid), None);
+    ward.finds(&[]);
+    let snapshot = ward.cloud.snapshot();
+    let is_prefix = |claim: &model::Claim| matches!(claim, model::Claim::Prefix(..));
+    let releases = store::Read::list(&snapshot, Kind::Release);
+    let mut releases = releases.map(|row| Release::of(&row).unwrap().clone());
+    let release = releases.find(|release| release.claims.iter().any(is_prefix)).unwrap().uuid;
+    ward.plant(release, |release| release.objects.clear());
+    ward.finds(&[(Rule::Prefix, release.uuid(), "192.168.64.0/20 rests, and nobody waits")]);
+}
+
+#[test]
 fn what_nobody_owns_is_named() {
     let ward = ward();
     let owner = |owner: Option<Id<Account>>| {

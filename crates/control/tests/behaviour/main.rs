@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod addresses;
+mod agreement;
 mod audit;
 mod config;
 mod databases;
@@ -28,6 +29,7 @@ mod offerings;
 mod places;
 mod plugged;
 mod prefixes;
+mod reference;
 mod refusals;
 mod releases;
 mod servers;

@@ -141,6 +141,24 @@ async fn a_prefix_is_of_one_nic_until_every_host_has_let_go_of_it() {
     set(&cloud, second, &["192.168.72.0/24", "0.0.0.0/0"]).unwrap();
 }
 
+/// A host that has not let go of the deleted NIC still takes its address for that one's.
+#[tokio::test]
+async fn no_prefix_has_an_address_that_rests_though_its_range_is_gone() {
+    let (mut cloud, fixture, l3, [first, second]) = two();
+    let more = cloud.made("AddIpRange", range(&l3, "10.0.0.20", "10.0.0.20"));
+    let extra = json!({"l3NetworkUuid": l3, "ip": "10.0.0.20"});
+    cloud.made("CreateVmNic", extra);
+    let [one, other] = fixture.hosts.each_ref();
+    cloud.call("DeleteIpRange", json!({"uuid": more})).unwrap();
+    cloud.tell(one);
+    cloud.tell(other);
+    let (code, text) = refused(&cloud, first, &["10.0.0.16/28"]);
+    assert!(code == Code::InUse && text.contains("10.0.0.20, which is still being"), "{text}");
+    set(&cloud, second, &["10.0.0.24/29"]).unwrap();
+    acknowledged(&mut cloud, &[one, other], 0).await;
+    set(&cloud, first, &["10.0.0.16/29"]).unwrap();
+}
+
 #[test]
 fn a_nic_that_goes_to_another_network_leaves_its_prefixes_behind() {
     let (cloud, fixture, _, [nic, other]) = two();

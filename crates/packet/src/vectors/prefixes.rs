@@ -1,12 +1,12 @@
 //! Prefixes that stations route for: A has some, and R.
 
 use super::Vector;
-use super::frame::{Ip, arp, ethernet, icmp, udp};
+use super::frame::{Ip, arp, ethernet, icmp, udp, with_icmpv6_checksum};
 use super::world::{
-    A, A_NUMBER, B, B_NUMBER, MTU, R, VNI, VTEP, a_to, addr, connection, from_a, from_r, mirrored,
-    now,
+    A, A_NUMBER, B, B_NUMBER, MTU, R, Station, VNI, VTEP, a_to, addr, connection, from_a, from_r,
+    mirrored, now,
 };
-use crate::{Behind, CtState, DropReason, Mac, NeighKey, Net, PrefixKey, Vtep, VtepKey};
+use crate::{Behind, CtState, DropReason, Mac, NeighKey, Net, PortKey, PrefixKey, Vtep, VtepKey};
 
 /// In the prefix of A, and in that of R.
 const BEHIND_A: &str = "192.168.77.5";
@@ -46,7 +46,109 @@ pub(super) fn vectors() -> Vec<Vector> {
     vectors.extend(longest_vectors());
     vectors.extend(received_vectors());
     vectors.extend(tunnel_vectors());
+    vectors.extend(asking_vectors());
+    vectors.extend(stale_vectors());
     vectors
+}
+
+/// A port asks for the MACs of its neighbours as what it may send from.
+fn asking_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let asks = |name, sender: &str| {
+        let packet = arp(1, (A.mac, sender), (Mac([0; 6]), B.v4));
+        from_a(name, ethernet(Mac::BROADCAST, A.mac, 0x0806, &packet))
+    };
+    let reply = |to: &str| ethernet(A.mac, B.mac, 0x0806, &arp(2, (B.mac, B.v4), (A.mac, to)));
+    let solicits = |name, source: &str| {
+        let mut rest = addr(B.v6).octets().to_vec();
+        rest.extend([1, 1]);
+        rest.extend(A.mac.0);
+        let message = with_icmpv6_checksum(source, B.v6, icmp(135, 0, [0; 4], &rest));
+        from_a(
+            name,
+            Ip { hop_limit: 255, ..Ip::new(source, B.v6, 58, message) }.frame(B.mac, A.mac),
+        )
+    };
+    let advertisement = |to: &str| {
+        let mut rest = addr(B.v6).octets().to_vec();
+        rest.extend([2, 1]);
+        rest.extend(B.mac.0);
+        let message = with_icmpv6_checksum(B.v6, to, icmp(136, 0, [0x60, 0, 0, 0], &rest));
+        Ip { hop_limit: 255, ..Ip::new(B.v6, to, 58, message) }.frame(A.mac, B.mac)
+    };
+    let everywhere = |vector, prefix| owned(vector, prefix, 0, Behind::local(A.mac, MTU));
+    let physical = |vector: Vector| {
+        vector.with(|memory| {
+            memory
+                .nets
+                .insert(1, Net::open().behind(PortKey::tagged(7, 5), Mac([2, 0, 0, 0, 0, 0xee])));
+        })
+    };
+    vec![
+        routing(asks("asks by arp as an address in its prefix", BEHIND_A))
+            .reflected(reply(BEHIND_A)),
+        everywhere(asks("asks by arp as an address from anywhere", "8.8.8.8"), "0.0.0.0")
+            .reflected(reply("8.8.8.8")),
+        routing(asks("asks by arp as an address in another's prefix", BEHIND_R))
+            .dropped(A_NUMBER, Why::SpoofedArpAddress),
+        everywhere(asks("asks by arp as a station, from anywhere", R.v4), "0.0.0.0")
+            .dropped(A_NUMBER, Why::SpoofedArpAddress),
+        everywhere(
+            asks("asks by arp as an address of its link, from anywhere", "169.254.0.1"),
+            "0.0.0.0",
+        )
+        .dropped(A_NUMBER, Why::SpoofedArpAddress),
+        owned(
+            asks("asks by arp as an address in a prefix of another port", BEHIND_A),
+            "192.168.77.0",
+            24,
+            Behind::local(B.mac, MTU),
+        )
+        .dropped(A_NUMBER, Why::SpoofedArpAddress),
+        owned(
+            asks("asks by arp as an address in a prefix of its mac elsewhere", BEHIND_A),
+            "192.168.77.0",
+            24,
+            Behind::remote(A.mac, addr(VTEP)),
+        )
+        .dropped(A_NUMBER, Why::SpoofedArpAddress),
+        physical(routing(asks("asks a physical network as an address in its prefix", BEHIND_A)))
+            .dropped(A_NUMBER, Why::SpoofedArpAddress),
+        routing(solicits("solicits as an address in its prefix", BEHIND_A_V6))
+            .reflected(advertisement(BEHIND_A_V6)),
+        routing(solicits("solicits as an address in another's prefix", BEHIND_R_V6))
+            .dropped(A_NUMBER, Why::SpoofedAddress),
+        everywhere(solicits("solicits as a station, from anywhere", R.v6), "::")
+            .dropped(A_NUMBER, Why::SpoofedAddress),
+        physical(routing(solicits("solicits in a physical network from its prefix", BEHIND_A_V6)))
+            .dropped(A_NUMBER, Why::SpoofedAddress),
+    ]
+}
+
+/// Frames to a MAC that the network does not have any more, to an address in a prefix.
+fn stale_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    const FORMER: Mac = Mac([2, 0, 0, 0, 0, 0xd]);
+    let passed_on = |name, owner: Station, to: &str| {
+        let source = if addr(to).is_v4() { A.v4 } else { A.v6 };
+        let packet = Ip::new(source, to, 17, udp(1000, 53));
+        let mut vector = routing(from_a(name, packet.frame(FORMER, A.mac)));
+        vector.frame_after = Some(a_to(owner, &packet));
+        vector
+    };
+    let behind_b = |vector| owned(vector, "192.168.99.0", 24, Behind::local(B.mac, MTU));
+    let beside = Ip::new(A.v4, "192.168.99.9", 17, udp(1, 2));
+    vec![
+        behind_b(passed_on("a prefix has passed to a local port", B, "192.168.99.9")).a_reaches_b(),
+        passed_on("a prefix has passed to a remote station", R, BEHIND_R).a_reaches_r(),
+        passed_on("and an ipv6 one", R, BEHIND_R_V6).a_reaches_r(),
+        passed_on("a prefix has passed to the sender itself", A, BEHIND_A)
+            .dropped(A_NUMBER, Why::Hairpin),
+        routing(from_a("to a mac of nobody and an address in no prefix", {
+            beside.frame(FORMER, A.mac)
+        }))
+        .dropped(A_NUMBER, Why::UnknownDestination),
+    ]
 }
 
 fn sent_vectors() -> Vec<Vector> {
@@ -84,7 +186,6 @@ fn refused_vectors() -> Vec<Vector> {
         let prefix = if addr(source).is_v4() { "0.0.0.0" } else { "::" };
         owned(vector, prefix, 0, Behind::local(A.mac, MTU)).dropped(A_NUMBER, Why::SpoofedAddress)
     };
-    let asks = arp(1, (A.mac, BEHIND_A), (Mac([0; 6]), B.v4));
     let asked = arp(1, (A.mac, A.v4), (Mac([0; 6]), BEHIND_R));
     vec![
         routing(from_a("from beside a prefix", a_from("192.168.76.255", B.v4)))
@@ -119,10 +220,6 @@ fn refused_vectors() -> Vec<Vector> {
             Behind::local(A.mac, MTU),
         )
         .dropped(A_NUMBER, Why::SpoofedAddress),
-        routing(from_a("asks by arp as an address in its prefix", {
-            ethernet(Mac::BROADCAST, A.mac, 0x0806, &asks)
-        }))
-        .dropped(A_NUMBER, Why::SpoofedArpAddress),
         routing(from_a("asks by arp for an address in a prefix", {
             ethernet(Mac::BROADCAST, A.mac, 0x0806, &asked)
         }))
