@@ -44,9 +44,19 @@ impl Guest {
 
     /// Begins to run the guest behind a tap of a host, `device`, which is up.
     pub fn run(&self, host: &Namespace, device: &str) -> Hypervisor {
+        self.relay(host, device, None)
+    }
+
+    /// Begins to run it as a machine at an access port of a switch: `device` there, in this VLAN.
+    pub fn run_in_vlan(&self, switch: &Namespace, device: &str, vlan: u16) -> Hypervisor {
+        self.relay(switch, device, Some(vlan))
+    }
+
+    fn relay(&self, host: &Namespace, device: &str, vlan: Option<u16>) -> Hypervisor {
         let mut command = Command::new("python3");
         command.args(["-c", RELAY, device]);
         command.arg(format!("/run/netns/{}", self.namespace.name())).arg("eth0");
+        command.args(vlan.map(|vlan| vlan.to_string()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = host.run_in(|| command.spawn()).unwrap().unwrap();
         let mut line = String::new();

@@ -1,6 +1,9 @@
 """Copies frames between a tap of the host and a tap of a guest, as a hypervisor does.
 
-Usage: relay.py HOST_TAP GUEST_NAMESPACE GUEST_TAP
+Usage: relay.py HOST_TAP GUEST_NAMESPACE GUEST_TAP [VLAN]
+
+With a VLAN it is a switch's access port: what the guest sends gets that IEEE 802.1Q tag on the side
+of the host, and only what has the tag reaches the guest, without it.
 
 Runs in the host's network namespace. Both taps are made by it, and gone with it. Says "ready" once
 they are there, and ends when its input does.
@@ -24,7 +27,18 @@ def tap(name: str) -> int:
     return fd
 
 
-def copy(source: int, target: int) -> None:
+def tag(frame: bytes, vlan: int) -> bytes:
+    return frame[:12] + struct.pack("!HH", 0x8100, vlan) + frame[12:]
+
+
+def untag(frame: bytes, vlan: int) -> bytes | None:
+    ethertype, control = struct.unpack("!HH", frame[12:16])
+    if ethertype != 0x8100 or control & 0xFFF != vlan:
+        return None
+    return frame[:12] + frame[16:]
+
+
+def copy(source: int, target: int, change=lambda frame: frame) -> None:
     while True:
         try:
             frame = os.read(source, FRAME_MAX)
@@ -33,6 +47,9 @@ def copy(source: int, target: int) -> None:
         except OSError:
             # It is down.
             return
+        frame = change(frame)
+        if frame is None:
+            continue
         try:
             os.write(target, frame)
         except OSError:
@@ -41,7 +58,12 @@ def copy(source: int, target: int) -> None:
 
 
 def main() -> None:
-    host_tap, namespace, guest_tap = sys.argv[1:]
+    host_tap, namespace, guest_tap = sys.argv[1:4]
+    inward = outward = lambda frame: frame
+    if len(sys.argv) > 4:
+        vlan = int(sys.argv[4])
+        inward = lambda frame: untag(frame, vlan)
+        outward = lambda frame: tag(frame, vlan)
     host = tap(host_tap)
     with open(namespace, "rb") as target:
         # `os.setns` comes with Python 3.12.
@@ -55,9 +77,9 @@ def main() -> None:
     while True:
         for fd, _ in poll.poll():
             if fd == host:
-                copy(host, guest)
+                copy(host, guest, inward)
             elif fd == guest:
-                copy(guest, host)
+                copy(guest, host, outward)
             else:
                 return
 

@@ -15,6 +15,7 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
     frames::{Wire, ethernet, udp},
+    guest::Guest,
     rest::Rest,
     root_or_skip,
     traffic::{Ping, Traffic, ping, transfer},
@@ -174,6 +175,22 @@ fn vlans_of_one_interface_are_apart() {
         transfer(from, to, ip(v6), 8 << 20);
     }
     broadcast(&a1, &[&a2], "10.9.0.255");
+    // A machine that netloom does not manage, at a switch's port in the VLAN.
+    let machine = Guest::new();
+    let _port = machine.run_in_vlan(&lab.namespace("fabric"), "access0", 100);
+    lab.ip("fabric", "link set access0 master br0");
+    machine.configure("02:00:00:00:77:07", "10.9.0.50/24");
+    machine.ip("address add fd09::50/64 dev eth0 nodad");
+    for (from, to, address) in [
+        (&a1, &machine.namespace, "10.9.0.50"),
+        (&machine.namespace, &a1, "10.9.0.11"),
+        (&machine.namespace, &a2, "fd09::12"),
+    ] {
+        assert_eq!(ping(from, ip(address), 1400), Ping::Answered, "{address}");
+        transfer(from, to, ip(address), 1 << 20);
+    }
+    assert_ne!(ping(&b3, ip("10.9.0.50"), 56), Ping::Answered, "it is in the other VLAN");
+    broadcast(&machine.namespace, &[&a1, &a2], "10.9.0.255");
     // What one says to all stays in its VLAN.
     let hears = |namespace: &Namespace| Wire::open(namespace);
     let (wire_b, wire_a) = (hears(&b3), hears(&a2));
