@@ -62,7 +62,11 @@ pub(crate) fn encapsulate(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> boo
         | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
         | (ETHERNET_BYTES as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
     let Some(start) = skb.peek_words(0) else { return false };
-    let Some(port) = CONFIG.get(0).map(|config| config.direct_port) else { return false };
+    let port = CONFIG.get(0).map_or(0, |config| config.direct_port);
+    if port == 0 {
+        // The verdict is from before that was changed.
+        return false;
+    }
     // SAFETY: the context pointer.
     let length = unsafe { (*skb.0).len };
     // SAFETY: the context pointer; before the frame changes, as the device does it.

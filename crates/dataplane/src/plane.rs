@@ -184,8 +184,9 @@ impl DataPlane {
         if config.direct_port == direct_port {
             return Ok(false);
         }
-        self.view.maps.set_config(Config { direct_port, ..config })?;
-        self.view.maps.raise_epoch()?;
+        // At once: a flow that is kept until then leads past the tunnel device.
+        let epoch = config.epoch.wrapping_add(1);
+        self.view.maps.set_config(Config { direct_port, epoch, ..config })?;
         Ok(true)
     }
 
