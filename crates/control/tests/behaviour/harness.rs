@@ -1,6 +1,7 @@
 //! Calls messages on an in-memory store, as a door would.
 
 use std::{
+    future::Future,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
@@ -22,10 +23,14 @@ use model::{
     status::{Board, HostStatus, Pending},
 };
 use netloom_control::{
-    self as control, Caller, Operations, Reply, Request, command::Surroundings, operation::Done,
+    self as control, Caller, Gate, Operations, Reply, Request,
+    command::Surroundings,
+    operation::Done,
+    webhook::{self, NotSent, Post},
 };
 use serde_json::{Value, json};
 use store::{Memory, Read, Snapshot, Store};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// A store with the operations over it.
@@ -341,4 +346,31 @@ pub(crate) fn tenant(cloud: &Cloud, number: u128) -> Caller {
 pub(crate) fn request(message: &str, params: Value) -> Request {
     let Value::Object(params) = params else { panic!("params are an object") };
     Request { message: message.to_owned(), params, ..Request::default() }
+}
+
+/// Far more than anything in these tests takes.
+pub(crate) async fn limit<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("in time")
+}
+
+/// Takes what is sent to webhooks.
+pub(crate) trait Receiver: Send + Sync + 'static {
+    /// Takes one, or not.
+    fn take(&self, post: &Post) -> Result<(), NotSent>;
+}
+
+/// Sends what is due to webhooks while `work` goes on.
+pub(crate) async fn while_sending<T>(
+    gate: &Arc<Gate>,
+    receiver: &Arc<impl Receiver>,
+    work: impl Future<Output = T>,
+) -> T {
+    let (stop, taking) = (CancellationToken::new(), Arc::clone(receiver));
+    let sends = Arc::new(move |post: &Post| taking.take(post));
+    let work = async {
+        let done = work.await;
+        stop.cancel();
+        done
+    };
+    limit(async { tokio::join!(webhook::run(Arc::clone(gate), stop.clone(), sends), work) }).await.1
 }

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    future::Future,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use model::{
@@ -19,9 +17,8 @@ use netloom_control::{
 use serde_json::{Value, json};
 use store::{Event, Read};
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 
-use crate::harness::{ADMINISTRATOR, Cloud, request, tenant};
+use crate::harness::{ADMINISTRATOR, Cloud, Receiver, request, tenant, while_sending};
 
 const URL: &str = "http://192.0.2.7/changes";
 
@@ -58,7 +55,7 @@ struct Receivers {
     arrived: Notify,
 }
 
-impl Receivers {
+impl Receiver for Receivers {
     fn take(&self, post: &Post) -> Result<(), NotSent> {
         self.got.lock().unwrap().push(post.clone());
         self.arrived.notify_waiters();
@@ -68,7 +65,9 @@ impl Receivers {
             false => Ok(()),
         }
     }
+}
 
+impl Receivers {
     fn got(&self) -> Vec<Post> {
         self.got.lock().unwrap().clone()
     }
@@ -106,23 +105,6 @@ fn told(posts: &[Post], hook: Id<Webhook>) -> Vec<(u64, String, String)> {
 
 fn names(posts: &[Post], hook: Id<Webhook>) -> Vec<String> {
     told(posts, hook).into_iter().map(|(_, _, name)| name).collect()
-}
-
-/// Sends while `work` goes on. Far more time than anything here takes.
-async fn while_sending<T>(
-    gate: &Arc<Gate>,
-    receivers: &Arc<Receivers>,
-    work: impl Future<Output = T>,
-) -> T {
-    let (stop, taking) = (CancellationToken::new(), Arc::clone(receivers));
-    let sends = Arc::new(move |post: &Post| taking.take(post));
-    let work = async {
-        let done = work.await;
-        stop.cancel();
-        done
-    };
-    let both = async { tokio::join!(webhook::run(Arc::clone(gate), stop.clone(), sends), work) };
-    tokio::time::timeout(Duration::from_secs(60), both).await.expect("in time").1
 }
 
 /// Waits until the store shows what is wanted.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -25,7 +24,7 @@ use store::{Event, Read};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{ADMINISTRATOR, Cloud, request};
+use crate::harness::{ADMINISTRATOR, Cloud, limit, request};
 
 /// So short that a test need not wait long.
 const SHORT: Span = Span { keep: Duration::from_millis(20), patience: Duration::from_millis(400) };
@@ -35,11 +34,6 @@ fn gate(cloud: &Cloud) -> Arc<Gate> {
     let jobs = Jobs::new(cloud.store.clone(), reports, || Timestamp(1_000));
     let enrolment = Enrolment { server: String::new(), ca: String::new() };
     Arc::new(Gate::new(jobs, enrolment))
-}
-
-/// Far more than anything here takes.
-async fn limit<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), work).await.expect("in time")
 }
 
 /// Work that tells who does it, and how many did at a time.

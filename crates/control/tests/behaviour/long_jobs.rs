@@ -1,6 +1,6 @@
 //! Long jobs: a message that is sent in its turn, once, and what its owner is told of it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use model::{
     Code, Id, Kind, Record, Resource, Timestamp,
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::harness::{ADMINISTRATOR, Cloud, confirm, request, tenant};
+use crate::harness::{ADMINISTRATOR, Cloud, confirm, limit, request, tenant};
 
 fn gate(cloud: &Cloud) -> (Arc<Gate>, watch::Sender<Board>) {
     let (board, reports) = watch::channel(cloud.board.clone());
@@ -50,11 +50,6 @@ async fn until(cloud: &Cloud, gate: &Arc<Gate>, id: Id<LongJob>, is: impl Fn(&Lo
     let limited =
         limit(async { tokio::join!(long_job::run(Arc::clone(gate), stop.clone()), seen) });
     limited.await;
-}
-
-/// Far more than anything here takes.
-async fn limit<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), work).await.expect("in time")
 }
 
 async fn until_state(cloud: &Cloud, gate: &Arc<Gate>, id: Id<LongJob>, state: LongJobState) {

@@ -1,10 +1,6 @@
 //! Webhooks: who is sent the result of a call, where, how often, and what is told when it fails.
 
-use std::{
-    future::Future,
-    sync::{Arc, Condvar, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Condvar, Mutex};
 
 use model::{
     Code, Error, Id, Kind, Message, Meta, Record, Resource, Timestamp,
@@ -24,10 +20,9 @@ use netloom_control::{
 use serde_json::{Value, json};
 use store::{Event, Key, Read};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::harness::{ADMINISTRATOR, Cloud, confirm, request, tenant};
+use crate::harness::{ADMINISTRATOR, Cloud, Receiver, confirm, request, tenant, while_sending};
 
 const URL: &str = "http://192.0.2.7/results";
 
@@ -83,7 +78,7 @@ struct Receivers {
     arrived: tokio::sync::Notify,
 }
 
-impl Receivers {
+impl Receiver for Receivers {
     fn take(&self, post: &Post) -> Result<(), NotSent> {
         if self.slow == Some(post.url.as_str()) {
             let opened = self.opened.lock().unwrap();
@@ -98,7 +93,9 @@ impl Receivers {
         }
         Ok(())
     }
+}
 
+impl Receivers {
     fn got(&self) -> Vec<Post> {
         self.got.lock().unwrap().clone()
     }
@@ -107,27 +104,6 @@ impl Receivers {
         *self.opened.lock().unwrap() = true;
         self.opens.notify_all();
     }
-}
-
-/// Far more than anything here takes.
-async fn limit<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), work).await.expect("in time")
-}
-
-/// Sends what is due while `work` goes on.
-async fn while_sending<T>(
-    gate: &Arc<Gate>,
-    receivers: &Arc<Receivers>,
-    work: impl Future<Output = T>,
-) -> T {
-    let (stop, taking) = (CancellationToken::new(), Arc::clone(receivers));
-    let sends = Arc::new(move |post: &Post| taking.take(post));
-    let work = async {
-        let done = work.await;
-        stop.cancel();
-        done
-    };
-    limit(async { tokio::join!(webhook::run(Arc::clone(gate), stop.clone(), sends), work) }).await.1
 }
 
 /// Sends until what is due is so.
