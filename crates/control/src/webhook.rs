@@ -5,13 +5,13 @@ mod calls;
 mod hooks;
 mod reach;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use model::{
     Error, Result,
     resource::webhook::{CreateWebhook, DeleteWebhook, UpdateWebhook, Webhook, WebhookCursor},
 };
-
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,6 +27,8 @@ pub use calls::{
 };
 pub use reach::Reach;
 
+/// How long what is being sent is waited for, when nothing more is sent.
+const LAST_MAX: Duration = Duration::from_secs(2);
 /// Longest address of a webhook, in bytes.
 pub const URL_MAX: usize = 1024;
 
@@ -38,6 +40,16 @@ pub async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Sends>) {
         tokio::join!(calls, hooks);
     };
     lease::held(&gate, "webhooks", Span::SERVERS, stop, work).await;
+}
+
+/// Waits for what is being sent, so that whoever goes on knows whether it was taken. Whoever listens
+/// slowly does not hold up the end: they may be told again.
+async fn end<T: 'static>(posts: &mut JoinSet<T>) {
+    let ended = async { while posts.join_next().await.is_some() {} };
+    if timeout(LAST_MAX, ended).await.is_err() {
+        tracing::info!("what a webhook has not taken yet is sent again later");
+    }
+    posts.shutdown().await;
 }
 
 /// What its messages do.

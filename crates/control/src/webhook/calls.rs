@@ -266,8 +266,7 @@ pub(super) async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Send
             },
         }
     }
-    // Whoever listens slowly does not hold up the end: their call is due at the next start.
-    posts.abort_all();
+    super::end(&mut posts).await;
 }
 
 /// Sends a call once; gives how long it takes until it is tried again, if it is.

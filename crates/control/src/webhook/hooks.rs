@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use store::{Event, Follower, Read, Tx};
 use tokio::{
     sync::{Notify, Semaphore},
-    task::{AbortHandle, JoinSet, spawn_blocking},
+    task::{AbortHandle, JoinError, JoinSet, spawn_blocking},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ struct Hooks {
     of_accounts: Mutex<HashMap<Uuid, Weak<Semaphore>>>,
     /// How far each has got.
     reached: Mutex<HashMap<Uuid, u64>>,
+    /// Nothing more is begun after it.
+    stop: CancellationToken,
 }
 
 /// The task of one webhook.
@@ -73,6 +75,7 @@ pub(super) async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Send
         places: Arc::new(Semaphore::new(AT_ONCE_MAX)),
         of_accounts: Mutex::default(),
         reached: Mutex::default(),
+        stop: stop.clone(),
     });
     let mut tasks = JoinSet::new();
     let mut running: HashMap<Uuid, Running> = HashMap::new();
@@ -111,7 +114,7 @@ pub(super) async fn run(gate: Arc<Gate>, stop: CancellationToken, post: Arc<Send
             },
         }
     }
-    tasks.shutdown().await;
+    super::end(&mut tasks).await;
     hooks.note_all(0).await;
 }
 
@@ -141,7 +144,7 @@ impl Hooks {
         lock(&self.reached).remove(&id);
     }
 
-    /// Sends a webhook what changes, for as long as it is there.
+    /// Sends a webhook what changes, for as long as it is there, until told to stop.
     async fn serve(&self, id: Id<Webhook>, changed: &Notify) {
         let after = self.cursor(id).map(|cursor| cursor.revision);
         let mut follower = match self.gate.follow_from(after) {
@@ -149,7 +152,7 @@ impl Hooks {
             Err(gone) => self.skip(id, gone.asked, gone.newest).await,
         };
         lock(&self.reached).insert(id.uuid(), follower.after());
-        while let Some(page) = follower.next().await {
+        while let Some(Some(page)) = self.stop.run_until_cancelled(follower.next()).await {
             match page {
                 Ok(page) => {
                     let parts = page.iter().flat_map(Part::of).collect();
@@ -189,7 +192,8 @@ impl Hooks {
         }
     }
 
-    /// Sends what is to be told of these; says whether anything was. `None`: the webhook is gone.
+    /// Sends what is to be told of these; says whether anything was. `None`: the webhook is gone,
+    /// or nothing more is to be sent.
     async fn send_all(
         &self,
         id: Id<Webhook>,
@@ -218,9 +222,9 @@ impl Hooks {
         Some(sent)
     }
 
-    /// What a webhook is told of these. `None`: it is gone.
+    /// What a webhook is told of these. `None`: it is gone, or nothing more is to be sent.
     async fn told(&self, id: Id<Webhook>, parts: Vec<Part>) -> Option<Vec<Value>> {
-        loop {
+        while !self.stop.is_cancelled() {
             let (hook, owner) = self.row(id)?;
             let Some(wanted) = hook.wanted() else { return Some(Vec::new()) };
             let concerns = |part: &Part| {
@@ -247,9 +251,10 @@ impl Hooks {
                 Err(_) => sleep(PAUSE).await,
             }
         }
+        None
     }
 
-    /// Sends events until they are taken. `None`: the webhook is gone.
+    /// Sends events until they are taken. `None`: the webhook is gone, or nothing more is to be sent.
     async fn deliver(
         &self,
         id: Id<Webhook>,
@@ -268,7 +273,7 @@ impl Hooks {
                 about: About::Changes { webhook: id, revision },
                 body: json!({"webhook": about, "events": events}).to_string(),
             };
-            let Err(failed) = self.try_once(owner, what).await else { break };
+            let Err(failed) = self.try_once(owner, what).await? else { break };
             let why: String = failed.why.chars().take(REASON_MAX).collect();
             self.change(id, move |cursor| WebhookCursor { error: Some(why.clone()), ..cursor })
                 .await;
@@ -278,19 +283,26 @@ impl Hooks {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = changed.notified() => {}
+                () = self.stop.cancelled() => return None,
             }
         }
         Some(())
     }
 
-    async fn try_once(&self, owner: Id<Account>, what: Post) -> std::result::Result<(), NotSent> {
+    /// Sends once, which nothing interrupts. `None`: nothing more is to be sent.
+    async fn try_once(
+        &self,
+        owner: Id<Account>,
+        what: Post,
+    ) -> Option<std::result::Result<(), NotSent>> {
         let of_account = self.places_of(owner);
         // Nobody closes them.
-        let _own = of_account.acquire().await;
-        let _place = self.places.acquire().await;
+        let places = async { (of_account.acquire().await, self.places.acquire().await) };
+        let _places = self.stop.run_until_cancelled(places).await?;
         let post = Arc::clone(&self.post);
         let trying = spawn_blocking(move || post(&what)).await;
-        trying.unwrap_or_else(|cause| Err(NotSent { why: cause.to_string(), is_tried_again: true }))
+        let failed = |cause: JoinError| NotSent { why: cause.to_string(), is_tried_again: true };
+        Some(trying.unwrap_or_else(|cause| Err(failed(cause))))
     }
 
     fn places_of(&self, account: Id<Account>) -> Arc<Semaphore> {

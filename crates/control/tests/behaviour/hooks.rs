@@ -238,12 +238,9 @@ async fn what_changes_while_nobody_sends_is_sent_later_and_what_was_taken_is_not
     zone(&cloud, "a");
     for (name, sent) in [("b", &["a"][..]), ("c", &["a", "b"]), ("d", &["a", "b", "c"])] {
         let gate = gate(&cloud);
+        // It is told to stop while it sends the last one.
         let all = receivers.until(|got| names(got, zones).len() == sent.len());
-        while_sending(&gate, &receivers, async {
-            all.await;
-            noted(&cloud, &receivers, zones).await;
-        })
-        .await;
+        while_sending(&gate, &receivers, all).await;
         assert_eq!(names(&receivers.got(), zones), sent);
         zone(&cloud, name);
     }
