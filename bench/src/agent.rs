@@ -168,7 +168,7 @@ impl Host {
 
 fn network() -> Object {
     let local_vtep = IpAddr::from([192, 0, 2, 1]);
-    let attachment = Attachment::Tunnel(Tunnel { vni: 100, local_vtep });
+    let attachment = Attachment::Tunnel(Tunnel { vni: 100, local_vtep, foreign: Vec::new() });
     Object::Network(Network { uuid: Uuid::from_u128(1), number: 1, attachment })
 }
 

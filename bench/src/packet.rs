@@ -310,7 +310,7 @@ fn tables() -> Tables {
     tables.fdb.insert(FdbKey::new(NET, C.mac), remote);
     let neigh = NeighKey { net: NET, addr: Addr::v4(C.ip) };
     tables.neigh.insert(neigh, Neigh::behind(VTEP, C.mac));
-    tables.vteps.insert(VtepKey { vni: VNI, addr: VTEP }, Vtep { net: NET, local: LOCAL_VTEP });
+    tables.vteps.insert(VtepKey { vni: VNI, addr: VTEP }, Vtep::of_host(NET, LOCAL_VTEP));
     for station in [A, B] {
         let key = NeighKey { net: NET, addr: Addr::v4(station.ip) };
         tables.neigh.insert(key, Neigh::local(station.mac));

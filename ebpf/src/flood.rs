@@ -1,28 +1,31 @@
 //! Copies of a frame. Each is sent before the program goes on, so what it runs into must not use
-//! the room of this CPU: a port's egress hook does not, and an uplink's does not for such a frame.
+//! the room of this CPU: a port's egress hook does not, an uplink's does not for such a frame, and
+//! the tunnel device has no hook where frames leave.
 
-use crate::maps::{FLOOD, NETS};
+use crate::maps::{AFAR, CONFIG, FLOOD, NETS};
 use crate::skb::Skb;
-use crate::verdict::DOT1Q;
+use crate::verdict::{DOT1Q, set_tunnel_key};
 use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
-use packet::{DELIVERED_MARK, Direction, FLOOD_TARGETS, FloodKey, Kernel, Meta, PortKey};
+use packet::{
+    DELIVERED_MARK, Direction, FLOOD_TARGETS, FLOOD_VTEPS, FloodKey, Kernel, Meta, PortKey,
+};
 
-/// Gives each port of the network but the sender a copy. Then the frame of a port leaves by the
-/// uplink, and the host gets a copy; any other goes on as it was.
+/// Gives each port of the network but the sender a copy, and so each VTEP of the network; or the
+/// frame leaves by the uplink, and the host gets a copy.
 #[inline(always)]
-pub(crate) fn flood(skb: &mut Skb, meta: &Meta, net: u32, sender: u32) -> i32 {
-    let tag = take_tag(skb);
-    let mark = set_mark(skb, DELIVERED_MARK);
+pub(crate) fn from_port(skb: &mut Skb, meta: &Meta, net: u32, sender: u32) -> i32 {
+    take_tag(skb);
+    set_mark(skb, DELIVERED_MARK);
     copy_to_ports(skb, meta.length, net, sender);
-    if sender == 0 {
-        return go_on(skb, mark, tag);
-    }
     // SAFETY: the maps are preallocated; a value that the agent replaces is read word by word.
     let Some(uplink) = unsafe { NETS.get(&net) }.map(|net| net.uplink) else { return TC_ACT_SHOT };
-    if uplink.ifindex == 0 || !push(skb, u32::from(uplink.vlan)) {
+    if uplink.ifindex == 0 {
+        return to_vteps(skb, net, 0);
+    }
+    if !push(skb, u32::from(uplink.vlan)) {
         return TC_ACT_SHOT;
     }
     // SAFETY: the context pointer, and numbers.
@@ -32,6 +35,22 @@ pub(crate) fn flood(skb: &mut Skb, meta: &Meta, net: u32, sender: u32) -> i32 {
     }
 }
 
+/// Sends the frame to each VTEP of the network that is no host's.
+#[inline(always)]
+pub(crate) fn to_strangers(skb: &mut Skb, net: u32) -> i32 {
+    take_tag(skb);
+    to_vteps(skb, net, 1)
+}
+
+/// Gives each port of the network a copy of a frame that is from elsewhere, which goes on as it was.
+#[inline(always)]
+pub(crate) fn from_elsewhere(skb: &mut Skb, meta: &Meta, net: u32) -> i32 {
+    let tag = take_tag(skb);
+    let mark = set_mark(skb, DELIVERED_MARK);
+    copy_to_ports(skb, meta.length, net, 0);
+    go_on(skb, mark, tag)
+}
+
 /// Gives the port a copy; the frame goes on as it was.
 #[inline(always)]
 pub(crate) fn copy(skb: &mut Skb, key: PortKey) -> i32 {
@@ -39,6 +58,26 @@ pub(crate) fn copy(skb: &mut Skb, key: PortKey) -> i32 {
     let mark = set_mark(skb, DELIVERED_MARK);
     copy_to(skb, key);
     go_on(skb, mark, tag)
+}
+
+/// Sends a copy to each VTEP of the network whose `is_foreign` is at least this; the frame itself
+/// ends here.
+#[inline(never)]
+fn to_vteps(skb: &mut Skb, net: u32, is_foreign: u32) -> i32 {
+    let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
+    // The host routes the outer packet by the mark.
+    set_mark(skb, 0);
+    let mut index = 0;
+    while ifindex != 0 && index < FLOOD_VTEPS {
+        // SAFETY: as above.
+        let Some(afar) = (unsafe { AFAR.get(&FloodKey { net, index }) }) else { break };
+        index += 1;
+        if afar.is_foreign >= is_foreign && set_tunnel_key(skb, afar.vni, &afar.vtep, &afar.local) {
+            // SAFETY: the context pointer, and numbers.
+            unsafe { bpf_clone_redirect(skb.0, ifindex, 0) };
+        }
+    }
+    TC_ACT_SHOT
 }
 
 #[inline(never)]

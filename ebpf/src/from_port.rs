@@ -3,11 +3,11 @@
 use crate::fill_in;
 use crate::maps::Room;
 use crate::skb::{self, Skb};
-use crate::verdict::execute;
+use crate::verdict::of_port;
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Entry, Meta};
+use packet::Meta;
 
 /// Decides about a frame from the port's VM.
 #[classifier]
@@ -16,5 +16,5 @@ pub fn from_port(ctx: TcContext) -> i32 {
     let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_SHOT };
     *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
     packet::from_port(&mut skb, meta, packet);
-    execute(&mut skb, meta, Entry::FromPort, &packet.verdict)
+    of_port(&mut skb, meta, &packet.verdict)
 }

@@ -3,11 +3,11 @@
 use crate::fill_in;
 use crate::maps::Room;
 use crate::skb::{self, Skb};
-use crate::verdict::execute_one;
+use crate::verdict::of_tunnel;
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Entry, Meta};
+use packet::Meta;
 
 /// Decides about a frame that came out of the tunnel.
 #[classifier]
@@ -17,5 +17,5 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
     *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
     skb.add_tunnel(meta);
     packet::from_tunnel(&mut skb, meta, packet);
-    execute_one(&mut skb, meta, Entry::FromTunnel, &packet.verdict)
+    of_tunnel(&mut skb, meta, &packet.verdict)
 }

@@ -4,11 +4,11 @@ use crate::fill_in;
 use crate::maps::Room;
 use crate::skb::{self, Skb};
 use crate::underlay;
-use crate::verdict::execute_one;
+use crate::verdict::of_tunnel;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Entry, Meta, Opened};
+use packet::{Meta, Opened};
 
 /// A frame for this host; `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -38,5 +38,5 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     if opened == Opened::Admitted {
         packet::from_opened(&mut skb, meta, packet);
     }
-    execute_one(&mut skb, meta, Entry::FromTunnel, &packet.verdict)
+    of_tunnel(&mut skb, meta, &packet.verdict)
 }

@@ -5,8 +5,9 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB,
-    FLOODS, FLOW_CACHE, FRAGMENTS, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS, WIRES,
+    ADDRS, AFAR, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED,
+    FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    WIRES,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -23,9 +24,10 @@ use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
-    Addr, AddrKey, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop, DropEvent,
-    EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, Flow, Kernel, Meta, Neigh, NeighKey, Net, NextHop,
-    Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey, WAYS, Wire,
+    Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop,
+    DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta,
+    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey,
+    WAYS, Wire,
 };
 
 /// For the helpers that change a checksum: what has changed is a word of four bytes.
@@ -371,6 +373,18 @@ impl Kernel for Skb {
         // SAFETY: as in `flow`. Other CPUs may write the same place; each field is aligned, and
         // `packet::flow` says how it knows a mix of two writers.
         Some((self.flow(place)?, unsafe { &mut *shared }))
+    }
+
+    #[inline(always)]
+    fn afar(&self, key: &FloodKey) -> Option<Afar> {
+        lookup!(AFAR, key)
+    }
+
+    #[inline(always)]
+    fn learned(&mut self, slot: u32) -> Option<&mut Learned> {
+        // SAFETY: the memory of a map's value, which lives as long as the program. CPUs race for it:
+        // see `packet::learned`.
+        LEARNED.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
     }
 
     #[inline(always)]

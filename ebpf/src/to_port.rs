@@ -1,7 +1,7 @@
 //! TCX egress of the host side of a port.
 
 use crate::skb::Skb;
-use crate::verdict::execute_one;
+use crate::verdict::execute;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use packet::Entry;
@@ -12,5 +12,5 @@ pub fn to_port(ctx: TcContext) -> i32 {
     let mut skb = Skb(ctx.skb.skb);
     let meta = skb.meta();
     let verdict = packet::to_port(&mut skb, &meta);
-    execute_one(&mut skb, &meta, Entry::ToPort, &verdict)
+    execute(&mut skb, &meta, Entry::ToPort, &verdict)
 }

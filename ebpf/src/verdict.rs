@@ -5,7 +5,8 @@ use crate::maps::{CONFIG, HANDED};
 use crate::skb::Skb;
 use crate::underlay;
 use aya_ebpf::bindings::{
-    BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key,
+    BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC,
+    bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
     bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
@@ -22,19 +23,39 @@ const PACKET_HOST: u32 = 0;
 /// Ethertype of a VLAN tag (IEEE 802.1Q).
 pub(crate) const DOT1Q: u16 = 0x8100;
 
-/// Executes a verdict; the program's return value.
+/// Executes the verdict about a port's frame; the program's return value.
 #[inline(always)]
-pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
+pub(crate) fn of_port(skb: &mut Skb, meta: &Meta, verdict: &Verdict) -> i32 {
     match *verdict {
-        Verdict::Flood { net, sender } => flood::flood(skb, meta, net, sender),
-        Verdict::Copy { ifindex, vlan } => flood::copy(skb, PortKey::tagged(ifindex, vlan)),
-        _ => execute_one(skb, meta, entry, verdict),
+        Verdict::Flood { net, sender } => flood::from_port(skb, meta, net, sender),
+        Verdict::Strangers { net } => flood::to_strangers(skb, net),
+        _ => execute(skb, meta, Entry::FromPort, verdict),
     }
 }
 
-/// The same where nothing is ever copied: the verifier walks a copy for each port that there may be.
+/// The same of a frame that comes out of a tunnel.
 #[inline(always)]
-pub(crate) fn execute_one(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
+pub(crate) fn of_tunnel(skb: &mut Skb, meta: &Meta, verdict: &Verdict) -> i32 {
+    match of_uplink(skb, meta, Entry::FromTunnel, verdict) {
+        // What it was copied from is for nobody else.
+        TC_ACT_UNSPEC => TC_ACT_SHOT,
+        done => done,
+    }
+}
+
+/// The same of a frame on an uplink, which may go on.
+#[inline(always)]
+pub(crate) fn of_uplink(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
+    match *verdict {
+        Verdict::Flood { net, .. } => flood::from_elsewhere(skb, meta, net),
+        Verdict::Copy { ifindex, vlan } => flood::copy(skb, PortKey::tagged(ifindex, vlan)),
+        _ => execute(skb, meta, entry, verdict),
+    }
+}
+
+/// What is the same for all of them.
+#[inline(always)]
+pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
     match *verdict {
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::DeliverLocal { ifindex, via: Via::Peer } => {
@@ -72,7 +93,7 @@ pub(crate) fn execute_one(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Ve
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
         }
-        Verdict::Flood { .. } | Verdict::Copy { .. } => TC_ACT_SHOT,
+        Verdict::Flood { .. } | Verdict::Copy { .. } | Verdict::Strangers { .. } => TC_ACT_SHOT,
         Verdict::Reflect => deliver(skb, meta.ifindex),
         Verdict::Tunnel { vni, ref vtep, ref local } => {
             if !set_tag(skb, meta, 0) {
@@ -193,7 +214,7 @@ fn deliver(skb: &mut Skb, ifindex: u32) -> i32 {
 ///
 /// Not inlined: the key would take its place on the stack of every path.
 #[inline(never)]
-fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr, local: &Addr) -> bool {
+pub(crate) fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr, local: &Addr) -> bool {
     let mut key = MaybeUninit::<bpf_tunnel_key>::zeroed();
     // SAFETY: zero bytes are a valid value.
     let key = unsafe { key.assume_init_mut() };

@@ -4,7 +4,7 @@
 use crate::fill_in;
 use crate::maps::Room;
 use crate::skb::{self, Skb};
-use crate::verdict::execute;
+use crate::verdict::of_uplink;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -39,5 +39,5 @@ fn cross(mut skb: Skb, entry: Entry) -> i32 {
     if !packet::from_wire(&mut skb, meta, entry, packet) {
         return TC_ACT_UNSPEC;
     }
-    execute(&mut skb, meta, entry, &packet.verdict)
+    of_uplink(&mut skb, meta, entry, &packet.verdict)
 }

@@ -11,7 +11,7 @@ use std::{
 use dataplane::{Counters, Tables, View};
 use hostnet::Netlink;
 use model::Mac;
-use packet::{ConntrackSize, DropReason};
+use packet::{ConntrackSize, DropReason, Learned};
 use serde::Serialize;
 use tokio::runtime;
 use uuid::Uuid;
@@ -57,6 +57,9 @@ pub struct Inspection {
     pub ports_max: u32,
     /// The ports of the maps.
     pub ports: Vec<PortLine>,
+    /// Machines that nobody has told us of, as their foreign VTEPs have sent frames of theirs; some
+    /// may be gone for long.
+    pub strangers: Vec<StrangerLine>,
     /// Dropped frames, by reason; those that never occurred are left out.
     pub drops: Vec<DropLine>,
     /// Drop events for which the ring buffer had no room.
@@ -119,6 +122,18 @@ pub struct PortLine {
     pub dropped_packets: u64,
 }
 
+/// Where a machine is that nobody has told us of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StrangerLine {
+    /// The number of its network.
+    pub network: u32,
+    /// Its MAC.
+    pub mac: String,
+    /// The foreign VTEP behind which it is.
+    pub vtep: IpAddr,
+}
+
 /// Frames dropped for one reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct DropLine {
@@ -158,6 +173,7 @@ struct Seen {
     tables: Tables,
     counters: Counters,
     room: ConntrackSize,
+    learned: Vec<Learned>,
     /// Connections by port number.
     connections: BTreeMap<u32, u64>,
 }
@@ -169,7 +185,8 @@ impl Seen {
             *connections.entry(connection.port).or_default() += 1;
         }
         let (tables, counters) = (view.tables()?, view.counters()?);
-        Ok(Seen { tables, counters, room: view.room()?, connections })
+        let (room, learned) = (view.room()?, view.learned()?);
+        Ok(Seen { tables, counters, room, learned, connections })
     }
 }
 
@@ -192,6 +209,7 @@ fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
         underlay: Vec::new(),
         ports_max: room.ports,
         ports: ports(desired, seen),
+        strangers: strangers(&seen.learned),
         drops: drops(counters),
         events_lost: counters.events_lost,
     }
@@ -269,6 +287,17 @@ fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
     tables.ports.iter().map(|(key, port)| line(key.ifindex, port)).collect()
 }
 
+fn strangers(learned: &[Learned]) -> Vec<StrangerLine> {
+    let line = |learned: &Learned| StrangerLine {
+        network: learned.net,
+        mac: model::Mac(learned.mac.0).to_string(),
+        vtep: learned.vtep.into(),
+    };
+    let mut lines: Vec<_> = learned.iter().map(line).collect();
+    lines.sort_unstable();
+    lines
+}
+
 fn drops(counters: &Counters) -> Vec<DropLine> {
     let all = DropReason::ALL.iter();
     let found = all.filter_map(|info| Some((info, *counters.drops.get(info.name)?)));
@@ -319,6 +348,9 @@ impl Display for Inspection {
             "dropped"
         )?;
         self.ports.iter().try_for_each(|port| writeln!(f, "{port}"))?;
+        for StrangerLine { network, mac, vtep } in &self.strangers {
+            writeln!(f, "network {network}: {mac} is behind foreign VTEP {vtep}")?;
+        }
         writeln!(f, "\n{:>12}  reason of drops", "packets")?;
         self.drops.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         write!(f, "{:>12}  drop events lost: the ring buffer was full", self.events_lost)?;
@@ -424,7 +456,7 @@ mod tests {
 
     fn seen(tables: Tables, counters: Counters) -> Seen {
         let room = ConntrackSize::of_host(0, ConntrackSize::DEFAULT_PER_PORT);
-        Seen { tables, counters, room, connections: BTreeMap::new() }
+        Seen { tables, counters, room, learned: Vec::new(), connections: BTreeMap::new() }
     }
 
     fn tables() -> Tables {

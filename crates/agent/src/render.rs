@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Neigh, NeighKey, Net,
-    PortKey, PrefixKey, Source, Vtep, VtepKey, Wire,
+    Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Neigh, NeighKey,
+    Net, PortKey, PrefixKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
@@ -51,12 +51,20 @@ pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
     }
 }
 
-/// A network behind tunnels is one of known stations: the server knows all that are in it. A
-/// physical one without its interface goes on for the ports that are here.
+/// A network behind tunnels is one of known stations: the server knows all that are in it, but for
+/// strangers behind foreign VTEPs. A physical one without its interface goes on for the ports that are here.
 fn network_tables(network: &Network, uplinks: &BTreeMap<String, Uplink>) -> Tables {
     let (net, mut tables) = (network.number, Tables::default());
     let Some(wire::object::Uplink { interface, vlan }) = network.uplink() else {
-        tables.nets.insert(net, Net::closed());
+        let Some(tunnel) = network.tunnel() else { return tables };
+        for vtep in &tunnel.foreign {
+            let key = VtepKey { vni: tunnel.vni, addr: (*vtep).into() };
+            tables.vteps.insert(key, Vtep::foreign(net, tunnel.local_vtep.into()));
+        }
+        let is_open = network.is_open();
+        tables
+            .nets
+            .insert(net, if is_open { Net::open().with_foreign_vteps() } else { Net::closed() });
         return tables;
     };
     let Some(uplink) = uplinks.get(interface) else {
@@ -73,7 +81,7 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     let (net, vni, vtep) = (network.number, tunnel.vni, Addr::from(peer.vtep));
     let (mac, local) = (Mac(peer.mac), Addr::from(tunnel.local_vtep));
     let mut tables = Tables::default();
-    tables.vteps.insert(VtepKey { vni, addr: vtep }, Vtep { net, local });
+    tables.vteps.insert(VtepKey { vni, addr: vtep }, Vtep::of_host(net, local));
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::remote(vni, vtep).sent_from(local));
     for ip in &peer.addresses {
         tables.neigh.insert(NeighKey { net, addr: (*ip).into() }, Neigh::behind(vtep, mac));
@@ -130,6 +138,9 @@ impl Says<Net> for u32 {
         if *net == Net::closed() {
             return None;
         }
+        if *net == Net::open().with_foreign_vteps() {
+            return Some(Fact::Strangers { net: *self });
+        }
         // Whatever else is different would make it another one.
         let is_physical =
             net.uplink.ifindex != 0 && *net == Net::open().behind(net.uplink, net.uplink_mac);
@@ -183,7 +194,11 @@ impl Says<Behind> for PrefixKey {
 
 impl Says<Vtep> for VtepKey {
     fn fact(&self, vtep: &Vtep, _: &Tables) -> Option<Fact> {
-        Some(Fact::Vtep { vni: self.vni, ip: self.addr.into(), net: vtep.net })
+        let (vni, ip, net) = (self.vni, self.addr.into(), vtep.net);
+        match vtep.is_foreign {
+            0 => Some(Fact::Vtep { vni, ip, net }),
+            _ => Some(Fact::ForeignVtep { vni, ip, net }),
+        }
     }
 }
 
@@ -191,6 +206,13 @@ impl Says<Wire> for PortKey {
     fn fact(&self, wire: &Wire, tables: &Tables) -> Option<Fact> {
         let is_mutual = tables.nets.get(&wire.net).is_some_and(|net| net.uplink == *self);
         (!is_mutual).then_some(Fact::OddNetwork { net: wire.net })
+    }
+}
+
+/// The data plane derives it from the VTEPs.
+impl Says<Afar> for FloodKey {
+    fn fact(&self, _: &Afar, _: &Tables) -> Option<Fact> {
+        None
     }
 }
 
@@ -228,6 +250,10 @@ pub fn words(fact: &Fact) -> String {
     match fact {
         Fact::Physical { net, vlan: 0 } => format!("network {net} is a physical one, untagged"),
         Fact::Physical { net, vlan } => format!("network {net} is a physical one, in VLAN {vlan}"),
+        Fact::Strangers { net } => format!("network {net} has strangers behind foreign VTEPs"),
+        Fact::ForeignVtep { vni, ip, net } => {
+            format!("foreign VTEP {ip} may send VNI {vni} into network {net}")
+        }
         Fact::OddNetwork { net } => format!("network {net} is not as it should be"),
         Fact::Port { number, net, mac } => {
             format!("port {number} in network {net} sends from {}", model::Mac(*mac))

@@ -7,7 +7,8 @@
 //!                            ├─join─► placed ──┐               ┌────────────────────► Port
 //! networks ──map─────────────┘     │           ├─join─► homed ─┼─group─► present ──┬─► Network
 //!                                  │           │               └────────────────join─► Peer
-//! VTEPs ────────group──────────────┼───────────┘
+//! VTEPs ────────group──gather──────┼───────────┘
+//! hosts, remote VTEPs ──join─┘     │
 //!                                  └─group─► sites of placed, without those of homed ─► missing VTEPs
 //! instances ────map───────────────────────────────────────────────────────────► Instance
 //! ```
@@ -23,8 +24,8 @@ use std::{
 use model::{
     Id, Kind, Record, Resource,
     resource::{
-        host::Host, l2_network::L2Network, l3_network::L3Network, vm_instance::VmInstance,
-        vm_nic::VmNic, vtep::Vtep,
+        cluster::Cluster, host::Host, l2_network::L2Network, l3_network::L3Network,
+        remote_vtep::RemoteVtep, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep,
     },
 };
 use store::{Change, Read, Snapshot};
@@ -32,7 +33,7 @@ use wire::shared::Shared;
 
 use crate::{
     HostDelta, HostObjects, MissingVtep,
-    objects::{self, Address, Net, Nic, RouteKey, Site},
+    objects::{self, Address, Ends, Net, Nic, RouteKey, Site},
     operators::{Delta, Gather, Group, Join, count, map, settle},
     output::by_host,
 };
@@ -41,8 +42,11 @@ use crate::{
 const LOAD_ROWS: usize = 4096;
 
 type NetworkId = Id<L2Network>;
-/// A NIC whose host can carry its network, with the VTEP there if it needs one.
-type Homed = (Arc<Nic>, Net, Option<IpAddr>);
+/// A NIC whose host can carry its network, with the ends of the tunnels there if it needs some.
+type Homed = (Arc<Nic>, Net, Option<Arc<Ends>>);
+
+/// A network on a host, with the ends of the tunnels there if it needs some.
+type Presence = (Id<Host>, Net, Option<Arc<Ends>>);
 
 /// A NIC that has a home, as the other hosts of its network see it.
 #[derive(Clone, Debug)]
@@ -83,11 +87,13 @@ impl Eq for Member {}
 #[derive(Debug)]
 pub struct Compiler {
     vteps: Group<Site, (Id<Vtep>, IpAddr)>,
+    foreign: Join<Id<Cluster>, Id<Host>, (NetworkId, IpAddr)>,
+    ends: Gather<Site, (Site, IpAddr), IpAddr>,
     nics: Gather<Id<VmNic>, Nic, Address>,
     routed: Gather<RouteKey, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
-    homed: Join<Site, (Arc<Nic>, Net), IpAddr>,
-    present: Group<(Id<Host>, Net, Option<IpAddr>), ()>,
+    homed: Join<Site, (Arc<Nic>, Net), Arc<Ends>>,
+    present: Group<Presence, ()>,
     peers: Join<NetworkId, Member, Id<Host>>,
     needed: Group<Site, ()>,
     served: Group<Site, ()>,
@@ -98,7 +104,7 @@ pub struct Compiler {
 /// How many entries each operator has read and made so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Choosing a VTEP for each host and pool.
+    /// Finding where the tunnels of each host and pool end.
     pub vteps: u64,
     /// Bringing NICs, their addresses and their instances' default routes together.
     pub nics: u64,
@@ -128,6 +134,8 @@ impl Compiler {
     pub fn new() -> Self {
         Self {
             vteps: Group::new(),
+            foreign: Join::new(),
+            ends: Gather::new(),
             nics: Gather::new(),
             routed: Gather::new(),
             placed: Join::new(),
@@ -147,7 +155,15 @@ impl Compiler {
         *self = Self::new();
         // NICs come last and a few at a time: what one step makes of them is large, as each is
         // paired with all hosts of its network.
-        let kinds = [Kind::L2Network, Kind::Vtep, Kind::UsedIp, Kind::VmInstance, Kind::VmNic];
+        let kinds = [
+            Kind::L2Network,
+            Kind::Host,
+            Kind::RemoteVtep,
+            Kind::Vtep,
+            Kind::UsedIp,
+            Kind::VmInstance,
+            Kind::VmNic,
+        ];
         let rows = kinds.into_iter().flat_map(|kind| snapshot.list(kind));
         let mut changes = rows.map(|row| Change {
             kind: row.kind(),
@@ -181,8 +197,7 @@ impl Compiler {
         let nics = self.routed.step(nics, rows(changes, objects::default_l3));
         let nics = map(&nics, |(nic, l3s)| Some((nic.network, nic.routed(l3s.first().copied()))));
         let networks = rows(changes, |l2: &L2Network| Net::of(l2).map(|net| (l2.uuid, net)));
-        let vteps = self.vteps.step(rows(changes, |vtep: &Vtep| Some(objects::vtep(vtep))));
-        let vteps = map(&vteps, |(site, (_, ip))| Some((*site, *ip)));
+        let ends = self.ends(changes);
 
         let placed = self.placed.step(nics, networks);
         let plain = map(&placed, |(_, nic, net)| {
@@ -192,12 +207,13 @@ impl Compiler {
             Some(((nic.host, net.pool()?), (Arc::clone(nic), net.clone())))
         });
         let needed = map(&placed, |(site, _)| Some((*site, ())));
-        let homed = self.homed.step(placed, vteps);
+        let homed = self.homed.step(placed, ends);
         let served = map(&homed, |(site, ..)| Some((*site, ())));
         self.note_missing(needed, served);
 
-        let mut homed: Delta<Homed> =
-            map(&homed, |(_, (nic, net), vtep)| Some((Arc::clone(nic), net.clone(), Some(*vtep))));
+        let mut homed: Delta<Homed> = map(&homed, |(_, (nic, net), ends)| {
+            Some((Arc::clone(nic), net.clone(), Some(ends.clone())))
+        });
         homed.extend(plain);
         let mut out = self.compile(&homed);
         out.extend(rows_unsettled(changes, |row: &VmInstance| {
@@ -217,7 +233,7 @@ impl Compiler {
     #[must_use]
     pub fn work(&self) -> Work {
         Work {
-            vteps: self.vteps.work,
+            vteps: self.vteps.work + self.foreign.work + self.ends.work,
             nics: self.nics.work + self.routed.work,
             placed: self.placed.work,
             homed: self.homed.work,
@@ -228,18 +244,35 @@ impl Compiler {
         }
     }
 
+    /// Where the tunnels of hosts end.
+    fn ends(&mut self, changes: &[Change<Record>]) -> Delta<(Site, Arc<Ends>)> {
+        let vteps = self.vteps.step(rows(changes, |vtep: &Vtep| Some(objects::vtep(vtep))));
+        let vteps = map(&vteps, |(site, (_, ip))| Some((*site, (*site, *ip))));
+        let hosts = rows(changes, |host: &Host| Some((host.cluster_uuid, host.uuid)));
+        let remote = rows(changes, |remote: &RemoteVtep| Some(objects::remote_vtep(remote)));
+        let foreign = self.foreign.step(hosts, remote);
+        let foreign = map(&foreign, |(_, host, (pool, ip))| Some(((*host, *pool), *ip)));
+        let ends = self.ends.step(vteps, foreign);
+        map(&ends, |((site, local), foreign)| {
+            Some((*site, Arc::new(Ends { local: *local, foreign: foreign.clone() })))
+        })
+    }
+
     /// Networks, ports and peers.
     fn compile(&mut self, homed: &Delta<Homed>) -> Delta<(Id<Host>, Shared)> {
         let ports = map(homed, |(nic, ..)| Some((nic.host, nic.port().into())));
-        let at = map(homed, |(nic, net, vtep)| Some(((nic.host, net.clone(), *vtep), ())));
+        let at = map(homed, |(nic, net, ends)| Some(((nic.host, net.clone(), ends.clone()), ())));
         let present = self.present.step(at);
-        let networks =
-            map(&present, |((host, net, vtep), ())| Some((*host, net.network(*vtep)?.into())));
+        let networks = map(&present, |((host, net, ends), ())| {
+            Some((*host, net.network(ends.as_deref())?.into()))
+        });
 
-        let members = map(homed, |(nic, net, vtep)| Some((net.uuid, Member::new(nic, (*vtep)?))));
-        // When only the VTEP of a host has changed, the host is taken out and put in again: the two
+        let members =
+            map(homed, |(nic, net, ends)| Some((net.uuid, Member::new(nic, ends.as_ref()?.local))));
+        // When only the VTEPs of a host have changed, the host is taken out and put in again: the two
         // cancel out.
-        let hosts = map(&present, |((host, net, vtep), ())| vtep.map(|_| (net.uuid, *host)));
+        let hosts =
+            map(&present, |((host, net, ends), ())| ends.as_ref().map(|_| (net.uuid, *host)));
         let hosts = settle(hosts);
         let peers = self.peers.step(settle(members), hosts);
         let peers = map(&peers, |(_, member, host)| {

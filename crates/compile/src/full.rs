@@ -3,15 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
 use model::{
     Id, Kind, Record, Resource,
     resource::{
-        host::Host, l2_network::L2Network, used_ip::UsedIp, vm_instance::VmInstance, vm_nic::VmNic,
-        vtep::Vtep,
+        host::Host, l2_network::L2Network, remote_vtep::RemoteVtep, used_ip::UsedIp,
+        vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep,
     },
 };
 use store::Read;
@@ -22,7 +21,7 @@ use wire::{
 
 use crate::{
     HostObjects, MissingVtep,
-    objects::{self, Address, Net, Nic, Site},
+    objects::{self, Address, Ends, Net, Nic, Site},
 };
 
 /// What every host must hold; a host that must hold nothing is absent.
@@ -31,23 +30,23 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
     let mut hold = |host: Id<Host>, object: Object| {
         hosts.entry(host).or_default().insert(object.key(), object.into());
     };
-    let vteps = vteps(read);
+    let vteps = ends(read);
     let placed = placed(read);
-    // Its VTEP, if it needs one; `None`: its host cannot carry the network.
+    // Where its tunnels end, if it needs some; `None`: its host cannot carry the network.
     let home = |nic: &Nic, net: &Net| match net.pool() {
         None => Some(None),
-        Some(pool) => vteps.get(&(nic.host, pool)).map(|vtep| Some(*vtep)),
+        Some(pool) => vteps.get(&(nic.host, pool)).map(Some),
     };
     for (nic, net) in &placed {
-        let Some(vtep) = home(nic, net) else { continue };
-        if let Some(network) = net.network(vtep) {
+        let Some(ends) = home(nic, net) else { continue };
+        if let Some(network) = net.network(ends) {
             hold(nic.host, network);
         }
         hold(nic.host, nic.port());
-        let Some(vtep) = vtep else { continue };
+        let Some(ends) = ends else { continue };
         for (other, _) in placed.iter().filter(|(other, _)| other.network == nic.network) {
             if other.host != nic.host && home(other, net).is_some() {
-                hold(other.host, nic.peer(vtep));
+                hold(other.host, nic.peer(ends.local));
             }
         }
     }
@@ -62,7 +61,7 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
 
 /// Every host that lacks a VTEP it needs.
 pub fn missing_vteps(read: &impl Read<Record>) -> BTreeSet<MissingVtep> {
-    let vteps = vteps(read);
+    let vteps = ends(read);
     let needed = placed(read).into_iter().filter_map(|(nic, net)| Some((nic.host, net.pool()?)));
     let missing = needed.filter(|site| !vteps.contains_key(site));
     missing.map(|(host, pool)| MissingVtep { host, pool }).collect()
@@ -92,13 +91,26 @@ fn placed(read: &impl Read<Record>) -> Vec<(Arc<Nic>, Net)> {
     nics.filter_map(|nic| network(&nic).map(|net| (nic, net))).collect()
 }
 
-/// The VTEP of each host in each pool: the one with the lowest uuid.
-fn vteps(read: &impl Read<Record>) -> BTreeMap<Site, IpAddr> {
-    let mut vteps = BTreeMap::new();
+/// Where the tunnels of each host end in each pool: its VTEP with the lowest uuid, and those of the
+/// pool in its cluster that are no host's.
+fn ends(read: &impl Read<Record>) -> BTreeMap<Site, Ends> {
+    let mut ends = BTreeMap::new();
     for record in read.list(Kind::Vtep) {
         let Some(vtep) = Vtep::of(&record) else { continue };
-        let (site, (_, ip)) = objects::vtep(vtep);
-        vteps.entry(site).or_insert(ip);
+        let (site, (_, local)) = objects::vtep(vtep);
+        ends.entry(site).or_insert(Ends { local, foreign: Vec::new() });
     }
-    vteps
+    for record in read.list(Kind::RemoteVtep) {
+        let Some(remote) = RemoteVtep::of(&record) else { continue };
+        let (cluster, (pool, ip)) = objects::remote_vtep(remote);
+        let hosts = read.list(Kind::Host);
+        let hosts = hosts.filter_map(|host| Host::of(&host).cloned());
+        for host in hosts.filter(|host| host.cluster_uuid == cluster) {
+            if let Some(ends) = ends.get_mut(&(host.uuid, pool)) {
+                ends.foreign.push(ip);
+            }
+        }
+    }
+    ends.values_mut().for_each(|ends| ends.foreign.sort_unstable());
+    ends
 }

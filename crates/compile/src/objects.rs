@@ -7,9 +7,11 @@ use std::{net::IpAddr, sync::Arc};
 use model::{
     Id,
     resource::{
+        cluster::Cluster,
         host::Host,
         l2_network::{L2Network, Segment},
         l3_network::L3Network,
+        remote_vtep::RemoteVtep,
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, VmInstance},
         vm_nic::VmNic,
@@ -23,6 +25,15 @@ use wire::object::{
 
 /// A host and a pool: where a VTEP is needed, or is.
 pub(crate) type Site = (Id<Host>, Id<L2Network>);
+
+/// The ends of a host's tunnels in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ends {
+    /// Its own VTEP.
+    pub(crate) local: IpAddr,
+    /// Those of the pool in its cluster that are no host's, sorted.
+    pub(crate) foreign: Vec<IpAddr>,
+}
 
 /// An address of a NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,11 +198,12 @@ impl Net {
         }
     }
 
-    /// What a host holds for it, whose VTEP is `local_vtep` if it needs one.
-    pub(crate) fn network(&self, local_vtep: Option<IpAddr>) -> Option<Object> {
-        let attachment = match (&self.way, local_vtep) {
-            (Way::Tunnel { vni, .. }, Some(local_vtep)) => {
-                Attachment::Tunnel(Tunnel { vni: *vni, local_vtep })
+    /// What a host holds for it, whose tunnels end there if it needs some.
+    pub(crate) fn network(&self, ends: Option<&Ends>) -> Option<Object> {
+        let attachment = match (&self.way, ends) {
+            (Way::Tunnel { vni, .. }, Some(Ends { local, foreign })) => {
+                let foreign = foreign.clone();
+                Attachment::Tunnel(Tunnel { vni: *vni, local_vtep: *local, foreign })
             }
             (Way::Tunnel { .. }, None) => return None,
             (Way::Uplink { interface, vlan }, _) => {
@@ -217,6 +229,11 @@ pub(crate) fn default_l3(instance: &VmInstance) -> Option<(RouteKey, Id<L3Networ
 /// Where it is, and what tells it from others there.
 pub(crate) fn vtep(vtep: &Vtep) -> (Site, (Id<Vtep>, IpAddr)) {
     ((vtep.host_uuid, vtep.pool_uuid), (vtep.uuid, vtep.vtep_ip))
+}
+
+/// A tunnel end that is no host's: the cluster whose hosts reach it, the pool, and the address.
+pub(crate) fn remote_vtep(remote: &RemoteVtep) -> (Id<Cluster>, (Id<L2Network>, IpAddr)) {
+    (remote.cluster_uuid, (remote.pool_uuid, remote.vtep_ip))
 }
 
 /// What the host of an instance holds for it.

@@ -9,8 +9,9 @@ use model::{
     AnyId, Id, Kind, Meta, Record, Resource, Timestamp,
     resource::{
         cluster::HypervisorType,
-        host::Host,
+        host::{Host, HostMode},
         l2_network::{L2Network, Segment},
+        remote_vtep::{RemoteVtep, RemoteVtepType},
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, InstanceType, Phase, VmInstance},
         vm_nic::VmNic,
@@ -65,6 +66,31 @@ fn vtep(n: u32, host: u32, pool: u32, address: u32) -> Vtep {
         vtep_ip: ip(address),
         port: 8472,
         vtep_type: VtepType::KvmHost,
+        pool_uuid: id(2, pool),
+    }
+}
+
+fn host(n: u32, cluster: u32) -> Host {
+    Host {
+        uuid: id(4, n),
+        zone_uuid: id(9, 0),
+        cluster_uuid: id(10, cluster),
+        name: format!("host{n}"),
+        description: None,
+        management_ip: ip(n),
+        hypervisor_type: HypervisorType::Kvm,
+        state: HostMode::Enabled,
+        reconnects: 0,
+    }
+}
+
+fn remote_vtep(cluster: u32, pool: u32, address: u32) -> RemoteVtep {
+    RemoteVtep {
+        uuid: id(11, cluster * 100 + pool * 10 + address),
+        cluster_uuid: id(10, cluster),
+        vtep_ip: ip(100 + address),
+        port: 8472,
+        vtep_type: RemoteVtepType::Remote,
         pool_uuid: id(2, pool),
     }
 }
@@ -158,6 +184,9 @@ fn record() -> impl Strategy<Value = Record> {
     });
     let vtep = (0..6u32, 0..4u32, 0..2u32, 0..8u32)
         .prop_map(|(n, host, pool, ip)| vtep(n, host, pool, ip));
+    let host = (0..4u32, 0..2u32).prop_map(|(n, cluster)| host(n, cluster));
+    let remote = (0..2u32, 0..2u32, 0..3u32)
+        .prop_map(|(cluster, pool, address)| remote_vtep(cluster, pool, address));
     let instance =
         (0..4u32, 0..4u32, "[ab]", prop::option::of(2..4u32)).prop_map(|(n, host, name, l3)| {
             VmInstance {
@@ -192,6 +221,8 @@ fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         2 => network.prop_map(record_of),
         3 => vtep.prop_map(record_of),
+        1 => host.prop_map(record_of),
+        2 => remote.prop_map(record_of),
         1 => instance.prop_map(record_of),
         6 => nic,
         4 => used.prop_map(record_of),

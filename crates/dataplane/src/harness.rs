@@ -8,8 +8,8 @@ use crate::plane::{DataPlane, Options};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use packet::{
-    Bucket, Budget, Config, Entry, FloodKey, Flooded, Meta, Noted, Port, PortKey, Rewrite, Side,
-    VerdictRecord,
+    Bucket, Budget, Config, Entry, FloodKey, Flooded, LEARNED_PER_NET, Learned, Meta, Net, Noted,
+    Port, PortKey, Rewrite, Side, VerdictRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -185,6 +185,25 @@ impl TestHarness {
     /// [`Error::Map`].
     pub fn set_flood_budget(&mut self, slot: u32, budget: &Budget) -> Result<(), Error> {
         self.plane.view.maps.floods.set(slot, budget)
+    }
+
+    /// Overwrites a network in the map, with its area of `learned`, which a reconcile gives
+    /// otherwise; and the area, of which these slots are in use.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_learning(
+        &mut self,
+        number: u32,
+        net: &Net,
+        learned: &BTreeMap<u32, Learned>,
+    ) -> Result<(), Error> {
+        let maps = &mut self.plane.view.maps;
+        maps.nets.insert(&number, net)?;
+        let of_area = u32::from(net.area.saturating_sub(1)) * LEARNED_PER_NET;
+        (of_area..of_area + LEARNED_PER_NET).try_for_each(|slot| {
+            maps.learned.set(slot, &learned.get(&slot).copied().unwrap_or_default())
+        })
     }
 
     /// Who gets what is flooded.

@@ -4,6 +4,7 @@
 //! this process, and a process that starts finds what the one before left. Nothing here knows
 //! the control plane; calls block and are short.
 
+mod areas;
 mod bpffs;
 mod btf;
 mod counters;

@@ -6,12 +6,15 @@
 //! entry to another has one at any time. A port that keeps its key but becomes another port
 //! (number, network or MAC) is removed and added: its old connections must not outlive it.
 
+use crate::areas::Areas;
 use crate::error::Error;
 use crate::members::Members;
 use crate::pinned::{Maps, PinnedMap};
 use crate::tables::{Changes, Edits, Tables};
 use aya::Pod;
-use packet::{Bucket, Budget, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic};
+use packet::{
+    Bucket, Budget, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic, Vtep, VtepKey,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// When entries that go are removed: before others are added, or after.
@@ -36,8 +39,11 @@ macro_rules! each {
             let mut tables = Tables { $($name: maps.$name.read()?,)* };
             // Which place and zone a port has is nobody's wish.
             tables.ports.values_mut().for_each(|port| *port = port.placed(0, 0));
-            // Nor is this, which follows from the ports.
+            // Nor is which area a network has.
+            tables.nets.values_mut().for_each(|net| *net = net.learning_in(0));
+            // Nor are these, which follow from the ports and from the VTEPs.
             tables.flood.clear();
+            tables.afar.clear();
             Ok(tables)
         }
 
@@ -72,17 +78,26 @@ packet::maps!(each);
 /// What the map of ports holds: with places and zones.
 pub(crate) type Ports = BTreeMap<PortKey, Port>;
 
-/// The ports, and what follows from them, kept in memory.
+/// The ports and the VTEPs, and what follows from them, kept in memory; and who has which area.
 #[derive(Debug)]
 pub(crate) struct Held {
     ports: Ports,
-    members: Members,
+    members: Members<PortKey>,
+    vteps: BTreeMap<VtepKey, Vtep>,
+    afar: Members<VtepKey>,
+    areas: Areas,
 }
 
 impl Held {
     /// What the maps hold.
     pub(crate) fn read(maps: &Maps) -> Result<Held, Error> {
-        Ok(Held { ports: maps.ports.read()?, members: Members::read(maps)? })
+        Ok(Held {
+            ports: maps.ports.read()?,
+            members: Members::read(maps)?,
+            vteps: maps.vteps.read()?,
+            afar: Members::read(maps)?,
+            areas: Areas::of(&maps.nets.read()?),
+        })
     }
 }
 
@@ -92,10 +107,13 @@ pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Er
     let mut edits = read_back(maps)?.edits_to(desired);
     let mut ports = maps.ports.read()?;
     let members = Members::mend(maps, &ports)?;
+    let vteps = maps.vteps.read()?;
+    let afar = Members::mend(maps, &vteps)?;
+    let areas = Areas::of(&maps.nets.read()?);
     for key in displace(&mut ports) {
         edits.ports.entry(key).or_insert_with(|| desired.ports.get(&key).copied());
     }
-    let changes = apply(maps, &mut Held { ports, members }, edits)?;
+    let changes = apply(maps, &mut Held { ports, members, vteps, afar, areas }, edits)?;
     log(&changes);
     Ok(changes)
 }
@@ -115,7 +133,9 @@ pub(crate) fn apply(maps: &mut Maps, held: &mut Held, edits: Edits) -> Result<Ch
 fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     evict(maps, held, &mut edits, &mut changes)?;
-    let Held { ports, members } = held;
+    forget_vteps(maps, held, &edits)?;
+    held.areas.give(&mut edits);
+    let Held { ports, members, vteps, afar, .. } = held;
     remove(maps, &edits, Removed::First, &mut changes)?;
     if !changes.is_empty() {
         // What goes first must be gone, in the flow cache too, before anything comes.
@@ -131,6 +151,10 @@ fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, E
     for (key, port) in edits.ports.iter().filter_map(|(key, port)| Some((*key, (*port)?))) {
         ports.insert(key, port);
         members.join(maps, key, &port)?;
+    }
+    for (key, vtep) in edits.vteps.iter().filter_map(|(key, vtep)| Some((*key, (*vtep)?))) {
+        vteps.insert(key, vtep);
+        afar.join(maps, key, &vtep)?;
     }
     Ok(changes)
 }
@@ -183,7 +207,7 @@ fn is_same_port(a: &Port, b: &Port) -> bool {
 /// nobody's, as its zone never comes back.
 fn evict(
     maps: &mut Maps,
-    Held { ports, members }: &mut Held,
+    Held { ports, members, .. }: &mut Held,
     edits: &mut Edits,
     changes: &mut Changes,
 ) -> Result<(), Error> {
@@ -198,6 +222,22 @@ fn evict(
         changes.ports.removed += 1;
     }
     edits.ports.retain(|_, wanted| wanted.is_some());
+    Ok(())
+}
+
+/// Floods nothing more to VTEPs that go or get another network.
+fn forget_vteps(
+    maps: &mut Maps,
+    Held { vteps, afar, .. }: &mut Held,
+    edits: &Edits,
+) -> Result<(), Error> {
+    for (key, wanted) in &edits.vteps {
+        let Some(vtep) = vteps.get(key).copied() else { continue };
+        if wanted.is_none_or(|wanted| wanted.net != vtep.net) {
+            afar.leave(maps, *key, (vtep.net, vteps))?;
+            vteps.remove(key);
+        }
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::areas;
 use crate::bpffs::Paths;
 use crate::counters::{self, Connection, Counters};
 use crate::error::Error;
@@ -11,7 +12,7 @@ use crate::object;
 use crate::pinned::Maps;
 use crate::reconcile;
 use crate::tables::Tables;
-use packet::{Config, ConntrackSize};
+use packet::{Config, ConntrackSize, Learned};
 
 /// What a data plane holds and has counted. Every call reads the kernel's maps as they are now.
 pub struct View {
@@ -56,6 +57,15 @@ impl View {
         let Config { common_buckets, port_buckets, .. } = self.maps.config()?;
         let ports = u32::try_from(self.maps.ports.limit()).unwrap_or(u32::MAX);
         Ok(ConntrackSize { ports, port_buckets, common_buckets })
+    }
+
+    /// The strangers that were heard of behind foreign VTEPs, some of them long ago. Takes a system
+    /// call for each that a network with such VTEPs may have.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn learned(&self) -> Result<Vec<Learned>, Error> {
+        areas::learned(&self.maps)
     }
 
     /// How many connections each port has, by its number; far less work than to list them.

@@ -42,7 +42,7 @@ impl Lab {
         let vtep = Addr::v4([192, 0, 2, 2]);
         let mut tables = Tables::default();
         tables.nets.insert(1, Net::closed());
-        tables.vteps.insert(VtepKey { vni: VNI, addr: vtep }, Vtep { net: 1, local: LOCAL_VTEP });
+        tables.vteps.insert(VtepKey { vni: VNI, addr: vtep }, Vtep::of_host(1, LOCAL_VTEP));
         for station in (1..=ports).chain(FIRST_PEER..FIRST_PEER + PEERS) {
             let key = PortKey::untagged(ifindex(station));
             let number = u32::from(station);

@@ -43,9 +43,7 @@ fn tables() -> Tables {
     let vtep = Addr::v6([0x20; 16]);
     tables.fdb.insert(FdbKey::new(1, Mac([2, 0, 0, 0, 0, 2])), Fdb::remote(7, vtep));
     tables.neigh.insert(NeighKey { net: 1, addr }, Neigh::local(Mac([2, 0, 0, 0, 0, 1])));
-    tables
-        .vteps
-        .insert(VtepKey { vni: 7, addr: vtep }, Vtep { net: 1, local: Addr::v6([0x21; 16]) });
+    tables.vteps.insert(VtepKey { vni: 7, addr: vtep }, Vtep::of_host(1, Addr::v6([0x21; 16])));
     tables
 }
 

@@ -78,7 +78,7 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     let (near_vtep, far_vtep) = (Addr::v4([192, 0, 2, 1]), Addr::v4([192, 0, 2, 2]));
     add_station(&mut tables, 2, Fdb::remote(VNI, far_vtep).sent_from(near_vtep));
     let from_far = VtepKey { vni: VNI, addr: far_vtep };
-    tables.vteps.insert(from_far, Vtep { net: 1, local: near_vtep });
+    tables.vteps.insert(from_far, Vtep::of_host(1, near_vtep));
     plane.reconcile(&tables).unwrap();
 
     let far_bpffs = host.bpffs().with_file_name("far");
@@ -91,7 +91,7 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
         add_local(&mut tables, 2, b.ifindex(), Port::PEER);
         add_station(&mut tables, 1, Fdb::remote(VNI, Addr::v4([192, 0, 2, 1])));
         let key = VtepKey { vni: VNI, addr: Addr::v4([192, 0, 2, 1]) };
-        tables.vteps.insert(key, Vtep { net: 1, local: Addr::v4([192, 0, 2, 2]) });
+        tables.vteps.insert(key, Vtep::of_host(1, Addr::v4([192, 0, 2, 2])));
         plane.reconcile(&tables).unwrap();
         (b, plane)
     });
@@ -100,7 +100,7 @@ fn hosts_talk_through_the_tunnel_and_only_to_known_vteps() {
     transfer(&b.inside, &a.inside, v4(1).into());
 
     for (vtep, reason) in
-        [(Some(Vtep { net: 1, local: far_vtep }), "not_for_this_vtep"), (None, "unknown_vtep")]
+        [(Some(Vtep::of_host(1, far_vtep)), "not_for_this_vtep"), (None, "unknown_vtep")]
     {
         tables.vteps = vtep.map(|vtep| (from_far, vtep)).into_iter().collect();
         plane.reconcile(&tables).unwrap();

@@ -85,7 +85,7 @@ fn start_far(bpffs: PathBuf, vm: &Vm) {
     add_local(&mut tables, 3, vm.ifindex(), Port::PEER);
     add_station(&mut tables, 1, Fdb::remote(VNI, NEAR).sent_from(FAR));
     add_station(&mut tables, 2, Fdb::remote(VNI, NEAR).sent_from(FAR));
-    tables.vteps.insert(VtepKey { vni: VNI, addr: NEAR }, Vtep { net: 1, local: FAR });
+    tables.vteps.insert(VtepKey { vni: VNI, addr: NEAR }, Vtep::of_host(1, FAR));
     plane.reconcile(&tables).unwrap();
 }
 
@@ -107,7 +107,7 @@ fn desired() -> Tables {
         add_local(&mut tables, number, ifindex(&format!("port{number}")), Port::PEER);
     }
     add_station(&mut tables, 3, Fdb::remote(VNI, FAR).sent_from(NEAR));
-    tables.vteps.insert(VtepKey { vni: VNI, addr: FAR }, Vtep { net: 1, local: NEAR });
+    tables.vteps.insert(VtepKey { vni: VNI, addr: FAR }, Vtep::of_host(1, NEAR));
     tables
 }
 

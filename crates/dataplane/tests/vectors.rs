@@ -5,7 +5,7 @@
 mod support;
 
 use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all, rewrites};
-use netloom_dataplane::packet::{Bucket, COUNTER_PLACES, Config, Traffic};
+use netloom_dataplane::packet::{Bucket, COUNTER_PLACES, Config, Net, Traffic};
 use netloom_dataplane::{Counters, Options, Tables, TestHarness};
 use std::collections::BTreeMap;
 use support::{Host, may_run};
@@ -87,6 +87,9 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         harness.set_port(key, port).unwrap();
         let budget = memory.budgets.get(&port.place()).copied().unwrap_or_default();
         harness.set_budget(port.place(), &budget).unwrap();
+    }
+    for (number, net) in memory.nets.iter().filter(|(_, net)| net.flags & Net::FOREIGN != 0) {
+        harness.set_learning(*number, net, &memory.learned).unwrap();
     }
     // Those of port A and of network 1.
     for slot in [1, COUNTER_PLACES + 1] {

@@ -2,7 +2,7 @@
 //! the model owns.
 //!
 //! A probe (sender 0.0.0.0) is never answered: the prober would give its own address up. Nothing
-//! that a port says about itself is learned, nor passed on but into a physical network.
+//! that a port says about itself is learned, nor passed on but to strangers in an open network.
 
 use crate::addr::{Addr, Mac};
 use crate::guard;
@@ -50,33 +50,33 @@ pub(crate) fn read<K: Kernel>(kernel: &K) -> Result<Arp, DropReason> {
     Ok(Arp { operation, sender_mac: Mac(mac), sender, target })
 }
 
-/// Answers a request by turning the frame into the reply, which then goes back to the port. In a
-/// physical network what cannot be answered goes on.
+/// Answers a request by turning the frame into the reply, which then goes back to the port. In an
+/// open network what cannot be answered goes on.
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
     port: &Port,
-    is_physical: bool,
+    is_open: bool,
 ) -> Result<Answer, DropReason> {
     let arp = read(kernel)?;
     let Arp { sender, target, .. } = arp;
     if !arp.sender_mac.same(port.mac) {
         return Err(DropReason::SpoofedArpMac);
     }
-    match unanswered(kernel, port, &arp, is_physical) {
+    match unanswered(kernel, port, &arp, is_open) {
         None => {}
-        Some(DropReason::ArpProbe) if is_physical => {
+        Some(DropReason::ArpProbe) if is_open => {
             // Whoever is about to use an address gives it up when another one asks for it, too.
             let is_own = guard::allowed(kernel, port, &Addr::v4_word(target));
             return if is_own { Ok(Answer::None) } else { Err(DropReason::SpoofedArpAddress) };
         }
         Some(DropReason::SpoofedArpAddress) => return Err(DropReason::SpoofedArpAddress),
-        Some(_) if is_physical => return Ok(Answer::None),
+        Some(_) if is_open => return Ok(Answer::None),
         Some(reason) => return Err(reason),
     }
     let key = NeighKey { net: port.net, addr: Addr::v4_word(target) };
     let Some(neigh) = kernel.neigh(&key) else {
-        return if is_physical { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
+        return if is_open { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
     };
     if write_reply(kernel, port.mac, neigh.mac, (sender, target)) {
         Ok(Answer::InPlace)
@@ -87,18 +87,13 @@ pub(crate) fn answer<K: Kernel>(
 
 /// Everything that is not answered, each with its reason.
 #[inline(always)]
-fn unanswered<K: Kernel>(
-    kernel: &K,
-    port: &Port,
-    arp: &Arp,
-    is_physical: bool,
-) -> Option<DropReason> {
+fn unanswered<K: Kernel>(kernel: &K, port: &Port, arp: &Arp, is_open: bool) -> Option<DropReason> {
     if arp.sender == 0 {
         return Some(DropReason::ArpProbe);
     }
     let sender = Addr::v4_word(arp.sender);
     let is_own = guard::allowed(kernel, port, &sender);
-    if !is_own && (is_physical || !prefix::is_behind(kernel, port, sender)) {
+    if !is_own && (is_open || !prefix::is_behind(kernel, port, sender)) {
         return Some(DropReason::SpoofedArpAddress);
     }
     if arp.sender == arp.target {

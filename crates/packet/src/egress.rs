@@ -27,9 +27,16 @@ pub(crate) fn local<K: Kernel>(
     }
 }
 
-/// To a station of another host, or behind an uplink, or to the host itself. The sender is a place.
+/// To a station of another host, or behind an uplink, to the host itself, or to a stranger. The
+/// sender is a place.
 #[inline(always)]
 pub(crate) fn remote<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet, sender: u32) {
+    if packet.station.is_stranger() {
+        // The next one may know where.
+        packet.flow.give_up();
+        packet.verdict = Verdict::Strangers { net: packet.path.net_out };
+        return;
+    }
     flow::keep_remote(kernel, packet, sender);
     let station = &packet.station;
     // Each written for itself: see `Packet::verdict`.

@@ -21,7 +21,8 @@ use crate::parse::Packet;
 use crate::reason::DropReason;
 use crate::service::Answer;
 use crate::sizes::DELIVERED_MARK;
-use crate::{classify, egress, flow, guard, policy, route, service, too_big, uplink};
+use crate::strangers::{self, Mentioned};
+use crate::{classify, egress, flood, flow, guard, policy, route, service, too_big};
 
 /// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`], and for the
 /// verdict.
@@ -120,10 +121,10 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::HandOff { port: port.number };
             return Ok(());
         }
-        Admission::Untracked => return uplink::untracked(kernel, meta, port, packet),
+        Admission::Untracked => return flood::untracked(kernel, meta, port, packet),
         Admission::Forward => {}
     }
-    route::station(kernel, packet)?;
+    route::station(kernel, meta, port, packet)?;
     let receiver = match packet.station.as_local() {
         Some(key) => route::local_port(kernel, &key, port)?,
         None => route::way_out(kernel, packet)?,
@@ -153,7 +154,7 @@ fn port_stages<K: Kernel>(
 enum Admission {
     /// It goes on.
     Forward,
-    /// It goes on in a physical network, and is no part of a connection.
+    /// It goes on, and is no part of a connection.
     Untracked,
     /// It has been turned into its own answer.
     Answered,
@@ -167,9 +168,7 @@ enum Admission {
 #[inline(never)]
 fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
     match admit_stages(kernel, meta, port, packet) {
-        Ok(Answer::None) if packet.path.net.is_physical() && uplink::is_untracked(packet) => {
-            Admission::Untracked
-        }
+        Ok(Answer::None) if flood::is_untracked(packet) => Admission::Untracked,
         Ok(Answer::None) => Admission::Forward,
         Ok(Answer::InPlace) => Admission::Answered,
         Ok(Answer::ByAgent) => Admission::HandedOff,
@@ -197,8 +196,15 @@ fn tunnel_stages<K: Kernel>(
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let vtep = classify::vtep(kernel, meta)?;
+    if vtep.is_foreign != 0 {
+        let is_ours = strangers::arrive(kernel, meta, (vtep.net, concerned), packet)?;
+        return if is_ours { Ok(()) } else { Err(DropReason::UnknownDestination) };
+    }
     classify::headers(kernel, meta, vtep.net, packet)?;
     guard::from_tunnel(kernel, &meta.vtep, packet)?;
+    if packet.destination_mac.is_group() {
+        return flood::arrived(kernel, meta, Mentioned::Nobody, packet);
+    }
     let Some(key) = route::lookup(kernel, packet)?.as_local() else {
         return Err(DropReason::TunnelToTunnel);
     };

@@ -19,7 +19,8 @@ plain! {
     /// Value of `fdb`: where a station is. Made by [`Fdb::local`], [`Fdb::remote`],
     /// [`Fdb::uplink`] and [`Fdb::host`].
     pub struct Fdb[48] {
-        /// 1 local, 2 remote, 3 behind an uplink, 4 the host itself.
+        /// 1 local, 2 remote, 3 behind an uplink, 4 the host itself. In packets only: 5 behind one of
+        /// the foreign VTEPs.
         kind: u32,
         /// The port, if local; the uplink and the VLAN on it.
         port: PortKey,
@@ -87,6 +88,12 @@ impl Fdb {
         Fdb { kind: 4, ..Fdb::local(way) }
     }
 
+    /// Somebody behind a foreign VTEP, nobody knows which.
+    #[inline(always)]
+    pub(crate) const fn stranger() -> Fdb {
+        Fdb { kind: 5, ..Fdb::local(PortKey::untagged(0)) }
+    }
+
     /// The same, with this host's own VTEP as the outer source. The other host knows us by it
     /// alone; a host with several addresses would otherwise send from the one that routes prefer.
     #[must_use]
@@ -122,6 +129,12 @@ impl Fdb {
     #[inline(always)]
     pub(crate) fn as_host(&self) -> Option<PortKey> {
         if self.kind == 4 { Some(self.port) } else { None }
+    }
+
+    /// Whether it is behind a foreign VTEP, nobody knows which.
+    #[inline(always)]
+    pub(crate) fn is_stranger(&self) -> bool {
+        self.kind == 5
     }
 
     /// The uplink that a station elsewhere is behind, 0 if it is behind a tunnel.

@@ -8,7 +8,7 @@
 //! `addrs`: the one derived from the MAC (EUI-64) is good for neighbour discovery and nothing
 //! else, because a closed network has nobody to talk to by link-local address.
 
-use crate::addr::{Addr, Mac};
+use crate::addr::Addr;
 use crate::fdb::FdbKey;
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, NeighKey, Port};
@@ -31,10 +31,7 @@ pub(crate) fn from_port<K: Kernel>(
     match packet.service {
         Service::None => {
             source_address(kernel, port, packet)?;
-            if packet.path.net.is_physical() && is_dhcp_server(packet) {
-                return Err(DropReason::RogueDhcp);
-            }
-            if packet.path.net.is_closed() { unicast_only(packet) } else { Ok(()) }
+            if is_dhcp_server(packet) { Err(DropReason::RogueDhcp) } else { Ok(()) }
         }
         Service::Dhcp if !packet.source.is_unspecified() => source_address(kernel, port, packet),
         Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
@@ -49,7 +46,7 @@ fn is_dhcp_server(packet: &Packet) -> bool {
         && matches!((packet.source_port, packet.destination_port), (67, 68) | (547, 546))
 }
 
-/// A frame out of a tunnel is of one station of its network; in a closed one it is unicast.
+/// A frame from another host is of one station of its network that lives there.
 #[inline(always)]
 pub(crate) fn from_tunnel<K: Kernel>(
     kernel: &K,
@@ -58,9 +55,6 @@ pub(crate) fn from_tunnel<K: Kernel>(
 ) -> Result<(), DropReason> {
     if matches!(packet.service, Service::Arp | Service::Neighbour) {
         return Err(DropReason::NeighbourFromTunnel);
-    }
-    if packet.path.net.is_closed() && packet.destination_mac.is_group() {
-        return Err(DropReason::FloodFromTunnel);
     }
     neighbour(kernel, vtep, packet)
 }
@@ -105,9 +99,8 @@ fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &mut Packet) -> Result<
     }
 }
 
-/// Somebody who has no address of a station: in an open network anybody whose MAC is none's or that
-/// of a station behind the same VTEP; in a closed one the router there, which brings packets from
-/// other networks.
+/// Somebody who has no address of a station: in an open network a station behind the same VTEP, in a
+/// closed one the router there, which brings packets from other networks.
 #[inline(always)]
 fn stranger<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
     let net = &packet.path.net;
@@ -115,22 +108,9 @@ fn stranger<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), D
         return Err(DropReason::ForeignSource);
     }
     match kernel.fdb(&FdbKey::new(packet.path.net_in, packet.source_mac)) {
-        None if !net.is_closed() => Ok(()),
         Some(fdb) if fdb.as_local().is_none() && fdb.behind().1.same(vtep) => Ok(()),
         _ => Err(DropReason::ForeignSource),
     }
-}
-
-/// Nothing is flooded in a closed network: there is a reason for each kind of group address.
-#[inline(always)]
-fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
-    if packet.destination_mac.same(Mac::BROADCAST) {
-        return Err(DropReason::Broadcast);
-    }
-    if packet.destination_mac.is_group() {
-        return Err(DropReason::Multicast);
-    }
-    Ok(())
 }
 
 /// Whether the port has the address.

@@ -6,8 +6,8 @@ use crate::budget::Budget;
 use crate::fdb::{Fdb, FdbKey};
 use crate::layout::plain;
 use crate::maps::{
-    AddrKey, Bucket, Config, CtSlot, Flow, Neigh, NeighKey, Noted, Port, PortKey, Source, Vtep,
-    VtepKey, Wire,
+    AddrKey, Afar, Bucket, Config, CtSlot, FloodKey, Flow, Learned, Neigh, NeighKey, Noted, Port,
+    PortKey, Source, Vtep, VtepKey, Wire,
 };
 use crate::net::Net;
 use crate::prefix::{Behind, PrefixKey};
@@ -84,6 +84,11 @@ pub trait Kernel {
     /// The same, and what all CPUs together keep at that place. Others may write the second at any
     /// time, word by word.
     fn flows(&mut self, place: u32) -> Option<(&mut Flow, &mut Flow)>;
+
+    /// A VTEP of a network, by its number there.
+    fn afar(&self, key: &FloodKey) -> Option<Afar>;
+    /// A slot of the machines that were learned, see `learned`.
+    fn learned(&mut self, slot: u32) -> Option<&mut Learned>;
 
     /// What the port at this place has handed off lately.
     fn budget(&mut self, place: u32) -> Option<&mut Budget>;
@@ -202,7 +207,7 @@ plain! {
     /// A [`Verdict`] as bytes, for tests of the programs.
     pub struct VerdictRecord[48] {
         /// 1 drop, 2 deliver, 3 tunnel, 4 reflect, 5 pass, 6 uplink, 7 hand-off, 8 underlay, 9 host,
-        /// 10 flood, 11 copy.
+        /// 10 flood, 11 copy, 12 strangers.
         pub kind: u32,
         /// Number of the drop reason, of the port or of the network, or interface index, or VNI.
         pub value: u32,
@@ -294,14 +299,20 @@ pub enum Verdict {
         vlan: u16,
     },
     /// Give a copy to each port of the network on this host but for the sender. If that is a port,
-    /// also send it into the physical network, and give the host a copy; else let it go on.
+    /// also send it to each VTEP of the network; or into the physical network, with a copy for the
+    /// host. Else let it go on, if it is not out of a tunnel.
     Flood {
         /// Number of the network.
         net: u32,
-        /// Number of the port that sends it, 0 for somebody in the physical network.
+        /// Number of the port that sends it, 0 for somebody elsewhere.
         sender: u32,
     },
-    /// Give a copy to the port on this interface, and let it go on.
+    /// Send it to each VTEP of the network that is no host's.
+    Strangers {
+        /// Number of the network.
+        net: u32,
+    },
+    /// Give a copy to the port on this interface, and let it go on, if it is not out of a tunnel.
     Copy {
         /// Where the port is.
         ifindex: u32,
@@ -372,6 +383,7 @@ impl Verdict {
                 (record.kind, record.value) = (10, net);
                 record.peer = sender;
             }
+            Verdict::Strangers { net } => (record.kind, record.value) = (12, net),
             Verdict::Copy { ifindex, vlan } => {
                 (record.kind, record.value) = (11, ifindex);
                 record.vlan = u32::from(vlan);

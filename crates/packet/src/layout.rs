@@ -9,7 +9,7 @@ use crate::addr::{Addr, Mac};
 /// A struct that has one byte representation, equal to its memory in the kernel.
 pub trait Plain: Sized {
     /// The array that holds it, `[u8; size_of::<Self>()]`.
-    type Bytes: AsRef<[u8]> + Copy;
+    type Bytes: AsRef<[u8]> + Copy + 'static;
     /// Its bytes, padding zero.
     fn to_bytes(&self) -> Self::Bytes;
     /// The struct that these bytes are.

@@ -7,9 +7,9 @@
 //!
 //! | entry | hook | may end as |
 //! | --- | --- | --- |
-//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, host, flood, hand-off, reflect |
-//! | [`from_underlay`] | TCX ingress of the underlay's devices | nothing, drop, local delivery |
-//! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery |
+//! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, host, flood, strangers, hand-off, reflect |
+//! | [`from_underlay`] | TCX ingress of the underlay's devices | nothing, drop, local delivery, flood, copy |
+//! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery, flood, copy |
 //! | [`from_wire`] | TCX ingress and egress of an uplink | nothing, drop, local delivery, flood, copy |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
 #![cfg_attr(not(any(test, feature = "vectors")), no_std)]
@@ -25,6 +25,7 @@ mod egress;
 mod entry;
 mod fdb;
 mod fill_in;
+mod flood;
 mod flow;
 mod fragments;
 #[cfg(any(test, feature = "fuzz"))]
@@ -36,6 +37,7 @@ mod ipv4;
 mod ipv6;
 mod kernel;
 mod layout;
+mod learned;
 mod maps;
 mod nd;
 mod net;
@@ -50,6 +52,7 @@ mod route;
 mod service;
 mod sizes;
 mod slots;
+mod strangers;
 mod too_big;
 mod transport;
 mod uplink;

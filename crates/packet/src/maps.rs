@@ -79,6 +79,33 @@ plain! {
         pub place: u32,
     }
 
+    /// Value of `afar`: a VTEP that gets what is flooded. Its key is a [`FloodKey`]: the VTEPs of a
+    /// network are numbered from 0 on, too.
+    pub struct Afar[40] {
+        /// Its address.
+        pub vtep: Addr,
+        /// This host's own VTEP, the same for all of a network.
+        pub local: Addr,
+        /// VXLAN network identifier, the same for all of a network.
+        pub vni: u32,
+        /// [`Vtep::is_foreign`].
+        pub is_foreign: u32,
+    }
+
+    /// Value of `learned`: where somebody is whom nobody has told us of, see `learned`.
+    pub struct Learned[32] {
+        /// Number of the network; 0 if the slot is free.
+        pub net: u32,
+        /// MAC of the machine.
+        pub mac: Mac,
+        /// Zero.
+        pub pad: [u8; 2],
+        /// When it was last heard of, [`crate::tick`]; its lower half goes round in a century.
+        pub tick: u32,
+        /// The foreign VTEP behind which it is.
+        pub vtep: Addr,
+    }
+
     /// Key of `neigh`: an address of a network that ARP and ND are answered for.
     pub struct NeighKey[20] {
         /// Number of the network.
@@ -106,9 +133,11 @@ plain! {
     }
 
     /// Value of `vteps`.
-    pub struct Vtep[20] {
+    pub struct Vtep[24] {
         /// Number of the network that the VNI is on this host.
         pub net: u32,
+        /// 1 if it is no host's: machines that nobody has told us of are behind it. Else 0.
+        pub is_foreign: u32,
         /// This host's own VTEP in the network: frames to any other address are not for it.
         pub local: Addr,
     }
@@ -279,9 +308,9 @@ macro_rules! maps {
         $then! {
             filled {
                 /// Networks that are present, by number. Packets of others are dropped.
-                nets NETS 6: hash u32 => $crate::Net, $crate::MAX_NETS, removed Last;
+                nets NETS 7: hash u32 => $crate::Net, $crate::MAX_NETS, removed Last;
                 /// VTEPs that may send, and the network they then send into.
-                vteps VTEPS 4: hash $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
+                vteps VTEPS 7: hash $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
                 /// Stations of the networks present.
                 fdb FDB 3: hash $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
                 /// Addresses that ARP and ND are answered for.
@@ -294,6 +323,8 @@ macro_rules! maps {
                 ports PORTS 4: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
                 /// Ports by network, for what is flooded. The loader derives it from `ports`.
                 flood FLOOD 6: hash $crate::FloodKey => $crate::Flooded, $crate::MAX_PORTS, removed First;
+                /// VTEPs by network, for what is flooded. The loader derives it from `vteps`.
+                afar AFAR 7: hash $crate::FloodKey => $crate::Afar, $crate::MAX_VTEPS, removed First;
                 /// Networks by the interface and VLAN that their frames come in by.
                 wires WIRES 6: hash $crate::PortKey => $crate::Wire, $crate::MAX_NETS, removed First;
             }
@@ -321,6 +352,9 @@ macro_rules! maps {
                 /// What ports have had flooded lately, by `Port::place`; then what physical networks
                 /// have, by number.
                 floods FLOODS 6: array $crate::Budget, $crate::FLOOD_BUDGETS;
+                /// Where strangers are, in the areas of [`crate::Net::area`]. Written by the programs on
+                /// all CPUs; races: `packet::learned`.
+                learned LEARNED 7: array $crate::Learned, $crate::LEARNED_SLOTS;
                 /// 1 while somebody reads `events`, else 0. Written by the loader.
                 events_wanted EVENTS_WANTED 3: array u32, 1;
                 /// Events that found the buffer full, per CPU.
@@ -400,6 +434,20 @@ impl Port {
 
 // Every place fits above the flag.
 const _: () = assert!(COUNTER_PLACES <= 1 << 15);
+
+impl Vtep {
+    /// That of another host.
+    #[must_use]
+    pub const fn of_host(net: u32, local: Addr) -> Vtep {
+        Vtep { net, is_foreign: 0, local }
+    }
+
+    /// One of a machine that is no host.
+    #[must_use]
+    pub const fn foreign(net: u32, local: Addr) -> Vtep {
+        Vtep { net, is_foreign: 1, local }
+    }
+}
 
 impl Neigh {
     /// The station with this MAC, on this host.

@@ -2,7 +2,7 @@
 //!
 //! A duplicate address detection probe (source `::`, RFC 4862) is never answered. Router
 //! discovery and multicast listener reports end here, each with its own reason, unless the network
-//! is a physical one: nothing in a closed network listens for them yet.
+//! is an open one: nothing in a closed network listens for them yet.
 
 use crate::addr::{Addr, Mac};
 use crate::checksum::Checksum;
@@ -37,7 +37,7 @@ pub(crate) fn is_signalling(packet: &Packet) -> bool {
         && matches!(packet.flags, ROUTER_SOLICITATION..=REDIRECT | 130..=132 | 143)
 }
 
-/// Answers a neighbour solicitation by turning the frame into the advertisement. In a physical
+/// Answers a neighbour solicitation by turning the frame into the advertisement. In an open
 /// network what cannot be answered goes on, but for what only a router says.
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
@@ -45,11 +45,11 @@ pub(crate) fn answer<K: Kernel>(
     port: &Port,
     packet: &Packet,
 ) -> Result<Answer, DropReason> {
-    let is_physical = packet.path.net.is_physical();
+    let is_open = packet.path.net.is_open();
     match packet.flags {
         NEIGHBOUR_SOLICITATION => {}
         ROUTER_ADVERTISEMENT | REDIRECT => return Err(DropReason::RogueRouter),
-        _ if is_physical => return speaks_for_itself(kernel, port, packet).map(|()| Answer::None),
+        _ if is_open => return speaks_for_itself(kernel, port, packet).map(|()| Answer::None),
         NEIGHBOUR_ADVERTISEMENT => return Err(DropReason::UnsolicitedNeighbourAdvertisement),
         ROUTER_SOLICITATION => return Err(DropReason::RouterSolicitation),
         _ => return Err(DropReason::MulticastListener),
@@ -60,16 +60,16 @@ pub(crate) fn answer<K: Kernel>(
     let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
     let target = Addr::from_words(target);
     if packet.source.is_unspecified() {
-        let may_probe = is_physical && is_own(kernel, port, &target);
+        let may_probe = is_open && is_own(kernel, port, &target);
         return if may_probe { Ok(Answer::None) } else { Err(DropReason::NdProbe) };
     }
     if !is_own(kernel, port, &packet.source)
-        && (is_physical || !prefix::is_behind(kernel, port, packet.source))
+        && (is_open || !prefix::is_behind(kernel, port, packet.source))
     {
         return Err(DropReason::SpoofedAddress);
     }
     let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: target }) else {
-        return if is_physical { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
+        return if is_open { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
     };
     let length = reply_length(packet)?;
     if write_reply(kernel, packet, &target, (neigh.mac, length)) {

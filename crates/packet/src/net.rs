@@ -14,15 +14,16 @@ plain! {
         pub domain: u32,
         /// MAC of its router, zero if it has none.
         pub router_mac: Mac,
-        /// [`Net::DHCP`], [`Net::ROUTED`], both or 0.
+        /// [`Net::DHCP`], [`Net::ROUTED`], [`Net::FOREIGN`], some of them or 0.
         pub flags: u16,
         /// Interface and VLAN by which the host is in a physical network; interface 0: it is in
         /// none.
         pub uplink: PortKey,
         /// MAC of that interface: the host's own in that network.
         pub uplink_mac: Mac,
-        /// Zero.
-        pad: [u8; 2],
+        /// Which area of `learned` it has, from 1 on; 0 for none. In the map only: the data plane
+        /// gives areas to networks with foreign VTEPs.
+        pub area: u16,
     }
 }
 
@@ -34,14 +35,14 @@ impl Zero for Net {
         flags: 0,
         uplink: PortKey::untagged(0),
         uplink_mac: Mac([0; 6]),
-        pad: [0; 2],
+        area: 0,
     };
 }
 
 /// What may be in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetKind {
-    /// Only known stations. Nothing is flooded, and nobody else is listened to.
+    /// Only known stations. Nobody else is listened to.
     Closed,
     /// Others beside them, that nobody has told us of. A known station is still nobody else.
     Open,
@@ -50,6 +51,8 @@ pub enum NetKind {
 impl Net {
     /// Flag: the agent answers DHCP.
     pub const DHCP: u16 = 1;
+    /// Flag: some of its VTEPs are no hosts'.
+    pub const FOREIGN: u16 = 4;
     /// Flag: what the router sends out of a tunnel may come from other networks of its domain.
     pub const ROUTED: u16 = 2;
 
@@ -83,6 +86,18 @@ impl Net {
         Net { uplink, uplink_mac, ..self }
     }
 
+    /// The same, with machines behind foreign VTEPs.
+    #[must_use]
+    pub const fn with_foreign_vteps(self) -> Net {
+        Net { kind: 2, flags: self.flags | Net::FOREIGN, ..self }
+    }
+
+    /// The same with this area of `learned`, at most [`crate::LEARNING_NETS`].
+    #[must_use]
+    pub const fn learning_in(self, area: u16) -> Net {
+        Net { area, ..self }
+    }
+
     /// Its kind; `None` for one that this version does not know.
     #[inline(always)]
     #[must_use]
@@ -104,6 +119,18 @@ impl Net {
     #[inline(always)]
     pub(crate) const fn is_physical(&self) -> bool {
         self.uplink.ifindex != 0
+    }
+
+    /// Whether machines that nobody has told us of are in it, behind foreign VTEPs.
+    #[inline(always)]
+    pub(crate) const fn has_foreign_vteps(&self) -> bool {
+        self.flags & Net::FOREIGN != 0
+    }
+
+    /// Whether machines that nobody has told us of are in it.
+    #[inline(always)]
+    pub(crate) const fn is_open(&self) -> bool {
+        !self.is_closed()
     }
 
     /// Whether only known stations are in it.

@@ -75,10 +75,6 @@ reasons! {
     MulticastListener = 17 "multicast_listener",
     /// A DHCP request; nothing serves DHCP on this network.
     Dhcp = 18 "dhcp",
-    /// A broadcast that is neither ARP nor DHCP; a closed network does not flood.
-    Broadcast = 19 "broadcast",
-    /// A multicast that is not ND; a closed network does not flood.
-    Multicast = 20 "multicast",
     /// IPv6 traffic other than ND from the port's own link-local address, which is not routed.
     LinkLocal = 21 "link_local",
     /// Neither the destination MAC nor, from a port, the destination address is in the network.
@@ -99,8 +95,6 @@ reasons! {
     TunnelToTunnel = 29 "tunnel_to_tunnel",
     /// ARP or ND out of a tunnel; each host answers its own ports.
     NeighbourFromTunnel = 30 "neighbour_from_tunnel",
-    /// Broadcast or multicast out of a tunnel; a closed network does not flood.
-    FloodFromTunnel = 31 "flood_from_tunnel",
     /// The policy of the port does not allow the connection.
     PolicyDenied = 32 "policy_denied",
     /// The packet cannot open a connection and belongs to none.
@@ -154,7 +148,7 @@ reasons! {
 
 impl DropReason {
     /// Numbers that were in use once and stay reserved.
-    pub const RETIRED: &'static [u32] = &[];
+    pub const RETIRED: &'static [u32] = &[19, 20, 31];
 
     /// The number in counters and events.
     #[inline(always)]

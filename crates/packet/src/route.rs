@@ -5,7 +5,9 @@
 //! gives the path another `net_out`, in which the lookup is then made.
 
 use crate::fdb::{Fdb, FdbKey};
-use crate::kernel::Kernel;
+use crate::flood;
+use crate::kernel::{Kernel, Meta};
+use crate::learned;
 use crate::maps::{NeighKey, Port, PortKey};
 use crate::parse::Packet;
 use crate::prefix;
@@ -13,8 +15,9 @@ use crate::reason::DropReason;
 use crate::uplink;
 
 /// Where the frame goes: the station of its destination MAC; or else, in a physical network, out of
-/// the uplink, and in any other one to the station of its address, which is then written into the
-/// frame.
+/// the uplink, and in any other one to the stranger who has that MAC, or to the station of its
+/// address, which is then written into the frame. Where there are strangers, it may be one who has
+/// not been heard of.
 ///
 /// The last is for an address that has passed to another NIC, or to a prefix of one. Nothing
 /// announces that to the guests: their neighbour caches keep the former owner's MAC, for as long as
@@ -22,7 +25,12 @@ use crate::uplink;
 ///
 /// It is left in the packet's room: see [`Packet`] on what the verifier makes of it.
 #[inline(never)]
-pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
+pub(crate) fn station<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    port: &Port,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     if let Ok(fdb) = lookup(kernel, packet) {
         packet.station = fdb;
         return Ok(());
@@ -31,8 +39,19 @@ pub(crate) fn station<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<
         packet.station = uplink::beyond(packet);
         return Ok(());
     }
+    let has_strangers = packet.path.net.has_foreign_vteps();
+    if has_strangers && learned::find(kernel, meta, packet) {
+        return Ok(());
+    }
     readdress(kernel, packet);
-    packet.station = lookup(kernel, packet)?;
+    match lookup(kernel, packet) {
+        Ok(fdb) => packet.station = fdb,
+        Err(_) if has_strangers => {
+            flood::of_port(kernel, meta, port.place())?;
+            packet.station = Fdb::stranger();
+        }
+        Err(reason) => return Err(reason),
+    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Stage 3, service: what is meant for netloom itself is answered here, or ends here. It is never
-//! forwarded but in a physical network, where others may answer what netloom does not.
+//! forwarded but in an open network, where others may answer what netloom does not.
 
 use crate::kernel::{Kernel, Meta};
 use crate::maps::Port;
@@ -58,11 +58,11 @@ pub(crate) fn answer<K: Kernel>(
 ) -> Result<Answer, DropReason> {
     match packet.service {
         Service::None => Ok(Answer::None),
-        Service::Arp => arp::answer(kernel, port, packet.path.net.is_physical()),
+        Service::Arp => arp::answer(kernel, port, packet.path.net.is_open()),
         Service::Neighbour => nd::answer(kernel, port, packet),
         Service::Dhcp => {
             let is_answered = packet.path.net.flags & Net::DHCP != 0;
-            if !is_answered && packet.path.net.is_physical() {
+            if !is_answered && packet.path.net.is_open() {
                 return Ok(Answer::None);
             }
             if !is_answered || packet.fragment != Fragment::Whole {

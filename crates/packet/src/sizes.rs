@@ -119,11 +119,23 @@ pub const HANDED_PER_WINDOW: u32 = 8;
 /// one after the other, and the host does nothing else meanwhile. More: the others do not get it.
 /// ARP and ND for a port here are no matter of this: they go to that port alone.
 pub const FLOOD_TARGETS: u32 = 256;
+/// VTEPs that one flooded frame is sent to at most, of one network. More: the others do not get it.
+pub const FLOOD_VTEPS: u32 = 256;
+/// Networks of one host that learn where strangers are. Of one more, all that is for strangers is
+/// flooded to its foreign VTEPs.
+pub const LEARNING_NETS: u16 = 64;
+/// MACs that one network learns. Full: what is for others is flooded to its foreign VTEPs.
+pub const LEARNED_PER_NET: u32 = 1_024;
+/// Slots of the array of those: 2 MiB.
+pub const LEARNED_SLOTS: u32 = LEARNING_NETS as u32 * LEARNED_PER_NET;
+/// How long a MAC is remembered that is not heard of, in ticks: 300 s, as Linux bridges do (the
+/// default of `ageing_time`, IEEE 802.1D-2004, table 7-5).
+pub const LEARNED_TICKS: u32 = 280;
 /// Frames that one port may have flooded in a window of [`crate::Budget`]. Enough to ask for each
 /// address of a /24 once.
 pub const FLOODS_PER_PORT: u32 = 256;
-/// Frames of a physical network that are flooded to its ports here in a window.
-pub const FLOODS_PER_WIRE: u32 = 1_024;
+/// Frames from elsewhere that are flooded to the ports of a network here in a window.
+pub const FLOODS_PER_NET: u32 = 1_024;
 /// Slots of the array of these budgets. Networks whose numbers are alike modulo [`MAX_NETS`] share
 /// one.
 pub const FLOOD_BUDGETS: u32 = COUNTER_PLACES + MAX_NETS;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     digest::{Form, MemberHash, SetDigest},
-    object::{Network, Object, ObjectKey, Peer, Port, Prefix, Table},
+    object::{Attachment, Network, Object, ObjectKey, Peer, Port, Prefix, Table, Tunnel},
     shared::Shared,
 };
 
@@ -70,6 +70,20 @@ pub enum Fact {
         /// The number of the network that they belong to.
         net: u32,
     },
+    /// A foreign VTEP that may send frames of a network.
+    ForeignVtep {
+        /// The VXLAN network identifier in its frames.
+        vni: u32,
+        /// Its address.
+        ip: IpAddr,
+        /// The number of the network that they belong to.
+        net: u32,
+    },
+    /// A network with foreign VTEPs.
+    Strangers {
+        /// The network's number.
+        net: u32,
+    },
     /// A physical network that the host is in. One that is closed goes without saying.
     Physical {
         /// The network's number.
@@ -118,11 +132,20 @@ pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
     facts
 }
 
-/// The fact that a network itself gives, if it gives one.
+/// The facts that a network itself gives.
 #[must_use]
-pub fn network_fact(network: &Network) -> Option<Fact> {
-    let vlan = network.uplink()?.vlan.unwrap_or(0);
-    Some(Fact::Physical { net: network.number, vlan })
+pub fn network_facts(network: &Network) -> Vec<Fact> {
+    let net = network.number;
+    match &network.attachment {
+        Attachment::Uplink(uplink) => {
+            vec![Fact::Physical { net, vlan: uplink.vlan.unwrap_or(0) }]
+        }
+        Attachment::Tunnel(Tunnel { vni, foreign, .. }) => {
+            let strangers = (!foreign.is_empty()).then_some(Fact::Strangers { net });
+            let vteps = foreign.iter().map(|ip| Fact::ForeignVtep { vni: *vni, ip: *ip, net });
+            vteps.chain(strangers).collect()
+        }
+    }
 }
 
 /// The facts that a peer gives: none in a network without tunnels. Peers behind one VTEP give its
@@ -149,7 +172,7 @@ fn behind(prefixes: &[Prefix], net: u32, mac: [u8; 6]) -> impl Iterator<Item = F
 pub fn facts(objects: &OrdMap<ObjectKey, Shared>) -> BTreeSet<Fact> {
     let network = |uuid| objects.get(&ObjectKey { table: Table::Network, uuid });
     let of = |object: &Shared| match (&**object, network_of(object)) {
-        (Object::Network(network), _) => Some(network_fact(network).into_iter().collect()),
+        (Object::Network(network), _) => Some(network_facts(network)),
         (_, Some(uuid)) => match &**network(uuid)? {
             Object::Network(network) => Some(member_facts(object, network)),
             _ => None,
@@ -241,6 +264,8 @@ pub fn hash(fact: &Fact) -> MemberHash {
         Fact::Behind { net, ip, bits, mac } => {
             form.tag(8).number(*net).ip(*ip).number((*bits).into()).bytes(mac)
         }
+        Fact::ForeignVtep { vni, ip, net } => form.tag(10).number(*vni).ip(*ip).number(*net),
+        Fact::Strangers { net } => form.tag(11).number(*net),
         Fact::Physical { net, vlan } => form.tag(9).number(*net).number((*vlan).into()),
     };
     form.finish()

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     digest::{SetDigest, TableDigests},
-    fact::{NetworkFacts, hash, network_fact, network_of},
+    fact::{NetworkFacts, hash, network_facts, network_of},
     object::{Network, Object, ObjectKey, Table},
     shared::{MemberFacts, Shared},
 };
@@ -128,7 +128,7 @@ impl Holding {
         for (network, change) in
             [(before, SetDigest::take as fn(&mut SetDigest, _)), (after, SetDigest::add)]
         {
-            if let Some(fact) = network.and_then(network_fact) {
+            for fact in network.map(network_facts).unwrap_or_default() {
                 change(&mut self.facts, hash(&fact));
             }
         }

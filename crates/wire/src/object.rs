@@ -23,7 +23,7 @@ pub struct ObjectKey {
 }
 
 objects! {
-    /// A broadcast domain that is present on the host. Closed: only known MACs exist in it.
+    /// A broadcast domain that is present on the host.
     1 "network" => Network {
         /// The L2 network's uuid.
         1 => uuid: Uuid,
@@ -103,6 +103,8 @@ message! {
         1 => vni: u32,
         /// This host's own VTEP for the network.
         2 => local_vtep: IpAddr,
+        /// VTEPs that are no host's, sorted: machines that nobody has told us of are behind them.
+        3 since 4 => foreign: Vec<IpAddr>,
     }
 }
 
@@ -155,11 +157,11 @@ impl Table {
 }
 
 impl Port {
-    /// The addresses that it may send from, besides those in its prefixes. In a physical network
+    /// The addresses that it may send from, besides those in its prefixes. In an open network
     /// that is the link-local one of its MAC, too (RFC 4291, appendix A): IPv6 routers there talk to
     /// nobody else.
     pub fn ips(&self, network: &Network) -> impl Iterator<Item = IpAddr> + '_ {
-        let link_local = network.uplink().map(|_| link_local(self.mac).into());
+        let link_local = network.is_open().then(|| link_local(self.mac).into());
         self.addresses.iter().map(|address| address.ip).chain(link_local)
     }
 }
@@ -169,6 +171,16 @@ fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
 }
 
 impl Network {
+    /// Whether machines that nobody has told us of are in it: a physical network, or one with
+    /// foreign VTEPs. In any other one only known MACs exist.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        match &self.attachment {
+            Attachment::Tunnel(tunnel) => !tunnel.foreign.is_empty(),
+            Attachment::Uplink(_) => true,
+        }
+    }
+
     /// The interface by which the host is in it, if it is a physical one.
     #[must_use]
     pub const fn uplink(&self) -> Option<&Uplink> {
@@ -261,7 +273,8 @@ mod tests {
             Object::decode(Table::Network, &Object::Network(network).encode())
         };
         let local_vtep = IpAddr::from([192, 0, 2, 1]);
-        let wrong = network(Attachment::Tunnel(Tunnel { vni: 1 << 24, local_vtep }));
+        let wrong =
+            network(Attachment::Tunnel(Tunnel { vni: 1 << 24, local_vtep, foreign: Vec::new() }));
         assert_eq!(wrong, Err(ParseError::Range { field: "Tunnel.vni", value: 1 << 24 }));
         let uplink = |vlan| Attachment::Uplink(Uplink { interface: "eth1".to_owned(), vlan });
         let wrong = network(uplink(Some(4095)));

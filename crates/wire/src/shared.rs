@@ -37,8 +37,9 @@ pub(crate) struct MemberFacts {
     pub(crate) vtep: Option<(IpAddr, MemberHash)>,
 }
 
-/// A network's number, and its VXLAN network identifier, which a physical one has not.
-type Basis = (u32, Option<u32>);
+/// A network's number, its VXLAN network identifier, which a physical one has not, and whether it
+/// is open.
+type Basis = (u32, Option<u32>, bool);
 
 impl Shared {
     /// Its one protobuf encoding ([`Object::encode`]).
@@ -62,7 +63,7 @@ impl Shared {
         let known = self.0.facts.get_or_init(|| MemberFacts::new(&self.0.object, network));
         match known.of == MemberFacts::basis(network) {
             true => then(known),
-            // The network's number or VNI is another than when they were computed.
+            // The network was another one in what counts when they were computed.
             false => then(&MemberFacts::new(&self.0.object, network)),
         }
     }
@@ -82,7 +83,7 @@ impl MemberFacts {
     }
 
     pub(crate) fn basis(network: &Network) -> Basis {
-        (network.number, network.tunnel().map(|tunnel| tunnel.vni))
+        (network.number, network.tunnel().map(|tunnel| tunnel.vni), network.is_open())
     }
 }
 

@@ -40,7 +40,10 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                     let vlan = flag.then_some(7);
                     Attachment::Uplink(Uplink { interface: format!("eth{at}"), vlan })
                 }
-                _ => Attachment::Tunnel(Tunnel { vni: number, local_vtep: ip }),
+                _ => {
+                    let foreign: Vec<_> = flag.then_some(own).into_iter().collect();
+                    Attachment::Tunnel(Tunnel { vni: number, local_vtep: ip, foreign })
+                }
             };
             Object::Network(Network { uuid: network, number, attachment })
         }

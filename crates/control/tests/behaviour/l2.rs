@@ -1,7 +1,7 @@
 //! L2 networks: physical ones, their tags, who can be brought together, remote VTEPs.
 
 use model::{
-    Code, Kind,
+    Code,
     resource::{
         l2_attachment::L2NetworkClusterRef,
         l2_network::{L2Network, Segment},
@@ -9,7 +9,6 @@ use model::{
     },
 };
 use serde_json::{Value, json};
-use store::Read;
 
 use crate::harness::{ADMINISTRATOR, Cloud, Fixture};
 
@@ -133,28 +132,6 @@ fn candidates_are_what_can_be_attached() {
     let name = "GetCandidateClustersForAttachingL2Network";
     let error = cloud.look(ADMINISTRATOR, name, params).unwrap_err();
     assert_eq!(error.field.as_deref(), Some("clusterTypes"));
-}
-
-#[test]
-fn what_no_host_can_do_yet_is_said() {
-    let (cloud, fixture) = Cloud::with_two_hosts();
-    let shown = |uuid: &str| {
-        let snapshot = cloud.snapshot();
-        let record = snapshot.get(Kind::L2Network, uuid.parse().unwrap()).unwrap();
-        let observed = netloom_control::inventory::Observed::new(&snapshot, &cloud.board);
-        netloom_control::inventory::show(&record, &observed)
-    };
-    let l2 = vlan(&cloud, &fixture, 10);
-    assert!(shown(&l2)["notInEffect"].as_str().unwrap().contains("VXLAN networks only"));
-    assert_eq!(shown(&fixture.pool).get("notInEffect"), None);
-    let mut params = into_cluster(&fixture, &fixture.pool);
-    params["remoteVtepIp"] = json!("172.30.0.200");
-    cloud.call("CreateVxlanPoolRemoteVtep", params.clone()).unwrap();
-    let pool = shown(&fixture.pool);
-    assert!(pool["notInEffect"].as_str().unwrap().contains("remote VTEPs"));
-    assert_eq!(pool["remoteVteps"][0]["vtepIp"], "172.30.0.200");
-    cloud.call("DeleteVxlanPoolRemoteVtep", params).unwrap();
-    assert_eq!(shown(&fixture.pool).get("notInEffect"), None);
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn open(bpffs: std::path::PathBuf, local: &[&Vm], remote: &[u32], flags: u16) ->
     for number in remote {
         add_station(&mut tables, *number, Fdb::remote(VNI, other).sent_from(own));
     }
-    tables.vteps.insert(VtepKey { vni: VNI, addr: other }, Vtep { net: 1, local: own });
+    tables.vteps.insert(VtepKey { vni: VNI, addr: other }, Vtep::of_host(1, own));
     plane.reconcile(&tables).unwrap();
     plane
 }

@@ -300,37 +300,11 @@ impl L2Network {
             found_by: &[],
             only: Some(L2Type::VxlanPool.as_str()),
         },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "notInEffect",
-                "What of it does not work on any host yet, and why.",
-            ),
-            read: |record, view| {
-                let reason = L2Network::of(record).and_then(|l2| not_in_effect(l2, view));
-                reason.map_or(Plain::Null, Plain::word)
-            },
-            found_by: &[],
-            only: None,
-        },
     ];
 }
 
 fn read<'a>(record: &'a Record, of: impl FnOnce(&'a L2Network) -> Plain<'a>) -> Plain<'a> {
     L2Network::of(record).map_or(Plain::Null, of)
-}
-
-/// What this release lacks for a network.
-fn not_in_effect(l2: &L2Network, view: &dyn View) -> Option<&'static str> {
-    match l2.segment {
-        Segment::NoVlan | Segment::Vlan { .. } => Some(
-            "hosts carry VXLAN networks only yet: instances get their addresses here, and no traffic",
-        ),
-        Segment::VxlanPool => {
-            let remote = view.pointing(Kind::RemoteVtep, "poolUuid", l2.uuid.uuid(), 1);
-            (!remote.is_empty()).then_some("hosts are not told of remote VTEPs yet")
-        }
-        Segment::Vxlan { .. } => None,
-    }
 }
 
 /// A network's presences in clusters.

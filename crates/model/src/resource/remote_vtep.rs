@@ -16,7 +16,8 @@ words! {
     }
 }
 
-/// The address of a tunnel end that is no host's. Hosts are not told of it yet: the pool says so.
+/// The address of a tunnel end that is no host's: that of a switch, or of a machine that netloom does
+/// not manage. What is behind it is in the pool's networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
 #[resource(path = "/l2-networks/remote-vteps", aliases, messages)]

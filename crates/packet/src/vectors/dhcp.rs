@@ -35,7 +35,8 @@ pub(super) fn vectors() -> Vec<Vector> {
         answered("a dhcp request in fragments", fragment.frame(Mac::BROADCAST, A.mac))
             .dropped(A_NUMBER, Why::Dhcp),
         from_a("a renewal where nobody answers dhcp", request(A.v4, Mac::BROADCAST))
-            .dropped(A_NUMBER, Why::Broadcast),
+            .sent(A_NUMBER)
+            .verdict(Verdict::Flood { net: 1, sender: A_NUMBER }),
         handed(used(
             answered("the last dhcp request of a second", first()),
             window,

@@ -91,6 +91,8 @@ fn guard_vectors() -> Vec<Vector> {
     let broadcast = Ip::new(A.v4, "10.0.0.255", 17, udp(137, 137));
     let multicast = Ip::new(A.v4, "224.0.0.251", 17, udp(5353, 5353));
     let group = Mac([1, 0, 0x5e, 0, 0, 0xfb]);
+    let flooded =
+        |vector: Vector| vector.sent(A_NUMBER).verdict(Verdict::Flood { net: 1, sender: A_NUMBER });
     vec![
         from_a("another's source mac is spoofed", syn_v4().frame(R.mac, B.mac))
             .dropped(A_NUMBER, Why::SpoofedMac),
@@ -108,10 +110,12 @@ fn guard_vectors() -> Vec<Vector> {
         .dropped(A_NUMBER, Why::LinkLocal),
         from_a("dhcp request has its own reason", dhcp.frame(Mac::BROADCAST, A.mac))
             .dropped(A_NUMBER, Why::Dhcp),
-        from_a("broadcast is not flooded", broadcast.frame(Mac::BROADCAST, A.mac))
-            .dropped(A_NUMBER, Why::Broadcast),
-        from_a("multicast is not flooded", multicast.frame(group, A.mac))
-            .dropped(A_NUMBER, Why::Multicast),
+        flooded(from_a("broadcast is flooded", broadcast.frame(Mac::BROADCAST, A.mac))),
+        flooded(from_a("multicast is flooded", multicast.frame(group, A.mac))),
+        from_a("a port that plays dhcp server in a closed network", {
+            a_to(B, &Ip::new(A.v4, B.v4, 17, udp(67, 68)))
+        })
+        .dropped(A_NUMBER, Why::RogueDhcp),
     ]
 }
 

@@ -3,7 +3,7 @@
 use super::Vector;
 use super::frame::{Ip, arp, ethernet, icmp, tcp, udp};
 use super::world::{A, A_NUMBER, B, LOCAL_VTEP, R, VNI, VTEP, addr, connection, from_r};
-use crate::{Addr, DropReason, Mac, Neigh, NeighKey, PortKey, Vtep, VtepKey};
+use crate::{Addr, DropReason, Mac, Neigh, NeighKey, PortKey, Verdict, Vtep, VtepKey};
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = delivery_vectors();
@@ -30,7 +30,7 @@ fn delivery_vectors() -> Vec<Vector> {
         from_r("an ipv6 vtep is known by its address", datagram())
             .with(|memory| {
                 let key = VtepKey { vni: VNI, addr: addr("2001:db8::2") };
-                memory.vteps.insert(key, Vtep { net: 1, local: addr("2001:db8::1") });
+                memory.vteps.insert(key, Vtep::of_host(1, addr("2001:db8::1")));
                 let neigh = Neigh::behind(addr("2001:db8::2"), R.mac);
                 memory.neigh.insert(NeighKey { net: 1, addr: addr(R.v4) }, neigh);
             })
@@ -63,7 +63,11 @@ fn delivery_vectors() -> Vec<Vector> {
         from_r("neighbour solicitation out of the tunnel", solicitation.frame(A.mac, R.mac))
             .dropped(0, Why::NeighbourFromTunnel),
         from_r("broadcast out of the tunnel", broadcast.frame(Mac::BROADCAST, R.mac))
-            .dropped(0, Why::FloodFromTunnel),
+            .verdict(Verdict::Flood { net: 1, sender: 0 }),
+        from_r("a broadcast with another's address out of the tunnel", {
+            Ip::new(B.v4, "10.0.0.255", 17, udp(2, 1)).frame(Mac::BROADCAST, R.mac)
+        })
+        .dropped(0, Why::ForeignSource),
         from_r("vlan tag out of the tunnel", ethernet(A.mac, R.mac, 0x8100, &[0; 50]))
             .dropped(0, Why::VlanTagged),
         from_r("another ethertype out of the tunnel", ethernet(A.mac, R.mac, 0x88cc, &[0; 50]))
@@ -138,7 +142,7 @@ fn underlay_vectors() -> Vec<Vector> {
     let known = |vector: Vector| {
         vector.with(|memory| {
             let key = VtepKey { vni: VNI, addr: addr(other) };
-            memory.vteps.insert(key, Vtep { net: 1, local: addr(LOCAL_VTEP) });
+            memory.vteps.insert(key, Vtep::of_host(1, addr(LOCAL_VTEP)));
         })
     };
     let as_b = Ip::new(B.v4, A.v4, 17, udp(2, 1)).frame(A.mac, B.mac);

@@ -3,10 +3,10 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    Addr, AddrKey, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot, CtState,
-    CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, Flow, Kernel, Mac, Meta,
-    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey,
-    Wire,
+    Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot,
+    CtState, CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow,
+    Kernel, Learned, Mac, Meta, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey,
+    Source, Traffic, Vtep, VtepKey, Wire,
 };
 use std::collections::BTreeMap;
 
@@ -43,6 +43,10 @@ pub struct Memory {
     pub fragments: Vec<Noted>,
     /// `wires`.
     pub wires: BTreeMap<PortKey, Wire>,
+    /// `afar`.
+    pub afar: BTreeMap<FloodKey, Afar>,
+    /// `learned`. Without an entry a slot is free.
+    pub learned: BTreeMap<u32, Learned>,
     /// `floods`. Without an entry nothing is used yet.
     pub floods: BTreeMap<u32, Budget>,
     /// `budgets`, by place. Without an entry nothing is used yet.
@@ -264,6 +268,14 @@ impl Kernel for Memory {
         let places = self.shared_flows.len().max(1);
         let at = usize::try_from(place).ok()? % places;
         Some((self.flows.get_mut(at)?, self.shared_flows.get_mut(at)?))
+    }
+
+    fn afar(&self, key: &FloodKey) -> Option<Afar> {
+        self.afar.get(key).copied()
+    }
+
+    fn learned(&mut self, slot: u32) -> Option<&mut Learned> {
+        Some(self.learned.entry(slot).or_default())
     }
 
     fn budget(&mut self, place: u32) -> Option<&mut Budget> {

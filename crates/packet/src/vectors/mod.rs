@@ -7,6 +7,7 @@
 mod connections;
 mod dhcp;
 mod fill_in;
+mod foreign;
 mod fragments;
 pub mod frame;
 mod from_port;
@@ -92,6 +93,7 @@ impl Vector {
             self.verdict,
             Verdict::DeliverLocal { .. }
                 | Verdict::Tunnel { .. }
+                | Verdict::Strangers { .. }
                 | Verdict::Uplink { .. }
                 | Verdict::Host { .. }
         );
@@ -154,6 +156,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(vlans::vectors());
     vectors.extend(dhcp::vectors());
     vectors.extend(uplinks::vectors());
+    vectors.extend(foreign::vectors());
     vectors
 }
 

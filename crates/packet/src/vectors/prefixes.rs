@@ -295,7 +295,7 @@ fn tunnel_vectors() -> Vec<Vector> {
             r_from(BEHIND_R, A.v4, R.mac)
         }))
         .with(|memory| {
-            let vtep = Vtep { net: 1, local: addr(super::world::LOCAL_VTEP) };
+            let vtep = Vtep::of_host(1, addr(super::world::LOCAL_VTEP));
             memory.vteps.insert(VtepKey { vni: VNI, addr: addr(other) }, vtep);
         })
         .meta(|meta| meta.vtep = addr(other))

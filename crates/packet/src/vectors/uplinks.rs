@@ -6,7 +6,7 @@ use super::world::{
 };
 use super::{Memory, Vector};
 use crate::{
-    Addr, AddrKey, Budget, COUNTER_PLACES, DropReason, Entry, FLOODS_PER_PORT, FLOODS_PER_WIRE,
+    Addr, AddrKey, Budget, COUNTER_PLACES, DropReason, Entry, FLOODS_PER_NET, FLOODS_PER_PORT,
     FdbKey, Mac, Neigh, NeighKey, Net, PortKey, Source, Verdict, Via, Wire,
 };
 
@@ -286,7 +286,7 @@ fn wire_vectors() -> Vec<Vector> {
         })
         .with(rewire)
         .meta(|meta| meta.vtep = addr(VTEP))
-        .dropped(0, Why::UnknownDestination),
+        .dropped(0, Why::ForeignSource),
     ]
 }
 
@@ -334,9 +334,9 @@ fn wire_group_vectors() -> Vec<Vector> {
         comes("a router advertises itself", router.frame(ALL_NODES, M)).verdict(flood),
         comes("a broadcast that is cut short", broadcast(M_V4)[..30].to_vec())
             .passed(Why::Malformed),
-        used(comes("the last broadcast of a wire", broadcast(M_V4)), FLOODS_PER_WIRE - 1)
+        used(comes("the last broadcast of a wire", broadcast(M_V4)), FLOODS_PER_NET - 1)
             .verdict(flood),
-        used(comes("a broadcast too many of a wire", broadcast(M_V4)), FLOODS_PER_WIRE)
+        used(comes("a broadcast too many of a wire", broadcast(M_V4)), FLOODS_PER_NET)
             .passed(Why::FloodRate),
     ]
 }

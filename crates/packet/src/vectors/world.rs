@@ -98,7 +98,7 @@ pub(super) fn world() -> Memory {
         let neigh = Neigh::behind(addr(VTEP), R.mac);
         memory.neigh.insert(NeighKey { net: 1, addr: addr(text) }, neigh);
     }
-    let vtep = Vtep { net: 1, local: addr(LOCAL_VTEP) };
+    let vtep = Vtep::of_host(1, addr(LOCAL_VTEP));
     memory.vteps.insert(VtepKey { vni: VNI, addr: addr(VTEP) }, vtep);
     memory
 }
