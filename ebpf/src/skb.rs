@@ -6,7 +6,7 @@
 
 use crate::maps::{
     ADDRS, AFAR, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED,
-    FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, NEIGH, NETS, PORTS, ROOM, Room, TRAFFIC, VTEPS,
+    FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, NEIGH, NETS, PORTS, ROOM, Room, SHARERS, TRAFFIC, VTEPS,
     WIRES,
 };
 use crate::underlay;
@@ -26,7 +26,7 @@ use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop,
     DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta,
-    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Source, Traffic, Vtep, VtepKey,
+    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Sharer, SharerKey, Source, Traffic, Vtep, VtepKey,
     WAYS, Wire,
 };
 
@@ -296,6 +296,11 @@ impl Kernel for Skb {
         let key: *const PrefixKey = key;
         // SAFETY: aya's form of the same bytes, which may start anywhere.
         BEHIND.get(unsafe { &*key.cast::<Key<_>>() }).copied()
+    }
+
+    #[inline(always)]
+    fn sharer(&self, key: &SharerKey) -> Option<Sharer> {
+        lookup!(SHARERS, key)
     }
 
     #[inline(always)]

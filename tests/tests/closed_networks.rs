@@ -65,8 +65,8 @@ fn a_tenant_with_the_underlays_addresses_reaches_its_own_and_never_a_host() {
     lab.check();
 }
 
-/// F19: an address that two VMs want to share is neither's until it is allowed on both NICs, which
-/// cannot be done yet. F20: broadcast and multicast reach the other VMs of the network and no others,
+/// F19: an address that two VMs want to share is neither's until it is allowed on both NICs (then:
+/// `shared_addresses`). F20: broadcast and multicast reach the other VMs of the network and no others,
 /// as often as a port may in a second.
 #[test]
 fn an_address_that_vms_share_is_refused_and_floods_are_bounded() {

@@ -1,19 +1,22 @@
 //! The entries that an object has in the maps; and back, what facts the entries of maps are, also
 //! in words. Pure. One more map is one more arm in each of the three.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
     Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Neigh, NeighKey,
-    Net, PortKey, PrefixKey, Source, Vtep, VtepKey, Wire,
+    Net, PortKey, PrefixKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
     holding::Holding,
-    object::{Network, Object, Peer, Port, Tunnel},
+    object::{Network, Object, Peer, Port, Prefix, Tunnel},
 };
 
 use crate::{
@@ -86,10 +89,8 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     for ip in &peer.addresses {
         tables.neigh.insert(NeighKey { net, addr: (*ip).into() }, Neigh::behind(vtep, mac));
     }
-    for prefix in &peer.prefixes {
-        let key = PrefixKey::new(net, prefix.ip.into(), prefix.bits);
-        tables.behind.insert(key, Behind::remote(mac, vtep));
-    }
+    let behind = Behind::remote(mac, vtep);
+    peer.prefixes.iter().for_each(|prefix| route(&mut tables, net, prefix, behind));
     tables
 }
 
@@ -119,11 +120,27 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
         tables.addrs.insert(AddrKey { port: number, addr }, source);
         tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
     }
-    for prefix in &port.prefixes {
-        let key = PrefixKey::new(net, prefix.ip.into(), prefix.bits);
-        tables.behind.insert(key, Behind::local(mac, port.mtu_bytes));
-    }
+    let behind = Behind::local(mac, port.mtu_bytes);
+    port.prefixes.iter().for_each(|prefix| route(&mut tables, net, prefix, behind));
     tables
+}
+
+/// The station in `behind` routes for a prefix in a network: others, too, if it is one address.
+fn route(tables: &mut Tables, net: u32, prefix: &Prefix, behind: Behind) {
+    let addr = prefix.ip.into();
+    let key = PrefixKey::new(net, addr, prefix.bits);
+    if prefix.bits < full_bits(&prefix.ip) {
+        tables.behind.insert(key, behind);
+        return;
+    }
+    let Behind { mac, vtep, mtu, .. } = behind;
+    tables.behind.insert(key, Behind::shared());
+    tables.sharers.insert(SharerKey { net, mac, pad: [0; 2], addr }, Sharer { vtep, mtu });
+}
+
+/// Bits of a prefix that is one address.
+fn full_bits(ip: &IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 /// What an entry of a map says, without interfaces. What makes no sense to this version becomes a
@@ -185,10 +202,21 @@ impl Says<Neigh> for NeighKey {
 
 impl Says<Behind> for PrefixKey {
     fn fact(&self, behind: &Behind, _: &Tables) -> Option<Fact> {
+        if behind.is_shared() {
+            // The sharers say by whom.
+            return None;
+        }
         let (net, ip, mac) = (self.net, self.addr.into(), behind.mac.0);
         // No object has a prefix of so many bits.
         let bits = self.prefix_bits().unwrap_or(u8::MAX);
         Some(Fact::Behind { net, ip, bits, mac })
+    }
+}
+
+impl Says<Sharer> for SharerKey {
+    fn fact(&self, _: &Sharer, _: &Tables) -> Option<Fact> {
+        let (net, ip, mac) = (self.net, self.addr.into(), self.mac.0);
+        Some(Fact::Behind { net, ip, bits: full_bits(&ip), mac })
     }
 }
 

@@ -44,8 +44,10 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "mac",
             "a MAC is unique on its L2 network: choose another one, or leave it out",
         ),
-        Claim::Prefix(..) if kind == Kind::Release => (Code::InUse, "prefixes", UNCONFIRMED),
-        Claim::Prefix(..) => (
+        Claim::Prefix(..) | Claim::Sharer(..) if kind == Kind::Release => {
+            (Code::InUse, "prefixes", UNCONFIRMED)
+        }
+        Claim::Prefix(..) | Claim::Sharer(..) => (
             Code::InUse,
             "prefixes",
             "one NIC of an L2 network routes for a prefix: choose another",

@@ -407,7 +407,7 @@ fn clash(read: &impl Read<Record>, l3: &L3Network, wanted: &Wanted) -> Option<Cl
         return clash("gateway", rule, AnyId::of(range.uuid));
     }
     for (field, addresses) in [("startIp", inside), ("gateway", (wanted.gateway, wanted.gateway))] {
-        if let Some((net, (kind, uuid))) = neighbours::prefix_in(read, l2, addresses, None) {
+        if let Some((net, (kind, uuid))) = neighbours::routed_in(read, l2, addresses, None) {
             let rule = format!("{net} has some of these addresses, and a NIC routes for it");
             let hint = "choose other addresses, or SetVmNicAllowedPrefixes";
             let error = Error::field(field, rule).hint(hint);

@@ -133,7 +133,7 @@ pub(crate) fn set_router(
         let rule = format!("{ip} is in range {} ({low} to {high})", range.uuid);
         return fail(rule, "choose an address outside of all ranges");
     }
-    if let Some((net, _)) = neighbours::prefix_in(&*txn.tx, l2, here, None) {
+    if let Some((net, _)) = neighbours::routed_in(&*txn.tx, l2, here, None) {
         let rule = format!("{ip} is in {net}, which a NIC routes for");
         return fail(rule, "choose another address, or SetVmNicAllowedPrefixes");
     }

@@ -68,7 +68,39 @@ pub(crate) fn address_in(
     }
 }
 
-/// A prefix that somebody else than the NIC `but` has, or has not let go yet, with addresses from
+/// An address that NICs other than `but` share, or have not let go yet, from `low` to `high`; and one of
+/// those.
+pub(crate) fn sharer_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    (low, high): (IpAddr, IpAddr),
+    but: Option<Id<VmNic>>,
+) -> Option<(IpNet, (Kind, Uuid))> {
+    let last = Claim::Sharer(l2, high, Id::new(Uuid::max()));
+    let mut from = Claim::Sharer(l2, low, Id::new(Uuid::nil()));
+    loop {
+        let (claim, holder) = read.first_held(&from, &last)?;
+        let Claim::Sharer(_, ip, nic) = claim else { return None };
+        if but != Some(nic) {
+            return Some((ip.into(), holder));
+        }
+        // The next of that address, or the first of the next one. A NIC has few of its own.
+        let (next, _) = nic.uuid().as_u128().overflowing_add(1);
+        from = Claim::Sharer(l2, ip, Id::new(Uuid::from_u128(next)));
+    }
+}
+
+/// What either of both finds.
+pub(crate) fn routed_in(
+    read: &impl Read<Record>,
+    l2: Id<L2Network>,
+    inside: (IpAddr, IpAddr),
+    but: Option<Id<VmNic>>,
+) -> Option<(IpNet, (Kind, Uuid))> {
+    prefix_in(read, l2, inside, but).or_else(|| sharer_in(read, l2, inside, but))
+}
+
+/// A prefix of several addresses that somebody else than the NIC `but` has, or has not let go yet, with addresses from
 /// `low` to `high`; and who. That of all addresses is none: whatever else there is comes before it.
 pub(crate) fn prefix_in(
     read: &impl Read<Record>,

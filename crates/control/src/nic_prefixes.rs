@@ -1,10 +1,9 @@
 //! Prefixes that NICs route for, beside their addresses.
 //!
 //! On an L2 network one NIC has a prefix, and no prefix has addresses of a range, a gateway or a
-//! router there: nobody is to speak as somebody else. Considered: equal prefixes of several NICs,
-//! for two appliances of which one takes over from the other. What comes from such a prefix would
-//! then be accepted from either of them, on every host; it is moved with two messages instead. The
-//! prefix of all addresses is for whatever else there is, so that it may overlap with anything: in
+//! router there: nobody is to speak as somebody else. A prefix that is one address may be had by
+//! several, of which one takes over from the other, such as by VRRP; only those whose owner wants it
+//! so have it. Longer ones are moved with two messages. The prefix of all addresses is for whatever else there is, so that it may overlap with anything: in
 //! the data plane, addresses of stations and longer prefixes come first.
 
 use ipnet::IpNet;
@@ -136,10 +135,12 @@ fn check_others(txn: &Txn<'_>, nic: &VmNic, net: IpNet) -> Result<()> {
         let text = format!("{net} has {ip}, which is still being released");
         return Err(Error::new(Code::InUse, text).on_field(PREFIXES).hint(RESTS));
     }
-    let Some((other, (kind, uuid))) = neighbours::prefix_in(&*txn.tx, l2, inside, Some(nic.uuid))
-    else {
-        return Ok(());
+    let (read, but) = (&*txn.tx, Some(nic.uuid));
+    let found = match net.prefix_len() == net.max_prefix_len() {
+        true => neighbours::prefix_in(read, l2, inside, but),
+        false => neighbours::routed_in(read, l2, inside, but),
     };
+    let Some((other, (kind, uuid))) = found else { return Ok(()) };
     let (text, hint) = match kind {
         Kind::Release => {
             (format!("{net} has addresses of {other}, which is still being released"), RESTS)

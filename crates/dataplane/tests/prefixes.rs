@@ -32,6 +32,7 @@ fn tables(memory: &Memory) -> Tables {
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         behind: memory.behind.clone(),
+        sharers: memory.sharers.clone(),
         vteps: memory.vteps.clone(),
         ..Tables::default()
     }

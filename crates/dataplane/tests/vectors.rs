@@ -77,6 +77,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         behind: memory.behind.clone(),
+        sharers: memory.sharers.clone(),
         vteps: memory.vteps.clone(),
         wires: memory.wires.clone(),
         ..Tables::default()

@@ -41,6 +41,8 @@ pub enum Claim {
     Ip(Id<L2Network>, IpAddr),
     /// A prefix that a NIC routes for on an L2 network: its lowest address and its bits.
     Prefix(Id<L2Network>, IpAddr, u8),
+    /// A prefix that is one address, which several NICs of an L2 network may have.
+    Sharer(Id<L2Network>, IpAddr, Id<VmNic>),
     /// An end of an IP range on an L2 network: there they do not overlap. By its ends a range is found
     /// among the claims.
     RangeEnd(Id<L2Network>, IpAddr),
@@ -76,6 +78,7 @@ impl Claim {
             | Claim::Wire(..)
             | Claim::Mac(..)
             | Claim::Prefix(..)
+            | Claim::Sharer(..)
             | Claim::RangeEnd(..)
             | Claim::Gateway(..)
             | Claim::Router(..)
@@ -96,6 +99,7 @@ impl Claim {
             | Claim::Mac(..)
             | Claim::Ip(..)
             | Claim::Prefix(..)
+            | Claim::Sharer(..)
             | Claim::Running(..)
             | Claim::Plugged(..) => true,
             Claim::AccountName(_)
@@ -119,7 +123,10 @@ impl Claim {
     #[must_use]
     pub const fn network(&self) -> Option<Id<L2Network>> {
         match self {
-            Claim::Mac(l2, _) | Claim::Ip(l2, _) | Claim::Prefix(l2, ..) => Some(*l2),
+            Claim::Mac(l2, _)
+            | Claim::Ip(l2, _)
+            | Claim::Prefix(l2, ..)
+            | Claim::Sharer(l2, ..) => Some(*l2),
             Claim::AccountName(_)
             | Claim::UserName(..)
             | Claim::Quota(..)
@@ -161,6 +168,7 @@ impl fmt::Display for Claim {
             | Claim::Ip(_, ip)
             | Claim::RangeEnd(_, ip)
             | Claim::Gateway(_, ip, _)
+            | Claim::Sharer(_, ip, _)
             | Claim::Router(_, ip) => write!(f, "{ip}"),
             Claim::Prefix(_, ip, bits) => write!(f, "{ip}/{bits}"),
             Claim::Vni(_, vni) => write!(f, "VNI {vni}"),

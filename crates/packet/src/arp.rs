@@ -2,14 +2,15 @@
 //! the model owns.
 //!
 //! A probe (sender 0.0.0.0) is never answered: the prober would give its own address up. Nothing
-//! that a port says about itself is learned, nor passed on but to strangers in an open network.
+//! that a port says about itself is learned, nor passed on but to strangers in an open network, or
+//! if it is about an address that stations share.
 
 use crate::addr::{Addr, Mac};
 use crate::guard;
 use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
-use crate::parse::ETHERNET_BYTES;
-use crate::prefix;
+use crate::parse::{ETHERNET_BYTES, Packet};
+use crate::prefix::{self, Sharers};
 use crate::reason::DropReason;
 use crate::service::Answer;
 
@@ -51,58 +52,85 @@ pub(crate) fn read<K: Kernel>(kernel: &K) -> Result<Arp, DropReason> {
 }
 
 /// Answers a request by turning the frame into the reply, which then goes back to the port. In an
-/// open network what cannot be answered goes on.
+/// open network what cannot be answered goes on, and in each what is about a shared address.
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
     port: &Port,
-    is_open: bool,
+    packet: &mut Packet,
 ) -> Result<Answer, DropReason> {
-    let arp = read(kernel)?;
-    let Arp { sender, target, .. } = arp;
+    let (is_open, arp) = (packet.path.net.is_open(), read(kernel)?);
     if !arp.sender_mac.same(port.mac) {
         return Err(DropReason::SpoofedArpMac);
     }
-    match unanswered(kernel, port, &arp, is_open) {
-        None => {}
-        Some(DropReason::ArpProbe) if is_open => {
-            // Whoever is about to use an address gives it up when another one asks for it, too.
-            let is_own = guard::allowed(kernel, port, &Addr::v4_word(target));
-            return if is_own { Ok(Answer::None) } else { Err(DropReason::SpoofedArpAddress) };
-        }
-        Some(DropReason::SpoofedArpAddress) => return Err(DropReason::SpoofedArpAddress),
-        Some(_) if is_open => return Ok(Answer::None),
-        Some(reason) => return Err(reason),
+    // There, for the sake of the stack.
+    packet.source = Addr::v4_word(arp.sender);
+    packet.destination = Addr::v4_word(arp.target);
+    let Packet { source: sender, destination: target, .. } = packet;
+    if arp.sender == 0 {
+        return probe(kernel, port, target, is_open);
     }
-    let key = NeighKey { net: port.net, addr: Addr::v4_word(target) };
-    let Some(neigh) = kernel.neigh(&key) else {
-        return if is_open { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
+    let shares = prefix::sharers(kernel, port, sender) == Sharers::Port;
+    let is_own = guard::allowed(kernel, port, sender);
+    if !is_own && !shares && (is_open || !prefix::is_behind(kernel, port, *sender)) {
+        return Err(DropReason::SpoofedArpAddress);
+    }
+    let says_where = arp.sender == arp.target || arp.operation == REPLY;
+    if says_where && shares {
+        return Ok(Answer::Shared);
+    }
+    if says_where {
+        return match (is_open, arp.sender == arp.target) {
+            (true, _) => Ok(Answer::None),
+            (false, true) => Err(DropReason::GratuitousArp),
+            (false, false) => Err(DropReason::UnsolicitedArpReply),
+        };
+    }
+    let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: *target }) else {
+        return match (prefix::sharers(kernel, port, target), is_open) {
+            (Sharers::None, true) => Ok(Answer::None),
+            (Sharers::None, false) => Err(DropReason::UnknownNeighbour),
+            (Sharers::Others | Sharers::Port, _) => Ok(Answer::Shared),
+        };
     };
-    if write_reply(kernel, port.mac, neigh.mac, (sender, target)) {
+    if write_reply(kernel, port.mac, neigh.mac, (arp.sender, arp.target)) {
         Ok(Answer::InPlace)
     } else {
         Err(DropReason::Malformed)
     }
 }
 
-/// Everything that is not answered, each with its reason.
+/// A question without an address of the sender's. Whoever is about to use an address gives it up when
+/// another one asks for it, too.
 #[inline(always)]
-fn unanswered<K: Kernel>(kernel: &K, port: &Port, arp: &Arp, is_open: bool) -> Option<DropReason> {
-    if arp.sender == 0 {
-        return Some(DropReason::ArpProbe);
+fn probe<K: Kernel>(
+    kernel: &K,
+    port: &Port,
+    target: &Addr,
+    is_open: bool,
+) -> Result<Answer, DropReason> {
+    if prefix::sharers(kernel, port, target) == Sharers::Port {
+        return Ok(Answer::Shared);
     }
-    let sender = Addr::v4_word(arp.sender);
-    let is_own = guard::allowed(kernel, port, &sender);
-    if !is_own && (is_open || !prefix::is_behind(kernel, port, sender)) {
-        return Some(DropReason::SpoofedArpAddress);
+    match (is_open, guard::allowed(kernel, port, target)) {
+        (true, true) => Ok(Answer::None),
+        (true, false) => Err(DropReason::SpoofedArpAddress),
+        (false, _) => Err(DropReason::ArpProbe),
     }
-    if arp.sender == arp.target {
-        return Some(DropReason::GratuitousArp);
+}
+
+/// Reads what a station of another host says or asks about an address into the packet: who, as
+/// source, and what about, as destination.
+#[inline(never)]
+pub(crate) fn from_host<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
+    let arp = read(kernel)?;
+    if !arp.sender_mac.same(packet.source_mac) {
+        return Err(DropReason::SpoofedArpMac);
     }
-    if arp.operation == REPLY {
-        return Some(DropReason::UnsolicitedArpReply);
-    }
-    None
+    packet.destination = Addr::v4_word(arp.target);
+    // Whoever probes an address speaks as it.
+    packet.source = if arp.sender == 0 { packet.destination } else { Addr::v4_word(arp.sender) };
+    Ok(())
 }
 
 /// Writes what differs between the request and its reply; addresses are words in memory order.

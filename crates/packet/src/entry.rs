@@ -109,7 +109,11 @@ fn port_stages<K: Kernel>(
     (port, concerned): (&Port, &mut Concerned),
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    match admit(kernel, meta, port, packet) {
+    let admitted = match admit(kernel, meta, port, packet) {
+        Admission::Forward => serve(kernel, meta, port, packet),
+        refused => refused,
+    };
+    match admitted {
         Admission::Refused(reason) => return Err(reason),
         Admission::Answered => {
             kernel.count(port.place(), Direction::FromPort, meta.length);
@@ -121,7 +125,8 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::HandOff { port: port.number };
             return Ok(());
         }
-        Admission::Untracked => return flood::untracked(kernel, meta, port, packet),
+        Admission::Untracked => return flood::untracked(kernel, meta, port, packet, false),
+        Admission::Shared => return flood::untracked(kernel, meta, port, packet, true),
         Admission::Forward => {}
     }
     route::station(kernel, meta, port, packet)?;
@@ -156,6 +161,8 @@ enum Admission {
     Forward,
     /// It goes on, and is no part of a connection.
     Untracked,
+    /// The same, and it is about an address that stations share.
+    Shared,
     /// It has been turned into its own answer.
     Answered,
     /// The agent answers it.
@@ -164,28 +171,29 @@ enum Admission {
     Refused(DropReason),
 }
 
-/// The stages of a frame from a port before any destination is looked up.
+/// The first stages of a frame from a port.
 #[inline(never)]
 fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
-    match admit_stages(kernel, meta, port, packet) {
-        Ok(Answer::None) if flood::is_untracked(packet) => Admission::Untracked,
-        Ok(Answer::None) => Admission::Forward,
-        Ok(Answer::InPlace) => Admission::Answered,
-        Ok(Answer::ByAgent) => Admission::HandedOff,
+    let admitted = classify::headers(kernel, meta, port.net, packet)
+        .and_then(|()| guard::from_port(kernel, port, packet));
+    match admitted {
+        Ok(()) => Admission::Forward,
         Err(reason) => Admission::Refused(reason),
     }
 }
 
-#[inline(always)]
-fn admit_stages<K: Kernel>(
-    kernel: &mut K,
-    meta: &Meta,
-    port: &Port,
-    packet: &mut Packet,
-) -> Result<Answer, DropReason> {
-    classify::headers(kernel, meta, port.net, packet)?;
-    guard::from_port(kernel, port, packet)?;
-    service::answer(kernel, meta, port, packet)
+/// The one after them: the last before any destination is looked up. A function of its own, for the
+/// sake of the stack.
+#[inline(never)]
+fn serve<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
+    match service::answer(kernel, meta, port, packet) {
+        Ok(Answer::None) if flood::is_untracked(packet) => Admission::Untracked,
+        Ok(Answer::None) => Admission::Forward,
+        Ok(Answer::Shared) => Admission::Shared,
+        Ok(Answer::InPlace) => Admission::Answered,
+        Ok(Answer::ByAgent) => Admission::HandedOff,
+        Err(reason) => Admission::Refused(reason),
+    }
 }
 
 #[inline(always)]
@@ -210,9 +218,7 @@ fn tunnel_stages<K: Kernel>(
     };
     let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
     *concerned = Concerned::of(&receiver);
-    policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
-    flow::note(packet, 0);
-    flow::note(packet, 1);
+    strangers::receive(kernel, meta, packet, &receiver)?;
     egress::local(kernel, meta, packet, (0, key), &receiver);
     Ok(())
 }

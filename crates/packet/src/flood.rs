@@ -24,25 +24,27 @@ pub(crate) fn is_untracked(packet: &Packet) -> bool {
     packet.service != Service::None || packet.destination_mac.is_group()
 }
 
-/// Decides about a port's packet that is no part of a connection.
+/// Decides about a port's packet that is no part of a connection; whether it is about an address that
+/// stations share.
 #[inline(never)]
 pub(crate) fn untracked<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
     port: &Port,
     packet: &mut Packet,
+    is_shared: bool,
 ) -> Result<(), DropReason> {
     packet.flow.give_up();
     let (net, sender) = (port.net, port.number);
     if packet.destination_mac.is_group() {
         of_port(kernel, meta, port.place())?;
         kernel.count(port.place(), Direction::FromPort, meta.length);
+        let is_service = packet.service != Service::None && !is_shared;
         // What a station is asked for has been answered here.
-        packet.verdict =
-            match packet.service != Service::None && packet.path.net.has_foreign_vteps() {
-                true => Verdict::Strangers { net },
-                false => Verdict::Flood { net, sender },
-            };
+        packet.verdict = match is_service && packet.path.net.has_foreign_vteps() {
+            true => Verdict::Strangers { net },
+            false => Verdict::Flood { net, sender },
+        };
         return Ok(());
     }
     route::station(kernel, meta, port, packet)?;

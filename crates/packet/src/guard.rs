@@ -13,9 +13,10 @@ use crate::fdb::FdbKey;
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, NeighKey, Port};
 use crate::parse::{Packet, UDP};
-use crate::prefix::{End, Owner, owner};
+use crate::prefix::{self, End, Owner, owner};
 use crate::reason::DropReason;
 use crate::service::Service;
+use crate::{arp, nd};
 
 /// A frame from a port has the port's MAC and address for its source. What a service is asked is
 /// guarded there.
@@ -46,14 +47,24 @@ fn is_dhcp_server(packet: &Packet) -> bool {
         && matches!((packet.source_port, packet.destination_port), (67, 68) | (547, 546))
 }
 
-/// A frame from another host is of one station of its network that lives there.
+/// A frame from another host is of one station of its network that lives there. ARP and neighbour
+/// discovery are about shared addresses.
 #[inline(always)]
 pub(crate) fn from_tunnel<K: Kernel>(
     kernel: &K,
     vtep: &Addr,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    if matches!(packet.service, Service::Arp | Service::Neighbour) {
+    match packet.service {
+        Service::Arp => arp::from_host(kernel, packet)?,
+        Service::Neighbour => nd::from_host(kernel, packet)?,
+        Service::None | Service::Dhcp => return neighbour(kernel, vtep, packet),
+    }
+    // Each host answers for what one station alone has.
+    let net = packet.path.net_in;
+    if !prefix::is_shared(kernel, net, &packet.source)
+        && !prefix::is_shared(kernel, net, &packet.destination)
+    {
         return Err(DropReason::NeighbourFromTunnel);
     }
     neighbour(kernel, vtep, packet)

@@ -7,7 +7,7 @@ use crate::fdb::{Fdb, FdbKey};
 use crate::layout::plain;
 use crate::maps::{
     AddrKey, Afar, Bucket, Config, CtSlot, FloodKey, Flow, Learned, Neigh, NeighKey, Noted, Port,
-    PortKey, Source, Vtep, VtepKey, Wire,
+    PortKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use crate::net::Net;
 use crate::prefix::{Behind, PrefixKey};
@@ -56,6 +56,8 @@ pub trait Kernel {
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
     /// Who has the longest prefix that an address is in.
     fn behind(&self, key: &PrefixKey) -> Option<Behind>;
+    /// One of those who share an address.
+    fn sharer(&self, key: &SharerKey) -> Option<Sharer>;
     /// A network.
     fn net(&self, number: u32) -> Option<Net>;
     /// The physical network that an interface and a VLAN on it lead to.

@@ -124,6 +124,26 @@ plain! {
         pub vtep: Addr,
     }
 
+    /// Key of `sharers`: one of the stations that share an address.
+    pub struct SharerKey[28] {
+        /// Number of the network.
+        pub net: u32,
+        /// MAC of the station.
+        pub mac: Mac,
+        /// Zero.
+        pub pad: [u8; 2],
+        /// The address.
+        pub addr: Addr,
+    }
+
+    /// Value of `sharers`.
+    pub struct Sharer[20] {
+        /// The VTEP of the host where the station is; `::` on this host.
+        pub vtep: Addr,
+        /// MTU of its network in bytes, if it is on this host; 0 for no limit.
+        pub mtu: u32,
+    }
+
     /// Key of `vteps`: a VTEP that may send frames of a VNI to this host.
     pub struct VtepKey[20] {
         /// VXLAN network identifier.
@@ -316,7 +336,9 @@ macro_rules! maps {
                 /// Addresses that ARP and ND are answered for.
                 neigh NEIGH 4: hash $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
                 /// Who routes for a prefix: `packet::prefix`.
-                behind BEHIND 5: lpm $crate::PrefixKey => $crate::Behind, $crate::MAX_PREFIXES, removed Last;
+                behind BEHIND 7: lpm $crate::PrefixKey => $crate::Behind, $crate::MAX_PREFIXES, removed Last;
+                /// Who shares an address: `packet::prefix`.
+                sharers SHARERS 7: hash $crate::SharerKey => $crate::Sharer, $crate::MAX_PREFIXES, removed Last;
                 /// Addresses that ports may use as source.
                 addrs ADDRS 5: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.

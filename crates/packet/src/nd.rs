@@ -10,7 +10,7 @@ use crate::guard;
 use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV6, Fragment, ICMPV6, Packet};
-use crate::prefix;
+use crate::prefix::{self, Sharers};
 use crate::reason::DropReason;
 use crate::service::Answer;
 
@@ -37,20 +37,21 @@ pub(crate) fn is_signalling(packet: &Packet) -> bool {
         && matches!(packet.flags, ROUTER_SOLICITATION..=REDIRECT | 130..=132 | 143)
 }
 
-/// Answers a neighbour solicitation by turning the frame into the advertisement. In an open
-/// network what cannot be answered goes on, but for what only a router says.
+/// Answers a neighbour solicitation by turning the frame into the advertisement. In an open network
+/// what cannot be answered goes on, but for what only a router says; in each network what is about a
+/// shared address.
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
     port: &Port,
-    packet: &Packet,
+    packet: &mut Packet,
 ) -> Result<Answer, DropReason> {
     let is_open = packet.path.net.is_open();
     match packet.flags {
         NEIGHBOUR_SOLICITATION => {}
+        NEIGHBOUR_ADVERTISEMENT => return speaks_for_itself(kernel, port, packet, is_open),
         ROUTER_ADVERTISEMENT | REDIRECT => return Err(DropReason::RogueRouter),
-        _ if is_open => return speaks_for_itself(kernel, port, packet).map(|()| Answer::None),
-        NEIGHBOUR_ADVERTISEMENT => return Err(DropReason::UnsolicitedNeighbourAdvertisement),
+        _ if is_open => return asks_for_itself(kernel, port, packet),
         ROUTER_SOLICITATION => return Err(DropReason::RouterSolicitation),
         _ => return Err(DropReason::MulticastListener),
     }
@@ -58,25 +59,54 @@ pub(crate) fn answer<K: Kernel>(
         return Err(DropReason::Malformed);
     }
     let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
-    let target = Addr::from_words(target);
+    // There, for the sake of the stack.
+    packet.destination = Addr::from_words(target);
+    let target = &packet.destination;
     if packet.source.is_unspecified() {
-        let may_probe = is_open && is_own(kernel, port, &target);
-        return if may_probe { Ok(Answer::None) } else { Err(DropReason::NdProbe) };
+        return match (prefix::sharers(kernel, port, target), is_open) {
+            (Sharers::Port, _) => Ok(Answer::Shared),
+            (_, true) if is_own(kernel, port, target) => Ok(Answer::None),
+            _ => Err(DropReason::NdProbe),
+        };
     }
     if !is_own(kernel, port, &packet.source)
+        && prefix::sharers(kernel, port, &packet.source) != Sharers::Port
         && (is_open || !prefix::is_behind(kernel, port, packet.source))
     {
         return Err(DropReason::SpoofedAddress);
     }
-    let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: target }) else {
-        return if is_open { Ok(Answer::None) } else { Err(DropReason::UnknownNeighbour) };
+    let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: *target }) else {
+        return match (prefix::sharers(kernel, port, target), is_open) {
+            (Sharers::None, true) => Ok(Answer::None),
+            (Sharers::None, false) => Err(DropReason::UnknownNeighbour),
+            (Sharers::Others | Sharers::Port, _) => Ok(Answer::Shared),
+        };
     };
     let length = reply_length(packet)?;
-    if write_reply(kernel, packet, &target, (neigh.mac, length)) {
+    if write_reply(kernel, packet, (&neigh.mac, length)) {
         Ok(Answer::InPlace)
     } else {
         Err(DropReason::Malformed)
     }
+}
+
+/// Reads what a station of another host says or asks about an address into the packet: what about, as
+/// destination; and who says it, as source, if the packet is not from there already.
+#[inline(never)]
+pub(crate) fn from_host<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
+    if !matches!(packet.flags, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
+        return Err(DropReason::NeighbourFromTunnel);
+    }
+    if !is_plain(packet) {
+        return Err(DropReason::Malformed);
+    }
+    let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
+    packet.destination = Addr::from_words(target);
+    // Whoever advertises it, or probes it, speaks as it.
+    if packet.flags == NEIGHBOUR_ADVERTISEMENT || packet.source.is_unspecified() {
+        packet.source = packet.destination;
+    }
+    Ok(())
 }
 
 /// Whether it is as it has to be: RFC 6980 forbids fragmented ND; extension headers have no use
@@ -93,24 +123,45 @@ fn is_own<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
 }
 
 /// A port asks for routers and reports what it listens to by its own address, or as long as it has
-/// none; it advertises none but its own.
+/// none.
+#[inline(always)]
+fn asks_for_itself<K: Kernel>(
+    kernel: &K,
+    port: &Port,
+    packet: &Packet,
+) -> Result<Answer, DropReason> {
+    match packet.source.is_unspecified() || is_own(kernel, port, &packet.source) {
+        true => Ok(Answer::None),
+        false => Err(DropReason::SpoofedAddress),
+    }
+}
+
+/// A port advertises none but its own addresses, those that it shares among them.
 #[inline(always)]
 fn speaks_for_itself<K: Kernel>(
     kernel: &K,
     port: &Port,
     packet: &Packet,
-) -> Result<(), DropReason> {
-    if packet.flags != NEIGHBOUR_ADVERTISEMENT {
-        let is_own = packet.source.is_unspecified() || is_own(kernel, port, &packet.source);
-        return if is_own { Ok(()) } else { Err(DropReason::SpoofedAddress) };
+    is_open: bool,
+) -> Result<Answer, DropReason> {
+    let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
+    let target = Addr::from_words(target);
+    let shares = prefix::sharers(kernel, port, &target) == Sharers::Port;
+    if !is_open && !shares {
+        return Err(DropReason::UnsolicitedNeighbourAdvertisement);
     }
     if !is_plain(packet) {
         return Err(DropReason::Malformed);
     }
-    let Some(target) = kernel.load_words(MESSAGE + 8) else { return Err(DropReason::Malformed) };
-    let is_own =
-        is_own(kernel, port, &packet.source) && is_own(kernel, port, &Addr::from_words(target));
-    if is_own { Ok(()) } else { Err(DropReason::SpoofedAddress) }
+    let speaks_as_it = shares && packet.source.same(&target);
+    if !speaks_as_it && !is_own(kernel, port, &packet.source) {
+        return Err(DropReason::SpoofedAddress);
+    }
+    match (shares, is_own(kernel, port, &target)) {
+        (true, _) => Ok(Answer::Shared),
+        (false, true) => Ok(Answer::None),
+        (false, false) => Err(DropReason::SpoofedAddress),
+    }
 }
 
 /// Whose MAC a neighbour solicitation asks for.
@@ -135,13 +186,10 @@ fn reply_length(packet: &Packet) -> Result<u16, DropReason> {
     Ok(WITHOUT_OPTION)
 }
 
-#[inline(always)]
-fn write_reply<K: Kernel>(
-    kernel: &mut K,
-    packet: &Packet,
-    target: &Addr,
-    (mac, length): (Mac, u16),
-) -> bool {
+/// A function of its own, for the sake of the stack.
+#[inline(never)]
+fn write_reply<K: Kernel>(kernel: &mut K, packet: &Packet, (mac, length): (&Mac, u16)) -> bool {
+    let target = &packet.destination;
     let [m0, m1, m2, m3, m4, m5] = mac.0;
     let [l0, l1] = length.to_be_bytes();
     let option = [u32::from_ne_bytes([2, 1, m0, m1]), u32::from_ne_bytes([m2, m3, m4, m5])];

@@ -8,6 +8,11 @@
 //! alone. Considered: a map by port beside one by network, as for addresses; the two would have to
 //! agree.
 //!
+//! A prefix that is one address may be shared: several stations have it, one of which answers for it
+//! at a time, as they agree among themselves (VRRP, RFC 9568). The map says that it is shared, and
+//! `sharers` by whom. Who has it at the moment is the guests' affair, so what ARP and ND say of it
+//! goes to all of the network.
+//!
 //! Addresses are looked up first. A packet from or to one costs what it would without prefixes; a
 //! spoofed one costs a search more before it is dropped. The search reads a node for each branch of
 //! the trie on its way, and none on a host in whose networks nobody has a prefix. Nobody answers ARP
@@ -17,7 +22,7 @@
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
 use crate::layout::plain;
-use crate::maps::{NeighKey, Port};
+use crate::maps::{NeighKey, Port, SharerKey};
 use crate::parse::Packet;
 
 plain! {
@@ -34,10 +39,10 @@ plain! {
         pub addr: Addr,
     }
 
-    /// Value of `behind`: the station that routes for the prefix. Made by [`Behind::local`] and
-    /// [`Behind::remote`].
+    /// Value of `behind`: the station that routes for the prefix. Made by [`Behind::local`],
+    /// [`Behind::remote`] and [`Behind::shared`].
     pub struct Behind[28] {
-        /// MAC of the station.
+        /// MAC of the station; zero if several share it.
         pub mac: Mac,
         /// Zero.
         pad: [u8; 2],
@@ -110,6 +115,38 @@ impl Behind {
     }
 }
 
+impl Behind {
+    /// The stations that `sharers` names.
+    #[must_use]
+    pub const fn shared() -> Behind {
+        Behind::local(Mac([0; 6]), 0)
+    }
+
+    /// Whether `sharers` says whose it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.mac.same(Mac([0; 6]))
+    }
+
+    /// Whether the station with this MAC, on the host with this VTEP, routes for the address, which is
+    /// behind this; then the MTU of its network, if it is here.
+    #[inline(always)]
+    fn of<K: Kernel>(&self, kernel: &K, at: &NeighKey, mac: Mac, vtep: &Addr) -> Option<u32> {
+        let (owner, mtu) = if self.is_shared() {
+            let key = SharerKey { net: at.net, mac, pad: [0; 2], addr: at.addr };
+            let sharer = kernel.sharer(&key)?;
+            (sharer.vtep, sharer.mtu)
+        } else {
+            if !self.mac.same(mac) {
+                return None;
+            }
+            (self.vtep, self.mtu)
+        };
+        owner.same(vtep).then_some(mtu)
+    }
+}
+
 /// One of the two ends of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -149,15 +186,15 @@ pub(crate) fn owner<K: Kernel>(
         return Owner::Nobody;
     }
     let Some(behind) = kernel.behind(&PrefixKey::of(net, addr)) else { return Owner::Nobody };
-    let is_there = match vtep {
-        Some(vtep) => behind.vtep.same(vtep),
-        None => behind.vtep.same(&Addr::UNSPECIFIED_V6),
-    };
-    if !is_there || !behind.mac.same(mac) || kernel.neigh(&NeighKey { net, addr }).is_some() {
+    let key = NeighKey { net, addr };
+    if kernel.neigh(&key).is_some() {
         return Owner::Another;
     }
+    let Some(mtu) = behind.of(kernel, &key, mac, vtep.unwrap_or(&Addr::UNSPECIFIED_V6)) else {
+        return Owner::Another;
+    };
     if end == End::Source {
-        packet.mtu = behind.mtu;
+        packet.mtu = mtu;
     }
     Owner::Station
 }
@@ -168,7 +205,10 @@ pub(crate) fn router<K: Kernel>(kernel: &K, at: &NeighKey) -> Option<Mac> {
     if !at.addr.is_routed() {
         return None;
     }
-    kernel.behind(&PrefixKey::of(at.net, at.addr)).map(|behind| behind.mac)
+    match kernel.behind(&PrefixKey::of(at.net, at.addr)) {
+        Some(behind) if !behind.is_shared() => Some(behind.mac),
+        _ => None,
+    }
 }
 
 /// Whether a port routes for an address: what it may send packets from beside its own addresses.
@@ -179,8 +219,43 @@ pub(crate) fn is_behind<K: Kernel>(kernel: &K, port: &Port, addr: Addr) -> bool 
         return false;
     }
     match kernel.behind(&PrefixKey::of(port.net, addr)) {
-        Some(behind) => behind.vtep.same(&Addr::UNSPECIFIED_V6) && behind.mac.same(port.mac),
+        Some(behind) => behind.of(kernel, &key, port.mac, &Addr::UNSPECIFIED_V6).is_some(),
         None => false,
+    }
+}
+
+/// Whether stations share the address: which of them answers for it, they say themselves.
+#[inline(never)]
+pub(crate) fn is_shared<K: Kernel>(kernel: &K, net: u32, addr: &Addr) -> bool {
+    let behind = kernel.behind(&PrefixKey::of(net, *addr));
+    behind.is_some_and(|behind| behind.is_shared())
+        && kernel.neigh(&NeighKey { net, addr: *addr }).is_none()
+}
+
+/// Who shares an address, as a port sees it. One byte, as [`Owner`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharers {
+    /// It is not shared.
+    None,
+    /// Others.
+    Others,
+    /// Others and the port.
+    Port,
+}
+
+/// Whether the port shares the address, or others do. A function of its own, for the sake of the
+/// stack.
+#[inline(never)]
+pub(crate) fn sharers<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> Sharers {
+    let at = NeighKey { net: port.net, addr: *addr };
+    match kernel.behind(&PrefixKey::of(port.net, *addr)) {
+        Some(behind) if behind.is_shared() && kernel.neigh(&at).is_none() => {
+            match behind.of(kernel, &at, port.mac, &Addr::UNSPECIFIED_V6) {
+                Some(_) => Sharers::Port,
+                None => Sharers::Others,
+            }
+        }
+        _ => Sharers::None,
     }
 }
 

@@ -54,11 +54,11 @@ pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
     port: &Port,
-    packet: &Packet,
+    packet: &mut Packet,
 ) -> Result<Answer, DropReason> {
     match packet.service {
         Service::None => Ok(Answer::None),
-        Service::Arp => arp::answer(kernel, port, packet.path.net.is_open()),
+        Service::Arp => arp::answer(kernel, port, packet),
         Service::Neighbour => nd::answer(kernel, port, packet),
         Service::Dhcp => {
             let is_answered = packet.path.net.flags & Net::DHCP != 0;
@@ -78,6 +78,8 @@ pub(crate) fn answer<K: Kernel>(
 pub(crate) enum Answer {
     /// It goes on.
     None,
+    /// The same, and it is about an address that stations share: all of the network may have to know.
+    Shared,
     /// It has been turned into its own answer.
     InPlace,
     /// It is for the agent.

@@ -7,7 +7,7 @@
 use crate::addr::Addr;
 use crate::fdb::FdbKey;
 use crate::kernel::{Concerned, Direction, Kernel, Meta};
-use crate::maps::{NeighKey, PortKey};
+use crate::maps::{NeighKey, Port, PortKey};
 use crate::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::reason::DropReason;
 use crate::service::Service;
@@ -44,15 +44,28 @@ pub(crate) fn arrive<K: Kernel>(
     let Some(key) = station else { return Ok(false) };
     let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
     *concerned = Concerned::of(&receiver);
-    if matches!(packet.service, Service::Arp | Service::Neighbour) {
-        packet.flow.give_up();
-    } else {
-        policy::side(kernel, meta, (&receiver, Direction::ToPort), packet)?;
-        flow::note(packet, 0);
-        flow::note(packet, 1);
-    }
+    receive(kernel, meta, packet, &receiver)?;
     egress::local(kernel, meta, packet, (0, key), &receiver);
     Ok(true)
+}
+
+/// The receiver's side of a packet from elsewhere. ARP and neighbour discovery are no part of a
+/// connection.
+#[inline(always)]
+pub(crate) fn receive<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    packet: &mut Packet,
+    receiver: &Port,
+) -> Result<(), DropReason> {
+    if matches!(packet.service, Service::Arp | Service::Neighbour) {
+        packet.flow.give_up();
+        return Ok(());
+    }
+    policy::side(kernel, meta, (receiver, Direction::ToPort), packet)?;
+    flow::note(packet, 0);
+    flow::note(packet, 1);
+    Ok(())
 }
 
 /// Where a station is, if it is on this host.

@@ -3,7 +3,10 @@
 //! That two holders have one prefix, the rule for claims tells. That of all addresses may meet
 //! anything.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use model::{
@@ -33,11 +36,15 @@ struct Others {
 /// Prefixes are apart from each other and from all else that has addresses on their network, and
 /// those that rest are waited for.
 pub(super) fn prefixes(snapshot: &Snapshot<Record>, report: &mut Report) {
-    let (mut found, mut others) = (BTreeMap::new(), Others::default());
+    let (mut found, mut others) = (BTreeSet::new(), Others::default());
     for (claim, holder) in claimed(snapshot) {
         let (place, word) = match claim {
             Claim::Prefix(l2, ip, bits) => {
-                found.insert((l2, ip, bits), holder);
+                found.insert((l2, ip, bits, holder));
+                continue;
+            }
+            Claim::Sharer(l2, ip, _) => {
+                found.insert((l2, ip, IpNet::from(ip).prefix_len(), holder));
                 continue;
             }
             Claim::Ip(l2, ip) => ((l2, ip), "address"),
@@ -54,7 +61,7 @@ pub(super) fn prefixes(snapshot: &Snapshot<Record>, report: &mut Report) {
     }
     // The shorter one of two that overlap comes before the other.
     let mut last: Option<(Id<L2Network>, IpNet, Holder)> = None;
-    for ((l2, ip, bits), holder) in found {
+    for (l2, ip, bits, holder) in found {
         let mut tell = |text: String| report.add(Rule::Prefix, holder, text);
         let Some(net) = IpNet::new(ip, bits).ok().filter(|net| net.trunc() == *net) else {
             tell(format!("{ip}/{bits} is no prefix"));
@@ -66,7 +73,9 @@ pub(super) fn prefixes(snapshot: &Snapshot<Record>, report: &mut Report) {
         if bits == 0 {
             continue;
         }
-        let around = last.filter(|(of, wide, _)| *of == l2 && wide.contains(&net));
+        // One address may be had by several.
+        let is_around = |wide: &IpNet| wide.contains(&net) && *wide != net;
+        let around = last.filter(|(of, wide, _)| *of == l2 && is_around(wide));
         match around {
             Some((_, wide, other)) => tell(format!("{net} is in {wide} of {}", the(other))),
             None => last = Some((l2, net, holder)),

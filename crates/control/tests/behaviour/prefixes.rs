@@ -141,6 +141,31 @@ async fn a_prefix_is_of_one_nic_until_every_host_has_let_go_of_it() {
     set(&cloud, second, &["192.168.72.0/24", "0.0.0.0/0"]).unwrap();
 }
 
+/// As keepalived has it: both may answer for the address, one of them does.
+#[tokio::test]
+async fn one_address_may_be_had_by_several_nics_and_by_nothing_else() {
+    let (mut cloud, fixture, l3, [first, second]) = two();
+    set(&cloud, first, &["10.0.0.77/32", "fd00::77/128"]).unwrap();
+    set(&cloud, second, &["10.0.0.77/32"]).unwrap();
+    let (code, text) = refused(&cloud, second, &["10.0.0.72/29"]);
+    assert!(code == Code::InUse && text.contains("10.0.0.77/32"), "{text}");
+    let (code, ..) = cloud.refusal("AddIpRange", range(&l3, "10.0.0.70", "10.0.0.80"));
+    assert_eq!(code, Code::InvalidArgument);
+    // It is told to both hosts as a prefix of both.
+    let [one, other] = fixture.hosts.each_ref();
+    cloud.tell(one);
+    cloud.tell(other);
+    set(&cloud, first, &[]).unwrap();
+    let (code, ..) = cloud.refusal("AddIpRange", range(&l3, "10.0.0.70", "10.0.0.80"));
+    assert_eq!(code, Code::InvalidArgument, "the other one has it");
+    set(&cloud, second, &[]).unwrap();
+    let (code, text) = refused(&cloud, second, &["10.0.0.72/29"]);
+    assert!(code == Code::InUse && text.contains("still being released"), "{text}");
+    acknowledged(&mut cloud, &[one, other], 0).await;
+    set(&cloud, second, &["10.0.0.72/29"]).unwrap();
+    assert_eq!(refused(&cloud, first, &["10.0.0.77/32"]).0, Code::InUse);
+}
+
 /// A host that has not let go of the deleted NIC still takes its address for that one's.
 #[tokio::test]
 async fn no_prefix_has_an_address_that_rests_though_its_range_is_gone() {

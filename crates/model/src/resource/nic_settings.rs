@@ -107,6 +107,7 @@ pub struct SetVmNicAllowedPrefixes {
     pub vm_nic_uuid: Id<VmNic>,
     /// All its prefixes, 32 at most; none if absent. On an L2 network none has addresses of an IP
     /// range or of another prefix, but `0.0.0.0/0` and `::/0`, which are for whatever else there is.
+    /// One that is a single address may be had by several NICs.
     #[serde(default)]
     pub prefixes: Vec<IpNet>,
 }

@@ -124,8 +124,11 @@ impl VmNic {
             Claim::Hostname(self.l3_network_uuid, hostname.to_ascii_lowercase())
         };
         let mac = Claim::Mac(self.l2_network_uuid, self.mac);
-        let prefix =
-            |net: &IpNet| Claim::Prefix(self.l2_network_uuid, net.addr(), net.prefix_len());
+        let l2 = self.l2_network_uuid;
+        let prefix = |net: &IpNet| match net.prefix_len() == net.max_prefix_len() {
+            true => Claim::Sharer(l2, net.addr(), self.uuid),
+            false => Claim::Prefix(l2, net.addr(), net.prefix_len()),
+        };
         let prefixes = self.allowed_prefixes.iter().map(prefix);
         let plugged = self.plugged().into_iter().flat_map(|(host, device)| {
             [Claim::Plugged(host, self.uuid), Claim::Device(host, device.to_owned())]

@@ -6,7 +6,7 @@ use crate::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot,
     CtState, CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow,
     Kernel, Learned, Mac, Meta, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey,
-    Source, Traffic, Vtep, VtepKey, Wire,
+    Sharer, SharerKey, Source, Traffic, Vtep, VtepKey, Wire,
 };
 use std::collections::BTreeMap;
 
@@ -43,6 +43,8 @@ pub struct Memory {
     pub fragments: Vec<Noted>,
     /// `wires`.
     pub wires: BTreeMap<PortKey, Wire>,
+    /// `sharers`.
+    pub sharers: BTreeMap<SharerKey, Sharer>,
     /// `afar`.
     pub afar: BTreeMap<FloodKey, Afar>,
     /// `learned`. Without an entry a slot is free.
@@ -210,6 +212,10 @@ impl Kernel for Memory {
     fn behind(&self, key: &PrefixKey) -> Option<Behind> {
         let found = self.behind.iter().filter(|(prefix, _)| prefix.covers(key));
         found.max_by_key(|(prefix, _)| prefix.prefix_bits()).map(|(_, behind)| *behind)
+    }
+
+    fn sharer(&self, key: &SharerKey) -> Option<Sharer> {
+        self.sharers.get(key).copied()
     }
 
     fn net(&self, number: u32) -> Option<Net> {

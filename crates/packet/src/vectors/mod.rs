@@ -20,6 +20,7 @@ mod nets;
 mod prefixes;
 mod rewrite;
 mod room;
+mod sharers;
 mod too_big;
 mod uplinks;
 mod vlans;
@@ -157,6 +158,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(dhcp::vectors());
     vectors.extend(uplinks::vectors());
     vectors.extend(foreign::vectors());
+    vectors.extend(sharers::vectors());
     vectors
 }
 
