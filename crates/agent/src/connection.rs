@@ -15,9 +15,7 @@ use wire::{
     HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
-    message::{
-        AgentMessage, Connections, Device, Heartbeat, Hello, Report, ServerMessage, Welcome,
-    },
+    message::{AgentMessage, Device, Heartbeat, Hello, Report, ServerMessage, Welcome},
     parts::Assembly,
     versions::Versions,
 };
@@ -25,6 +23,7 @@ use wire::{
 use crate::{
     Config, Error,
     backoff::Backoff,
+    count::Counts,
     enrol,
     identity::{Identity, endpoint},
     state::Desired,
@@ -50,8 +49,8 @@ type Ending = String;
 pub(crate) struct Sources {
     /// What was achieved.
     pub(crate) achieved: watch::Receiver<Option<Achieved>>,
-    /// The connections of ports.
-    pub(crate) counted: watch::Receiver<Option<Connections>>,
+    /// The connections of ports, and what else is counted.
+    pub(crate) counted: watch::Receiver<Option<Counts>>,
     /// The host's devices.
     pub(crate) devices: watch::Receiver<Option<Vec<Device>>>,
 }
@@ -231,13 +230,15 @@ impl Session {
     fn beat(&mut self) -> Heartbeat {
         let Sources { counted, devices, .. } = &mut self.sources;
         let is_news = self.greeted && counted.has_changed().unwrap_or(false);
-        let connections = is_news.then(|| counted.borrow_and_update().clone()).flatten();
+        let counts = is_news.then(|| counted.borrow_and_update().clone()).flatten();
+        let (connections, counters) =
+            counts.map(|Counts { connections, counters }| (connections, counters)).unzip();
         let devices =
             devices.borrow_and_update().clone().filter(|new| self.told.as_ref() != Some(new));
         if devices.is_some() {
             self.told.clone_from(&devices);
         }
-        Heartbeat { clock_ms: clock_ms(), connections, devices }
+        Heartbeat { clock_ms: clock_ms(), connections, devices, counters }
     }
 
     /// What was achieved, in words for the server; not before it can make sense of it.

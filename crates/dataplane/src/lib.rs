@@ -30,6 +30,7 @@ pub use error::{Error, PreflightError};
 pub use events::{DroppedFrame, HandedFrame};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness};
+pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;

@@ -13,6 +13,7 @@ mod history;
 mod host;
 mod outgoing;
 mod runs;
+mod shown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -229,14 +230,19 @@ impl Feed {
         is_news
     }
 
-    /// Writes what is new to the board, and says whether anything is. The work grows with what has
-    /// changed.
-    pub(crate) fn publish(&mut self, board: &mut Board) -> bool {
+    /// Writes what is new to the board at `now`, and says whether anything is. The work grows with
+    /// what has changed.
+    pub(crate) fn publish(&mut self, board: &mut Board, now: Timestamp) -> bool {
         let is_new = board.revision != self.revision || !self.news.is_empty();
         (board.revision, board.first) = (self.revision, self.first);
         for host in std::mem::take(&mut self.news) {
-            match self.hosts.get(&host) {
-                Some(feed) => board.put(host, feed.status.clone()),
+            match self.hosts.get_mut(&host) {
+                Some(feed) => {
+                    if board.status(host).connected != feed.status.connected {
+                        feed.status.since = Some(now);
+                    }
+                    board.put(host, feed.status.clone());
+                }
                 None => board.remove(host),
             }
         }

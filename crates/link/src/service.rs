@@ -71,7 +71,8 @@ impl Link {
 
     /// Lets everybody know what is new in the feed.
     pub(crate) fn publish(&self, feed: &mut Feed) {
-        self.board.send_if_modified(|board| feed.publish(board));
+        let now = (self.clock)();
+        self.board.send_if_modified(|board| feed.publish(board, now));
     }
 
     /// Opens a session for the host that `hello` names, if the certificate is that host's.

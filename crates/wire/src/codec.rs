@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX, UP_MAX,
+    counters::Counters,
     digest::{SetDigest, TableDigests},
     field::fixed,
     r#gen as pb,
@@ -132,7 +133,8 @@ impl From<&Heartbeat> for pb::Heartbeat {
         let devices = beat.devices.as_ref().map(|devices| pb::Devices {
             devices: devices.iter().take(DEVICES_MAX).map(pb::Device::from).collect(),
         });
-        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices }
+        let counters = beat.counters.as_ref().map(pb::Counters::from);
+        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices, counters }
     }
 }
 
@@ -191,6 +193,7 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
             clock_ms: (beat.clock_ms > 0).then_some(beat.clock_ms),
             connections: beat.connections.map(connections).transpose()?,
             devices: beat.devices.map(devices).transpose()?,
+            counters: beat.counters.map(Counters::try_from).transpose()?,
         })
     }
 }
@@ -271,7 +274,7 @@ impl TryFrom<pb::Report> for Report {
 }
 
 /// Text for people, no longer than [`TEXT_BYTES_MAX`].
-fn cut(mut text: String) -> String {
+pub(crate) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
     text
 }
@@ -388,7 +391,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::objects;
+    use crate::{DROPS_MAX, counters::DropCount, testing::objects};
 
     fn saved(revision: u64, objects: Vec<Object>) -> Saved {
         let lineage = revision.is_multiple_of(2).then(Uuid::max);
@@ -446,7 +449,8 @@ mod tests {
                 addresses: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from(digest[..16].first_chunk().copied().unwrap_or([0; 16]))],
             };
             let devices = processed.then(|| ids().take(DEVICES_MAX).map(device).collect());
-            let beat = Heartbeat { clock_ms, connections, devices };
+            let counters = processed.then(|| crate::testing::counters(revision));
+            let beat = Heartbeat { clock_ms, connections, devices, counters };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -519,7 +523,14 @@ mod tests {
             ..Device::default()
         };
         let devices = Some(vec![device; DEVICES_MAX + 1]);
-        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices };
+        let drop = DropCount {
+            reason: "r".repeat(64),
+            meaning: "m".repeat(2 * TEXT_BYTES_MAX),
+            packets: u64::MAX,
+        };
+        let drops = vec![drop; DROPS_MAX + 1];
+        let counters = Some(Counters { drops, ..crate::testing::counters(u64::MAX) });
+        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices, counters };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());

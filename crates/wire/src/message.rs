@@ -8,6 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    counters::Counters,
     digest::{SetDigest, TableDigests},
     object::ObjectKey,
     shared::Shared,
@@ -88,6 +89,9 @@ pub struct Heartbeat {
     pub connections: Option<Connections>,
     /// Its devices, if they are others than it has told on this stream; an older one does not tell.
     pub devices: Option<Vec<Device>>,
+    /// What its data plane has counted, if it has been read since the last time; an older one does
+    /// not tell.
+    pub counters: Option<Counters>,
 }
 
 /// A device of the host that networks and tunnels may use: none of ours.

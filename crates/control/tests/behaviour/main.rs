@@ -14,6 +14,7 @@ mod gate;
 mod harness;
 mod histories;
 mod hooks;
+mod host_word;
 mod instances;
 mod inventories;
 mod jobs;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use wire::{
     digest::{SetDigest, TableDigests},
     holding::Holding,
-    message::{Connections, Device, Heartbeat, Hello, Report},
+    message::{Connections, Heartbeat, Hello, Report},
     object::{ObjectKey, Table},
     shared::Shared,
     versions::Versions,
@@ -30,6 +30,7 @@ use super::{
     history::{Entry, History},
     outgoing::{Content, Outgoing},
     runs::Runs,
+    shown,
 };
 
 pub(super) struct HostFeed {
@@ -217,6 +218,7 @@ impl HostFeed {
         self.status.connected = true;
         self.status.heard += 1;
         self.status.refused = None;
+        self.status.agent = Some(shown::agent(hello));
         // The host may have rebooted: only reports on this stream count.
         self.status.agrees = false;
     }
@@ -331,6 +333,10 @@ impl HostFeed {
         // There may be room again.
         session.wake.notify_one();
         let Some(sent) = session.sent.front() else { return false };
+        let told = (sent.digests, sent.kernel);
+        let agreement = Some(Arc::new(shown::agreement(told, &report)));
+        let is_news = agreement != self.status.agreement;
+        self.status.agreement = agreement;
         if sent.digests != report.digests {
             tracing::warn!(%host, revision = report.revision, "host holds other objects");
             if session.mended {
@@ -348,17 +354,22 @@ impl HostFeed {
         if report.processed && !agrees && report.failed.is_empty() {
             tracing::warn!(%host, revision = report.revision, "data plane holds other facts");
         }
-        self.believe(host, report, agrees)
+        self.believe(host, report, agrees) || is_news
     }
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
     pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> bool {
-        let Heartbeat { clock_ms, connections, devices } = beat;
+        let Heartbeat { clock_ms, connections, devices, counters } = beat;
         let devices: Option<Arc<[HostDevice]>> =
-            devices.map(|devices| devices.into_iter().map(device).collect());
-        let has_moved = devices.is_some() && devices != self.status.devices;
+            devices.map(|devices| devices.into_iter().map(shown::device).collect());
+        let mut has_moved = devices.is_some() && devices != self.status.devices;
         if has_moved {
             self.status.devices = devices;
+        }
+        if let Some(counters) = counters.map(shown::counters)
+            && self.status.counters.as_deref() != Some(&counters)
+        {
+            (self.status.counters, has_moved) = (Some(Arc::new(counters)), true);
         }
         let host = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
         let clock = host.and_then(|host| Clocks { host, server: now }.apart());
@@ -454,10 +465,4 @@ impl HostFeed {
     fn holds(&self, tables: &[Table], uuid: Uuid) -> bool {
         tables.iter().any(|table| self.holding.get(&ObjectKey { table: *table, uuid }).is_some())
     }
-}
-
-/// What the board says of a device.
-fn device(device: Device) -> HostDevice {
-    let Device { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses } = device;
-    HostDevice { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses }
 }

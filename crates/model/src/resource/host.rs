@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Cluster, HypervisorType},
+    host_word,
     zone::{DeleteMode, EnableEvent, Zone},
 };
 use crate::{
@@ -65,86 +66,102 @@ impl Host {
 
     const CHILDREN: &'static [Child] = &[Child::unseen("vmInstance", Kind::VmInstance, "hostUuid")];
 
-    const DERIVED: &'static [Derived] = &[
-        Derived {
-            field: FieldDef::of::<HostState>("status", "Whether its agent is connected."),
-            read: |record, view| {
-                let state = Host::of(record).map(|host| HostState::reported(host.uuid, view));
-                state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+    /// What it says itself, and what is known of its agent.
+    const DERIVED: &'static [Derived] = &{
+        let [since, digests, watermark, versions, maps, drops, traffic, vteps, uplinks] =
+            host_word::WORD;
+        [
+            Derived {
+                field: FieldDef::of::<HostState>("status", "Whether its agent is connected."),
+                read: |record, view| {
+                    let state = Host::of(record).map(|host| HostState::reported(host.uuid, view));
+                    state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<bool>(
-                "synced",
-                "It has last said that it holds all that concerns it, and exactly that.",
-            ),
-            read: |record, view| {
-                let host = Host::of(record);
-                let synced = |host: &Host| view.board().is_synced(host.uuid, view.revision());
-                Plain::Bool(host.is_some_and(synced))
+            Derived {
+                field: FieldDef::of::<bool>(
+                    "synced",
+                    "It has last said that it holds all that concerns it, and exactly that.",
+                ),
+                read: |record, view| {
+                    let host = Host::of(record);
+                    let synced = |host: &Host| view.board().is_synced(host.uuid, view.revision());
+                    Plain::Bool(host.is_some_and(synced))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "notInEffect",
-                "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it.",
-            ),
-            read: |record, view| {
-                let host = Host::of(record).map(|host| host.uuid);
-                let trouble = host.and_then(|host| view.board().status(host).trouble(host));
-                trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
+            Derived {
+                field: FieldDef::of::<Option<String>>(
+                    "notInEffect",
+                    "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it.",
+                ),
+                read: |record, view| {
+                    let host = Host::of(record).map(|host| host.uuid);
+                    let trouble = host.and_then(|host| view.board().status(host).trouble(host));
+                    trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "clock",
-                "Its clock and the server's, while they are more than five minutes apart.",
-            ),
-            read: |record, view| {
-                let clocks = Host::of(record).and_then(|host| view.board().status(host.uuid).clock);
-                let text = |Clocks { host, server }| {
-                    let text = format!("{host} on the host, {server} on the server (UTC)");
-                    Plain::Text(text.into())
-                };
-                clocks.map_or(Plain::Null, text)
+            Derived {
+                field: FieldDef::of::<Option<String>>(
+                    "clock",
+                    "Its clock and the server's, while they are more than five minutes apart.",
+                ),
+                read: |record, view| {
+                    let clocks =
+                        Host::of(record).and_then(|host| view.board().status(host.uuid).clock);
+                    let text = |Clocks { host, server }| {
+                        let text = format!("{host} on the host, {server} on the server (UTC)");
+                        Plain::Text(text.into())
+                    };
+                    clocks.map_or(Plain::Null, text)
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Vec<String>>(
-                "devices",
-                "Its devices that networks and tunnels may use, as it has last said, each with state, MTU and addresses.",
-            ),
-            read: |record, view| {
-                let host = Host::of(record).map(|host| view.board().status(host.uuid));
-                let devices = host.and_then(|status| status.devices.clone());
-                let text = |device: &HostDevice| Plain::Text(device.to_string().into());
-                Plain::List(devices.iter().flat_map(|all| all.iter()).map(text).collect())
+            Derived {
+                field: FieldDef::of::<Vec<String>>(
+                    "devices",
+                    "Its devices that networks and tunnels may use, as it has last said, each with state, MTU and addresses.",
+                ),
+                read: |record, view| {
+                    let host = Host::of(record).map(|host| view.board().status(host.uuid));
+                    let devices = host.and_then(|status| status.devices.clone());
+                    let text = |device: &HostDevice| Plain::Text(device.to_string().into());
+                    Plain::List(devices.iter().flat_map(|all| all.iter()).map(text).collect())
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "refused",
-                "Why it is told nothing, if so; instances on it go on as they are.",
-            ),
-            read: |record, view| {
-                let reason = Host::of(record);
-                let reason = reason.and_then(|host| view.board().status(host.uuid).refused.clone());
-                reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+            Derived {
+                field: FieldDef::of::<Option<String>>(
+                    "refused",
+                    "Why it is told nothing, if so; instances on it go on as they are.",
+                ),
+                read: |record, view| {
+                    let reason = Host::of(record);
+                    let reason =
+                        reason.and_then(|host| view.board().status(host.uuid).refused.clone());
+                    reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-    ];
+            since,
+            digests,
+            watermark,
+            versions,
+            maps,
+            drops,
+            traffic,
+            vteps,
+            uplinks,
+        ]
+    };
 }
 
 words! {

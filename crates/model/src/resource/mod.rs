@@ -10,6 +10,7 @@ pub mod dhcp_server;
 pub mod doctor;
 pub mod host;
 pub mod host_route;
+mod host_word;
 pub mod image;
 pub mod installation;
 pub mod instance_offering;

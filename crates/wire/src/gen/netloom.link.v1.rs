@@ -91,6 +91,47 @@ pub struct Heartbeat {
     /// Its devices, if they are others than the agent has told on this stream.
     #[prost(message, optional, tag = "3")]
     pub devices: ::core::option::Option<Devices>,
+    /// What it has counted, if it has since the last heartbeat.
+    #[prost(message, optional, tag = "4")]
+    pub counters: ::core::option::Option<Counters>,
+}
+/// What the agent's data plane has counted, and how full it is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Counters {
+    #[prost(message, repeated, tag = "1")]
+    pub drops: ::prost::alloc::vec::Vec<DropCount>,
+    /// Sums over the ports that there are.
+    #[prost(uint64, tag = "2")]
+    pub from_port_packets: u64,
+    #[prost(uint64, tag = "3")]
+    pub from_port_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub to_port_packets: u64,
+    #[prost(uint64, tag = "5")]
+    pub to_port_bytes: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub maps: ::prost::alloc::vec::Vec<MapFill>,
+}
+/// Packets that were dropped for one reason since the maps were made. The agent has the words.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropCount {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub meaning: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub packets: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MapFill {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    #[prost(uint64, tag = "3")]
+    pub entries: u64,
+    #[prost(uint64, tag = "4")]
+    pub capacity: u64,
 }
 /// Those that networks and tunnels of the host may use.
 #[derive(Clone, PartialEq, ::prost::Message)]
