@@ -27,7 +27,7 @@ mod view;
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
-pub use events::{DroppedFrame, HandedFrame};
+pub use events::{DropWatch, DroppedFrame, HandedFrame};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness};
 pub use object::map_version;
