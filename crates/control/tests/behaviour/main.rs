@@ -9,6 +9,7 @@ mod databases;
 mod deletions;
 mod devices;
 mod doctor;
+mod evacuations;
 mod field_cases;
 mod gate;
 mod harness;

@@ -179,6 +179,7 @@ impl Filling {
             done: true,
             messages: Vec::new(),
             canceled: None,
+            failed: Some("no other host can take it".to_owned()),
             uuid_chosen: true,
             create_date: NOW,
             deadline: NOW.plus_seconds(60),

@@ -171,6 +171,8 @@ words! {
         Enabled = "Enabled",
         /// What runs goes on; nothing new.
         Disabled = "Disabled",
+        /// What runs is being moved to other hosts; nothing new. Ends in `Maintenance`, or as before.
+        PreMaintenance = "PreMaintenance",
         /// Nothing runs, and nothing new: people work on it.
         Maintenance = "Maintenance",
     }
@@ -189,19 +191,22 @@ words! {
 }
 
 impl HostMode {
-    /// The mode after an event.
+    /// The mode after an event. A host that is to be maintained is emptied first.
     #[must_use]
     pub const fn next(self, event: HostModeEvent) -> Self {
         match (self, event) {
-            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Enable) => {
-                Self::Enabled
+            (
+                Self::Enabled | Self::Disabled | Self::PreMaintenance | Self::Maintenance,
+                HostModeEvent::Enable,
+            ) => Self::Enabled,
+            (
+                Self::Enabled | Self::Disabled | Self::PreMaintenance | Self::Maintenance,
+                HostModeEvent::Disable,
+            ) => Self::Disabled,
+            (Self::Enabled | Self::Disabled | Self::PreMaintenance, HostModeEvent::Maintain) => {
+                Self::PreMaintenance
             }
-            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Disable) => {
-                Self::Disabled
-            }
-            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Maintain) => {
-                Self::Maintenance
-            }
+            (Self::Maintenance, HostModeEvent::Maintain) => Self::Maintenance,
         }
     }
 
@@ -210,7 +215,10 @@ impl HostMode {
     #[must_use]
     pub const fn with_cluster(self, event: EnableEvent) -> Self {
         match (self, event) {
-            (Self::Maintenance, EnableEvent::Enable | EnableEvent::Disable) => Self::Maintenance,
+            (
+                Self::PreMaintenance | Self::Maintenance,
+                EnableEvent::Enable | EnableEvent::Disable,
+            ) => self,
             (Self::Enabled | Self::Disabled, EnableEvent::Enable) => Self::Enabled,
             (Self::Enabled | Self::Disabled, EnableEvent::Disable) => Self::Disabled,
         }
@@ -350,8 +358,12 @@ pub struct UpdateKVMHost {
     pub ssh_port: Option<u32>,
 }
 
-/// Enables or disables a host, or takes it into maintenance: it takes no new instances then. A host
-/// on which instances run is not taken into maintenance.
+/// Enables or disables a host, or takes it into maintenance: it takes no new instances then.
+/// `maintain` moves its instances to other hosts first, some at a time: each is stopped, and started
+/// elsewhere with its addresses and MACs. Meanwhile the host is in `PreMaintenance`, and the job names
+/// what it waits for. The setting `host/maintenancePolicy` says what becomes of an instance that no
+/// other host can take. NICs that are plugged into devices of the host (`PlugVmNic`) are their
+/// owners' to move: as long as there are some, `maintain` is refused. `enable` and `disable` end it.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/hosts/{uuid}/actions", action = "changeHostState", access = "admin")]
