@@ -76,6 +76,17 @@ pub(crate) struct Origin {
     pub(crate) accept_older: bool,
 }
 
+/// What a heartbeat says that was not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing.
+    None,
+    /// Counters: nothing is decided by them, so nobody who waits for something need look.
+    ForPeople,
+    /// Something else.
+    ForAll,
+}
+
 /// A session's handle.
 #[derive(Clone)]
 pub(crate) struct Ticket {
@@ -222,12 +233,12 @@ impl Feed {
     }
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
-    pub(crate) fn beat(&mut self, ticket: &Ticket, beat: Heartbeat, now: Timestamp) -> bool {
-        let is_news = self.owner(ticket).is_some_and(|feed| feed.beat(beat, now));
-        if is_news {
+    pub(crate) fn beat(&mut self, ticket: &Ticket, beat: Heartbeat, now: Timestamp) -> News {
+        let news = self.owner(ticket).map_or(News::None, |feed| feed.beat(beat, now));
+        if news != News::None {
             self.news.insert(ticket.host);
         }
-        is_news
+        news
     }
 
     /// Writes what is new to the board at `now`, and says whether anything is. The work grows with

@@ -75,6 +75,15 @@ impl Link {
         self.board.send_if_modified(|board| feed.publish(board, now));
     }
 
+    /// The same, and whoever waits for a change is not told.
+    pub(crate) fn publish_quietly(&self, feed: &mut Feed) {
+        let now = (self.clock)();
+        self.board.send_if_modified(|board| {
+            feed.publish(board, now);
+            false
+        });
+    }
+
     /// Opens a session for the host that `hello` names, if the certificate is that host's.
     fn admit(
         &self,

@@ -336,7 +336,7 @@ async fn connections_of_ports_are_told_as_they_were_counted() {
     };
     // As full as the ledger says once it knows the port; what is counted then is told with it.
     let is_told = |status: &HostStatus| !status.connections.is_empty() && has_port(status);
-    let told = world.status(1, "counted", is_told).await;
+    let told = world.counted(1, is_told).await;
     assert_eq!(told.connections_sure, 512);
     let counters = told.counters.unwrap();
     assert_eq!((&*counters.drops[0].meaning, counters.drops[0].packets), ("It goes back.", 7));

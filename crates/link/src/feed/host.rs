@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::{
+    counters::Counters,
     digest::{SetDigest, TableDigests},
     holding::Holding,
     message::{Connections, Heartbeat, Hello, Report},
@@ -26,7 +27,7 @@ use wire::{
 };
 
 use super::{
-    LINGERING_MAX, Origin, PENDING_MAX, SENT_MAX,
+    LINGERING_MAX, News, Origin, PENDING_MAX, SENT_MAX,
     history::{Entry, History},
     outgoing::{Content, Outgoing},
     runs::Runs,
@@ -358,19 +359,15 @@ impl HostFeed {
     }
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
-    pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> bool {
+    pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> News {
         let Heartbeat { clock_ms, connections, devices, counters } = beat;
         let devices: Option<Arc<[HostDevice]>> =
             devices.map(|devices| devices.into_iter().map(shown::device).collect());
-        let mut has_moved = devices.is_some() && devices != self.status.devices;
+        let has_moved = devices.is_some() && devices != self.status.devices;
         if has_moved {
             self.status.devices = devices;
         }
-        if let Some(counters) = counters.map(shown::counters)
-            && self.status.counters.as_deref() != Some(&counters)
-        {
-            (self.status.counters, has_moved) = (Some(Arc::new(counters)), true);
-        }
+        let has_counted = self.count(counters, connections);
         let host = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
         let clock = host.and_then(|host| Clocks { host, server: now }.apart());
         let same = match (clock, self.status.clock) {
@@ -380,14 +377,29 @@ impl HostFeed {
         if !same {
             self.status.clock = clock;
         }
-        let Some(Connections { sure, ports }) = connections else { return !same || has_moved };
+        match (!same || has_moved, has_counted) {
+            (true, _) => News::ForAll,
+            (false, true) => News::ForPeople,
+            (false, false) => News::None,
+        }
+    }
+
+    /// Takes what a host has counted; says whether it is anything new.
+    fn count(&mut self, counters: Option<Counters>, connections: Option<Connections>) -> bool {
+        let mut is_new = false;
+        if let Some(counters) = counters.map(shown::counters)
+            && self.status.counters.as_deref() != Some(&counters)
+        {
+            (self.status.counters, is_new) = (Some(Arc::new(counters)), true);
+        }
+        let Some(Connections { sure, ports }) = connections else { return is_new };
         // What a host says of ports that it was not given is ignored.
         let ports = ports.into_iter().filter(|(uuid, _)| self.holds(&[Table::Port], *uuid));
         let counted = (ports.collect(), sure);
         let known = (&mut self.status.connections, &mut self.status.connections_sure);
-        let is_new = (&*known.0, *known.1) != (&counted.0, counted.1);
+        is_new |= (&*known.0, *known.1) != (&counted.0, counted.1);
         (*known.0, *known.1) = counted;
-        !same || is_new || has_moved
+        is_new
     }
 
     /// Takes what a host says of the state that it was sent.

@@ -201,6 +201,25 @@ impl World {
         reached
     }
 
+    /// Waits until this holds of what a host says for people, which wakes nobody.
+    pub(crate) async fn counted(
+        &mut self,
+        host: u32,
+        holds: impl Fn(&HostStatus) -> bool,
+    ) -> HostStatus {
+        let id = records::host_id(host);
+        let looking = async {
+            loop {
+                let status = self.board.borrow().status(id).clone();
+                if holds(&status) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(WAIT, looking).await.expect("it is told")
+    }
+
     /// Waits until a host has acknowledged a revision and agrees with the server.
     pub(crate) async fn settled(&mut self, host: u32, revision: u64) -> HostStatus {
         let id = records::host_id(host);

@@ -52,8 +52,10 @@ fn what_a_host_counts_is_kept_and_only_news_once() {
         let beat = Heartbeat { counters, ..Heartbeat::default() };
         feed.beat(&ticket, beat, NOW)
     };
-    assert!(beat(&mut feed, Some(counters.clone())));
-    assert!(!beat(&mut feed, Some(counters)) && !beat(&mut feed, None), "nothing new");
+    assert_eq!(beat(&mut feed, Some(counters.clone())), News::ForPeople);
+    assert_eq!([beat(&mut feed, Some(counters)), beat(&mut feed, None)], [News::None; 2]);
+    let devices = Heartbeat { devices: Some(Vec::new()), ..Heartbeat::default() };
+    assert_eq!(feed.beat(&ticket, devices, NOW), News::ForAll, "placement looks at these");
     let counters = status(&mut feed, 1).counters.unwrap();
     assert_eq!((&*counters.drops[0].meaning, counters.maps[0].percent()), ("Back.", 25));
 }
