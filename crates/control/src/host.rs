@@ -236,6 +236,8 @@ fn open_enrolment(
         uuid: Id::new(host.uuid()),
         host_uuid: host,
         certificate_sha256: certificate.and_then(|before| before.certificate_sha256.clone()),
+        certificate_issued: certificate.and_then(|before| before.certificate_issued),
+        renewed_sha256: certificate.and_then(|before| before.renewed_sha256.clone()),
         token_sha256: Some(token_sha256),
         token_key_sha256: None,
         token_expires: expires,

@@ -14,8 +14,8 @@ use crate::{
     field::fixed,
     r#gen as pb,
     message::{
-        AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, Report,
-        ServerMessage, Snapshot, Welcome,
+        AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, RenewRequest,
+        Report, ServerMessage, Snapshot, Welcome,
     },
     object::{Object, ObjectKey, Table},
     shared::Shared,
@@ -95,6 +95,21 @@ impl TryFrom<pb::EnrolRequest> for EnrolRequest {
     fn try_from(request: pb::EnrolRequest) -> Result<Self, ParseError> {
         let pb::EnrolRequest { host, token, csr } = request;
         Ok(Self { host: uuid("host", &host)?, token, csr })
+    }
+}
+
+impl From<RenewRequest> for pb::RenewRequest {
+    fn from(request: RenewRequest) -> Self {
+        let RenewRequest { host, csr } = request;
+        Self { host: bytes_of(host), csr }
+    }
+}
+
+impl TryFrom<pb::RenewRequest> for RenewRequest {
+    type Error = ParseError;
+    fn try_from(request: pb::RenewRequest) -> Result<Self, ParseError> {
+        let pb::RenewRequest { host, csr } = request;
+        Ok(Self { host: uuid("host", &host)?, csr })
     }
 }
 
@@ -479,6 +494,7 @@ mod tests {
             _ = pb::AgentMessage::decode(bytes.as_slice()).map(AgentMessage::try_from);
             _ = pb::ServerMessage::decode(bytes.as_slice()).map(ServerMessage::try_from);
             _ = pb::EnrolRequest::decode(bytes.as_slice()).map(EnrolRequest::try_from);
+            _ = pb::RenewRequest::decode(bytes.as_slice()).map(RenewRequest::try_from);
         }
 
         #[test]

@@ -26,6 +26,15 @@ pub struct EnrolRequest {
     pub csr: Vec<u8>,
 }
 
+/// What an agent asks for now and then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenewRequest {
+    /// The host that it says it is; the certificate proves it.
+    pub host: Uuid,
+    /// PKCS #10 certificate signing request, DER.
+    pub csr: Vec<u8>,
+}
+
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentMessage {

@@ -160,6 +160,8 @@ impl Filling {
             uuid: Id::new(host),
             host_uuid: Id::new(host),
             certificate_sha256: Some("0".repeat(64)),
+            certificate_issued: Some(NOW),
+            renewed_sha256: Some("4".repeat(64)),
             token_sha256: Some("1".repeat(64)),
             token_key_sha256: Some("2".repeat(64)),
             token_expires: NOW.plus_seconds(3600),

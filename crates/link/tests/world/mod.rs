@@ -157,6 +157,8 @@ impl World {
             uuid,
             host_uuid: records::host_id(host),
             certificate_sha256,
+            certificate_issued: None,
+            renewed_sha256: None,
             token_sha256,
             token_key_sha256: None,
             token_expires: expires,

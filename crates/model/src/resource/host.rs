@@ -282,6 +282,12 @@ pub struct HostCredential {
     pub host_uuid: Id<Host>,
     /// SHA-256 of the client certificate's DER, hex; `None` until the agent has enrolled.
     pub certificate_sha256: Option<String>,
+    /// When that certificate was signed; `None` for one of an earlier build.
+    #[serde(default)]
+    pub certificate_issued: Option<Timestamp>,
+    /// SHA-256 of a later certificate's DER, hex, until the agent has used it.
+    #[serde(default)]
+    pub renewed_sha256: Option<String>,
     /// SHA-256 of the one-time token, hex.
     pub token_sha256: Option<String>,
     /// SHA-256 of the public key that the token was used for, hex. It opens nothing else any more.
