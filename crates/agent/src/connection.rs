@@ -1,7 +1,7 @@
 //! The stream to the server: takes what is wanted, reports what was achieved, comes back after
 //! every loss. It knows nothing of the host.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -9,14 +9,17 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Identity as TlsIdentity};
+use tonic::{
+    Streaming,
+    transport::{Channel, Identity as TlsIdentity},
+};
 use uuid::Uuid;
 use wire::{
     HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
     message::{
-        AgentMessage, Connections, Device, Heartbeat, Hello, Report, ServerMessage, Welcome,
+        AgentMessage, Device, Heartbeat, Hello, RenewRequest, Report, ServerMessage, Welcome,
     },
     parts::Assembly,
     versions::Versions,
@@ -25,6 +28,7 @@ use wire::{
 use crate::{
     Config, Error,
     backoff::Backoff,
+    count::Counts,
     enrol,
     identity::{Identity, endpoint},
     state::Desired,
@@ -43,15 +47,21 @@ const SEND_WAIT: Duration = Duration::from_secs(10);
 /// Messages on their way to the connection; when full, the session waits.
 const OUTBOUND_MESSAGES: usize = 4;
 
+/// How often the server is asked whether it is time for another certificate.
+const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+
 /// Why a session ended, for the log.
 type Ending = String;
+
+/// What speaks to the server.
+type Client = LinkClient<Channel>;
 
 /// What there is to tell the server.
 pub(crate) struct Sources {
     /// What was achieved.
     pub(crate) achieved: watch::Receiver<Option<Achieved>>,
-    /// The connections of ports.
-    pub(crate) counted: watch::Receiver<Option<Connections>>,
+    /// The connections of ports, and what else is counted.
+    pub(crate) counted: watch::Receiver<Option<Counts>>,
     /// The host's devices.
     pub(crate) devices: watch::Receiver<Option<Vec<Device>>>,
 }
@@ -64,9 +74,10 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
+    let data = config.data;
     let (lineage, greeted, run) = (None, false, Uuid::new_v4());
     let told = None;
-    let mut session = Session { identity, desired, sources, told, lineage, greeted, run };
+    let mut session = Session { identity, data, desired, sources, told, lineage, greeted, run };
     let mut backoff = Backoff::default();
     loop {
         (session.greeted, session.lineage) = (false, None);
@@ -85,6 +96,8 @@ pub(crate) async fn keep(
 
 struct Session {
     identity: Identity,
+    /// Where the identity is kept.
+    data: PathBuf,
     desired: watch::Sender<Option<Desired>>,
     sources: Sources,
     /// The devices that this server has been told of.
@@ -104,13 +117,14 @@ impl Session {
         match opened {
             Err(_) => format!("no answer within {} s", CONNECT_WAIT.as_secs()),
             Ok(Err(ending)) => ending,
-            Ok(Ok((outbound, inbound))) => self.talk(outbound, inbound).await,
+            Ok(Ok((client, outbound, inbound))) => self.talk(client, outbound, inbound).await,
         }
     }
 
     async fn open(
         &self,
-    ) -> Result<(mpsc::Sender<pb::AgentMessage>, Streaming<pb::ServerMessage>), Ending> {
+    ) -> Result<(Client, mpsc::Sender<pb::AgentMessage>, Streaming<pb::ServerMessage>), Ending>
+    {
         let Identity { server, ca, certificate, key, .. } = &self.identity;
         let connected = async {
             let (endpoint, tls) = endpoint(server, ca)?;
@@ -132,7 +146,7 @@ impl Session {
         let answer = client.sync(ReceiverStream::new(messages)).await;
         let inbound = answer.map_err(|status| refused(&status))?.into_inner();
         tracing::info!(server, "stream to the server is open");
-        Ok((outbound, inbound))
+        Ok((client, outbound, inbound))
     }
 
     fn hello(&self) -> Hello {
@@ -153,11 +167,12 @@ impl Session {
 
     async fn talk(
         &mut self,
+        mut client: Client,
         outbound: mpsc::Sender<pb::AgentMessage>,
         mut inbound: Streaming<pb::ServerMessage>,
     ) -> Ending {
         let mut assembly = Assembly::default();
-        let mut heartbeat = interval(HEARTBEAT);
+        let (mut heartbeat, mut renewal) = (interval(HEARTBEAT), interval(RENEWAL));
         // This server has not heard any.
         self.sources.counted.mark_changed();
         self.told = None;
@@ -182,12 +197,53 @@ impl Session {
                     (Ok(()), Some(report)) => AgentMessage::Report(report),
                 },
                 Ok(()) = self.sources.devices.changed() => AgentMessage::Heartbeat(self.beat()),
+                _ = renewal.tick() => match self.renew(&mut client).await {
+                    true => return "it has another certificate from now on".to_owned(),
+                    false => continue,
+                },
                 _ = heartbeat.tick() => AgentMessage::Heartbeat(self.beat()),
             };
             match timeout(SEND_WAIT, outbound.send((&message).into())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return "the stream is gone".to_owned(),
                 Err(_) => return "the server does not read".to_owned(),
+            }
+        }
+    }
+
+    /// Asks for another certificate; says whether there is one, which is on disk then. A server that
+    /// does not know of this, or does not answer, is asked another time: the old one goes on working.
+    async fn renew(&mut self, client: &mut Client) -> bool {
+        let host = self.identity.host;
+        let csr = match self.identity.request() {
+            Ok(csr) => csr,
+            Err(error) => {
+                tracing::warn!(%error, "no other certificate can be asked for");
+                return false;
+            }
+        };
+        let request = pb::RenewRequest::from(RenewRequest { host, csr });
+        let certificate = match timeout(CONNECT_WAIT, client.renew(request)).await {
+            Ok(Ok(answer)) => answer.into_inner().certificate,
+            Ok(Err(status)) => {
+                tracing::debug!(%status, "no other certificate");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        if certificate.is_empty() {
+            return false;
+        }
+        let fresh = Identity { certificate, ..self.identity.clone() };
+        match tokio::task::block_in_place(|| fresh.save(&self.data)) {
+            Ok(()) => {
+                tracing::info!(host = %host.simple(), "the certificate is renewed");
+                self.identity = fresh;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "another certificate cannot be saved; the old one stays");
+                false
             }
         }
     }
@@ -231,13 +287,15 @@ impl Session {
     fn beat(&mut self) -> Heartbeat {
         let Sources { counted, devices, .. } = &mut self.sources;
         let is_news = self.greeted && counted.has_changed().unwrap_or(false);
-        let connections = is_news.then(|| counted.borrow_and_update().clone()).flatten();
+        let counts = is_news.then(|| counted.borrow_and_update().clone()).flatten();
+        let (connections, counters) =
+            counts.map(|Counts { connections, counters }| (connections, counters)).unzip();
         let devices =
             devices.borrow_and_update().clone().filter(|new| self.told.as_ref() != Some(new));
         if devices.is_some() {
             self.told.clone_from(&devices);
         }
-        Heartbeat { clock_ms: clock_ms(), connections, devices }
+        Heartbeat { clock_ms: clock_ms(), connections, devices, counters }
     }
 
     /// What was achieved, in words for the server; not before it can make sense of it.

@@ -18,7 +18,7 @@ use std::{
 use compute::InstanceSpec;
 use packet::PortKey;
 use uuid::Uuid;
-use wire::{digest::SetDigest, fact, holding::Holding};
+use wire::{counters::MapFill, digest::SetDigest, fact, holding::Holding};
 
 use crate::{
     jobs::{Done, Jobs, Subject},
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub failed: BTreeMap<Uuid, String>,
     /// What concerns the host as a whole.
     pub trouble: Vec<String>,
+    /// How full the maps have to be.
+    pub fill: Vec<MapFill>,
 }
 
 impl Outcome {
@@ -490,6 +492,7 @@ impl<K: HostKernel> Converger<K> {
     fn conclude(&mut self, wanted: &Wanted, mut outcome: Outcome) -> Outcome {
         outcome.kernel = self.held;
         outcome.up = plan::up(wanted, &self.observed);
+        outcome.fill = self.ledger.fill();
         for (instance, nics) in &self.observed.instances {
             let closed = nics.keys().filter(|nic| !self.is_known_to_the_maps(*instance, **nic));
             closed.for_each(|nic| _ = outcome.up.remove(nic));

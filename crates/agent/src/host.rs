@@ -21,7 +21,7 @@ use uuid::Uuid;
 use wire::message::Device;
 
 use crate::{
-    Error, devices, external,
+    Error, count, devices, external,
     kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
     uplink::{self, Uplinks},
 };
@@ -401,8 +401,9 @@ impl HostKernel for Host {
         // By the pins: nobody who writes the maps waits for this.
         let count = move || {
             let view = View::open(&bpffs)?;
-            let sure = view.room()?.per_port();
-            Ok::<_, dataplane::Error>(Counted { sure, ports: view.connection_counts()? })
+            let ports = view.connection_counts()?;
+            let counters = count::counters(&view.counters()?, &view.room()?, &ports);
+            Ok::<_, dataplane::Error>(Counted { sure: view.room()?.per_port(), ports, counters })
         };
         let done = tokio::task::spawn_blocking(count).await;
         done.map_err(Refusal::new)?.map_err(Refusal::new)

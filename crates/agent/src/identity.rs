@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use rcgen::KeyPair;
+use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
@@ -143,6 +143,14 @@ impl Identity {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Identity {
+    /// A request for another certificate for its key, DER.
+    pub(crate) fn request(&self) -> Result<Vec<u8>, Error> {
+        let key = KeyPair::from_pem(&self.key)?;
+        Ok(CertificateParams::default().serialize_request(&key)?.der().to_vec())
     }
 }
 

@@ -13,7 +13,7 @@ use dataplane::{Edits, Tables};
 use hostnet::Losses;
 use packet::MAX_PORTS;
 use uuid::Uuid;
-use wire::message::Device;
+use wire::{counters::Counters, message::Device};
 
 use crate::{
     underlay::{Tunnels, Ways},
@@ -115,13 +115,16 @@ pub struct Guards {
     pub uplinks: BTreeSet<u32>,
 }
 
-/// Connections, as they were counted.
+/// Connections, as they were counted, and what else the data plane counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// How many each port is sure to get: so many that it opens, and as many that others open.
     pub sure: u32,
     /// Those that each port has, by its number.
     pub ports: BTreeMap<u32, u32>,
+    /// Dropped packets by reason, what all ports sent and received, and how full the table of
+    /// connections is.
+    pub counters: Counters,
 }
 
 /// The host's side of a NIC.
@@ -244,7 +247,8 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Says what the host's devices have lost, the tunnel's and those of ports; only those that have.
     fn losses(&mut self) -> impl Future<Output = Result<Vec<Losses>, Refusal>> + Send;
 
-    /// Counts the connections of all ports, beside all else. Takes long where many ports are.
+    /// Counts the connections of all ports, beside all else, and reads what else is counted. Takes
+    /// long where many ports are.
     fn connections(&mut self) -> impl Future<Output = Result<Counted, Refusal>> + Send;
 
     /// Reads the maps back, and makes them hold exactly this; what they hold in the end.

@@ -11,6 +11,7 @@ use dataplane::{Edits, Tables};
 use imbl::ordmap::DiffItem;
 use uuid::Uuid;
 use wire::{
+    counters::MapFill,
     digest::SetDigest,
     fact,
     holding::Holding,
@@ -25,6 +26,8 @@ use crate::{
 /// The map that has the ports, and what to do when it is full. Each port has its own room for
 /// connections, which no other port's existence takes away: so there are only so many.
 const PORTS: &str = "ports";
+/// What the loader fills.
+const FLOOD: &str = "flood";
 const PORTS_ADVICE: &str = ", as many as have room for connections: use another host, or give the \
     agent of this one more --connection-mib or fewer --connections-per-port";
 
@@ -113,6 +116,17 @@ macro_rules! each {
                     }
                 })*
                 edits
+            }
+
+            /// How full each map has to be, but for what the loader derives from others.
+            pub(crate) fn fill(&self) -> Vec<MapFill> {
+                let all = [$(MapFill {
+                    name: stringify!($name).to_owned(),
+                    version: $version,
+                    entries: self.tables.$name.len() as u64,
+                    capacity: most(stringify!($name), $entries, &self.room).into(),
+                }),*];
+                all.into_iter().filter(|map| map.name != FLOOD).collect()
             }
 
             /// Whether a map would have to hold more than it can.

@@ -202,9 +202,9 @@ pub async fn run_on<K: HostKernel>(
         tell::serve(asked, data, heard, own).await;
         Ok(())
     });
-    let own = stop.clone();
+    let (own, done) = (stop.clone(), results.clone());
     parts.spawn(async move {
-        count::keep(counting, seen, counted, own).await;
+        count::keep(counting, (seen, done), counted, own).await;
         Ok(())
     });
     let own = stop.clone();

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{ArgMatches, FromArgMatches};
 use client::Client;
-use model::MessageDef;
+use model::{Kind, MessageDef};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     arguments::{self, Unknown, is_password},
     call::{PAGE_OPTIONS, QUERY_OPTIONS},
     grammar::{LIST, SHOW, WATCH, WORDS, positionals},
-    names, near,
+    host, names, near,
     noun::{Noun, Verb, field_words, nouns, reads},
     output::{self, Format, Manner},
     words::{DELETES, MAKES},
@@ -45,6 +45,10 @@ pub(crate) fn run(word: &str, matches: &ArgMatches, above: &Connection) -> Resul
             .with(|client| repeat(matches.get_flag(WATCH), || list(client, noun, &words, &manner))),
         SHOW => connection
             .with(|client| repeat(matches.get_flag(WATCH), || show(client, noun, &words, &manner))),
+        host::COUNTERS if noun.face.name == host::FACE => connection.with(|client| {
+            let show = || host::counters(client, noun, (&words, &manner));
+            repeat(matches.get_flag(WATCH), show)
+        }),
         _ => {
             let verbs = noun.verbs(&nouns);
             let verb = verbs.iter().find(|verb| verb.word == word);
@@ -92,7 +96,11 @@ fn repeat(watch: bool, mut show: impl FnMut() -> Result<String, Error>) -> Resul
 fn list(client: &Client, noun: &Noun, words: &[String], manner: &Manner) -> Result<String, Error> {
     let mut pairs = conditions(client, noun, words)?;
     let is_plain = matches!(manner.output, None | Some(Format::Table)) && manner.out.is_none();
-    if is_plain && !pairs.iter().any(|(key, _)| key == "fields") {
+    let is_plain = is_plain && !pairs.iter().any(|(key, _)| ["fields", "count"].contains(&&**key));
+    let is_host = is_plain && noun.face.name == host::FACE;
+    if is_host {
+        pairs = host::listed(pairs);
+    } else if is_plain {
         // Lists inside of rows that no column shows are not made.
         let shown = noun.columns().into_iter().map(|path| path.split('.').next().unwrap_or(path));
         let shown: BTreeSet<&str> = shown.chain(["uuid"]).collect();
@@ -117,6 +125,7 @@ fn list(client: &Client, noun: &Noun, words: &[String], manner: &Manner) -> Resu
     let is_table = matches!(manner.output, None | Some(Format::Table | Format::Wide));
     match rows.is_empty() && is_table {
         true => Ok(format!("no {} found", noun.word)),
+        false if is_host => Ok(host::list(&rows, output::screen())),
         false => manner.rows_text(client, noun, &rows),
     }
 }
@@ -179,9 +188,23 @@ fn show(client: &Client, noun: &Noun, words: &[String], manner: &Manner) -> Resu
         let Some(row) = found.first() else {
             return Err(Error::Name(format!("there is no {} {uuid}", noun.word)));
         };
-        texts.push(manner.one_text(client, noun, row)?);
+        let is_plain = matches!(manner.output, None | Some(Format::Table)) && manner.out.is_none();
+        texts.push(match noun.face.name {
+            host::FACE if is_plain => host::show(row, &cluster(client, row)?),
+            _ => manner.one_text(client, noun, row)?,
+        });
     }
     Ok(texts.join("\n\n"))
+}
+
+/// The name of the cluster that a host is in.
+fn cluster(client: &Client, host: &Value) -> Result<String, Error> {
+    let uuid = host["clusterUuid"].as_str().unwrap_or_default();
+    let pairs =
+        [("q".to_owned(), format!("uuid={uuid}")), ("fields".to_owned(), "name".to_owned())];
+    let found = client.query_all(Kind::Cluster.def().path(), &pairs)?;
+    let name = found.first().and_then(|cluster| cluster["name"].as_str());
+    Ok(name.unwrap_or(uuid).to_owned())
 }
 
 fn act(

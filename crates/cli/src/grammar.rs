@@ -7,7 +7,7 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use model::{FieldDef, FieldType, Kind, MessageDef};
 
 use crate::{
-    Connection, arguments,
+    Connection, arguments, host,
     noun::{Noun, Verb, field_words, noun_of, nouns},
     output::Manner,
     words::MAKES,
@@ -50,6 +50,15 @@ fn of_noun(noun: &Noun, nouns: &[Noun]) -> Command {
     let verbs = noun.verbs(nouns);
     let gets = verbs.iter().any(|verb| verb.word == GET || verb.also.iter().any(|w| w == GET));
     let show = if gets { show } else { show.visible_alias(GET) };
+    let counters = (noun.face.name == host::FACE).then(|| {
+        verb_command(
+            host::COUNTERS,
+            "Show what hosts dropped and why, how full they are, and what passed.",
+        )
+        .arg(words("NAME").add(ArgValueCandidates::new(names_of(noun.kind))))
+        .arg(watch())
+        .override_usage(format!("netloom {word} counters [NAME]... [OPTIONS]"))
+    });
     Command::new(word.clone())
         .visible_aliases(noun.also.iter().copied())
         .about(about(noun))
@@ -57,6 +66,7 @@ fn of_noun(noun: &Noun, nouns: &[Noun]) -> Command {
         .arg_required_else_help(true)
         .subcommand(list)
         .subcommand(show)
+        .subcommands(counters)
         .subcommands(verbs.iter().map(|verb| of_verb(noun, verb)))
 }
 

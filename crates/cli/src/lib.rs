@@ -16,6 +16,7 @@ mod export;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod grammar;
+mod host;
 mod names;
 mod near;
 mod noun;

@@ -333,6 +333,11 @@ fn width() -> Option<usize> {
     Some(usize::from(size.0.0))
 }
 
+/// The screen that a table goes to.
+pub(crate) fn screen() -> Screen {
+    Screen { width: width(), colours: colours() }
+}
+
 /// Colours are for terminals, and for those who want them: <https://no-color.org>.
 fn colours() -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -86,7 +86,7 @@ fn length(text: &str) -> usize {
 fn coloured(plain: &str, cell: String) -> String {
     let colour = match plain {
         "Running" | "Connected" | "Enabled" | "enable" | "done" => 32,
-        "Starting" | "Stopped" | "Connecting" | "Disabled" | "Maintenance" => 33,
+        "Starting" | "Stopped" | "Connecting" | "Disabled" | "PreMaintenance" | "Maintenance" => 33,
         "Unknown" | "Disconnected" | "refused" => 31,
         _ => return cell,
     };

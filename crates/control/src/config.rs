@@ -7,7 +7,10 @@ use model::{
         DeleteResourceConfig, GetGlobalConfigOptions, GetResourceConfig, GlobalConfig,
         ResetGlobalConfig, ResourceConfig, UpdateGlobalConfig, UpdateResourceConfig,
     },
-    setting::{DeletionPolicy, Setting, VM_DELETION_POLICY, Values},
+    setting::{
+        DeletionPolicy, HOST_MAINTENANCE_POLICY, MaintenancePolicy, Setting, VM_DELETION_POLICY,
+        Values,
+    },
 };
 use serde_json::{Value, json};
 use store::{Read, Store, Tx};
@@ -50,6 +53,15 @@ pub fn deletion_policy(read: &impl Read<Record>, instance: Uuid) -> DeletionPoli
     let word = own(read, setting, instance).or_else(|| global(read, setting));
     let of = |word: &str| DeletionPolicy::ALL.iter().find(|policy| policy.as_str() == word);
     word.as_deref().and_then(of).copied().unwrap_or(DeletionPolicy::Delay)
+}
+
+/// What becomes of an instance that no other host can take when its host is to be maintained.
+#[must_use]
+pub fn maintenance_policy(read: &impl Read<Record>, host: Uuid) -> MaintenancePolicy {
+    let setting = &HOST_MAINTENANCE_POLICY;
+    let word = own(read, setting, host).or_else(|| global(read, setting));
+    let of = |word: &str| MaintenancePolicy::ALL.iter().find(|policy| policy.as_str() == word);
+    word.as_deref().and_then(of).copied().unwrap_or(MaintenancePolicy::JustMigrate)
 }
 
 /// The networks that a setting names.

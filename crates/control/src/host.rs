@@ -11,7 +11,6 @@ use model::{
             HostCredential, HostMode, ReconnectHost, UpdateHost, UpdateKVMHost,
         },
         l2_attachment::L2NetworkClusterRef,
-        vm_instance::VmInstance,
         zone::DeleteMode,
     },
 };
@@ -22,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Gate, Look, Reply, Txn,
     audit::{self, Event},
+    evacuation,
     operation::{Operation, job, look, now},
     reserved, secret, vtep,
 };
@@ -85,35 +85,27 @@ pub(crate) fn update_kvm(txn: &mut Txn<'_>, message: UpdateKVMHost) -> Result<Re
     update(txn, UpdateHost { uuid, name, description, management_ip })
 }
 
-/// Nobody moves instances yet, so a host is not taken into maintenance while some are on it.
+/// A host that is to be maintained and has instances is emptied first, step by step.
 pub(crate) fn change_state(txn: &mut Txn<'_>, message: ChangeHostState) -> Result<Reply> {
     let mut host = txn.get(message.uuid)?;
-    host.state = host.state.next(message.state_event);
-    if host.state == HostMode::Maintenance
-        && let Some(example) = txn.any_child(VmInstance::HOST, host.uuid)
-    {
-        let count = txn.count(VmInstance::HOST, host.uuid);
-        let text = format!(
-            "{count} instances are on host {}, such as {} ({})",
-            host.uuid, example.name, example.uuid
-        );
-        let hint = format!(
-            "all of them would have to go first: QueryVmInstance hostUuid={} lists them; \
-             stateEvent=disable keeps new ones away meanwhile",
-            host.uuid
-        );
-        return Err(Error::new(Code::InUse, text).on_field("stateEvent").hint(hint));
-    }
-    if host.state == HostMode::Maintenance {
-        check_unplugged(txn, host.uuid)?;
-    }
+    let before = host.state;
+    host.state = before.next(message.state_event);
     // An instance that another server puts there at the same time is put there for good.
     txn.fence(host.uuid);
+    if host.state == HostMode::PreMaintenance {
+        check_unplugged(txn, host.uuid)?;
+        if !evacuation::begin(txn, &host, before)? {
+            host.state = HostMode::Maintenance;
+        }
+    } else {
+        evacuation::end(txn, host.uuid, message.state_event.as_str())?;
+    }
     txn.update(host)?;
     Ok(Reply::shows(message.uuid))
 }
 
-/// Checks that no NIC is plugged into a device of a host.
+/// Checks that no NIC is plugged into a device of a host. What has such a device is not netloom's to
+/// move, and to cut it off would stop somebody's machine that goes on running.
 fn check_unplugged(txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
     let at = |uuid| Claim::Plugged(host, Id::new(uuid));
     let held = txn.first_held(&at(Uuid::nil()), &at(Uuid::max()));
@@ -244,6 +236,8 @@ fn open_enrolment(
         uuid: Id::new(host.uuid()),
         host_uuid: host,
         certificate_sha256: certificate.and_then(|before| before.certificate_sha256.clone()),
+        certificate_issued: certificate.and_then(|before| before.certificate_issued),
+        renewed_sha256: certificate.and_then(|before| before.renewed_sha256.clone()),
         token_sha256: Some(token_sha256),
         token_key_sha256: None,
         token_expires: expires,

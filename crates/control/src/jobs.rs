@@ -28,7 +28,7 @@ use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::{Caller, config, measures::JobMeasures};
+use crate::{Caller, config, inventory::Observed, measures::JobMeasures};
 use answer::answer;
 use spans::Spans;
 
@@ -41,6 +41,9 @@ pub use submit::{RefusedCall, Terms};
 pub const KEEP_MAX: usize = 500_000;
 /// Refusals kept at most: they changed nothing, so they are kept in memory only.
 pub const REFUSALS_MAX: usize = 10_000;
+
+/// What has to change before a job settles that waits for no host.
+const SETTLES: &[Kind] = &[Kind::Host, Kind::Release, Kind::Evacuation];
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,6 +262,9 @@ impl Jobs {
         if let Some(error) = job.cancellation() {
             return Look::Over(JobState::Failed(error));
         }
+        if let Some(error) = job.failure() {
+            return Look::Over(JobState::Failed(error));
+        }
         if job.is_over() {
             return Look::Over(JobState::Done(answer(job, record.meta.owner, &snapshot, &board)));
         }
@@ -269,6 +275,16 @@ impl Jobs {
         let (waited, waiting): (Vec<Id<Host>>, Vec<_>) = hosts
             .filter_map(|host| Some((*host, job.waits_for(*host, since.revision(), &board)?)))
             .unzip();
+        let evacuates = job.evacuates(&Observed::new(&snapshot, &board));
+        // It goes on by itself: what the host has confirmed of it so far does not matter.
+        if let Some(reasons) = evacuates {
+            if self.now() <= job.deadline {
+                return Look::Settling(job.deadline, reasons);
+            }
+            let text = format!("{} goes on: {}", job.message, reasons.join("; "));
+            let hint = "QueryHost shows when it is done; stateEvent=enable ends it";
+            return Look::Over(JobState::Failed(Error::new(Code::Timeout, text).hint(hint)));
+        }
         if waiting.is_empty() {
             return match kept_place(job, &snapshot) {
                 Some(reason) if self.now() <= job.deadline => {
@@ -389,7 +405,7 @@ impl Jobs {
                 },
                 Look::Settling(deadline, _) => tokio::select! {
                     reported = board.changed() => reported.is_ok(),
-                    decides = changed(&mut commits, (job, &[Kind::Host, Kind::Release])) => decides,
+                    decides = changed(&mut commits, (job, SETTLES)) => decides,
                     () = tokio::time::sleep(self.just_after(deadline)) => true,
                 },
             };

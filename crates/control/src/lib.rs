@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 mod delete;
 pub mod doctor;
+pub mod evacuation;
 pub mod events;
 pub mod expunger;
 mod field_tags;

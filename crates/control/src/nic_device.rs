@@ -88,7 +88,7 @@ fn check_host(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> {
     let l2 = txn.get(nic.l2_network_uuid)?;
     let why = match host.state {
         HostMode::Disabled => Some("is disabled: ChangeHostState with stateEvent=enable".into()),
-        HostMode::Maintenance => {
+        HostMode::PreMaintenance | HostMode::Maintenance => {
             Some("is in maintenance: ChangeHostState with stateEvent=enable".into())
         }
         HostMode::Enabled if !txn.status(host.uuid).connected => {

@@ -95,6 +95,8 @@ pub struct Done {
     pub hosts: BTreeSet<Id<Host>>,
     /// The uuids by which these hosts know it.
     pub objects: BTreeSet<Uuid>,
+    /// Hosts whose evacuation it waits for.
+    pub evacuated: BTreeSet<Id<Host>>,
 }
 
 impl Operation {

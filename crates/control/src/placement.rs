@@ -100,6 +100,7 @@ fn why_not(txn: &Txn<'_>, demand: &Demand, host: &Host) -> Option<String> {
     match host.state {
         HostMode::Enabled => {}
         HostMode::Disabled => return Some("is disabled".into()),
+        HostMode::PreMaintenance => return Some("is being emptied for maintenance".into()),
         HostMode::Maintenance => return Some("is in maintenance".into()),
     }
     if !txn.status(host.uuid).connected {

@@ -43,6 +43,8 @@ pub struct Txn<'a> {
     /// The instances that changed, or whose NICs did.
     instances: BTreeSet<Id<VmInstance>>,
     waits_for_lost_hosts: bool,
+    /// Hosts whose evacuation success waits for.
+    evacuated: BTreeSet<Id<Host>>,
     /// Whose what is made will be, if not the caller's.
     owner: Option<Id<Account>>,
 }
@@ -70,6 +72,7 @@ impl<'a> Txn<'a> {
             objects,
             instances,
             waits_for_lost_hosts,
+            evacuated: BTreeSet::new(),
             owner,
         }
     }
@@ -87,6 +90,7 @@ impl<'a> Txn<'a> {
         }
         done.hosts.extend(self.hosts);
         done.objects.extend(self.objects);
+        done.evacuated.extend(self.evacuated);
     }
 
     /// The instances that changed, or whose NICs did, since this was asked last.
@@ -103,6 +107,12 @@ impl<'a> Txn<'a> {
     pub(crate) fn waits_for(&mut self, host: Id<Host>) {
         self.hosts.insert(host);
         self.objects.insert(host.uuid());
+    }
+
+    /// Success waits until this host is empty, which an evacuation of it sees to.
+    pub(crate) fn waits_for_evacuation(&mut self, host: Id<Host>) {
+        self.waits_for(host);
+        self.evacuated.insert(host);
     }
 
     /// Now.

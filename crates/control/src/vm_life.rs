@@ -4,8 +4,9 @@
 //! whether some host may still have it. It starts elsewhere only once none may.
 
 use model::{
-    AnyId, Claim, Code, Error, Result,
+    AnyId, Claim, Code, Error, Id, Result,
     resource::{
+        cluster::Cluster,
         host::Host,
         release::Release,
         used_ip::UsedIp,
@@ -47,10 +48,7 @@ pub(crate) fn start(txn: &mut Txn<'_>, message: StartVmInstance) -> Result<Reply
     let mut instance = txn.get(message.uuid)?;
     check(txn, &instance, InstanceEvent::Start)?;
     let mut nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
-    let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
-    let (zone, last) = (instance.zone_uuid, instance.last_host_uuid);
-    let (cluster, host) = (message.cluster_uuid, message.host_uuid);
-    let host = placement::choose(txn, &Demand { zone, cluster, host, last, l2s })?;
+    let host = choose(txn, &instance, &nics, (message.cluster_uuid, message.host_uuid))?;
     take_place(txn, &instance, &host)?;
     instance.host_uuid = Some(host.uuid);
     instance.last_host_uuid = Some(host.uuid);
@@ -63,6 +61,27 @@ pub(crate) fn start(txn: &mut Txn<'_>, message: StartVmInstance) -> Result<Reply
     nics.iter_mut().for_each(|nic| nic.host_uuid = Some(host.uuid));
     nics.into_iter().try_for_each(|nic| txn.update(nic))?;
     Ok(Reply::shows(message.uuid))
+}
+
+/// The host for an instance with these NICs, inside the cluster and on the host that are named.
+fn choose(
+    txn: &Txn<'_>,
+    instance: &VmInstance,
+    nics: &[VmNic],
+    (cluster, host): (Option<Id<Cluster>>, Option<Id<Host>>),
+) -> Result<Host> {
+    let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
+    let (zone, last) = (instance.zone_uuid, instance.last_host_uuid);
+    placement::choose(txn, &Demand { zone, cluster, host, last, l2s })
+}
+
+/// Whether some host would take an instance now.
+///
+/// # Errors
+/// [`Code::NoHost`] with what stands in the way of each.
+pub(crate) fn would_fit(txn: &Txn<'_>, instance: &VmInstance) -> Result<()> {
+    let nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
+    choose(txn, instance, &nics, (None, None)).map(drop)
 }
 
 /// Makes sure that no other host has the instance.

@@ -207,7 +207,7 @@ impl Hold {
     }
 }
 
-fn lock(root: &Path) -> Result<File, Error> {
+pub(crate) fn lock(root: &Path) -> Result<File, Error> {
     let directory = File::open(root).map_err(failed(root, "open"))?;
     match directory.try_lock() {
         Ok(()) => Ok(directory),

@@ -78,6 +78,12 @@ pub enum Error {
         /// The mount point.
         path: PathBuf,
     },
+    /// Another process hears of the dropped frames.
+    #[error("somebody hears of the dropped frames in {path} already; there is one at a time")]
+    Watched {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// There is nothing to look at.
     #[error(
         "no data plane of this version in {path}: no agent has run here, or it was given another \

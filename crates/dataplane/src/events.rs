@@ -1,9 +1,14 @@
 //! Reading side: the frames that were dropped, one by one, while somebody asks; and those for the
 //! agent.
 
+use crate::bpffs;
+use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::pinned::Maps;
-use packet::{DropEvent, DropReason, Entry, HANDED_BYTES, HandedOff, Plain};
+use crate::view::View;
+use packet::{DropEvent, DropReason, EVENTS_BYTES, Entry, HANDED_BYTES, HandedOff, Plain};
+use std::fs::File;
+use std::path::Path;
 
 /// A dropped frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,88 @@ pub struct HandedFrame {
     pub frame: Vec<u8>,
 }
 
+/// Hears of each frame that a data plane drops, beside its agent or without one, from now on until
+/// it is dropped. One at a time for each data plane: what one takes, another does not get.
+pub struct DropWatch {
+    view: View,
+    /// Events that had been lost before.
+    lost_before: u64,
+    _only_one: File,
+}
+
+impl DropWatch {
+    /// Of the data plane that is pinned below this mount point.
+    ///
+    /// # Errors
+    /// [`Error::Watched`] when somebody else hears already, otherwise as [`View::open`].
+    pub fn open(bpffs: &Path) -> Result<DropWatch, Error> {
+        let view = View::open(bpffs)?;
+        // Not that of the mount point, which the agent has.
+        let only_one = bpffs::lock(&bpffs::Paths::new(bpffs, "").maps()).map_err(|error| {
+            let path = bpffs.to_owned();
+            if let Error::Held { .. } = error { Error::Watched { path } } else { error }
+        })?;
+        let lost_before = view.counters()?.events_lost;
+        let mut watch = DropWatch { view, lost_before, _only_one: only_one };
+        // What somebody before has left there.
+        while !watch.read()?.is_empty() {}
+        Ok(watch)
+    }
+
+    /// Takes what waits, oldest first, no more than the buffer holds.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn read(&mut self) -> Result<Vec<DroppedFrame>, Error> {
+        let maps = &mut self.view.maps;
+        // Each time: an agent that starts takes the word back.
+        maps.events_wanted.set(0, &1)?;
+        Ok(waiting(maps))
+    }
+
+    /// Events for which there was no room since it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn lost(&self) -> Result<u64, Error> {
+        Ok(self.view.counters()?.events_lost.saturating_sub(self.lost_before))
+    }
+
+    /// The number of the port on this interface, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn port(&self, ifindex: u32) -> Result<Option<u32>, Error> {
+        let ports = self.view.maps.ports.read()?;
+        Ok(ports.iter().find(|(key, _)| key.ifindex == ifindex).map(|(_, port)| port.number))
+    }
+
+    /// Now, on the clock of events.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        monotonic_ns()
+    }
+}
+
+impl Drop for DropWatch {
+    fn drop(&mut self) {
+        Events { is_wanted: true }.end(&mut self.view.maps);
+    }
+}
+
+/// Takes the events that wait, but no more at a time than there is room for.
+fn waiting(maps: &mut Maps) -> Vec<DroppedFrame> {
+    const MOST: usize = EVENTS_BYTES as usize / size_of::<DropEvent>();
+    let mut frames = Vec::new();
+    while frames.len() < MOST
+        && let Some(record) = maps.events.0.next()
+    {
+        let Ok(bytes) = <<DropEvent as Plain>::Bytes>::try_from(&*record) else { continue };
+        frames.push(dropped_frame(&DropEvent::from_bytes(&bytes)));
+    }
+    frames
+}
+
 /// Whether the programs have been told that the ring buffer is read.
 pub(crate) struct Events {
     is_wanted: bool,
@@ -57,12 +144,7 @@ impl Events {
             maps.events_wanted.set(0, &1)?;
             self.is_wanted = true;
         }
-        let mut frames = Vec::new();
-        while let Some(record) = maps.events.0.next() {
-            let Ok(bytes) = <<DropEvent as Plain>::Bytes>::try_from(&*record) else { continue };
-            frames.push(dropped_frame(&DropEvent::from_bytes(&bytes)));
-        }
-        Ok(frames)
+        Ok(waiting(maps))
     }
 
     /// Asks for no more. Left standing, the word costs time and nothing else, until the next data
@@ -105,6 +187,8 @@ fn dropped_frame(event: &DropEvent) -> DroppedFrame {
             1 => Some(Entry::FromPort),
             2 => Some(Entry::FromTunnel),
             3 => Some(Entry::ToPort),
+            4 => Some(Entry::FromUplink),
+            5 => Some(Entry::ToUplink),
             _ => None,
         },
         ifindex: event.ifindex,

@@ -27,9 +27,10 @@ mod view;
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
-pub use events::{DroppedFrame, HandedFrame};
+pub use events::{DropWatch, DroppedFrame, HandedFrame};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness};
+pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;

@@ -60,6 +60,12 @@ pub(crate) fn full_name(base: &'static str) -> &'static str {
     MAPS.iter().find(|map| map.base == base).map_or(base, |map| map.full)
 }
 
+/// The version of the layout of the map with this name; 0 if there is none.
+#[must_use]
+pub fn map_version(base: &str) -> u32 {
+    MAPS.iter().find(|map| map.base == base).map_or(0, |map| map.version)
+}
+
 /// The object.
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!("../gen/netloom.bpf.o");
 

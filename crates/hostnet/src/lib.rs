@@ -17,6 +17,7 @@ mod netlink;
 mod news;
 pub mod scratch;
 mod sysctl;
+mod tap;
 mod way;
 
 pub use address::{Address, DefaultRoute, Origin};
@@ -27,4 +28,5 @@ pub use losses::Losses;
 pub use namespace::Namespace;
 pub use netlink::Netlink;
 pub use news::LinkNews;
+pub use tap::{Tap, TappedFrame, wait_for_frames};
 pub use way::Way;

@@ -90,6 +90,22 @@ pub enum Error {
     /// The kernel refused something about a namespace or a link.
     #[error(transparent)]
     Host(#[from] hostnet::Error),
+    /// A host's data plane cannot be looked at.
+    #[error("host {host}: {source}")]
+    DataPlane {
+        /// The host.
+        host: String,
+        /// Why not.
+        source: dataplane::Error,
+    },
+    /// A VM has no NIC of this number.
+    #[error("VM {vm} has no NIC {nic}: its device eth{nic} is not there, or no port of a host")]
+    NoNic {
+        /// The VM.
+        vm: String,
+        /// The number, from 0.
+        nic: u32,
+    },
     /// The server refused a message, or does not answer.
     #[error("{action}: {source}")]
     Api {

@@ -7,6 +7,7 @@
 //! process is ever ended that this lab did not start.
 
 mod apply;
+mod capture;
 mod check;
 mod down;
 mod error;
@@ -27,11 +28,12 @@ mod underlay;
 mod up;
 pub mod wait;
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 use process::Process;
 use state::Place;
 
+pub use capture::{Capture, Captured};
 pub use error::Error;
 pub use options::{LISTEN, STATE_ROOT, UpOptions};
 pub use report::{CheckReport, Pair, Report, Status};
@@ -61,6 +63,20 @@ pub fn down(name: &str, state_root: &Path) -> Result<(), Error> {
 /// No such lab or node, or the command cannot be started.
 pub fn exec(name: &str, state_root: &Path, node: &str, argv: &[String]) -> Result<i32, Error> {
     exec::exec(name, state_root, node, argv)
+}
+
+/// Writes down the frames of a VM's NIC or of a host's devices, and which of them were dropped and
+/// why, until `stop` says so or one of the limits is reached. The file is whole whenever it ends.
+///
+/// # Errors
+/// No such lab, node or NIC; somebody else captures on that host; the file cannot be written.
+pub fn capture(
+    name: &str,
+    state_root: &Path,
+    what: &Capture,
+    stop: &AtomicBool,
+) -> Result<Captured, Error> {
+    capture::capture(&Place::new(name, state_root)?, what, stop)
 }
 
 /// The network namespace of a VM or host of a lab.

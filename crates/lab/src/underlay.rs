@@ -88,7 +88,7 @@ async fn join(
     Ok(fabric.set_up(port.index).await?)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::io("start a runtime", error))
 }

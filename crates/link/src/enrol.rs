@@ -11,11 +11,11 @@ use model::{
 };
 use store::{Read, Tx};
 use uuid::Uuid;
-use wire::message::EnrolRequest;
+use wire::message::{EnrolRequest, RenewRequest};
 
 use crate::{
     Link,
-    pki::{AgentCertificate, sha256_hex},
+    pki::{AgentCertificate, RENEWED_AFTER_SECONDS, sha256_hex},
 };
 
 /// Longest token that is looked at, in bytes.
@@ -44,6 +44,8 @@ pub(crate) async fn enrol(link: &Link, request: EnrolRequest) -> Result<String> 
         }
         let credential = HostCredential {
             certificate_sha256: Some(sha256.clone()),
+            certificate_issued: Some(now),
+            renewed_sha256: None,
             token_key_sha256: Some(key_sha256.clone()),
             ..credential
         };
@@ -53,6 +55,77 @@ pub(crate) async fn enrol(link: &Link, request: EnrolRequest) -> Result<String> 
     link.store.transact_async(record).await?;
     tracing::info!(host = %host.simple(), "host enrolled");
     Ok(pem)
+}
+
+/// Signs another certificate for a host whose certificate this is, if that is due. The old one stays
+/// good until the new one is used: an answer that is lost costs nothing.
+///
+/// # Errors
+/// [`Code::AccessDenied`] for another certificate than the host's; [`Code::InvalidArgument`] for a
+/// request that cannot be signed; the store's.
+pub(crate) async fn renew(
+    link: &Link,
+    request: RenewRequest,
+    presented: String,
+) -> Result<Option<String>> {
+    let RenewRequest { host, csr } = request;
+    let now = (link.clock)();
+    let (credential, meta) = own_credential(&link.store.snapshot(), host, &presented)?;
+    let issued = credential.certificate_issued.unwrap_or(meta.changed);
+    if now < issued.plus_seconds(RENEWED_AFTER_SECONDS) {
+        return Ok(None);
+    }
+    let AgentCertificate { pem, sha256, .. } =
+        link.pki.agent(host, &csr, now).map_err(|error| unsignable(host, &error))?;
+    let record = move |tx: &mut Tx<Record>| {
+        let (credential, meta) = own_credential(tx, host, &presented)?;
+        let renewed_sha256 = Some(sha256.clone());
+        let record = Record::new(HostCredential { renewed_sha256, ..credential }, meta);
+        tx.put(record).map_err(|taken| Error::new(Code::Internal, taken.to_string()))
+    };
+    link.store.transact_async(record).await?;
+    tracing::info!(host = %host.simple(), "certificate renewed");
+    Ok(Some(pem))
+}
+
+/// A host has used its later certificate: the old one is good no more.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn replace(link: &Link, host: Uuid, presented: String) -> Result<()> {
+    let now = (link.clock)();
+    let record = move |tx: &mut Tx<Record>| {
+        let (credential, meta) = own_credential(tx, host, &presented)?;
+        let credential = HostCredential {
+            certificate_sha256: Some(presented.clone()),
+            certificate_issued: Some(now),
+            renewed_sha256: None,
+            ..credential
+        };
+        let record = Record::new(credential, Meta { changed: now, ..meta });
+        tx.put(record).map_err(|taken| Error::new(Code::Internal, taken.to_string()))
+    };
+    link.store.transact_async(record).await.map(|_| ())
+}
+
+/// The credential of a host, if this is its certificate or its later one.
+fn own_credential(
+    read: &impl Read<Record>,
+    host: Uuid,
+    presented: &str,
+) -> Result<(HostCredential, Meta)> {
+    let record = read.get(Kind::Host, host).and(read.get(Kind::HostCredential, host));
+    let credential = record.as_deref().and_then(HostCredential::of);
+    let own = credential.filter(|own| {
+        let good = [&own.certificate_sha256, &own.renewed_sha256];
+        good.into_iter().flatten().any(|sha256| sha256 == presented)
+    });
+    let refused = || {
+        let host: Id<model::resource::host::Host> = Id::new(host);
+        Error::new(Code::AccessDenied, format!("this certificate is not that of host {host}"))
+    };
+    let meta = record.as_deref().map(|record| record.meta).unwrap_or_default();
+    Ok((own.cloned().ok_or_else(refused)?, meta))
 }
 
 /// The host's credential, if this token opens it.

@@ -13,6 +13,7 @@ mod history;
 mod host;
 mod outgoing;
 mod runs;
+mod shown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,6 +74,17 @@ pub(crate) struct Origin {
     /// Also tell those hosts what to hold that were told a later revision, or were told by another
     /// store.
     pub(crate) accept_older: bool,
+}
+
+/// What a heartbeat says that was not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing.
+    None,
+    /// Counters: nothing is decided by them, so nobody who waits for something need look.
+    ForPeople,
+    /// Something else.
+    ForAll,
 }
 
 /// A session's handle.
@@ -221,22 +233,27 @@ impl Feed {
     }
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
-    pub(crate) fn beat(&mut self, ticket: &Ticket, beat: Heartbeat, now: Timestamp) -> bool {
-        let is_news = self.owner(ticket).is_some_and(|feed| feed.beat(beat, now));
-        if is_news {
+    pub(crate) fn beat(&mut self, ticket: &Ticket, beat: Heartbeat, now: Timestamp) -> News {
+        let news = self.owner(ticket).map_or(News::None, |feed| feed.beat(beat, now));
+        if news != News::None {
             self.news.insert(ticket.host);
         }
-        is_news
+        news
     }
 
-    /// Writes what is new to the board, and says whether anything is. The work grows with what has
-    /// changed.
-    pub(crate) fn publish(&mut self, board: &mut Board) -> bool {
+    /// Writes what is new to the board at `now`, and says whether anything is. The work grows with
+    /// what has changed.
+    pub(crate) fn publish(&mut self, board: &mut Board, now: Timestamp) -> bool {
         let is_new = board.revision != self.revision || !self.news.is_empty();
         (board.revision, board.first) = (self.revision, self.first);
         for host in std::mem::take(&mut self.news) {
-            match self.hosts.get(&host) {
-                Some(feed) => board.put(host, feed.status.clone()),
+            match self.hosts.get_mut(&host) {
+                Some(feed) => {
+                    if board.status(host).connected != feed.status.connected {
+                        feed.status.since = Some(now);
+                    }
+                    board.put(host, feed.status.clone());
+                }
                 None => board.remove(host),
             }
         }

@@ -92,6 +92,13 @@ fn reconnects(before: Option<&Record>, after: &Record) -> bool {
     before.is_some_and(|before| times(before) != times(after))
 }
 
+/// SHA-256 of a host's later certificate, until it has used it.
+pub(crate) fn later_certificate(snapshot: &Snapshot<Record>, host: Id<Host>) -> Option<String> {
+    snapshot.get(Kind::Host, host.uuid())?;
+    let record = snapshot.get(Kind::HostCredential, host.uuid())?;
+    HostCredential::of(&record)?.renewed_sha256.clone()
+}
+
 /// SHA-256 of the certificate with which a host may connect, if it has enrolled and exists.
 pub(crate) fn certificate(snapshot: &Snapshot<Record>, host: Id<Host>) -> Option<String> {
     snapshot.get(Kind::Host, host.uuid())?;

@@ -3,9 +3,9 @@
 //! for the REST server, so that whoever trusts that one cannot be sent to a false agents' server.
 //!
 //! Its key and certificate are one file, so that a crash leaves both or none. The server's own
-//! certificate is made anew at each start and is never on disk. Agents' certificates last ten
-//! years: there is no renewal yet, but a new enrolment replaces a certificate at once, because the
-//! server accepts only the one whose hash is on record.
+//! certificate is made anew at each start and is never on disk. Agents' certificates last a year and
+//! are renewed by the agents after eight months. A new enrolment replaces a certificate at once,
+//! because the server accepts only those whose hashes are on record.
 
 use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
@@ -23,8 +23,14 @@ use crate::Error;
 /// The authority's key and certificate, below the directory given to [`Pki::open`].
 const FILE: &str = "ca.pem";
 
-/// How long certificates are good for, in seconds: ten years.
-const LIFETIME_SECONDS: i64 = 10 * 365 * 86_400;
+/// How long servers' certificates are good for, in seconds: ten years.
+const SERVER_SECONDS: i64 = 10 * 365 * 86_400;
+
+/// How long agents' certificates are good for, in seconds: a year.
+const AGENT_SECONDS: i64 = 365 * 86_400;
+
+/// After how long an agent gets another one, in seconds: a host may be away for four months.
+pub(crate) const RENEWED_AFTER_SECONDS: i64 = AGENT_SECONDS / 3 * 2;
 
 /// How far a host's clock may be behind the server's, in seconds.
 const CLOCK_SKEW_SECONDS: i64 = 30 * 86_400;
@@ -103,7 +109,7 @@ impl Pki {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
-        restrict(&mut params, ExtendedKeyUsagePurpose::ServerAuth, now);
+        restrict(&mut params, ExtendedKeyUsagePurpose::ServerAuth, (now, SERVER_SECONDS));
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(KeyedCertificate { certificate, key: key.serialize_pem() })
     }
@@ -118,7 +124,7 @@ impl Pki {
         let mut request = CertificateSigningRequestParams::from_der(&request.into())?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, host.simple().to_string());
-        restrict(&mut params, ExtendedKeyUsagePurpose::ClientAuth, now);
+        restrict(&mut params, ExtendedKeyUsagePurpose::ClientAuth, (now, AGENT_SECONDS));
         request.params = params;
         let certificate = request.signed_by(&self.issuer)?;
         Ok(AgentCertificate {
@@ -155,13 +161,17 @@ fn read(text: &str, now: Timestamp) -> Result<Pki, rcgen::Error> {
     Ok(Pki { issuer, certificate: certificate.to_owned(), now })
 }
 
-fn restrict(params: &mut CertificateParams, usage: ExtendedKeyUsagePurpose, now: Timestamp) {
+fn restrict(
+    params: &mut CertificateParams,
+    usage: ExtendedKeyUsagePurpose,
+    (now, seconds): (Timestamp, i64),
+) {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
     params.not_before =
         date_time_ymd(1970, 1, 1) + since_epoch(now.plus_seconds(-CLOCK_SKEW_SECONDS));
-    params.not_after = date_time_ymd(1970, 1, 1) + since_epoch(now.plus_seconds(LIFETIME_SECONDS));
+    params.not_after = date_time_ymd(1970, 1, 1) + since_epoch(now.plus_seconds(seconds));
 }
 
 fn since_epoch(time: Timestamp) -> Duration {

@@ -11,13 +11,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::{
     PROTOCOL, PROTOCOL_MIN, r#gen as pb,
-    message::{AgentMessage, EnrolRequest, Hello},
+    message::{AgentMessage, EnrolRequest, Hello, RenewRequest},
 };
 
 use crate::{
     Link, enrol,
     feed::{Feed, Ticket},
-    follow::certificate,
+    follow::{certificate, later_certificate},
     guest::{ConnectionInfo, Guest},
     pki::sha256_hex,
     session::{self, HELLO_WAIT},
@@ -45,6 +45,25 @@ impl pb::link_server::Link for Service {
         }
     }
 
+    async fn renew(
+        &self,
+        request: Request<pb::RenewRequest>,
+    ) -> Result<Response<pb::RenewResponse>, Status> {
+        let (_, presented) = connection(&request)?;
+        let request = RenewRequest::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match enrol::renew(&self.0, request, presented).await {
+            Ok(certificate) => {
+                let certificate = certificate.unwrap_or_default();
+                Ok(Response::new(pb::RenewResponse { certificate }))
+            }
+            Err(error) => {
+                tracing::warn!(?error, "renewal refused");
+                Err(status(&error))
+            }
+        }
+    }
+
     async fn sync(
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
@@ -57,7 +76,14 @@ impl pb::link_server::Link for Service {
         let Some(AgentMessage::Hello(hello)) = first.map(parse).transpose()? else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        let ticket = self.0.admit(&hello, (certificate, guest.source()))?;
+        let ticket = self.0.admit(&hello, (certificate.clone(), guest.source()))?;
+        let later = later_certificate(&self.0.store.snapshot(), ticket.host);
+        if later.is_some_and(|later| later == certificate)
+            && let Err(error) = enrol::replace(&self.0, hello.host, certificate).await
+        {
+            // Both stay good until the next stream.
+            tracing::warn!(?error, "the old certificate of the host is not taken back yet");
+        }
         let outbound = session::start(&self.0, (ticket, guest), inbound);
         Ok(Response::new(outbound))
     }
@@ -71,7 +97,17 @@ impl Link {
 
     /// Lets everybody know what is new in the feed.
     pub(crate) fn publish(&self, feed: &mut Feed) {
-        self.board.send_if_modified(|board| feed.publish(board));
+        let now = (self.clock)();
+        self.board.send_if_modified(|board| feed.publish(board, now));
+    }
+
+    /// The same, and whoever waits for a change is not told.
+    pub(crate) fn publish_quietly(&self, feed: &mut Feed) {
+        let now = (self.clock)();
+        self.board.send_if_modified(|board| {
+            feed.publish(board, now);
+            false
+        });
     }
 
     /// Opens a session for the host that `hello` names, if the certificate is that host's.
@@ -84,7 +120,9 @@ impl Link {
         understand(hello)?;
         // Under the feed's lock: what is committed after this snapshot comes to the feed later.
         let mut feed = self.feed();
-        if certificate(&self.store.snapshot(), host).as_deref() != Some(presented.as_str()) {
+        let snapshot = self.store.snapshot();
+        let good = [certificate(&snapshot, host), later_certificate(&snapshot, host)];
+        if !good.into_iter().flatten().any(|good| good == presented) {
             drop(feed);
             tracing::warn!(%host, certificate = presented, "stream refused: not the host's certificate");
             let text = format!(
@@ -136,7 +174,7 @@ pub(crate) fn parse(message: pb::AgentMessage) -> Result<AgentMessage, Status> {
 
 fn status(error: &model::Error) -> Status {
     let code = match error.code {
-        Code::EnrolmentRefused => tonic::Code::PermissionDenied,
+        Code::EnrolmentRefused | Code::AccessDenied => tonic::Code::PermissionDenied,
         Code::InvalidArgument => tonic::Code::InvalidArgument,
         Code::StoreUnavailable => tonic::Code::Unavailable,
         _ => tonic::Code::Internal,

@@ -16,7 +16,7 @@ use wire::{
 
 use crate::{
     Link,
-    feed::{Outgoing, Ticket},
+    feed::{News, Outgoing, Ticket},
     guest::Guest,
     service::parse,
 };
@@ -111,9 +111,11 @@ impl Link {
     fn beat(&self, ticket: &Ticket, beat: Heartbeat) {
         let now = (self.clock)();
         let mut feed = self.feed();
-        // Nearly all say nothing new.
-        if feed.beat(ticket, beat, now) {
-            self.publish(&mut feed);
+        // Nearly all say nothing new, or what a busy host has counted.
+        match feed.beat(ticket, beat, now) {
+            News::None => {}
+            News::ForPeople => self.publish_quietly(&mut feed),
+            News::ForAll => self.publish(&mut feed),
         }
     }
 }

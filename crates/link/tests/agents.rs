@@ -321,10 +321,25 @@ async fn connections_of_ports_are_told_as_they_were_counted() {
     let one = world.host(1);
     let revision = world.put(instance(10, 1, 1));
     let ports = (1..100).map(|number| (number, number + 7)).collect();
-    one.kernel.state().counted = agent::kernel::Counted { sure: 512, ports };
+    let drop = wire::counters::DropCount {
+        reason: "hairpin".to_owned(),
+        meaning: "It goes back.".to_owned(),
+        packets: 7,
+    };
+    let counters = wire::counters::Counters { drops: vec![drop], ..Default::default() };
+    one.kernel.state().counted = agent::kernel::Counted { sure: 512, ports, counters };
     world.settled(1, revision).await;
-    let told = world.status(1, "counted", |status| !status.connections.is_empty()).await;
+    let has_port = |status: &HostStatus| {
+        let maps = status.counters.iter().flat_map(|counters| &counters.maps);
+        maps.into_iter()
+            .any(|map| map.map == "ports" && (map.entries, map.capacity > 0) == (1, true))
+    };
+    // As full as the ledger says once it knows the port; what is counted then is told with it.
+    let is_told = |status: &HostStatus| !status.connections.is_empty() && has_port(status);
+    let told = world.counted(1, is_told).await;
     assert_eq!(told.connections_sure, 512);
+    let counters = told.counters.unwrap();
+    assert_eq!((&*counters.drops[0].meaning, counters.drops[0].packets), ("It goes back.", 7));
     assert_eq!(told.connections.keys().collect::<Vec<_>>(), [&nic_uuid(10)], "and no strangers");
 }
 

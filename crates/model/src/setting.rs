@@ -174,10 +174,32 @@ settings! {
         },
         &[Kind::VmInstance]
     ),
+    /// What becomes of an instance that no other host can take when its host is taken into maintenance:
+    /// JustMigrate, it goes on running and ChangeHostState fails, naming it; StopVmOnMigrationFailure, it
+    /// is stopped and stays so.
+    HOST_MAINTENANCE_POLICY = (
+        "host",
+        "maintenancePolicy",
+        Values::Word {
+            default: MaintenancePolicy::JustMigrate.as_str(),
+            one_of: MaintenancePolicy::ONE_OF,
+        },
+        &[Kind::Host]
+    ),
     /// How long a destroyed instance can be recovered, in seconds. Counts for those that are destroyed already, too.
     VM_EXPUNGE_PERIOD = ("vm", "expungePeriod", number(86_400, 1, 31_536_000), &[Kind::VmInstance]),
     /// How often destroyed instances are looked for, in seconds. They are also looked for when one of these settings changes.
     VM_EXPUNGE_INTERVAL = ("vm", "expungeInterval", number(3600, 1, 86_400), &[]),
+}
+
+words! {
+    /// What becomes of an instance that no other host can take, when its host is to be maintained.
+    MaintenancePolicy {
+        /// It stays, and the host is not maintained.
+        JustMigrate = "JustMigrate",
+        /// It is stopped.
+        StopVmOnMigrationFailure = "StopVmOnMigrationFailure",
+    }
 }
 
 words! {

@@ -7,12 +7,16 @@
 //! *pending* until the host confirms the change. It is *failed* as long as the host says that it
 //! could not be made, changed or removed. It is *settled* on a host when it is neither.
 
+mod word;
+
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use uuid::Uuid;
 
 use crate::{Id, Timestamp, resource::host::Host};
+
+pub use word::{AgentRelease, Agreement, HostCounters, Reason, Room};
 
 /// What is known of every host right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,14 @@ pub struct Board {
 pub struct HostStatus {
     /// Its agent's stream is open.
     pub connected: bool,
+    /// Since when that is so; `None` as long as it has not connected since the server started.
+    pub since: Option<Timestamp>,
+    /// What runs on it, as it has said when it connected last.
+    pub agent: Option<Arc<AgentRelease>>,
+    /// How what it was told and what it has last reported compare.
+    pub agreement: Option<Arc<Agreement>>,
+    /// What its data plane has counted, as it has said last; `None` as long as it has not.
+    pub counters: Option<Arc<HostCounters>>,
     /// Since the server started, it has confirmed what it holds. Before that, it may hold anything
     /// that it was told earlier.
     pub confirmed: bool,

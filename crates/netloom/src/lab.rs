@@ -1,9 +1,21 @@
 //! `netloom lab`: hosts, networks and VMs on this one machine.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::UpOptions;
+use lab::{Capture, Captured, UpOptions};
+use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 
 use crate::Failure;
@@ -46,6 +58,29 @@ pub(crate) enum Verb {
         /// How to print it.
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         output: Format,
+    },
+    /// Write down the frames of a VM's NIC or of a host, and why frames were dropped:
+    /// `netloom lab capture red-1 -w red.pcapng`.
+    Capture {
+        /// The VM or host.
+        node: String,
+        #[command(flatten)]
+        which: Which,
+        /// Which NIC of a VM: 0 is eth0.
+        #[arg(long, default_value_t = 0)]
+        nic: u32,
+        /// The pcapng file to write; without it, frames are printed as text.
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<PathBuf>,
+        /// Print frames as text, in a line each.
+        #[arg(long, conflicts_with = "write")]
+        text: bool,
+        /// End after so many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// End after so many frames and drops.
+        #[arg(long)]
+        count: Option<u64>,
     },
     /// List the labs of this machine.
     List {
@@ -98,6 +133,10 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
         }
         Verb::Check { which, output } => return check(&which, output),
+        Verb::Capture { node, which, nic, write, text: _, seconds, count } => {
+            let time = seconds.map(Duration::from_secs);
+            capture(&which, &Capture { node, nic, file: write, time, count })?;
+        }
         Verb::List { which } => {
             for status in lab::status(&which.state_root)? {
                 cli::print(&status)?;
@@ -105,6 +144,32 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Captures until SIGINT or SIGTERM, or as long as is asked for.
+fn capture(which: &Which, what: &Capture) -> Result<(), Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Threads that are started from here on leave them to the one that waits for them.
+    signals.thread_block()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let own = Arc::clone(&stop);
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            own.store(true, Ordering::Relaxed);
+        }
+    });
+    let Captured { records, dropped, missed, untold } =
+        lab::capture(&which.name, &which.state_root, what, &stop)?;
+    eprintln!("{records} frames, {dropped} of them dropped");
+    if missed > 0 {
+        eprintln!("{missed} more frames came faster than they could be taken: they are missing");
+    }
+    if untold > 0 {
+        eprintln!("{untold} drops were not told: as many frames seem to have passed");
+    }
+    Ok(())
 }
 
 fn check(which: &Which, output: Format) -> Result<ExitCode, Failure> {

@@ -13,8 +13,8 @@ use std::{
 use api::Limits;
 use clap::Args;
 use control::{
-    Enrolment, Gate, Jobs, audit, expunger, jobs::spans, long_job, releaser, steady::Steady,
-    webhook,
+    Enrolment, Gate, Jobs, audit, evacuation, expunger, jobs::spans, long_job, releaser,
+    steady::Steady, webhook,
 };
 use hostnet::Namespace;
 use ipnet::IpNet;
@@ -226,12 +226,13 @@ async fn serve(
     });
     parts.spawn(sweep(Arc::clone(&gate), steady, stop.clone()));
     let long_jobs = long_job::run(Arc::clone(&gate), stop.clone());
+    let evacuating = evacuation::run(Arc::clone(&gate), stop.clone());
     let sender = api::Sender::default();
     let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
     let webhooks = webhook::run(Arc::clone(&gate), stop.clone(), sends);
     let spans = spans::run(Arc::clone(&gate), stop.clone());
     parts.spawn(async move {
-        tokio::join!(long_jobs, webhooks, spans);
+        tokio::join!(long_jobs, evacuating, webhooks, spans);
         Ok(())
     });
     let identity = match sockets.identity {

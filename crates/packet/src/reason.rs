@@ -182,6 +182,18 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_has_a_sentence_for_operators() {
+        for info in DropReason::ALL {
+            let doc = info.doc.trim();
+            let is_sentence = doc.starts_with(|c: char| c.is_ascii_uppercase())
+                && doc.ends_with('.')
+                && doc.split(' ').count() >= 4
+                && doc.len() <= 200;
+            assert!(is_sentence, "{}: {doc}", info.name);
+        }
+    }
+
+    #[test]
     fn a_number_turns_back_into_its_reason() {
         for info in DropReason::ALL {
             assert_eq!(DropReason::from_number(info.reason.number()), Some(info.reason));

@@ -9,12 +9,13 @@ use uuid::Uuid;
 
 use crate::{
     DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX, UP_MAX,
+    counters::Counters,
     digest::{SetDigest, TableDigests},
     field::fixed,
     r#gen as pb,
     message::{
-        AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, Report,
-        ServerMessage, Snapshot, Welcome,
+        AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, RenewRequest,
+        Report, ServerMessage, Snapshot, Welcome,
     },
     object::{Object, ObjectKey, Table},
     shared::Shared,
@@ -97,6 +98,21 @@ impl TryFrom<pb::EnrolRequest> for EnrolRequest {
     }
 }
 
+impl From<RenewRequest> for pb::RenewRequest {
+    fn from(request: RenewRequest) -> Self {
+        let RenewRequest { host, csr } = request;
+        Self { host: bytes_of(host), csr }
+    }
+}
+
+impl TryFrom<pb::RenewRequest> for RenewRequest {
+    type Error = ParseError;
+    fn try_from(request: pb::RenewRequest) -> Result<Self, ParseError> {
+        let pb::RenewRequest { host, csr } = request;
+        Ok(Self { host: uuid("host", &host)?, csr })
+    }
+}
+
 impl From<&AgentMessage> for pb::AgentMessage {
     fn from(message: &AgentMessage) -> Self {
         let kind = match message {
@@ -132,7 +148,8 @@ impl From<&Heartbeat> for pb::Heartbeat {
         let devices = beat.devices.as_ref().map(|devices| pb::Devices {
             devices: devices.iter().take(DEVICES_MAX).map(pb::Device::from).collect(),
         });
-        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices }
+        let counters = beat.counters.as_ref().map(pb::Counters::from);
+        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices, counters }
     }
 }
 
@@ -191,6 +208,7 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
             clock_ms: (beat.clock_ms > 0).then_some(beat.clock_ms),
             connections: beat.connections.map(connections).transpose()?,
             devices: beat.devices.map(devices).transpose()?,
+            counters: beat.counters.map(Counters::try_from).transpose()?,
         })
     }
 }
@@ -271,7 +289,7 @@ impl TryFrom<pb::Report> for Report {
 }
 
 /// Text for people, no longer than [`TEXT_BYTES_MAX`].
-fn cut(mut text: String) -> String {
+pub(crate) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
     text
 }
@@ -388,7 +406,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::objects;
+    use crate::{DROPS_MAX, counters::DropCount, testing::objects};
 
     fn saved(revision: u64, objects: Vec<Object>) -> Saved {
         let lineage = revision.is_multiple_of(2).then(Uuid::max);
@@ -446,7 +464,8 @@ mod tests {
                 addresses: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from(digest[..16].first_chunk().copied().unwrap_or([0; 16]))],
             };
             let devices = processed.then(|| ids().take(DEVICES_MAX).map(device).collect());
-            let beat = Heartbeat { clock_ms, connections, devices };
+            let counters = processed.then(|| crate::testing::counters(revision));
+            let beat = Heartbeat { clock_ms, connections, devices, counters };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -475,6 +494,7 @@ mod tests {
             _ = pb::AgentMessage::decode(bytes.as_slice()).map(AgentMessage::try_from);
             _ = pb::ServerMessage::decode(bytes.as_slice()).map(ServerMessage::try_from);
             _ = pb::EnrolRequest::decode(bytes.as_slice()).map(EnrolRequest::try_from);
+            _ = pb::RenewRequest::decode(bytes.as_slice()).map(RenewRequest::try_from);
         }
 
         #[test]
@@ -519,7 +539,14 @@ mod tests {
             ..Device::default()
         };
         let devices = Some(vec![device; DEVICES_MAX + 1]);
-        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices };
+        let drop = DropCount {
+            reason: "r".repeat(64),
+            meaning: "m".repeat(2 * TEXT_BYTES_MAX),
+            packets: u64::MAX,
+        };
+        let drops = vec![drop; DROPS_MAX + 1];
+        let counters = Some(Counters { drops, ..crate::testing::counters(u64::MAX) });
+        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices, counters };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());

@@ -111,6 +111,14 @@ impl TableDigests {
         &mut self.tables[table as usize]
     }
 
+    /// The digest of the objects of all tables together: each was hashed with its table's number.
+    #[must_use]
+    pub fn whole(&self) -> SetDigest {
+        let mut whole = self.unknown;
+        self.tables.iter().for_each(|table| whole.add_all(*table));
+        whole
+    }
+
     /// Each table that is not empty, by number.
     pub fn numbered(&self) -> impl Iterator<Item = (u32, SetDigest)> {
         let all = Table::ALL.iter().map(|table| (table.number(), self.table(*table)));

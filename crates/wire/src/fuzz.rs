@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     codec::{Saved, decode_state, encode_state},
+    counters::{Counters, DropCount, MapFill},
     digest::TableDigests,
     r#gen as pb,
     message::{
@@ -97,7 +98,13 @@ fn agent() -> Vec<Vec<u8>> {
         addresses: vec![[192, 0, 2, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()],
         ..Device::default()
     };
-    let beat = Heartbeat { clock_ms: Some(1), connections, devices: Some(vec![device]) };
+    let counters = Counters {
+        drops: vec![DropCount { reason: "hairpin".into(), meaning: "Back.".into(), packets: 1 }],
+        maps: vec![MapFill { name: "ports".into(), version: 4, entries: 1, capacity: 2 }],
+        ..Counters::default()
+    };
+    let (devices, counters) = (Some(vec![device]), Some(counters));
+    let beat = Heartbeat { clock_ms: Some(1), connections, devices, counters };
     let all =
         [AgentMessage::Hello(hello), AgentMessage::Report(report), AgentMessage::Heartbeat(beat)];
     all.iter().map(|message| pb::AgentMessage::from(message).encode_to_vec()).collect()

@@ -1,13 +1,14 @@
 //! The protocol between the server and its agents: what a host must hold, and what it reports.
 //!
 //! [`object`] has the typed objects that `compile` produces and the agent applies ([`shared`] among
-//! hosts), [`message`] what carries them, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
+//! hosts), [`message`] what carries them, [`counters`] what hosts count, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
 //! they agree, [`versions`] what an end of another release can be told. The protobuf encoding
 //! (`proto/link.proto`) is parsed at the door by [`codec`]; [`gen`](mod@r#gen) is what the door
 //! itself is made of, and nothing behind it is used elsewhere.
 //! [`durable`] is how both ends put a file on disk.
 
 pub mod codec;
+pub mod counters;
 mod declare;
 pub mod digest;
 pub mod durable;
@@ -62,6 +63,12 @@ pub const UP_MAX: usize = 100_000;
 pub const DEVICES_MAX: usize = 256;
 /// See [`DEVICES_MAX`].
 pub const DEVICE_ADDRESSES_MAX: usize = 64;
+
+/// Most reasons of drops that a host tells of.
+pub const DROPS_MAX: usize = 256;
+
+/// Most maps that a host tells of.
+pub const MAPS_MAX: usize = 64;
 
 /// Longest text in a message, such as the reason of a failure, in bytes; the rest is cut off.
 pub const TEXT_BYTES_MAX: usize = 512;

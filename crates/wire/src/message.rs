@@ -8,6 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    counters::Counters,
     digest::{SetDigest, TableDigests},
     object::ObjectKey,
     shared::Shared,
@@ -21,6 +22,15 @@ pub struct EnrolRequest {
     pub host: Uuid,
     /// The one-time token that proves it.
     pub token: String,
+    /// PKCS #10 certificate signing request, DER.
+    pub csr: Vec<u8>,
+}
+
+/// What an agent asks for now and then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenewRequest {
+    /// The host that it says it is; the certificate proves it.
+    pub host: Uuid,
     /// PKCS #10 certificate signing request, DER.
     pub csr: Vec<u8>,
 }
@@ -88,6 +98,9 @@ pub struct Heartbeat {
     pub connections: Option<Connections>,
     /// Its devices, if they are others than it has told on this stream; an older one does not tell.
     pub devices: Option<Vec<Device>>,
+    /// What its data plane has counted, if it has been read since the last time; an older one does
+    /// not tell.
+    pub counters: Option<Counters>,
 }
 
 /// A device of the host that networks and tunnels may use: none of ours.

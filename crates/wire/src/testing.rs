@@ -5,8 +5,12 @@ use std::net::IpAddr;
 use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
-use crate::object::{
-    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
+use crate::{
+    counters::{Counters, DropCount, MapFill, Traffic},
+    object::{
+        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel,
+        Uplink,
+    },
 };
 
 const NETWORKS: u128 = 3;
@@ -75,4 +79,21 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
             })
         }
     }
+}
+
+/// What a host may count.
+pub(crate) fn counters(number: u64) -> Counters {
+    let drop = DropCount {
+        reason: "spoofed_mac".to_owned(),
+        meaning: "The source MAC is not the port's.".to_owned(),
+        packets: number,
+    };
+    let traffic = Traffic {
+        from_port_packets: number,
+        from_port_bytes: number / 2,
+        to_port_packets: number / 3,
+        to_port_bytes: number / 4,
+    };
+    let map = MapFill { name: "ports".to_owned(), version: 3, entries: number, capacity: number };
+    Counters { drops: vec![drop], traffic, maps: vec![map] }
 }

@@ -37,6 +37,7 @@ fn cancel(txn: &mut Txn<'_>, message: CancelJob) -> Result<Reply> {
 pub(crate) fn end_waiting(txn: &mut Txn<'_>, id: Id<Job>) -> Result<()> {
     let job = txn.get(id)?;
     let why = match (&job.canceled, job.done || job.hosts.is_empty()) {
+        _ if job.failed.is_some() => "it has failed",
         (Some(_), _) => "its waiting was ended already",
         (None, true) => "it has succeeded",
         (None, false) if txn.now() > job.deadline => "its time is over",

@@ -15,7 +15,7 @@ use super::{JobId, Jobs, REFUSALS_MAX, Refused, Since, View, lock, spans};
 use crate::{
     Caller, audit,
     command::{Command, Surroundings},
-    config, long_job,
+    config, evacuation, long_job,
     operation::{self, Done},
     webhook,
 };
@@ -142,6 +142,7 @@ impl Jobs {
                 return Err(used(job.uuid));
             }
             let done = operation::run(&command, tx, &surroundings)?;
+            evacuation::is_awaited(tx, &done.evacuated, job.uuid)?;
             let row = record(job, &command, done, (now, terms.timeout_seconds));
             if let Some(long_job) = terms.long_job {
                 long_job::sent(tx, long_job)?;
@@ -242,6 +243,7 @@ fn record(
         done: false,
         messages: command.notes().to_vec(),
         canceled: None,
+        failed: None,
         uuid_chosen: job.is_chosen,
         create_date: now,
         deadline: now.plus_seconds(timeout_seconds),

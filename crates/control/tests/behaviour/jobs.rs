@@ -516,6 +516,7 @@ pub(crate) fn over(number: u128) -> Job {
         done: false,
         messages: Vec::new(),
         canceled: None,
+        failed: None,
         uuid_chosen: false,
         create_date: Timestamp(0),
         deadline: Timestamp(0),

@@ -81,20 +81,6 @@ fn a_host_in_maintenance_takes_nothing_until_it_is_enabled() {
 }
 
 #[test]
-fn a_host_with_instances_is_not_taken_into_maintenance() {
-    let (cloud, fixture) = Cloud::with_two_hosts();
-    let l3 = cloud.l3(&fixture, "red");
-    let on_first = json!({"name": "web", "l3NetworkUuids": [l3], "hostUuid": fixture.hosts[0]});
-    let vm = cloud.made("CreateVmInstance", on_first);
-    let params = json!({"uuid": fixture.hosts[0], "stateEvent": "maintain"});
-    let (code, field, text) = cloud.refusal("ChangeHostState", params.clone());
-    assert_eq!((code, field.as_deref()), (Code::InUse, Some("stateEvent")));
-    assert!(text.contains(&format!("such as web ({vm})")), "{text}");
-    cloud.call("DestroyVmInstance", json!({"uuid": vm})).unwrap();
-    cloud.call("ChangeHostState", params).unwrap();
-}
-
-#[test]
 fn a_kvm_hosts_login_is_taken_and_not_kept() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let params = json!({

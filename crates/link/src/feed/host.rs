@@ -17,19 +17,21 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::{
+    counters::Counters,
     digest::{SetDigest, TableDigests},
     holding::Holding,
-    message::{Connections, Device, Heartbeat, Hello, Report},
+    message::{Connections, Heartbeat, Hello, Report},
     object::{ObjectKey, Table},
     shared::Shared,
     versions::Versions,
 };
 
 use super::{
-    LINGERING_MAX, Origin, PENDING_MAX, SENT_MAX,
+    LINGERING_MAX, News, Origin, PENDING_MAX, SENT_MAX,
     history::{Entry, History},
     outgoing::{Content, Outgoing},
     runs::Runs,
+    shown,
 };
 
 pub(super) struct HostFeed {
@@ -217,6 +219,7 @@ impl HostFeed {
         self.status.connected = true;
         self.status.heard += 1;
         self.status.refused = None;
+        self.status.agent = Some(shown::agent(hello));
         // The host may have rebooted: only reports on this stream count.
         self.status.agrees = false;
     }
@@ -331,6 +334,10 @@ impl HostFeed {
         // There may be room again.
         session.wake.notify_one();
         let Some(sent) = session.sent.front() else { return false };
+        let told = (sent.digests, sent.kernel);
+        let agreement = Some(Arc::new(shown::agreement(told, &report)));
+        let is_news = agreement != self.status.agreement;
+        self.status.agreement = agreement;
         if sent.digests != report.digests {
             tracing::warn!(%host, revision = report.revision, "host holds other objects");
             if session.mended {
@@ -348,18 +355,19 @@ impl HostFeed {
         if report.processed && !agrees && report.failed.is_empty() {
             tracing::warn!(%host, revision = report.revision, "data plane holds other facts");
         }
-        self.believe(host, report, agrees)
+        self.believe(host, report, agrees) || is_news
     }
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
-    pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> bool {
-        let Heartbeat { clock_ms, connections, devices } = beat;
+    pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> News {
+        let Heartbeat { clock_ms, connections, devices, counters } = beat;
         let devices: Option<Arc<[HostDevice]>> =
-            devices.map(|devices| devices.into_iter().map(device).collect());
+            devices.map(|devices| devices.into_iter().map(shown::device).collect());
         let has_moved = devices.is_some() && devices != self.status.devices;
         if has_moved {
             self.status.devices = devices;
         }
+        let has_counted = self.count(counters, connections);
         let host = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
         let clock = host.and_then(|host| Clocks { host, server: now }.apart());
         let same = match (clock, self.status.clock) {
@@ -369,14 +377,29 @@ impl HostFeed {
         if !same {
             self.status.clock = clock;
         }
-        let Some(Connections { sure, ports }) = connections else { return !same || has_moved };
+        match (!same || has_moved, has_counted) {
+            (true, _) => News::ForAll,
+            (false, true) => News::ForPeople,
+            (false, false) => News::None,
+        }
+    }
+
+    /// Takes what a host has counted; says whether it is anything new.
+    fn count(&mut self, counters: Option<Counters>, connections: Option<Connections>) -> bool {
+        let mut is_new = false;
+        if let Some(counters) = counters.map(shown::counters)
+            && self.status.counters.as_deref() != Some(&counters)
+        {
+            (self.status.counters, is_new) = (Some(Arc::new(counters)), true);
+        }
+        let Some(Connections { sure, ports }) = connections else { return is_new };
         // What a host says of ports that it was not given is ignored.
         let ports = ports.into_iter().filter(|(uuid, _)| self.holds(&[Table::Port], *uuid));
         let counted = (ports.collect(), sure);
         let known = (&mut self.status.connections, &mut self.status.connections_sure);
-        let is_new = (&*known.0, *known.1) != (&counted.0, counted.1);
+        is_new |= (&*known.0, *known.1) != (&counted.0, counted.1);
         (*known.0, *known.1) = counted;
-        !same || is_new || has_moved
+        is_new
     }
 
     /// Takes what a host says of the state that it was sent.
@@ -454,10 +477,4 @@ impl HostFeed {
     fn holds(&self, tables: &[Table], uuid: Uuid) -> bool {
         tables.iter().any(|table| self.holding.get(&ObjectKey { table: *table, uuid }).is_some())
     }
-}
-
-/// What the board says of a device.
-fn device(device: Device) -> HostDevice {
-    let Device { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses } = device;
-    HostDevice { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses }
 }

@@ -1,6 +1,7 @@
 //! The feed as tables: what a host is sent, and what is known of it then.
 
 mod confirm;
+mod shown;
 
 use std::sync::Arc;
 
@@ -116,6 +117,9 @@ fn told() -> (Feed, Agent, Ticket) {
     agent.take(pull(&mut feed, &ticket));
     (feed, agent, ticket)
 }
+
+/// When the feed tells what is new.
+const NOW: Timestamp = Timestamp(1_000);
 
 /// The lineage of the server.
 const LINEAGE: Uuid = Uuid::from_u128(77);
@@ -347,12 +351,12 @@ fn what_the_server_starts_with_is_not_pending_but_has_to_be_confirmed() {
     let ticket = agent.connect(&mut feed, 1);
     store_has(&mut feed, 5, BTreeMap::from([(host(1), upsert([instance(10, "a")]))]));
     let mut board = Board::default();
-    feed.publish(&mut board);
+    feed.publish(&mut board, NOW);
     assert_eq!((board.first, board.status(host(1)).pending.len()), (5, 0));
     assert!(board.obstacle(host(1), &[], 5).is_some() && !board.is_synced(host(1), 5));
     assert_eq!(agent.take(pull(&mut feed, &ticket)), 1);
     feed.report(&ticket, agent.report());
-    feed.publish(&mut board);
+    feed.publish(&mut board, NOW);
     assert!(board.obstacle(host(1), &[], 5).is_none() && board.is_synced(host(1), 5));
 }
 

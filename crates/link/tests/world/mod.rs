@@ -157,6 +157,8 @@ impl World {
             uuid,
             host_uuid: records::host_id(host),
             certificate_sha256,
+            certificate_issued: None,
+            renewed_sha256: None,
             token_sha256,
             token_key_sha256: None,
             token_expires: expires,
@@ -199,6 +201,25 @@ impl World {
             panic!("host {host} never {what}: {:?}", self.board.borrow().status(id));
         };
         reached
+    }
+
+    /// Waits until this holds of what a host says for people, which wakes nobody.
+    pub(crate) async fn counted(
+        &mut self,
+        host: u32,
+        holds: impl Fn(&HostStatus) -> bool,
+    ) -> HostStatus {
+        let id = records::host_id(host);
+        let looking = async {
+            loop {
+                let status = self.board.borrow().status(id).clone();
+                if holds(&status) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(WAIT, looking).await.expect("it is told")
     }
 
     /// Waits until a host has acknowledged a revision and agrees with the server.

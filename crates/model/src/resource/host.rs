@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Cluster, HypervisorType},
+    host_word,
     zone::{DeleteMode, EnableEvent, Zone},
 };
 use crate::{
@@ -65,86 +66,102 @@ impl Host {
 
     const CHILDREN: &'static [Child] = &[Child::unseen("vmInstance", Kind::VmInstance, "hostUuid")];
 
-    const DERIVED: &'static [Derived] = &[
-        Derived {
-            field: FieldDef::of::<HostState>("status", "Whether its agent is connected."),
-            read: |record, view| {
-                let state = Host::of(record).map(|host| HostState::reported(host.uuid, view));
-                state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+    /// What it says itself, and what is known of its agent.
+    const DERIVED: &'static [Derived] = &{
+        let [since, digests, watermark, versions, maps, drops, traffic, vteps, uplinks] =
+            host_word::WORD;
+        [
+            Derived {
+                field: FieldDef::of::<HostState>("status", "Whether its agent is connected."),
+                read: |record, view| {
+                    let state = Host::of(record).map(|host| HostState::reported(host.uuid, view));
+                    state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<bool>(
-                "synced",
-                "It has last said that it holds all that concerns it, and exactly that.",
-            ),
-            read: |record, view| {
-                let host = Host::of(record);
-                let synced = |host: &Host| view.board().is_synced(host.uuid, view.revision());
-                Plain::Bool(host.is_some_and(synced))
+            Derived {
+                field: FieldDef::of::<bool>(
+                    "synced",
+                    "It has last said that it holds all that concerns it, and exactly that.",
+                ),
+                read: |record, view| {
+                    let host = Host::of(record);
+                    let synced = |host: &Host| view.board().is_synced(host.uuid, view.revision());
+                    Plain::Bool(host.is_some_and(synced))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "notInEffect",
-                "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it.",
-            ),
-            read: |record, view| {
-                let host = Host::of(record).map(|host| host.uuid);
-                let trouble = host.and_then(|host| view.board().status(host).trouble(host));
-                trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
+            Derived {
+                field: FieldDef::of::<Option<String>>(
+                    "notInEffect",
+                    "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it.",
+                ),
+                read: |record, view| {
+                    let host = Host::of(record).map(|host| host.uuid);
+                    let trouble = host.and_then(|host| view.board().status(host).trouble(host));
+                    trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "clock",
-                "Its clock and the server's, while they are more than five minutes apart.",
-            ),
-            read: |record, view| {
-                let clocks = Host::of(record).and_then(|host| view.board().status(host.uuid).clock);
-                let text = |Clocks { host, server }| {
-                    let text = format!("{host} on the host, {server} on the server (UTC)");
-                    Plain::Text(text.into())
-                };
-                clocks.map_or(Plain::Null, text)
+            Derived {
+                field: FieldDef::of::<Option<String>>(
+                    "clock",
+                    "Its clock and the server's, while they are more than five minutes apart.",
+                ),
+                read: |record, view| {
+                    let clocks =
+                        Host::of(record).and_then(|host| view.board().status(host.uuid).clock);
+                    let text = |Clocks { host, server }| {
+                        let text = format!("{host} on the host, {server} on the server (UTC)");
+                        Plain::Text(text.into())
+                    };
+                    clocks.map_or(Plain::Null, text)
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Vec<String>>(
-                "devices",
-                "Its devices that networks and tunnels may use, as it has last said, each with state, MTU and addresses.",
-            ),
-            read: |record, view| {
-                let host = Host::of(record).map(|host| view.board().status(host.uuid));
-                let devices = host.and_then(|status| status.devices.clone());
-                let text = |device: &HostDevice| Plain::Text(device.to_string().into());
-                Plain::List(devices.iter().flat_map(|all| all.iter()).map(text).collect())
+            Derived {
+                field: FieldDef::of::<Vec<String>>(
+                    "devices",
+                    "Its devices that networks and tunnels may use, as it has last said, each with state, MTU and addresses.",
+                ),
+                read: |record, view| {
+                    let host = Host::of(record).map(|host| view.board().status(host.uuid));
+                    let devices = host.and_then(|status| status.devices.clone());
+                    let text = |device: &HostDevice| Plain::Text(device.to_string().into());
+                    Plain::List(devices.iter().flat_map(|all| all.iter()).map(text).collect())
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-        Derived {
-            field: FieldDef::of::<Option<String>>(
-                "refused",
-                "Why it is told nothing, if so; instances on it go on as they are.",
-            ),
-            read: |record, view| {
-                let reason = Host::of(record);
-                let reason = reason.and_then(|host| view.board().status(host.uuid).refused.clone());
-                reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+            Derived {
+                field: FieldDef::of::<Option<String>>(
+                    "refused",
+                    "Why it is told nothing, if so; instances on it go on as they are.",
+                ),
+                read: |record, view| {
+                    let reason = Host::of(record);
+                    let reason =
+                        reason.and_then(|host| view.board().status(host.uuid).refused.clone());
+                    reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
+                },
+                found_by: &[],
+                only: None,
             },
-            found_by: &[],
-            only: None,
-        },
-    ];
+            since,
+            digests,
+            watermark,
+            versions,
+            maps,
+            drops,
+            traffic,
+            vteps,
+            uplinks,
+        ]
+    };
 }
 
 words! {
@@ -154,6 +171,8 @@ words! {
         Enabled = "Enabled",
         /// What runs goes on; nothing new.
         Disabled = "Disabled",
+        /// What runs is being moved to other hosts; nothing new. Ends in `Maintenance`, or as before.
+        PreMaintenance = "PreMaintenance",
         /// Nothing runs, and nothing new: people work on it.
         Maintenance = "Maintenance",
     }
@@ -172,19 +191,22 @@ words! {
 }
 
 impl HostMode {
-    /// The mode after an event.
+    /// The mode after an event. A host that is to be maintained is emptied first.
     #[must_use]
     pub const fn next(self, event: HostModeEvent) -> Self {
         match (self, event) {
-            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Enable) => {
-                Self::Enabled
+            (
+                Self::Enabled | Self::Disabled | Self::PreMaintenance | Self::Maintenance,
+                HostModeEvent::Enable,
+            ) => Self::Enabled,
+            (
+                Self::Enabled | Self::Disabled | Self::PreMaintenance | Self::Maintenance,
+                HostModeEvent::Disable,
+            ) => Self::Disabled,
+            (Self::Enabled | Self::Disabled | Self::PreMaintenance, HostModeEvent::Maintain) => {
+                Self::PreMaintenance
             }
-            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Disable) => {
-                Self::Disabled
-            }
-            (Self::Enabled | Self::Disabled | Self::Maintenance, HostModeEvent::Maintain) => {
-                Self::Maintenance
-            }
+            (Self::Maintenance, HostModeEvent::Maintain) => Self::Maintenance,
         }
     }
 
@@ -193,7 +215,10 @@ impl HostMode {
     #[must_use]
     pub const fn with_cluster(self, event: EnableEvent) -> Self {
         match (self, event) {
-            (Self::Maintenance, EnableEvent::Enable | EnableEvent::Disable) => Self::Maintenance,
+            (
+                Self::PreMaintenance | Self::Maintenance,
+                EnableEvent::Enable | EnableEvent::Disable,
+            ) => self,
             (Self::Enabled | Self::Disabled, EnableEvent::Enable) => Self::Enabled,
             (Self::Enabled | Self::Disabled, EnableEvent::Disable) => Self::Disabled,
         }
@@ -257,6 +282,12 @@ pub struct HostCredential {
     pub host_uuid: Id<Host>,
     /// SHA-256 of the client certificate's DER, hex; `None` until the agent has enrolled.
     pub certificate_sha256: Option<String>,
+    /// When that certificate was signed; `None` for one of an earlier build.
+    #[serde(default)]
+    pub certificate_issued: Option<Timestamp>,
+    /// SHA-256 of a later certificate's DER, hex, until the agent has used it.
+    #[serde(default)]
+    pub renewed_sha256: Option<String>,
     /// SHA-256 of the one-time token, hex.
     pub token_sha256: Option<String>,
     /// SHA-256 of the public key that the token was used for, hex. It opens nothing else any more.
@@ -333,8 +364,12 @@ pub struct UpdateKVMHost {
     pub ssh_port: Option<u32>,
 }
 
-/// Enables or disables a host, or takes it into maintenance: it takes no new instances then. A host
-/// on which instances run is not taken into maintenance.
+/// Enables or disables a host, or takes it into maintenance: it takes no new instances then.
+/// `maintain` moves its instances to other hosts first, some at a time: each is stopped, and started
+/// elsewhere with its addresses and MACs. Meanwhile the host is in `PreMaintenance`, and the job names
+/// what it waits for. The setting `host/maintenancePolicy` says what becomes of an instance that no
+/// other host can take. NICs that are plugged into devices of the host (`PlugVmNic`) are their
+/// owners' to move: as long as there are some, `maintain` is refused. `enable` and `disable` end it.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/hosts/{uuid}/actions", action = "changeHostState", access = "admin")]

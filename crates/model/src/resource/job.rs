@@ -6,7 +6,7 @@ use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{host::Host, messages};
+use super::{evacuation::Evacuation, host::Host, messages};
 use crate::{
     Code, Error, FieldDef, Id, Kind, Message, MessageDef, Plain, Record, Resource, Timestamp,
     declare::Method,
@@ -52,6 +52,10 @@ pub struct Job {
     #[field(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canceled: Option<String>,
+    /// Why it is not in force and never will be.
+    #[field(hidden)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// Its uuid was the caller's choice, so knowing it proves nothing.
     #[field(hidden)]
     #[serde(default)]
@@ -114,7 +118,30 @@ impl Job {
     /// Whether it is written down what has become of it.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.done || self.hosts.is_empty() || self.canceled.is_some()
+        self.done || self.hosts.is_empty() || self.canceled.is_some() || self.failed.is_some()
+    }
+
+    /// The error of one that will never be in force.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let why = self.failed.as_ref()?;
+        let text = format!("{} has ended early: {why}", self.message);
+        Some(Error::new(Code::OperationFailed, text))
+    }
+
+    /// The evacuation that it waits for, if there is one that is not over.
+    fn evacuation(&self, view: &dyn View) -> Option<Evacuation> {
+        let of_host = self.subject_kind == Some(Kind::Host);
+        let host = self.subject_uuid.filter(|_| of_host)?;
+        let record = view.get(Kind::Evacuation, host)?;
+        let evacuation = Evacuation::of(&record)?;
+        evacuation.jobs.contains(&self.uuid.uuid()).then(|| evacuation.clone())
+    }
+
+    /// What an evacuation waits for that it waits for itself; `None` without one.
+    #[must_use]
+    pub fn evacuates(&self, view: &dyn View) -> Option<Vec<String>> {
+        Some(self.evacuation(view)?.waits(view))
     }
 
     /// The error of one whose waiting was ended.
@@ -177,6 +204,7 @@ impl Job {
     #[must_use]
     pub fn state(&self, view: &dyn View) -> JobState {
         match (self.is_over(), &self.canceled) {
+            _ if self.failed.is_some() => JobState::Failed,
             (_, Some(_)) => JobState::Canceled,
             (true, None) => JobState::Succeeded,
             (false, None) => {
@@ -219,7 +247,8 @@ impl Job {
         }
         let board = view.board();
         let since = |host| board.status(host).confirmed.then(|| view.revision());
-        self.living(view).filter_map(|host| self.waits_for(host, since(host), board)).collect()
+        let hosts = self.living(view).filter_map(|host| self.waits_for(host, since(host), board));
+        hosts.chain(self.evacuates(view).unwrap_or_default()).collect()
     }
 
     /// Its hosts that are still there: one that was deleted is not waited for.

@@ -8,8 +8,10 @@ pub mod cluster;
 pub mod config;
 pub mod dhcp_server;
 pub mod doctor;
+pub mod evacuation;
 pub mod host;
 pub mod host_route;
+mod host_word;
 pub mod image;
 pub mod installation;
 pub mod instance_offering;
@@ -113,6 +115,7 @@ records! {
     Cluster in cluster,
     Host in host,
     HostCredential in host,
+    Evacuation in evacuation,
     L2Network in l2_network,
     VniRange in l2_vxlan,
     L2NetworkClusterRef in l2_attachment,

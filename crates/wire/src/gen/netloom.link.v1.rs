@@ -15,6 +15,20 @@ pub struct EnrolResponse {
     #[prost(string, tag = "1")]
     pub certificate: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub host: ::prost::alloc::vec::Vec<u8>,
+    /// PKCS #10 certificate signing request, DER.
+    #[prost(bytes = "vec", tag = "2")]
+    pub csr: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewResponse {
+    /// The signed client certificate, PEM; empty: it is not due yet.
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
     #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3")]
@@ -91,6 +105,47 @@ pub struct Heartbeat {
     /// Its devices, if they are others than the agent has told on this stream.
     #[prost(message, optional, tag = "3")]
     pub devices: ::core::option::Option<Devices>,
+    /// What it has counted, if it has since the last heartbeat.
+    #[prost(message, optional, tag = "4")]
+    pub counters: ::core::option::Option<Counters>,
+}
+/// What the agent's data plane has counted, and how full it is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Counters {
+    #[prost(message, repeated, tag = "1")]
+    pub drops: ::prost::alloc::vec::Vec<DropCount>,
+    /// Sums over the ports that there are.
+    #[prost(uint64, tag = "2")]
+    pub from_port_packets: u64,
+    #[prost(uint64, tag = "3")]
+    pub from_port_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub to_port_packets: u64,
+    #[prost(uint64, tag = "5")]
+    pub to_port_bytes: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub maps: ::prost::alloc::vec::Vec<MapFill>,
+}
+/// Packets that were dropped for one reason since the maps were made. The agent has the words.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropCount {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub meaning: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub packets: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MapFill {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    #[prost(uint64, tag = "3")]
+    pub entries: u64,
+    #[prost(uint64, tag = "4")]
+    pub capacity: u64,
 }
 /// Those that networks and tunnels of the host may use.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -352,6 +407,29 @@ pub mod link_client {
                 .insert(GrpcMethod::new("netloom.link.v1.Link", "Enrol"));
             self.inner.unary(req, path, codec).await
         }
+        /// Trades the host's own client certificate for a later one, once that is due. Needs that
+        /// certificate. The old one works until the new one is used.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/netloom.link.v1.Link/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("netloom.link.v1.Link", "Renew"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Desired state down, reports up. Needs the client certificate of the host that `Hello` names.
         pub async fn sync(
             &mut self,
@@ -396,6 +474,12 @@ pub mod link_server {
             &self,
             request: tonic::Request<super::EnrolRequest>,
         ) -> std::result::Result<tonic::Response<super::EnrolResponse>, tonic::Status>;
+        /// Trades the host's own client certificate for a later one, once that is due. Needs that
+        /// certificate. The old one works until the new one is used.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status>;
         /// Server streaming response type for the Sync method.
         type SyncStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ServerMessage, tonic::Status>,
@@ -512,6 +596,49 @@ pub mod link_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EnrolSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/netloom.link.v1.Link/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: Link>(pub Arc<T>);
+                    impl<T: Link> tonic::server::UnaryService<super::RenewRequest>
+                    for RenewSvc<T> {
+                        type Response = super::RenewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Link>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

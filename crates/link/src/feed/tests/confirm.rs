@@ -76,10 +76,10 @@ fn a_commit_is_news_of_the_hosts_that_it_concerns_only() {
     let all = (1..100).map(|at| (host(at), upsert([instance(at, "a")])));
     store_has(&mut feed, 1, all.collect());
     let mut board = Board::default();
-    assert!(feed.publish(&mut board) && !feed.publish(&mut board));
+    assert!(feed.publish(&mut board, NOW) && !feed.publish(&mut board, NOW));
     store_has(&mut feed, 2, BTreeMap::from([(host(7), remove(7))]));
     assert_eq!(feed.news, [host(7)].into());
-    feed.publish(&mut board);
+    feed.publish(&mut board, NOW);
     assert_eq!((board.revision, board.unsettled(uuid(7)).count()), (2, 1));
 }
 
