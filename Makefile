@@ -53,7 +53,7 @@ unit: setup-test ## unit, property, kernel and contract tests, tidy
 	$(CARGO) $(RUN_TESTS) --locked --workspace --exclude netloom-tests --exclude netloom-bench
 
 # The debug binary: the unit tests have built most of it, and its assertions are on.
-e2e: setup ## end to end: real processes, real packets in network namespaces
+e2e: setup-test ## end to end: real processes, real packets in network namespaces
 	$(CARGO) build --locked -p netloom
 	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
 

@@ -202,6 +202,8 @@ fn open_enrolments(cloud: &Cloud) -> Result<(), Failure> {
         uuid: Id::new(*uuid),
         host_uuid: Id::new(*uuid),
         certificate_sha256: None,
+        certificate_issued: None,
+        renewed_sha256: None,
         token_sha256: Some(token.clone()),
         token_key_sha256: None,
         token_expires: now().plus_seconds(3600),

@@ -12,5 +12,6 @@ pub mod machine;
 pub mod process;
 pub mod rest;
 pub mod traffic;
+pub mod vm;
 
 pub use harness::{LIMIT, TestLab, binary, root_or_skip, uuid};

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use compute::{Driver, InstanceSpec, Netns, Prepared};
+use compute::{Driver, Drivers, InstanceSpec, Netns, Prepared, Qemu, QemuOptions};
 use dataplane::{DataPlane, Edits, Hold, Options, Tables, View};
 use hostnet::{LinkNews, Losses, Namespace, Netlink, Promiscuity, VxlanSpec};
 use model::{
@@ -40,7 +40,7 @@ const UNHEARD_PAUSE: Duration = Duration::from_secs(30);
 /// The real kernel.
 #[derive(Clone)]
 pub(crate) struct Host {
-    driver: Netns,
+    driver: Drivers,
     plane: Arc<Mutex<DataPlane>>,
     news: Arc<tokio::sync::Mutex<News>>,
     device_news: Arc<tokio::sync::Mutex<News>>,
@@ -84,7 +84,7 @@ impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(
         options: &Options,
-        prefix: String,
+        (prefix, qemu): (String, QemuOptions),
         spares: usize,
         has_policies: bool,
     ) -> Result<Self, Error> {
@@ -106,8 +106,8 @@ impl Host {
             (text, Instant::now() + NOTICED_FOR)
         });
         let plane = Arc::new(Mutex::new(plane));
-        let driver = Netns::new(prefix);
-        if let Err(error) = driver.sweep() {
+        let driver = Drivers { netns: Netns::new(prefix), qemu: Qemu::new(qemu) };
+        if let Err(error) = driver.netns.sweep() {
             tracing::warn!(%error, "files of namespaces that were never made stay behind");
         }
         if options.direct_port != 0 {
@@ -176,10 +176,10 @@ impl Host {
     /// Takes over the spares of an earlier process. One that is not guarded never was complete.
     async fn adopt_spares(&mut self) -> Result<(), Refusal> {
         let attached = self.guards().await?.ports;
-        for spare in self.driver.find_spares().await.map_err(Refusal::new)? {
+        for spare in self.driver.netns.find_spares().await.map_err(Refusal::new)? {
             match attached.contains(&spare.host_ifindex) {
-                true => self.driver.offer(spare),
-                false => self.driver.remove_spare(&spare).await.map_err(Refusal::new)?,
+                true => self.driver.netns.offer(spare),
+                false => self.driver.netns.remove_spare(&spare).await.map_err(Refusal::new)?,
             }
         }
         self.has_adopted = true;
@@ -269,7 +269,7 @@ impl HostKernel for Host {
         });
         let instances = instances.collect();
         let Guards { ports: attached, borrowed, .. } = self.guards().await?;
-        let spares = self.driver.offered().into_iter().collect();
+        let spares = self.driver.netns.offered().into_iter().collect();
         Ok(Observed { instances, attached, spares, borrowed })
     }
 
@@ -308,23 +308,23 @@ impl HostKernel for Host {
     }
 
     async fn stock(&mut self) -> Result<Stock, Refusal> {
-        let offered = self.driver.offered().len();
+        let offered = self.driver.netns.offered().len();
         if offered > self.spares
-            && let Some(spare) = self.driver.take_spare()
+            && let Some(spare) = self.driver.netns.take_spare()
         {
-            self.driver.remove_spare(&spare).await.map_err(Refusal::new)?;
+            self.driver.netns.remove_spare(&spare).await.map_err(Refusal::new)?;
             return Ok(Stock::Removed(spare.host_ifindex));
         }
         if offered >= self.spares {
             return Ok(Stock::Full);
         }
-        let spare = self.driver.make_spare().await.map_err(Refusal::new)?;
+        let spare = self.driver.netns.make_spare().await.map_err(Refusal::new)?;
         let ifindex = spare.host_ifindex;
         if let Err(refusal) = self.attach(ifindex).await {
-            self.driver.remove_spare(&spare).await.map_err(Refusal::new)?;
+            self.driver.netns.remove_spare(&spare).await.map_err(Refusal::new)?;
             return Err(refusal);
         }
-        self.driver.offer(spare);
+        self.driver.netns.offer(spare);
         Ok(Stock::Made(ifindex))
     }
 

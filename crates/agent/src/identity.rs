@@ -218,6 +218,7 @@ mod tests {
             enrol: enrol.map(|name| directory.join(name)),
             conntrack: crate::conntrack_size(1, Some(1)),
             direct_underlay: true,
+            accel: crate::Accel::Tcg,
             spares: 0,
         }
     }

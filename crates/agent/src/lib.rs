@@ -41,6 +41,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use compute::Accel;
+use compute::QemuOptions;
 use dataplane::Options;
 use hostnet::Namespace;
 pub use packet::ConntrackSize;
@@ -70,6 +72,8 @@ pub struct Config {
     /// Whether frames may leave past the tunnel device, see [`Options::direct_port`]: as long as the
     /// host has no IPsec policies.
     pub direct_underlay: bool,
+    /// How machines run.
+    pub accel: Accel,
     /// How many namespaces, each with a guarded device, are kept ready for instances to come.
     pub spares: usize,
 }
@@ -167,7 +171,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         identity::Known::read(&own)?;
         let direct_port = if own.direct_underlay { host::DIRECT_PORT } else { 0 };
         let options = Options { bpffs: own.bpffs, conntrack: own.conntrack, direct_port };
-        Host::open(&options, own.prefix, own.spares, has_policies)
+        let qemu = QemuOptions::below(&own.data, own.accel);
+        Host::open(&options, (own.prefix, qemu), own.spares, has_policies)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

@@ -14,11 +14,11 @@ use std::{
     net::IpAddr,
 };
 
-use compute::{InstanceSpec, NicSpec};
+use compute::{InstanceSpec, Machine, NicSpec};
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    object::{Object, ObjectKey, Port, Table},
+    object::{ImageFormat, Instance, Object, ObjectKey, Port, Table},
 };
 
 use crate::{
@@ -45,9 +45,7 @@ pub fn wanted(desired: &Holding) -> Wanted {
     for object in of_table(desired, Table::Instance).chain(of_table(desired, Table::Port)) {
         match object {
             Object::Instance(instance) => {
-                let (uuid, name) = (instance.uuid, instance.name.clone());
-                let (generation, nics) = (instance.generation, Vec::new());
-                wanted.instances.insert(uuid, InstanceSpec { uuid, name, generation, nics });
+                wanted.instances.insert(instance.uuid, spec(instance));
             }
             Object::Port(port) => ports.push(port),
             // The others concern the maps only.
@@ -126,6 +124,28 @@ pub(crate) fn ports(desired: &Holding) -> impl Iterator<Item = &Port> {
 /// Why something is not in effect.
 pub(crate) fn lacking(what: &str, uuid: Uuid) -> String {
     format!("its {what} {} is not on this host", uuid.simple())
+}
+
+/// An instance, as yet without NICs.
+fn spec(instance: &Instance) -> InstanceSpec {
+    let machine = instance.machine.as_ref().map(|machine| Machine {
+        cpus: machine.cpus,
+        memory_mib: machine.memory_mib,
+        image: machine.image.clone(),
+        format: match machine.format {
+            ImageFormat::Raw => compute::ImageFormat::Raw,
+            ImageFormat::Qcow2 => compute::ImageFormat::Qcow2,
+            ImageFormat::Kernel => compute::ImageFormat::Kernel,
+        },
+    });
+    InstanceSpec {
+        uuid: instance.uuid,
+        name: instance.name.clone(),
+        generation: instance.generation,
+        machine,
+        is_paused: instance.machine.as_ref().is_some_and(|machine| machine.is_paused),
+        nics: Vec::new(),
+    }
 }
 
 fn nic(port: &Port) -> NicSpec {

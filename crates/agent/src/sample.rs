@@ -60,7 +60,13 @@ fn prefix(last: u8) -> Prefix {
 
 pub(crate) fn instance(at: u128) -> Object {
     let name = format!("vm {at}");
-    Object::Instance(Instance { uuid: uuid(at), name, driver: Driver::Netns, generation: 0 })
+    Object::Instance(Instance {
+        uuid: uuid(at),
+        name,
+        driver: Driver::Netns,
+        generation: 0,
+        machine: None,
+    })
 }
 
 pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object {

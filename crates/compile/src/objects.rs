@@ -9,6 +9,7 @@ use model::{
     resource::{
         cluster::Cluster,
         host::Host,
+        image::RootFormat,
         l2_network::{L2Network, Segment},
         l3_network::L3Network,
         remote_vtep::RemoteVtep,
@@ -20,7 +21,8 @@ use model::{
     },
 };
 use wire::object::{
-    Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
+    Attachment, Driver, ImageFormat, Instance, Machine, Network, Object, Peer, Port, PortAddress,
+    Prefix, Tunnel, Uplink,
 };
 
 /// A host and a pool: where a VTEP is needed, or is.
@@ -238,13 +240,31 @@ pub(crate) fn remote_vtep(remote: &RemoteVtep) -> (Id<Cluster>, (Id<L2Network>, 
 
 /// What the host of an instance holds for it.
 pub(crate) fn instance(instance: &VmInstance) -> Object {
-    let driver = match instance.driver {
-        InstanceDriver::Netns => Driver::Netns,
+    let (driver, machine) = match instance.driver {
+        InstanceDriver::Netns => (Driver::Netns, None),
+        InstanceDriver::Qemu => (Driver::Qemu, Some(machine(instance))),
     };
     Object::Instance(Instance {
         uuid: instance.uuid.uuid(),
         name: instance.name.clone(),
         driver,
         generation: instance.generation,
+        machine,
     })
+}
+
+/// The machine that an instance is.
+fn machine(instance: &VmInstance) -> Machine {
+    let memory_mib = instance.memory_size.unwrap_or_default().div_ceil(1 << 20);
+    Machine {
+        cpus: instance.cpu_num.unwrap_or(1),
+        memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
+        image: instance.image_path.clone().unwrap_or_default(),
+        format: match instance.image_format {
+            Some(RootFormat::Qcow2) => ImageFormat::Qcow2,
+            Some(RootFormat::Kernel) => ImageFormat::Kernel,
+            Some(RootFormat::Raw) | None => ImageFormat::Raw,
+        },
+        is_paused: instance.is_paused,
+    }
 }

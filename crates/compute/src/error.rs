@@ -1,5 +1,7 @@
 //! Why an instance could not be brought into its state.
 
+use std::{io, path::PathBuf};
+
 use uuid::Uuid;
 
 /// Why an instance could not be brought into its state.
@@ -14,6 +16,70 @@ pub enum Error {
         nic: Uuid,
         /// The rule that it breaks.
         rule: &'static str,
+    },
+    /// The spec of a machine breaks a rule; nothing was changed.
+    #[error("instance {instance}: {rule}")]
+    InvalidMachine {
+        /// The instance.
+        instance: Uuid,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// The host has no QEMU.
+    #[error("the host has no {0}: install Debian's package qemu-system-x86 there")]
+    NoQemu(&'static str),
+    /// The host does not have the image.
+    #[error("the host has no image file {path} ({cause}): put it there, or choose another image")]
+    NoImage {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
+    /// QEMU has not come up.
+    #[error("its QEMU does not start: {words}")]
+    NotStarted {
+        /// What it said.
+        words: String,
+    },
+    /// QEMU has ended by itself, or was killed, and is not to start again yet.
+    #[error(
+        "its QEMU ended {lived_seconds} s after its start, {times} times in a row, saying {words}; \
+         it starts anew {wait_seconds} s after that"
+    )]
+    Ended {
+        /// How long it had run.
+        lived_seconds: u64,
+        /// How often it has ended soon.
+        times: u32,
+        /// What it said last.
+        words: String,
+        /// How long it is waited for.
+        wait_seconds: u64,
+    },
+    /// QEMU refuses something, or does not answer.
+    #[error("its QEMU does not do {command}: {reason}")]
+    Qmp {
+        /// What it was asked for.
+        command: String,
+        /// What it says.
+        reason: String,
+    },
+    /// A machine has no room for one more NIC.
+    #[error("nic {nic}: the instance has no slot left for it; it has room for {max} NICs")]
+    NoSlot {
+        /// The NIC.
+        nic: Uuid,
+        /// So many fit.
+        max: usize,
+    },
+    /// A file of an instance cannot be used.
+    #[error("{path}: {cause}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
     },
     /// The NIC has no device on this host.
     #[error("nic {nic} has no device on this host; prepare its instance first")]
@@ -43,4 +109,11 @@ pub enum Error {
     /// The runtime is shutting down.
     #[error("the work on an instance was cancelled: the runtime is shutting down")]
     Cancelled,
+}
+
+impl Error {
+    /// For `map_err`: something failed about this file.
+    pub(crate) fn file(path: &std::path::Path) -> impl Fn(io::Error) -> Self {
+        move |cause| Self::File { path: path.to_owned(), cause }
+    }
 }

@@ -6,19 +6,23 @@
 //!
 //! Source: `ARCHITECTURE.md`, "Order" of port bring-up.
 
+mod drivers;
 mod error;
 mod fake;
 mod netns;
+mod qemu;
 mod spec;
 
 use std::future::Future;
 
 use uuid::Uuid;
 
+pub use drivers::Drivers;
 pub use error::Error;
 pub use fake::{DriverCall, Fake};
 pub use netns::{Netns, Spare, host_device_name};
-pub use spec::{FarEnd, Found, FoundNic, InstanceSpec, NicSpec, Prepared};
+pub use qemu::{Accel, Qemu, QemuOptions, end_all};
+pub use spec::{FarEnd, Found, FoundNic, ImageFormat, InstanceSpec, Machine, NicSpec, Prepared};
 
 /// Runs instances of one kind on this host.
 ///

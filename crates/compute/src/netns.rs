@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Prepared};
 
+pub(crate) use cable::{is_host_device_name, silence};
 pub use spare::Spare;
 
 /// The metric of the first NIC's default routes; each further NIC has the next one. Above zero, so

@@ -1,8 +1,13 @@
 //! What a driver is asked for, and what it finds.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    path::{Component, Path},
+};
 
 use hostnet::{Kind, LinkInfo};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Error;
@@ -14,10 +19,41 @@ pub struct InstanceSpec {
     pub uuid: Uuid,
     /// For people; may change and is nowhere unique.
     pub name: String,
-    /// How often it was made anew. One that is there with another number is removed first.
+    /// How often it was made anew. One that is there with another number is removed first, or, if
+    /// it is a machine, starts anew.
     pub generation: u32,
+    /// The machine that it is; `None`: it is nothing but its network.
+    pub machine: Option<Machine>,
+    /// A machine that stands still, and goes on where it stood.
+    pub is_paused: bool,
     /// The NICs; of those with a gateway the first carries the default route.
     pub nics: Vec<NicSpec>,
+}
+
+/// A machine with processors of its own.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Machine {
+    /// Its processors, at least one.
+    pub cpus: u32,
+    /// Its memory, in MiB, at least one.
+    pub memory_mib: u32,
+    /// What it starts from: the way to a file or directory, below the directory of the host that has
+    /// images.
+    pub image: String,
+    /// What that is.
+    pub format: ImageFormat,
+}
+
+/// What a machine starts from.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ImageFormat {
+    /// A disk, byte by byte.
+    Raw,
+    /// A disk in QEMU's own format.
+    Qcow2,
+    /// A directory that has a kernel `vmlinuz`, its `initrd`, and `cmdline` if it has to be told more
+    /// than which console it has.
+    Kernel,
 }
 
 /// A NIC of an instance as it should be.
@@ -100,6 +136,9 @@ impl InstanceSpec {
     /// [`Error::InvalidSpec`], naming the NIC and the rule.
     pub fn check(&self) -> Result<(), Error> {
         let (mut uuids, mut devices) = (HashSet::new(), HashSet::new());
+        if let Some(machine) = &self.machine {
+            machine.check(self.uuid)?;
+        }
         for nic in &self.nics {
             let invalid =
                 |rule| Err(Error::InvalidSpec { instance: self.uuid, nic: nic.uuid, rule });
@@ -122,6 +161,21 @@ impl InstanceSpec {
             if v4_gateways > 1 || nic.gateways.len() - v4_gateways > 1 {
                 return invalid("it has more than one gateway per address family");
             }
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    fn check(&self, instance: Uuid) -> Result<(), Error> {
+        let invalid = |rule| Err(Error::InvalidMachine { instance, rule });
+        if self.cpus == 0 || self.memory_mib == 0 {
+            return invalid("it has no processor or no memory");
+        }
+        let mut parts = Path::new(&self.image).components();
+        // Whoever may name an image must not name any other file of the host.
+        if self.image.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+            return invalid("its image is not below the directory of the host that has images");
         }
         Ok(())
     }
@@ -159,7 +213,12 @@ mod tests {
     }
 
     fn check(nics: Vec<NicSpec>) -> Result<(), Error> {
-        InstanceSpec { uuid: Uuid::new_v4(), name: "vm".to_owned(), generation: 0, nics }.check()
+        spec(None, nics).check()
+    }
+
+    fn spec(machine: Option<Machine>, nics: Vec<NicSpec>) -> InstanceSpec {
+        let (uuid, name) = (Uuid::new_v4(), "vm".to_owned());
+        InstanceSpec { uuid, name, generation: 0, machine, is_paused: false, nics }
     }
 
     #[test]
@@ -177,5 +236,18 @@ mod tests {
         check(vec![NicSpec { addresses: vec![address], ..nic("eth0") }]).unwrap_err();
         let gateways = vec!["10.0.0.1".parse().unwrap(), "10.0.0.9".parse().unwrap()];
         check(vec![NicSpec { gateways, ..nic("eth0") }]).unwrap_err();
+    }
+
+    #[test]
+    fn an_image_lies_below_the_directory_of_images() {
+        let check = |image: &str| {
+            let (image, format) = (image.to_owned(), ImageFormat::Raw);
+            spec(Some(Machine { cpus: 1, memory_mib: 128, image, format }), Vec::new()).check()
+        };
+        check("debian.img").unwrap();
+        check("debian/12.img").unwrap();
+        for other in ["", "/etc/shadow", "../agent.key", "a/../../b", "./a"] {
+            check(other).unwrap_err();
+        }
     }
 }

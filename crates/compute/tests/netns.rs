@@ -112,7 +112,14 @@ fn nic(number: u8) -> NicSpec {
 }
 
 fn instance(nics: Vec<NicSpec>) -> InstanceSpec {
-    InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), generation: 0, nics }
+    InstanceSpec {
+        uuid: Uuid::new_v4(),
+        name: "web".to_owned(),
+        generation: 0,
+        machine: None,
+        is_paused: false,
+        nics,
+    }
 }
 
 #[tokio::test]
@@ -506,7 +513,14 @@ async fn a_file_that_a_crash_left_goes_and_namespaces_stay() {
     let host = Host::new().await;
     let [there, left] = [1, 2].map(|number| {
         let uuid = Uuid::from_u128(number);
-        InstanceSpec { uuid, name: "vm".to_owned(), generation: 0, nics: Vec::new() }
+        InstanceSpec {
+            uuid,
+            name: "vm".to_owned(),
+            generation: 0,
+            machine: None,
+            is_paused: false,
+            nics: Vec::new(),
+        }
     });
     host.prepare(&there).await;
     let path = |name: String| Path::new("/run/netns").join(name);

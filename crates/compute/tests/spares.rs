@@ -99,7 +99,14 @@ fn instance(devices: &[&str]) -> InstanceSpec {
         gateways: vec![[10, 0, number, 1].into()],
     };
     let nics = (1..).zip(devices).map(nic).collect();
-    InstanceSpec { uuid: Uuid::new_v4(), name: "web".to_owned(), generation: 0, nics }
+    InstanceSpec {
+        uuid: Uuid::new_v4(),
+        name: "web".to_owned(),
+        generation: 0,
+        machine: None,
+        is_paused: false,
+        nics,
+    }
 }
 
 #[tokio::test]

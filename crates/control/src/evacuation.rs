@@ -64,7 +64,7 @@ enum Way {
 /// sees its end.
 fn way(instance: &VmInstance) -> Way {
     match instance.driver {
-        InstanceDriver::Netns => Way::StopAndStart,
+        InstanceDriver::Netns | InstanceDriver::Qemu => Way::StopAndStart,
     }
 }
 

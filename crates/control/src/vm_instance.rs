@@ -8,7 +8,7 @@ use model::{
     resource::{
         cluster::HypervisorType,
         host::Host,
-        image::MediaType,
+        image::{MediaType, RootFormat},
         l3_network::L3Network,
         vm_instance::{
             CreateVmInstance, InstanceDriver, InstanceType, Phase, StartStrategy, UpdateVmInstance,
@@ -27,6 +27,9 @@ use crate::{
     placement::{self, Demand},
     vm_nic::{self, Plug, Wanted},
 };
+
+/// Least memory of a machine, in bytes: with less, its firmware finds nothing to start.
+const MACHINE_MEMORY_MIN: u64 = 16 << 20;
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
@@ -48,6 +51,12 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
     let cluster = message.cluster_uuid.map(|cluster| txn.get(cluster)).transpose()?;
     let host_uuid = host.as_ref().map(|host| host.uuid);
     let (hostname, size) = (hostname(txn)?, size(txn, &message)?);
+    let driver = message.driver.unwrap_or(InstanceDriver::Netns);
+    let root = match driver {
+        InstanceDriver::Netns => None,
+        InstanceDriver::Qemu => Some(root(txn, &message, &size)?),
+    };
+    let (image_path, image_format) = root.unzip();
     let asked = nic_params::of_networks(txn, &l3s, message.vm_nic_params.as_deref())?;
     let id: Id<VmInstance> = txn.new_id();
     txn.insert(VmInstance {
@@ -69,7 +78,10 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         cpu_num: size.cpu_num,
         memory_size: size.memory_size,
         reserved_memory_size: size.reserved_memory_size,
-        driver: InstanceDriver::Netns,
+        driver,
+        image_path,
+        image_format,
+        is_paused: false,
         hostname: hostname.clone(),
         phase,
         generation: 0,
@@ -140,6 +152,29 @@ fn size(txn: &Txn<'_>, message: &CreateVmInstance) -> Result<Size> {
     check_reserved(memory_size, reserved)?;
     let cpu_num = message.cpu_num.or(of.map(|it| it.cpu_num));
     Ok(Size { cpu_num, memory_size, reserved_memory_size: reserved })
+}
+
+/// What a machine starts from; it also needs memory.
+fn root(txn: &Txn<'_>, message: &CreateVmInstance, size: &Size) -> Result<(String, RootFormat)> {
+    let needs = |field: &str, rule: String| {
+        let hint = "driver qemu needs an image with url=file:///<the way below the host's directory \
+                    images>, format=qcow2, raw or kernel, and memory, also by an offering";
+        Error::field(field, rule).hint(hint)
+    };
+    let image = message.image_uuid.ok_or_else(|| needs("imageUuid", "is missing".into()))?;
+    let image = txn.get(image)?;
+    if image.media_type != MediaType::Root {
+        return Err(needs("imageUuid", format!("{} is no RootVolumeTemplate", image.uuid)));
+    }
+    let root = image.root();
+    let root = root.map_err(|rule| needs("imageUuid", format!("{}: {rule}", image.uuid)))?;
+    match size.memory_size {
+        Some(bytes) if bytes >= MACHINE_MEMORY_MIN => Ok(root),
+        Some(bytes) => {
+            Err(needs("memorySize", format!("{bytes} is less than {MACHINE_MEMORY_MIN}")))
+        }
+        None => Err(needs("memorySize", "is missing".into())),
+    }
 }
 
 fn check_reserved(memory_size: Option<u64>, reserved: Option<u64>) -> Result<()> {

@@ -10,7 +10,7 @@ use model::{
         host::Host,
         release::Release,
         used_ip::UsedIp,
-        vm_instance::{Phase, VmInstance},
+        vm_instance::{InstanceDriver, Phase, VmInstance},
         vm_life::{
             DestroyVmInstance, ExpungeVmInstance, MigrateVm, PauseVmInstance, RebootVmInstance,
             RecoverVmInstance, ResumeVmInstance, StartVmInstance, StopVmInstance,
@@ -121,6 +121,7 @@ fn take_off(txn: &mut Txn<'_>, mut instance: VmInstance) -> Result<VmInstance> {
     if instance.host_uuid.take().is_none() {
         return Ok(instance);
     }
+    instance.is_paused = false;
     txn.update(instance.clone())?;
     for mut nic in txn.children(VmNic::VM_INSTANCE, instance.uuid) {
         nic.host_uuid = None;
@@ -193,18 +194,29 @@ pub(crate) fn expunge(txn: &mut Txn<'_>, message: ExpungeVmInstance) -> Result<R
 }
 
 pub(crate) fn pause(txn: &mut Txn<'_>, message: PauseVmInstance) -> Result<Reply> {
-    txn.get(message.uuid).and_then(|instance| Err(cannot_freeze(&instance)))
+    let instance = txn.get(message.uuid)?;
+    check_can_stand_still(&instance)?;
+    check(txn, &instance, InstanceEvent::Pause)?;
+    txn.update(VmInstance { is_paused: true, ..instance })?;
+    Ok(Reply::shows(message.uuid))
 }
 
 pub(crate) fn resume(txn: &mut Txn<'_>, message: ResumeVmInstance) -> Result<Reply> {
-    txn.get(message.uuid).and_then(|instance| Err(cannot_freeze(&instance)))
+    let instance = txn.get(message.uuid)?;
+    check_can_stand_still(&instance)?;
+    check(txn, &instance, InstanceEvent::Resume)?;
+    txn.update(VmInstance { is_paused: false, ..instance })?;
+    Ok(Reply::shows(message.uuid))
 }
 
-fn cannot_freeze(instance: &VmInstance) -> Error {
+fn check_can_stand_still(instance: &VmInstance) -> Result<()> {
+    if instance.driver == InstanceDriver::Qemu {
+        return Ok(());
+    }
     let driver = instance.driver.as_str();
     let text = format!("instance {}: driver {driver} cannot freeze instances", instance.uuid);
     let hint = "a namespace has no processes of its own; StopVmInstance cuts it off";
-    Error::new(Code::OperationFailed, text).hint(hint)
+    Err(Error::new(Code::OperationFailed, text).hint(hint))
 }
 
 /// Who migrates an instance expects that it goes on running. A stop here and a start there would

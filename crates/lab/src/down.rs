@@ -9,6 +9,7 @@ use std::{
     fs, io,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hostnet::Namespace;
@@ -23,10 +24,14 @@ use crate::{
     owner::{self, Owner},
     process::Process,
     state::Place,
+    wait,
 };
 
 /// Where iproute2 keeps namespaces: also those that a crash left half made.
 const NAMESPACES: &str = "/run/netns";
+
+/// How long the kernel may take to end machines that were killed.
+const MACHINES_LIMIT: Duration = Duration::from_secs(10);
 
 /// See [`crate::down`].
 pub(crate) fn down(name: &str, state_root: &Path) -> Result<(), Error> {
@@ -56,6 +61,8 @@ pub(crate) fn remove(place: &Place) -> Result<(), Error> {
     // All at once, then one after the other.
     processes.iter().for_each(|process| note(process.signal(Signal::SIGTERM)));
     processes.iter().for_each(|process| note(process.stop()));
+    // These outlive their agents, as they should.
+    processes.iter().for_each(|process| note(end_machines(&process.data())));
     // Looked for only now: until it ends, an agent may make one more.
     match namespaces(&place.lab) {
         Ok(_) if owner != Owner::Own => {}
@@ -70,6 +77,25 @@ pub(crate) fn remove(place: &Place) -> Result<(), Error> {
     note(owner::release(place));
     note(remove_directory(&place.dir()));
     first
+}
+
+/// Ends the instances of a host that are machines.
+fn end_machines(data: &Path) -> Result<(), Error> {
+    let ended = wait::until(MACHINES_LIMIT, || match compute::end_all(data) {
+        Ok(0) => Ok(Some(())),
+        Ok(_) => Ok(None),
+        Err(error) => {
+            let what = format_args!("end what runs in {}", data.display());
+            Err(Error::io(what, io::Error::other(error)))
+        }
+    });
+    match ended? {
+        Some(()) => Ok(()),
+        None => {
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            Err(Error::io(format_args!("end what runs in {}", data.display()), late))
+        }
+    }
 }
 
 /// The hosts that the lab ever had: listed in its settings, or with a namespace.

@@ -104,6 +104,7 @@ async fn world_and_config(bpffs: PathBuf) -> (World, agent::Config) {
         enrol: Some(world.enrolment(1, "token", now().plus_seconds(60))),
         conntrack: agent::conntrack_size(16, Some(1)),
         direct_underlay: true,
+        accel: agent::Accel::Tcg,
         spares: 0,
     };
     (world, config)

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -51,11 +51,37 @@ pub(crate) struct Arguments {
     /// come, which then start sooner.
     #[arg(long, default_value_t = agent::SPARES as u64, value_parser = clap::value_parser!(u64).range(0..=64))]
     spares: u64,
+    /// How instances of driver qemu run: auto is by KVM where a guest that does nothing runs with it,
+    /// else by TCG.
+    #[arg(long, value_enum, default_value_t)]
+    qemu_accel: QemuAccel,
     /// How log lines on standard error look.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
     #[command(flatten)]
     traces: traces::Arguments,
+}
+
+/// How instances of driver qemu run.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum QemuAccel {
+    /// By KVM where that works, else by TCG.
+    #[default]
+    Auto,
+    /// By KVM: on the host's processor.
+    Kvm,
+    /// By TCG: translated, which works everywhere and is many times slower.
+    Tcg,
+}
+
+impl From<QemuAccel> for agent::Accel {
+    fn from(accel: QemuAccel) -> Self {
+        match accel {
+            QemuAccel::Auto => Self::Auto,
+            QemuAccel::Kvm => Self::Kvm,
+            QemuAccel::Tcg => Self::Tcg,
+        }
+    }
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -65,10 +91,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     descriptors::raise()?;
     let Directories { data, bpffs } = arguments.directories;
     let Arguments { prefix, enrol, connections_per_port, connection_mib, spares, .. } = arguments;
+    let accel = arguments.qemu_accel.into();
     let direct_underlay = !arguments.through_tunnel_device;
     let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
     let spares = usize::try_from(spares)?;
-    let config = agent::Config { data, bpffs, prefix, enrol, conntrack, direct_underlay, spares };
+    let config =
+        agent::Config { data, bpffs, prefix, enrol, conntrack, direct_underlay, accel, spares };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

@@ -177,6 +177,22 @@ macro_rules! small_number {
 
 small_number!(u8, u16);
 
+impl Single for bool {
+    fn write(&self, tag: u32, out: &mut Vec<u8>) {
+        encoding::bool::encode(tag, self, out);
+    }
+
+    fn read(_: &'static str, wire: WireType, bytes: &mut &[u8]) -> Result<Self, ParseError> {
+        let mut value = false;
+        encoding::bool::merge(wire, &mut value, bytes, DecodeContext::default())?;
+        Ok(value)
+    }
+
+    fn implied() -> Option<Self> {
+        Some(false)
+    }
+}
+
 impl Single for String {
     fn write(&self, tag: u32, out: &mut Vec<u8>) {
         encoding::string::encode(tag, self, out);

@@ -145,6 +145,7 @@ fn objects() -> Vec<Shared> {
             name: "vm".into(),
             driver: Driver::Netns,
             generation: 1,
+            machine: None,
         }),
         Object::Port(Port {
             uuid: uuid(5),

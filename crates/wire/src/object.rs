@@ -50,7 +50,7 @@ objects! {
     }
 
     /// An instance (a VM or a container) that the host runs.
-    3 "instance" => Instance {
+    3 "instance" => Instance checked by check_driver {
         /// The VM instance's uuid.
         1 => uuid: Uuid,
         /// Its name, for people.
@@ -59,6 +59,8 @@ objects! {
         3 => driver: Driver,
         /// How often it was made anew: an older one is removed and made anew.
         4 => generation: u32,
+        /// The machine that it is, if its driver makes one.
+        5 since 5 => machine: Option<Machine>,
     }
 
     /// A NIC that lives on this host.
@@ -123,6 +125,36 @@ words! {
     Driver {
         /// A network namespace without processes of its own.
         1 => Netns,
+        /// A QEMU.
+        2 since 5 => Qemu,
+    }
+}
+
+message! {
+    /// A machine with processors of its own.
+    Machine {
+        /// Its processors.
+        1 => cpus: u32,
+        /// Its memory, in MiB.
+        2 => memory_mib: u32,
+        /// What it starts from: the way to it, below the host's directory of images.
+        3 => image: String,
+        /// What that is.
+        4 => format: ImageFormat,
+        /// It stands still, and goes on where it stood.
+        5 => is_paused: bool,
+    }
+}
+
+words! {
+    /// What a machine starts from.
+    ImageFormat {
+        /// A disk, byte by byte.
+        1 => Raw,
+        /// A disk in QEMU's own format.
+        2 => Qcow2,
+        /// A directory with a kernel and its initramfs.
+        3 => Kernel,
     }
 }
 
@@ -232,6 +264,15 @@ fn check_plug(port: &Port) -> Result<(), ParseError> {
     }
 }
 
+/// A machine is what a QEMU runs, and nothing else does.
+fn check_driver(instance: &Instance) -> Result<(), ParseError> {
+    match (instance.driver, &instance.machine) {
+        (Driver::Netns, None) | (Driver::Qemu, Some(_)) => Ok(()),
+        (Driver::Qemu, None) => Err(ParseError::Missing("Instance.machine")),
+        (Driver::Netns, Some(_)) => Err(ParseError::Both("Instance.driver", "Instance.machine")),
+    }
+}
+
 fn check_prefix(address: &PortAddress) -> Result<(), ParseError> {
     let bits_max = if address.ip.is_ipv4() { 32 } else { 128 };
     let (field, value) = ("PortAddress.prefix_bits", address.prefix_bits.into());
@@ -312,6 +353,22 @@ mod tests {
             let wrong = ParseError::Length { field: "Port.device", bytes };
             assert_eq!(check(None, Some(name)), Err(wrong));
         }
+    }
+
+    #[test]
+    fn a_machine_is_what_a_qemu_runs_and_earlier_releases_cannot_hold_it() {
+        let check = |driver, machine: Option<Machine>| {
+            let (uuid, name) = (Uuid::from_u128(1), "vm".to_owned());
+            let instance = Instance { uuid, name, driver, generation: 0, machine };
+            let read = Instance::decode(&instance.encode());
+            read.map(|read| assert_eq!(read, instance)).map(|()| instance.version_needed())
+        };
+        let (image, format) = ("debian.qcow2".to_owned(), ImageFormat::Qcow2);
+        let machine = Machine { cpus: 2, memory_mib: 512, image, format, is_paused: true };
+        assert_eq!(check(Driver::Netns, None), Ok(1), "as earlier releases have it");
+        assert_eq!(check(Driver::Qemu, Some(machine.clone())), Ok(5), "they cannot hold it");
+        check(Driver::Qemu, None).unwrap_err();
+        check(Driver::Netns, Some(machine)).unwrap_err();
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod tests {
             name: name.clone(),
             driver: Driver::Netns,
             generation: 0,
+            machine: None,
         };
         (0..count).map(|at| crate::object::Object::Instance(instance(at)).into()).collect()
     }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
     object::{
-        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel,
-        Uplink,
+        Attachment, Driver, ImageFormat, Instance, Machine, Network, Object, Peer, Port,
+        PortAddress, Prefix, Tunnel, Uplink,
     },
 };
 
@@ -54,8 +54,15 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         1 => Object::Instance(Instance {
             uuid,
             name: format!("vm {at}"),
-            driver: Driver::Netns,
+            driver: if flag { Driver::Qemu } else { Driver::Netns },
             generation: 0,
+            machine: flag.then(|| Machine {
+                cpus: 1,
+                memory_mib: number,
+                image: format!("image {at}"),
+                format: ImageFormat::Qcow2,
+                is_paused: true,
+            }),
         }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);

@@ -81,8 +81,13 @@ mod tests {
     #[test]
     fn an_object_of_a_table_that_is_not_known_cannot_be_held() {
         let (uuid, name) = (Uuid::from_u128(1), "vm".to_owned());
-        let instance =
-            Object::Instance(Instance { uuid, name, driver: Driver::Netns, generation: 0 });
+        let instance = Object::Instance(Instance {
+            uuid,
+            name,
+            driver: Driver::Netns,
+            generation: 0,
+            machine: None,
+        });
         let mut versions = Versions::own();
         assert!(versions.can_hold(&instance) && versions.can_hold_all());
         versions.note(Table::Instance.number(), 0);

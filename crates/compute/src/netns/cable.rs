@@ -76,7 +76,7 @@ fn check_owner(link: &LinkInfo, nic: Uuid) -> Result<(), Error> {
 }
 
 /// Keeps the host's stack off the end, before it is ever up.
-pub(super) async fn silence(host: &Netlink, link: &LinkInfo) -> Result<(), Error> {
+pub(crate) async fn silence(host: &Netlink, link: &LinkInfo) -> Result<(), Error> {
     if !link.is_addr_gen_none {
         host.set_addr_gen_mode_none(link.index).await?;
     }
@@ -104,7 +104,7 @@ pub(super) fn is_host_end(link: &LinkInfo) -> bool {
 }
 
 /// Whether a device is named like one that the driver makes, for a NIC or for a spare.
-fn is_host_device_name(name: &str) -> bool {
+pub(crate) fn is_host_device_name(name: &str) -> bool {
     name.strip_prefix("nl").is_some_and(|rest| are_digits(rest.strip_prefix('s').unwrap_or(rest)))
 }
 

@@ -327,7 +327,7 @@ fn an_inventory_shows_what_is_declared_and_no_more() {
     let shown = &page(&equal(Kind::VmInstance, "name", "vm-0"), &snapshot)[0];
     assert_eq!(shown["state"], "Running");
     assert_eq!(shown["createDate"], "Jan 1, 1970 12:00:00 AM");
-    assert!(!shown.contains_key("driver") && !shown.contains_key("defaultL3NetworkUuid"));
+    assert!(!shown.contains_key("phase") && !shown.contains_key("defaultL3NetworkUuid"));
     let nics = shown["vmNics"].as_array().unwrap();
     assert_eq!((&nics[0]["deviceId"], &nics[1]["deviceId"]), (&json!(0), &json!(1)));
     assert_eq!(nics[0]["ip"], "10.0.0.1");

@@ -26,6 +26,7 @@ mod leases;
 mod life;
 mod log_ins;
 mod long_jobs;
+mod machines;
 mod nics;
 mod offerings;
 mod places;

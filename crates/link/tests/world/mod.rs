@@ -266,6 +266,7 @@ impl HostUnderTest {
             enrol: Some(self.enrol.clone()),
             conntrack: agent::conntrack_size(1, Some(1)),
             direct_underlay: true,
+            accel: agent::Accel::Tcg,
             spares: 0,
         };
         let running = agent::run_on(self.kernel.clone(), config, self.stop.clone());

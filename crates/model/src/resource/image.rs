@@ -1,5 +1,5 @@
-//! Image: what an instance starts from. It is a name for ZStack's clients, which ask for one: an
-//! instance that is a namespace has the host's files, and nothing is fetched.
+//! Image: what an instance starts from. Nothing is fetched: to an instance that is a namespace it is a
+//! name, for ZStack's clients, which ask for one; a machine starts from the file that its host has.
 
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,18 @@ words! {
     }
 }
 
+words! {
+    /// A format that a machine can start from.
+    RootFormat {
+        /// A disk, byte by byte.
+        Raw = "raw",
+        /// A disk in QEMU's own format.
+        Qcow2 = "qcow2",
+        /// A directory with a kernel `vmlinuz` and its `initrd`.
+        Kernel = "kernel",
+    }
+}
+
 /// What an instance starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
@@ -50,7 +62,8 @@ pub struct Image {
     pub name: String,
     /// Free text.
     pub description: Option<String>,
-    /// Where it is. Nothing is fetched from there.
+    /// Where it is. Nothing is fetched from there. `file:///debian.qcow2` is the file `debian.qcow2`
+    /// in the directory `images` of each host's agent.
     pub url: String,
     /// What it is for.
     pub media_type: MediaType,
@@ -69,6 +82,24 @@ pub struct Image {
 }
 
 impl Image {
+    /// What a machine starts from: the way below its host's directory of images, and what that is.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn root(&self) -> Result<(String, RootFormat), String> {
+        let path = self.url.strip_prefix("file:///").unwrap_or_default();
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+        if !path.split('/').all(is_plain) {
+            return Err(format!("its url {} is not file:/// and the way to a file", self.url));
+        }
+        let format = RootFormat::ALL.iter().find(|format| format.as_str() == self.format);
+        let format = format.ok_or_else(|| {
+            let all: Vec<_> = RootFormat::ALL.iter().map(|format| format.as_str()).collect();
+            format!("its format {} is none of {}", self.format, all.join(", "))
+        })?;
+        Ok((path.to_owned(), *format))
+    }
+
     const MESSAGES: &'static [&'static MessageDef] = &[
         &AddImage::DEF,
         &UpdateImage::DEF,
@@ -104,7 +135,8 @@ pub struct AddImage {
     /// Free text.
     #[field(max_len = 2048)]
     pub description: Option<String>,
-    /// Where it is.
+    /// Where it is: for machines `file:///` and the way below the directory `images` of each host's
+    /// agent.
     #[field(max_len = 1024)]
     pub url: String,
     /// What it is for; `RootVolumeTemplate` if absent.
@@ -113,7 +145,7 @@ pub struct AddImage {
     pub platform: Option<Platform>,
     /// What its guests run, in words.
     pub guest_os_type: Option<String>,
-    /// Its format, such as `qcow2`.
+    /// Its format: machines can start from `qcow2`, `raw` and `kernel`.
     pub format: String,
     /// The processors that it is for.
     pub architecture: Option<String>,

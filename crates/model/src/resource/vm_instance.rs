@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     cluster::{Cluster, HypervisorType},
     host::Host,
-    image::Image,
+    image::{Image, RootFormat},
     instance_offering::{AllocatorStrategy, InstanceOffering},
     l3_network::L3Network,
     nic_settings,
@@ -31,6 +31,8 @@ words! {
     InstanceDriver {
         /// A network namespace.
         Netns = "netns",
+        /// A QEMU: a machine with processors of its own.
+        Qemu = "qemu",
     }
 }
 
@@ -122,8 +124,17 @@ pub struct VmInstance {
     /// The part of it that nobody else gets, as asked for, in bytes.
     pub reserved_memory_size: Option<u64>,
     /// What runs this one.
-    #[field(hidden)]
     pub driver: InstanceDriver,
+    /// What it starts from, if it is a machine: the way below its host's directory of images, as the
+    /// image had it.
+    #[field(hidden)]
+    pub image_path: Option<String>,
+    /// What that is.
+    #[field(hidden)]
+    pub image_format: Option<RootFormat>,
+    /// It is a machine that is to stand still.
+    #[field(hidden)]
+    pub is_paused: bool,
     /// Its hostname.
     #[field(hidden)]
     pub hostname: Option<String>,
@@ -319,6 +330,7 @@ impl VmInstance {
 
     fn reported(&self, status: &HostStatus) -> InstanceEvent {
         match (status.connected, status.up.contains(&self.uuid.uuid())) {
+            (true, true) if self.is_paused => InstanceEvent::StandsStill,
             (true, true) => InstanceEvent::Runs,
             (true, false) => InstanceEvent::DoesNotRun,
             (false, _) => InstanceEvent::HostLost,
@@ -365,6 +377,8 @@ pub struct CreateVmInstance {
     pub instance_type: Option<InstanceType>,
     /// Whether it starts at once, which it does if nothing is said.
     pub strategy: Option<StartStrategy>,
+    /// What runs it; `netns` if absent. `qemu` needs an image whose `url` is `file:///...`, and memory.
+    pub driver: Option<InstanceDriver>,
     /// How large it is to be. One that is a namespace takes what there is.
     pub instance_offering_uuid: Option<Id<InstanceOffering>>,
     /// What it starts from. One that is a namespace has its host's files.

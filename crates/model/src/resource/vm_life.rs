@@ -22,7 +22,7 @@ pub(super) const MESSAGES: [&MessageDef; 9] = [
 words! {
     /// How an instance is stopped.
     StopType {
-        /// It is asked to end; one that is a namespace has nobody to ask.
+        /// It is asked to end, and has a minute; one that is a namespace has nobody to ask.
         Grace = "grace",
         /// It ends at once.
         Cold = "cold",
@@ -60,7 +60,7 @@ pub struct StartVmInstance {
 pub struct StopVmInstance {
     /// The instance.
     pub uuid: Id<VmInstance>,
-    /// Both do the same: an instance that is a namespace has nobody to ask.
+    /// Both do the same: a machine is asked to end, an instance that is a namespace has nobody to ask.
     #[serde(rename = "type")]
     pub stop_type: Option<StopType>,
     /// Accepted and ignored: nothing starts an instance by itself.
@@ -68,7 +68,7 @@ pub struct StopVmInstance {
     pub stop_ha: Option<StopHa>,
 }
 
-/// Makes an instance anew on its host, with the same NICs, addresses and MACs.
+/// Makes an instance anew on its host, with the same NICs, addresses and MACs. A machine is reset.
 #[derive(Debug, Deserialize, Message)]
 #[message(put = "/vm-instances/{uuid}/actions", action = "rebootVmInstance")]
 pub struct RebootVmInstance {
@@ -106,7 +106,7 @@ pub struct ExpungeVmInstance {
     pub uuid: Id<VmInstance>,
 }
 
-/// Freezes an instance. No driver can yet: one that is a namespace has no processes of its own.
+/// Lets a machine stand still. An instance that is a namespace cannot: it has no processes of its own.
 #[derive(Debug, Deserialize, Message)]
 #[message(put = "/vm-instances/{uuid}/actions", action = "pauseVmInstance")]
 pub struct PauseVmInstance {
@@ -114,7 +114,7 @@ pub struct PauseVmInstance {
     pub uuid: Id<VmInstance>,
 }
 
-/// Lets a frozen instance go on. No driver can freeze one yet.
+/// Lets a machine that stands still go on.
 #[derive(Debug, Deserialize, Message)]
 #[message(put = "/vm-instances/{uuid}/actions", action = "resumeVmInstance")]
 pub struct ResumeVmInstance {

@@ -7,8 +7,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    host::Host, l2_network::L2Network, l3_network::L3Network, nic_plug, nic_settings,
-    used_ip::UsedIp, vm_instance::VmInstance, zone::EnableState,
+    host::Host,
+    l2_network::L2Network,
+    l3_network::L3Network,
+    nic_plug, nic_settings,
+    used_ip::UsedIp,
+    vm_instance::{InstanceDriver, VmInstance},
+    zone::EnableState,
 };
 use crate::{
     Claim, FieldDef, Id, Kind, Mac, Message, MessageDef, Plain, Record, Resource,
@@ -185,11 +190,20 @@ impl VmNic {
         Derived {
             field: FieldDef::of::<String>(
                 "driverType",
-                "What it is: `external` while plugged into a device that something else made, else `veth`.",
+                "What it is: `external` while plugged into a device that something else made, `virtio` \
+                 in an instance of driver `qemu`, else `veth`.",
             ),
-            read: |nic, _| match VmNic::of(nic).and_then(VmNic::plugged) {
-                Some(_) => Plain::word("external"),
-                None => Plain::word("veth"),
+            read: |nic, view| {
+                let nic = VmNic::of(nic);
+                let instance = nic.and_then(|nic| nic.vm_instance_uuid).and_then(|instance| {
+                    let record = view.get(Kind::VmInstance, instance.uuid())?;
+                    VmInstance::of(&record).map(|instance| instance.driver)
+                });
+                match (nic.and_then(VmNic::plugged), instance) {
+                    (Some(_), _) => Plain::word("external"),
+                    (None, Some(InstanceDriver::Qemu)) => Plain::word("virtio"),
+                    (None, _) => Plain::word("veth"),
+                }
             },
             found_by: &[],
             only: None,

@@ -10,8 +10,10 @@ words! {
         /// Its host has been told. Ends when the host reports it, or is lost, or the instance is
         /// stopped or destroyed.
         Starting = "Starting",
-        /// Its host says that it runs. Ends as `Starting` does, or when it is rebooted.
+        /// Its host says that it runs. Ends as `Starting` does, or when it is rebooted or paused.
         Running = "Running",
+        /// It is a machine that stands still on its host. Ends as `Running` does, or when it is resumed.
+        Paused = "Paused",
         /// It is meant to be on no host, and one has not confirmed that it let go. Ends when that
         /// is confirmed or vouched for, or when it is started or destroyed.
         Stopping = "Stopping",
@@ -36,6 +38,10 @@ pub enum InstanceEvent {
     Stop,
     /// It is to start anew where it is.
     Reboot,
+    /// It is to stand still.
+    Pause,
+    /// It is to go on.
+    Resume,
     /// It is to end.
     Destroy,
     /// It is to be as before its end.
@@ -46,6 +52,8 @@ pub enum InstanceEvent {
     Plug,
     /// Its host says that it runs.
     Runs,
+    /// Its host says that it is there, and it is to stand still.
+    StandsStill,
     /// Its host says nothing of it, or that it does not run yet.
     DoesNotRun,
     /// Its host cannot be asked.
@@ -61,46 +69,47 @@ impl InstanceState {
     pub const fn next(self, event: InstanceEvent) -> Option<Self> {
         use InstanceEvent as E;
         use InstanceState as S;
-        match (self, event) {
-            (S::Created | S::Stopped | S::Stopping, E::Start)
-            | (S::Starting | S::Running, E::Reboot)
-            | (S::Starting | S::Running | S::Unknown, E::DoesNotRun) => Some(S::Starting),
-            (S::Starting | S::Running | S::Unknown, E::Runs) => Some(S::Running),
-            (S::Starting | S::Running | S::Unknown, E::HostLost) => Some(S::Unknown),
-            (S::Starting | S::Running | S::Unknown | S::Stopping, E::Stop)
-            | (S::Destroying, E::Recover) => Some(S::Stopping),
-            (S::Stopped, E::Stop) | (S::Destroyed, E::Recover) | (S::Stopping, E::LetGo) => {
-                Some(S::Stopped)
-            }
-            (S::Created, E::Stop) => Some(S::Created),
-            (S::Created | S::Starting | S::Running | S::Stopping | S::Stopped, E::Plug) => {
-                Some(self)
-            }
-            (S::Starting | S::Running | S::Unknown | S::Stopping | S::Destroying, E::Destroy) => {
-                Some(S::Destroying)
-            }
-            (S::Created | S::Stopped | S::Destroyed, E::Destroy)
-            | (S::Destroying | S::Destroyed, E::Expunge)
-            | (S::Destroying, E::LetGo) => Some(S::Destroyed),
-            (
-                S::Created | S::Stopping | S::Stopped | S::Destroying | S::Destroyed,
-                E::Runs | E::DoesNotRun | E::HostLost,
-            )
-            | (
-                S::Created | S::Starting | S::Running | S::Stopped | S::Destroyed | S::Unknown,
-                E::LetGo,
-            ) => Some(self),
-            (S::Starting | S::Running | S::Unknown | S::Destroying | S::Destroyed, E::Start)
-            | (S::Destroying | S::Destroyed, E::Stop)
-            | (S::Unknown | S::Destroying | S::Destroyed, E::Plug)
-            | (
-                S::Created | S::Stopping | S::Stopped | S::Destroying | S::Destroyed | S::Unknown,
-                E::Reboot,
-            )
-            | (
-                S::Created | S::Starting | S::Running | S::Stopping | S::Stopped | S::Unknown,
-                E::Recover | E::Expunge,
-            ) => None,
+        if !self.takes(event) {
+            return None;
+        }
+        Some(match (event, self) {
+            (E::Start | E::Reboot, _) => S::Starting,
+            (E::Stop, S::Created | S::Stopped) | (E::Plug, _) => self,
+            (E::Stop, _) | (E::Recover, S::Destroying) => S::Stopping,
+            (E::Pause, _) => S::Paused,
+            (E::Resume, _) => S::Running,
+            (E::Destroy, S::Created | S::Stopped | S::Destroyed) | (E::Expunge, _) => S::Destroyed,
+            (E::Destroy, _) => S::Destroying,
+            (E::Recover, _) | (E::LetGo, S::Stopping) => S::Stopped,
+            (E::LetGo, S::Destroying) => S::Destroyed,
+            (E::LetGo, _) => self,
+            (E::Runs | E::StandsStill | E::DoesNotRun | E::HostLost, _) if !self.has_host() => self,
+            (E::Runs, _) => S::Running,
+            (E::StandsStill, _) => S::Paused,
+            (E::DoesNotRun, _) => S::Starting,
+            (E::HostLost, _) => S::Unknown,
+        })
+    }
+
+    /// Whether it is meant to be on a host.
+    const fn has_host(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Paused | Self::Unknown)
+    }
+
+    /// Whether it does not refuse what is asked for.
+    const fn takes(self, event: InstanceEvent) -> bool {
+        use InstanceEvent as E;
+        use InstanceState as S;
+        match event {
+            E::Start => matches!(self, S::Created | S::Stopping | S::Stopped),
+            E::Stop => !matches!(self, S::Destroying | S::Destroyed),
+            E::Reboot => matches!(self, S::Starting | S::Running),
+            E::Pause => matches!(self, S::Running),
+            E::Resume => matches!(self, S::Paused),
+            E::Recover | E::Expunge => matches!(self, S::Destroying | S::Destroyed),
+            E::Plug => !matches!(self, S::Unknown | S::Destroying | S::Destroyed),
+            E::Destroy | E::LetGo => true,
+            E::Runs | E::StandsStill | E::DoesNotRun | E::HostLost => true,
         }
     }
 
@@ -121,10 +130,11 @@ mod tests {
         assert_eq!(takes(E::Reboot), [S::Starting, S::Running]);
         assert_eq!(takes(E::Recover), [S::Destroying, S::Destroyed]);
         assert_eq!(takes(E::Expunge), [S::Destroying, S::Destroyed]);
-        let plugged = [S::Created, S::Starting, S::Running, S::Stopping, S::Stopped];
+        assert_eq!((takes(E::Pause), takes(E::Resume)), (vec![S::Running], vec![S::Paused]));
+        let plugged = [S::Created, S::Starting, S::Running, S::Paused, S::Stopping, S::Stopped];
         assert_eq!(takes(E::Plug), plugged);
         assert_eq!(takes(E::Destroy), S::ALL);
-        for report in [E::Runs, E::DoesNotRun, E::HostLost, E::LetGo] {
+        for report in [E::Runs, E::StandsStill, E::DoesNotRun, E::HostLost, E::LetGo] {
             assert_eq!(takes(report), S::ALL, "{report:?}");
         }
     }
@@ -139,6 +149,9 @@ mod tests {
             (S::Running, &[E::HostLost, E::Stop, E::HostLost], S::Stopping),
             (S::Running, &[E::Stop, E::Runs, E::LetGo], S::Stopped),
             (S::Running, &[E::LetGo], S::Running),
+            (S::Running, &[E::Pause, E::StandsStill, E::HostLost, E::StandsStill], S::Paused),
+            (S::Paused, &[E::DoesNotRun, E::StandsStill, E::Resume, E::Runs], S::Running),
+            (S::Stopped, &[E::StandsStill], S::Stopped),
             (S::Running, &[E::Reboot, E::Runs], S::Running),
             (S::Running, &[E::Destroy, E::LetGo, E::Recover], S::Stopped),
             (S::Running, &[E::Destroy, E::Recover, E::LetGo], S::Stopped),
