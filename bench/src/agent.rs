@@ -182,6 +182,7 @@ fn peer(at: u32) -> Object {
         // Fifty stations on a host.
         vtep: IpAddr::from((0x0b00_0000 + at / 50).to_be_bytes()),
         prefixes: Vec::new(),
+        goes: None,
     })
 }
 
@@ -262,6 +263,10 @@ impl HostKernel for Maps {
 
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
         Ok(Vec::new())
+    }
+
+    async fn arrived(&mut self, _: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {
+        Ok(BTreeSet::new())
     }
 
     async fn connections(&mut self) -> Result<Counted, Refusal> {

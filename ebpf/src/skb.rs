@@ -5,8 +5,8 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, AFAR, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED,
-    FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, NEIGH, NETS, PORTS, ROOM, Room, SHARERS, TRAFFIC, VTEPS,
+    ADDRS, AFAR, ARRIVED, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED,
+    FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, MOVES, NEIGH, NETS, PORTS, ROOM, Room, SHARERS, TRAFFIC, VTEPS,
     WIRES,
 };
 use crate::underlay;
@@ -25,7 +25,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop,
-    DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta,
+    DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta, Move,
     Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Sharer, SharerKey, Source, Traffic, Vtep, VtepKey,
     WAYS, Wire,
 };
@@ -284,6 +284,18 @@ impl Kernel for Skb {
     #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
         lookup!(FDB, key)
+    }
+
+    #[inline(always)]
+    fn moving(&self, key: &FdbKey) -> Option<Move> {
+        lookup!(MOVES, key)
+    }
+
+    #[inline(always)]
+    fn arrived(&mut self, place: u32) -> Option<&mut u64> {
+        // SAFETY: array memory lives as long as the map. Each place is an aligned word, and
+        // `packet::moves` says why a race for it is harmless.
+        ARRIVED.get_ptr_mut(place).map(|word| unsafe { &mut *word })
     }
 
     #[inline(always)]

@@ -308,7 +308,8 @@ impl Session {
             failed.insert(self.identity.host, outcome.trouble.join("; "));
         }
         let (processed, kernel, up) = (outcome.processed, outcome.kernel, outcome.up);
-        Some(Report { revision, processed, digests, kernel, up, failed })
+        let arrived = outcome.arrived;
+        Some(Report { revision, processed, digests, kernel, up, failed, arrived })
     }
 }
 

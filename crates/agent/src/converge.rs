@@ -8,6 +8,7 @@
 
 mod borrowed;
 mod chores;
+mod moves;
 mod uplinks;
 
 use std::{
@@ -31,6 +32,7 @@ use crate::{
 };
 use borrowed::Borrowed;
 use chores::Chores;
+use moves::Moves;
 
 pub use chores::Calm;
 
@@ -50,6 +52,8 @@ pub struct Outcome {
     pub trouble: Vec<String>,
     /// How full the maps have to be.
     pub fill: Vec<MapFill>,
+    /// Moves to this host, by number, whose NIC has sent its first frame here.
+    pub arrived: BTreeSet<u32>,
 }
 
 impl Outcome {
@@ -94,6 +98,7 @@ pub struct Converger<K> {
     /// The tunnels whose ways were looked up, and the ways.
     underlay: (Tunnels, Ways),
     uplinks: Uplinks,
+    moves: Moves,
     /// What the last job about something could not do.
     failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
 }
@@ -139,6 +144,7 @@ impl<K: HostKernel> Converger<K> {
             jobs: Jobs::default(),
             underlay: Default::default(),
             uplinks: Uplinks::new(),
+            moves: Moves::default(),
             failures: BTreeMap::new(),
         }
     }
@@ -260,6 +266,7 @@ impl<K: HostKernel> Converger<K> {
         let filled = self.fill(desired, &wanted, &mut outcome).await;
         outcome.trouble.extend(self.kernel.notice().await);
         self.underlay(desired, &mut outcome).await;
+        self.arrivals(desired, &mut outcome).await;
         self.start(&wanted, filled, cause);
         self.conclude(&wanted, outcome)
     }

@@ -396,6 +396,16 @@ impl HostKernel for Host {
         Ok(losses)
     }
 
+    async fn arrived(&mut self, moves: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {
+        let moves = moves.clone();
+        self.plane(move |plane| {
+            let view = plane.view();
+            let is_over = |number: &u32| view.has_arrived(*number).map(|is| is.then_some(*number));
+            moves.iter().filter_map(|number| is_over(number).transpose()).collect()
+        })
+        .await
+    }
+
     async fn connections(&mut self) -> Result<Counted, Refusal> {
         let bpffs = Arc::clone(&self.bpffs);
         // By the pins: nobody who writes the maps waits for this.

@@ -247,6 +247,12 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Says what the host's devices have lost, the tunnel's and those of ports; only those that have.
     fn losses(&mut self) -> impl Future<Output = Result<Vec<Losses>, Refusal>> + Send;
 
+    /// Which of these moves have come to their end: the NIC has sent a frame from its new place.
+    fn arrived(
+        &mut self,
+        moves: &BTreeSet<u32>,
+    ) -> impl Future<Output = Result<BTreeSet<u32>, Refusal>> + Send;
+
     /// Counts the connections of all ports, beside all else, and reads what else is counted. Takes
     /// long where many ports are.
     fn connections(&mut self) -> impl Future<Output = Result<Counted, Refusal>> + Send;

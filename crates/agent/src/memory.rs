@@ -67,6 +67,8 @@ pub struct MemoryState {
     pub maps_refused: bool,
     /// Interfaces that lead into physical networks.
     pub uplinks: BTreeMap<String, Uplink>,
+    /// Moves that have come to their end.
+    pub arrived: BTreeSet<u32>,
     /// Connections.
     pub counted: Counted,
     /// Changes made so far.
@@ -370,6 +372,10 @@ impl HostKernel for Memory {
 
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
         Ok(Vec::new())
+    }
+
+    async fn arrived(&mut self, moves: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {
+        Ok(&self.state().arrived & moves)
     }
 
     async fn connections(&mut self) -> Result<Counted, Refusal> {

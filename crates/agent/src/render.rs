@@ -9,14 +9,14 @@ use std::{
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Neigh, NeighKey,
-    Net, PortKey, PrefixKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
+    Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Move, Neigh,
+    NeighKey, Net, PortKey, PrefixKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
     holding::Holding,
-    object::{Network, Object, Peer, Port, Prefix, Tunnel},
+    object::{Moving, Network, Object, Peer, Port, Prefix, Tunnel},
 };
 
 use crate::{
@@ -39,7 +39,8 @@ pub fn entries(object: &Object, desired: &Holding, ties: &Ties) -> Tables {
         },
         (Object::Port(port), Some(network)) => match ties.ports.get(&port.uuid) {
             Some(plug) => port_tables(port, network, plug),
-            None => Tables::default(),
+            // Until its device is there it is where it is for everybody else.
+            None => coming_tables(port, network),
         },
         _ => Tables::default(),
     }
@@ -91,7 +92,39 @@ fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
     }
     let behind = Behind::remote(mac, vtep);
     peer.prefixes.iter().for_each(|prefix| route(&mut tables, net, prefix, behind));
+    if let Some(Moving { number, vtep }) = peer.goes {
+        let then = Fdb::remote(vni, vtep.into()).sent_from(local);
+        tables.vteps.insert(VtepKey { vni, addr: vtep.into() }, Vtep::of_host(net, local));
+        move_tables(&mut tables, Move::new(number, then));
+    }
     tables
+}
+
+/// What is in the tables is a station that moves.
+fn move_tables(tables: &mut Tables, moving: Move) {
+    for (station, fdb) in &mut tables.fdb {
+        *fdb = fdb.moving();
+        tables.moves.insert(*station, moving);
+    }
+    tables.neigh.values_mut().for_each(|neigh| *neigh = neigh.moving());
+    tables.ports.values_mut().for_each(|port| port.flags |= packet::Port::MOVES);
+}
+
+/// A port that is to come here from another host, as a station of that host.
+fn coming_tables(port: &Port, network: &Network) -> Tables {
+    let (Some(Moving { vtep, .. }), Some(tunnel)) = (&port.comes, network.tunnel()) else {
+        return Tables::default();
+    };
+    let peer = Peer {
+        uuid: port.uuid,
+        network: port.network,
+        mac: port.mac,
+        addresses: port.addresses.iter().map(|address| address.ip).collect(),
+        vtep: *vtep,
+        prefixes: Vec::new(),
+        goes: None,
+    };
+    peer_tables(&peer, network, tunnel)
 }
 
 fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
@@ -122,6 +155,19 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
     }
     let behind = Behind::local(mac, port.mtu_bytes);
     port.prefixes.iter().for_each(|prefix| route(&mut tables, net, prefix, behind));
+    if let (Some(Moving { number, vtep }), Some(tunnel)) = (&port.goes, network.tunnel()) {
+        let (vni, local) = (tunnel.vni, Addr::from(tunnel.local_vtep));
+        let then = Fdb::forwarded(vni, (*vtep).into()).sent_from(local);
+        tables.vteps.insert(VtepKey { vni, addr: (*vtep).into() }, Vtep::of_host(net, local));
+        move_tables(&mut tables, Move::new(*number, then));
+    } else if let (Some(Moving { number, .. }), Some(_)) = (&port.comes, network.tunnel()) {
+        let there = coming_tables(port, network);
+        tables.fdb = there.fdb;
+        tables.neigh = there.neigh;
+        tables.vteps = there.vteps;
+        move_tables(&mut tables, Move::new(*number, Fdb::local(key)));
+        tables.ports.values_mut().for_each(|port| port.flags |= packet::Port::WAITS);
+    }
     tables
 }
 
@@ -182,15 +228,25 @@ impl Says<Source> for AddrKey {
 
 impl Says<Fdb> for FdbKey {
     fn fact(&self, fdb: &Fdb, tables: &Tables) -> Option<Fact> {
-        let at = match fdb.target() {
-            Some(FdbTarget::Local(key)) => {
-                Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
-            }
-            Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
-            // No object says where somebody in a physical network is.
-            Some(FdbTarget::Uplink(_) | FdbTarget::Host(_)) | None => Station::Local { port: 0 },
-        };
-        Some(Fact::Fdb { net: self.net, mac: self.mac.0, at })
+        Some(Fact::Fdb { net: self.net, mac: self.mac.0, at: station(fdb, tables) })
+    }
+}
+
+impl Says<Move> for FdbKey {
+    fn fact(&self, moving: &Move, tables: &Tables) -> Option<Fact> {
+        let (net, mac, number) = (self.net, self.mac.0, moving.number);
+        Some(Fact::Move { net, mac, number, at: station(&moving.then, tables) })
+    }
+}
+
+fn station(fdb: &Fdb, tables: &Tables) -> Station {
+    match fdb.target() {
+        Some(FdbTarget::Local(key)) => {
+            Station::Local { port: tables.ports.get(&key).map_or(0, |port| port.number) }
+        }
+        Some(FdbTarget::Remote { vni, vtep, .. }) => Station::Remote { vni, vtep: vtep.into() },
+        // No object says where somebody in a physical network is.
+        Some(FdbTarget::Uplink(_) | FdbTarget::Host(_)) | None => Station::Local { port: 0 },
     }
 }
 
@@ -293,6 +349,13 @@ pub fn words(fact: &Fact) -> String {
         Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
             format!("network {net}: {} is behind VTEP {vtep}, VNI {vni}", model::Mac(*mac))
         }
+        Fact::Move { net, mac, number, at: Station::Local { port } } => {
+            format!("network {net}: {} becomes port {port} by move {number}", model::Mac(*mac))
+        }
+        Fact::Move { net, mac, number, at: Station::Remote { vni, vtep } } => format!(
+            "network {net}: {} goes behind VTEP {vtep}, VNI {vni}, by move {number}",
+            model::Mac(*mac)
+        ),
         Fact::Neighbour { net, ip, mac } => {
             format!("network {net}: {ip} is at {}", model::Mac(*mac))
         }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use wire::{
     holding::Holding,
     object::{
-        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Prefix, Tunnel,
-        Uplink,
+        Attachment, Driver, Instance, Moving, Network, Object, Peer, Port, PortAddress, Prefix,
+        Tunnel, Uplink,
     },
 };
 
@@ -51,6 +51,7 @@ pub(crate) fn peer(at: u128, network: u128, last: u8) -> Object {
         addresses: vec![IpAddr::from([10, 0, 0, last])],
         vtep: IpAddr::from([192, 0, 2, 2]),
         prefixes: vec![prefix(last)],
+        goes: None,
     })
 }
 
@@ -88,6 +89,8 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         mtu_bytes: 1450,
         prefixes: vec![prefix(last)],
         device: None,
+        goes: None,
+        comes: None,
     })
 }
 
@@ -95,6 +98,20 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
 pub(crate) fn external(at: u128, device: &str, last: u8) -> Object {
     let Object::Port(port) = port(at, INSTANCE, NETWORK_A, last) else { unreachable!("a port") };
     Object::Port(Port { instance: None, device: Some(device.to_owned()), ..port })
+}
+
+/// The same port, which moves to another host, or comes from there.
+pub(crate) fn moving(object: Object, goes: Option<Moving>, comes: Option<Moving>) -> Object {
+    match object {
+        Object::Port(port) => Object::Port(Port { goes, comes, ..port }),
+        Object::Peer(peer) => Object::Peer(Peer { goes, ..peer }),
+        other => other,
+    }
+}
+
+/// A move of a port between this host and that of the peers, or another one.
+pub(crate) fn a_move(number: u32, last: u8) -> Option<Moving> {
+    Some(Moving { number, vtep: IpAddr::from([192, 0, 2, last]) })
 }
 
 pub(crate) fn two_networks() -> Holding {

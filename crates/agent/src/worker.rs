@@ -1,10 +1,10 @@
 //! Repeats passes: after each change of what is wanted, now and then, and soon after a failure.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty};
@@ -31,6 +31,9 @@ const LOOK_SHARE: u32 = 20;
 
 /// How long news of devices are collected: one change brings several.
 const NEWS_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often it is looked whether NICs that move here have come. Their frames do not wait for that.
+const MOVES: Duration = Duration::from_millis(20);
 
 /// How long the driver may take before the server is told that it is at work.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -82,9 +85,11 @@ pub(crate) async fn work<K: HostKernel>(
     achieved: watch::Sender<Option<Achieved>>,
     stop: CancellationToken,
 ) {
-    let mut host = converger.kernel();
+    let (mut host, mut gate) = (converger.kernel(), converger.kernel());
     let mut worker = Worker::new(converger, file, achieved);
     let mut cause = Cause::Due;
+    let mut tick = interval(MOVES);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         let desired = wanted.borrow_and_update().clone();
         // Without a known desired state nothing is touched.
@@ -95,6 +100,7 @@ pub(crate) async fn work<K: HostKernel>(
                 Instant::now() + AUDIT.most
             }
         };
+        let moves = worker.converger.awaited_moves();
         cause = loop {
             tokio::select! {
                 () = stop.cancelled() => break Cause::Due,
@@ -110,6 +116,7 @@ pub(crate) async fn work<K: HostKernel>(
                     }
                 },
                 () = worker.converger.driver() => break Cause::Driver,
+                () = arrival(&mut gate, &moves, &mut tick) => break Cause::Driver,
                 interface = host.news() => worker.hear(interface),
                 () = sleep_until(next.min(worker.look.unwrap_or(next))) => {
                     break worker.cause_now();
@@ -118,6 +125,19 @@ pub(crate) async fn work<K: HostKernel>(
         };
     }
     worker.finish().await;
+}
+
+/// Waits until a NIC has come that moves here. Dropping it loses nothing.
+async fn arrival<K: HostKernel>(host: &mut K, moves: &BTreeSet<u32>, tick: &mut Interval) {
+    if moves.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        tick.tick().await;
+        if host.arrived(moves).await.is_ok_and(|arrived| !arrived.is_empty()) {
+            return;
+        }
+    }
 }
 
 struct Worker<K> {

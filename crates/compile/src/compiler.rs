@@ -12,6 +12,7 @@
 //!                                  └─group─► sites of placed, without those of homed ─► missing VTEPs
 //! instances ────map───────────────────────────────────────────────────────────► Instance
 //! ```
+//! A NIC that moves also passes a join with the VTEP of the host it moves to, after `homed`.
 //! A network that needs no tunnel skips the join with VTEPs, and tells nobody of its NICs.
 
 use std::{
@@ -47,25 +48,34 @@ type Homed = (Arc<Nic>, Net, Option<Arc<Ends>>);
 
 /// A network on a host, with the ends of the tunnels there if it needs some.
 type Presence = (Id<Host>, Net, Option<Arc<Ends>>);
+/// The same, with the ends of the tunnels where it moves to, if it moves and there are some.
+type Bound = (Homed, Option<Arc<Ends>>);
 
 /// A NIC that has a home, as the other hosts of its network see it.
 #[derive(Clone, Debug)]
 struct Member {
     nic: Arc<Nic>,
     vtep: IpAddr,
-    /// Made of these two: one object for all hosts, those that come later included.
+    goal: Option<IpAddr>,
+    /// Made of these: one object for all hosts, those that come later included.
     peer: Shared,
 }
 
 impl Member {
-    fn new(nic: &Arc<Nic>, vtep: IpAddr) -> Self {
-        Self { nic: Arc::clone(nic), vtep, peer: nic.peer(vtep).into() }
+    fn new(nic: &Arc<Nic>, vtep: IpAddr, goal: Option<IpAddr>) -> Self {
+        Self { nic: Arc::clone(nic), vtep, goal, peer: nic.peer(vtep, goal).into() }
+    }
+
+    /// Whether it is on a host, or about to be: that one has a port for it.
+    fn lives_on(&self, host: Id<Host>) -> bool {
+        let pending = self.nic.pending.as_ref().filter(|_| self.goal.is_some());
+        self.nic.host == host || pending.is_some_and(|pending| pending.host == host)
     }
 }
 
 impl Ord for Member {
     fn cmp(&self, other: &Self) -> Ordering {
-        (&self.nic, self.vtep).cmp(&(&other.nic, other.vtep))
+        (&self.nic, self.vtep, self.goal).cmp(&(&other.nic, other.vtep, other.goal))
     }
 }
 
@@ -93,6 +103,8 @@ pub struct Compiler {
     routed: Gather<RouteKey, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
     homed: Join<Site, (Arc<Nic>, Net), Arc<Ends>>,
+    goals: Join<Site, Id<VmNic>, Arc<Ends>>,
+    moving: Gather<Id<VmNic>, Homed, Arc<Ends>>,
     present: Group<Presence, ()>,
     peers: Join<NetworkId, Member, Id<Host>>,
     needed: Group<Site, ()>,
@@ -110,7 +122,7 @@ pub struct Work {
     pub nics: u64,
     /// Bringing NICs and their networks together.
     pub placed: u64,
-    /// Bringing these and their VTEPs together.
+    /// Bringing these and their VTEPs together, and those of the hosts they move to.
     pub homed: u64,
     /// Finding the networks on each host.
     pub present: u64,
@@ -140,6 +152,8 @@ impl Compiler {
             routed: Gather::new(),
             placed: Join::new(),
             homed: Join::new(),
+            goals: Join::new(),
+            moving: Gather::new(),
             present: Group::new(),
             peers: Join::new(),
             needed: Group::new(),
@@ -206,16 +220,29 @@ impl Compiler {
         let placed = map(&placed, |(_, nic, net)| {
             Some(((nic.host, net.pool()?), (Arc::clone(nic), net.clone())))
         });
-        let needed = map(&placed, |(site, _)| Some((*site, ())));
-        let homed = self.homed.step(placed, ends);
-        let served = map(&homed, |(site, ..)| Some((*site, ())));
+        let pending = map(&placed, |((_, pool), (nic, _))| {
+            Some(((nic.pending.as_ref()?.host, *pool), nic.uuid))
+        });
+        let mut needed = map(&placed, |(site, _)| Some((*site, ())));
+        needed.extend(map(&pending, |(site, _)| Some((*site, ()))));
+        let homed = self.homed.step(placed, ends.clone());
+        let goals = self.goals.step(pending, ends);
+        let mut served = map(&homed, |(site, ..)| Some((*site, ())));
+        served.extend(map(&goals, |(site, ..)| Some((*site, ()))));
         self.note_missing(needed, served);
 
         let mut homed: Delta<Homed> = map(&homed, |(_, (nic, net), ends)| {
             Some((Arc::clone(nic), net.clone(), Some(ends.clone())))
         });
         homed.extend(plain);
-        let mut out = self.compile(&homed);
+        let moving =
+            map(&homed, |homed| homed.0.pending.as_ref().map(|_| (homed.0.uuid, homed.clone())));
+        let goals = map(&goals, |(_, nic, ends)| Some((*nic, Arc::clone(ends))));
+        let moving = self.moving.step(moving, goals);
+        let mut bound: Delta<Bound> =
+            map(&homed, |homed| homed.0.pending.is_none().then(|| (homed.clone(), None)));
+        bound.extend(map(&moving, |(homed, goals)| Some((homed.clone(), goals.first().cloned()))));
+        let mut out = self.compile(&bound);
         out.extend(rows_unsettled(changes, |row: &VmInstance| {
             Some((row.host_uuid?, objects::instance(row).into()))
         }));
@@ -236,7 +263,7 @@ impl Compiler {
             vteps: self.vteps.work + self.foreign.work + self.ends.work,
             nics: self.nics.work + self.routed.work,
             placed: self.placed.work,
-            homed: self.homed.work,
+            homed: self.homed.work + self.goals.work + self.moving.work,
             present: self.present.work,
             peers: self.peers.work,
             missing: self.needed.work + self.served.work,
@@ -259,16 +286,27 @@ impl Compiler {
     }
 
     /// Networks, ports and peers.
-    fn compile(&mut self, homed: &Delta<Homed>) -> Delta<(Id<Host>, Shared)> {
-        let ports = map(homed, |(nic, ..)| Some((nic.host, nic.port().into())));
-        let at = map(homed, |(nic, net, ends)| Some(((nic.host, net.clone(), ends.clone()), ())));
+    fn compile(&mut self, bound: &Delta<Bound>) -> Delta<(Id<Host>, Shared)> {
+        let local = |ends: &Option<Arc<Ends>>| ends.as_ref().map(|ends| ends.local);
+        let ports = map(bound, |((nic, ..), goal)| Some((nic.host, nic.port(local(goal)).into())));
+        let waiting = map(bound, |((nic, _, ends), goal)| {
+            goal.as_ref()?;
+            Some((nic.pending.as_ref()?.host, nic.waiting(local(ends))?.into()))
+        });
+        let mut at =
+            map(bound, |((nic, net, ends), _)| Some(((nic.host, net.clone(), ends.clone()), ())));
+        at.extend(map(bound, |((nic, net, _), goal)| {
+            goal.as_ref()?;
+            Some(((nic.pending.as_ref()?.host, net.clone(), goal.clone()), ()))
+        }));
         let present = self.present.step(at);
         let networks = map(&present, |((host, net, ends), ())| {
             Some((*host, net.network(ends.as_deref())?.into()))
         });
 
-        let members =
-            map(homed, |(nic, net, ends)| Some((net.uuid, Member::new(nic, ends.as_ref()?.local))));
+        let members = map(bound, |((nic, net, ends), goal)| {
+            Some((net.uuid, Member::new(nic, local(ends)?, local(goal))))
+        });
         // When only the VTEPs of a host have changed, the host is taken out and put in again: the two
         // cancel out.
         let hosts =
@@ -276,9 +314,9 @@ impl Compiler {
         let hosts = settle(hosts);
         let peers = self.peers.step(settle(members), hosts);
         let peers = map(&peers, |(_, member, host)| {
-            (member.nic.host != *host).then(|| (*host, member.peer.clone()))
+            (!member.lives_on(*host)).then(|| (*host, member.peer.clone()))
         });
-        [networks, ports, peers].concat()
+        [networks, ports, waiting, peers].concat()
     }
 
     fn note_missing(&mut self, needed: Delta<(Site, ())>, served: Delta<(Site, ())>) {

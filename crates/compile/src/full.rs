@@ -42,11 +42,20 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
         if let Some(network) = net.network(ends) {
             hold(nic.host, network);
         }
-        hold(nic.host, nic.port());
+        let goal = goal(&vteps, nic, net);
+        let to = goal.map(|(_, ends)| ends.local);
+        hold(nic.host, nic.port(to));
+        if let Some((host, goal)) = goal {
+            let waiting = nic.waiting(ends.map(|ends| ends.local));
+            net.network(Some(goal)).into_iter().chain(waiting).for_each(|o| hold(host, o));
+        }
         let Some(ends) = ends else { continue };
+        let here = [Some(nic.host), goal.map(|(host, _)| host)];
         for (other, _) in placed.iter().filter(|(other, _)| other.network == nic.network) {
-            if other.host != nic.host && home(other, net).is_some() {
-                hold(other.host, nic.peer(ends.local));
+            let Some(_) = home(other, net) else { continue };
+            let hosts = [Some(other.host), self::goal(&vteps, other, net).map(|(host, _)| host)];
+            for host in hosts.into_iter().flatten().filter(|host| !here.contains(&Some(*host))) {
+                hold(host, nic.peer(ends.local, to));
             }
         }
     }
@@ -59,10 +68,21 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
     hosts.into_iter().map(|(host, objects)| (host, objects.into_values().collect())).collect()
 }
 
+/// The host that a NIC moves to, with the ends of its tunnels.
+fn goal<'a>(ends: &'a BTreeMap<Site, Ends>, nic: &Nic, net: &Net) -> Option<(Id<Host>, &'a Ends)> {
+    let host = nic.pending.as_ref()?.host;
+    Some((host, ends.get(&(host, net.pool()?))?))
+}
+
 /// Every host that lacks a VTEP it needs.
 pub fn missing_vteps(read: &impl Read<Record>) -> BTreeSet<MissingVtep> {
     let vteps = ends(read);
-    let needed = placed(read).into_iter().filter_map(|(nic, net)| Some((nic.host, net.pool()?)));
+    let sites = |(nic, net): (Arc<Nic>, Net)| {
+        let hosts = [Some(nic.host), nic.pending.as_ref().map(|pending| pending.host)];
+        let pool = net.pool();
+        hosts.into_iter().flatten().filter_map(move |host| Some((host, pool?)))
+    };
+    let needed = placed(read).into_iter().flat_map(sites);
     let missing = needed.filter(|site| !vteps.contains_key(site));
     missing.map(|(host, pool)| MissingVtep { host, pool }).collect()
 }

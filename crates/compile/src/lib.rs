@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `Network` | network of which a NIC that counts lives on H |
 //! | `Port` | NIC that counts, on H |
-//! | `Peer` | NIC that counts, on another host, of a tunnelled network that H holds |
+//! | `Peer` | NIC that counts, on another host and not moving to H, of a tunnelled network that H holds |
+//! | `Port`, waiting | NIC that counts and moves to H, whose VTEP is there too; H holds its network |
 //! | `Instance` | VM instance that is meant to run on H |
 //!
 //! A host without a VTEP in a pool gets no objects of that pool's networks, and other hosts get no

@@ -21,8 +21,8 @@ use model::{
     },
 };
 use wire::object::{
-    Attachment, Driver, ImageFormat, Instance, Machine, Network, Object, Peer, Port, PortAddress,
-    Prefix, Tunnel, Uplink,
+    Attachment, Driver, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
+    PortAddress, Prefix, Tunnel, Uplink,
 };
 
 /// A host and a pool: where a VTEP is needed, or is.
@@ -64,6 +64,17 @@ pub(crate) struct Nic {
     mtu_bytes: u32,
     /// What it routes for, sorted.
     prefixes: Vec<(IpAddr, u8)>,
+    /// Its pending binding.
+    pub(crate) pending: Option<Pending>,
+}
+
+/// Where a NIC moves to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pending {
+    pub(crate) host: Id<Host>,
+    device: String,
+    /// The move's number.
+    number: u32,
 }
 
 /// What has a default route.
@@ -113,6 +124,11 @@ impl Nic {
             addresses: Vec::new(),
             mtu_bytes: nic.mtu,
             prefixes: prefixes.collect(),
+            pending: nic.pending().map(|(host, device)| Pending {
+                host,
+                device: device.to_owned(),
+                number: nic.move_number,
+            }),
         };
         (nic.state == EnableState::Enabled).then_some(bound)
     }
@@ -144,11 +160,25 @@ impl Nic {
         Arc::new(self.with(self.addresses.iter().map(keep).collect()))
     }
 
-    /// What its own host holds for it.
-    pub(crate) fn port(&self) -> Object {
+    /// What its own host holds for it; `goal` is the VTEP where it moves to.
+    pub(crate) fn port(&self, goal: Option<IpAddr>) -> Object {
+        Object::Port(Port { goes: self.moving(goal), ..self.still() })
+    }
+
+    /// What the host that it moves to holds for it; `vtep` is that of the host where it is.
+    pub(crate) fn waiting(&self, vtep: Option<IpAddr>) -> Option<Object> {
+        let device = Some(self.pending.as_ref()?.device.clone());
+        Some(Object::Port(Port { device, comes: Some(self.moving(vtep)?), ..self.still() }))
+    }
+
+    fn moving(&self, vtep: Option<IpAddr>) -> Option<Moving> {
+        Some(Moving { number: self.pending.as_ref()?.number, vtep: vtep? })
+    }
+
+    fn still(&self) -> Port {
         let address =
             |&Address { ip, prefix_bits, gateway, .. }| PortAddress { ip, prefix_bits, gateway };
-        Object::Port(Port {
+        Port {
             uuid: self.uuid.uuid(),
             number: self.number,
             network: self.network.uuid(),
@@ -159,11 +189,13 @@ impl Nic {
             mtu_bytes: self.mtu_bytes,
             prefixes: self.prefixes(),
             device: self.device.clone(),
-        })
+            goes: None,
+            comes: None,
+        }
     }
 
-    /// What another host holds for it; `vtep` is that of the NIC's host.
-    pub(crate) fn peer(&self, vtep: IpAddr) -> Object {
+    /// What another host holds for it; `vtep` is that of the NIC's host, `goal` that where it moves to.
+    pub(crate) fn peer(&self, vtep: IpAddr, goal: Option<IpAddr>) -> Object {
         Object::Peer(Peer {
             uuid: self.uuid.uuid(),
             network: self.network.uuid(),
@@ -171,6 +203,7 @@ impl Nic {
             addresses: self.addresses.iter().map(|address| address.ip).collect(),
             vtep,
             prefixes: self.prefixes(),
+            goes: self.moving(goal),
         })
     }
 

@@ -24,7 +24,7 @@ use proptest::prelude::*;
 use store::{Event, Store, Watch};
 use uuid::Uuid;
 use wire::{
-    object::{Object, ObjectKey, Table},
+    object::{Moving, Object, ObjectKey, Table},
     shared::Shared,
 };
 
@@ -154,6 +154,10 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         host_uuid: host.map(|host| id(4, host)),
         plugged_device: None,
         plugged_host_uuid: None,
+        pending_host_uuid: None,
+        pending_device: None,
+        move_number: 0,
+        left_host_uuid: None,
         number: n,
         mac: mac_of(n),
         used_ip_uuid: Some(id(7, n * 4)),
@@ -164,6 +168,18 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         device_id: 0,
         state: EnableState::Enabled,
         allowed_prefixes: Vec::new(),
+    }
+}
+
+/// The same NIC, plugged into a device and on its way to another host.
+fn moving(nic: VmNic, to: u32) -> VmNic {
+    VmNic {
+        vm_instance_uuid: None,
+        plugged_device: Some("vnet0".to_owned()),
+        pending_host_uuid: Some(id(4, to)),
+        pending_device: Some("vnet1".to_owned()),
+        move_number: 7,
+        ..nic
     }
 }
 
@@ -197,7 +213,7 @@ fn record() -> impl Strategy<Value = Record> {
                 ..instance(n, host, &name)
             }
         });
-    let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..8u32, 0..5i64).prop_map(
+    let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..10u32, 0..5i64).prop_map(
         |(n, net, host, twist, time)| {
             let mut nic = nic(n, net, host);
             match twist {
@@ -207,6 +223,7 @@ fn record() -> impl Strategy<Value = Record> {
                     nic.vm_instance_uuid = None;
                     nic.plugged_device = Some("vnet0".to_owned());
                 }
+                8 | 9 => nic = moving(nic, time as u32 % 4),
                 5 => nic.plugged_device = Some("vnet0".to_owned()),
                 3 => {
                     nic.allowed_prefixes =
@@ -424,6 +441,42 @@ fn a_nic_is_one_object_for_all_the_hosts_that_have_it_as_a_peer() {
 }
 
 #[test]
+fn a_nic_that_moves_waits_where_it_goes_and_all_others_know() {
+    let (store, mut watch, mut compiler) = start();
+    lay_out(&store, 4, 1, (3, 3));
+    let mut held = Hosts::new();
+    let mut take_in = |held: &mut Hosts| {
+        while let Some(event) = watch.try_next() {
+            if let Event::Commit(commit) = event {
+                follow(held, compiler.apply(&commit.changes));
+            }
+        }
+    };
+    let plugged = VmNic { pending_host_uuid: None, ..moving(nic(0, 0, Some(0)), 3) };
+    commit(&store, Step::Put(vec![record_of(plugged)]));
+    take_in(&mut held);
+    assert!(!held.contains_key(&id(4, 3)), "nothing is there yet");
+    commit(&store, Step::Put(vec![record_of(moving(nic(0, 0, Some(0)), 3))]));
+    take_in(&mut held);
+    let uuid = id::<VmNic>(6, 0).uuid();
+    let object = |host, table| held[&id(4, host)].get(&ObjectKey { table, uuid }).map(|o| &**o);
+    let to = Some(Moving { number: 7, vtep: ip(3) });
+    let Some(Object::Port(here)) = object(0, Table::Port) else { panic!("it is still there") };
+    assert_eq!((&here.goes, &here.comes, here.device.as_deref()), (&to, &None, Some("vnet0")));
+    let Some(Object::Port(there)) = object(3, Table::Port) else { panic!("a port waits for it") };
+    let from = Some(Moving { number: 7, vtep: ip(0) });
+    assert_eq!((&there.goes, &there.comes, there.device.as_deref()), (&None, &from, Some("vnet1")));
+    assert_eq!(there.addresses, here.addresses);
+    for host in [1, 2] {
+        let Some(Object::Peer(peer)) = object(host, Table::Peer) else { panic!("a peer") };
+        assert_eq!((peer.vtep, &peer.goes), (ip(0), &to));
+    }
+    let tables = held[&id(4, 3)].keys().map(|key| key.table);
+    let expected = [Table::Network, Table::Peer, Table::Peer, Table::Port];
+    assert_eq!(tables.collect::<Vec<_>>(), expected, "the others are its peers there");
+}
+
+#[test]
 fn addresses_are_sorted_and_carry_their_subnet() {
     let (store, _, mut compiler) = start();
     let mut records = nic_rows(0, 0, Some(0)).to_vec();
@@ -490,7 +543,7 @@ fn a_nic_on_a_device_is_a_port_without_instance_and_a_peer_like_any_other() {
     assert!(held[&id(4, 0)].contains_key(&key(Table::Peer)));
     // An agent of an earlier release knows no port without an instance.
     let object = &*held[&id(4, 1)][&key(Table::Port)];
-    assert_eq!(object.needs(), Table::Port.version());
+    assert_eq!(object.needs(), 3);
 
     let unplugged = VmNic { host_uuid: None, ..plugged };
     commit(&store, Step::Put(vec![record_of(unplugged)]));

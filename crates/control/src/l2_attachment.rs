@@ -125,16 +125,21 @@ fn user(txn: &Txn<'_>, attached: Id<L2Network>, hosts: &[Host]) -> Option<VmNic>
     let mut networks: BTreeSet<Id<L2Network>> =
         txn.child_ids(L2Network::POOL, attached).into_iter().collect();
     networks.insert(attached);
-    let on_hosts: u64 = hosts.iter().map(|host| txn.count(VmNic::HOST, *host)).sum();
+    let here =
+        |host: &Id<Host>| txn.count(VmNic::HOST, *host) + txn.count(VmNic::PENDING_HOST, *host);
+    let on_hosts: u64 = hosts.iter().map(here).sum();
     let in_networks: u64 = networks.iter().map(|l2| txn.count(VmNic::L2_NETWORK, *l2)).sum();
     let is_user = |nic: &VmNic| {
-        nic.host_uuid.is_some_and(|host| hosts.contains(&host))
-            && networks.contains(&nic.l2_network_uuid)
+        let mut homes = [nic.host_uuid, nic.pending_host_uuid].into_iter().flatten();
+        homes.any(|host| hosts.contains(&host)) && networks.contains(&nic.l2_network_uuid)
     };
     let find = |nics: Vec<Id<VmNic>>| nics.into_iter().filter_map(|id| txn.find(id)).find(is_user);
     match in_networks < on_hosts {
         true => networks.iter().find_map(|l2| find(txn.child_ids(VmNic::L2_NETWORK, *l2))),
-        false => hosts.iter().find_map(|host| find(txn.child_ids(VmNic::HOST, *host))),
+        false => hosts.iter().find_map(|host| {
+            let pending = txn.child_ids(VmNic::PENDING_HOST, *host);
+            find([txn.child_ids(VmNic::HOST, *host), pending].concat())
+        }),
     }
 }
 

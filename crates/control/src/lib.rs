@@ -25,6 +25,7 @@ pub mod lease;
 mod log_in;
 mod logins;
 pub mod look;
+pub mod mover;
 mod neighbours;
 pub mod operation;
 mod placement;
@@ -64,6 +65,7 @@ mod l3_options;
 pub mod long_job;
 mod measures;
 pub mod network_service;
+mod nic_binding;
 mod nic_device;
 mod nic_params;
 pub mod nic_plug;
@@ -123,6 +125,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     vm_nic::operations,
     nic_plug::operations,
     nic_device::operations,
+    nic_binding::operations,
     nic_prefixes::operations,
     nic_settings::operations,
     jobs::operations,

@@ -1,5 +1,7 @@
 //! NICs without an instance: plugged into devices of hosts that something else makes.
 
+use std::collections::BTreeSet;
+
 use model::{
     Claim, Code, Error, Id, Result,
     resource::{
@@ -32,6 +34,7 @@ pub(crate) fn plug(txn: &mut Txn<'_>, message: PlugVmNic) -> Result<Reply> {
     }
     if let Some((where_to, hint)) = vm_nic::plugged_into(&nic) {
         let text = format!("NIC {} is plugged into {where_to}", nic.uuid);
+        let hint = format!("{hint}; BindVmNic moves it to a device of another host");
         return Err(Error::new(Code::OperationFailed, text).on_field("vmNicUuid").hint(hint));
     }
     if nic.state == EnableState::Disabled {
@@ -61,14 +64,17 @@ pub(crate) fn unplug(txn: &mut Txn<'_>, message: UnplugVmNic) -> Result<Reply> {
         return Err(Error::new(Code::OperationFailed, text).on_field("vmNicUuid").hint(hint));
     }
     let id = nic.uuid;
-    if nic.plugged().is_some() {
-        txn.update(VmNic { host_uuid: None, plugged_device: None, ..nic })?;
+    if nic.plugged().is_some() || nic.pending().is_some() {
+        let (pending_host_uuid, pending_device) = (None, None);
+        let left_host_uuid = nic.pending_host_uuid.or(nic.left_host_uuid);
+        let out = VmNic { host_uuid: None, plugged_device: None, left_host_uuid, ..nic };
+        txn.update(VmNic { pending_host_uuid, pending_device, ..out })?;
     }
     Ok(Reply::shows(id))
 }
 
 /// As `dev_valid_name` of the kernel; `lo` leads nowhere.
-fn check_device(name: &str) -> Result<()> {
+pub(crate) fn check_device(name: &str) -> Result<()> {
     let rule = if name.is_empty() || name.len() > DEVICE_MAX {
         format!("\"{name}\" has {} bytes, not 1 to {DEVICE_MAX}", name.len())
     } else if matches!(name, "." | ".." | "lo") {
@@ -84,7 +90,7 @@ fn check_device(name: &str) -> Result<()> {
 }
 
 /// The host must be able to carry the NIC's network, and be there.
-fn check_host(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> {
+pub(crate) fn check_host(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> {
     let l2 = txn.get(nic.l2_network_uuid)?;
     let why = match host.state {
         HostMode::Disabled => Some("is disabled: ChangeHostState with stateEvent=enable".into()),
@@ -106,9 +112,18 @@ fn check_host(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> {
     }
 }
 
-/// Makes sure that no other host than `next` still has a NIC that was plugged in there.
+/// Makes sure that no other host than `next` still has a NIC that was plugged in there or moved away
+/// from there.
 pub(crate) fn let_go(txn: &mut Txn<'_>, nic: &VmNic, next: Option<Id<Host>>) -> Result<()> {
-    let Some(last) = nic.plugged_host_uuid else { return Ok(()) };
+    let hosts: BTreeSet<_> = [nic.plugged_host_uuid, nic.left_host_uuid].into();
+    hosts.into_iter().flatten().try_for_each(|host| let_go_of(txn, nic, (host, next)))
+}
+
+fn let_go_of(
+    txn: &mut Txn<'_>,
+    nic: &VmNic,
+    (last, next): (Id<Host>, Option<Id<Host>>),
+) -> Result<()> {
     let Some(release) = txn.release_of(&Claim::Plugged(last, nic.uuid)) else { return Ok(()) };
     if next == Some(last) && matches!(release.claims[..], [Claim::Plugged(..)]) {
         txn.take_back(&release);

@@ -37,6 +37,10 @@ pub(crate) fn set(txn: &mut Txn<'_>, message: SetVmNicAllowedPrefixes) -> Result
     let mut prefixes = message.prefixes;
     prefixes.sort_unstable();
     check_many(&prefixes)?;
+    if nic.pending().is_some() && !prefixes.is_empty() {
+        let rule = format!("NIC {} is being moved, and prefixes do not move yet", nic.uuid);
+        fail(rule, "wait until it has moved, or UnbindVmNic")?;
+    }
     check_owner(txn, &nic, &prefixes)?;
     // The rules rest on the ranges, routers and prefixes of all networks there.
     txn.fence(nic.l2_network_uuid);

@@ -329,9 +329,14 @@ impl<'a> Txn<'a> {
         self.note(before);
         self.put(after)?;
         // Of this it is known who was told: nobody else need be waited for after a restart.
-        let is_place = |claim: &Claim| matches!(claim, Claim::Running(..) | Claim::Plugged(..));
-        let told = before.home().filter(|_| given_up.iter().all(is_place));
-        self.release(BTreeSet::from([object]), given_up, told.map(|host| vec![host])).map(|_| ())
+        let place = |claim: &Claim| match claim {
+            Claim::Running(host, _) | Claim::Plugged(host, _) => Some(*host),
+            _ => None,
+        };
+        let told = given_up.iter().filter_map(place).collect::<BTreeSet<_>>();
+        let told = given_up.iter().all(|claim| place(claim).is_some()).then_some(told);
+        let told = told.map(|hosts| hosts.into_iter().collect());
+        self.release(BTreeSet::from([object]), given_up, told).map(|_| ())
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
@@ -348,7 +353,8 @@ impl<'a> Txn<'a> {
         let instance = VmInstance::of(record).map(|instance| instance.uuid);
         let of_nic = || VmNic::of(record).and_then(|nic| nic.vm_instance_uuid);
         self.instances.extend(instance.or_else(of_nic));
-        if let Some(home) = record.home() {
+        let pending = VmNic::of(record).and_then(VmNic::pending).map(|(host, _)| host);
+        for home in record.home().into_iter().chain(pending) {
             self.hosts.insert(home);
             self.objects.insert(record.object());
         }

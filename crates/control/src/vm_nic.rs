@@ -63,7 +63,7 @@ pub(crate) fn plugged_into(nic: &VmNic) -> Option<(String, &'static str)> {
         let hint = "DetachL3NetworkFromVm takes it out, and deletes it";
         return Some((format!("instance {instance}"), hint));
     }
-    let (host, device) = nic.plugged()?;
+    let (host, device) = nic.plugged().or_else(|| nic.pending())?;
     Some((format!("device {device} of host {host}"), "UnplugVmNic takes it out"))
 }
 
@@ -93,6 +93,10 @@ pub(crate) fn insert(
         host_uuid: wanted.plug.and_then(|plug| plug.host),
         plugged_device: None,
         plugged_host_uuid: None,
+        pending_host_uuid: None,
+        pending_device: None,
+        move_number: 0,
+        left_host_uuid: None,
         number,
         mac,
         used_ip_uuid: addresses.first().copied(),

@@ -206,6 +206,22 @@ impl TestHarness {
         })
     }
 
+    /// Overwrites the word of a move, by its place.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_arrived(&mut self, place: u32, word: u64) -> Result<(), Error> {
+        self.plane.view.maps.arrived.set(place, &word)
+    }
+
+    /// The word of a move, by its place.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn arrived(&self, place: u32) -> Result<u64, Error> {
+        self.plane.view.maps.arrived.get(place)
+    }
+
     /// Who gets what is flooded.
     ///
     /// # Errors

@@ -106,7 +106,8 @@ pub(crate) fn reconcile(maps: &mut Maps, desired: &Tables) -> Result<Changes, Er
     fit(maps, desired)?;
     let mut edits = read_back(maps)?.edits_to(desired);
     let mut ports = maps.ports.read()?;
-    let members = Members::mend(maps, &ports)?;
+    let flooded = ports.iter().filter(|(_, port)| !port.waits());
+    let members = Members::mend(maps, &flooded.map(|(key, port)| (*key, *port)).collect())?;
     let vteps = maps.vteps.read()?;
     let afar = Members::mend(maps, &vteps)?;
     let areas = Areas::of(&maps.nets.read()?);
@@ -142,6 +143,7 @@ fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, E
         maps.raise_epoch()?;
     }
     place(maps, ports, &mut edits)?;
+    begin_moves(maps, &edits)?;
     let added = add(maps, &edits, &mut changes);
     remove(maps, &edits, Removed::Last, &mut changes)?;
     if added.is_err() {
@@ -150,7 +152,9 @@ fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, E
     }
     for (key, port) in edits.ports.iter().filter_map(|(key, port)| Some((*key, (*port)?))) {
         ports.insert(key, port);
-        members.join(maps, key, &port)?;
+        if !port.waits() {
+            members.join(maps, key, &port)?;
+        }
     }
     for (key, vtep) in edits.vteps.iter().filter_map(|(key, vtep)| Some((*key, (*vtep)?))) {
         vteps.insert(key, vtep);
@@ -196,9 +200,23 @@ where
     Err(Error::MapFull { map: table.name(), wanted, limit: table.limit() })
 }
 
-/// Whether it is the same port with perhaps another policy.
-fn is_same_port(a: &Port, b: &Port) -> bool {
-    a.number == b.number && a.net == b.net && a.mac == b.mac
+/// Whether it is the same port with perhaps another policy. `wanted` begins to wait as another one.
+fn is_same_port(wanted: &Port, held: &Port) -> bool {
+    let begins = wanted.waits() && !held.waits();
+    !begins && wanted.number == held.number && wanted.net == held.net && wanted.mac == held.mac
+}
+
+/// Nobody has moved yet by the moves that come. Their words may be left from others with the same
+/// numbers: of a database that was lost.
+fn begin_moves(maps: &mut Maps, edits: &Edits) -> Result<(), Error> {
+    let held = if edits.moves.is_empty() { BTreeMap::new() } else { maps.moves.read()? };
+    for (station, moving) in &edits.moves {
+        let Some(moving) = moving else { continue };
+        if held.get(station).is_none_or(|held| held.number != moving.number) {
+            maps.arrived.set(moving.place(), &0)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the ports that go or become other ports.

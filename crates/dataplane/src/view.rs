@@ -12,7 +12,7 @@ use crate::object;
 use crate::pinned::Maps;
 use crate::reconcile;
 use crate::tables::Tables;
-use packet::{Config, ConntrackSize, Learned};
+use packet::{Config, ConntrackSize, Fdb, Learned, Move, PortKey};
 
 /// What a data plane holds and has counted. Every call reads the kernel's maps as they are now.
 pub struct View {
@@ -47,6 +47,16 @@ impl View {
     /// [`Error::Map`].
     pub fn counters(&self) -> Result<Counters, Error> {
         counters::counters(&self.maps)
+    }
+
+    /// Whether the move with this number has come to its end.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn has_arrived(&self, number: u32) -> Result<bool, Error> {
+        let place = Move::new(number, Fdb::local(PortKey::untagged(0))).place();
+        let word = self.maps.arrived.get(place)?;
+        Ok(word & u64::from(u32::MAX) == u64::from(number))
     }
 
     /// Ports that there is room for, and connections that each side of each is sure of.

@@ -58,6 +58,10 @@ fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     counted(&before, &harness.plane.view().counters().unwrap(), vector)?;
     told(harness, vector)?;
     same("fragments", &harness.fragments().unwrap(), &after.fragments)?;
+    for moving in after.moves.values() {
+        let word = after.arrived.get(&moving.place()).copied().unwrap_or_default();
+        same("arrived", &harness.arrived(moving.place()).unwrap(), &word)?;
+    }
     same("table", &harness.conntrack_table().unwrap(), &numbered(&after))
 }
 
@@ -80,6 +84,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         sharers: memory.sharers.clone(),
         vteps: memory.vteps.clone(),
         wires: memory.wires.clone(),
+        moves: memory.moves.clone(),
         ..Tables::default()
     };
     harness.plane.reconcile(&tables).unwrap();
@@ -96,6 +101,10 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
     for slot in [1, COUNTER_PLACES + 1] {
         let budget = memory.floods.get(&slot).copied().unwrap_or_default();
         harness.set_flood_budget(slot, &budget).unwrap();
+    }
+    for moving in memory.moves.values() {
+        let word = memory.arrived.get(&moving.place()).copied().unwrap_or_default();
+        harness.set_arrived(moving.place(), word).unwrap();
     }
     harness.set_conntrack(&numbered(memory)).unwrap();
     harness.set_fragments(&memory.fragments).unwrap();

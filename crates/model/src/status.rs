@@ -65,6 +65,8 @@ pub struct HostStatus {
     pub failed: OrdMap<Uuid, Arc<str>>,
     /// Instances that run, and NICs that are up.
     pub up: OrdSet<Uuid>,
+    /// Moves of NICs to this host, by number, whose NIC has sent its first frame here.
+    pub arrived: OrdSet<u32>,
     /// Why it is told nothing, if so.
     pub refused: Option<Arc<str>>,
     /// Its clock, when that is far from the server's.
@@ -198,6 +200,12 @@ impl Board {
     /// All hosts that were heard of since the server started.
     pub fn hosts(&self) -> impl Iterator<Item = &HostStatus> {
         self.hosts.values()
+    }
+
+    /// The hosts to which NICs have moved of their own accord, with the numbers of these moves.
+    pub fn arrivals(&self) -> impl Iterator<Item = (Id<Host>, &OrdSet<u32>)> {
+        let hosts = self.hosts.iter().map(|(host, status)| (*host, &status.arrived));
+        hosts.filter(|(_, arrived)| !arrived.is_empty())
     }
 
     /// Whether `host` has last said that it holds all that concerns it up to `revision`, and

@@ -13,7 +13,7 @@ use std::{
 use api::Limits;
 use clap::Args;
 use control::{
-    Enrolment, Gate, Jobs, audit, evacuation, expunger, jobs::spans, long_job, releaser,
+    Enrolment, Gate, Jobs, audit, evacuation, expunger, jobs::spans, long_job, mover, releaser,
     steady::Steady, webhook,
 };
 use hostnet::Namespace;
@@ -219,9 +219,10 @@ async fn serve(
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });
     let steady = Steady::new(runtime::now);
     let expunging = expunger::run(store.clone(), reports.clone(), steady, stop.clone());
+    let moving = mover::run(store.clone(), reports.clone(), steady, stop.clone());
     let releasing = releaser::run(store, reports, stop.clone());
     parts.spawn(async move {
-        tokio::join!(releasing, expunging);
+        tokio::join!(releasing, expunging, moving);
         Ok(())
     });
     parts.spawn(sweep(Arc::clone(&gate), steady, stop.clone()));

@@ -16,6 +16,7 @@
 
 use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict};
 use crate::maps::{Port, PortKey};
+use crate::moves::{self, Passage};
 use crate::outer::{self, HEADER_BYTES};
 use crate::parse::Packet;
 use crate::reason::DropReason;
@@ -39,6 +40,20 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
         }
     };
     let mut concerned = Concerned::of(&port);
+    if port.is_moving() {
+        match moves::from_port(kernel, &port, packet) {
+            Passage::GoesOn => {}
+            Passage::Tells => {
+                kernel.count(port.place(), Direction::FromPort, meta.length);
+                packet.verdict = packet.station.tunnel();
+                return;
+            }
+            Passage::Refused(reason) => {
+                packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason));
+                return;
+            }
+        }
+    }
     if let Err(reason) = port_stages(kernel, meta, (&port, &mut concerned), packet) {
         packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason));
     }
@@ -208,19 +223,43 @@ fn tunnel_stages<K: Kernel>(
         let is_ours = strangers::arrive(kernel, meta, (vtep.net, concerned), packet)?;
         return if is_ours { Ok(()) } else { Err(DropReason::UnknownDestination) };
     }
-    classify::headers(kernel, meta, vtep.net, packet)?;
-    guard::from_tunnel(kernel, &meta.vtep, packet)?;
+    if let Err(reason) = tunnel_admits(kernel, meta, vtep.net, packet) {
+        return Err(match moves::told(kernel, &meta.vtep, vtep.net) {
+            true => DropReason::MoveTold,
+            false => reason,
+        });
+    }
     if packet.destination_mac.is_group() {
         return flood::arrived(kernel, meta, Mentioned::Nobody, packet);
     }
-    let Some(key) = route::lookup(kernel, packet)?.as_local() else {
-        return Err(DropReason::TunnelToTunnel);
+    if !route::find(kernel, packet) {
+        return Err(DropReason::UnknownDestination);
+    }
+    let Some(key) = packet.station.as_local() else {
+        if !packet.station.is_forwarded() && !packet.is_handed_on {
+            return Err(DropReason::TunnelToTunnel);
+        }
+        packet.verdict = packet.station.tunnel();
+        return Ok(());
     };
     let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
     *concerned = Concerned::of(&receiver);
     strangers::receive(kernel, meta, packet, &receiver)?;
     egress::local(kernel, meta, packet, (0, key), &receiver);
     Ok(())
+}
+
+/// Whether a frame out of a tunnel is what it says, and may come from there.
+#[inline(always)]
+fn tunnel_admits<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    net: u32,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
+    packet.is_handed_on = false;
+    classify::headers(kernel, meta, net, packet)?;
+    guard::from_tunnel(kernel, &meta.vtep, packet)
 }
 
 /// The one way out for a drop.

@@ -17,10 +17,10 @@ plain! {
     }
 
     /// Value of `fdb`: where a station is. Made by [`Fdb::local`], [`Fdb::remote`],
-    /// [`Fdb::uplink`] and [`Fdb::host`].
+    /// [`Fdb::uplink`], [`Fdb::host`] and [`Fdb::forwarded`].
     pub struct Fdb[48] {
-        /// 1 local, 2 remote, 3 behind an uplink, 4 the host itself. In packets only: 5 behind one of
-        /// the foreign VTEPs.
+        /// 1 local, 2 remote, 3 behind an uplink, 4 the host itself, 6 gone from here to a remote
+        /// one; and a bit if it moves. In packets only: 5 behind one of the foreign VTEPs.
         kind: u32,
         /// The port, if local; the uplink and the VLAN on it.
         port: PortKey,
@@ -31,6 +31,13 @@ plain! {
         /// This host's own VTEP, if remote; `::` leaves the choice to the host's routes.
         local: Addr,
     }
+}
+
+/// Of the kind: the station moves, see `moves`.
+const MOVES: u32 = 1 << 8;
+
+impl crate::layout::Zero for Fdb {
+    const ZERO: Fdb = Fdb { kind: 0, ..Fdb::local(PortKey::untagged(0)) };
 }
 
 impl FdbKey {
@@ -94,6 +101,39 @@ impl Fdb {
         Fdb { kind: 5, ..Fdb::local(PortKey::untagged(0)) }
     }
 
+    /// A station that has moved from this host to another one. Frames that others still send here
+    /// follow it.
+    #[must_use]
+    pub const fn forwarded(vni: u32, vtep: Addr) -> Fdb {
+        Fdb { kind: 6, ..Fdb::remote(vni, vtep) }
+    }
+
+    /// The same, as long as a move of it is prepared: `moves` says where it is afterwards.
+    #[must_use]
+    pub const fn moving(self) -> Fdb {
+        Fdb { kind: self.kind | MOVES, ..self }
+    }
+
+    /// The same without a move.
+    #[inline(always)]
+    #[must_use]
+    pub const fn still(self) -> Fdb {
+        Fdb { kind: self.kind & !MOVES, ..self }
+    }
+
+    /// Whether a move of it is prepared.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_moving(&self) -> bool {
+        self.kind & MOVES != 0
+    }
+
+    /// Whether frames for it that come out of a tunnel go back into one.
+    #[inline(always)]
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.kind == 6
+    }
+
     /// The same, with this host's own VTEP as the outer source. The other host knows us by it
     /// alone; a host with several addresses would otherwise send from the one that routes prefer.
     #[must_use]
@@ -104,9 +144,9 @@ impl Fdb {
     /// What it says; `None` for a kind that this version does not know.
     #[must_use]
     pub fn target(&self) -> Option<FdbTarget> {
-        match self.kind {
+        match self.kind & !MOVES {
             1 => Some(FdbTarget::Local(self.port)),
-            2 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep, local: self.local }),
+            2 | 6 => Some(FdbTarget::Remote { vni: self.vni, vtep: self.vtep, local: self.local }),
             3 => Some(FdbTarget::Uplink(self.port)),
             4 => Some(FdbTarget::Host(self.port)),
             _ => None,

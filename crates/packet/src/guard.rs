@@ -12,6 +12,7 @@ use crate::addr::Addr;
 use crate::fdb::FdbKey;
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, NeighKey, Port};
+use crate::moves;
 use crate::parse::{Packet, UDP};
 use crate::prefix::{self, End, Owner, owner};
 use crate::reason::DropReason;
@@ -51,7 +52,7 @@ fn is_dhcp_server(packet: &Packet) -> bool {
 /// discovery are about shared addresses.
 #[inline(always)]
 pub(crate) fn from_tunnel<K: Kernel>(
-    kernel: &K,
+    kernel: &mut K,
     vtep: &Addr,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
@@ -98,9 +99,18 @@ fn source_address<K: Kernel>(
 /// A host that guards nothing is held to the stations that live on it: it cannot speak
 /// as a station of another host, nor as one of ours.
 #[inline(always)]
-fn neighbour<K: Kernel>(kernel: &K, vtep: &Addr, packet: &mut Packet) -> Result<(), DropReason> {
+fn neighbour<K: Kernel>(
+    kernel: &mut K,
+    vtep: &Addr,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     match kernel.neigh(&NeighKey { net: packet.path.net_in, addr: packet.source }) {
-        Some(neigh) if neigh.mac.same(packet.source_mac) && neigh.vtep.same(vtep) => Ok(()),
+        Some(neigh) if neigh.mac.same(packet.source_mac) => {
+            if !neigh.is_moving() && neigh.vtep.same(vtep) {
+                return Ok(());
+            }
+            moves::from_tunnel(kernel, vtep, packet)
+        }
         None => match owner(kernel, packet, End::Source, Some(vtep)) {
             Owner::Station => Ok(()),
             Owner::Nobody => stranger(kernel, vtep, packet),

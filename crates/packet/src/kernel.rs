@@ -9,6 +9,7 @@ use crate::maps::{
     AddrKey, Afar, Bucket, Config, CtSlot, FloodKey, Flow, Learned, Neigh, NeighKey, Noted, Port,
     PortKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
+use crate::moves::Move;
 use crate::net::Net;
 use crate::prefix::{Behind, PrefixKey};
 use crate::reason::DropReason;
@@ -52,6 +53,10 @@ pub trait Kernel {
     fn source(&self, key: &AddrKey) -> Option<Source>;
     /// A station.
     fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
+    /// A move of a station that is prepared.
+    fn moving(&self, key: &FdbKey) -> Option<Move>;
+    /// A place of `arrived`.
+    fn arrived(&mut self, place: u32) -> Option<&mut u64>;
     /// The MAC of an address.
     fn neigh(&self, key: &NeighKey) -> Option<Neigh>;
     /// Who has the longest prefix that an address is in.

@@ -39,6 +39,7 @@ mod kernel;
 mod layout;
 mod learned;
 mod maps;
+mod moves;
 mod nd;
 mod net;
 mod outer;
@@ -77,6 +78,7 @@ pub use kernel::{
 };
 pub use layout::Plain;
 pub use maps::*;
+pub use moves::Move;
 pub use net::{Net, NetKind};
 pub use outer::{HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};

@@ -35,7 +35,7 @@ plain! {
         pub zone: u32,
         /// Its MAC, the only source MAC that it may use.
         pub mac: Mac,
-        /// [`Port::PEER`] or 0; in the map, above it, [`Port::place`].
+        /// [`Port::PEER`], [`Port::MOVES`] and [`Port::WAITS`], or 0; in the map, between them, [`Port::place`].
         pub flags: u16,
     }
 
@@ -114,12 +114,14 @@ plain! {
         pub addr: Addr,
     }
 
-    /// Value of `neigh`. Made by [`Neigh::local`] and [`Neigh::behind`].
+    /// Value of `neigh`. Made by [`Neigh::local`], [`Neigh::behind`] and [`Neigh::moving`].
     pub struct Neigh[24] {
         /// MAC that has the address.
         pub mac: Mac,
+        /// 1 if the station moves, see `moves`.
+        moves: u8,
         /// Zero.
-        pad: [u8; 2],
+        pad: u8,
         /// The VTEP of the host where it is; `::` on this host.
         pub vtep: Addr,
     }
@@ -331,10 +333,12 @@ macro_rules! maps {
                 nets NETS 7: hash u32 => $crate::Net, $crate::MAX_NETS, removed Last;
                 /// VTEPs that may send, and the network they then send into.
                 vteps VTEPS 7: hash $crate::VtepKey => $crate::Vtep, $crate::MAX_VTEPS, removed Last;
+                /// Stations that are being moved.
+                moves MOVES 7: hash $crate::FdbKey => $crate::Move, $crate::MAX_MOVES, removed Last;
                 /// Stations of the networks present.
-                fdb FDB 3: hash $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
+                fdb FDB 7: hash $crate::FdbKey => $crate::Fdb, $crate::MAX_FDB, removed Last;
                 /// Addresses that ARP and ND are answered for.
-                neigh NEIGH 4: hash $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
+                neigh NEIGH 7: hash $crate::NeighKey => $crate::Neigh, $crate::MAX_NEIGH, removed Last;
                 /// Who routes for a prefix: `packet::prefix`.
                 behind BEHIND 7: lpm $crate::PrefixKey => $crate::Behind, $crate::MAX_PREFIXES, removed Last;
                 /// Who shares an address: `packet::prefix`.
@@ -342,7 +346,7 @@ macro_rules! maps {
                 /// Addresses that ports may use as source.
                 addrs ADDRS 5: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
-                ports PORTS 4: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
+                ports PORTS 7: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
                 /// Ports by network, for what is flooded. The loader derives it from `ports`.
                 flood FLOOD 6: hash $crate::FloodKey => $crate::Flooded, $crate::MAX_PORTS, removed First;
                 /// VTEPs by network, for what is flooded. The loader derives it from `vteps`.
@@ -377,6 +381,9 @@ macro_rules! maps {
                 /// Where strangers are, in the areas of [`crate::Net::area`]. Written by the programs on
                 /// all CPUs; races: `packet::learned`.
                 learned LEARNED 7: array $crate::Learned, $crate::LEARNED_SLOTS;
+                /// Moves that have come to their end, by `Move::place`: the number of the move, and
+                /// whether the old host was told. Written by the programs.
+                arrived ARRIVED 7: array u64, $crate::MAX_MOVES;
                 /// 1 while somebody reads `events`, else 0. Written by the loader.
                 events_wanted EVENTS_WANTED 3: array u32, 1;
                 /// Events that found the buffer full, per CPU.
@@ -437,6 +444,11 @@ impl Port {
     /// there directly (`bpf_redirect_peer`). Without it (tap, veth within one namespace) they
     /// leave through the interface.
     pub const PEER: u16 = 1;
+    /// Flag: its NIC moves here or away, see `moves`.
+    pub const MOVES: u16 = 1 << 15;
+    /// Flag: it moves here, and gets nothing that is flooded until that is over.
+    pub const WAITS: u16 = 1 << 14;
+    const FLAGS: u16 = Port::PEER | Port::MOVES | Port::WAITS;
 
     /// Where its counters are in `traffic`, and its own area in the connection table: an array
     /// costs a packet a tenth of a hash. The data plane gives places and zones to the ports in the
@@ -444,18 +456,30 @@ impl Port {
     #[inline(always)]
     #[must_use]
     pub const fn place(&self) -> u32 {
-        (self.flags >> 1) as u32
+        ((self.flags & !Port::FLAGS) >> 1) as u32
+    }
+
+    /// Whether its NIC moves here, and that is not over.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        self.flags & Port::WAITS != 0
+    }
+
+    /// Whether its NIC moves here or away.
+    #[inline(always)]
+    pub(crate) const fn is_moving(&self) -> bool {
+        self.flags & Port::MOVES != 0
     }
 
     /// The same port at this place, less than [`COUNTER_PLACES`], and in this zone.
     #[must_use]
     pub fn placed(self, place: u16, zone: u32) -> Port {
-        Port { flags: self.flags & Port::PEER | place << 1, zone, ..self }
+        Port { flags: self.flags & Port::FLAGS | place << 1, zone, ..self }
     }
 }
 
-// Every place fits above the flag.
-const _: () = assert!(COUNTER_PLACES <= 1 << 15);
+// Every place fits between the flags.
+const _: () = assert!(COUNTER_PLACES <= 1 << 13);
 
 impl Vtep {
     /// That of another host.
@@ -481,7 +505,19 @@ impl Neigh {
     /// The station with this MAC, on the host with this VTEP.
     #[must_use]
     pub const fn behind(vtep: Addr, mac: Mac) -> Neigh {
-        Neigh { mac, pad: [0; 2], vtep }
+        Neigh { mac, moves: 0, pad: 0, vtep }
+    }
+
+    /// The same, as long as a move of the station is prepared.
+    #[must_use]
+    pub const fn moving(self) -> Neigh {
+        Neigh { moves: 1, ..self }
+    }
+
+    /// Whether a move of the station is prepared.
+    #[inline(always)]
+    pub(crate) const fn is_moving(&self) -> bool {
+        self.moves != 0
     }
 }
 

@@ -114,6 +114,9 @@ pub struct Packet {
     pub path: Path,
     /// Where it goes. Set by `route`.
     pub(crate) station: Fdb,
+    /// It may go from tunnel to tunnel: its sender has moved away from here, and does not know yet who
+    /// knows of that. Set out of tunnels alone.
+    pub(crate) is_handed_on: bool,
     /// What is to be done with it. In memory like the rest: as a value, a verdict that may be any
     /// would be kept with the parts of all of them, and the verifier refuses to see those saved
     /// that were never set.

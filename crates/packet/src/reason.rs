@@ -144,6 +144,10 @@ reasons! {
     FloodRate = 54 "flood_rate",
     /// A DHCP server's answer from a port.
     RogueDhcp = 55 "rogue_dhcp",
+    /// The NIC of the port has moved to another host.
+    Moved = 56 "moved",
+    /// A frame from the host that a NIC has moved to; it has told that, and is good for nothing else.
+    MoveTold = 57 "move_told",
 }
 
 impl DropReason {

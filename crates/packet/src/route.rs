@@ -9,6 +9,7 @@ use crate::flood;
 use crate::kernel::{Kernel, Meta};
 use crate::learned;
 use crate::maps::{NeighKey, Port, PortKey};
+use crate::moves;
 use crate::parse::Packet;
 use crate::prefix;
 use crate::reason::DropReason;
@@ -31,8 +32,7 @@ pub(crate) fn station<K: Kernel>(
     port: &Port,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    if let Ok(fdb) = lookup(kernel, packet) {
-        packet.station = fdb;
+    if find(kernel, packet) {
         return Ok(());
     }
     if packet.path.net.is_physical() {
@@ -44,14 +44,14 @@ pub(crate) fn station<K: Kernel>(
         return Ok(());
     }
     readdress(kernel, packet);
-    match lookup(kernel, packet) {
-        Ok(fdb) => packet.station = fdb,
-        Err(_) if has_strangers => {
-            flood::of_port(kernel, meta, port.place())?;
-            packet.station = Fdb::stranger();
-        }
-        Err(reason) => return Err(reason),
+    if find(kernel, packet) {
+        return Ok(());
     }
+    if !has_strangers {
+        return Err(DropReason::UnknownDestination);
+    }
+    flood::of_port(kernel, meta, port.place())?;
+    packet.station = Fdb::stranger();
     Ok(())
 }
 
@@ -73,13 +73,14 @@ fn readdress<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
     }
 }
 
-/// Where the destination MAC is in the network.
+/// Leaves in the packet's room where the destination MAC is in the network, if it is anywhere.
 #[inline(always)]
-pub(crate) fn lookup<K: Kernel>(kernel: &K, packet: &Packet) -> Result<Fdb, DropReason> {
-    match kernel.fdb(&FdbKey::new(packet.path.net_out, packet.destination_mac)) {
-        Some(fdb) if fdb.is_known() => Ok(fdb),
-        _ => Err(DropReason::UnknownDestination),
-    }
+pub(crate) fn find<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> bool {
+    let Some(fdb) = kernel.fdb(&FdbKey::new(packet.path.net_out, packet.destination_mac)) else {
+        return false;
+    };
+    packet.station = fdb;
+    if fdb.is_moving() { moves::settle(kernel, packet) } else { fdb.is_known() }
 }
 
 /// The local port that the station is. It is never the sender itself.

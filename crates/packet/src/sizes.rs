@@ -13,6 +13,9 @@ pub const MAX_NETS: u32 = 4_096;
 pub const MAX_ADDRS: u32 = 16_384;
 /// MACs of all networks that are present on one host.
 pub const MAX_FDB: u32 = 65_536;
+/// Stations of all networks present on one host that are being moved, here, away or elsewhere. A
+/// power of two.
+pub const MAX_MOVES: u32 = 4_096;
 /// Addresses that ARP and ND are answered for, over all networks present on one host.
 pub const MAX_NEIGH: u32 = 65_536;
 /// Prefixes that stations route for, over all networks present on one host.

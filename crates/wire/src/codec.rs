@@ -8,7 +8,8 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX, UP_MAX,
+    ARRIVED_MAX, DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX,
+    UP_MAX,
     counters::Counters,
     digest::{SetDigest, TableDigests},
     field::fixed,
@@ -263,6 +264,7 @@ impl From<&Report> for pb::Report {
             kernel: report.kernel.to_bytes().into(),
             up: report.up.iter().take(UP_MAX).map(|uuid| bytes_of(*uuid)).collect(),
             failed: failed.map(failure).collect(),
+            arrived: report.arrived.iter().copied().take(ARRIVED_MAX).collect(),
         }
     }
 }
@@ -276,6 +278,9 @@ impl TryFrom<pb::Report> for Report {
         if report.up.len() > UP_MAX {
             return Err(ParseError::TooMany("up"));
         }
+        if report.arrived.len() > ARRIVED_MAX {
+            return Err(ParseError::TooMany("arrived"));
+        }
         let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, cut(f.reason)));
         Ok(Self {
             revision: report.revision,
@@ -284,6 +289,7 @@ impl TryFrom<pb::Report> for Report {
             kernel: SetDigest::from_bytes(fixed("kernel", &report.kernel)?),
             up: report.up.iter().map(|up| uuid("up", up)).collect::<Result<_, _>>()?,
             failed: report.failed.into_iter().map(failure).collect::<Result<_, ParseError>>()?,
+            arrived: report.arrived.into_iter().collect(),
         })
     }
 }
@@ -451,7 +457,8 @@ mod tests {
             let ids = || ids.iter().copied().map(Uuid::from_u128);
             let failed = ids().map(|id| (id, format!("{id} is broken"))).collect();
             let up = ids().collect();
-            let report = Report { revision, processed, digests, kernel, up, failed };
+            let arrived = ids().map(|id| id.as_fields().0).collect();
+            let report = Report { revision, processed, digests, kernel, up, failed, arrived };
             let ports = ids().map(|id| (id, id.as_fields().0)).collect();
             let connections = processed.then_some(Connections { sure: 512, ports });
             let clock_ms = (revision > 0).then_some(revision);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     digest::{Form, MemberHash, SetDigest},
-    object::{Attachment, Network, Object, ObjectKey, Peer, Port, Prefix, Table, Tunnel},
+    object::{Attachment, Moving, Network, Object, ObjectKey, Peer, Port, Prefix, Table, Tunnel},
     shared::Shared,
 };
 
@@ -39,6 +39,17 @@ pub enum Fact {
         /// The station.
         mac: [u8; 6],
         /// Where it is.
+        at: Station,
+    },
+    /// Where a station is once a move has come to its end.
+    Move {
+        /// The network's number.
+        net: u32,
+        /// The station.
+        mac: [u8; 6],
+        /// The move's number.
+        number: u32,
+        /// Where it is then.
         at: Station,
     },
     /// Who has an address of a network.
@@ -120,10 +131,20 @@ pub enum Station {
 #[must_use]
 pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
     let (number, net, mac) = (port.number, network.number, port.mac);
-    let mut facts = vec![
-        Fact::Port { number, net, mac },
-        Fact::Fdb { net, mac, at: Station::Local { port: number } },
-    ];
+    let mut facts = vec![Fact::Port { number, net, mac }];
+    let here = Station::Local { port: number };
+    let there = |moving: &Moving| {
+        let vni = network.tunnel()?.vni;
+        let vtep = Fact::Vtep { vni, ip: moving.vtep, net };
+        Some((moving.number, Station::Remote { vni, vtep: moving.vtep }, vtep))
+    };
+    let (goes, comes) = (port.goes.as_ref().and_then(there), port.comes.as_ref().and_then(there));
+    let at = comes.map_or(here, |(_, there, _)| there);
+    facts.push(Fact::Fdb { net, mac, at });
+    if let Some((number, there, vtep)) = goes.or(comes) {
+        let at = if goes.is_some() { there } else { here };
+        facts.extend([Fact::Move { net, mac, number, at }, vtep]);
+    }
     for ip in port.ips(network) {
         facts.push(Fact::Address { port: number, ip });
         facts.push(Fact::Neighbour { net, ip, mac });
@@ -158,6 +179,10 @@ pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
         Fact::Fdb { net, mac, at: Station::Remote { vni, vtep: peer.vtep } },
         Fact::Vtep { vni, ip: peer.vtep, net },
     ];
+    if let Some(Moving { number, vtep }) = peer.goes {
+        let at = Station::Remote { vni, vtep };
+        facts.extend([Fact::Move { net, mac, number, at }, Fact::Vtep { vni, ip: vtep, net }]);
+    }
     facts.extend(peer.addresses.iter().map(|ip| Fact::Neighbour { net, ip: *ip, mac }));
     facts.extend(behind(&peer.prefixes, net, mac));
     facts
@@ -205,11 +230,12 @@ impl NetworkFacts {
     pub(crate) fn add(&mut self, digest: &mut SetDigest, member: &Shared, network: &Network) {
         member.with_facts(network, |facts| {
             digest.add_all(facts.own);
-            let Some((vtep, hash)) = facts.vtep else { return };
-            let count = self.vteps.entry(vtep).or_default();
-            *count += 1;
-            if *count == 1 {
-                digest.add(hash);
+            for (vtep, hash) in &facts.vteps {
+                let count = self.vteps.entry(*vtep).or_default();
+                *count += 1;
+                if *count == 1 {
+                    digest.add(*hash);
+                }
             }
         });
     }
@@ -217,12 +243,13 @@ impl NetworkFacts {
     pub(crate) fn take(&mut self, digest: &mut SetDigest, member: &Shared, network: &Network) {
         member.with_facts(network, |facts| {
             digest.take_all(facts.own);
-            let Some((vtep, hash)) = facts.vtep else { return };
-            let Some(count) = self.vteps.get_mut(&vtep) else { return };
-            *count -= 1;
-            if *count == 0 {
-                self.vteps.remove(&vtep);
-                digest.take(hash);
+            for (vtep, hash) in &facts.vteps {
+                let Some(count) = self.vteps.get_mut(vtep) else { continue };
+                *count -= 1;
+                if *count == 0 {
+                    self.vteps.remove(vtep);
+                    digest.take(*hash);
+                }
             }
         });
     }
@@ -267,6 +294,12 @@ pub fn hash(fact: &Fact) -> MemberHash {
         Fact::ForeignVtep { vni, ip, net } => form.tag(10).number(*vni).ip(*ip).number(*net),
         Fact::Strangers { net } => form.tag(11).number(*net),
         Fact::Physical { net, vlan } => form.tag(9).number(*net).number((*vlan).into()),
+        Fact::Move { net, mac, number, at: Station::Local { port } } => {
+            form.tag(12).number(*net).bytes(mac).number(*number).number(*port)
+        }
+        Fact::Move { net, mac, number, at: Station::Remote { vni, vtep } } => {
+            form.tag(13).number(*net).bytes(mac).number(*number).number(*vni).ip(*vtep)
+        }
     };
     form.finish()
 }

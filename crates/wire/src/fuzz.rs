@@ -139,6 +139,7 @@ fn objects() -> Vec<Shared> {
             addresses: vec![v4, v6],
             vtep: IpAddr::from([192, 0, 2, 2]),
             prefixes: Vec::new(),
+            goes: None,
         }),
         Object::Instance(Instance {
             uuid: uuid(4),
@@ -158,6 +159,8 @@ fn objects() -> Vec<Shared> {
             mtu_bytes: 1450,
             prefixes: Vec::new(),
             device: None,
+            goes: None,
+            comes: None,
         }),
         Object::Port(Port {
             uuid: uuid(6),
@@ -170,6 +173,8 @@ fn objects() -> Vec<Shared> {
             mtu_bytes: 1450,
             prefixes: Vec::new(),
             device: Some("vnet0".to_owned()),
+            goes: None,
+            comes: None,
         }),
     ];
     all.into_iter().map(Shared::from).collect()

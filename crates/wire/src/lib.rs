@@ -59,6 +59,9 @@ pub const FAILURES_MAX: usize = 65_536;
 /// Most instances and ports in one report; the others do not show as running.
 pub const UP_MAX: usize = 100_000;
 
+/// Most moves in one report, of as many ports as a host can have.
+pub const ARRIVED_MAX: usize = 4_096;
+
 /// Most devices that a host tells of, and most addresses of each; the others do not count.
 pub const DEVICES_MAX: usize = 256;
 /// See [`DEVICES_MAX`].

@@ -87,6 +87,8 @@ pub struct Report {
     /// Objects that are not in force, and objects that ought to be gone and are not, with the
     /// reason; under the host's own uuid what concerns the host as a whole.
     pub failed: BTreeMap<Uuid, String>,
+    /// Moves to this host, by number, whose NIC has sent its first frame here.
+    pub arrived: BTreeSet<u32>,
 }
 
 /// What an agent says while there is nothing else to say.

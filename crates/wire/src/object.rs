@@ -47,6 +47,8 @@ objects! {
         5 => vtep: IpAddr,
         /// The prefixes that it routes for, sorted.
         6 since 2 => prefixes: Vec<Prefix>,
+        /// Where it moves to: once a frame of its own comes from there, it is there.
+        7 since 4 => goes: Option<Moving>,
     }
 
     /// An instance (a VM or a container) that the host runs.
@@ -85,6 +87,11 @@ objects! {
         9 since 2 => prefixes: Vec<Prefix>,
         /// The name of the device, made by something else, that it is plugged into.
         10 since 3 => device: Option<String>,
+        /// Where it moves to: once a frame of its own comes from there, it is no longer here.
+        11 since 4 => goes: Option<Moving>,
+        /// Where it moves here from: it is still there until its first frame comes from its device
+        /// here, which until then gets nothing and sends nothing.
+        12 since 4 => comes: Option<Moving>,
     }
 }
 
@@ -117,6 +124,16 @@ message! {
         1 => interface: String,
         /// The IEEE 802.1Q VLAN on it, 1 to 4094; untagged if absent.
         2 => vlan: Option<u16>,
+    }
+}
+
+message! {
+    /// A NIC moves between this host and another one, or between two others.
+    Moving checked by check_number {
+        /// The move's number: unique in the installation, never reused, not 0.
+        1 => number: u32,
+        /// The VTEP of the other host; of two others, that where it goes.
+        2 => vtep: IpAddr,
     }
 }
 
@@ -251,9 +268,18 @@ fn check_vlan(uplink: &Uplink) -> Result<(), ParseError> {
 /// Longest name of a device, in bytes: the kernel's `IFNAMSIZ`, without the zero.
 const DEVICE_MAX: usize = 15;
 
-/// A port is plugged into one thing. What is without an instance, which earlier releases need, has
+/// The data plane has 0 for no move.
+fn check_number(moving: &Moving) -> Result<(), ParseError> {
+    let is_one = moving.number != 0;
+    is_one.then_some(()).ok_or(ParseError::Range { field: "Moving.number", value: 0 })
+}
+
+/// A port is plugged into one thing, and moves one way. What is without an instance, which earlier releases need, has
 /// a device and so is withheld from them.
 fn check_plug(port: &Port) -> Result<(), ParseError> {
+    if port.goes.is_some() && port.comes.is_some() {
+        return Err(ParseError::Both("Port.goes", "Port.comes"));
+    }
     match (port.instance, &port.device) {
         (None, Some(device)) if !(1..=DEVICE_MAX).contains(&device.len()) => {
             Err(ParseError::Length { field: "Port.device", bytes: device.len() })
@@ -339,6 +365,8 @@ mod tests {
                 mtu_bytes: 1450,
                 prefixes: Vec::new(),
                 device: device.map(str::to_owned),
+                goes: None,
+                comes: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -369,6 +397,36 @@ mod tests {
         assert_eq!(check(Driver::Qemu, Some(machine.clone())), Ok(5), "they cannot hold it");
         check(Driver::Qemu, None).unwrap_err();
         check(Driver::Netns, Some(machine)).unwrap_err();
+    }
+
+    #[test]
+    fn a_port_moves_one_way_and_older_agents_cannot_hold_it() {
+        let moving = |number| Moving { number, vtep: [192, 0, 2, 9].into() };
+        let check = |goes: Option<Moving>, comes: Option<Moving>| {
+            let port = Port {
+                uuid: Uuid::from_u128(1),
+                number: 1,
+                network: Uuid::from_u128(2),
+                instance: None,
+                device_id: 0,
+                mac: [2; 6],
+                addresses: Vec::new(),
+                mtu_bytes: 1450,
+                prefixes: Vec::new(),
+                device: Some("vnet0".to_owned()),
+                goes,
+                comes,
+            };
+            let read = Port::decode(&port.encode());
+            read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
+        };
+        assert_eq!(check(None, None), Ok(3));
+        assert_eq!(check(Some(moving(1)), None), Ok(4));
+        assert_eq!(check(None, Some(moving(1))), Ok(4));
+        let both = ParseError::Both("Port.goes", "Port.comes");
+        assert_eq!(check(Some(moving(1)), Some(moving(1))), Err(both));
+        let none = ParseError::Range { field: "Moving.number", value: 0 };
+        assert_eq!(check(Some(moving(0)), None), Err(none));
     }
 
     #[test]

@@ -33,8 +33,9 @@ pub(crate) struct MemberFacts {
     of: Basis,
     /// The sum of the facts that no other object gives.
     pub(crate) own: SetDigest,
-    /// The VTEP of the host it lives on, with the fact about it: other members may give it too.
-    pub(crate) vtep: Option<(IpAddr, MemberHash)>,
+    /// The VTEP of the host it lives on, and that of a move, with the facts about them: other members
+    /// may give them too.
+    pub(crate) vteps: Box<[(IpAddr, MemberHash)]>,
 }
 
 /// A network's number, its VXLAN network identifier, which a physical one has not, and whether it
@@ -71,15 +72,15 @@ impl Shared {
 
 impl MemberFacts {
     fn new(object: &Object, network: &Network) -> Self {
-        let mut facts = Self { of: Self::basis(network), own: SetDigest::default(), vtep: None };
+        let (mut own, mut vteps) = (SetDigest::default(), Vec::new());
         for fact in member_facts(object, network) {
             let hash = hash(&fact);
             match fact {
-                Fact::Vtep { ip, .. } => facts.vtep = Some((ip, hash)),
-                _ => facts.own.add(hash),
+                Fact::Vtep { ip, .. } => vteps.push((ip, hash)),
+                _ => own.add(hash),
             }
         }
-        facts
+        Self { of: Self::basis(network), own, vteps: vteps.into() }
     }
 
     pub(crate) fn basis(network: &Network) -> Basis {

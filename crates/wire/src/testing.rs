@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
     object::{
-        Attachment, Driver, ImageFormat, Instance, Machine, Network, Object, Peer, Port,
+        Attachment, Driver, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
         PortAddress, Prefix, Tunnel, Uplink,
     },
 };
@@ -37,6 +37,10 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
     // The low bits are the object's own: no two objects have the same address.
     let own = IpAddr::from((u128::from(number) << 64 | 1).to_be_bytes());
     let prefixes: Vec<_> = flag.then_some(Prefix { ip: own, bits: 128 }).into_iter().collect();
+    let moving = |rest| {
+        let vtep = IpAddr::from([192, 0, 2, 2 + u8::from(flag)]);
+        (at % 3 == rest).then_some(Moving { number, vtep })
+    };
     match kind {
         0 => {
             let attachment = match at % 5 {
@@ -66,7 +70,8 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
-            Object::Peer(Peer { uuid, network, mac, addresses: vec![own], vtep, prefixes })
+            let addresses = vec![own];
+            Object::Peer(Peer { uuid, network, mac, addresses, vtep, prefixes, goes: moving(0) })
         }
         _ => {
             let address = PortAddress { ip: own, prefix_bits: 24, gateway: flag.then_some(ip) };
@@ -83,6 +88,8 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 mtu_bytes,
                 prefixes,
                 device: None,
+                goes: moving(0),
+                comes: moving(1),
             })
         }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use compute::FarEnd;
-use packet::{Addr, Fdb, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey};
+use packet::{Addr, Fdb, FdbKey, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey};
 use proptest::prelude::*;
 use wire::{
     fact::{Fact, Station},
@@ -30,6 +30,57 @@ fn what_is_rendered_gives_the_facts_that_the_server_expects() {
     let expected = fact::facts(desired.objects());
     assert_eq!(facts(&tables), expected);
     assert_eq!(fact::digest(&facts(&tables)), desired.kernel_digest());
+}
+
+#[test]
+fn what_moves_gives_the_facts_that_the_server_expects() {
+    let external = || sample::external(61, "vnet0", 61);
+    let peer = || sample::peer(sample::PEER_A, sample::NETWORK_A, 91);
+    let [there, third] = [2, 3].map(|last| sample::a_move(7, last));
+    let ports = [(sample::PORT_A, 7), (sample::PORT_B, 9), (61, 11)];
+    let key = PortKey::untagged(11);
+    for (object, moves, at) in [
+        (sample::moving(external(), third.clone(), None), 1, FdbTarget::Local(key)),
+        (sample::moving(external(), None, there), 1, remote([192, 0, 2, 2])),
+        (external(), 0, FdbTarget::Local(key)),
+        (sample::moving(peer(), third, None), 1, remote([192, 0, 2, 2])),
+    ] {
+        let mut desired = sample::two_networks();
+        desired.upsert(object.clone());
+        let tables = Ledger::of(&desired, &interfaces(&ports)).tables;
+        assert_eq!(facts(&tables), fact::facts(desired.objects()), "{object:?}");
+        assert_eq!(fact::digest(&facts(&tables)), desired.kernel_digest());
+        let moving: Vec<_> = tables.fdb.iter().filter(|(_, fdb)| fdb.is_moving()).collect();
+        assert_eq!((moving.len(), tables.moves.len()), (moves, moves), "{object:?}");
+        for (station, fdb) in moving {
+            assert!(tables.moves.contains_key(station));
+            assert_eq!(fdb.still().target(), Some(at), "where it is until its first frame");
+        }
+    }
+}
+
+fn remote(vtep: [u8; 4]) -> FdbTarget {
+    let local = Addr::v4([192, 0, 2, 1]);
+    FdbTarget::Remote { vni: 101, vtep: Addr::v4(vtep), local }
+}
+
+#[test]
+fn what_comes_to_a_device_that_is_not_there_yet_is_a_peer_till_then() {
+    let mut desired = sample::two_networks();
+    let port = sample::external(61, "vnet0", 61);
+    desired.upsert(sample::moving(port, None, sample::a_move(7, 2)));
+    let mut ledger = Ledger::of(&desired, &interfaces(&[]));
+    let station = FdbKey::new(1, packet::Mac([2, 0, 0, 0, 0, 61]));
+    assert_eq!(ledger.tables.fdb[&station].target(), Some(remote([192, 0, 2, 2])));
+    assert!(!ledger.tables.fdb[&station].is_moving() && ledger.tables.moves.is_empty());
+    let edits = ledger.follow(&desired, &interfaces(&[(61, 11)]));
+    assert!(edits.fdb[&station].unwrap().is_moving() && edits.ports.len() == 1);
+    assert_eq!(ledger, Ledger::of(&desired, &interfaces(&[(61, 11)])));
+    desired.upsert(sample::external(61, "vnet0", 61));
+    let edits = ledger.follow(&desired, &interfaces(&[(61, 11)]));
+    assert_eq!(edits.moves.values().collect::<Vec<_>>(), [&None], "it has moved");
+    let local = Some(Fdb::local(PortKey::untagged(11)));
+    assert_eq!(edits.fdb, [(station, local)].into(), "in the place of the other entry");
 }
 
 #[test]
@@ -136,6 +187,7 @@ fn what_does_not_fit_is_left_out_alone_and_local_ports_come_first() {
             addresses,
             vtep: std::net::IpAddr::from([192, 0, 2, 2]),
             prefixes: Vec::new(),
+            goes: None,
         }));
     }
     let rendered = Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]));
@@ -190,6 +242,7 @@ fn object(which: u8, variant: u8) -> Object {
             addresses: vec![IpAddr::from([10, 0, 0, variant % 5])],
             vtep: IpAddr::from([192, 0, 2, variant % 2]),
             prefixes: vec![Prefix { ip: IpAddr::from([192, 168, variant % 4, 0]), bits: 24 }],
+            goes: None,
         }),
         _ => sample::port(u128::from(which), 7, network, which),
     }
@@ -250,6 +303,7 @@ fn room_that_becomes_free_is_used_and_the_rest_stays() {
             addresses: Vec::new(),
             vtep: IpAddr::from([a, b, c, d]),
             prefixes: Vec::new(),
+            goes: None,
         })
     };
     (0..MAX_VTEPS - 2).for_each(|number| desired.upsert(peer(number)));

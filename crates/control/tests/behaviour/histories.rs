@@ -262,7 +262,9 @@ fn start() -> Cloud {
     let attach = json!({"l3NetworkUuid": l3, "networkServices": services});
     cloud.call("AttachNetworkServiceToL3Network", attach).unwrap();
     let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
-    cloud.l3(&fixture, "blue");
+    let nic = cloud.made("CreateVmNic", json!({"l3NetworkUuid": cloud.l3(&fixture, "blue")}));
+    let plug = json!({"vmNicUuid": nic, "hostUuid": fixture.hosts[0], "device": "c"});
+    cloud.call("PlugVmNic", plug).unwrap();
     let six =
         json!({"name": "six", "l2NetworkUuid": cloud.nics(&vm)[0].l2_network_uuid, "ipVersion": 6});
     let range = json!({

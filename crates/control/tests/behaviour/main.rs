@@ -27,6 +27,7 @@ mod life;
 mod log_ins;
 mod long_jobs;
 mod machines;
+mod moves;
 mod nics;
 mod offerings;
 mod places;

@@ -23,6 +23,10 @@ pub(super) fn ports(version: u32, pin: &Path) -> Result<Ports, Untold> {
         3 => Ok(entries(pin)?
             .map(|(key, port)| (PortKey::from_bytes(&key), port_3(&port)))
             .collect()),
+        // None of them moves.
+        4 => Ok(entries(pin)?
+            .map(|(key, port)| (PortKey::from_bytes(&key), Port::from_bytes(&port)))
+            .collect()),
         _ => Err(unknown("ports", version)),
     }
 }

@@ -404,7 +404,7 @@ impl HostFeed {
 
     /// Takes what a host says of the state that it was sent.
     fn believe(&mut self, host: Id<Host>, report: Report, agrees: bool) -> bool {
-        let Report { revision, processed, up, failed, .. } = report;
+        let Report { revision, processed, up, failed, arrived, .. } = report;
         let before = self.status.clone();
         let told = self.own_failures(host, failed);
         let processed = processed && told.is_some();
@@ -413,6 +413,8 @@ impl HostFeed {
         // What a host says of objects that it was not given is ignored.
         let runs = [Table::Instance, Table::Port];
         self.status.up = up.into_iter().filter(|uuid| self.holds(&runs, *uuid)).collect();
+        // Which of them there are, and to which host, the server knows.
+        self.status.arrived = arrived.into_iter().collect();
         if processed {
             self.settle(revision);
             self.status.failed = told;

@@ -28,6 +28,7 @@ pub mod l3_options;
 pub mod lease;
 pub mod long_job;
 pub mod network_service;
+pub mod nic_binding;
 pub mod nic_plug;
 pub mod nic_settings;
 pub mod quota;

@@ -10,7 +10,7 @@ use super::{
     host::Host,
     l2_network::L2Network,
     l3_network::L3Network,
-    nic_plug, nic_settings,
+    nic_binding, nic_plug, nic_settings,
     used_ip::UsedIp,
     vm_instance::{InstanceDriver, VmInstance},
     zone::EnableState,
@@ -46,6 +46,22 @@ pub struct VmNic {
     /// The host of that device.
     #[field(hidden, on_delete = "keep")]
     pub plugged_host_uuid: Option<Id<Host>>,
+    /// The host that it moves to: its pending binding, if it has one.
+    #[serde(default)]
+    #[field(on_delete = "detach")]
+    pub pending_host_uuid: Option<Id<Host>>,
+    /// The device there, which waits for its first frame.
+    #[serde(default)]
+    #[field(hidden)]
+    pub pending_device: Option<String>,
+    /// The number of the move that is under way, or was last: each has its own.
+    #[serde(default)]
+    #[field(hidden)]
+    pub move_number: u32,
+    /// The host that it was moved away from last, which may not have let go yet.
+    #[serde(default)]
+    #[field(hidden, on_delete = "keep")]
+    pub left_host_uuid: Option<Id<Host>>,
     /// Its number in the data plane; never reused.
     #[field(hidden)]
     pub number: u32,
@@ -87,6 +103,7 @@ impl VmNic {
             attachable,
             candidates,
         ] = nic_plug::MESSAGES;
+        let [bind, unbind, activate] = nic_binding::MESSAGES;
         let [state, driver, mac, set_ip, delete_ip, prefixes] = nic_settings::MESSAGES;
         [
             &CreateVmNic::DEF,
@@ -96,6 +113,9 @@ impl VmNic {
             attach_nic,
             plug,
             unplug,
+            bind,
+            unbind,
+            activate,
             change,
             attach_to_nic,
             attachable,
@@ -124,6 +144,17 @@ impl VmNic {
         }
     }
 
+    /// The host and its device that it moves to, if it does: its pending binding.
+    #[must_use]
+    pub fn pending(&self) -> Option<(Id<Host>, &str)> {
+        match self.vm_instance_uuid {
+            None if self.pending_host_uuid != self.host_uuid => {
+                Some((self.pending_host_uuid?, self.pending_device.as_deref()?))
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         let name = |hostname: &String| {
             Claim::Hostname(self.l3_network_uuid, hostname.to_ascii_lowercase())
@@ -135,7 +166,8 @@ impl VmNic {
             false => Claim::Prefix(l2, net.addr(), net.prefix_len()),
         };
         let prefixes = self.allowed_prefixes.iter().map(prefix);
-        let plugged = self.plugged().into_iter().flat_map(|(host, device)| {
+        let bindings = self.plugged().into_iter().chain(self.pending());
+        let plugged = bindings.flat_map(|(host, device)| {
             [Claim::Plugged(host, self.uuid), Claim::Device(host, device.to_owned())]
         });
         self.hostname.iter().map(name).chain([mac]).chain(prefixes).chain(plugged).collect()
@@ -188,6 +220,18 @@ impl VmNic {
             only: None,
         },
         Derived {
+            field: FieldDef::of::<Option<String>>(
+                "pendingDevice",
+                "The device of `pendingHostUuid` that waits for its first frame.",
+            ),
+            read: |nic, _| {
+                let pending = VmNic::of(nic).and_then(VmNic::pending);
+                pending.map_or(Plain::Null, |(_, device)| Plain::Text(device.to_owned().into()))
+            },
+            found_by: &[],
+            only: None,
+        },
+        Derived {
             field: FieldDef::of::<String>(
                 "driverType",
                 "What it is: `external` while plugged into a device that something else made, `virtio` \
@@ -234,7 +278,15 @@ impl VmNic {
             found_by: &[],
             only: None,
         },
-        Derived::NOT_IN_EFFECT,
+        Derived {
+            read: |nic, view| {
+                let homes = VmNic::of(nic).map(|nic| [nic.host_uuid, nic.pending_host_uuid]);
+                let why = |host| view.board().status(host).not_in_effect(host, nic.uuid());
+                let reason = homes.into_iter().flatten().flatten().find_map(why);
+                reason.map_or(Plain::Null, |reason| Plain::Text(reason.into()))
+            },
+            ..Derived::NOT_IN_EFFECT
+        },
     ];
 }
 

@@ -5,8 +5,8 @@ use crate::slots::{Spot, way_number};
 use crate::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot,
     CtState, CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow,
-    Kernel, Learned, Mac, Meta, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey,
-    Sharer, SharerKey, Source, Traffic, Vtep, VtepKey, Wire,
+    Kernel, Learned, Mac, Meta, Move, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey,
+    PrefixKey, Sharer, SharerKey, Source, Traffic, Vtep, VtepKey, Wire,
 };
 use std::collections::BTreeMap;
 
@@ -41,6 +41,10 @@ pub struct Memory {
     pub hops: BTreeMap<Addr, NextHop>,
     /// `fragments`.
     pub fragments: Vec<Noted>,
+    /// `moves`.
+    pub moves: BTreeMap<FdbKey, Move>,
+    /// `arrived`. Without an entry nothing has.
+    pub arrived: BTreeMap<u32, u64>,
     /// `wires`.
     pub wires: BTreeMap<PortKey, Wire>,
     /// `sharers`.
@@ -203,6 +207,14 @@ impl Kernel for Memory {
 
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
         self.fdb.get(key).copied()
+    }
+
+    fn moving(&self, key: &FdbKey) -> Option<Move> {
+        self.moves.get(key).copied()
+    }
+
+    fn arrived(&mut self, place: u32) -> Option<&mut u64> {
+        Some(self.arrived.entry(place).or_default())
     }
 
     fn neigh(&self, key: &NeighKey) -> Option<Neigh> {

@@ -15,6 +15,7 @@ mod from_tunnel;
 #[cfg(test)]
 mod histories;
 mod memory;
+mod moves;
 mod neighbours;
 mod nets;
 mod prefixes;
@@ -159,6 +160,7 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(uplinks::vectors());
     vectors.extend(foreign::vectors());
     vectors.extend(sharers::vectors());
+    vectors.extend(moves::vectors());
     vectors
 }
 

@@ -93,6 +93,9 @@ pub struct Report {
     /// All of it is durable and was worked on; what did not succeed is in `failed`.
     #[prost(bool, tag = "8")]
     pub processed: bool,
+    /// Numbers of moves to this host whose NIC has sent its first frame here.
+    #[prost(uint32, repeated, tag = "9")]
+    pub arrived: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Heartbeat {

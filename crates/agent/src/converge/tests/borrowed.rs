@@ -190,3 +190,28 @@ async fn nothing_is_given_back_while_nobody_can_look_for_devices() {
     memory.state().devices_refused = false;
     assert!(settle(&mut converger, &desired).await.is_clean());
 }
+
+#[tokio::test]
+async fn a_nic_that_has_come_is_told_until_its_move_is_over() {
+    let memory = Memory::default();
+    let mut desired = sample::two_networks();
+    let port = sample::external(EXTERNAL, "vnet0", 61);
+    desired.upsert(sample::moving(port, None, sample::a_move(7, 2)));
+    make(&memory, 1001);
+    let mut converger = Converger::new(memory.clone());
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.is_clean() && outcome.up.contains(&uuid(EXTERNAL)), "{outcome:?}");
+    assert_eq!(outcome.kernel, desired.kernel_digest());
+    assert!(outcome.arrived.is_empty());
+    assert_eq!(converger.awaited_moves(), [7].into());
+    memory.state().arrived.extend([6, 7]);
+    for _ in 0..2 {
+        let outcome = settle(&mut converger, &desired).await;
+        assert_eq!(outcome.arrived, [7].into(), "and nothing of other moves");
+        assert!(converger.awaited_moves().is_empty());
+    }
+    assert_eq!(settle(&mut Converger::new(memory.clone()), &desired).await.arrived, [7].into());
+    desired.upsert(sample::external(EXTERNAL, "vnet0", 61));
+    let outcome = settle(&mut converger, &desired).await;
+    assert!(outcome.is_clean() && outcome.arrived.is_empty(), "{outcome:?}");
+}
