@@ -221,6 +221,9 @@ fn check_can_stand_still(instance: &VmInstance) -> Result<()> {
 
 /// Who migrates an instance expects that it goes on running. A stop here and a start there would
 /// end what runs in it, so that is left to the caller to ask for.
+///
+/// The place for a driver that can move what runs in it: it says so here, and its NICs get a pending
+/// binding each, as those without an instance do ([`crate::nic_binding`]).
 pub(crate) fn migrate(txn: &mut Txn<'_>, message: MigrateVm) -> Result<Reply> {
     let instance = txn.get(message.vm_instance_uuid)?;
     let driver = instance.driver.as_str();
