@@ -28,7 +28,10 @@ use serde_json::{Value, json};
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 const VMS: [&str; 3] = ["red-1", "red-2", "red-3"];
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+const RED_2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
 const RED_3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
+/// How long something that must not arrive is waited for.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// How long traffic goes on before and after something is done.
 const WHILE: Duration = Duration::from_millis(700);
 /// How long a connection may stand still: servers and agents take their time to come back.
@@ -300,13 +303,20 @@ fn nothing_passes_a_port_that_waits_until_its_nic_speaks() {
         drops(&stage.lab.data(host)).get(reason).copied().unwrap_or_default()
     };
     let before = counted("h2", "spoofed_mac");
-    let frame = udp(GUEST, RED_3, 5001, b"other");
-    wire.send(&ethernet([2, 0, 0, 0, 0, 1], wire.mac, 0x0800, &frame));
+    let own = udp(GUEST, RED_3, 5001, b"other");
+    wire.send(&ethernet([2, 0, 0, 0, 0, 1], wire.mac, 0x0800, &own));
     assert!(wait::holds(LIMIT, || counted("h2", "spoofed_mac") > before));
     assert_eq!(stage.shown()["device"], *device("h1"), "that does not move it");
     for vm in VMS {
         assert_eq!(ping(&stage.lab.namespace(vm), GUEST.into(), 1400), Ping::Answered, "{vm}");
     }
+    // What is for all is not for it.
+    let (red_2, red_3) = (stage.lab.namespace("red-2"), stage.lab.namespace("red-3"));
+    let (sender, heard) = (Wire::open(&red_2), Wire::open(&red_3));
+    let frame = udp(RED_2, Ipv4Addr::new(10, 0, 0, 255), 5001, b"to-all-of-us");
+    sender.send(&ethernet([0xff; 6], sender.mac, 0x0800, &frame));
+    assert!(heard.hears(b"to-all-of-us", LIMIT));
+    assert!(!wire.hears(b"to-all-of-us", PATIENCE), "it waits");
     // It is given up, and begun again.
     stage.done("unbindVmNic", None);
     assert!(wait::holds(LIMIT, || programs(&stage.lab.namespace("h2"), &device("h2")) == [0, 0]));
@@ -319,14 +329,13 @@ fn nothing_passes_a_port_that_waits_until_its_nic_speaks() {
     stage.lab.kill(&["server"]);
     stage.cable("h2");
     stage.announce();
-    let red_2 = stage.lab.namespace("red-2");
     assert_eq!(ping(&red_2, GUEST.into(), 100), Ping::Answered);
     let before = counted("h1", "moved");
     stage.guest.ip(&format!("link set to-h1 netns {} name eth0", other.namespace.name()));
     other.ip("link set eth0 down");
     other.configure(&mac, "10.0.0.50/24");
     let wire = Wire::open(&other.namespace);
-    wire.send(&ethernet([2, 0, 0, 0, 0, 1], wire.mac, 0x0800, &frame));
+    wire.send(&ethernet([2, 0, 0, 0, 0, 1], wire.mac, 0x0800, &own));
     assert!(
         wait::holds(LIMIT, || counted("h1", "moved") > before),
         "{:?}",

@@ -238,7 +238,7 @@ fn a_nic_in_a_physical_network_does_not_move() {
 fn a_nic_does_not_move_where_foreign_vteps_are() {
     let (cloud, fixture, nic, _) = plugged();
     let foreign = json!({
-        "poolUuid": fixture.pool, "clusterUuid": fixture.cluster, "remoteVtepIp": "172.30.0.77",
+        "l2NetworkUuid": fixture.pool, "clusterUuid": fixture.cluster, "remoteVtepIp": "172.30.0.77",
     });
     cloud.call("CreateVxlanPoolRemoteVtep", foreign).unwrap();
     let (code, field, text) = cloud.refusal("BindVmNic", at(&nic, &fixture.hosts[1], "vnet7"));
