@@ -223,7 +223,7 @@ fn record() -> impl Strategy<Value = Record> {
                     nic.vm_instance_uuid = None;
                     nic.plugged_device = Some("vnet0".to_owned());
                 }
-                8 | 9 => nic = moving(nic, time as u32 % 4),
+                8 | 9 => nic = moving(nic, (twist + n) % 4),
                 5 => nic.plugged_device = Some("vnet0".to_owned()),
                 3 => {
                     nic.allowed_prefixes =
