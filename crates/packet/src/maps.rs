@@ -459,18 +459,6 @@ impl Port {
         ((self.flags & !Port::FLAGS) >> 1) as u32
     }
 
-    /// Whether its NIC moves here, and that is not over.
-    #[must_use]
-    pub const fn waits(&self) -> bool {
-        self.flags & Port::WAITS != 0
-    }
-
-    /// Whether its NIC moves here or away.
-    #[inline(always)]
-    pub(crate) const fn is_moving(&self) -> bool {
-        self.flags & Port::MOVES != 0
-    }
-
     /// The same port at this place, less than [`COUNTER_PLACES`], and in this zone.
     #[must_use]
     pub fn placed(self, place: u16, zone: u32) -> Port {

@@ -41,6 +41,20 @@ plain! {
     }
 }
 
+impl Port {
+    /// Whether its NIC moves here, and that is not over.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        self.flags & Port::WAITS != 0
+    }
+
+    /// Whether its NIC moves here or away.
+    #[inline(always)]
+    pub(crate) const fn is_moving(&self) -> bool {
+        self.flags & Port::MOVES != 0
+    }
+}
+
 impl Move {
     /// The move with this number to this place.
     #[must_use]
