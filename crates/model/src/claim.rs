@@ -30,9 +30,13 @@ pub enum Claim {
     ManagementIp(IpAddr),
     /// The address of a tunnel end in a pool.
     VtepIp(Id<L2Network>, IpAddr),
-    /// A VNI in a zone: two networks with one VNI between the same two VTEPs could not be told
-    /// apart.
+    /// A VNI that rests in a zone, as builds before pools had VNIs of their own wrote it.
     Vni(Id<Zone>, u32),
+    /// A VNI of a pool, which is in the zone.
+    PoolVni(Id<Zone>, Id<L2Network>, u32),
+    /// A VNI that rests in a zone, and the pool that had it. It is there to be found: the pool may be
+    /// gone, and another one have its VTEPs.
+    RestingVni(Id<Zone>, u32, Id<L2Network>),
     /// An interface of a cluster's hosts with a tag, or without one: two networks there would be one.
     Wire(Id<Cluster>, String, Option<u16>),
     /// A MAC on an L2 network.
@@ -67,7 +71,9 @@ impl Claim {
     #[must_use]
     pub fn next(&self) -> Option<Self> {
         match self {
-            Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
+            Claim::PoolVni(zone, pool, vni) => {
+                Some(Claim::PoolVni(*zone, *pool, vni.checked_add(1)?))
+            }
             Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
             Claim::AccountName(_)
             | Claim::UserName(..)
@@ -75,6 +81,8 @@ impl Claim {
             | Claim::Share(..)
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
+            | Claim::Vni(..)
+            | Claim::RestingVni(..)
             | Claim::Wire(..)
             | Claim::Mac(..)
             | Claim::Prefix(..)
@@ -96,6 +104,8 @@ impl Claim {
     pub const fn rests(&self) -> bool {
         match self {
             Claim::Vni(..)
+            | Claim::PoolVni(..)
+            | Claim::RestingVni(..)
             | Claim::Mac(..)
             | Claim::Ip(..)
             | Claim::Prefix(..)
@@ -119,6 +129,15 @@ impl Claim {
         }
     }
 
+    /// What else rests while this does: a VNI of a pool is given to no other pool of the zone either.
+    #[must_use]
+    pub const fn resting(&self) -> Option<Self> {
+        match self {
+            Claim::PoolVni(zone, pool, vni) => Some(Claim::RestingVni(*zone, *vni, *pool)),
+            _ => None,
+        }
+    }
+
     /// The network in which hosts act on it.
     #[must_use]
     pub const fn network(&self) -> Option<Id<L2Network>> {
@@ -135,6 +154,8 @@ impl Claim {
             | Claim::VtepIp(..)
             | Claim::Wire(..)
             | Claim::Vni(..)
+            | Claim::PoolVni(..)
+            | Claim::RestingVni(..)
             | Claim::RangeEnd(..)
             | Claim::Gateway(..)
             | Claim::Router(..)
@@ -171,7 +192,9 @@ impl fmt::Display for Claim {
             | Claim::Sharer(_, ip, _)
             | Claim::Router(_, ip) => write!(f, "{ip}"),
             Claim::Prefix(_, ip, bits) => write!(f, "{ip}/{bits}"),
-            Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
+            Claim::Vni(_, vni) | Claim::PoolVni(_, _, vni) | Claim::RestingVni(_, vni, _) => {
+                write!(f, "VNI {vni}")
+            }
             Claim::Wire(cluster, interface, None) => {
                 write!(f, "{interface} in cluster {cluster}, untagged,")
             }
