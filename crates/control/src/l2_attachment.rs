@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     Reply, Txn, l2_network,
     operation::{Operation, job},
-    rivals::Rivals,
+    rivals::{self, Rivals},
     vtep,
 };
 
@@ -108,10 +108,11 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> 
         };
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
-    for host in &hosts {
-        if let Some(vtep) = vtep::of_host(txn, host.uuid, l2) {
-            txn.delete(vtep.uuid)?;
-        }
+    let vteps = hosts.iter().filter_map(|host| vtep::of_host(txn, host.uuid, l2));
+    let vteps: Vec<_> = vteps.collect();
+    rivals::leave(txn, l2, &vteps)?;
+    for vtep in vteps {
+        txn.delete(vtep.uuid)?;
     }
     for remote in txn.children(RemoteVtep::POOL, l2) {
         if remote.cluster_uuid == cluster {

@@ -57,7 +57,8 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result
         isolated: message.isolated,
     };
     let made = l2_network::make(txn, asked, segment)?;
-    match rivals::resting(txn, (pool.zone_uuid, pool.uuid), (vni, vni)) {
+    let rests = rivals::resting(txn, (pool.zone_uuid, pool.uuid), (vni, vni)).next();
+    match rests {
         Some(claim) => Err(claim::refusal(&claim, Kind::Release, None)),
         None => Ok(made),
     }
@@ -104,7 +105,7 @@ fn free_vni(txn: &Txn<'_>, zone: Id<Zone>, range: &VniRange) -> Option<u32> {
         if vni > range.end_vni {
             return None;
         }
-        if rivals::resting(txn, (zone, pool), (vni, vni)).is_none() {
+        if rivals::resting(txn, (zone, pool), (vni, vni)).next().is_none() {
             return Some(vni);
         }
         from = vni.checked_add(1)?;

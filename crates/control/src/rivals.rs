@@ -7,15 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
+    iter, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use model::{
     Claim, Code, Error, Id, Kind, Plain, Result,
     resource::{
-        host::Host, l2_network::L2Network, l2_vxlan::VniRange, remote_vtep::RemoteVtep, vtep::Vtep,
-        zone::Zone,
+        l2_network::L2Network, l2_vxlan::VniRange, remote_vtep::RemoteVtep, vtep::Vtep, zone::Zone,
     },
 };
 use store::{Key, Read};
@@ -35,7 +34,7 @@ pub(crate) struct Rivals {
     pub(crate) pool: Id<L2Network>,
     /// The pools, each with a range that overlaps.
     pools: BTreeMap<Id<L2Network>, Vnis>,
-    /// A VNI that another pool had, and that a host may still act on.
+    /// A VNI that a pool had which is gone, and that a host may still act on.
     rests: Option<Claim>,
 }
 
@@ -55,73 +54,69 @@ impl Rivals {
         };
         let rivals = others.iter().filter(|range| overlaps(range));
         let pools = rivals.map(|range| (range.l2_network_uuid, vnis(range))).collect();
-        let rests = own.iter().find_map(|range| resting(txn, (zone, pool), vnis(range)));
+        // What rests of a pool that is there is a VNI of its ranges: that one is among the rivals.
+        let is_gone = |claim: &Claim| match claim {
+            Claim::RestingVni(_, _, pool) => txn.find(*pool).is_none(),
+            _ => true,
+        };
+        let rests =
+            own.iter().find_map(|range| resting(txn, (zone, pool), vnis(range)).find(is_gone));
         Ok(Self { pool, pools, rests })
     }
 
     /// Refuses an address of a tunnel end that is in another pool, too, if the two have VNIs in
-    /// common.
-    pub(crate) fn check_address(
-        &self,
-        txn: &Txn<'_>,
-        (field, address): (&str, IpAddr),
-    ) -> Result<()> {
+    /// common; likewise as long as hosts may still act on what another pool had there.
+    pub(crate) fn check(&self, txn: &Txn<'_>, (field, address): (&str, IpAddr)) -> Result<()> {
+        const WAIT: &str = "hosts must confirm its removal first; QueryHost status!=Connected shows \
+                            who is missing";
+        let pool = self.pool;
+        if let Some(claim) = &self.rests {
+            let text = format!("{claim} of pool {pool} is still being released by a deleted pool");
+            return Err(Error::new(Code::InUse, text).on_field(field).hint(WAIT));
+        }
         if self.pools.is_empty() {
             return Ok(());
         }
-        let pools = pools_at(txn, address);
-        let Some((other, (low, high))) = self.pools.iter().find(|(pool, _)| pools.contains(pool))
-        else {
+        let ends = pools_at(txn, address);
+        if let Some((other, (low, high))) = self.pools.iter().find(|(it, _)| ends.contains(it)) {
+            let text = format!(
+                "{address} is a VTEP of pool {other}, too, whose VNIs {low}-{high} overlap those of \
+                 pool {pool}"
+            );
+            let hint = "take another address or CIDR for one of the pools, or give one other VNIs";
+            return Err(Error::field(field, text).hint(hint));
+        }
+        let Some(other) = self.pools.keys().find(|other| is_former(txn, address, **other)) else {
             return Ok(());
         };
-        let pool = self.pool;
         let text = format!(
-            "{address} is a VTEP of pool {other}, too, whose VNIs {low}-{high} overlap those of \
-             pool {pool}"
+            "{address} was a VTEP of pool {other}, which has VNIs of pool {pool}, and hosts may \
+             still have networks of it"
         );
-        let hint = "take another address or CIDR for one of the pools, or give one of them other VNIs";
-        Err(Error::field(field, text).hint(hint))
+        Err(Error::new(Code::InUse, text).on_field(field).hint(WAIT))
     }
+}
 
-    /// Refuses a host that may still have instances, or NICs, which it was told to let go: they may
-    /// be on a network of another pool that it was in, with a VNI that this pool has, too.
-    pub(crate) fn check_host(&self, txn: &Txn<'_>, host: Id<Host>) -> Result<()> {
-        let is_alone = self.pools.is_empty() && self.rests.is_none();
-        if is_alone || txn.tx.total(Kind::Release) == 0 {
-            return Ok(());
-        }
-        let running = |uuid| Claim::Running(host, Id::new(uuid));
-        let plugged = |uuid| Claim::Plugged(host, Id::new(uuid));
-        let kept = kept(txn, running(Uuid::nil()), &running(Uuid::max()))
-            .or_else(|| kept(txn, plugged(Uuid::nil()), &plugged(Uuid::max())));
-        let Some(claim) = kept else { return Ok(()) };
-        let text = format!(
-            "host {host} has not confirmed yet that it let go of {claim}, and pool {} has VNIs \
-             that another pool has or had",
-            self.pool
-        );
-        let hint = "it confirms when its agent is connected; delete the host if it is dead";
-        Err(Error::new(Code::InUse, text).on_field("hostUuid").hint(hint))
+/// Whether an address was that of a tunnel end of a pool that hosts may still act on.
+fn is_former(txn: &Txn<'_>, address: IpAddr, pool: Id<L2Network>) -> bool {
+    let at = |vtep| Claim::FormerVtep(address, pool, Id::new(vtep));
+    txn.first_held(&at(Uuid::nil()), &at(Uuid::max())).is_some()
+}
+
+/// The tunnel ends that a pool loses where it is detached rest until no host has one of its networks
+/// any more that it had: such a host sends from this address, with VNIs that another pool may have.
+pub(crate) fn leave(txn: &mut Txn<'_>, pool: Id<L2Network>, vteps: &[Vtep]) -> Result<()> {
+    let networks = txn.child_ids(L2Network::POOL, pool);
+    if networks.is_empty() {
+        return Ok(());
     }
+    txn.fence(txn.get(pool)?.zone_uuid);
+    let claims = vteps.iter().map(|it| Claim::FormerVtep(it.vtep_ip, pool, it.uuid)).collect();
+    txn.let_rest(networks.into_iter().map(Id::uuid).collect(), claims).map(|_| ())
 }
 
 fn vnis(range: &VniRange) -> Vnis {
     (range.start_vni, range.end_vni)
-}
-
-/// The first of some claims of a host on instances or NICs that it is yet to let go.
-fn kept(txn: &Txn<'_>, mut from: Claim, to: &Claim) -> Option<Claim> {
-    loop {
-        let (claim, (kind, _)) = txn.first_held(&from, to)?;
-        if kind == Kind::Release {
-            return Some(claim);
-        }
-        from = match claim {
-            Claim::Running(host, id) => Claim::Running(host, after(id)?),
-            Claim::Plugged(host, id) => Claim::Plugged(host, after(id)?),
-            _ => return None,
-        };
-    }
 }
 
 /// The id that follows.
@@ -129,28 +124,27 @@ fn after<R>(id: Id<R>) -> Option<Id<R>> {
     Some(Id::new(Uuid::from_u128(id.uuid().as_u128().checked_add(1)?)))
 }
 
-/// The first VNI of a range that another pool of the zone had, and that a host may still act on. Its
-/// pool may be gone, and its hosts be in this one.
+/// The VNIs of a range that other pools of the zone had, and that hosts may still act on. Such a pool
+/// may be gone, and its hosts be in this one.
 pub(crate) fn resting(
     txn: &Txn<'_>,
     (zone, pool): (Id<Zone>, Id<L2Network>),
     (low, high): Vnis,
-) -> Option<Claim> {
+) -> impl Iterator<Item = Claim> {
     let before = txn.first_held(&Claim::Vni(zone, low), &Claim::Vni(zone, high));
-    if let Some((claim, _)) = before {
-        return Some(claim);
-    }
     let end = Claim::RestingVni(zone, high, Id::new(Uuid::max()));
-    let mut from = Claim::RestingVni(zone, low, Id::new(Uuid::nil()));
-    loop {
-        let (claim, _) = txn.first_held(&from, &end)?;
-        from = match claim {
-            Claim::RestingVni(_, vni, own) if own == pool => {
-                Claim::RestingVni(zone, vni, after(own)?)
-            }
-            _ => return Some(claim),
-        };
-    }
+    let first = Claim::RestingVni(zone, low, Id::new(Uuid::nil()));
+    let next = move |from: &Claim| txn.first_held(from, &end).map(|(claim, _)| claim);
+    let after = {
+        let next = next.clone();
+        move |claim: &Claim| match claim {
+            Claim::RestingVni(_, vni, own) => next(&Claim::RestingVni(zone, *vni, after(*own)?)),
+            _ => None,
+        }
+    };
+    let all = iter::successors(next(&first), after);
+    let others = all.filter(move |it| !matches!(it, Claim::RestingVni(_, _, own) if *own == pool));
+    before.map(|(claim, _)| claim).into_iter().chain(others)
 }
 
 /// The pools that have a tunnel end at this address.
@@ -177,7 +171,8 @@ pub(crate) fn check_range(
     let foreign: BTreeSet<IpAddr> = foreign.iter().map(|remote| remote.vtep_ip).collect();
     for (other, (low, high)) in rivals {
         let meets = format!("{start}-{end} overlaps {low}-{high} of pool {other}");
-        let hint = "choose other VNIs, or give one of the pools VTEPs at other addresses (another CIDR)";
+        let hint =
+            "choose other VNIs, or give one of the pools VTEPs at other addresses (another CIDR)";
         let rule = match looks.shared((pool, *other), &foreign) {
             Ok(None) => continue,
             Ok(Some(address)) => format!("{meets}, and {address} is a VTEP of both"),
@@ -251,8 +246,7 @@ impl Looks<'_, '_> {
     ) -> std::result::Result<Option<IpAddr>, Spent> {
         const LAST: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
         self.look()?;
-        let held =
-            self.txn.first_held(&Claim::VtepIp(pool, from), &Claim::VtepIp(pool, LAST));
+        let held = self.txn.first_held(&Claim::VtepIp(pool, from), &Claim::VtepIp(pool, LAST));
         Ok(held.and_then(|(claim, _)| match claim {
             Claim::VtepIp(_, ip) => Some(ip),
             _ => None,

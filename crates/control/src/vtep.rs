@@ -80,7 +80,7 @@ pub(crate) fn follow(txn: &mut Txn<'_>, host: &Host) -> Result<()> {
         };
         let has_it = addresses(txn, host).is_none_or(|own| own.contains(&vtep.vtep_ip));
         if let Some(address) = own_address(txn, host, cidr).filter(|_| !has_it) {
-            check(txn, host.uuid, (&rivals, address))?;
+            check(txn, &rivals, address)?;
             txn.update(Vtep { vtep_ip: address, ..vtep })?;
         }
     }
@@ -166,7 +166,7 @@ fn some(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<IpAddr> {
 }
 
 /// Refuses an address that cannot be that of a host's VTEP in the pool.
-fn check(txn: &Txn<'_>, host: Id<Host>, (rivals, address): (&Rivals, IpAddr)) -> Result<()> {
+fn check(txn: &Txn<'_>, rivals: &Rivals, address: IpAddr) -> Result<()> {
     let pool = rivals.pool;
     reserved::check_host("vtepIp", address)?;
     one_family(txn, pool, address)
@@ -176,8 +176,7 @@ fn check(txn: &Txn<'_>, host: Id<Host>, (rivals, address): (&Rivals, IpAddr)) ->
         let error = Error::field("vtepIp", format!("{address} is a remote VTEP of pool {pool}"));
         return Err(error.hint("DeleteVxlanPoolRemoteVtep takes it out of the pool"));
     }
-    rivals.check_address(txn, ("vtepIp", address))?;
-    rivals.check_host(txn, host)
+    rivals.check(txn, ("vtepIp", address))
 }
 
 fn insert(
@@ -186,7 +185,7 @@ fn insert(
     host: &Host,
     (rivals, address): (&Rivals, IpAddr),
 ) -> Result<Id<Vtep>> {
-    check(txn, host.uuid, (rivals, address))?;
+    check(txn, rivals, address)?;
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,

@@ -10,7 +10,7 @@ use crate::{
     Id, Mac,
     resource::{
         account::Account, cluster::Cluster, host::Host, ip_range::IpRange, l2_network::L2Network,
-        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::Zone,
+        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep, zone::Zone,
     },
 };
 
@@ -37,6 +37,9 @@ pub enum Claim {
     /// A VNI that rests in a zone, and the pool that had it. It is there to be found: the pool may be
     /// gone, and another one have its VTEPs.
     RestingVni(Id<Zone>, u32, Id<L2Network>),
+    /// The address of a tunnel end that left a pool whose networks its host may still have. It is
+    /// there to be found.
+    FormerVtep(IpAddr, Id<L2Network>, Id<Vtep>),
     /// An interface of a cluster's hosts with a tag, or without one: two networks there would be one.
     Wire(Id<Cluster>, String, Option<u16>),
     /// A MAC on an L2 network.
@@ -83,6 +86,7 @@ impl Claim {
             | Claim::VtepIp(..)
             | Claim::Vni(..)
             | Claim::RestingVni(..)
+            | Claim::FormerVtep(..)
             | Claim::Wire(..)
             | Claim::Mac(..)
             | Claim::Prefix(..)
@@ -106,6 +110,7 @@ impl Claim {
             Claim::Vni(..)
             | Claim::PoolVni(..)
             | Claim::RestingVni(..)
+            | Claim::FormerVtep(..)
             | Claim::Mac(..)
             | Claim::Ip(..)
             | Claim::Prefix(..)
@@ -156,6 +161,7 @@ impl Claim {
             | Claim::Vni(..)
             | Claim::PoolVni(..)
             | Claim::RestingVni(..)
+            | Claim::FormerVtep(..)
             | Claim::RangeEnd(..)
             | Claim::Gateway(..)
             | Claim::Router(..)
@@ -186,6 +192,7 @@ impl fmt::Display for Claim {
             Claim::Share(resource, _) => write!(f, "the sharing of {}", resource.simple()),
             Claim::ManagementIp(ip)
             | Claim::VtepIp(_, ip)
+            | Claim::FormerVtep(ip, ..)
             | Claim::Ip(_, ip)
             | Claim::RangeEnd(_, ip)
             | Claim::Gateway(_, ip, _)

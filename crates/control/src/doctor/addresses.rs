@@ -190,17 +190,18 @@ pub(super) fn tunnel_ends(snapshot: &Snapshot<Record>, report: &mut Report) {
         let zone = |pool| find(snapshot, pool).map(|pool: L2Network| pool.zone_uuid);
         let ranges = |pool| by_pool.get(&pool).into_iter().flatten();
         let overlaps = || {
-            let meets = |a: &VniRange, b: &VniRange| {
-                a.start_vni <= b.end_vni && b.start_vni <= a.end_vni
-            };
+            let meets =
+                |a: &VniRange, b: &VniRange| a.start_vni <= b.end_vni && b.start_vni <= a.end_vni;
             zone(one) == zone(other) && ranges(one).any(|a| ranges(other).any(|b| meets(a, b)))
         };
         *overlapping.entry([one, other]).or_insert_with(overlaps)
     };
     for (ip, pools) in at {
         for (pool, row) in &pools {
-            if let Some((other, _)) = pools.range(..pool).find(|(other, _)| overlap(**other, *pool)) {
-                let text = format!("{ip} is in pool {other}, too, whose VNIs overlap those of {pool}");
+            if let Some((other, _)) = pools.range(..pool).find(|(other, _)| overlap(**other, *pool))
+            {
+                let text =
+                    format!("{ip} is in pool {other}, too, whose VNIs overlap those of {pool}");
                 report.add(Rule::Range, *row, text);
             }
         }
