@@ -31,6 +31,7 @@ mod nics;
 mod offerings;
 mod places;
 mod plugged;
+mod pools;
 mod prefixes;
 mod reference;
 mod refusals;
