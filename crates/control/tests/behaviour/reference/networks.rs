@@ -29,34 +29,8 @@ impl World {
                 self.delete(id);
                 Ok(())
             }
-            Call::Attach { l2, cluster } => {
-                let of = &self.l2s[&l2];
-                let is_wrong = of.zone != self.clusters[&cluster] || of.of.is_some();
-                let there = self.pools_in(cluster);
-                refuse_if(is_wrong, InvalidArgument)
-                    .and_then(|()| refuse_if(!self.attached.insert((l2, cluster)), OperationFailed))
-                    .and_then(|()| {
-                        let mut hosts = self.hosts.values().filter(|(at, _)| *at == cluster);
-                        hosts.try_for_each(|(_, ip)| self.may_end(*ip, l2, &there))
-                    })
-            }
-            Call::Detach { l2, cluster } => {
-                let carried = |nic: &&Nic| self.pool_of(self.l3s[&nic.l3].0) == l2;
-                let on = |nic: &Nic| self.host_of(nic).map(|host| self.hosts[&host].0);
-                let mut users = self.nics.values().filter(carried);
-                let is_used = users.any(|nic| on(nic) == Some(cluster));
-                refuse_if(!self.attached.contains(&(l2, cluster)), OperationFailed)
-                    .and_then(|()| refuse_if(is_used, InUse))
-                    .map(|()| {
-                        self.attached.remove(&(l2, cluster));
-                        let ends = self.hosts.values().filter(|(at, _)| *at == cluster);
-                        let ends = ends.filter(|(_, ip)| ip[0] == 0);
-                        let mut of = self.l2s.values().filter_map(|it| it.of);
-                        if of.any(|(pool, _)| pool == l2) {
-                            self.rests.extend(ends.map(|(_, ip)| Hold::End(*ip, l2)));
-                        }
-                    })
-            }
+            Call::Attach { l2, cluster } => self.attach(l2, cluster),
+            Call::Detach { l2, cluster } => self.detach(l2, cluster),
             Call::CreateL3 { id, l2 } => refuse_if(self.l2s[&l2].of.is_none(), InvalidArgument)
                 .and_then(|()| self.own(who, id, Some("l3.num")))
                 .map(|()| {
@@ -88,6 +62,32 @@ impl World {
             }
             _ => return None,
         })
+    }
+
+    fn attach(&mut self, l2: Uuid, cluster: Uuid) -> Outcome {
+        let of = &self.l2s[&l2];
+        let is_wrong = of.zone != self.clusters[&cluster] || of.of.is_some();
+        let there = self.pools_in(cluster);
+        refuse_if(is_wrong, InvalidArgument)?;
+        refuse_if(!self.attached.insert((l2, cluster)), OperationFailed)?;
+        let mut hosts = self.hosts.values().filter(|(at, _)| *at == cluster);
+        hosts.try_for_each(|(_, ip)| self.may_end(*ip, l2, &there))
+    }
+
+    fn detach(&mut self, l2: Uuid, cluster: Uuid) -> Outcome {
+        let carried = |nic: &&Nic| self.pool_of(self.l3s[&nic.l3].0) == l2;
+        let on = |nic: &Nic| self.host_of(nic).map(|host| self.hosts[&host].0);
+        let mut users = self.nics.values().filter(carried);
+        let is_used = users.any(|nic| on(nic) == Some(cluster));
+        refuse_if(!self.attached.contains(&(l2, cluster)), OperationFailed)?;
+        refuse_if(is_used, InUse)?;
+        self.attached.remove(&(l2, cluster));
+        let ends = self.hosts.values().filter(|(at, ip)| *at == cluster && ip[0] == 0);
+        let mut of = self.l2s.values().filter_map(|it| it.of);
+        if of.any(|(pool, _)| pool == l2) {
+            self.rests.extend(ends.map(|(_, ip)| Hold::End(*ip, l2)));
+        }
+        Ok(())
     }
 
     fn create_vnis(&mut self, who: Who, id: Uuid, (pool, vnis): (Uuid, (u32, u32))) -> Outcome {
