@@ -29,10 +29,12 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
         Claim::ManagementIp(_) => {
             (Code::InvalidArgument, "managementIp", "each host has a management address of its own")
         }
-        Claim::VtepIp(..) => {
+        Claim::VtepIp(..) | Claim::FormerVtep(..) => {
             (Code::InvalidArgument, "vtepIp", "each host of a pool needs an address of its own")
         }
-        Claim::Vni(..) => (Code::VniExhausted, "vni", "choose another VNI, or leave it out"),
+        Claim::Vni(..) | Claim::PoolVni(..) | Claim::RestingVni(..) => {
+            (Code::VniExhausted, "vni", "choose another VNI, or leave it out")
+        }
         Claim::Wire(..) => (
             Code::InvalidArgument,
             "l2NetworkUuid",

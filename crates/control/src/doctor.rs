@@ -41,7 +41,7 @@ pub enum Rule {
     Address,
     /// A NIC has the addresses that say so, and is where its instance is.
     Nic,
-    /// Ranges do not overlap, and what was taken from one lies in one.
+    /// Ranges do not overlap where they must not, and what was taken from one lies in one.
     Range,
     /// An instance is on one host, and no other one may still have it.
     Place,
@@ -141,6 +141,7 @@ pub fn examine(snapshot: &Snapshot<Record>) -> Report {
     addresses::nics(snapshot, &mut report);
     addresses::ranges(snapshot, &mut report);
     addresses::vnis(snapshot, &mut report);
+    addresses::tunnel_ends(snapshot, &mut report);
     prefixes::prefixes(snapshot, &mut report);
     report
 }

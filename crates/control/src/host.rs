@@ -23,7 +23,9 @@ use crate::{
     audit::{self, Event},
     evacuation,
     operation::{Operation, job, look, now},
-    reserved, secret, vtep,
+    reserved,
+    rivals::Rivals,
+    secret, vtep,
 };
 
 /// What its messages do.
@@ -59,8 +61,10 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
     };
     let id = txn.insert(host.clone())?;
     for attached in txn.children(L2NetworkClusterRef::CLUSTER, cluster.uuid) {
+        let Some(cidr) = attached.vtep_cidr else { continue };
+        let rivals = Rivals::of(txn, attached.l2_network_uuid)?;
         // The message has no other field that the VTEP's address comes from.
-        let made = vtep::create_from_cidr(txn, &host, &attached);
+        let made = vtep::create_from_cidr(txn, &host, (cidr, &rivals));
         made.map_err(|error| error.on_field("managementIp"))?;
     }
     Ok(Reply::shows(id))

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Reply, Txn, l2_network,
     operation::{Operation, job},
+    rivals::{self, Rivals},
     vtep,
 };
 
@@ -54,8 +55,12 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
     let attached = wished(&l2, cluster.uuid, vtep_cidr);
     txn.insert(attached.clone())?;
     let hosts = txn.children(Host::CLUSTER, cluster.uuid);
-    for host in &hosts {
-        vtep::create_from_cidr(txn, host, &attached)?;
+    if let Some(cidr) = vtep_cidr {
+        let rivals = Rivals::of(txn, l2.uuid)?;
+        for host in &hosts {
+            vtep::create_from_cidr(txn, host, (cidr, &rivals))
+                .map_err(|error| error.on_field("systemTags"))?;
+        }
     }
     realised(txn, &l2, &attached, &hosts)?;
     Ok(Reply::shows(l2.uuid))
@@ -103,10 +108,11 @@ pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> 
         };
         return Err(Error::new(Code::InUse, text).hint(hint));
     }
-    for host in &hosts {
-        if let Some(vtep) = vtep::of_host(txn, host.uuid, l2) {
-            txn.delete(vtep.uuid)?;
-        }
+    let vteps = hosts.iter().filter_map(|host| vtep::of_host(txn, host.uuid, l2));
+    let vteps: Vec<_> = vteps.collect();
+    rivals::leave(txn, l2, &vteps)?;
+    for vtep in vteps {
+        txn.delete(vtep.uuid)?;
     }
     for remote in txn.children(RemoteVtep::POOL, l2) {
         if remote.cluster_uuid == cluster {

@@ -1,7 +1,7 @@
 //! VXLAN networks, and the pools and VNIs that they are made from.
 
 use model::{
-    Claim, Code, Error, Id, Result,
+    Claim, Code, Error, Id, Kind, Result,
     resource::{
         l2_network::{L2Network, Segment},
         l2_vxlan::{
@@ -13,9 +13,10 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, claim,
     l2_network::{self, Asked},
     operation::{Operation, job},
+    rivals,
 };
 
 /// What its messages do.
@@ -46,7 +47,8 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result
         let text = format!("pool {} is in zone {}", pool.uuid, pool.zone_uuid);
         return Err(Error::field("zoneUuid", text).hint("leave it out, or name the pool's zone"));
     }
-    let segment = Segment::Vxlan { vni: vni(txn, &pool, message.vni)?, pool_uuid: pool.uuid };
+    let vni = vni(txn, &pool, message.vni)?;
+    let segment = Segment::Vxlan { vni, pool_uuid: pool.uuid };
     let asked = Asked {
         name: message.name,
         description: message.description,
@@ -54,7 +56,12 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result
         physical_interface: None,
         isolated: message.isolated,
     };
-    l2_network::make(txn, asked, segment)
+    let made = l2_network::make(txn, asked, segment)?;
+    let rests = rivals::resting(txn, (pool.zone_uuid, pool.uuid), (vni, vni)).next();
+    match rests {
+        Some(claim) => Err(claim::refusal(&claim, Kind::Release, None)),
+        None => Ok(made),
+    }
 }
 
 /// The L2 network that a field of a message names, which must be a pool.
@@ -86,16 +93,26 @@ fn vni(txn: &Txn<'_>, pool: &L2Network, wanted: Option<u32>) -> Result<u32> {
     })
 }
 
-/// The lowest free VNI of a range.
+/// The lowest free VNI of a range. What rests of another pool is passed over: hosts that were in that
+/// pool may be in this one.
 fn free_vni(txn: &Txn<'_>, zone: Id<Zone>, range: &VniRange) -> Option<u32> {
-    match txn.first_free(&Claim::Vni(zone, range.start_vni))? {
-        Claim::Vni(_, vni) if vni <= range.end_vni => Some(vni),
-        _ => None,
+    let pool = range.l2_network_uuid;
+    let mut from = range.start_vni;
+    loop {
+        let Claim::PoolVni(_, _, vni) = txn.first_free(&Claim::PoolVni(zone, pool, from))? else {
+            return None;
+        };
+        if vni > range.end_vni {
+            return None;
+        }
+        if rivals::resting(txn, (zone, pool), (vni, vni)).next().is_none() {
+            return Some(vni);
+        }
+        from = vni.checked_add(1)?;
     }
 }
 
-/// VNIs are unique in a zone, not only in a pool: ranges of all its pools must not overlap. Two
-/// networks with one VNI between the same two VTEPs could not be told apart.
+/// A pool's ranges do not overlap each other, nor those of a pool that has a VTEP of this one.
 pub(crate) fn create_vni_range(txn: &mut Txn<'_>, message: CreateVniRange) -> Result<Reply> {
     let (start, end) = (message.start_vni, message.end_vni);
     if start > end {
@@ -114,13 +131,15 @@ pub(crate) fn create_vni_range(txn: &mut Txn<'_>, message: CreateVniRange) -> Re
     };
     // The rule rests on the ranges of all pools of the zone.
     txn.fence(pool.zone_uuid);
-    for other in txn.children(VniRange::ZONE, pool.zone_uuid) {
-        if other.start_vni <= end && start <= other.end_vni {
-            let (low, high) = (other.start_vni, other.end_vni);
-            let text = format!("{start}-{end} overlaps {low}-{high} of {}", other.l2_network_uuid);
-            return Err(Error::field("startVni", text).hint("VNIs are unique in a zone"));
-        }
+    let mut others = txn.children(VniRange::ZONE, pool.zone_uuid);
+    others.retain(|other| other.start_vni <= end && start <= other.end_vni);
+    if let Some(own) = others.iter().find(|other| other.l2_network_uuid == pool.uuid) {
+        let text = format!("{start}-{end} overlaps {}-{} of the pool", own.start_vni, own.end_vni);
+        let hint = "QueryVniRange shows the ranges: choose VNIs between them";
+        return Err(Error::field("startVni", text).hint(hint));
     }
+    let others = others.iter().map(|it| (it.l2_network_uuid, (it.start_vni, it.end_vni)));
+    rivals::check_range(txn, pool.uuid, &others.collect(), (start, end))?;
     txn.insert(range).map(Reply::shows)
 }
 
@@ -135,7 +154,8 @@ pub(crate) fn update_vni_range(txn: &mut Txn<'_>, message: UpdateVniRange) -> Re
 pub(crate) fn delete_vni_range(txn: &mut Txn<'_>, message: DeleteVniRange) -> Result<Reply> {
     let range = txn.get(message.uuid)?;
     let (low, high) = (range.start_vni, range.end_vni);
-    let (low, high) = (Claim::Vni(range.zone_uuid, low), Claim::Vni(range.zone_uuid, high));
+    let at = |vni| Claim::PoolVni(range.zone_uuid, range.l2_network_uuid, vni);
+    let (low, high) = (at(low), at(high));
     if let Some((claim, (_, network))) = txn.first_held(&low, &high) {
         let text = format!("{claim} of this range is in use by {}", network.simple());
         return Err(Error::new(Code::InUse, text).hint("delete its networks first"));

@@ -73,6 +73,7 @@ mod nic_prefixes;
 pub mod nic_settings;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
+mod rivals;
 pub mod used_ip;
 mod user;
 pub mod vm_instance;

@@ -18,7 +18,9 @@ use uuid::Uuid;
 use crate::{
     Reply, Txn, l2_attachment, l2_vxlan,
     operation::{Operation, job},
-    reserved, vtep,
+    reserved,
+    rivals::Rivals,
+    vtep,
 };
 
 /// Most of one pool: each of them is told to hosts, and looked at for each new VTEP.
@@ -45,6 +47,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanPoolRemoteVtep) -> R
         let text = format!("{ip} is the VTEP {} of this pool, which is a host's", host.simple());
         return Err(Error::field(FIELD, text).hint("hosts reach each other without it"));
     }
+    Rivals::of(txn, pool)?.check(txn, (FIELD, ip))?;
     let id = id(pool, cluster, ip);
     if txn.find(id).is_some() {
         let text = format!("{ip} is there already");

@@ -373,7 +373,7 @@ impl<'a> Txn<'a> {
     fn release(
         &mut self,
         mut objects: BTreeSet<Uuid>,
-        claims: Vec<Claim>,
+        mut claims: Vec<Claim>,
         hosts: Option<Vec<Id<Host>>>,
     ) -> Result<Option<Id<Release>>> {
         if claims.is_empty() {
@@ -383,6 +383,8 @@ impl<'a> Txn<'a> {
         // it.
         let networks = claims.iter().filter_map(Claim::network).map(Id::uuid);
         objects.extend(networks);
+        let more: Vec<Claim> = claims.iter().filter_map(Claim::resting).collect();
+        claims.extend(more);
         let release = Release {
             uuid: Id::new(self.random_uuid()),
             objects: objects.into_iter().collect(),

@@ -21,6 +21,7 @@ use crate::{
     Reply, Txn, l2_attachment, l2_vxlan,
     operation::{Operation, job},
     reserved,
+    rivals::Rivals,
 };
 
 /// What its messages do.
@@ -44,8 +45,9 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Repl
         let error = Error::new(Code::OperationFailed, text).on_field("hostUuid");
         return Err(error.hint("QueryVtep shows it; detach the pool from the cluster to change it"));
     }
+    let rivals = Rivals::of(txn, message.pool_uuid)?;
     let id = txn.new_id();
-    insert(txn, id, &host, (message.pool_uuid, address)).map(Reply::shows)
+    insert(txn, id, &host, (&rivals, address)).map(Reply::shows)
 }
 
 /// Gives a host its VTEP in a pool that its cluster has, if it has none: an address of its own
@@ -54,16 +56,14 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanVtep) -> Result<Repl
 pub(crate) fn create_from_cidr(
     txn: &mut Txn<'_>,
     host: &Host,
-    attached: &L2NetworkClusterRef,
+    (cidr, rivals): (IpNet, &Rivals),
 ) -> Result<()> {
-    let pool = attached.l2_network_uuid;
-    let Some(cidr) = attached.vtep_cidr else { return Ok(()) };
-    if of_host(txn, host.uuid, pool).is_some() {
+    if of_host(txn, host.uuid, rivals.pool).is_some() {
         return Ok(());
     }
     if let Some(address) = own_address(txn, host, cidr) {
         let id = Id::new(txn.random_uuid());
-        insert(txn, id, host, (pool, address))?;
+        insert(txn, id, host, (rivals, address))?;
     }
     Ok(())
 }
@@ -73,14 +73,14 @@ pub(crate) fn create_from_cidr(
 pub(crate) fn follow(txn: &mut Txn<'_>, host: &Host) -> Result<()> {
     for attached in txn.children(L2NetworkClusterRef::CLUSTER, host.cluster_uuid) {
         let Some(cidr) = attached.vtep_cidr else { continue };
-        let pool = attached.l2_network_uuid;
-        let Some(vtep) = of_host(txn, host.uuid, pool) else {
-            create_from_cidr(txn, host, &attached)?;
+        let rivals = Rivals::of(txn, attached.l2_network_uuid)?;
+        let Some(vtep) = of_host(txn, host.uuid, rivals.pool) else {
+            create_from_cidr(txn, host, (cidr, &rivals))?;
             continue;
         };
         let has_it = addresses(txn, host).is_none_or(|own| own.contains(&vtep.vtep_ip));
         if let Some(address) = own_address(txn, host, cidr).filter(|_| !has_it) {
-            check(txn, pool, address)?;
+            check(txn, &rivals, address)?;
             txn.update(Vtep { vtep_ip: address, ..vtep })?;
         }
     }
@@ -166,7 +166,8 @@ fn some(read: &impl Read<Record>, pool: Id<L2Network>) -> Option<IpAddr> {
 }
 
 /// Refuses an address that cannot be that of a host's VTEP in the pool.
-fn check(txn: &Txn<'_>, pool: Id<L2Network>, address: IpAddr) -> Result<()> {
+fn check(txn: &Txn<'_>, rivals: &Rivals, address: IpAddr) -> Result<()> {
+    let pool = rivals.pool;
     reserved::check_host("vtepIp", address)?;
     one_family(txn, pool, address)
         .map_err(|(rule, hint)| Error::field("vtepIp", rule).hint(hint))?;
@@ -175,23 +176,23 @@ fn check(txn: &Txn<'_>, pool: Id<L2Network>, address: IpAddr) -> Result<()> {
         let error = Error::field("vtepIp", format!("{address} is a remote VTEP of pool {pool}"));
         return Err(error.hint("DeleteVxlanPoolRemoteVtep takes it out of the pool"));
     }
-    Ok(())
+    rivals.check(txn, ("vtepIp", address))
 }
 
 fn insert(
     txn: &mut Txn<'_>,
     id: Id<Vtep>,
     host: &Host,
-    (pool, address): (Id<L2Network>, IpAddr),
+    (rivals, address): (&Rivals, IpAddr),
 ) -> Result<Id<Vtep>> {
-    check(txn, pool, address)?;
+    check(txn, rivals, address)?;
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,
         vtep_ip: address,
         port: VXLAN_PORT,
         vtep_type: VtepType::KvmHost,
-        pool_uuid: pool,
+        pool_uuid: rivals.pool,
     };
     txn.insert(vtep)
 }

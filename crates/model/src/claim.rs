@@ -10,7 +10,7 @@ use crate::{
     Id, Mac,
     resource::{
         account::Account, cluster::Cluster, host::Host, ip_range::IpRange, l2_network::L2Network,
-        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone::Zone,
+        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep, zone::Zone,
     },
 };
 
@@ -30,9 +30,16 @@ pub enum Claim {
     ManagementIp(IpAddr),
     /// The address of a tunnel end in a pool.
     VtepIp(Id<L2Network>, IpAddr),
-    /// A VNI in a zone: two networks with one VNI between the same two VTEPs could not be told
-    /// apart.
+    /// A VNI that rests in a zone, as builds before pools had VNIs of their own wrote it.
     Vni(Id<Zone>, u32),
+    /// A VNI of a pool, which is in the zone.
+    PoolVni(Id<Zone>, Id<L2Network>, u32),
+    /// A VNI that rests in a zone, and the pool that had it. It is there to be found: the pool may be
+    /// gone, and another one have its VTEPs.
+    RestingVni(Id<Zone>, u32, Id<L2Network>),
+    /// The address of a tunnel end that left a pool whose networks its host may still have. It is
+    /// there to be found.
+    FormerVtep(IpAddr, Id<L2Network>, Id<Vtep>),
     /// An interface of a cluster's hosts with a tag, or without one: two networks there would be one.
     Wire(Id<Cluster>, String, Option<u16>),
     /// A MAC on an L2 network.
@@ -67,7 +74,9 @@ impl Claim {
     #[must_use]
     pub fn next(&self) -> Option<Self> {
         match self {
-            Claim::Vni(zone, vni) => Some(Claim::Vni(*zone, vni.checked_add(1)?)),
+            Claim::PoolVni(zone, pool, vni) => {
+                Some(Claim::PoolVni(*zone, *pool, vni.checked_add(1)?))
+            }
             Claim::Ip(l2, ip) => Some(Claim::Ip(*l2, next_ip(*ip)?)),
             Claim::AccountName(_)
             | Claim::UserName(..)
@@ -75,6 +84,9 @@ impl Claim {
             | Claim::Share(..)
             | Claim::ManagementIp(_)
             | Claim::VtepIp(..)
+            | Claim::Vni(..)
+            | Claim::RestingVni(..)
+            | Claim::FormerVtep(..)
             | Claim::Wire(..)
             | Claim::Mac(..)
             | Claim::Prefix(..)
@@ -96,6 +108,9 @@ impl Claim {
     pub const fn rests(&self) -> bool {
         match self {
             Claim::Vni(..)
+            | Claim::PoolVni(..)
+            | Claim::RestingVni(..)
+            | Claim::FormerVtep(..)
             | Claim::Mac(..)
             | Claim::Ip(..)
             | Claim::Prefix(..)
@@ -119,6 +134,15 @@ impl Claim {
         }
     }
 
+    /// What else rests while this does: a VNI of a pool is given to no other pool of the zone either.
+    #[must_use]
+    pub const fn resting(&self) -> Option<Self> {
+        match self {
+            Claim::PoolVni(zone, pool, vni) => Some(Claim::RestingVni(*zone, *vni, *pool)),
+            _ => None,
+        }
+    }
+
     /// The network in which hosts act on it.
     #[must_use]
     pub const fn network(&self) -> Option<Id<L2Network>> {
@@ -135,6 +159,9 @@ impl Claim {
             | Claim::VtepIp(..)
             | Claim::Wire(..)
             | Claim::Vni(..)
+            | Claim::PoolVni(..)
+            | Claim::RestingVni(..)
+            | Claim::FormerVtep(..)
             | Claim::RangeEnd(..)
             | Claim::Gateway(..)
             | Claim::Router(..)
@@ -165,13 +192,16 @@ impl fmt::Display for Claim {
             Claim::Share(resource, _) => write!(f, "the sharing of {}", resource.simple()),
             Claim::ManagementIp(ip)
             | Claim::VtepIp(_, ip)
+            | Claim::FormerVtep(ip, ..)
             | Claim::Ip(_, ip)
             | Claim::RangeEnd(_, ip)
             | Claim::Gateway(_, ip, _)
             | Claim::Sharer(_, ip, _)
             | Claim::Router(_, ip) => write!(f, "{ip}"),
             Claim::Prefix(_, ip, bits) => write!(f, "{ip}/{bits}"),
-            Claim::Vni(_, vni) => write!(f, "VNI {vni}"),
+            Claim::Vni(_, vni) | Claim::PoolVni(_, _, vni) | Claim::RestingVni(_, vni, _) => {
+                write!(f, "VNI {vni}")
+            }
             Claim::Wire(cluster, interface, None) => {
                 write!(f, "{interface} in cluster {cluster}, untagged,")
             }

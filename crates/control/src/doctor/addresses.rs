@@ -1,6 +1,6 @@
 //! What holds for addresses, NICs, ranges and VNIs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use model::{
     AnyId, Claim, Id, Kind, Record, Resource,
@@ -10,9 +10,11 @@ use model::{
         l2_network::{L2Network, Segment},
         l2_vxlan::VniRange,
         l3_network::L3Network,
+        remote_vtep::RemoteVtep,
         used_ip::{AddressState, UsedIp},
         vm_instance::{Phase, VmInstance},
         vm_nic::VmNic,
+        vtep::Vtep,
     },
 };
 use store::{Key, Read, Snapshot};
@@ -165,6 +167,43 @@ pub(super) fn vnis(snapshot: &Snapshot<Record>, report: &mut Report) {
         let is_pool = |pool: &L2Network| pool.segment == Segment::VxlanPool;
         if !pool.is_some_and(|pool| is_pool(&pool) && pool.zone_uuid == network.zone_uuid) {
             report.add(Rule::Range, own, "its pool is none, or of another zone".to_owned());
+        }
+    }
+}
+
+/// A tunnel end is in no two pools of a zone that have VNIs in common.
+pub(super) fn tunnel_ends(snapshot: &Snapshot<Record>, report: &mut Report) {
+    let mut by_pool: BTreeMap<Id<L2Network>, Vec<VniRange>> = BTreeMap::new();
+    for range in rows::<VniRange>(snapshot) {
+        by_pool.entry(range.l2_network_uuid).or_default().push(range);
+    }
+    let vteps = rows::<Vtep>(snapshot).map(|it| (it.vtep_ip, it.pool_uuid, it.uuid.uuid()));
+    let foreign = rows::<RemoteVtep>(snapshot).map(|it| (it.vtep_ip, it.pool_uuid, it.uuid.uuid()));
+    let ends = vteps.map(|end| (Kind::Vtep, end)).chain(foreign.map(|end| (Kind::RemoteVtep, end)));
+    let mut at: BTreeMap<IpAddr, BTreeMap<Id<L2Network>, (Kind, Uuid)>> = BTreeMap::new();
+    for (kind, (ip, pool, uuid)) in ends {
+        at.entry(ip).or_default().insert(pool, (kind, uuid));
+    }
+    // Pools share many addresses or none: each two are compared once.
+    let mut overlapping: BTreeMap<[Id<L2Network>; 2], bool> = BTreeMap::new();
+    let mut overlap = |one: Id<L2Network>, other: Id<L2Network>| {
+        let zone = |pool| find(snapshot, pool).map(|pool: L2Network| pool.zone_uuid);
+        let ranges = |pool| by_pool.get(&pool).into_iter().flatten();
+        let overlaps = || {
+            let meets =
+                |a: &VniRange, b: &VniRange| a.start_vni <= b.end_vni && b.start_vni <= a.end_vni;
+            zone(one) == zone(other) && ranges(one).any(|a| ranges(other).any(|b| meets(a, b)))
+        };
+        *overlapping.entry([one, other]).or_insert_with(overlaps)
+    };
+    for (ip, pools) in at {
+        for (pool, row) in &pools {
+            if let Some((other, _)) = pools.range(..pool).find(|(other, _)| overlap(**other, *pool))
+            {
+                let text =
+                    format!("{ip} is in pool {other}, too, whose VNIs overlap those of {pool}");
+                report.add(Rule::Range, *row, text);
+            }
         }
     }
 }

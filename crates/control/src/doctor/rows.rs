@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn what_the_store_holds_and_no_row_has_is_named_and_the_reverse() {
         let (a, b) = ((Kind::Zone, Uuid::from_u128(1)), (Kind::Zone, Uuid::from_u128(2)));
-        let vni = |n| Claim::Vni(Id::new(Uuid::nil()), n);
+        let nowhere = (Id::new(Uuid::nil()), Id::new(Uuid::nil()));
+        let vni = |n| Claim::PoolVni(nowhere.0, nowhere.1, n);
         let found = |claimed: &[Held], held: &[Held]| {
             let mut report = Report::default();
             claims(claimed.iter().cloned(), held.iter().cloned(), &mut report);

@@ -32,6 +32,7 @@ mod nics;
 mod offerings;
 mod places;
 mod plugged;
+mod pools;
 mod prefixes;
 mod reference;
 mod refusals;

@@ -202,7 +202,10 @@ struct Nic {
 /// What at most one may have, and what rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Hold {
-    Vni(Uuid, u32),
+    /// In a zone, of a pool.
+    Vni(Uuid, Uuid, u32),
+    /// Where a host's tunnels of a pool ended.
+    End([u8; 2], Uuid),
     Ip(Uuid, u8),
     Place(Uuid, Uuid),
 }
@@ -481,7 +484,10 @@ impl World {
                 let is_taken = self.hosts.values().any(|(_, other)| *other == ip);
                 refuse_if(is_taken, InvalidArgument)?;
                 self.hosts.insert(id, (cluster, ip));
-                Ok(())
+                let mut pools = self.pools_in(cluster);
+                // In the order of the attachments' ids.
+                pools.sort_unstable_by_key(|pool| Uuid::new_v5(pool, cluster.as_bytes()));
+                (0..pools.len()).try_for_each(|at| self.may_end(ip, pools[at], &pools[..at]))
             }),
             Call::DeleteHost { id, is_dead } => {
                 let is_used =

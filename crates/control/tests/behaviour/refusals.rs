@@ -89,7 +89,8 @@ fn vnis_are_unique_and_inside_a_range_of_the_pool() {
     assert_eq!((code, field.as_deref()), (Code::VniExhausted, Some("poolUuid")));
     let other =
         cloud.made("CreateL2VxlanNetworkPool", json!({"name": "q", "zoneUuid": fixture.zone}));
-    let overlap = json!({"name": "s", "startVni": 103, "endVni": 110, "l2NetworkUuid": other});
+    let overlap =
+        json!({"name": "s", "startVni": 103, "endVni": 110, "l2NetworkUuid": fixture.pool});
     assert_eq!(cloud.refusal("CreateVniRange", overlap).1.as_deref(), Some("startVni"));
     let backwards = json!({"name": "s", "startVni": 9, "endVni": 8, "l2NetworkUuid": other});
     assert_eq!(cloud.refusal("CreateVniRange", backwards).1.as_deref(), Some("endVni"));

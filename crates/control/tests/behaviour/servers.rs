@@ -55,17 +55,35 @@ fn vnis_and_addresses_are_given_once() {
     only_the_first(nics, [Code::IpExhausted; 2]);
 }
 
+/// A new pool in the cluster.
+fn attached(cloud: &Cloud, fixture: &Fixture, cidr: &str) -> String {
+    let pool = json!({"name": "p", "zoneUuid": fixture.zone});
+    let (pool, cluster) = (cloud.made("CreateL2VxlanNetworkPool", pool), &fixture.cluster);
+    let tag = format!("l2NetworkUuid::{pool}::clusterUuid::{cluster}::cidr::{{{cidr}}}");
+    let params = json!({"l2NetworkUuid": pool, "clusterUuid": cluster});
+    cloud.call_tagged("AttachL2NetworkToCluster", params, &[tag]).unwrap();
+    pool
+}
+
+fn vni_range(pool: &str) -> serde_json::Value {
+    json!({"name": "r", "startVni": 200, "endVni": 300, "l2NetworkUuid": pool})
+}
+
 #[test]
 fn ranges_do_not_overlap_across_parents() {
     let vnis = |cloud: &Cloud, fixture: &Fixture| {
-        let pool = |name: &str| {
-            let pool = json!({"name": name, "zoneUuid": fixture.zone});
-            let pool = cloud.made("CreateL2VxlanNetworkPool", pool);
-            json!({"name": "r", "startVni": 200, "endVni": 300, "l2NetworkUuid": pool})
-        };
-        [("CreateVniRange", pool("a")), ("CreateVniRange", pool("b"))]
+        // Both with the VTEPs of the same hosts.
+        let pool = || vni_range(&attached(cloud, fixture, "172.30.0.0/24"));
+        [("CreateVniRange", pool()), ("CreateVniRange", pool())]
     };
     only_the_first(vnis, [Code::InvalidArgument; 2]);
+    let range_and_vtep = |cloud: &Cloud, fixture: &Fixture| {
+        cloud.made("CreateVniRange", vni_range(&attached(cloud, fixture, "172.30.0.0/24")));
+        let pool = attached(cloud, fixture, "172.31.0.0/24");
+        let vtep = json!({"hostUuid": fixture.hosts[0], "poolUuid": pool, "vtepIp": "172.30.0.1"});
+        [("CreateVniRange", vni_range(&pool)), ("CreateVxlanVtep", vtep)]
+    };
+    only_the_first(range_and_vtep, [Code::InvalidArgument; 2]);
     let addresses = |cloud: &Cloud, fixture: &Fixture| {
         let l2 = json!({"name": "shared", "poolUuid": fixture.pool});
         let l2 = cloud.made("CreateL2VxlanNetwork", l2);

@@ -178,7 +178,9 @@ impl L2Network {
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
         match self.segment {
-            Segment::Vxlan { vni, .. } => vec![Claim::Vni(self.zone_uuid, vni)],
+            Segment::Vxlan { vni, pool_uuid } => {
+                vec![Claim::PoolVni(self.zone_uuid, pool_uuid, vni)]
+            }
             Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Vec::new(),
         }
     }

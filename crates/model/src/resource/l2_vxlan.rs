@@ -25,7 +25,7 @@ words! {
     }
 }
 
-/// Largest VNI that ZStack lets a user choose: 2^24 - 2.
+/// Largest VNI that ZStack lets a user choose: 2^24 - 2, as the smallest is 1. RFC 7348 reserves none.
 pub const VNI_MAX: u32 = 16_777_214;
 
 /// A range of VNIs of a pool, both ends included.
@@ -47,7 +47,7 @@ pub struct VniRange {
     /// The pool.
     #[field(on_delete = "cascade", part)]
     pub l2_network_uuid: Id<L2Network>,
-    /// The pool's zone, in which VNIs are unique.
+    /// The pool's zone, in which pools with the same VNIs share no VTEP.
     #[field(hidden, on_delete = "cascade")]
     pub zone_uuid: Id<Zone>,
 }

@@ -28,6 +28,7 @@ pub struct RemoteVtep {
     #[field(on_delete = "cascade")]
     pub cluster_uuid: Id<Cluster>,
     /// The address.
+    #[field(index)]
     pub vtep_ip: IpAddr,
     /// UDP port.
     pub port: u16,

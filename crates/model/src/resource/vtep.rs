@@ -23,6 +23,7 @@ pub struct Vtep {
     #[field(on_delete = "cascade")]
     pub host_uuid: Id<Host>,
     /// The address, IPv4 or IPv6.
+    #[field(index)]
     pub vtep_ip: IpAddr,
     /// UDP port.
     pub port: u16,

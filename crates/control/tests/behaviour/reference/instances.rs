@@ -96,10 +96,8 @@ impl World {
 
     pub(super) fn is_held(&self, hold: Hold) -> bool {
         let has = match hold {
-            Hold::Vni(zone, vni) => self
-                .l2s
-                .values()
-                .any(|l2| l2.zone == zone && l2.of.is_some_and(|(_, other)| other == vni)),
+            Hold::Vni(_, pool, vni) => self.l2s.values().any(|l2| l2.of == Some((pool, vni))),
+            Hold::End(..) => false,
             Hold::Ip(l2, ip) => {
                 self.nics.values().any(|nic| self.l3s[&nic.l3].0 == l2 && nic.ip == Some(ip))
             }

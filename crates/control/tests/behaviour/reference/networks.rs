@@ -1,5 +1,7 @@
 //! L2 and L3 networks, VNIs and ranges.
 
+use std::collections::BTreeSet;
+
 use model::Code::*;
 use uuid::Uuid;
 
@@ -16,7 +18,7 @@ impl World {
             Call::DeleteVnis { id } => {
                 let (pool, (low, high)) = self.vnis[&id];
                 let zone = self.l2s[&pool].zone;
-                if (low..=high).any(|vni| self.is_held(Hold::Vni(zone, vni))) {
+                if (low..=high).any(|vni| self.is_held(Hold::Vni(zone, pool, vni))) {
                     return Some(Err(InUse));
                 }
                 self.delete(id);
@@ -27,23 +29,8 @@ impl World {
                 self.delete(id);
                 Ok(())
             }
-            Call::Attach { l2, cluster } => {
-                let of = &self.l2s[&l2];
-                let is_wrong = of.zone != self.clusters[&cluster] || of.of.is_some();
-                refuse_if(is_wrong, InvalidArgument)
-                    .and_then(|()| refuse_if(!self.attached.insert((l2, cluster)), OperationFailed))
-            }
-            Call::Detach { l2, cluster } => {
-                let carried = |nic: &&Nic| self.pool_of(self.l3s[&nic.l3].0) == l2;
-                let on = |nic: &Nic| self.host_of(nic).map(|host| self.hosts[&host].0);
-                let mut users = self.nics.values().filter(carried);
-                let is_used = users.any(|nic| on(nic) == Some(cluster));
-                refuse_if(!self.attached.contains(&(l2, cluster)), OperationFailed)
-                    .and_then(|()| refuse_if(is_used, InUse))
-                    .map(|()| {
-                        self.attached.remove(&(l2, cluster));
-                    })
-            }
+            Call::Attach { l2, cluster } => self.attach(l2, cluster),
+            Call::Detach { l2, cluster } => self.detach(l2, cluster),
             Call::CreateL3 { id, l2 } => refuse_if(self.l2s[&l2].of.is_none(), InvalidArgument)
                 .and_then(|()| self.own(who, id, Some("l3.num")))
                 .map(|()| {
@@ -77,10 +64,36 @@ impl World {
         })
     }
 
+    fn attach(&mut self, l2: Uuid, cluster: Uuid) -> Outcome {
+        let of = &self.l2s[&l2];
+        let is_wrong = of.zone != self.clusters[&cluster] || of.of.is_some();
+        let there = self.pools_in(cluster);
+        refuse_if(is_wrong, InvalidArgument)?;
+        refuse_if(!self.attached.insert((l2, cluster)), OperationFailed)?;
+        let mut hosts = self.hosts.values().filter(|(at, _)| *at == cluster);
+        hosts.try_for_each(|(_, ip)| self.may_end(*ip, l2, &there))
+    }
+
+    fn detach(&mut self, l2: Uuid, cluster: Uuid) -> Outcome {
+        let carried = |nic: &&Nic| self.pool_of(self.l3s[&nic.l3].0) == l2;
+        let on = |nic: &Nic| self.host_of(nic).map(|host| self.hosts[&host].0);
+        let mut users = self.nics.values().filter(carried);
+        let is_used = users.any(|nic| on(nic) == Some(cluster));
+        refuse_if(!self.attached.contains(&(l2, cluster)), OperationFailed)?;
+        refuse_if(is_used, InUse)?;
+        self.attached.remove(&(l2, cluster));
+        let ends = self.hosts.values().filter(|(at, ip)| *at == cluster && ip[0] == 0);
+        let mut of = self.l2s.values().filter_map(|it| it.of);
+        if of.any(|(pool, _)| pool == l2) {
+            self.rests.extend(ends.map(|(_, ip)| Hold::End(*ip, l2)));
+        }
+        Ok(())
+    }
+
     fn create_vnis(&mut self, who: Who, id: Uuid, (pool, vnis): (Uuid, (u32, u32))) -> Outcome {
         let of = self.l2s[&pool].clone();
-        let mut others = self.vnis.values().filter(|(pool, _)| self.l2s[pool].zone == of.zone);
-        let meets = others.any(|(_, (low, high))| *low <= vnis.1 && vnis.0 <= *high);
+        let mut others = self.vnis.values().filter(|(_, it)| it.0 <= vnis.1 && vnis.0 <= it.1);
+        let meets = others.any(|(other, _)| *other == pool || self.share_a_vtep(pool, *other));
         refuse_if(vnis.0 > vnis.1 || of.of.is_some() || meets, InvalidArgument)?;
         let owner = self.owners[&pool];
         self.own(who, id, None)?;
@@ -95,15 +108,55 @@ impl World {
         let ranges = self.vnis.values().filter(|(of, _)| *of == pool);
         let mut all: Vec<u32> = ranges.flat_map(|(_, (low, high))| *low..=*high).collect();
         all.sort_unstable();
-        let is_free = |vni: &u32| !self.is_held(Hold::Vni(zone, *vni));
+        let is_held = |vni: u32| {
+            let rests = |it: &Hold| matches!(it, Hold::Vni(at, _, it) if *at == zone && *it == vni);
+            self.is_held(Hold::Vni(zone, pool, vni)) || self.rests.iter().any(rests)
+        };
         let vni = match wanted {
             Some(vni) if !all.contains(&vni) => return Err(InvalidArgument),
             Some(vni) => vni,
-            None => all.into_iter().find(is_free).ok_or(VniExhausted)?,
+            None => all.into_iter().find(|vni| !is_held(*vni)).ok_or(VniExhausted)?,
         };
+        let is_held = is_held(vni);
         self.own(who, id, Some("vxlan.num"))?;
-        refuse_if(self.is_held(Hold::Vni(zone, vni)), VniExhausted)?;
+        refuse_if(is_held, VniExhausted)?;
         self.l2s.insert(id, L2 { zone, of: Some((pool, vni)) });
         Ok(())
+    }
+
+    /// Whether a host's tunnels of both pools end at one address.
+    fn share_a_vtep(&self, pool: Uuid, other: Uuid) -> bool {
+        let ends = self.hosts.values().filter(|(_, ip)| ip[0] == 0);
+        let mut clusters = ends.map(|(cluster, _)| *cluster);
+        let has = |pool, cluster| self.attached.contains(&(pool, cluster));
+        clusters.any(|cluster| has(pool, cluster) && has(other, cluster))
+    }
+
+    pub(super) fn pools_in(&self, cluster: Uuid) -> Vec<Uuid> {
+        let attached = self.attached.iter().filter(|(_, at)| *at == cluster);
+        attached.map(|(pool, _)| *pool).collect()
+    }
+
+    /// Whether a host's tunnels of a pool may end at an address, where those of others do.
+    pub(super) fn may_end(&self, ip: [u8; 2], pool: Uuid, others: &[Uuid]) -> Outcome {
+        let zone = self.l2s[&pool].zone;
+        let own: Vec<_> = self.vnis.values().filter(|(of, _)| *of == pool).map(|it| it.1).collect();
+        let has = |(low, high): (u32, u32)| own.iter().any(|it| it.0 <= high && low <= it.1);
+        let rivals = self
+            .vnis
+            .values()
+            .filter(|(of, vnis)| *of != pool && self.l2s[of].zone == zone && has(*vnis));
+        let rivals: BTreeSet<Uuid> = rivals.map(|(of, _)| *of).collect();
+        let is_gone = |rest: &Hold| match *rest {
+            Hold::Vni(at, of, vni) => at == zone && !self.l2s.contains_key(&of) && has((vni, vni)),
+            _ => false,
+        };
+        if ip[0] != 0 {
+            return Ok(());
+        }
+        refuse_if(self.rests.iter().any(is_gone), InUse)?;
+        refuse_if(others.iter().any(|other| rivals.contains(other)), InvalidArgument)?;
+        let is_former = |rival: &Uuid| self.rests.contains(&Hold::End(ip, *rival));
+        refuse_if(rivals.iter().any(is_former), InUse)
     }
 }

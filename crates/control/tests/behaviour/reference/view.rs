@@ -45,7 +45,7 @@ impl World {
         let gone = self.goes_with(id);
         let is_gone = |id: &Uuid| gone.contains(id);
         for (_, l2) in self.l2s.iter().filter(|(id, _)| is_gone(id)) {
-            self.rests.extend(l2.of.map(|(_, vni)| Hold::Vni(l2.zone, vni)));
+            self.rests.extend(l2.of.map(|(pool, vni)| Hold::Vni(l2.zone, pool, vni)));
         }
         for (_, nic) in self.nics.iter().filter(|(id, _)| is_gone(id)) {
             let Some(ip) = nic.ip else { continue };
