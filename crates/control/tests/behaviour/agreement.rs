@@ -217,7 +217,7 @@ fn made_up(world: &World, (focus, step): (Focus, usize), dice: &mut Dice<'_>) ->
     (who, call)
 }
 
-/// Two hosts with tunnels and one without, networks of both accounts.
+/// Two hosts with tunnels and one without, networks of both accounts; a pool that none is in.
 fn first_calls() -> Vec<Call> {
     let id = |number: u128| Uuid::from_u128(number);
     let (zone, cluster, pool) = (id(0x10), id(0x11), id(0x12));
@@ -227,6 +227,9 @@ fn first_calls() -> Vec<Call> {
         Call::CreatePool { id: pool, zone },
         Call::CreateVnis { id: id(0x13), pool, vnis: (100, 104) },
         Call::Attach { l2: pool, cluster },
+        // With the same VNIs: not for hosts that are in the other one.
+        Call::CreatePool { id: id(0x14), zone },
+        Call::CreateVnis { id: id(0x15), pool: id(0x14), vnis: (100, 104) },
     ];
     for (number, ip) in [(0x20, [0, 1]), (0x21, [0, 2]), (0x22, [1, 3])] {
         calls.push(Call::AddHost { id: id(number), cluster, ip });
