@@ -253,14 +253,30 @@ fn cases(rest: &Rest) -> Vec<Case> {
     ]
 }
 
-/// All that the API shows. When a host reports is its own business, so status is left out.
+/// What a host reports, and what is made of it.
+const REPORTED: [&str; 13] = [
+    "status",
+    "state",
+    "statusSince",
+    "synced",
+    "digests",
+    "watermark",
+    "versions",
+    "maps",
+    "drops",
+    "traffic",
+    "vteps",
+    "uplinks",
+    "devices",
+];
+
+/// All that the API shows. When a host reports is its own business, so that is left out.
 fn everything(rest: &Rest) -> BTreeMap<&'static str, Vec<Value>> {
     let mut shown = BTreeMap::new();
     for path in PATHS {
         let mut found = rest.all(path);
         for one in found.iter_mut().filter_map(Value::as_object_mut) {
-            one.remove("status");
-            one.remove("state");
+            REPORTED.iter().for_each(|field| drop(one.remove(*field)));
         }
         shown.insert(path, found);
     }
