@@ -195,6 +195,14 @@ fn programs(host: &Namespace, device: &str) -> [usize; 2] {
     host.run_in(|| [count(TcAttachType::Ingress), count(TcAttachType::Egress)]).unwrap()
 }
 
+/// Whether each of these carries more than what may be under way.
+fn goes_on(all: &[(String, Traffic)]) -> bool {
+    let before: Vec<u64> = all.iter().map(|(_, traffic)| traffic.bytes()).collect();
+    wait::holds(LIMIT, || {
+        all.iter().zip(&before).all(|((_, traffic), before)| traffic.bytes() > before + 50_000)
+    })
+}
+
 /// No connection was lost; how many probes were, which is told.
 fn finished(what: &str, all: Vec<(String, Traffic)>) -> Vec<Probes> {
     let finish = |(who, traffic): (String, Traffic)| {
@@ -245,10 +253,7 @@ fn a_guest_moves_while_no_server_runs() {
     traffic[0].1.run_for(WHILE);
     stage.lab.kill(&["server"]);
     stage.cable("h2");
-    let before: Vec<u64> = traffic.iter().map(|(_, traffic)| traffic.bytes()).collect();
-    let goes_on =
-        || traffic.iter().zip(&before).all(|((_, now), before)| now.bytes() > before + 50_000);
-    assert!(wait::holds(LIMIT, goes_on), "nobody has told the hosts, and they know");
+    assert!(goes_on(&traffic), "nobody has told the hosts, and they know");
     is_short(&finished("without a server", traffic));
     // Whoever has not spoken to it yet reaches it by its old host.
     let (red_1, guest) = (stage.lab.namespace("red-1"), &stage.guest.namespace);
@@ -271,10 +276,7 @@ fn a_guest_moves_while_no_agent_and_no_server_runs() {
     stage.lab.kill(&["server", "h1", "h2", "h3"]);
     stage.cable("h2");
     stage.announce();
-    let before: Vec<u64> = traffic.iter().map(|(_, traffic)| traffic.bytes()).collect();
-    let goes_on =
-        || traffic.iter().zip(&before).all(|((_, now), before)| now.bytes() > before + 50_000);
-    assert!(wait::holds(LIMIT, goes_on), "the programs decide by themselves");
+    assert!(goes_on(&traffic), "the programs decide by themselves");
     // Agents come back before they are told anything, and keep what has come about.
     stage.lab.start(&["h1", "h2", "h3"]);
     traffic[0].1.run_for(WHILE);
