@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness fails its test where it stands")]
 
+pub mod ends;
 pub mod frames;
 pub mod guest;
 mod harness;

@@ -109,7 +109,8 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn devices(namespace: &Namespace) -> Vec<LinkInfo> {
+/// The devices of a namespace.
+pub(crate) fn devices(namespace: &Namespace) -> Vec<LinkInfo> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { namespace.netlink().await.unwrap().links().await.unwrap() })
 }

@@ -183,10 +183,10 @@ fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Sends so many bytes over TCP; all must arrive.
+/// Sends so many bytes that look like noise over TCP; each must arrive as it was.
 ///
 /// # Panics
-/// When they do not.
+/// When one does not.
 pub fn transfer(from: &Namespace, to: &Namespace, ip: IpAddr, bytes: usize) {
     let listener = to.run_in(|| TcpListener::bind((ip, 0))).unwrap().unwrap();
     let address = listener.local_addr().unwrap();
@@ -194,11 +194,28 @@ pub fn transfer(from: &Namespace, to: &Namespace, ip: IpAddr, bytes: usize) {
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.set_read_timeout(Some(ANSWER)).unwrap();
     stream.set_write_timeout(Some(ANSWER)).unwrap();
-    let sender = thread::spawn(move || stream.write_all(&vec![7; bytes]));
+    let sent = noise(bytes);
+    let copy = sent.clone();
+    let sender = thread::spawn(move || stream.write_all(&copy));
     let mut got = Vec::with_capacity(bytes);
     let ended = accepted.read_to_end(&mut got);
     assert!(ended.is_ok() && got.len() == bytes, "{} of {bytes} bytes: {ended:?}", got.len());
+    let same = got.iter().zip(&sent).take_while(|(got, sent)| got == sent).count();
+    assert_eq!(same, bytes, "bytes from here on are others");
     sender.join().unwrap().unwrap();
+}
+
+/// Bytes of which no part is like another (a xorshift generator, Marsaglia 2003).
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let (mut state, mut noise) = (0x9e37_79b9_7f4a_7c15_u64, Vec::with_capacity(bytes + 8));
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise.truncate(bytes);
+    noise
 }
 
 /// What becomes of a packet that must not be fragmented.

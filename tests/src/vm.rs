@@ -15,7 +15,7 @@ use std::{
 use hostnet::Namespace;
 use serde_json::{Value, json};
 
-use crate::{LIMIT, TestLab};
+use crate::{LIMIT, TestLab, traffic::noise};
 
 /// How long a guest may take from its start to its console, and for anything that it is told: it is
 /// translated, perhaps on a busy machine.
@@ -260,17 +260,4 @@ pub fn connect(from: &Namespace, to: (IpAddr, u16)) -> TcpStream {
     };
     assert!(lab::wait::holds(LIMIT, connect), "{to:?} does not listen");
     stream.unwrap()
-}
-
-/// Bytes of which no part is like another (a xorshift generator, Marsaglia 2003).
-fn noise(bytes: usize) -> Vec<u8> {
-    let (mut state, mut noise) = (0x9e37_79b9_7f4a_7c15_u64, Vec::with_capacity(bytes + 8));
-    while noise.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        noise.extend_from_slice(&state.to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
 }

@@ -2,16 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
-    process::Command,
-};
+use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
 use hostnet::Namespace;
 use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
+    ends::End,
     guest::{Guest, ip},
     machine::drops,
     root_or_skip,
@@ -26,6 +23,8 @@ const OWN: [&str; 2] = ["172.31.255.11", "172.31.255.12"];
 const FOREIGN: [&str; 2] = ["172.31.255.201", "172.31.255.202"];
 const VMS: [[&str; 2]; 2] = [["10.7.0.11", "fd07::11"], ["10.7.0.12", "fd07::12"]];
 const MACHINES: [[&str; 2]; 2] = [["10.7.0.201", "fd07::201"], ["10.7.0.202", "fd07::202"]];
+
+const NOBODY: [&str; 0] = [];
 
 fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -58,48 +57,19 @@ fn gateway(fabric: &Namespace, at: usize, vni: u64) -> Guest {
     guest
 }
 
-/// Whether a datagram to all, or to a group, of one reaches the others.
-fn reaches_all(from: &Namespace, device: &str, to: &[&Namespace], group: &str) -> bool {
-    let listens = |namespace: &&Namespace| {
-        let socket = namespace.run_in(|| UdpSocket::bind("0.0.0.0:9999").unwrap()).unwrap();
-        if addr(group).is_multicast() {
-            let own = own_address(namespace);
-            let join = || socket.join_multicast_v4(&group.parse().unwrap(), &own);
-            namespace.run_in(join).unwrap().unwrap();
-        }
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
-        socket
-    };
-    let sockets: Vec<UdpSocket> = to.iter().map(listens).collect();
-    let sender = from.run_in(|| UdpSocket::bind((own_address(from), 0)).unwrap()).unwrap();
-    sender.set_broadcast(true).unwrap();
-    let text = format!("from {device}");
-    // A group has no route of its own here.
-    if addr(group).is_multicast() {
-        ip(from, &format!("route replace {group}/32 dev {device}"));
-    }
-    sender.send_to(text.as_bytes(), (group, 9999)).unwrap();
-    sockets.iter().all(|socket| {
-        let mut buffer = [0; 16];
-        socket.recv_from(&mut buffer).is_ok_and(|(length, _)| &buffer[..length] == text.as_bytes())
-    })
-}
-
-/// The address in the network under test.
-fn own_address(namespace: &Namespace) -> Ipv4Addr {
-    let list = || Command::new("ip").args(["-4", "-o", "address"]).output();
-    let output = namespace.run_in(list).unwrap().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let found =
-        text.split_whitespace().find_map(|word| word.strip_suffix("/24")?.strip_prefix("10.7."));
-    format!("10.7.{}", found.unwrap()).parse().unwrap()
-}
-
 /// Where a host has heard of strangers: the VTEPs.
 fn strangers(lab: &TestLab, host: &str) -> BTreeSet<String> {
     let seen = lab.inspect(host);
     let lines = seen["strangers"].as_array().unwrap().iter();
     lines.map(|line: &Value| line["vtep"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What one VM, or one machine, says to all or to a group reaches those who are to hear it.
+fn all_hear([vm_0, vm_1, machine_0, machine_1]: &[End; 4]) {
+    for to_all in ["10.7.0.255", "224.0.0.77", "ff02::4d"].map(addr) {
+        assert_eq!(vm_0.not_heard_by(&[vm_1, machine_0, machine_1], to_all), NOBODY, "{to_all}");
+        assert_eq!(machine_0.not_heard_by(&[vm_0, vm_1], to_all), NOBODY, "{to_all}");
+    }
 }
 
 #[test]
@@ -151,10 +121,13 @@ fn machines_behind_foreign_vteps_are_in_the_network_and_play_nobody_else() {
     for host in HOSTS {
         assert_eq!(strangers(&lab, host), FOREIGN.map(str::to_owned).into(), "{host}");
     }
-    for group in ["10.7.0.255", "224.0.0.77"] {
-        assert!(reaches_all(ends[0], "eth0", &[ends[1], ends[2], ends[3]], group), "{group}");
-        assert!(reaches_all(ends[2], "vx", &[ends[0], ends[1]], group), "{group}");
-    }
+    all_hear(&[0, 1, 2, 3].map(|at| End {
+        name: ["vm 0", "vm 1", "machine 0", "machine 1"][at],
+        namespace: Namespace::open(ends[at].name()).unwrap(),
+        device: if at < 2 { "eth0" } else { "vx" },
+        v4: addresses[at][0].parse().unwrap(),
+        v6: addresses[at][1].parse().unwrap(),
+    }));
 
     // A gateway plays a VM: the other VM neither hears it nor is misled by its ARP.
     let refused = || drops(&lab.data("h1")).get("foreign_source").copied().unwrap_or_default();
