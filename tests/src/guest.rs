@@ -5,17 +5,15 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use hostnet::Namespace;
-
-use crate::uuid;
+use hostnet::{Namespace, scratch::Scratch};
 
 /// Copies frames between two taps, as a hypervisor does.
 const RELAY: &str = include_str!("relay.py");
 
 /// A network namespace that stands for a container, or for what runs inside a VM.
 pub struct Guest {
-    /// It.
-    pub namespace: Namespace,
+    /// It. What a killed test leaves goes with the next one.
+    pub namespace: Scratch,
 }
 
 /// A hypervisor that runs: it has a tap on the host and one in its guest.
@@ -24,8 +22,7 @@ pub struct Hypervisor(Child);
 impl Guest {
     /// Makes one without a cable.
     pub fn new() -> Self {
-        let name = format!("nlguest-{}", &uuid()[..8]);
-        Self { namespace: Namespace::create(&name).unwrap() }
+        Self { namespace: Scratch::new("guest").unwrap() }
     }
 
     /// Runs `ip` in it; it must succeed.
@@ -77,14 +74,6 @@ impl Guest {
 impl Default for Guest {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        if let Err(error) = Namespace::remove(self.namespace.name()) {
-            eprintln!("{} stays behind: {error}", self.namespace.name());
-        }
     }
 }
 

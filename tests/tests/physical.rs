@@ -181,11 +181,10 @@ fn vlans_of_one_interface_are_apart() {
     lab.ip("fabric", "link set access0 master br0");
     machine.configure("02:00:00:00:77:07", "10.9.0.50/24");
     machine.ip("address add fd09::50/64 dev eth0 nodad");
-    for (from, to, address) in [
-        (&a1, &machine.namespace, "10.9.0.50"),
-        (&machine.namespace, &a1, "10.9.0.11"),
-        (&machine.namespace, &a2, "fd09::12"),
-    ] {
+    let in_vlan: &Namespace = &machine.namespace;
+    for (from, to, address) in
+        [(&a1, in_vlan, "10.9.0.50"), (in_vlan, &a1, "10.9.0.11"), (in_vlan, &a2, "fd09::12")]
+    {
         assert_eq!(ping(from, ip(address), 1400), Ping::Answered, "{address}");
         transfer(from, to, ip(address), 1 << 20);
     }
