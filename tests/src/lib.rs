@@ -10,6 +10,7 @@ pub mod frames;
 pub mod guest;
 mod harness;
 pub mod machine;
+pub mod physical;
 pub mod process;
 pub mod rest;
 pub mod traffic;

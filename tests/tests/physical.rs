@@ -274,7 +274,13 @@ fn traffic_of_a_physical_network_goes_on_without_agent_and_server() {
     lab.start(&["server", "h1", "h2"]);
     lab.settle(&HOSTS);
     let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
-    network(&lab.rest(), "beside", Some(100), v4, ["fd09::10", "fd09::20", "fd09::1"]);
+    let rest = lab.rest();
+    network(&rest, "beside", Some(100), v4, ["fd09::10", "fd09::20", "fd09::1"]);
+    flows[0].run_for(Duration::from_millis(300));
+    let (l2, cluster) = (rest.uuid("/l2-networks", "beside"), rest.uuid("/clusters", "cluster"));
+    let detached = rest.delete(&format!("/l2-networks/{l2}/clusters/{cluster}"));
+    assert_eq!(detached.status, 200, "{detached:?}");
+    flows[0].run_for(Duration::from_millis(300));
     for flow in flows {
         let probes = flow.finish();
         assert_eq!(probes.lost, 0, "{probes:?}");

@@ -15,12 +15,12 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
     machine::Machine,
+    physical::public_network,
     root_or_skip,
     traffic::{Ping, ping},
     uuid,
 };
 use nix::mount::{MntFlags, umount2};
-use serde_json::json;
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
 
@@ -45,26 +45,6 @@ impl Held {
             links: links.len(),
             maps: maps.into_keys().collect(),
         }
-    }
-}
-
-/// A physical network on the hosts' NIC, with a VM on each host.
-fn physical_network(lab: &TestLab) {
-    let rest = lab.rest();
-    let (zone, cluster) = (rest.uuid("/zones", "lab"), rest.uuid("/clusters", "cluster"));
-    let l2 = json!({"name": "public", "zoneUuid": zone, "physicalInterface": "eth0"});
-    let l2 = rest.made("/l2-networks/no-vlan", &l2);
-    rest.made(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
-    let l3 = rest.made("/l3-networks", &json!({"name": "public", "l2NetworkUuid": l2}));
-    let range = json!({
-        "name": "v4", "startIp": "172.31.255.100", "endIp": "172.31.255.120",
-        "netmask": "255.255.255.0", "gateway": "172.31.255.1",
-    });
-    rest.made(&format!("/l3-networks/{l3}/ip-ranges"), &range);
-    for (name, host, address) in [("one", "h1", "172.31.255.101"), ("two", "h2", "172.31.255.102")]
-    {
-        let made = rest.create_vm(name, (&l3, host), &[address.parse().unwrap()]);
-        assert_eq!(made.status, 200, "{made:?}");
     }
 }
 
@@ -104,7 +84,7 @@ fn a_host_comes_back_with_its_networks_and_wires_and_nothing_is_left_over() {
         return;
     }
     let lab = TestLab::up();
-    physical_network(&lab);
+    public_network(&lab);
     lab.settle(&HOSTS);
     lab.check();
     assert!(wait::holds(LIMIT, || wire_works(&lab)));

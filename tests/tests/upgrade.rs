@@ -11,7 +11,9 @@ use std::{
 
 pub(crate) use ::dataplane;
 use lab::wait;
-use netloom_tests::{LIMIT, TestLab, machine, root_or_skip, traffic::Traffic};
+use netloom_tests::{
+    LIMIT, TestLab, machine, physical::public_network, root_or_skip, traffic::Traffic,
+};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 #[path = "../../crates/dataplane/tests/support/old.rs"]
@@ -19,29 +21,52 @@ mod old;
 
 /// How long traffic runs in each state.
 const WHILE: Duration = Duration::from_secs(2);
-/// What is upgraded from.
-const LAYOUT: u32 = 3;
+/// What is upgraded from: another connection table; no physical networks yet, which the last had.
+const LAYOUTS: [u32; 2] = [3, 6];
+const VXLAN_PORT: u32 = 8472;
+const HOST_1: [u8; 4] = [172, 31, 255, 11];
+const ONE: [u8; 4] = [172, 31, 255, 101];
 
 #[test]
 fn an_agent_takes_over_from_an_earlier_data_plane_and_cuts_no_traffic() {
-    if !root_or_skip() {
-        return;
+    if root_or_skip() {
+        takes_over(&TestLab::up(), LAYOUTS[0]);
     }
-    let lab = TestLab::up();
+}
+
+/// With its physical network in use, by VMs and by the host itself: it is the operator's way in.
+#[test]
+fn an_agent_takes_over_the_uplinks_of_an_earlier_data_plane() {
+    if root_or_skip() {
+        let lab = TestLab::up();
+        public_network(&lab);
+        lab.settle(&["h1", "h2"]);
+        takes_over(&lab, LAYOUTS[1]);
+    }
+}
+
+fn takes_over(lab: &TestLab, layout: u32) {
     let digests = lab.digests("h1");
     lab.kill(&["h1"]);
-    put_earlier_plane(&lab, "h1");
+    put_earlier_plane(lab, "h1", layout);
     let before = lab.machine();
     lab.check();
 
     // One end's host is upgraded, and the other's is not; whichever of them asks.
     let [red_1, red_2, blue_1, blue_2] =
         ["red-1", "red-2", "blue-1", "blue-2"].map(|name| lab.namespace(name));
-    let traffic = [
+    let mut traffic = vec![
         Traffic::start(&red_1, &red_2, [10, 0, 0, 12].into()),
         Traffic::start(&red_2, &red_1, [10, 0, 0, 11].into()),
         Traffic::start(&blue_2, &blue_1, [10, 0, 0, 11].into()),
     ];
+    if layout == LAYOUTS[1] {
+        let [machine, h1, one, two] = ["fabric", "h1", "one", "two"].map(|at| lab.namespace(at));
+        traffic.push(Traffic::start(&machine, &h1, HOST_1.into()));
+        traffic.push(Traffic::start(&machine, &one, ONE.into()));
+        traffic.push(Traffic::start(&two, &one, ONE.into()));
+        traffic.push(Traffic::start(&one, &h1, HOST_1.into()));
+    }
     traffic[0].run_for(WHILE);
     // Wherever it gets to.
     for milliseconds in [100, 300, 600, 900] {
@@ -52,10 +77,10 @@ fn an_agent_takes_over_from_an_earlier_data_plane_and_cuts_no_traffic() {
     lab.start(&["h1"]);
     lab.settle(&["h1"]);
     traffic[0].run_for(WHILE);
-    for probes in traffic.map(Traffic::finish) {
+    for probes in traffic.into_iter().map(Traffic::finish) {
         assert!(probes.sent > 300 && probes.lost == 0, "{probes:?}");
     }
-    // The earlier one had no programs on the underlay.
+    // The earliest one had no programs on the underlay.
     let at_ports = |links: BTreeMap<PathBuf, u32>| -> BTreeMap<PathBuf, u32> {
         let is_new = |link: &Path| link.to_string_lossy().ends_with("-from_underlay");
         links.into_iter().filter(|(link, _)| !is_new(link)).collect()
@@ -64,7 +89,8 @@ fn an_agent_takes_over_from_an_earlier_data_plane_and_cuts_no_traffic() {
     assert_eq!(links, before, "no program was ever taken off a device");
     assert_eq!(lab.digests("h1"), digests);
     let root = lab.data("h1").join("bpf");
-    assert!(!root.join(format!("maps-{LAYOUT}")).exists(), "what is old is gone");
+    let old = [format!("maps-{layout}"), old::PROGRAMS.to_owned(), "maps/nets_6".to_owned()];
+    assert!(old.iter().all(|old| !root.join(old).exists()), "what is old is gone");
     lab.check();
 }
 
@@ -100,17 +126,19 @@ fn an_agent_that_cannot_take_connections_along_says_so_and_cuts_no_traffic() {
 }
 
 /// Makes the host one whose agent was of an earlier version, and is dead.
-fn put_earlier_plane(lab: &TestLab, host: &str) {
+fn put_earlier_plane(lab: &TestLab, host: &str, layout: u32) {
     let (tables, bpffs) = (machine::tables(&lab.data(host)), lab.data(host).join("bpf"));
     let work = move || {
         let links = names(&bpffs.join("links"));
         let (maps, sets) = (bpffs.join("maps"), names(&bpffs));
-        let mut earlier = old::OldPlane::open(&bpffs, LAYOUT);
-        earlier.configure(if_nametoindex("nlvx").unwrap());
+        let now = bpffs.join("maps-now");
+        fs::rename(maps, &now).unwrap();
+        let mut earlier = old::OldPlane::open(&bpffs, layout);
+        earlier.configure(if_nametoindex("nlvx").unwrap(), VXLAN_PORT);
         earlier.fill(&tables);
         for link in links {
             let (ifindex, hook) = link.split_once('-').unwrap();
-            if hook == "from_underlay" {
+            if layout < 6 && hook == "from_underlay" {
                 // It had no such program.
                 fs::remove_file(bpffs.join("links").join(&link)).unwrap();
                 continue;
@@ -121,7 +149,7 @@ fn put_earlier_plane(lab: &TestLab, host: &str) {
         for set in sets.iter().filter(|name| name.starts_with("programs-")) {
             fs::remove_dir_all(bpffs.join(set)).unwrap();
         }
-        fs::remove_dir_all(maps).unwrap();
+        fs::remove_dir_all(now).unwrap();
     };
     lab.namespace(host).run_in(work).unwrap();
 }

@@ -12,6 +12,7 @@ use packet::{
     Port, PortKey, Rewrite, Side, VerdictRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// Runs [`packet::from_port`] with ports of its own making.
@@ -40,6 +41,19 @@ pub struct TestHarness {
     loaded: BTreeSet<&'static str>,
     meta: Slots<Meta>,
     verdict: Slots<VerdictRecord>,
+}
+
+/// Makes the maps of an object of an earlier version, with this many entries in some, and pins them
+/// in a directory. It is told of this kernel what its loader told it.
+///
+/// # Errors
+/// [`Error::Load`].
+pub fn open_earlier(
+    object: &[u8],
+    maps: &Path,
+    sizes: &[(&'static str, u32)],
+) -> Result<Ebpf, Error> {
+    object::open_sized(object, maps, sizes)
 }
 
 impl TestHarness {

@@ -29,7 +29,7 @@ pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
 pub use events::{DropWatch, DroppedFrame, HandedFrame};
 #[cfg(feature = "test-run")]
-pub use harness::{Outcome, TestHarness};
+pub use harness::{Outcome, TestHarness, open_earlier};
 pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};

@@ -95,20 +95,30 @@ pub(crate) fn open(paths: &Paths, wanted: ConntrackSize) -> Result<Ebpf, Error> 
     }
     // For each CPU, and for all of them together.
     let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(1));
-    let flows = FLOWS * (cpus + 1);
+    let sizes = [
+        (full_name("ports"), ports),
+        (full_name("conntrack"), buckets),
+        (full_name("fragments"), ports.saturating_mul(FRAGMENTS_PER_PORT)),
+        ("flows", FLOWS * (cpus + 1)),
+    ];
+    open_sized(OBJECT, &maps, &sizes)
+}
+
+/// The same of any object, with this many entries in these maps.
+pub(crate) fn open_sized(
+    object: &[u8],
+    maps: &Path,
+    sizes: &[(&'static str, u32)],
+) -> Result<Ebpf, Error> {
     let failed = |cause| Error::Load { program: "maps".to_owned(), cause };
     let facts = KernelFacts::read().map_err(failed)?;
     let layout = facts.layout.to_bytes();
-    EbpfLoader::new()
-        .btf(None)
-        .override_global("SKB_LAYOUT", &layout, true)
-        .map_max_entries(full_name("ports"), ports)
-        .map_max_entries(full_name("conntrack"), buckets)
-        .map_max_entries(full_name("fragments"), ports.saturating_mul(FRAGMENTS_PER_PORT))
-        .map_max_entries("flows", flows)
-        .default_map_pin_directory(&maps)
-        .load(&with_cast(OBJECT, facts.cast))
-        .map_err(|cause| failed(chain(&cause)))
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).override_global("SKB_LAYOUT", &layout, true).default_map_pin_directory(maps);
+    for (map, entries) in sizes {
+        loader.map_max_entries(map, *entries);
+    }
+    loader.load(&with_cast(object, facts.cast)).map_err(|cause| failed(chain(&cause)))
 }
 
 /// The object with calls of the kernel's function in the place of those of no helper.

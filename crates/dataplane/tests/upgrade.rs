@@ -91,7 +91,7 @@ fn start_far(bpffs: PathBuf, vm: &Vm) {
 
 fn start_old(bpffs: &Path, layout: u32, vms: [&Vm; 2]) {
     let mut old = OldPlane::open(bpffs, layout);
-    old.configure(ifindex("vx0"));
+    old.configure(ifindex("vx0"), 0);
     old.fill(&desired());
     old.attach("from_tunnel", "vx0");
     for vm in vms {
@@ -197,6 +197,13 @@ fn an_upgrade_that_converts_the_connections_cuts_no_traffic() {
 fn an_upgrade_that_keeps_the_connections_cuts_no_traffic() {
     if may_run("an_upgrade_that_keeps_the_connections_cuts_no_traffic") {
         check_upgrade_from(4);
+    }
+}
+
+#[test]
+fn an_upgrade_of_some_maps_cuts_no_traffic() {
+    if may_run("an_upgrade_of_some_maps_cuts_no_traffic") {
+        check_upgrade_from(6);
     }
 }
 

@@ -3,13 +3,16 @@
 //!
 //! Structs of then are written as bytes: their types are gone.
 
-use super::dataplane::packet::{Fdb, FdbTarget, Plain, Port};
-use super::dataplane::{Hold, Tables};
+use super::dataplane::packet::{
+    Config, FRAGMENTS_PER_PORT, Fdb, FdbTarget, FloodKey, Flooded, Plain, Port,
+};
+use super::dataplane::{Hold, Tables, open_earlier};
 use aya::maps::{Array, HashMap};
 use aya::programs::links::{FdLink, LinkOrder};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,19 +31,12 @@ impl OldPlane {
     pub(crate) fn open(bpffs: &Path, layout: u32) -> OldPlane {
         // Mounts it.
         drop(Hold::take(bpffs).unwrap());
-        let maps = bpffs.join(format!("maps-{layout}"));
+        let maps = bpffs.join(if layout < 6 { format!("maps-{layout}") } else { "maps".into() });
         for directory in [&maps, &bpffs.join(PROGRAMS), &bpffs.join("links")] {
             fs::create_dir_all(directory).unwrap();
         }
-        let mut loader = EbpfLoader::new();
-        loader.btf(None).default_map_pin_directory(&maps);
-        if layout >= 4 {
-            let [ports, own, common] = SIZE;
-            loader.map_max_entries("ports", ports);
-            loader.map_max_entries("conntrack", ports * own + common);
-        }
-        let mut object = loader.load(object_of(layout)).unwrap();
-        for name in ["from_port", "from_tunnel", "to_port"] {
+        let mut object = load(layout, &maps);
+        for name in programs_of(layout) {
             let program: &mut SchedClassifier =
                 object.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap();
@@ -53,7 +49,7 @@ impl OldPlane {
     /// any other.
     pub(crate) fn attach(&mut self, name: &str, interface: &str) {
         let side = match name {
-            "to_port" => TcAttachType::Egress,
+            "to_port" | "to_uplink" => TcAttachType::Egress,
             _ => TcAttachType::Ingress,
         };
         let program: &mut SchedClassifier =
@@ -69,44 +65,63 @@ impl OldPlane {
         fs::rename(new, pin).unwrap();
     }
 
-    /// Says which device is the tunnel, and where the areas of the connection table are.
-    pub(crate) fn configure(&mut self, tunnel_ifindex: u32) {
-        let [_, own, common] = SIZE;
+    /// Says which device is the tunnel, and where the areas of the connection table are. Frames pass
+    /// it by with this destination port, from layout 6 on and if it is not 0.
+    pub(crate) fn configure(&mut self, tunnel_ifindex: u32, direct_port: u32) {
+        let [_, port_buckets, common_buckets] = SIZE;
+        let (last_zone, seed) = (FIRST_ZONE + 64, 0x1234_5678_9abc_def0_u64);
         match self.layout {
             3 => self.set("config", bytes::<8>(&[&ne(tunnel_ifindex), &ne(65_536)])),
-            _ => self.set(
-                "config",
-                bytes::<24>(&[
-                    &ne(tunnel_ifindex),
-                    &ne(FIRST_ZONE + 64),
-                    &ne(common),
-                    &ne(own),
-                    &0x1234_5678_9abc_def0_u64.to_ne_bytes(),
-                ]),
-            ),
+            4 => {
+                let areas = [tunnel_ifindex, last_zone, common_buckets, port_buckets].map(ne);
+                self.set("config", bytes::<24>(&[&areas.concat(), &seed.to_ne_bytes()]));
+            }
+            // As today.
+            _ => {
+                let config = Config {
+                    tunnel_ifindex,
+                    last_zone,
+                    common_buckets,
+                    port_buckets,
+                    seed,
+                    epoch: 1,
+                    direct_port,
+                };
+                self.set("config", config.to_bytes());
+            }
         }
     }
 
     /// Fills it; ports get places and zones in their order.
     pub(crate) fn fill(&mut self, tables: &Tables) {
-        let before_4 = self.layout < 4;
+        let layout = self.layout;
+        if layout >= 6 {
+            self.fill_networks(tables);
+        }
         for (place, (key, port)) in (1..).zip(&tables.ports) {
-            if before_4 {
+            if layout < 4 {
                 self.insert("ct_used", ne(port.number), 0_i64.to_ne_bytes());
             }
             self.insert("ports", key.to_bytes(), self.port(place, port));
         }
-        for key in tables.addrs.keys() {
-            self.insert("addrs", key.to_bytes(), ne(1));
+        for (key, source) in &tables.addrs {
+            match layout {
+                ..6 => self.insert("addrs", key.to_bytes(), ne(1)),
+                _ => self.insert("addrs", key.to_bytes(), source.to_bytes()),
+            }
         }
         for (key, station) in &tables.fdb {
-            self.insert("fdb", key.to_bytes(), fdb(station));
+            match layout {
+                ..6 => self.insert("fdb", key.to_bytes(), fdb(station)),
+                // None moves, and then it is as today.
+                _ => self.insert("fdb", key.to_bytes(), station.to_bytes()),
+            }
         }
         for (key, neigh) in &tables.neigh {
             let behind = neigh.vtep.octets();
-            match before_4 {
-                true => self.insert("neigh", key.to_bytes(), bytes::<8>(&[&neigh.mac.0])),
-                false => {
+            match layout {
+                ..4 => self.insert("neigh", key.to_bytes(), bytes::<8>(&[&neigh.mac.0])),
+                _ => {
                     let value = bytes::<24>(&[&neigh.mac.0, &[0; 2], &behind]);
                     self.insert("neigh", key.to_bytes(), value);
                 }
@@ -114,12 +129,31 @@ impl OldPlane {
         }
         for (key, vtep) in &tables.vteps {
             let local = vtep.local.octets();
-            match before_4 {
-                true => self.insert("vteps", key.to_bytes(), ne(vtep.net)),
-                false => {
+            match layout {
+                ..4 => self.insert("vteps", key.to_bytes(), ne(vtep.net)),
+                _ => {
                     self.insert("vteps", key.to_bytes(), bytes::<20>(&[&ne(vtep.net), &local]));
                 }
             }
+        }
+    }
+
+    /// Networks, the ways into physical ones, and the ports of each.
+    fn fill_networks(&mut self, tables: &Tables) {
+        for (number, net) in &tables.nets {
+            assert_eq!(net.area, 0, "networks of then had no foreign VTEPs");
+            self.insert("nets", ne(*number), net.to_bytes());
+        }
+        for (key, wire) in &tables.wires {
+            self.insert("wires", key.to_bytes(), wire.to_bytes());
+        }
+        let mut counts = BTreeMap::new();
+        for (place, (key, port)) in (1..).zip(&tables.ports) {
+            let index: &mut u32 = counts.entry(port.net).or_default();
+            let at = FloodKey { net: port.net, index: *index };
+            *index += 1;
+            let flooded = Flooded { key: *key, number: port.number, place };
+            self.insert("flood", at.to_bytes(), flooded.to_bytes());
         }
     }
 
@@ -133,14 +167,68 @@ impl OldPlane {
 
     fn insert<const K: usize, const V: usize>(&mut self, map: &str, key: [u8; K], value: [u8; V]) {
         let mut map: HashMap<_, [u8; K], [u8; V]> =
-            HashMap::try_from(self.object.map_mut(map).unwrap()).unwrap();
+            HashMap::try_from(self.object.map_mut(self.full(map)).unwrap()).unwrap();
         map.insert(key, value, 0).unwrap();
     }
 
     fn set<const V: usize>(&mut self, map: &str, value: [u8; V]) {
         let mut map: Array<_, [u8; V]> =
-            Array::try_from(self.object.map_mut(map).unwrap()).unwrap();
+            Array::try_from(self.object.map_mut(self.full(map)).unwrap()).unwrap();
         map.set(0, value, 0).unwrap();
+    }
+
+    /// What a map is called in the object.
+    fn full<'a>(&self, map: &'a str) -> &'a str {
+        let versioned = MAPS_6.iter().find(|full| full.starts_with(&format!("{map}_")));
+        if self.layout < 6 { map } else { versioned.unwrap() }
+    }
+}
+
+/// The maps that have to be filled and sized, with their versions, in layout 6.
+const MAPS_6: [&str; 11] = [
+    "nets_6",
+    "vteps_4",
+    "fdb_3",
+    "neigh_4",
+    "addrs_5",
+    "ports_4",
+    "flood_6",
+    "wires_6",
+    "config_5",
+    "conntrack_4",
+    "fragments_5",
+];
+
+/// The object of a layout, with its maps made and pinned.
+fn load(layout: u32, maps: &Path) -> Ebpf {
+    let [ports, own, common] = SIZE;
+    let buckets = ports * own + common;
+    if layout >= 6 {
+        let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
+        let sizes = [
+            ("ports_4", ports),
+            ("conntrack_4", buckets),
+            ("fragments_5", ports * FRAGMENTS_PER_PORT),
+            ("flows", FLOWS_6 * (cpus + 1)),
+        ];
+        return open_earlier(object_of(layout), maps, &sizes).unwrap();
+    }
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).default_map_pin_directory(maps);
+    if layout >= 4 {
+        loader.map_max_entries("ports", ports);
+        loader.map_max_entries("conntrack", buckets);
+    }
+    loader.load(object_of(layout)).unwrap()
+}
+
+/// For each CPU, and for all of them together.
+const FLOWS_6: u32 = 4_096;
+
+fn programs_of(layout: u32) -> &'static [&'static str] {
+    match layout {
+        ..6 => &["from_port", "from_tunnel", "to_port"],
+        _ => &["from_port", "from_tunnel", "to_port", "from_underlay", "from_uplink", "to_uplink"],
     }
 }
 
@@ -152,6 +240,7 @@ pub(crate) fn object_of(layout: u32) -> &'static [u8] {
     match layout {
         3 => aya::include_bytes_aligned!("../objects/layout-3.bpf.o"),
         4 => aya::include_bytes_aligned!("../objects/layout-4.bpf.o"),
+        6 => aya::include_bytes_aligned!("../objects/layout-6.bpf.o"),
         _ => panic!("no object of layout {layout}"),
     }
 }
