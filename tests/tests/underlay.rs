@@ -101,6 +101,46 @@ fn a_vtep_address_that_the_host_lacks_is_told_wherever_somebody_asks() {
     lab.check();
 }
 
+/// The address of a host changes within its cluster's CIDR; its operator has it looked at again.
+#[test]
+fn a_vtep_follows_the_hosts_address_and_connections_live_on() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let (red_1, red_2) = (lab.namespace("red-1"), lab.namespace("red-2"));
+    // The agent takes some 15 s to notice that its connection is dead; then TCP sends again.
+    let traffic = Traffic::with_patience(&red_1, &red_2, RED_2, 2 * LIMIT);
+    // The second of two would go with the first.
+    lab.ip("h2", &format!("address delete {VTEP} dev eth0"));
+    lab.ip("h2", &format!("address add {OTHER} dev eth0"));
+    told(&lab, "/hosts", |host| host["name"] == "h2", "no device of the host has its VTEP address");
+    let host = rest.uuid("/hosts", "h2");
+    let reconnect = || {
+        let path = format!("/hosts/{host}/actions");
+        let rest = rest.clone().with("prefer", "wait=30");
+        rest.send("PUT", &path, &json!({"reconnectHost": {}}).to_string()).unwrap()
+    };
+    // It finds nothing before the agent has told of the new address.
+    assert!(wait::holds(LIMIT, || reconnect().status == 200), "{:?}", reconnect());
+    let vteps =
+        || rest.all("/l2-networks/vteps").iter().map(|vtep| vtep["vtepIp"].clone()).collect();
+    let now: Vec<Value> = vteps();
+    assert!(now.contains(&json!("172.31.255.212")), "{now:?}");
+    assert!(!now.contains(&json!("172.31.255.12")), "{now:?}");
+    lab.settle(&["h1", "h2"]);
+    assert!(wait::holds(LIMIT, || one_packet_passes(&red_1, &red_2, RED_2)));
+    assert!(one_packet_passes(&red_2, &red_1, RED_1));
+    let bytes = traffic.bytes();
+    assert!(wait::holds(LIMIT, || traffic.bytes() > bytes), "TCP goes on");
+    traffic.finish();
+    for host in ["h1", "h2"] {
+        lab.digests(host);
+    }
+    lab.check();
+}
+
 /// Waits until the one resource that is meant says so.
 fn told(lab: &TestLab, path: &str, is_it: impl Fn(&Value) -> bool, reason: &str) {
     let rest = lab.rest();
