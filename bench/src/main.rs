@@ -11,10 +11,12 @@ mod control;
 mod creations;
 mod flood;
 mod frame;
+mod hosts;
 mod http;
 mod load;
 mod loom;
 mod machine;
+mod moves;
 mod nics;
 mod node;
 mod packet;
@@ -51,7 +53,7 @@ use crate::{
     machine::Machine,
     plan::{Figure, Group, Plan},
     publish::Results,
-    traffic::{CROSS_HOST, SAME_HOST, Traffic},
+    traffic::{CROSS_HOST, SAME_HOST, TAPS, Traffic, WIRES},
 };
 
 /// Why something could not be measured: for the user, nothing is done about it.
@@ -158,9 +160,12 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 10] = [
+const GROUPS: [(Group, Run); 14] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
+    (WIRES, wires),
+    (TAPS, taps),
+    (moves::MOVES, move_gaps),
     (flood::FLOOD, flooded),
     (packet::PACKET, packet_costs),
     (control::CONTROL, control_plane),
@@ -169,6 +174,7 @@ const GROUPS: [(Group, Run); 10] = [
     (scale::SCALE, large_clouds),
     (scale::START, start),
     (agent::AGENT, agents),
+    (hosts::HOSTS, many_hosts),
 ];
 
 fn same_host(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
@@ -181,6 +187,28 @@ fn cross_host(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fail
     let loom = Loom::up(setting.binary)?;
     let mut traffic = Traffic::cross_host(&loom, setting.time)?;
     CROSS_HOST.run(plan, &mut |step, contender| traffic.measure(step, contender))
+}
+
+fn wires(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let loom = Loom::up(setting.binary)?;
+    let mut traffic = Traffic::wires(&loom, setting.time)?;
+    WIRES.run(plan, &mut |step, contender| traffic.measure(step, contender))
+}
+
+fn taps(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let loom = Loom::up(setting.binary)?;
+    let mut traffic = Traffic::taps(&loom, setting.time)?;
+    TAPS.run(plan, &mut |step, contender| traffic.measure(step, contender))
+}
+
+fn move_gaps(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut moves = moves::Moves::new(Loom::up(setting.binary)?)?;
+    moves::MOVES.run(plan, &mut |_, _| moves.sample())
+}
+
+fn many_hosts(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut hosts = hosts::Hosts::new(setting.binary, setting.scratch)?;
+    hosts::HOSTS.run(plan, &mut |_, contender| hosts.sample(contender))
 }
 
 fn flooded(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {

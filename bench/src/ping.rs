@@ -22,6 +22,9 @@ use crate::Failure;
 const EVERY: Duration = Duration::from_micros(200);
 /// How long it is asked for.
 const LIMIT: Duration = Duration::from_secs(10);
+const MILLISECOND: Duration = Duration::from_millis(1);
+/// Answers that come at all come after less than this.
+const STEADY: Duration = Duration::from_millis(100);
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const IDENTIFIER: [u8; 2] = *b"nl";
@@ -36,6 +39,48 @@ impl Pinger {
         let raw = namespace
             .run_in(|| socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp))??;
         Ok(Self(raw))
+    }
+
+    /// Asks each millisecond, so often before and so often after `change`; the longest time between
+    /// two answers.
+    ///
+    /// # Errors
+    /// That of `change`, nothing comes back, or the socket fails.
+    pub(crate) fn longest_gap(
+        &self,
+        to: Ipv4Addr,
+        [before, after]: [u32; 2],
+        change: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Duration, Failure> {
+        let mut answers = Vec::new();
+        self.ask_often(to, before, &mut answers)?;
+        change()?;
+        self.ask_often(to, after, &mut answers)?;
+        let gaps = answers.windows(2).map(|pair| pair[1] - pair[0]);
+        let tail = answers.last().map_or(LIMIT, Instant::elapsed);
+        match gaps.max() {
+            Some(gap) if tail < STEADY => Ok(gap),
+            _ => Err(format!("{to} does not answer any more").into()),
+        }
+    }
+
+    fn ask_often(
+        &self,
+        to: Ipv4Addr,
+        count: u32,
+        answers: &mut Vec<Instant>,
+    ) -> Result<(), Failure> {
+        for _ in 0..count {
+            let next = Instant::now() + MILLISECOND;
+            self.ask(to)?;
+            while Instant::now() < next {
+                if self.has_reply(to)? {
+                    answers.push(Instant::now());
+                }
+                thread::yield_now();
+            }
+        }
+        Ok(())
     }
 
     /// Waits until `to` answers for the first time.

@@ -13,9 +13,12 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.
 /// What people read before the figures.
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// What people read before those of a group, by the group.
-const GROUPS: [(&str, &str); 10] = [
+const GROUPS: [(&str, &str); 14] = [
     ("same-host", include_str!("same_host.md")),
     ("cross-host", include_str!("cross_host.md")),
+    ("wires", include_str!("wires.md")),
+    ("taps", include_str!("taps.md")),
+    ("moves", include_str!("moves.md")),
     ("flood", include_str!("flood.md")),
     ("packet", include_str!("packet.md")),
     ("control", include_str!("control.md")),
@@ -24,6 +27,7 @@ const GROUPS: [(&str, &str); 10] = [
     ("scale", include_str!("scale.md")),
     ("start", include_str!("start.md")),
     ("agent", include_str!("agent.md")),
+    ("hosts", include_str!("hosts.md")),
 ];
 
 /// The figures of a group, and where they come from.

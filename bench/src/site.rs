@@ -2,7 +2,12 @@
 //!
 //! All names start with `nlb-<pid>-`; what a killed run has left goes with the next one.
 
-use std::{net::IpAddr, path::Path, process};
+use std::{
+    io::{BufRead, BufReader},
+    net::IpAddr,
+    path::Path,
+    process::{self, Child, Command, Stdio},
+};
 
 use hostnet::{Arp, Namespace, VethSpec};
 use rtnetlink::{Handle, LinkUnspec, LinkVxlan, packet_route::link::LinkAttribute};
@@ -18,6 +23,10 @@ pub(crate) const UNDERLAY_MTU_BYTES: u32 = 1600;
 pub(crate) const VM_DEVICE: &str = "eth0";
 
 const PREFIX: &str = "nlb-";
+/// What bridges are called.
+pub(crate) const BRIDGE: &str = "br0";
+/// Copies frames between a tap of a host and one of a guest, as a hypervisor does.
+const RELAY: &str = include_str!("../../tests/src/relay.py");
 /// The loopback is the first device of every namespace.
 const LOOPBACK: u32 = 1;
 const VXLAN_PORT: u16 = 4789;
@@ -29,6 +38,7 @@ pub(crate) struct Site {
     /// Names, not handles: a handle would keep what was removed alive.
     namespaces: Vec<String>,
     macs: u8,
+    relays: Vec<Child>,
 }
 
 /// One end of a cable.
@@ -38,7 +48,7 @@ impl Site {
     /// An empty one.
     pub(crate) fn new() -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, namespaces: Vec::new(), macs: 0 })
+        Ok(Self { runtime, namespaces: Vec::new(), macs: 0, relays: Vec::new() })
     }
 
     /// A new namespace with its loopback up.
@@ -70,6 +80,44 @@ impl Site {
         })
     }
 
+    /// A tap of a host with a guest behind it, both up; as long as the site is there.
+    pub(crate) fn tap(&mut self, host: End<'_>, guest: &Namespace) -> Result<(), Failure> {
+        let mut command = Command::new("python3");
+        command.args(["-c", RELAY, host.1, &format!("/run/netns/{}", guest.name()), VM_DEVICE]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut relay = host.0.run_in(|| command.spawn())??;
+        let said = relay.stdout.take().map(BufReader::new);
+        self.relays.push(relay);
+        let mut line = String::new();
+        said.ok_or("a relay without output")?.read_line(&mut line)?;
+        if line != "ready\n" {
+            return Err(format!("the relay of {} did not start", host.1).into());
+        }
+        for end in [host, (guest, VM_DEVICE)] {
+            self.mtu(end, MTU_BYTES)?;
+            self.up(end)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a device's MTU.
+    pub(crate) fn mtu(&self, (namespace, device): End<'_>, mtu: u32) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let netlink = namespace.netlink().await?;
+            let device = netlink.existing(device).await?;
+            Ok(netlink.set_mtu(device.index, mtu).await?)
+        })
+    }
+
+    /// Puts a device up.
+    pub(crate) fn up(&self, (namespace, device): End<'_>) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let netlink = namespace.netlink().await?;
+            let device = netlink.existing(device).await?;
+            Ok(netlink.set_up(device.index).await?)
+        })
+    }
+
     /// Locally administered, and never given out twice as long as a site has few devices.
     fn mac(&mut self) -> [u8; 6] {
         self.macs = self.macs.wrapping_add(1);
@@ -85,13 +133,31 @@ impl Site {
     ) -> Result<(), Failure> {
         self.runtime.block_on(async {
             let netlink = namespace.netlink().await?;
-            let bridge = netlink.create_bridge("br0").await?;
+            let bridge = netlink.create_bridge(BRIDGE).await?;
             for port in ports {
                 let port = netlink.existing(port).await?;
                 netlink.set_controller(port.index, bridge.index).await?;
             }
             netlink.set_mtu(bridge.index, mtu).await?;
             Ok(netlink.set_up(bridge.index).await?)
+        })
+    }
+
+    /// Makes a device a port of the bridge.
+    pub(crate) fn join_bridge(&self, (namespace, port): End<'_>) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let netlink = namespace.netlink().await?;
+            let (port, bridge) = (netlink.existing(port).await?, netlink.existing(BRIDGE).await?);
+            Ok(netlink.set_controller(port.index, bridge.index).await?)
+        })
+    }
+
+    /// Takes a device off the bridge.
+    pub(crate) fn leave_bridge(&self, (namespace, port): End<'_>) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let netlink = namespace.netlink().await?;
+            let port = netlink.existing(port).await?;
+            Ok(netlink.set_controller(port.index, 0).await?)
         })
     }
 
@@ -146,6 +212,13 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        for relay in &mut self.relays {
+            // It ends when its input does, and takes its taps along.
+            drop(relay.stdin.take());
+            if let Err(error) = relay.wait() {
+                eprintln!("a relay stays behind: {error}");
+            }
+        }
         for name in &self.namespaces {
             if let Err(error) = Namespace::remove(name) {
                 eprintln!("{name} stays behind: {error}");
@@ -159,6 +232,14 @@ impl Drop for Site {
 pub(crate) fn limit_gso(namespace: &Namespace, segments: u32) -> Result<(), Failure> {
     let device = LinkUnspec::new_with_name(VM_DEVICE);
     let device = device.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments)).build();
+    netlink(namespace, async |handle| handle.link().set(device).execute().await)
+}
+
+/// Gives a device a MAC, written with colons.
+pub(crate) fn set_mac((namespace, device): End<'_>, mac: &str) -> Result<(), Failure> {
+    let bytes: Result<Vec<u8>, _> =
+        mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+    let device = LinkUnspec::new_with_name(device).address(bytes?).build();
     netlink(namespace, async |handle| handle.link().set(device).execute().await)
 }
 

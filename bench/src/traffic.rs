@@ -24,6 +24,16 @@ pub(crate) const SAME_HOST: Group =
 pub(crate) const CROSS_HOST: Group =
     Group { id: "cross-host", steps: &steps(&["routing", "bridge-vxlan", "netloom"]) };
 
+/// VMs of two hosts on a wire without tunnels.
+pub(crate) const WIRES: Group =
+    Group { id: "wires", steps: &steps(&["bridge", "no-vlan", "vlan"]) };
+
+/// Guests behind taps of one host.
+pub(crate) const TAPS: Group = Group { id: "taps", steps: &steps(&["bridge", "netloom"]) };
+
+/// The VLAN of that contender.
+const VLAN: u16 = 100;
+
 /// What the kernel sets at most unless told otherwise (GSO_MAX_SEGS).
 const GSO_SEGMENTS: u32 = 65_535;
 
@@ -83,6 +93,38 @@ impl Traffic {
             bridge_vxlan(&mut site)?,
             Pair::new("netloom", (loom.vm(A.0)?, loom.vm(C.0)?), C.1)?,
         ];
+        Ok(Self { pairs, time, _site: site })
+    }
+
+    /// Builds the contenders of [`WIRES`].
+    pub(crate) fn wires(loom: &Loom, time: Duration) -> Result<Self, Failure> {
+        let mut site = Site::new()?;
+        let mut pairs = vec![bridge_across(&mut site)?];
+        for (contender, vlan) in [("no-vlan", None), ("vlan", Some(VLAN))] {
+            let (vms, to) = loom.physical(contender, vlan)?;
+            for vm in [&vms.0, &vms.1] {
+                site.mtu((vm, VM_DEVICE), MTU_BYTES)?;
+            }
+            pairs.push(Pair::new(contender, vms, to)?);
+        }
+        Ok(Self { pairs, time, _site: site })
+    }
+
+    /// Builds the contenders of [`TAPS`].
+    pub(crate) fn taps(loom: &Loom, time: Duration) -> Result<Self, Failure> {
+        let mut site = Site::new()?;
+        let host = site.namespace("taps-host")?;
+        let (one, other) = (site.namespace("taps-1")?, site.namespace("taps-2")?);
+        site.tap((&host, "p1"), &one)?;
+        site.tap((&host, "p2"), &other)?;
+        site.bridge(&host, &["p1", "p2"], MTU_BYTES)?;
+        let to = same_subnet(&site, &one, &other)?;
+        let mut pairs = vec![Pair::new("bridge", (one, other), to)?];
+
+        let (one, other) = (site.namespace("loom-1")?, site.namespace("loom-2")?);
+        loom.plug_tap(&mut site, "nlb-tap1", &one)?;
+        let to = loom.plug_tap(&mut site, "nlb-tap2", &other)?;
+        pairs.push(Pair::new("netloom", (one, other), to)?);
         Ok(Self { pairs, time, _site: site })
     }
 
@@ -183,6 +225,18 @@ fn bridge_vxlan(site: &mut Site) -> Result<Pair, Failure> {
     }
     let to = same_subnet(site, &source, &destination)?;
     Pair::new("bridge-vxlan", (source, destination), to)
+}
+
+/// Two hosts whose bridges have the wire as a port.
+fn bridge_across(site: &mut Site) -> Result<Pair, Failure> {
+    let [one, other] = underlay(site, "wire")?;
+    let (source, destination) = (site.namespace("wire-1")?, site.namespace("wire-2")?);
+    for (host, vm) in [(&one, &source), (&other, &destination)] {
+        site.cable((host, "p1"), (vm, VM_DEVICE), MTU_BYTES)?;
+        site.bridge(host, &["p1", "u0"], MTU_BYTES)?;
+    }
+    let to = same_subnet(site, &source, &destination)?;
+    Pair::new("bridge", (source, destination), to)
 }
 
 /// Two hosts on a wire that is made like that of netloom's lab: a bridge in a namespace of its own.

@@ -200,6 +200,7 @@ impl Process {
             arguments.push(("--bpffs", text(data.join("bpf"))));
             arguments.push(("--prefix", names::namespace(lab, &self.name)));
             arguments.push(("--enrol", text(data.join("bundle.json"))));
+            arguments.extend(share(settings.hosts.len()));
         }
         let verb = if self.is_server() { "server" } else { "agent" };
         let pairs = arguments.into_iter().flat_map(|(key, value)| [key.to_owned(), value]);
@@ -237,6 +238,21 @@ impl Process {
         words.get(1).is_some_and(|word| *word == verb.as_bytes())
             && words.windows(2).any(|pair| pair == [b"--data".as_slice(), data])
     }
+}
+
+/// Hosts of a lab that take as much of the machine as hosts of their own would.
+const FULL_HOSTS: usize = 8;
+
+/// What keeps the hosts of a large lab from taking all of the machine that they share: together they
+/// have as much memory for connections as [`FULL_HOSTS`] would, and hardly anything made ready.
+fn share(hosts: usize) -> Vec<(&'static str, String)> {
+    if hosts <= FULL_HOSTS {
+        return Vec::new();
+    }
+    let memory_bytes = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+    // An agent takes a 256th by itself.
+    let mib = (memory_bytes >> 28) * FULL_HOSTS as u64 / hosts as u64;
+    vec![("--connection-mib", mib.max(1).to_string()), ("--spares", "1".to_owned())]
 }
 
 /// Who a pid is now; `None` when it is free, or dead and not yet waited for.
