@@ -3,6 +3,7 @@
 //! the tunnel device has no hook where frames leave.
 
 use crate::maps::{AFAR, CONFIG, FLOOD, NETS};
+use crate::numbers::each;
 use crate::skb::Skb;
 use crate::verdict::{DOT1Q, set_tunnel_key};
 use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -67,31 +68,29 @@ fn to_vteps(skb: &mut Skb, net: u32, is_foreign: u32) -> i32 {
     let ifindex = CONFIG.get(0).map_or(0, |config| config.tunnel_ifindex);
     // The host routes the outer packet by the mark.
     set_mark(skb, 0);
-    let mut index = 0;
-    while ifindex != 0 && index < FLOOD_VTEPS {
+    each(if ifindex == 0 { 0 } else { FLOOD_VTEPS }, |index| {
         // SAFETY: as above.
-        let Some(afar) = (unsafe { AFAR.get(&FloodKey { net, index }) }) else { break };
-        index += 1;
+        let Some(afar) = (unsafe { AFAR.get(&FloodKey { net, index }) }) else { return false };
         if afar.is_foreign >= is_foreign && set_tunnel_key(skb, afar.vni, &afar.vtep, &afar.local) {
             // SAFETY: the context pointer, and numbers.
             unsafe { bpf_clone_redirect(skb.0, ifindex, 0) };
         }
-    }
+        true
+    });
     TC_ACT_SHOT
 }
 
 #[inline(never)]
 fn copy_to_ports(skb: &mut Skb, length: u32, net: u32, sender: u32) {
-    let mut index = 0;
-    while index < FLOOD_TARGETS {
+    each(FLOOD_TARGETS, |index| {
         // SAFETY: as above.
-        let Some(target) = (unsafe { FLOOD.get(&FloodKey { net, index }) }) else { return };
-        index += 1;
+        let Some(target) = (unsafe { FLOOD.get(&FloodKey { net, index }) }) else { return false };
         if target.number != sender {
             skb.count(target.place, Direction::ToPort, length);
             copy_to(skb, target.key);
         }
-    }
+        true
+    });
 }
 
 #[inline(always)]

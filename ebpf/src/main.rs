@@ -13,6 +13,7 @@ mod from_port;
 mod from_tunnel;
 mod from_underlay;
 mod maps;
+mod numbers;
 mod skb;
 mod test;
 mod to_port;

@@ -3,7 +3,7 @@
 //! The format is that of the kernel's `Documentation/bpf/btf.rst`. Only what is asked for here is
 //! understood: structs, their members, and functions.
 
-use packet::SkbLayout;
+use packet::{KFUNCS, SkbLayout};
 use std::fs;
 
 /// Where the kernel shows its types.
@@ -22,8 +22,8 @@ const MAX_DEPTH: u32 = 8;
 pub(crate) struct KernelFacts {
     /// Where the fields are.
     pub(crate) layout: SkbLayout,
-    /// Number of the function `bpf_cast_to_kern_ctx`.
-    pub(crate) cast: u32,
+    /// The numbers of functions, in the order of [`KFUNCS`].
+    pub(crate) functions: [u32; KFUNCS.len()],
 }
 
 impl KernelFacts {
@@ -100,8 +100,11 @@ impl<'a> Types<'a> {
             head: bytes("head")?,
             data: bytes("data")?,
         };
-        let cast = self.find("bpf_cast_to_kern_ctx", FUNC).ok_or("bpf_cast_to_kern_ctx")?;
-        Ok(KernelFacts { layout, cast })
+        let mut functions = [0; KFUNCS.len()];
+        for (number, (_, name)) in functions.iter_mut().zip(KFUNCS) {
+            *number = self.find(name, FUNC).ok_or(name)?;
+        }
+        Ok(KernelFacts { layout, functions })
     }
 
     /// The number of a type.
@@ -162,23 +165,27 @@ fn rest_bytes(info: u32) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// A struct with a bit field in a union in a struct without names, and the function.
+    /// A struct with a bit field in a union in a struct without names, and the functions.
     fn types() -> Vec<u8> {
-        let strings =
-            b"\0sk_buff\0bpf_cast_to_kern_ctx\0ip_summed\0csum_start\0csum_offset\0head\0data\0";
+        let mut strings = b"\0sk_buff\0ip_summed\0csum_start\0csum_offset\0head\0data\0".to_vec();
+        for (_, name) in KFUNCS {
+            strings.extend([name.as_bytes(), b"\0"].concat());
+        }
         let at = |name: &str| {
             let name = format!("{name}\0");
             let found = strings.windows(name.len()).position(|text| text == name.as_bytes());
             u32::try_from(found.unwrap()).unwrap()
         };
+        let functions = KFUNCS.map(|(_, name)| [at(name), FUNC << 24, 0]);
         let words = [
-            [at("bpf_cast_to_kern_ctx"), FUNC << 24, 0].as_slice(),
-            // 2: the innermost, with bit fields.
+            // 1 to 4.
+            functions.as_flattened(),
+            // 5: the innermost, with bit fields.
             &[0, 1 << 31 | STRUCT << 24 | 1, 8, at("ip_summed"), 0, 2 << 24 | 13],
-            // 3: the union.
-            &[0, UNION << 24 | 2, 8, 0, 2, 0, at("csum_start"), 0, 0],
-            // 4: the struct.
-            &[at("sk_buff"), STRUCT << 24 | 4, 32, 0, 3, 64, at("csum_offset"), 0, 16],
+            // 6: the union.
+            &[0, UNION << 24 | 2, 8, 0, 5, 0, at("csum_start"), 0, 0],
+            // 7: the struct.
+            &[at("sk_buff"), STRUCT << 24 | 4, 32, 0, 6, 64, at("csum_offset"), 0, 16],
             &[at("head"), 0, 128, at("data"), 0, 192],
         ]
         .concat();
@@ -204,7 +211,7 @@ mod tests {
             head: 16,
             data: 24,
         };
-        assert_eq!(facts, KernelFacts { layout, cast: 1 });
+        assert_eq!(facts, KernelFacts { layout, functions: [1, 2, 3, 4] });
     }
 
     #[test]
@@ -225,6 +232,6 @@ mod tests {
     fn the_running_kernel_has_them() {
         let facts = KernelFacts::read().unwrap();
         assert_ne!(facts.layout.head, facts.layout.data);
-        assert_ne!(facts.cast, 0);
+        assert!(!facts.functions.contains(&0));
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, chain};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
-use packet::{ConntrackSize, FLOWS, FRAGMENTS_PER_PORT, Plain};
+use packet::{ConntrackSize, FLOWS, FRAGMENTS_PER_PORT, KFUNCS, Plain};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -118,21 +118,23 @@ pub(crate) fn open_sized(
     for (map, entries) in sizes {
         loader.map_max_entries(map, *entries);
     }
-    loader.load(&with_cast(object, facts.cast)).map_err(|cause| failed(chain(&cause)))
+    loader.load(&with_functions(object, &facts.functions)).map_err(|cause| failed(chain(&cause)))
 }
 
-/// The object with calls of the kernel's function in the place of those of no helper.
+/// The object with calls of the kernel's functions in the place of those of no helper.
 ///
 /// The object has no BTF, by which a loader would do this.
-fn with_cast(object: &[u8], function: u32) -> Vec<u8> {
+fn with_functions(object: &[u8], functions: &[u32; KFUNCS.len()]) -> Vec<u8> {
     /// An instruction's code, its registers (the second is zero for a helper, and says what kind
     /// of function is called), its offset.
     const CALL: [u8; 4] = [0x85, 0, 0, 0];
     const CALL_KERNEL: [u8; 4] = [0x85, 0x20, 0, 0];
-    let ([a, b, c, d], [e, f, g, h]) = (CALL, packet::CAST_TO_KERNEL_SKB.to_le_bytes());
     let mut object = object.to_vec();
     for instruction in object.chunks_exact_mut(8) {
-        if *instruction == [a, b, c, d, e, f, g, h] {
+        let Some(number) = instruction.strip_prefix(&CALL) else { continue };
+        let mut numbered = KFUNCS.iter().zip(functions);
+        let called = numbered.find(|((of_ours, _), _)| *number == of_ours.to_le_bytes());
+        if let Some((_, function)) = called {
             instruction[..4].copy_from_slice(&CALL_KERNEL);
             instruction[4..].copy_from_slice(&function.to_le_bytes());
         }

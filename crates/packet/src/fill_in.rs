@@ -13,10 +13,6 @@ use crate::kernel::Meta;
 use crate::parse::{Fragment, ICMP, ICMPV6, Packet, Role, TCP, UDP};
 use crate::reason::DropReason;
 
-/// Number by which a program calls the kernel's `bpf_cast_to_kern_ctx`. No helper has it; the
-/// loader puts the function's number in this kernel in its place.
-pub const CAST_TO_KERNEL_SKB: u32 = 0x6e65_0001;
-
 /// Bytes of the field.
 const FIELD: u32 = 2;
 /// Where the field ends, and the fixed header, behind the network header.

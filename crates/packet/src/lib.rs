@@ -36,6 +36,7 @@ mod icmp_error;
 mod ipv4;
 mod ipv6;
 mod kernel;
+mod kfuncs;
 mod layout;
 mod learned;
 mod maps;
@@ -69,13 +70,13 @@ pub use conntrack::{
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{Opened, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fdb::{Fdb, FdbKey, FdbTarget};
-pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use fragments::FRAGMENT_SECONDS;
 pub use hand_off::HandedOff;
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, NextHop, SkbLayout, Verdict, VerdictRecord,
     Via,
 };
+pub use kfuncs::{CAST_TO_KERNEL_SKB, KFUNCS, NUMBERS_END, NUMBERS_NEXT, NUMBERS_START};
 pub use layout::Plain;
 pub use maps::*;
 pub use moves::Move;
