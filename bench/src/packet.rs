@@ -44,6 +44,14 @@ pub(crate) const PACKET: Group = Group {
             metrics: &[Metric { id: "random", unit: "ns", quantile: 0.5 }],
         },
         Step {
+            id: "stations",
+            contenders: &["10-stations", "10000-stations"],
+            metrics: &[
+                Metric { id: "stations", unit: "ns", quantile: 0.5 },
+                Metric { id: "stations-first", unit: "ns", quantile: 0.5 },
+            ],
+        },
+        Step {
             id: "single",
             contenders: &["pass", "arp-reply", "new-connection"],
             metrics: &[Metric { id: "single", unit: "ns", quantile: 0.5 }],
@@ -103,6 +111,8 @@ pub(crate) struct Costs {
     harness: TestHarness,
     /// The same with room for many connections, all of which are there; made when it is needed.
     large: Option<TestHarness>,
+    /// The same with many stations in the network.
+    crowded: Option<TestHarness>,
     directory: PathBuf,
 }
 
@@ -118,13 +128,14 @@ pub(crate) fn in_own_namespaces<T: Send>(
         let mut costs = Costs {
             harness: open(&directory.join("bpf"), TABLE)?,
             large: None,
+            crowded: None,
             directory: directory.to_owned(),
         };
         let done = work(&mut costs);
-        let is_large = costs.large.is_some();
+        let more = [("large", costs.large.is_some()), ("crowded", costs.crowded.is_some())];
         drop(costs);
-        if is_large {
-            dataplane::unload(&directory.join("large"))?;
+        for (name, _) in more.into_iter().filter(|(_, is_there)| *is_there) {
+            dataplane::unload(&directory.join(name))?;
         }
         dataplane::unload(&directory.join("bpf"))?;
         done
@@ -162,6 +173,9 @@ impl Costs {
     ) -> Result<Vec<Vec<f64>>, Failure> {
         if step == "random" {
             return Ok(vec![vec![self.random(contender)?]]);
+        }
+        if step == "stations" {
+            return self.stations(contender);
         }
         self.harness.set_conntrack(&[])?;
         let values = match step {
@@ -233,6 +247,41 @@ impl Costs {
         Ok(outcome.duration.as_secs_f64() * 1e9)
     }
 
+    /// A packet of a known connection, and the first one to each of several stations of another host,
+    /// in a network of so many.
+    fn stations(&mut self, contender: &str) -> Result<Vec<Vec<f64>>, Failure> {
+        let count: u32 = contender.split('-').next().unwrap_or_default().parse()?;
+        if self.crowded.is_none() {
+            self.crowded = Some(open(&self.directory.join("crowded"), TABLE)?);
+        }
+        let Some(harness) = &mut self.crowded else { return Err("no harness".into()) };
+        let mut wanted = tables();
+        wanted.nets.insert(NET, Net::closed());
+        for number in 0..count {
+            let station = elsewhere(number);
+            let remote = Fdb::remote(VNI, VTEP).sent_from(LOCAL_VTEP);
+            wanted.fdb.insert(FdbKey::new(NET, station.mac), remote);
+            let neigh = NeighKey { net: NET, addr: Addr::v4(station.ip) };
+            wanted.neigh.insert(neigh, Neigh::behind(VTEP, station.mac));
+        }
+        harness.plane.reconcile(&wanted)?;
+        harness.set_conntrack(&[])?;
+        // Scattered over all of them; where there are few, from other ports.
+        let frame = |number: u16| {
+            let to = elsewhere(u32::from(number).wrapping_mul(7_919) % count);
+            udp(Station { port: A.port + number, ..A }, to)
+        };
+        let mut run = |number, repeat| {
+            let outcome = harness.run(Entry::FromPort, &meta(PORT_A), &frame(number), repeat)?;
+            match outcome.verdict.kind {
+                TUNNEL => Ok(outcome.duration.as_secs_f64() * 1e9),
+                _ => Err(Failure::from(format!("{:?}, not sent", outcome.verdict))),
+            }
+        };
+        let firsts: Result<Vec<f64>, Failure> = (0..SINGLES).map(|number| run(number, 1)).collect();
+        Ok(vec![vec![run(0, REPEAT)?], firsts?])
+    }
+
     fn singles(&mut self, contender: &str) -> Result<Vec<f64>, Failure> {
         let ports = A.port..A.port + SINGLES;
         ports.map(|port| self.run(&case(contender, port)?, 1)).collect()
@@ -286,6 +335,12 @@ fn case(contender: &str, port: u16) -> Result<Case, Failure> {
         },
         other => return Err(format!("there is no contender {other}").into()),
     })
+}
+
+/// A station of another host.
+fn elsewhere(number: u32) -> Station {
+    let [_, high, middle, low] = number.to_be_bytes();
+    Station { mac: Mac([2, 1, 0, high, middle, low]), ip: [10, 1 + high, middle, low], port: 3000 }
 }
 
 fn meta((ifindex, _): (u32, u32)) -> Meta {
