@@ -20,8 +20,10 @@ use crate::{
 const SERVER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a message may take until its hosts have applied it.
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
-/// How long hosts and VMs may take until they are as they should be.
+/// How long hosts and VMs may take until they are as they should be: at least, and each host more.
+/// All share a few processors, and each has programs of its own, which the kernel verifies.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT_EACH: Duration = Duration::from_secs(3);
 
 /// What applying did.
 #[derive(Debug, Default)]
@@ -116,7 +118,9 @@ impl<'a> Applier<'a> {
     /// Waits until resources are as they should be.
     fn until(&self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
         let mut late = String::new();
-        let settled = wait::until(SETTLE_LIMIT, || {
+        let hosts = u32::try_from(self.settings.hosts.len()).unwrap_or(u32::MAX);
+        let limit = SETTLE_LIMIT + SETTLE_LIMIT_EACH.saturating_mul(hosts);
+        let settled = wait::until(limit, || {
             self.check_agents()?;
             for (kind, name, field, value) in wanted {
                 let found = self.find(*kind, name)?.unwrap_or_default();
@@ -127,7 +131,7 @@ impl<'a> Applier<'a> {
             }
             Ok(Some(()))
         })?;
-        settled.ok_or_else(|| self.timeout(late, SETTLE_LIMIT))
+        settled.ok_or_else(|| self.timeout(late, limit))
     }
 
     /// The addresses that the server gave to the VMs.
