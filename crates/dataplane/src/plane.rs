@@ -159,6 +159,8 @@ impl DataPlane {
     /// # Errors
     /// [`Error::NoInterface`], [`Error::Attach`] or [`Error::Map`].
     pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
+        // Egress first: the device would send what is for GRE as VXLAN.
+        self.attach(Hook::ToTunnel, ifindex)?;
         self.attach(Hook::FromTunnel, ifindex)?;
         let config = self.view.maps.config()?;
         if config.tunnel_ifindex != ifindex {
@@ -166,7 +168,8 @@ impl DataPlane {
             self.view.maps.raise_epoch()?;
         }
         for pin in links::pins(&self.paths.links())? {
-            if pin.hook == Hook::FromTunnel && pin.ifindex != ifindex {
+            let is_tunnels = matches!(pin.hook, Hook::FromTunnel | Hook::ToTunnel);
+            if is_tunnels && pin.ifindex != ifindex {
                 self.let_go(&pin)?;
             }
         }
@@ -198,14 +201,31 @@ impl DataPlane {
     /// [`Error::NoInterface`], [`Error::Bpffs`] or [`Error::Attach`]: what could not be attached
     /// comes out of the tunnel device, as everything does that is not of a known flow.
     pub fn set_underlay_devices(&mut self, devices: &BTreeSet<u32>) -> Result<(), Error> {
+        self.look_at(Hook::FromUnderlay, devices)
+    }
+
+    /// Takes packets out of GRE as they come in through these devices of the underlay, all Ethernet, and
+    /// through no others; through none if all frames are to pass the tunnel device, which GRE
+    /// cannot. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`], [`Error::Bpffs`] or [`Error::Attach`]: what could not be attached
+    /// takes in no GRE.
+    pub fn set_gre_devices(&mut self, devices: &BTreeSet<u32>) -> Result<(), Error> {
+        self.look_at(Hook::FromGre, devices)
+    }
+
+    /// Has this hook on these devices of the underlay and on no others, unless all frames are to
+    /// pass the tunnel device.
+    fn look_at(&mut self, hook: Hook, devices: &BTreeSet<u32>) -> Result<(), Error> {
         let none = BTreeSet::new();
         let devices = if self.view.maps.config()?.direct_port == 0 { &none } else { devices };
         for pin in links::pins(&self.paths.links())? {
-            if pin.hook == Hook::FromUnderlay && !devices.contains(&pin.ifindex) {
+            if pin.hook == hook && !devices.contains(&pin.ifindex) {
                 self.let_go(&pin)?;
             }
         }
-        devices.iter().try_for_each(|ifindex| self.attach(Hook::FromUnderlay, *ifindex))
+        devices.iter().try_for_each(|ifindex| self.attach(hook, *ifindex))
     }
 
     /// Looks at the frames that come in and leave by these devices, and by no others: those of the
@@ -255,16 +275,22 @@ impl DataPlane {
         Ok(self.view.maps.config()?.tunnel_ifindex)
     }
 
-    /// Whether the tunnel device has our program, before any other one.
+    /// Whether the tunnel device has our programs, before any other one.
     ///
     /// # Errors
     /// [`Error::Map`] or [`Error::Attach`].
     pub fn has_tunnel(&self) -> Result<bool, Error> {
-        let (ifindex, hook) = (self.tunnel_device()?, Hook::FromTunnel);
-        let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
-        let ours = self.programs.id(hook)?;
-        let is_guard = |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
-        Ok(links::inspect(&pin)?.is_some_and(is_guard))
+        let ifindex = self.tunnel_device()?;
+        for hook in [Hook::FromTunnel, Hook::ToTunnel] {
+            let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
+            let ours = self.programs.id(hook)?;
+            let is_guard =
+                |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
+            if !links::inspect(&pin)?.is_some_and(is_guard) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Attaches both hooks of a port's host side. Idempotent. Until `ports` has the interface,
@@ -385,7 +411,8 @@ impl DataPlane {
             match pin.hook {
                 Hook::FromPort => found[0].insert(pin.ifindex),
                 Hook::ToPort => found[1].insert(pin.ifindex),
-                Hook::FromTunnel | Hook::FromUnderlay | Hook::FromUplink | Hook::ToUplink => false,
+                Hook::FromTunnel | Hook::ToTunnel | Hook::FromUnderlay | Hook::FromGre => false,
+                Hook::FromUplink | Hook::ToUplink => false,
             };
         }
         Ok(found[0].intersection(&found[1]).copied().collect())
@@ -510,8 +537,10 @@ struct Programs {
     from_port: SchedClassifier,
     from_tunnel: SchedClassifier,
     from_underlay: SchedClassifier,
+    from_gre: SchedClassifier,
     from_uplink: SchedClassifier,
     to_port: SchedClassifier,
+    to_tunnel: SchedClassifier,
     to_uplink: SchedClassifier,
 }
 
@@ -524,8 +553,10 @@ impl Programs {
             from_port: open(Hook::FromPort)?,
             from_tunnel: open(Hook::FromTunnel)?,
             from_underlay: open(Hook::FromUnderlay)?,
+            from_gre: open(Hook::FromGre)?,
             from_uplink: open(Hook::FromUplink)?,
             to_port: open(Hook::ToPort)?,
+            to_tunnel: open(Hook::ToTunnel)?,
             to_uplink: open(Hook::ToUplink)?,
         })
     }
@@ -535,8 +566,10 @@ impl Programs {
             Hook::FromPort => &self.from_port,
             Hook::FromTunnel => &self.from_tunnel,
             Hook::FromUnderlay => &self.from_underlay,
+            Hook::FromGre => &self.from_gre,
             Hook::FromUplink => &self.from_uplink,
             Hook::ToPort => &self.to_port,
+            Hook::ToTunnel => &self.to_tunnel,
             Hook::ToUplink => &self.to_uplink,
         }
     }
@@ -555,8 +588,10 @@ impl Programs {
             Hook::FromPort => &mut self.from_port,
             Hook::FromTunnel => &mut self.from_tunnel,
             Hook::FromUnderlay => &mut self.from_underlay,
+            Hook::FromGre => &mut self.from_gre,
             Hook::FromUplink => &mut self.from_uplink,
             Hook::ToPort => &mut self.to_port,
+            Hook::ToTunnel => &mut self.to_tunnel,
             Hook::ToUplink => &mut self.to_uplink,
         }
     }
