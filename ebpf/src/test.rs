@@ -5,11 +5,11 @@
 
 use crate::maps::{Room, TEST_META, TEST_VERDICT};
 use crate::skb::{self, Skb};
+use crate::underlay::{put_in_gre, take_out_of_gre};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use crate::underlay::{put_in_gre, take_out_of_gre};
 use packet::{DropReason, Entry, Kernel, Meta, Rewrite, Side, Verdict, VerdictRecord};
 
 /// The frame and what the test gives.

@@ -6,13 +6,13 @@ use crate::events::{self, DroppedFrame, Events, HandedFrame};
 use crate::keep::{self, Kept};
 use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
+use crate::programs::Programs;
 use crate::reconcile::Held;
 use crate::tables::{Changes, Edits, Tables};
 use crate::upgrade::{Running, Upgrade};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
-use aya::programs::SchedClassifier;
 use packet::{Config, ConntrackSize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -27,7 +27,7 @@ pub struct Options {
     /// later.
     pub conntrack: ConntrackSize,
     /// UDP port for frames that leave past the tunnel device, straight to the next hop and not
-    /// through the host's netfilter; 0 if all go through the device.
+    /// through the host's netfilter, unless there is one already; 0 if all go through the device.
     pub direct_port: u16,
 }
 
@@ -102,7 +102,13 @@ impl DataPlane {
         }
         lay_out(&mut maps, size)?;
         let config = maps.config()?;
-        maps.set_config(Config { direct_port: u32::from(options.direct_port), ..config })?;
+        // Another one that is in use is the right one, until somebody says otherwise.
+        let direct_port = match options.direct_port {
+            0 => 0,
+            port if config.direct_port == 0 => u32::from(port),
+            _ => config.direct_port,
+        };
+        maps.set_config(Config { direct_port, ..config })?;
         // An agent that died over a change may not have come to it.
         maps.raise_epoch()?;
         let (kept, view) = (Kept::maps_of(&paths)?, View { maps });
@@ -244,6 +250,22 @@ impl DataPlane {
             self.attach(Hook::FromUplink, *ifindex)?;
             self.attach(Hook::ToUplink, *ifindex)
         })
+    }
+
+    /// The devices through which packets in GRE come in.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] or [`Error::Attach`].
+    pub fn gre_devices(&self) -> Result<BTreeSet<u32>, Error> {
+        let ours = self.programs.id(Hook::FromGre)?;
+        let mut found = BTreeSet::new();
+        for pin in links::pins(&self.paths.links())? {
+            let runs = |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
+            if pin.hook == Hook::FromGre && links::inspect(&pin)?.is_some_and(runs) {
+                found.insert(pin.ifindex);
+            }
+        }
+        Ok(found)
     }
 
     /// The devices whose frames are looked at both ways.
@@ -530,69 +552,4 @@ fn lay_out(maps: &mut Maps, wanted: ConntrackSize) -> Result<(), Error> {
     let common_buckets = maps.conntrack.limit() - ports * port_buckets;
     let seed = RandomState::new().build_hasher().finish();
     maps.set_config(Config { common_buckets, port_buckets, seed, ..config })
-}
-
-/// The programs, in the kernel and pinned.
-struct Programs {
-    from_port: SchedClassifier,
-    from_tunnel: SchedClassifier,
-    from_underlay: SchedClassifier,
-    from_gre: SchedClassifier,
-    from_uplink: SchedClassifier,
-    to_port: SchedClassifier,
-    to_tunnel: SchedClassifier,
-    to_uplink: SchedClassifier,
-}
-
-impl Programs {
-    fn open(object: &mut Ebpf, paths: &Paths) -> Result<Programs, Error> {
-        let directory = paths.programs();
-        let mut open =
-            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()));
-        Ok(Programs {
-            from_port: open(Hook::FromPort)?,
-            from_tunnel: open(Hook::FromTunnel)?,
-            from_underlay: open(Hook::FromUnderlay)?,
-            from_gre: open(Hook::FromGre)?,
-            from_uplink: open(Hook::FromUplink)?,
-            to_port: open(Hook::ToPort)?,
-            to_tunnel: open(Hook::ToTunnel)?,
-            to_uplink: open(Hook::ToUplink)?,
-        })
-    }
-
-    fn get(&self, hook: Hook) -> &SchedClassifier {
-        match hook {
-            Hook::FromPort => &self.from_port,
-            Hook::FromTunnel => &self.from_tunnel,
-            Hook::FromUnderlay => &self.from_underlay,
-            Hook::FromGre => &self.from_gre,
-            Hook::FromUplink => &self.from_uplink,
-            Hook::ToPort => &self.to_port,
-            Hook::ToTunnel => &self.to_tunnel,
-            Hook::ToUplink => &self.to_uplink,
-        }
-    }
-
-    /// The kernel's number of a program.
-    fn id(&self, hook: Hook) -> Result<u32, Error> {
-        let info = self.get(hook).info().map_err(|cause| Error::Load {
-            program: hook.name().to_owned(),
-            cause: crate::error::chain(&cause),
-        })?;
-        Ok(info.id())
-    }
-
-    fn of(&mut self, hook: Hook) -> &mut SchedClassifier {
-        match hook {
-            Hook::FromPort => &mut self.from_port,
-            Hook::FromTunnel => &mut self.from_tunnel,
-            Hook::FromUnderlay => &mut self.from_underlay,
-            Hook::FromGre => &mut self.from_gre,
-            Hook::FromUplink => &mut self.from_uplink,
-            Hook::ToPort => &mut self.to_port,
-            Hook::ToTunnel => &mut self.to_tunnel,
-            Hook::ToUplink => &mut self.to_uplink,
-        }
-    }
 }

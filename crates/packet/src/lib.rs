@@ -68,9 +68,7 @@ pub use conntrack::{
     TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,
 };
 pub use ct_word::{CtState, CtWord, tick, ticks};
-pub use entry::{
-    Opened, from_gre, from_opened, from_port, from_tunnel, from_underlay, to_port,
-};
+pub use entry::{Opened, from_gre, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fdb::{Fdb, FdbKey, FdbTarget};
 pub use fill_in::CAST_TO_KERNEL_SKB;
 pub use fragments::FRAGMENT_SECONDS;

@@ -392,7 +392,8 @@ mod tests {
         let long = with_class(long, 0);
         assert!(opened_gre(&long, segments).is_some());
         assert_eq!(opened_gre(&long, |_| {}), None, "no segments, and a length of zero");
-        let outer = Outer { vni: GRE, vtep: 0, local: 0, port: 0, length: 65_508, hash: 0, identity: 0 };
+        let outer =
+            Outer { vni: GRE, vtep: 0, local: 0, port: 0, length: 65_508, hash: 0, identity: 0 };
         assert_eq!(outer.gre_headers(&[0; 4])[0].to_ne_bytes()[2..], [0, 0]);
         let outer = Outer { length: 65_507, ..outer };
         assert_eq!(outer.gre_headers(&[0; 4])[0].to_ne_bytes()[2..], [0xff, 0xff]);
