@@ -9,6 +9,7 @@ pub mod frames;
 pub mod guest;
 mod harness;
 pub mod machine;
+pub mod networks;
 pub mod process;
 pub mod rest;
 pub mod traffic;
