@@ -111,25 +111,6 @@ fn a_network_in_gre_carries_all_that_one_in_vxlan_does() {
     lab.check();
 }
 
-/// The packet of a sender that takes no notice of its MTU is answered as in VXLAN.
-#[test]
-fn what_is_larger_than_the_mtu_is_answered_and_does_not_leave() {
-    if !root_or_skip() {
-        return;
-    }
-    let lab = TestLab::up();
-    let world = World::new(&lab);
-    let [one, ..] = &world.vms;
-    ip(one, "link set eth0 mtu 1500");
-    let [v4, v6] = world.addresses[1];
-    for (ip, header) in [(v4, 28), (v6, 48)] {
-        assert_eq!(ping(one, ip, 1500 - header), Ping::Lost, "the first is answered by us");
-        assert_eq!(ping(one, ip, 1500 - header), Ping::TooBig, "the sender has learned");
-        assert_eq!(ping(one, ip, MTU - header), Ping::Answered);
-    }
-    assert!(drops(&lab, "h1", "packet_too_big") >= 2);
-}
-
 #[test]
 fn who_is_no_vtep_of_the_network_does_not_get_in_and_others_gre_is_the_hosts() {
     if !root_or_skip() {
