@@ -68,6 +68,10 @@ pub struct MemoryState {
     pub receives_directly: Directly,
     /// Why nothing does.
     pub passes_tunnel: Option<String>,
+    /// The underlay's device is no Ethernet.
+    pub is_no_ethernet: bool,
+    /// The UDP port of the tunnel device.
+    pub port: u16,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Interfaces that lead into physical networks.
@@ -217,14 +221,14 @@ impl MemoryState {
 }
 
 impl HostKernel for Memory {
-    async fn tunnel(&mut self, _port: u16) -> Result<u32, Refusal> {
+    async fn tunnel(&mut self, port: u16) -> Result<u32, Refusal> {
         let mut state = self.state();
         if state.no_tunnel {
             return Err(Refusal::new("its port is taken"));
         }
-        if !(state.tunnel && state.tunnel_guarded) {
+        if !(state.tunnel && state.tunnel_guarded && state.port == port) {
             state.write()?;
-            (state.tunnel, state.tunnel_guarded) = (true, true);
+            (state.tunnel, state.tunnel_guarded, state.port) = (true, true, port);
         }
         Ok(TUNNEL)
     }
@@ -400,7 +404,8 @@ impl HostKernel for Memory {
         tunnels: &crate::underlay::Tunnels,
     ) -> Result<crate::underlay::Ways, Refusal> {
         let mtu_bytes = self.state().underlay.unwrap_or(model::mtu::UNDERLAY);
-        let (device, is_ethernet, route_to) = ("eth0".to_owned(), true, None);
+        let is_ethernet = !self.state().is_no_ethernet;
+        let (device, route_to) = ("eth0".to_owned(), None);
         let way = hostnet::Way { device, index: 2, is_ethernet, mtu_bytes, route_to };
         Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
     }
