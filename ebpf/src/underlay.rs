@@ -97,8 +97,10 @@ pub(crate) fn encapsulate(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> boo
 /// put around each.
 #[inline(never)]
 pub(crate) fn put_in_gre(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> bool {
-    const FLAGS: u64 =
-        AROUND_ETHERNET | (BPF_F_ADJ_ROOM_ENCAP_L4_GRE | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+    const STAYS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+    const FLAGS: u64 = AROUND_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L4_GRE as u64 | STAYS;
+    /// `EALREADY` of `asm-generic/errno.h`: the kernel knows of something around the frame.
+    const ENCAPSULATED: i64 = -114;
     let Some(start) = skb.load_words::<4>(0) else { return false };
     // SAFETY: the context pointer.
     let length = unsafe { (*skb.0).len };
@@ -112,7 +114,14 @@ pub(crate) fn put_in_gre(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> bool
     }
     let room = GRE_HEADER_BYTES as i32;
     // SAFETY: the context pointer, and numbers.
-    if unsafe { bpf_skb_adjust_room(skb.0, room, BPF_ADJ_ROOM_MAC, FLAGS) } != 0 {
+    let mut made = unsafe { bpf_skb_adjust_room(skb.0, room, BPF_ADJ_ROOM_MAC, FLAGS) };
+    if made == ENCAPSULATED {
+        // What has come out of GRE and goes on into it: the kernel still knows where the frame inside
+        // is, and that its segments are in GRE. Or the VM has a tunnel of its own in it.
+        // SAFETY: as above.
+        made = unsafe { bpf_skb_adjust_room(skb.0, room, BPF_ADJ_ROOM_MAC, STAYS) };
+    }
+    if made != 0 {
         return false;
     }
     // A MAC for all would not go to a next hop.

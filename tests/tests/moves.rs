@@ -17,6 +17,7 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
     frames::{Wire, arp, ethernet, udp},
+    gre,
     guest::{Guest, ip},
     machine::drops,
     rest::Answer,
@@ -49,6 +50,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::of(str::to_owned)
+    }
+
+    /// The same with another topology, made of this one.
+    fn of(change: impl Fn(&str) -> String) -> Self {
         let mut lab = TestLab::unmade();
         let text = fs::read_to_string(&lab.options.topology).unwrap();
         let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
@@ -63,10 +69,7 @@ impl Stage {
             .replace("\n  # VXLAN networks", &format!("{h3}\n  # VXLAN networks"))
             .replace("\nexpect:", &format!("{vm}\nexpect:"))
             .replace("  reach:\n", &reach);
-        fs::create_dir_all(lab.root()).unwrap();
-        let path = lab.root().join("three-hosts.yaml");
-        fs::write(&path, text).unwrap();
-        lab.options.topology = path;
+        lab.topology(&change(&text));
         lab.apply();
         let rest = lab.rest();
         let l3 = rest.uuid("/l3-networks", "red-l3");
@@ -223,7 +226,18 @@ fn a_guest_moves_between_hosts_and_its_connections_go_on() {
     if !root_or_skip() {
         return;
     }
-    let stage = Stage::new();
+    goes_round(&Stage::new());
+}
+
+/// What the old host hands on comes out of GRE and goes on in it.
+#[test]
+fn a_guest_moves_in_gre() {
+    if root_or_skip() {
+        goes_round(&Stage::of(gre));
+    }
+}
+
+fn goes_round(stage: &Stage) {
     stage.plugged("h1");
     for (from, to) in [("h1", "h2"), ("h2", "h3"), ("h3", "h1")] {
         stage.bound(to);
