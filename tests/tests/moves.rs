@@ -78,14 +78,16 @@ impl Stage {
         let text = |field: &str| made.body["inventory"][field].as_str().unwrap().to_owned();
         let (nic, mac, guest) = (text("uuid"), text("mac"), Guest::new());
         // Of itself it says nothing: what comes first is for the test to say.
-        guest.ip("link add eth0 mtu 1450 address 02:00:00:00:00:01 type bridge forward_delay 0");
+        let mtu = &made.body["inventory"]["mtu"];
+        let bridge = "address 02:00:00:00:00:01 type bridge forward_delay 0";
+        guest.ip(&format!("link add eth0 mtu {mtu} {bridge}"));
         guest.ip(&format!("link set eth0 address {mac} addrgenmode none"));
         guest.ip(&format!("address add {GUEST}/24 dev eth0"));
         guest.ip("link set eth0 up");
         for host in HOSTS {
             let far = format!("to-{host}");
             let cable = format!(
-                "link add {} mtu 1450 type veth peer name {far} mtu 1450 netns {}",
+                "link add {} mtu {mtu} type veth peer name {far} mtu {mtu} netns {}",
                 device(host),
                 guest.namespace.name()
             );
