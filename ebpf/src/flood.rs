@@ -1,6 +1,6 @@
 //! Copies of a frame. Each is sent before the program goes on, so what it runs into must not use
 //! the room of this CPU: a port's egress hook does not, an uplink's does not for such a frame, and
-//! the tunnel device has no hook where frames leave.
+//! the tunnel device's never does.
 
 use crate::maps::{AFAR, CONFIG, FLOOD, NETS};
 use crate::numbers::each;

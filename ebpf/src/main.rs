@@ -12,6 +12,7 @@ mod flood;
 mod from_port;
 mod from_tunnel;
 mod from_underlay;
+mod gre;
 mod maps;
 mod numbers;
 mod skb;

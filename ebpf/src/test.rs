@@ -5,11 +5,12 @@
 
 use crate::maps::{Room, TEST_META, TEST_VERDICT};
 use crate::skb::{self, Skb};
+use crate::underlay::{put_in_gre, take_out_of_gre};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::{Entry, Kernel, Meta, Rewrite, Side, Verdict, VerdictRecord};
+use packet::{DropReason, Entry, Kernel, Meta, Rewrite, Side, Verdict, VerdictRecord};
 
 /// The frame and what the test gives.
 #[inline(always)]
@@ -90,6 +91,35 @@ pub fn test_to_port(ctx: TcContext) -> i32 {
     let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let verdict = packet::to_port(&mut skb, meta);
     record(&mut room.record, &verdict)
+}
+
+/// Puts the frame into GRE, between the VTEPs and with the key of the given metadata.
+#[classifier]
+pub fn test_into_gre(ctx: TcContext) -> i32 {
+    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let (vtep, local) = (meta.vtep.words()[3], meta.local.words()[3]);
+    let verdict = match put_in_gre(&mut skb, meta.vni, vtep, local) {
+        true => Verdict::Pass,
+        false => Verdict::Drop(DropReason::GreRefused),
+    };
+    record(&mut room.record, &verdict)
+}
+
+/// [`packet::from_gre`] with given metadata; what it admits is taken out. To send it back to the VTEP stands for
+/// that.
+#[classifier]
+pub fn test_out_of_gre(ctx: TcContext) -> i32 {
+    let Some((mut skb, given, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Room { meta, record: told, .. } = room;
+    *meta = *given;
+    let verdict = match packet::from_gre(&skb, meta) {
+        None => Verdict::Pass,
+        Some(experienced) if take_out_of_gre(&mut skb, experienced) => {
+            Verdict::Tunnel { vni: meta.vni, vtep: meta.vtep, local: meta.local }
+        }
+        Some(_) => Verdict::Drop(DropReason::GreRefused),
+    };
+    record(told, &verdict)
 }
 
 /// [`packet::rewrite_frame`] with given metadata: its VTEP and its mark are the address and the port

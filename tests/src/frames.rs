@@ -106,6 +106,22 @@ pub fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
     [&[8, 0, 0, 0][..], &(vni << 8).to_be_bytes(), frame].concat()
 }
 
+/// An IPv4 packet of GRE with this start of its header and this key (RFC 2890), around a frame.
+pub fn gre((from, to): (Ipv4Addr, Ipv4Addr), start: u16, key: u32, frame: &[u8]) -> Vec<u8> {
+    let gre = [&start.to_be_bytes()[..], &[0x65, 0x58], &key.to_be_bytes(), frame].concat();
+    let mut packet = udp(from, to, 0, &gre[8..]);
+    packet[9] = 47;
+    packet.splice(20.., gre);
+    // The header's checksum of another protocol: UDP is 17.
+    let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]]));
+    let sum = match sum.checked_sub(47 - 17) {
+        Some(sum) => sum,
+        None => sum + 0xffff - (47 - 17),
+    };
+    packet[10..12].copy_from_slice(&u16::try_from(sum).unwrap().to_be_bytes());
+    packet
+}
+
 /// A UDP socket inside a VM that takes what comes.
 pub fn listener(vm: &Namespace, ip: Ipv4Addr, port: u16) -> UdpSocket {
     let socket = vm.run_in(|| UdpSocket::bind((ip, port))).unwrap().unwrap();

@@ -39,6 +39,23 @@ impl TestLab {
         this
     }
 
+    /// The same with its networks in GRE, and a pool of such.
+    pub fn in_gre() -> Self {
+        let mut this = Self::unmade();
+        let text = fs::read_to_string(&this.options.topology).unwrap();
+        this.topology(&gre(&text));
+        this.apply();
+        this
+    }
+
+    /// Has another topology, before anything is made.
+    pub fn topology(&mut self, text: &str) {
+        fs::create_dir_all(self.root()).unwrap();
+        let path = self.root().join("topology.yaml");
+        fs::write(&path, text).unwrap();
+        self.options.topology = path;
+    }
+
     /// The same, before anything is made.
     pub fn unmade() -> Self {
         let root = Root::new().unwrap();
@@ -207,6 +224,11 @@ impl TestLab {
             lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// A topology with networks in GRE in the place of those in VXLAN.
+pub fn gre(topology: &str) -> String {
+    topology.replace("- CreateL2VxlanNetwork", "- CreateL2GreNetwork")
 }
 
 /// Options for a lab that no other test has.

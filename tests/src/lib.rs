@@ -10,10 +10,10 @@ pub mod frames;
 pub mod guest;
 mod harness;
 pub mod machine;
-pub mod physical;
+pub mod networks;
 pub mod process;
 pub mod rest;
 pub mod traffic;
 pub mod vm;
 
-pub use harness::{LIMIT, TestLab, binary, root_or_skip, uuid};
+pub use harness::{LIMIT, TestLab, binary, gre, root_or_skip, uuid};

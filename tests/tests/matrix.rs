@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 use std::{
+    cell::OnceCell,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
     process::Command,
     time::Duration,
@@ -16,6 +17,7 @@ use netloom_tests::{
     TestLab,
     ends::End,
     guest::{Guest, Hypervisor, ip},
+    networks::{gre_pool, l3},
     root_or_skip,
     traffic::{Ping, ping, transfer},
 };
@@ -39,6 +41,8 @@ enum Kind {
     NoVlan,
     Vlan,
     Vxlan,
+    /// Between hosts alone: nobody else is in it.
+    Gre,
 }
 
 /// A network of a kind in a lab, and all who are in it.
@@ -46,6 +50,7 @@ struct Site {
     lab: TestLab,
     kind: Kind,
     ends: Vec<End>,
+    gre_pool: OnceCell<String>,
     // What the ends live on.
     _guests: Vec<Guest>,
     _hypervisors: Vec<Hypervisor>,
@@ -59,14 +64,20 @@ fn addresses(number: u8) -> (Ipv4Addr, Ipv6Addr) {
 impl Site {
     fn new(kind: Kind) -> Self {
         let lab = TestLab::up();
-        let mut site =
-            Self { lab, kind, ends: Vec::new(), _guests: Vec::new(), _hypervisors: Vec::new() };
+        let mut site = Self {
+            lab,
+            kind,
+            ends: Vec::new(),
+            gre_pool: OnceCell::new(),
+            _guests: Vec::new(),
+            _hypervisors: Vec::new(),
+        };
         let l3 = site.network("wire", kind, 0);
-        site.vm("beside", (&l3, "h1"), 12);
-        site.vm("here", (&l3, "h1"), 11);
-        site.vm("there", (&l3, "h2"), 13);
-        site.tap("tap-here", (&l3, "h1"), 21);
-        site.tap("tap-there", (&l3, "h2"), 22);
+        site.vm("beside", (&l3, "h1"), 18);
+        site.vm("here", (&l3, "h1"), 17);
+        site.vm("there", (&l3, "h2"), 19);
+        site.tap("tap-here", (&l3, "h1"), 33);
+        site.tap("tap-there", (&l3, "h2"), 34);
         site.machine();
         site.lab.settle(&HOSTS);
         site
@@ -92,15 +103,12 @@ impl Site {
                 let pool = rest.uuid("/l2-networks/vxlan-pool", "pool");
                 rest.made("/l2-networks/vxlan", &json!({"name": name, "poolUuid": pool}))
             }
+            Kind::Gre => {
+                let pool = self.gre_pool.get_or_init(|| gre_pool(&rest));
+                rest.made("/l2-networks/gre", &json!({"name": name, "poolUuid": pool}))
+            }
         };
-        let l3 = rest.made("/l3-networks", &json!({"name": name, "l2NetworkUuid": l2}));
-        let range = json!({"name": "v4", "startIp": "10.8.0.10", "endIp": "10.8.0.99",
-            "netmask": "255.255.255.0", "gateway": "10.8.0.1"});
-        rest.made(&format!("/l3-networks/{l3}/ip-ranges"), &range);
-        let range = json!({"name": "v6", "startIp": "fd08::a", "endIp": "fd08::99",
-            "gateway": "fd08::1", "prefixLen": 64, "addressMode": "Stateful-DHCP"});
-        rest.made(&format!("/l3-networks/{l3}/ipv6-ranges"), &range);
-        l3
+        l3(&rest, name, &l2, 8)
     }
 
     fn vm(&mut self, name: &'static str, at: (&str, &str), number: u8) {
@@ -153,6 +161,7 @@ impl Site {
                 guest.ip(&format!("address add {v4}/24 dev vx"));
                 guest.ip("link set vx up");
             }
+            Kind::Gre => return,
         }
         guest.ip(&format!("address add {v6}/64 dev {device} nodad"));
         let namespace = Namespace::open(guest.namespace.name()).unwrap();
@@ -236,7 +245,7 @@ impl Site {
         // Two networks without a VLAN would be one wire.
         let kind = if self.kind == Kind::NoVlan { Kind::Vlan } else { self.kind };
         let l3 = self.network("other", kind, 1);
-        self.vm("other-here", (&l3, "h1"), 11);
+        self.vm("other-here", (&l3, "h1"), 17);
         self.vm("other-there", (&l3, "h2"), 90);
         self.lab.settle(&HOSTS);
         let [other_there, other_here] = [self.ends.pop().unwrap(), self.ends.pop().unwrap()];
@@ -248,9 +257,8 @@ impl Site {
         for ip in [self.end("beside"), self.end("there")].iter().flat_map(|end| end.addresses()) {
             assert_eq!(ping(&other_here.namespace, ip, 56), Ping::Lost, "{ip}");
         }
-        let (v4, _) = addresses(13);
         let deaf = other_here.not_heard_by(&[&other_there], BROADCAST);
-        assert!(deaf.is_empty(), "{v4}");
+        assert!(deaf.is_empty(), "{deaf:?}");
         self.pairs_reach_each_other_once();
     }
 
@@ -317,4 +325,9 @@ fn vlan() {
 #[test]
 fn vxlan() {
     matrix(Kind::Vxlan);
+}
+
+#[test]
+fn gre() {
+    matrix(Kind::Gre);
 }

@@ -17,6 +17,7 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
     frames::{Wire, arp, ethernet, udp},
+    gre,
     guest::{Guest, ip},
     machine::drops,
     rest::Answer,
@@ -49,6 +50,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::of(str::to_owned)
+    }
+
+    /// The same with another topology, made of this one.
+    fn of(change: impl Fn(&str) -> String) -> Self {
         let mut lab = TestLab::unmade();
         let text = fs::read_to_string(&lab.options.topology).unwrap();
         let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
@@ -63,10 +69,7 @@ impl Stage {
             .replace("\n  # VXLAN networks", &format!("{h3}\n  # VXLAN networks"))
             .replace("\nexpect:", &format!("{vm}\nexpect:"))
             .replace("  reach:\n", &reach);
-        fs::create_dir_all(lab.root()).unwrap();
-        let path = lab.root().join("three-hosts.yaml");
-        fs::write(&path, text).unwrap();
-        lab.options.topology = path;
+        lab.topology(&change(&text));
         lab.apply();
         let rest = lab.rest();
         let l3 = rest.uuid("/l3-networks", "red-l3");
@@ -75,14 +78,16 @@ impl Stage {
         let text = |field: &str| made.body["inventory"][field].as_str().unwrap().to_owned();
         let (nic, mac, guest) = (text("uuid"), text("mac"), Guest::new());
         // Of itself it says nothing: what comes first is for the test to say.
-        guest.ip("link add eth0 mtu 1450 address 02:00:00:00:00:01 type bridge forward_delay 0");
+        let mtu = &made.body["inventory"]["mtu"];
+        let bridge = "address 02:00:00:00:00:01 type bridge forward_delay 0";
+        guest.ip(&format!("link add eth0 mtu {mtu} {bridge}"));
         guest.ip(&format!("link set eth0 address {mac} addrgenmode none"));
         guest.ip(&format!("address add {GUEST}/24 dev eth0"));
         guest.ip("link set eth0 up");
         for host in HOSTS {
             let far = format!("to-{host}");
             let cable = format!(
-                "link add {} mtu 1450 type veth peer name {far} mtu 1450 netns {}",
+                "link add {} mtu {mtu} type veth peer name {far} mtu {mtu} netns {}",
                 device(host),
                 guest.namespace.name()
             );
@@ -223,7 +228,18 @@ fn a_guest_moves_between_hosts_and_its_connections_go_on() {
     if !root_or_skip() {
         return;
     }
-    let stage = Stage::new();
+    goes_round(&Stage::new());
+}
+
+/// What the old host hands on comes out of GRE and goes on in it.
+#[test]
+fn a_guest_moves_in_gre() {
+    if root_or_skip() {
+        goes_round(&Stage::of(gre));
+    }
+}
+
+fn goes_round(stage: &Stage) {
     stage.plugged("h1");
     for (from, to) in [("h1", "h2"), ("h2", "h3"), ("h3", "h1")] {
         stage.bound(to);

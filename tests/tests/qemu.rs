@@ -216,6 +216,23 @@ fn a_machine_reaches_others_through_all_that_happens_to_its_agent_and_to_itself(
     assert!(words.is_empty(), "it outlives its lab: {}", String::from_utf8_lossy(&words));
 }
 
+/// What comes out of GRE in one piece is cut for the machine's tap.
+#[test]
+fn a_machine_in_gre_reaches_others() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::in_gre();
+    let l3 = lab.rest().uuid("/l3-networks", "red-l3");
+    let vm = Machine::create(&lab, "machine", &l3, "h1");
+    let (guest, _) = vm.nic();
+    let mut console = vm.configured(24);
+    for (name, peer) in RED {
+        passes(&mut console, guest, (&lab.namespace(name), ip(peer)));
+    }
+    lab.check();
+}
+
 #[test]
 fn a_machine_that_cannot_start_is_told_with_its_remedy_and_leaves_nothing() {
     if !root_or_skip() {

@@ -15,7 +15,7 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
     machine::Machine,
-    physical::public_network,
+    networks::public_network,
     root_or_skip,
     traffic::{Ping, ping},
     uuid,

@@ -12,7 +12,9 @@ use std::{
 use hostnet::Namespace;
 use lab::wait;
 use netloom_tests::{
-    LIMIT, TestLab, root_or_skip,
+    LIMIT, TestLab,
+    networks::gre_pool,
+    root_or_skip,
     traffic::{Ping, one_packet_passes, ping},
 };
 use nix::{
@@ -82,10 +84,14 @@ fn has(vm: &Namespace) -> bool {
 }
 
 /// A network with both families, and a VM and a client in it on each host.
-fn network(lab: &TestLab) -> [[Namespace; 2]; 2] {
+fn network(lab: &TestLab, of: &str) -> [[Namespace; 2]; 2] {
     let rest = lab.rest();
-    let pool = rest.uuid("/l2-networks/vxlan-pool", "pool");
-    let l2 = rest.made("/l2-networks/vxlan", &json!({"name": "shared", "poolUuid": pool}));
+    let pool = match of {
+        "gre" => gre_pool(&rest),
+        _ => rest.uuid("/l2-networks/vxlan-pool", "pool"),
+    };
+    let path = format!("/l2-networks/{of}");
+    let l2 = rest.made(&path, &json!({"name": "shared", "poolUuid": pool}));
     let l3 = rest.made("/l3-networks", &json!({"name": "shared", "l2NetworkUuid": l2}));
     let v4 = json!({"name": "v4", "startIp": "10.0.0.10", "endIp": "10.0.0.99",
         "netmask": "255.255.255.0", "gateway": "10.0.0.1"});
@@ -118,11 +124,23 @@ fn is_reached(clients: &[Namespace; 2], at: &Namespace) -> bool {
 
 #[test]
 fn keepalived_moves_an_address_between_vms_of_two_hosts_and_peers_follow() {
-    if !root_or_skip() {
-        return;
+    if root_or_skip() {
+        passes_on("vxlan");
     }
+}
+
+/// Questions and answers of ARP are in GRE, too.
+#[test]
+fn keepalived_does_so_in_gre() {
+    if root_or_skip() {
+        passes_on("gre");
+    }
+}
+
+/// In a network of this type.
+fn passes_on(of: &str) {
     let lab = TestLab::up();
-    let [routers, clients] = network(&lab);
+    let [routers, clients] = network(&lab, of);
     // Before both NICs may have it, nobody does.
     lab.ip("router-h1", &format!("address add {}/32 dev eth0", SHARED[0]));
     assert_eq!(ping(&clients[0], SHARED[0].parse().unwrap(), 56), Ping::Lost);

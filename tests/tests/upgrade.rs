@@ -12,7 +12,7 @@ use std::{
 pub(crate) use ::dataplane;
 use lab::wait;
 use netloom_tests::{
-    LIMIT, TestLab, machine, physical::public_network, root_or_skip, traffic::Traffic,
+    LIMIT, TestLab, machine, networks::public_network, root_or_skip, traffic::Traffic,
 };
 use nix::net::if_::{if_indextoname, if_nametoindex};
 

@@ -9,12 +9,10 @@
 mod borrowed;
 mod chores;
 mod moves;
+mod tunnels;
 mod uplinks;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use compute::InstanceSpec;
 use packet::PortKey;
@@ -27,12 +25,13 @@ use crate::{
     ledger::Ledger,
     plan::{self, Step, Steps, Wanted},
     render::facts,
-    underlay::{self, Tunnels, Ways},
+    underlay::{Tunnels, Ways},
     uplink::{self, Uplink, Uplinks},
 };
 use borrowed::Borrowed;
 use chores::Chores;
 use moves::Moves;
+use tunnels::{Direct, Vteps};
 
 pub use chores::Calm;
 
@@ -90,6 +89,8 @@ pub struct Converger<K> {
     borrowed: Borrowed,
     /// The tunnel device.
     tunnel: Result<u32, Refusal>,
+    /// The UDP port that it was made with.
+    port: u16,
     vteps: Vteps,
     /// The digest of what the maps hold, as far as is known.
     held: SetDigest,
@@ -97,19 +98,12 @@ pub struct Converger<K> {
     jobs: Jobs,
     /// The tunnels whose ways were looked up, and the ways.
     underlay: (Tunnels, Ways),
+    /// What of them goes past the tunnel device, and what else is known of that.
+    direct: Direct,
     uplinks: Uplinks,
     moves: Moves,
     /// What the last job about something could not do.
     failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
-}
-
-/// The host's own VTEPs.
-#[derive(Debug)]
-struct Vteps {
-    /// Those that its networks are to use.
-    wanted: BTreeSet<IpAddr>,
-    /// Those of them that no device has.
-    lacking: Result<BTreeSet<IpAddr>, Refusal>,
 }
 
 /// What of the host is known to be as it is in memory.
@@ -138,11 +132,13 @@ impl<K: HostKernel> Converger<K> {
             chores: Chores::default(),
             borrowed: Borrowed::default(),
             tunnel: Ok(0),
-            vteps: Vteps { wanted: BTreeSet::new(), lacking: Ok(BTreeSet::new()) },
+            port: 0,
+            vteps: Vteps::default(),
             held: SetDigest::default(),
             known: Known::default(),
             jobs: Jobs::default(),
             underlay: Default::default(),
+            direct: Direct::default(),
             uplinks: Uplinks::new(),
             moves: Moves::default(),
             failures: BTreeMap::new(),
@@ -225,12 +221,14 @@ impl<K: HostKernel> Converger<K> {
         let has = |is_so: fn(&Guards, &Self) -> bool| guards.as_ref().is_ok_and(|g| is_so(g, self));
         let devices = has(|guards, this| this.observed.attached.is_subset(&guards.ports));
         let tunnel = has(|guards, this| guards.tunnel || this.tunnel.is_err());
+        let gre = has(|guards, this| this.direct.wanted.gre.is_subset(&guards.gre));
         let uplinks = has(|guards, this| {
             let usable = uplink::usable(&this.uplinks);
             usable.values().all(|uplink| guards.uplinks.contains(&uplink.ifindex))
         });
         self.known.devices &= devices;
         self.known.tunnel &= tunnel;
+        self.known.underlay &= gre || self.direct.why_not.is_some();
         self.known.uplinks &= uplinks;
     }
 
@@ -345,36 +343,6 @@ impl<K: HostKernel> Converger<K> {
         self.failures.insert(subject, (failed, trouble));
     }
 
-    /// Makes the tunnel device, or looks at it again.
-    async fn tunnel(&mut self, desired: &Holding, cause: Cause, outcome: &mut Outcome) {
-        if !self.known.tunnel || (self.tunnel.is_err() && cause == Cause::Due) {
-            self.tunnel = self.kernel.tunnel().await;
-            self.known.tunnel = true;
-        }
-        if let Err(refusal) = &self.tunnel {
-            outcome.lacks_tunnel(desired, refusal);
-        }
-    }
-
-    /// Looks whether the host has the addresses that its tunnels end at. What leaves from one that
-    /// it has not got is lost on the way, and answers do not come back.
-    async fn vteps(&mut self, desired: &Holding, outcome: &mut Outcome) {
-        let wanted = plan::vteps(desired);
-        if !self.known.vteps || self.vteps.wanted != wanted {
-            let lacking = match wanted.is_empty() {
-                true => Ok(BTreeSet::new()),
-                false => self.kernel.lacking(&wanted).await,
-            };
-            self.known.vteps = lacking.is_ok();
-            self.vteps = Vteps { wanted, lacking };
-        }
-        match &self.vteps.lacking {
-            Ok(lacking) if lacking.is_empty() => {}
-            Ok(lacking) => outcome.lacks_vteps(desired, lacking),
-            Err(refusal) => outcome.trouble.push(format!("cannot see its addresses: {refusal}")),
-        }
-    }
-
     /// Asks what the maps have room for, unless that is known.
     async fn room(&mut self) -> Result<(), Refusal> {
         if !self.has_room {
@@ -475,26 +443,6 @@ impl<K: HostKernel> Converger<K> {
         self.ledger.tables().ports.contains_key(&PortKey::untagged(ifindex))
     }
 
-    /// Looks whether the underlay is large enough. Nothing is done about it, and nothing waits.
-    async fn underlay(&mut self, desired: &Holding, outcome: &mut Outcome) {
-        let longest = underlay::longest(desired);
-        let tunnels = underlay::tunnels(longest.keys(), self.ledger.tables());
-        if !self.known.underlay || tunnels != self.underlay.0 {
-            match self.kernel.ways(&tunnels).await {
-                Ok(ways) => {
-                    (self.underlay, self.known.underlay) = ((tunnels, ways), true);
-                    let devices = underlay::direct(&self.underlay.1);
-                    if let Err(refusal) = self.kernel.receive_directly(devices).await {
-                        tracing::warn!(%refusal, "packets come in through the tunnel device");
-                    }
-                }
-                Err(refusal) => tracing::warn!(%refusal, "cannot see how large the underlay is"),
-            }
-        }
-        let lines = underlay::compare(&longest, &self.underlay.1);
-        outcome.trouble.extend(lines.into_iter().filter_map(|line| line.trouble));
-    }
-
     /// Says what is in effect by now, and what is not, and why.
     fn conclude(&mut self, wanted: &Wanted, mut outcome: Outcome) -> Outcome {
         outcome.kernel = self.held;
@@ -558,33 +506,6 @@ impl<K: HostKernel> Converger<K> {
 }
 
 impl Outcome {
-    /// Ports of tunnel networks work on this host only, which nobody has asked for.
-    fn lacks_tunnel(&mut self, desired: &Holding, refusal: &Refusal) {
-        let reason = format!("the host has no tunnel device: {refusal}");
-        let before = self.failed.len();
-        for (nic, _) in plan::tunneled(desired) {
-            self.failed.entry(nic).or_insert_with(|| reason.clone());
-        }
-        // A host that has networks, and none with tunnels, does not need the device.
-        if self.failed.len() > before || desired.objects().is_empty() {
-            self.trouble.push(reason);
-        }
-    }
-
-    /// What these ports send into their tunnels is lost.
-    fn lacks_vteps(&mut self, desired: &Holding, lacking: &BTreeSet<IpAddr>) {
-        let reason = |vtep: &IpAddr| {
-            format!(
-                "no device of the host has its VTEP address {vtep}: give it to one, or detach the \
-                 pool from the cluster and make a VTEP with an address that the host has"
-            )
-        };
-        for (nic, vtep) in plan::tunneled(desired).filter(|(_, vtep)| lacking.contains(vtep)) {
-            self.failed.entry(nic).or_insert_with(|| reason(&vtep));
-        }
-        self.trouble.extend(lacking.iter().map(reason));
-    }
-
     /// Nothing can be seen, so nothing can be said.
     fn blind(mut self, refusal: &Refusal) -> Self {
         tracing::warn!(%refusal, "cannot see what is on the host");

@@ -22,11 +22,14 @@ use wire::message::Device;
 
 use crate::{
     Error, count, devices, external,
-    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{
+        Candidate, Counted, Directly, Guards, HostKernel, Observed, ObservedNic, Refusal, Room,
+        Stock,
+    },
     uplink::{self, Uplinks},
 };
 
-/// UDP port of frames that leave past the VXLAN device: its own.
+/// UDP port of frames that leave past the VXLAN device, its own, until a network names another one.
 pub(crate) const DIRECT_PORT: u16 = VXLAN_PORT;
 /// The host's one VXLAN device.
 const TUNNEL_DEVICE: &str = "nlvx";
@@ -55,8 +58,8 @@ pub(crate) struct Host {
     promiscuous: BTreeSet<u32>,
     /// Names of the devices that ports without an instance are plugged into.
     plugged: Arc<Mutex<BTreeSet<String>>>,
-    /// [`Options::direct_port`], for as long as nothing forbids it.
-    direct_port: u16,
+    /// Frames may pass the tunnel device by, for as long as nothing forbids it.
+    is_direct: bool,
 }
 
 /// What is listened to.
@@ -89,15 +92,13 @@ impl Host {
         has_policies: bool,
     ) -> Result<Self, Error> {
         let hold = Arc::new(Mutex::new(Hold::take(&options.bpffs)?));
-        let direct_port = options.direct_port;
-        let is_through = has_policies && direct_port != 0;
+        let is_direct = options.direct_port != 0;
+        let is_through = has_policies && is_direct;
         if is_through {
             tell_policies();
         }
-        let plane = DataPlane::open(&Options {
-            direct_port: if is_through { 0 } else { direct_port },
-            ..options.clone()
-        })?;
+        let direct_port = if is_through { 0 } else { options.direct_port };
+        let plane = DataPlane::open(&Options { direct_port, ..options.clone() })?;
         let notice = plane.lost_connections().map(|reason| {
             let text = format!(
                 "no connection was taken along when the data plane was upgraded: {reason}; \
@@ -109,9 +110,6 @@ impl Host {
         let driver = Drivers { netns: Netns::new(prefix), qemu: Qemu::new(qemu) };
         if let Err(error) = driver.netns.sweep() {
             tracing::warn!(%error, "files of namespaces that were never made stay behind");
-        }
-        if options.direct_port != 0 {
-            allow_route_lookups();
         }
         let [news, device_news] =
             [News::Unheard, News::Unheard].map(|news| Arc::new(tokio::sync::Mutex::new(news)));
@@ -129,7 +127,7 @@ impl Host {
             has_adopted,
             promiscuous,
             plugged,
-            direct_port,
+            is_direct,
         })
     }
 
@@ -202,12 +200,13 @@ impl Host {
 
 /// Lets the programs ask for the host's routes. `bpf_fib_lookup` answers only for a device that may
 /// forward. The loopback device is as whom the host itself asks, and has nothing to forward.
-fn allow_route_lookups() {
+fn allow_route_lookups(own: &Namespace) -> Option<String> {
     let setting = "net/ipv4/conf/lo/forwarding";
-    let set = Namespace::current().and_then(|own| own.sysctl(setting, "1"));
-    if let Err(error) = set {
-        tracing::warn!(%error, "frames to other hosts all go through the tunnel device");
-    }
+    let error = own.sysctl(setting, "1").err()?;
+    tracing::warn!(%error, "frames to other hosts all go through the tunnel device");
+    Some(format!(
+        "its programs cannot ask for the host's routes, which {setting}=1 allows: {error}"
+    ))
 }
 
 fn tell_policies() {
@@ -226,16 +225,17 @@ pub(crate) fn is_ours(device: &str) -> bool {
 }
 
 impl HostKernel for Host {
-    async fn tunnel(&mut self) -> Result<u32, Refusal> {
+    async fn tunnel(&mut self, port: u16) -> Result<u32, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {
             name: TUNNEL_DEVICE,
-            port: VXLAN_PORT,
+            port,
             mtu_bytes: Around::vxlan(Family::Ipv4).inside(mtu::UNDERLAY),
             // Not in use yet, but a device cannot be given it later.
             has_policy_tag: true,
         };
         self.name_tunnel(&netlink).await?;
+        netlink.remove_vxlan_of_other_port(&spec).await.map_err(Refusal::new)?;
         let link = netlink.create_vxlan_collect_md(&spec).await.map_err(Refusal::new)?;
         if !link.is_addr_gen_none {
             netlink.set_addr_gen_mode_none(link.index).await.map_err(Refusal::new)?;
@@ -282,8 +282,9 @@ impl HostKernel for Host {
                 tracing::warn!(pins, ?bpffs, "somebody removed pins of the data plane; mended");
             }
             let (ports, borrowed) = (plane.attached_ports()?, plane.borrowed_ports()?);
-            let (tunnel, uplinks) = (plane.has_tunnel()?, plane.uplinks()?);
-            Ok(Guards { ports, borrowed, tunnel, uplinks })
+            let (tunnel, gre, uplinks) =
+                (plane.has_tunnel()?, plane.gre_devices()?, plane.uplinks()?);
+            Ok(Guards { ports, borrowed, tunnel, gre, uplinks })
         })
         .await
     }
@@ -484,24 +485,38 @@ impl HostKernel for Host {
 
     /// IPsec policies of the host hold for what passes the tunnel device only. So where there are
     /// some, everything does.
-    async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {
+    async fn receive_directly(&mut self, wanted: Directly) -> Result<Option<String>, Refusal> {
         let own = Namespace::current().map_err(Refusal::new)?;
-        let policies = match (self.direct_port, own.ipsec_policies().await) {
-            (0, _) => 0,
-            (_, Ok(policies)) => policies,
+        let policies = match (self.is_direct, own.ipsec_policies().await) {
+            (false, _) => 0,
+            (true, Ok(policies)) => policies,
             // What held so far goes on to hold.
-            (_, Err(error)) => return Err(Refusal::new(error)),
+            (true, Err(error)) => return Err(Refusal::new(error)),
         };
-        let port = if policies == 0 { self.direct_port } else { 0 };
+        let why_not = match (self.is_direct, policies) {
+            (false, _) => Some(
+                "its agent runs with --through-tunnel-device; start it without, if no firewall \
+                 of the host has to see what is in tunnels"
+                    .to_owned(),
+            ),
+            (true, 0) => allow_route_lookups(&own),
+            (true, _) => Some(
+                "the host has IPsec policies, which `ip xfrm policy` lists; take them away where \
+                 no tunnel needs them"
+                    .to_owned(),
+            ),
+        };
+        let is_through = !self.is_direct || policies > 0;
         let change = move |plane: &mut DataPlane| {
-            let has_changed = plane.set_direct_port(port)?;
-            plane.set_underlay_devices(&devices).map(|()| has_changed)
+            let has_changed = plane.set_direct_port(if is_through { 0 } else { wanted.port })?;
+            plane.set_underlay_devices(&wanted.devices)?;
+            plane.set_gre_devices(&wanted.gre).map(|()| has_changed)
         };
         match self.plane(change).await? {
             true if policies > 0 => tell_policies(),
             true => tracing::info!("frames to and from other hosts pass the tunnel device by"),
             false => {}
         }
-        Ok(())
+        Ok(why_not)
     }
 }

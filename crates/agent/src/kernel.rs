@@ -109,8 +109,10 @@ pub struct Guards {
     pub ports: BTreeSet<u32>,
     /// Interfaces that something else made and that have programs, or may.
     pub borrowed: BTreeSet<u32>,
-    /// The tunnel device has its program.
+    /// The tunnel device has its programs.
     pub tunnel: bool,
+    /// Interfaces through which packets in GRE come in.
+    pub gre: BTreeSet<u32>,
     /// Interfaces that have an uplink's programs.
     pub uplinks: BTreeSet<u32>,
 }
@@ -169,8 +171,9 @@ impl Default for Room {
 /// call that finds all right writes nothing. A clone is the same host: calls about different
 /// instances may overlap, and none of them delays those about the maps.
 pub trait HostKernel: Clone + Send + 'static {
-    /// Makes the tunnel device, with its program; the index of its interface.
-    fn tunnel(&mut self) -> impl Future<Output = Result<u32, Refusal>> + Send;
+    /// Makes the tunnel device, with its programs and this UDP port; the index of its interface. One with another
+    /// port is made anew.
+    fn tunnel(&mut self, port: u16) -> impl Future<Output = Result<u32, Refusal>> + Send;
 
     /// Says which of these addresses no device of the host has.
     fn lacking(
@@ -277,10 +280,21 @@ pub trait HostKernel: Clone + Send + 'static {
         interfaces: &BTreeSet<String>,
     ) -> impl Future<Output = Result<Uplinks, Refusal>> + Send;
 
-    /// Lets packets of known flows come in past the tunnel device, through these devices of the
-    /// underlay and no others, if the host is to do that at all.
+    /// Lets packets pass the tunnel device by, if the host is to do that at all; else why it is not, and what would
+    /// change that.
     fn receive_directly(
         &mut self,
-        devices: BTreeSet<u32>,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+        wanted: Directly,
+    ) -> impl Future<Output = Result<Option<String>, Refusal>> + Send;
+}
+
+/// What is to pass the tunnel device by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directly {
+    /// The devices of the underlay through which packets of known flows may come in, and no others.
+    pub devices: BTreeSet<u32>,
+    /// Those through which packets in GRE may.
+    pub gre: BTreeSet<u32>,
+    /// The UDP port of VXLAN.
+    pub port: u16,
 }

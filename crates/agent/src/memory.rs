@@ -15,7 +15,10 @@ use uuid::Uuid;
 use wire::message::Device;
 
 use crate::{
-    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{
+        Candidate, Counted, Directly, Guards, HostKernel, Observed, ObservedNic, Refusal, Room,
+        Stock,
+    },
     uplink::{Uplink, Uplinks},
 };
 
@@ -61,8 +64,14 @@ pub struct MemoryState {
     pub notice: Option<String>,
     /// The underlay's MTU, if not the usual one.
     pub underlay: Option<u32>,
-    /// Devices through which packets come in past the tunnel device.
-    pub receives_directly: BTreeSet<u32>,
+    /// What passes the tunnel device by.
+    pub receives_directly: Directly,
+    /// Why nothing does.
+    pub passes_tunnel: Option<String>,
+    /// The underlay's device is no Ethernet.
+    pub is_no_ethernet: bool,
+    /// The UDP port of the tunnel device.
+    pub port: u16,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Interfaces that lead into physical networks.
@@ -212,14 +221,14 @@ impl MemoryState {
 }
 
 impl HostKernel for Memory {
-    async fn tunnel(&mut self) -> Result<u32, Refusal> {
+    async fn tunnel(&mut self, port: u16) -> Result<u32, Refusal> {
         let mut state = self.state();
         if state.no_tunnel {
             return Err(Refusal::new("its port is taken"));
         }
-        if !(state.tunnel && state.tunnel_guarded) {
+        if !(state.tunnel && state.tunnel_guarded && state.port == port) {
             state.write()?;
-            (state.tunnel, state.tunnel_guarded) = (true, true);
+            (state.tunnel, state.tunnel_guarded, state.port) = (true, true, port);
         }
         Ok(TUNNEL)
     }
@@ -249,6 +258,7 @@ impl HostKernel for Memory {
             ports: state.attached.clone(),
             borrowed: state.borrowed.clone(),
             tunnel: state.tunnel_guarded,
+            gre: state.receives_directly.gre.clone(),
             uplinks: state.uplinks.values().map(|uplink| uplink.ifindex).collect(),
         })
     }
@@ -394,7 +404,8 @@ impl HostKernel for Memory {
         tunnels: &crate::underlay::Tunnels,
     ) -> Result<crate::underlay::Ways, Refusal> {
         let mtu_bytes = self.state().underlay.unwrap_or(model::mtu::UNDERLAY);
-        let (device, is_ethernet, route_to) = ("eth0".to_owned(), true, None);
+        let is_ethernet = !self.state().is_no_ethernet;
+        let (device, route_to) = ("eth0".to_owned(), None);
         let way = hostnet::Way { device, index: 2, is_ethernet, mtu_bytes, route_to };
         Ok(tunnels.keys().map(|vtep| (*vtep, way.clone())).collect())
     }
@@ -416,8 +427,9 @@ impl HostKernel for Memory {
         Ok(found.collect())
     }
 
-    async fn receive_directly(&mut self, devices: BTreeSet<u32>) -> Result<(), Refusal> {
-        self.state().receives_directly = devices;
-        Ok(())
+    async fn receive_directly(&mut self, wanted: Directly) -> Result<Option<String>, Refusal> {
+        let mut state = self.state();
+        state.receives_directly = wanted;
+        Ok(state.passes_tunnel.clone())
     }
 }

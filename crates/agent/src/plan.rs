@@ -15,6 +15,7 @@ use std::{
 };
 
 use compute::{InstanceSpec, Machine, NicSpec};
+use model::resource::vtep::VXLAN_PORT;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
@@ -105,6 +106,37 @@ pub fn tunneled(desired: &Holding) -> impl Iterator<Item = (Uuid, IpAddr)> {
         Object::Port(port) => Some((port.uuid, vtep(port)?)),
         _ => None,
     })
+}
+
+/// The UDP port of VXLAN here, if a network is in it. Networks that do not agree are on their way to another one.
+pub fn vxlan_port(desired: &Holding) -> Option<u16> {
+    let networks = of_table(desired, Table::Network).filter_map(|object| match object {
+        Object::Network(network) => network.tunnel().filter(|tunnel| !tunnel.is_gre),
+        _ => None,
+    });
+    let ports: BTreeSet<u16> = networks.map(|tunnel| tunnel.port.unwrap_or(VXLAN_PORT)).collect();
+    ports.last().copied()
+}
+
+/// The ports in GRE, each with the VTEP that its tunnels end at here.
+pub fn in_gre(desired: &Holding) -> impl Iterator<Item = (Uuid, IpAddr)> {
+    let tunnel = |port: &Port| desired.network(port.network)?.tunnel();
+    of_table(desired, Table::Port).filter_map(move |object| match object {
+        Object::Port(port) => {
+            let tunnel = tunnel(port).filter(|tunnel| tunnel.is_gre)?;
+            Some((port.uuid, tunnel.local_vtep))
+        }
+        _ => None,
+    })
+}
+
+/// The VTEPs at which tunnels in GRE end here.
+pub fn gre_vteps(desired: &Holding) -> BTreeSet<IpAddr> {
+    let networks = of_table(desired, Table::Network).filter_map(|object| match object {
+        Object::Network(network) => network.tunnel().filter(|tunnel| tunnel.is_gre),
+        _ => None,
+    });
+    networks.map(|tunnel| tunnel.local_vtep).collect()
 }
 
 /// The objects of a table. Those of the others are not looked at: they may be very many.

@@ -62,7 +62,7 @@ fn network_tables(network: &Network, uplinks: &BTreeMap<String, Uplink>) -> Tabl
     let Some(wire::object::Uplink { interface, vlan }) = network.uplink() else {
         let Some(tunnel) = network.tunnel() else { return tables };
         for vtep in &tunnel.foreign {
-            let key = VtepKey { vni: tunnel.vni, addr: (*vtep).into() };
+            let key = VtepKey { vni: tunnel.id(), addr: (*vtep).into() };
             tables.vteps.insert(key, Vtep::foreign(net, tunnel.local_vtep.into()));
         }
         let is_open = network.is_open();
@@ -82,7 +82,7 @@ fn network_tables(network: &Network, uplinks: &BTreeMap<String, Uplink>) -> Tabl
 }
 
 fn peer_tables(peer: &Peer, network: &Network, tunnel: &Tunnel) -> Tables {
-    let (net, vni, vtep) = (network.number, tunnel.vni, Addr::from(peer.vtep));
+    let (net, vni, vtep) = (network.number, tunnel.id(), Addr::from(peer.vtep));
     let (mac, local) = (Mac(peer.mac), Addr::from(tunnel.local_vtep));
     let mut tables = Tables::default();
     tables.vteps.insert(VtepKey { vni, addr: vtep }, Vtep::of_host(net, local));
@@ -156,7 +156,7 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
     let behind = Behind::local(mac, port.mtu_bytes);
     port.prefixes.iter().for_each(|prefix| route(&mut tables, net, prefix, behind));
     if let (Some(Moving { number, vtep }), Some(tunnel)) = (&port.goes, network.tunnel()) {
-        let (vni, local) = (tunnel.vni, Addr::from(tunnel.local_vtep));
+        let (vni, local) = (tunnel.id(), Addr::from(tunnel.local_vtep));
         let then = Fdb::forwarded(vni, (*vtep).into()).sent_from(local);
         tables.vteps.insert(VtepKey { vni, addr: (*vtep).into() }, Vtep::of_host(net, local));
         move_tables(&mut tables, Move::new(*number, then));
@@ -336,7 +336,7 @@ pub fn words(fact: &Fact) -> String {
         Fact::Physical { net, vlan } => format!("network {net} is a physical one, in VLAN {vlan}"),
         Fact::Strangers { net } => format!("network {net} has strangers behind foreign VTEPs"),
         Fact::ForeignVtep { vni, ip, net } => {
-            format!("foreign VTEP {ip} may send VNI {vni} into network {net}")
+            format!("foreign VTEP {ip} may send {} into network {net}", id(*vni))
         }
         Fact::OddNetwork { net } => format!("network {net} is not as it should be"),
         Fact::Port { number, net, mac } => {
@@ -347,14 +347,15 @@ pub fn words(fact: &Fact) -> String {
             format!("network {net}: {} is port {port}", model::Mac(*mac))
         }
         Fact::Fdb { net, mac, at: Station::Remote { vni, vtep } } => {
-            format!("network {net}: {} is behind VTEP {vtep}, VNI {vni}", model::Mac(*mac))
+            format!("network {net}: {} is behind VTEP {vtep}, {}", model::Mac(*mac), id(*vni))
         }
         Fact::Move { net, mac, number, at: Station::Local { port } } => {
             format!("network {net}: {} becomes port {port} by move {number}", model::Mac(*mac))
         }
         Fact::Move { net, mac, number, at: Station::Remote { vni, vtep } } => format!(
-            "network {net}: {} goes behind VTEP {vtep}, VNI {vni}, by move {number}",
-            model::Mac(*mac)
+            "network {net}: {} goes behind VTEP {vtep}, {}, by move {number}",
+            model::Mac(*mac),
+            id(*vni)
         ),
         Fact::Neighbour { net, ip, mac } => {
             format!("network {net}: {ip} is at {}", model::Mac(*mac))
@@ -363,7 +364,15 @@ pub fn words(fact: &Fact) -> String {
             format!("network {net}: {} routes for {ip}/{bits}", model::Mac(*mac))
         }
         Fact::Vtep { vni, ip, net } => {
-            format!("VTEP {ip} may send VNI {vni} into network {net}")
+            format!("VTEP {ip} may send {} into network {net}", id(*vni))
         }
+    }
+}
+
+/// What a network is told by on the wire.
+fn id(vni: u32) -> String {
+    match vni & packet::GRE {
+        0 => format!("VNI {vni}"),
+        _ => format!("GRE key {}", vni & !packet::GRE),
     }
 }

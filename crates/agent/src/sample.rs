@@ -33,7 +33,13 @@ pub(crate) fn plug(ifindex: u32) -> Plug {
 
 pub(crate) fn network(number: u32, vni: u32) -> Object {
     let local_vtep = IpAddr::from([192, 0, 2, 1]);
-    let attachment = Attachment::Tunnel(Tunnel { vni, local_vtep, foreign: Vec::new() });
+    let attachment = Attachment::Tunnel(Tunnel {
+        vni,
+        local_vtep,
+        foreign: Vec::new(),
+        is_gre: false,
+        port: None,
+    });
     Object::Network(Network { uuid: uuid(number.into()), number, attachment })
 }
 

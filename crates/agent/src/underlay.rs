@@ -26,16 +26,33 @@ pub type Tunnels = BTreeMap<IpAddr, BTreeSet<IpAddr>>;
 pub type Ways = BTreeMap<IpAddr, Way>;
 
 /// The longest packet that instances here may send, for each own VTEP.
-pub(crate) fn longest(desired: &Holding) -> BTreeMap<IpAddr, u32> {
-    let mut longest: BTreeMap<IpAddr, u32> = BTreeMap::new();
-    let vtep = |port: &Port| Some(desired.network(port.network)?.tunnel()?.local_vtep);
+pub(crate) fn longest(desired: &Holding) -> BTreeMap<IpAddr, Longest> {
+    let mut longest: BTreeMap<IpAddr, Longest> = BTreeMap::new();
+    let tunnel = |port: &Port| desired.network(port.network)?.tunnel();
     for port in plan::ports(desired) {
-        if let Some(vtep) = vtep(port) {
-            let bytes = longest.entry(vtep).or_default();
-            *bytes = port.mtu_bytes.max(*bytes);
+        let Some(tunnel) = tunnel(port) else { continue };
+        let family = Family::of(tunnel.local_vtep);
+        let around = if tunnel.is_gre { Around::gre(family) } else { Around::vxlan(family) };
+        let this = Longest { inside: port.mtu_bytes, around };
+        let of_vtep = longest.entry(tunnel.local_vtep).or_insert(this);
+        if this.needed() > of_vtep.needed() {
+            *of_vtep = this;
         }
     }
     longest
+}
+
+/// The longest packet that instances here may send from a VTEP, with what is put around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Longest {
+    inside: u32,
+    around: Around,
+}
+
+impl Longest {
+    fn needed(self) -> u32 {
+        self.around.needed(self.inside)
+    }
 }
 
 /// The tunnels of these own VTEPs, as far as maps show them.
@@ -68,9 +85,9 @@ pub(crate) fn devices(ways: &Ways) -> BTreeSet<u32> {
 /// The devices through which packets from other VTEPs may come in past the tunnel device: it takes
 /// IPv4 and Ethernet. That they come in where answers leave is likely, and where not, they come out
 /// of the tunnel device.
-pub(crate) fn direct(ways: &Ways) -> BTreeSet<u32> {
+pub(crate) fn direct<'a>(ways: impl IntoIterator<Item = (&'a IpAddr, &'a Way)>) -> BTreeSet<u32> {
     let is_direct = |(vtep, way): &(&IpAddr, &Way)| vtep.is_ipv4() && way.is_ethernet;
-    ways.iter().filter(is_direct).map(|(_, way)| way.index).collect()
+    ways.into_iter().filter(is_direct).map(|(_, way)| way.index).collect()
 }
 
 /// An own VTEP, and what is between it and others.
@@ -90,11 +107,11 @@ pub struct Underlay {
 }
 
 /// Compares what may be sent with the ways that there are.
-pub(crate) fn compare(longest: &BTreeMap<IpAddr, u32>, ways: &Ways) -> Vec<Underlay> {
+pub(crate) fn compare(longest: &BTreeMap<IpAddr, Longest>, ways: &Ways) -> Vec<Underlay> {
     let line = |(vtep, way): (&IpAddr, &Way)| {
-        let (inside, family) = (*longest.get(vtep)?, Family::of(*vtep));
-        let around = Around::vxlan(family);
-        let (vtep, mtu_bytes, needed_bytes) = (*vtep, way.mtu_bytes, around.needed(inside));
+        let longest = *longest.get(vtep)?;
+        let (Longest { inside, around }, family) = (longest, Family::of(*vtep));
+        let (vtep, mtu_bytes, needed_bytes) = (*vtep, way.mtu_bytes, longest.needed());
         let trouble = (mtu_bytes < needed_bytes).then(|| {
             let device = &way.device;
             let who = match way.route_to {

@@ -215,9 +215,12 @@ fn map(map: &Value) -> String {
 
 fn vtep(vtep: &Value) -> String {
     format!(
-        "{} port {}, pool {}: {}",
+        "{} {}, pool {}: {}",
         word(&vtep["vtepIp"]),
-        vtep["port"],
+        match &vtep["port"] {
+            Value::Number(port) if port.as_u64() == Some(0) => "GRE".to_owned(),
+            port => format!("port {port}"),
+        },
         word(&vtep["pool"]),
         word(&vtep["device"])
     )

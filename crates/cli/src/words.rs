@@ -43,6 +43,8 @@ pub(crate) const WORDS: &[Words] = &[
     words("L2VlanNetwork", "vlan", &[], &["name", "vlan", "physicalInterface", "uuid"]),
     words("L2VxlanNetwork", "vxlan", &[], &["name", "vni", "poolUuid", "uuid"]),
     words("L2VxlanNetworkPool", "pool", &[], &["name", "zoneUuid", "uuid"]),
+    words("L2GreNetwork", "gre", &[], &["name", "vni", "poolUuid", "uuid"]),
+    words("L2GreNetworkPool", "gre-pool", &[], &["name", "zoneUuid", "uuid"]),
     words("VniRange", "vnis", &["vni"], &["name", "startVni", "endVni", "l2NetworkUuid", "uuid"]),
     words("Vtep", "vtep", &[], &["vtepIp", "port", "hostUuid", "poolUuid", "uuid"]),
     words(

@@ -34,7 +34,7 @@ use wire::shared::Shared;
 
 use crate::{
     HostDelta, HostObjects, MissingVtep,
-    objects::{self, Address, Ends, Net, Nic, RouteKey, Site},
+    objects::{self, Address, Ends, Local, Net, Nic, RouteKey, Site},
     operators::{Delta, Gather, Group, Join, count, map, settle},
     output::by_host,
 };
@@ -96,9 +96,9 @@ impl Eq for Member {}
 /// What changes for every host by a change set.
 #[derive(Debug)]
 pub struct Compiler {
-    vteps: Group<Site, (Id<Vtep>, IpAddr)>,
+    vteps: Group<Site, (Id<Vtep>, Local)>,
     foreign: Join<Id<Cluster>, Id<Host>, (NetworkId, IpAddr)>,
-    ends: Gather<Site, (Site, IpAddr), IpAddr>,
+    ends: Gather<Site, (Site, Local), IpAddr>,
     nics: Gather<Id<VmNic>, Nic, Address>,
     routed: Gather<RouteKey, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
@@ -274,14 +274,15 @@ impl Compiler {
     /// Where the tunnels of hosts end.
     fn ends(&mut self, changes: &[Change<Record>]) -> Delta<(Site, Arc<Ends>)> {
         let vteps = self.vteps.step(rows(changes, |vtep: &Vtep| Some(objects::vtep(vtep))));
-        let vteps = map(&vteps, |(site, (_, ip))| Some((*site, (*site, *ip))));
+        let vteps = map(&vteps, |(site, (_, local))| Some((*site, (*site, *local))));
         let hosts = rows(changes, |host: &Host| Some((host.cluster_uuid, host.uuid)));
         let remote = rows(changes, |remote: &RemoteVtep| Some(objects::remote_vtep(remote)));
         let foreign = self.foreign.step(hosts, remote);
         let foreign = map(&foreign, |(_, host, (pool, ip))| Some(((*host, *pool), *ip)));
         let ends = self.ends.step(vteps, foreign);
-        map(&ends, |((site, local), foreign)| {
-            Some((*site, Arc::new(Ends { local: *local, foreign: foreign.clone() })))
+        map(&ends, |((site, (local, port)), foreign)| {
+            let (local, port, foreign) = (*local, *port, foreign.clone());
+            Some((*site, Arc::new(Ends { local, port, foreign })))
         })
     }
 

@@ -117,8 +117,8 @@ fn ends(read: &impl Read<Record>) -> BTreeMap<Site, Ends> {
     let mut ends = BTreeMap::new();
     for record in read.list(Kind::Vtep) {
         let Some(vtep) = Vtep::of(&record) else { continue };
-        let (site, (_, local)) = objects::vtep(vtep);
-        ends.entry(site).or_insert(Ends { local, foreign: Vec::new() });
+        let (site, (_, (local, port))) = objects::vtep(vtep);
+        ends.entry(site).or_insert(Ends { local, port, foreign: Vec::new() });
     }
     for record in read.list(Kind::RemoteVtep) {
         let Some(remote) = RemoteVtep::of(&record) else { continue };

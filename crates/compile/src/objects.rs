@@ -16,7 +16,7 @@ use model::{
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, VmInstance},
         vm_nic::VmNic,
-        vtep::Vtep,
+        vtep::{VXLAN_PORT, Vtep},
         zone::EnableState,
     },
 };
@@ -28,11 +28,16 @@ use wire::object::{
 /// A host and a pool: where a VTEP is needed, or is.
 pub(crate) type Site = (Id<Host>, Id<L2Network>);
 
+/// A host's own VTEP, and the UDP port there.
+pub(crate) type Local = (IpAddr, u16);
+
 /// The ends of a host's tunnels in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ends {
     /// Its own VTEP.
     pub(crate) local: IpAddr,
+    /// The UDP port there.
+    pub(crate) port: u16,
     /// Those of the pool in its cluster that are no host's, sorted.
     pub(crate) foreign: Vec<IpAddr>,
 }
@@ -97,7 +102,7 @@ pub(crate) struct Net {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     /// Tunnels: hosts need a VTEP in the pool.
-    Tunnel { pool: Id<L2Network>, vni: u32 },
+    Tunnel { pool: Id<L2Network>, vni: u32, is_gre: bool },
     /// An interface, with or without a tag. Peers are learned by the physical network, so none are
     /// sent.
     Uplink { interface: String, vlan: Option<u16> },
@@ -219,8 +224,9 @@ impl Net {
         let way = match l2.segment {
             Segment::NoVlan => Way::Uplink { interface: interface(), vlan: None },
             Segment::Vlan { vlan } => Way::Uplink { interface: interface(), vlan: Some(vlan) },
-            Segment::Vxlan { vni, pool_uuid } => Way::Tunnel { pool: pool_uuid, vni },
-            Segment::VxlanPool => return None,
+            Segment::Vxlan { vni, pool_uuid: pool } => Way::Tunnel { pool, vni, is_gre: false },
+            Segment::Gre { vni, pool_uuid: pool } => Way::Tunnel { pool, vni, is_gre: true },
+            Segment::VxlanPool | Segment::GrePool => return None,
         };
         Some(Self { uuid: l2.uuid, number: l2.number, way })
     }
@@ -236,9 +242,15 @@ impl Net {
     /// What a host holds for it, whose tunnels end there if it needs some.
     pub(crate) fn network(&self, ends: Option<&Ends>) -> Option<Object> {
         let attachment = match (&self.way, ends) {
-            (Way::Tunnel { vni, .. }, Some(Ends { local, foreign })) => {
-                let foreign = foreign.clone();
-                Attachment::Tunnel(Tunnel { vni: *vni, local_vtep: *local, foreign })
+            (Way::Tunnel { vni, is_gre, .. }, Some(Ends { local, port, foreign })) => {
+                Attachment::Tunnel(Tunnel {
+                    vni: *vni,
+                    local_vtep: *local,
+                    foreign: foreign.clone(),
+                    is_gre: *is_gre,
+                    // Unsaid where it is the one that every release knows.
+                    port: Some(*port).filter(|port| !is_gre && *port != VXLAN_PORT),
+                })
             }
             (Way::Tunnel { .. }, None) => return None,
             (Way::Uplink { interface, vlan }, _) => {
@@ -262,8 +274,8 @@ pub(crate) fn default_l3(instance: &VmInstance) -> Option<(RouteKey, Id<L3Networ
 }
 
 /// Where it is, and what tells it from others there.
-pub(crate) fn vtep(vtep: &Vtep) -> (Site, (Id<Vtep>, IpAddr)) {
-    ((vtep.host_uuid, vtep.pool_uuid), (vtep.uuid, vtep.vtep_ip))
+pub(crate) fn vtep(vtep: &Vtep) -> (Site, (Id<Vtep>, Local)) {
+    ((vtep.host_uuid, vtep.pool_uuid), (vtep.uuid, (vtep.vtep_ip, vtep.port)))
 }
 
 /// A tunnel end that is no host's: the cluster whose hosts reach it, the pool, and the address.

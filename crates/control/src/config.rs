@@ -9,7 +9,7 @@ use model::{
     },
     setting::{
         DeletionPolicy, HOST_MAINTENANCE_POLICY, MaintenancePolicy, Setting, VM_DELETION_POLICY,
-        Values,
+        VXLAN_UDP_PORT, Values,
     },
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     Look, Reply, Txn,
     operation::{Operation, job, look},
-    sharing,
+    sharing, vtep,
 };
 
 /// What its messages do.
@@ -130,7 +130,11 @@ fn check(setting: &Setting, value: &str) -> Result<()> {
 fn update(txn: &mut Txn<'_>, message: UpdateGlobalConfig) -> Result<Reply> {
     let setting = find(&message.category, &message.name)?;
     check(&setting, &message.value)?;
-    set(txn, with(&setting, message.value))
+    let reply = set(txn, with(&setting, message.value))?;
+    if setting == VXLAN_UDP_PORT {
+        vtep::change_port(txn)?;
+    }
+    Ok(reply)
 }
 
 fn set(txn: &mut Txn<'_>, config: GlobalConfig) -> Result<Reply> {
@@ -146,6 +150,7 @@ fn reset(txn: &mut Txn<'_>, _message: ResetGlobalConfig) -> Result<Reply> {
     for setting in Setting::all() {
         set(txn, with(&setting, setting.of.default()))?;
     }
+    vtep::change_port(txn)?;
     Ok(Reply::nothing())
 }
 

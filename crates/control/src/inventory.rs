@@ -312,7 +312,7 @@ fn list(mut children: Vec<Arc<Record>>, child: &Child, view: &dyn View) -> Value
     shown.map(Value::Object).collect()
 }
 
-/// Whether a resource has the type that something is declared for.
-fn is_of_type(record: &Record, only: Option<&'static str>) -> bool {
-    only.is_none_or(|only| record.field("type") == Plain::word(only))
+/// Whether a resource has a type that something is declared for.
+fn is_of_type(record: &Record, only: &[&'static str]) -> bool {
+    only.is_empty() || only.iter().any(|only| record.field("type") == Plain::word(only))
 }

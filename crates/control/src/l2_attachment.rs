@@ -39,7 +39,7 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
         return Err(Error::field("clusterUuid", text).hint(hint));
     }
     if let Some(pool) = l2.segment.pool() {
-        let text = format!("VXLAN network {} is where its pool is", l2.uuid);
+        let text = format!("network {} is where its pool is", l2.uuid);
         return Err(Error::field("l2NetworkUuid", text).hint(format!("attach pool {pool}")));
     }
     let id = ref_id(l2.uuid, cluster.uuid);
@@ -48,9 +48,9 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
         let hint = "QueryL2Network shows attachedClusterUuids";
         return Err(Error::new(Code::OperationFailed, text).hint(hint));
     }
-    let vtep_cidr = match l2.segment {
-        Segment::VxlanPool => Some(vtep_cidr(txn, l2.uuid, cluster.uuid)?),
-        Segment::NoVlan | Segment::Vlan { .. } | Segment::Vxlan { .. } => None,
+    let vtep_cidr = match l2.segment.is_pool() {
+        true => Some(vtep_cidr(txn, l2.uuid, cluster.uuid)?),
+        false => None,
     };
     let attached = wished(&l2, cluster.uuid, vtep_cidr);
     txn.insert(attached.clone())?;
@@ -158,6 +158,7 @@ pub(crate) fn wished(
     let physical_interface = match l2.segment {
         Segment::NoVlan | Segment::Vlan { .. } => l2.physical_interface.clone(),
         Segment::Vxlan { .. } | Segment::VxlanPool => None,
+        Segment::Gre { .. } | Segment::GrePool => None,
     };
     L2NetworkClusterRef {
         uuid: ref_id(l2.uuid, cluster),

@@ -26,8 +26,8 @@ pub(crate) fn operations() -> Vec<Operation> {
     vec![look(networks), look(clusters)]
 }
 
-/// VXLAN networks are where their pools are, so they are not even looked at.
-const ATTACHED: [L2Type; 3] = [L2Type::NoVlan, L2Type::Vlan, L2Type::VxlanPool];
+/// Networks from pools are where these are, so they are not even looked at.
+const ATTACHED: [L2Type; 4] = [L2Type::NoVlan, L2Type::Vlan, L2Type::VxlanPool, L2Type::GrePool];
 
 fn networks(look: &Look<'_>, message: GetCandidateL2NetworksForAttachingCluster) -> Result<Value> {
     let cluster = look.get(message.cluster_uuid)?;
@@ -42,7 +42,7 @@ fn networks(look: &Look<'_>, message: GetCandidateL2NetworksForAttachingCluster)
 fn clusters(look: &Look<'_>, message: GetCandidateClustersForAttachingL2Network) -> Result<Value> {
     let l2 = look.get(message.l2_network_uuid)?;
     if let Some(pool) = l2.segment.pool() {
-        let text = format!("VXLAN network {} is where its pool is", l2.uuid);
+        let text = format!("network {} is where its pool is", l2.uuid);
         return Err(Error::field("l2NetworkUuid", text).hint(format!("name pool {pool}")));
     }
     let known: Vec<_> = ClusterType::ALL.iter().map(|of| of.as_str()).collect();

@@ -1,5 +1,5 @@
 //! L2 networks of every type: names, deletion, and which hosts can carry one. What is particular to
-//! VXLAN is in [`crate::l2_vxlan`].
+//! VXLAN and GRE is in [`crate::l2_vxlan`] and [`crate::l2_gre`].
 
 use model::{
     Error, Id, Record, Result,
@@ -56,11 +56,11 @@ fn switch_types(_look: &Look<'_>, _message: GetVSwitchTypes) -> Result<Value> {
 /// MTU of a network's ports, in bytes. As long as nobody knows of which family the tunnels will be,
 /// the one that fits through both.
 pub(crate) fn mtu_bytes(read: &impl Read<Record>, segment: &Segment) -> u32 {
-    let around = match segment {
-        Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Around::NOTHING,
-        Segment::Vxlan { pool_uuid, .. } => {
-            Around::vxlan(vtep::family(read, *pool_uuid).unwrap_or(Family::Ipv6))
-        }
+    let around = match segment.tunnel() {
+        None => Around::NOTHING,
+        // Those are IPv4 alone.
+        Some(_) if segment.is_gre() => Around::gre(Family::Ipv4),
+        Some((_, pool)) => Around::vxlan(vtep::family(read, pool).unwrap_or(Family::Ipv6)),
     };
     around.inside(mtu::UNDERLAY)
 }
@@ -115,7 +115,7 @@ pub(crate) fn why_not(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<Stri
     }
     match l2.segment {
         Segment::NoVlan | Segment::Vlan { .. } => why_no_uplink(txn, host, l2),
-        Segment::Vxlan { pool_uuid, .. } => {
+        Segment::Vxlan { pool_uuid, .. } | Segment::Gre { pool_uuid, .. } => {
             vtep::of_host(txn, host.uuid, pool_uuid).is_none().then(|| {
                 format!(
                     "has no VTEP in pool {pool_uuid}: give it an address in the pool's CIDR for \
@@ -125,7 +125,9 @@ pub(crate) fn why_not(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<Stri
                 )
             })
         }
-        Segment::VxlanPool => Some(format!("{} is a pool, not a network", l2.uuid)),
+        Segment::VxlanPool | Segment::GrePool => {
+            Some(format!("{} is a pool, not a network", l2.uuid))
+        }
     }
 }
 

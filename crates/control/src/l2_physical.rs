@@ -69,7 +69,7 @@ fn next(l2: &L2Network, message: &ChangeL2NetworkVlanId) -> Result<Segment> {
     let now = match l2.segment {
         Segment::NoVlan => PhysicalType::NoVlan,
         Segment::Vlan { .. } => PhysicalType::Vlan,
-        Segment::Vxlan { .. } | Segment::VxlanPool => {
+        Segment::Vxlan { .. } | Segment::VxlanPool | Segment::Gre { .. } | Segment::GrePool => {
             let text = format!("{} is a {}", l2.uuid, l2.segment.of_type().as_str());
             let hint = "name an L2NoVlanNetwork or an L2VlanNetwork";
             return Err(Error::field("uuid", text).hint(hint));

@@ -1,4 +1,4 @@
-//! VXLAN networks, and the pools and VNIs that they are made from.
+//! VXLAN networks, and the pools and VNIs that they are made from. Networks in GRE (`l2_gre`) are made from pools likewise.
 
 use model::{
     Claim, Code, Error, Id, Kind, Result,
@@ -43,18 +43,35 @@ pub(crate) fn create_pool(txn: &mut Txn<'_>, message: CreateL2VxlanNetworkPool) 
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result<Reply> {
     let pool = pool(txn, "poolUuid", message.pool_uuid)?;
+    if pool.segment.is_gre() {
+        let error = Error::field("poolUuid", format!("{} is a pool of GRE networks", pool.uuid));
+        return Err(error.hint("CreateL2GreNetwork makes a network from it"));
+    }
     if message.zone_uuid.is_some_and(|zone| zone != pool.zone_uuid) {
         let text = format!("pool {} is in zone {}", pool.uuid, pool.zone_uuid);
         return Err(Error::field("zoneUuid", text).hint("leave it out, or name the pool's zone"));
     }
-    let vni = vni(txn, &pool, message.vni)?;
-    let segment = Segment::Vxlan { vni, pool_uuid: pool.uuid };
     let asked = Asked {
         name: message.name,
         description: message.description,
         zone: pool.zone_uuid,
         physical_interface: None,
         isolated: message.isolated,
+    };
+    make_from(txn, &pool, asked, message.vni)
+}
+
+/// Makes a network from a pool, with this VNI or the lowest free one.
+pub(crate) fn make_from(
+    txn: &mut Txn<'_>,
+    pool: &L2Network,
+    asked: Asked,
+    wanted: Option<u32>,
+) -> Result<Reply> {
+    let (vni, pool_uuid) = (vni(txn, pool, wanted)?, pool.uuid);
+    let segment = match pool.segment.is_gre() {
+        true => Segment::Gre { vni, pool_uuid },
+        false => Segment::Vxlan { vni, pool_uuid },
     };
     let made = l2_network::make(txn, asked, segment)?;
     let rests = rivals::resting(txn, (pool.zone_uuid, pool.uuid), (vni, vni)).next();
@@ -67,11 +84,12 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL2VxlanNetwork) -> Result
 /// The L2 network that a field of a message names, which must be a pool.
 pub(crate) fn pool(txn: &Txn<'_>, field: &str, id: Id<L2Network>) -> Result<L2Network> {
     let l2 = txn.get(id)?;
-    if l2.segment == Segment::VxlanPool {
+    if l2.segment.is_pool() {
         return Ok(l2);
     }
     let text = format!("{id} is a {}, not a pool", l2.segment.of_type().as_str());
-    Err(Error::field(field, text).hint("QueryL2VxlanNetworkPool lists the pools"))
+    let hint = "QueryL2VxlanNetworkPool and QueryL2GreNetworkPool list the pools";
+    Err(Error::field(field, text).hint(hint))
 }
 
 /// The wanted VNI, which must be inside a range of the pool, or the lowest free one.

@@ -4,7 +4,7 @@ use model::{
     Code, Error, Record, Resource, Result, mtu,
     resource::{
         ip_range::{IpRange, IpRangeType},
-        l2_network::{L2Network, Segment},
+        l2_network::L2Network,
         l3_network::{
             ChangeL3NetworkState, CreateL3Network, DeleteL3Network, GetL3NetworkTypes,
             IpAllocatorStrategy, L3Category, L3Network, L3Type, UpdateL3Network,
@@ -28,9 +28,11 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 pub(crate) fn create(txn: &mut Txn<'_>, message: CreateL3Network) -> Result<Reply> {
     let l2 = txn.get(message.l2_network_uuid)?;
-    if l2.segment == Segment::VxlanPool {
+    if l2.segment.is_pool() {
         let error = Error::field("l2NetworkUuid", format!("{} is a pool", l2.uuid));
-        return Err(error.hint("make a network from it with CreateL2VxlanNetwork"));
+        let message =
+            if l2.segment.is_gre() { "CreateL2GreNetwork" } else { "CreateL2VxlanNetwork" };
+        return Err(error.hint(format!("make a network from it with {message}")));
     }
     let ip_version = message.ip_version.unwrap_or(4);
     if ip_version == 5 {

@@ -57,6 +57,7 @@ mod ip_looks;
 pub mod ip_range;
 pub mod l2_attachment;
 mod l2_candidates;
+pub mod l2_gre;
 pub mod l2_network;
 pub mod l2_physical;
 pub mod l2_vxlan;
@@ -104,6 +105,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     cluster::operations,
     host::operations,
     l2_vxlan::operations,
+    l2_gre::operations,
     l2_physical::operations,
     l2_attachment::operations,
     l2_candidates::operations,

@@ -8,7 +8,7 @@ use model::{
     Code, Error, Result,
     resource::{
         host::Host,
-        l2_network::{L2Network, Segment},
+        l2_network::L2Network,
         nic_binding::{ActivateVmNicBinding, BindVmNic, UnbindVmNic},
         remote_vtep::RemoteVtep,
         vm_nic::VmNic,
@@ -72,12 +72,12 @@ fn check(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> {
     }
     let again = "UnplugVmNic here and PlugVmNic there keep its address, with a gap";
     let l2: L2Network = txn.get(nic.l2_network_uuid)?;
-    let Segment::Vxlan { pool_uuid, .. } = l2.segment else {
+    let Some(pool) = l2.segment.pool() else {
         let text = format!("NIC {id} is in a physical network, and moves only between VTEPs");
         return refused(text, "vmNicUuid", again);
     };
     // What comes from there is for stations that do not move.
-    if txn.any_child(RemoteVtep::POOL, pool_uuid).is_some() {
+    if txn.any_child(RemoteVtep::POOL, pool).is_some() {
         let text = format!("NIC {id} is in a network with VTEPs of machines that are no hosts");
         return refused(text, "vmNicUuid", again);
     }

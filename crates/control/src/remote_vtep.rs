@@ -10,7 +10,6 @@ use model::{
         remote_vtep::{
             CreateVxlanPoolRemoteVtep, DeleteVxlanPoolRemoteVtep, RemoteVtep, RemoteVtepType,
         },
-        vtep::VXLAN_PORT,
     },
 };
 use uuid::Uuid;
@@ -62,7 +61,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVxlanPoolRemoteVtep) -> R
         uuid: id,
         cluster_uuid: cluster,
         vtep_ip: ip,
-        port: VXLAN_PORT,
+        port: vtep::port(txn, pool)?,
         vtep_type: RemoteVtepType::Remote,
         pool_uuid: pool,
     })?;

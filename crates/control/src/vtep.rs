@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use model::{
-    Claim, Code, Error, Id, Record, Resource, Result,
+    Claim, Code, Error, Id, Kind, Record, Resource, Result,
     mtu::Family,
     resource::{
         host::Host,
@@ -13,12 +13,13 @@ use model::{
         remote_vtep::RemoteVtep,
         vtep::{CreateVxlanVtep, VXLAN_PORT, Vtep, VtepType},
     },
+    setting::VXLAN_UDP_PORT,
 };
 use store::Read;
 use uuid::Uuid;
 
 use crate::{
-    Reply, Txn, l2_attachment, l2_vxlan,
+    Reply, Txn, config, l2_attachment, l2_vxlan,
     operation::{Operation, job},
     reserved,
     rivals::Rivals,
@@ -122,6 +123,34 @@ pub(crate) fn of_host(txn: &Txn<'_>, host: Id<Host>, pool: Id<L2Network>) -> Opt
     txn.children(Vtep::HOST, host).into_iter().find(|v| v.pool_uuid == pool)
 }
 
+/// The UDP port of a pool's tunnel ends; 0 if they have none.
+pub(crate) fn port(txn: &Txn<'_>, pool: Id<L2Network>) -> Result<u16> {
+    match txn.get(pool)?.segment.is_gre() {
+        true => Ok(0),
+        false => Ok(vxlan_port(txn)),
+    }
+}
+
+fn vxlan_port(txn: &Txn<'_>) -> u16 {
+    u16::try_from(config::number(&*txn.tx, &VXLAN_UDP_PORT)).unwrap_or(VXLAN_PORT)
+}
+
+/// Gives all tunnel ends of VXLAN the port that the setting says: hosts are told it with their networks.
+pub(crate) fn change_port(txn: &mut Txn<'_>) -> Result<()> {
+    let port = vxlan_port(txn);
+    let is_other = |now: u16| now != 0 && now != port;
+    let vteps: Vec<Vtep> =
+        txn.tx.list(Kind::Vtep).filter_map(|it| Vtep::of(&it).cloned()).collect();
+    for vtep in vteps.into_iter().filter(|vtep| is_other(vtep.port)) {
+        txn.update(Vtep { port, ..vtep })?;
+    }
+    let remote = txn.tx.list(Kind::RemoteVtep).filter_map(|it| RemoteVtep::of(&it).cloned());
+    for remote in remote.collect::<Vec<_>>().into_iter().filter(|remote| is_other(remote.port)) {
+        txn.update(RemoteVtep { port, ..remote })?;
+    }
+    Ok(())
+}
+
 /// The VTEP of a pool that has this address.
 pub(crate) fn holder(txn: &Txn<'_>, pool: Id<L2Network>, ip: IpAddr) -> Option<Uuid> {
     let claim = Claim::VtepIp(pool, ip);
@@ -139,6 +168,10 @@ pub(crate) fn one_family(
     address: IpAddr,
 ) -> std::result::Result<(), (String, String)> {
     let this = Family::of(address);
+    if this == Family::Ipv6 && txn.find(pool).is_some_and(|pool| pool.segment.is_gre()) {
+        let rule = format!("{address} is {this}, and the tunnels of GRE pool {pool} are IPv4");
+        return Err((rule, "give an IPv4 address, or take a VXLAN pool".to_owned()));
+    }
     let Some(other) = some(&*txn.tx, pool).filter(|other| Family::of(*other) != this) else {
         return Ok(());
     };
@@ -190,7 +223,7 @@ fn insert(
         uuid: id,
         host_uuid: host.uuid,
         vtep_ip: address,
-        port: VXLAN_PORT,
+        port: port(txn, rivals.pool)?,
         vtep_type: VtepType::KvmHost,
         pool_uuid: rivals.pool,
     };

@@ -189,6 +189,7 @@ fn dropped_frame(event: &DropEvent) -> DroppedFrame {
             3 => Some(Entry::ToPort),
             4 => Some(Entry::FromUplink),
             5 => Some(Entry::ToUplink),
+            6 => Some(Entry::ToTunnel),
             _ => None,
         },
         ifindex: event.ifindex,

@@ -21,6 +21,12 @@ const VARIED: &str = "test_from_port_varied";
 /// Runs [`packet::rewrite_frame`].
 const REWRITE: &str = "test_rewrite";
 
+/// Puts a frame into GRE.
+const INTO_GRE: &str = "test_into_gre";
+
+/// Runs [`packet::from_gre`], and takes what it admits out of GRE.
+const OUT_OF_GRE: &str = "test_out_of_gre";
+
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -104,6 +110,23 @@ impl TestHarness {
             ..Meta::default()
         };
         Ok(self.run_program(REWRITE, &meta, frame, 1)?.frame)
+    }
+
+    /// Puts a frame into GRE, between the VTEPs and with the key that the metadata has.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel refuses to run it.
+    pub fn into_gre(&mut self, meta: &Meta, frame: &[u8]) -> Result<Outcome, Error> {
+        self.run_program(INTO_GRE, meta, frame, 1)
+    }
+
+    /// Takes a frame out of GRE if the maps admit it. The verdict is to send it where it comes from, or to
+    /// let it go on.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel refuses to run it.
+    pub fn out_of_gre(&mut self, meta: &Meta, frame: &[u8]) -> Result<Outcome, Error> {
+        self.run_program(OUT_OF_GRE, meta, frame, 1)
     }
 
     fn run_program(
@@ -276,5 +299,6 @@ fn program_name(entry: Entry) -> &'static str {
         Entry::ToPort => "test_to_port",
         Entry::FromUplink => "test_from_uplink",
         Entry::ToUplink => "test_to_uplink",
+        Entry::ToTunnel => INTO_GRE,
     }
 }

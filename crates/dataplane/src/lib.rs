@@ -19,6 +19,7 @@ mod object;
 mod pinned;
 mod plane;
 mod preflight;
+mod programs;
 mod reconcile;
 mod tables;
 mod upgrade;

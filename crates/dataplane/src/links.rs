@@ -28,22 +28,28 @@ pub(crate) enum Hook {
     FromTunnel,
     /// Ingress of a device of the underlay.
     FromUnderlay,
+    /// Ingress of a device of the underlay, where networks are in GRE.
+    FromGre,
     /// Ingress of an uplink.
     FromUplink,
     /// Egress of a port's host side.
     ToPort,
+    /// Egress of the tunnel device.
+    ToTunnel,
     /// Egress of an uplink.
     ToUplink,
 }
 
 impl Hook {
     /// Every hook.
-    pub(crate) const ALL: [Hook; 6] = [
+    pub(crate) const ALL: [Hook; 8] = [
         Hook::FromPort,
         Hook::FromTunnel,
         Hook::FromUnderlay,
+        Hook::FromGre,
         Hook::FromUplink,
         Hook::ToPort,
+        Hook::ToTunnel,
         Hook::ToUplink,
     ];
 
@@ -53,18 +59,22 @@ impl Hook {
             Hook::FromPort => "from_port",
             Hook::FromTunnel => "from_tunnel",
             Hook::FromUnderlay => "from_underlay",
+            Hook::FromGre => "from_gre",
             Hook::FromUplink => "from_uplink",
             Hook::ToPort => "to_port",
+            Hook::ToTunnel => "to_tunnel",
             Hook::ToUplink => "to_uplink",
         }
     }
 
     const fn side(self) -> TcAttachType {
         match self {
-            Hook::FromPort | Hook::FromTunnel | Hook::FromUnderlay | Hook::FromUplink => {
-                TcAttachType::Ingress
-            }
-            Hook::ToPort | Hook::ToUplink => TcAttachType::Egress,
+            Hook::FromPort
+            | Hook::FromTunnel
+            | Hook::FromUnderlay
+            | Hook::FromGre
+            | Hook::FromUplink => TcAttachType::Ingress,
+            Hook::ToPort | Hook::ToTunnel | Hook::ToUplink => TcAttachType::Egress,
         }
     }
 
@@ -72,8 +82,8 @@ impl Hook {
     /// ours: two of our programs may be on one, and those of others.
     const fn must_be_first(self) -> bool {
         match self {
-            Hook::FromPort | Hook::FromTunnel | Hook::ToPort => true,
-            Hook::FromUnderlay | Hook::FromUplink | Hook::ToUplink => false,
+            Hook::FromPort | Hook::FromTunnel | Hook::ToPort | Hook::ToTunnel => true,
+            Hook::FromUnderlay | Hook::FromGre | Hook::FromUplink | Hook::ToUplink => false,
         }
     }
 

@@ -6,13 +6,13 @@ use crate::events::{self, DroppedFrame, Events, HandedFrame};
 use crate::keep::{self, Kept};
 use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
+use crate::programs::Programs;
 use crate::reconcile::Held;
 use crate::tables::{Changes, Edits, Tables};
 use crate::upgrade::{Running, Upgrade};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
-use aya::programs::SchedClassifier;
 use packet::{Config, ConntrackSize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -27,7 +27,7 @@ pub struct Options {
     /// later.
     pub conntrack: ConntrackSize,
     /// UDP port for frames that leave past the tunnel device, straight to the next hop and not
-    /// through the host's netfilter; 0 if all go through the device.
+    /// through the host's netfilter, unless there is one already; 0 if all go through the device.
     pub direct_port: u16,
 }
 
@@ -102,7 +102,13 @@ impl DataPlane {
         }
         lay_out(&mut maps, size)?;
         let config = maps.config()?;
-        maps.set_config(Config { direct_port: u32::from(options.direct_port), ..config })?;
+        // Another one that is in use is the right one, until somebody says otherwise.
+        let direct_port = match options.direct_port {
+            0 => 0,
+            port if config.direct_port == 0 => u32::from(port),
+            _ => config.direct_port,
+        };
+        maps.set_config(Config { direct_port, ..config })?;
         // An agent that died over a change may not have come to it.
         maps.raise_epoch()?;
         let (kept, view) = (Kept::maps_of(&paths)?, View { maps });
@@ -159,6 +165,8 @@ impl DataPlane {
     /// # Errors
     /// [`Error::NoInterface`], [`Error::Attach`] or [`Error::Map`].
     pub fn set_tunnel_device(&mut self, ifindex: u32) -> Result<(), Error> {
+        // Egress first: the device would send what is for GRE as VXLAN.
+        self.attach(Hook::ToTunnel, ifindex)?;
         self.attach(Hook::FromTunnel, ifindex)?;
         let config = self.view.maps.config()?;
         if config.tunnel_ifindex != ifindex {
@@ -166,7 +174,8 @@ impl DataPlane {
             self.view.maps.raise_epoch()?;
         }
         for pin in links::pins(&self.paths.links())? {
-            if pin.hook == Hook::FromTunnel && pin.ifindex != ifindex {
+            let is_tunnels = matches!(pin.hook, Hook::FromTunnel | Hook::ToTunnel);
+            if is_tunnels && pin.ifindex != ifindex {
                 self.let_go(&pin)?;
             }
         }
@@ -198,14 +207,31 @@ impl DataPlane {
     /// [`Error::NoInterface`], [`Error::Bpffs`] or [`Error::Attach`]: what could not be attached
     /// comes out of the tunnel device, as everything does that is not of a known flow.
     pub fn set_underlay_devices(&mut self, devices: &BTreeSet<u32>) -> Result<(), Error> {
+        self.look_at(Hook::FromUnderlay, devices)
+    }
+
+    /// Takes packets out of GRE as they come in through these devices of the underlay, all Ethernet, and
+    /// through no others; through none if all frames are to pass the tunnel device, which GRE
+    /// cannot. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`], [`Error::Bpffs`] or [`Error::Attach`]: what could not be attached
+    /// takes in no GRE.
+    pub fn set_gre_devices(&mut self, devices: &BTreeSet<u32>) -> Result<(), Error> {
+        self.look_at(Hook::FromGre, devices)
+    }
+
+    /// Has this hook on these devices of the underlay and on no others, unless all frames are to
+    /// pass the tunnel device.
+    fn look_at(&mut self, hook: Hook, devices: &BTreeSet<u32>) -> Result<(), Error> {
         let none = BTreeSet::new();
         let devices = if self.view.maps.config()?.direct_port == 0 { &none } else { devices };
         for pin in links::pins(&self.paths.links())? {
-            if pin.hook == Hook::FromUnderlay && !devices.contains(&pin.ifindex) {
+            if pin.hook == hook && !devices.contains(&pin.ifindex) {
                 self.let_go(&pin)?;
             }
         }
-        devices.iter().try_for_each(|ifindex| self.attach(Hook::FromUnderlay, *ifindex))
+        devices.iter().try_for_each(|ifindex| self.attach(hook, *ifindex))
     }
 
     /// Looks at the frames that come in and leave by these devices, and by no others: those of the
@@ -224,6 +250,22 @@ impl DataPlane {
             self.attach(Hook::FromUplink, *ifindex)?;
             self.attach(Hook::ToUplink, *ifindex)
         })
+    }
+
+    /// The devices through which packets in GRE come in.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`] or [`Error::Attach`].
+    pub fn gre_devices(&self) -> Result<BTreeSet<u32>, Error> {
+        let ours = self.programs.id(Hook::FromGre)?;
+        let mut found = BTreeSet::new();
+        for pin in links::pins(&self.paths.links())? {
+            let runs = |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
+            if pin.hook == Hook::FromGre && links::inspect(&pin)?.is_some_and(runs) {
+                found.insert(pin.ifindex);
+            }
+        }
+        Ok(found)
     }
 
     /// The devices whose frames are looked at both ways.
@@ -255,16 +297,22 @@ impl DataPlane {
         Ok(self.view.maps.config()?.tunnel_ifindex)
     }
 
-    /// Whether the tunnel device has our program, before any other one.
+    /// Whether the tunnel device has our programs, before any other one.
     ///
     /// # Errors
     /// [`Error::Map`] or [`Error::Attach`].
     pub fn has_tunnel(&self) -> Result<bool, Error> {
-        let (ifindex, hook) = (self.tunnel_device()?, Hook::FromTunnel);
-        let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
-        let ours = self.programs.id(hook)?;
-        let is_guard = |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
-        Ok(links::inspect(&pin)?.is_some_and(is_guard))
+        let ifindex = self.tunnel_device()?;
+        for hook in [Hook::FromTunnel, Hook::ToTunnel] {
+            let pin = Pin { ifindex, hook, path: hook.pin(&self.paths.links(), ifindex) };
+            let ours = self.programs.id(hook)?;
+            let is_guard =
+                |link: Found| link.is_first && (link.program == ours || self.is_upgrading());
+            if !links::inspect(&pin)?.is_some_and(is_guard) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Attaches both hooks of a port's host side. Idempotent. Until `ports` has the interface,
@@ -385,7 +433,8 @@ impl DataPlane {
             match pin.hook {
                 Hook::FromPort => found[0].insert(pin.ifindex),
                 Hook::ToPort => found[1].insert(pin.ifindex),
-                Hook::FromTunnel | Hook::FromUnderlay | Hook::FromUplink | Hook::ToUplink => false,
+                Hook::FromTunnel | Hook::ToTunnel | Hook::FromUnderlay | Hook::FromGre => false,
+                Hook::FromUplink | Hook::ToUplink => false,
             };
         }
         Ok(found[0].intersection(&found[1]).copied().collect())
@@ -503,61 +552,4 @@ fn lay_out(maps: &mut Maps, wanted: ConntrackSize) -> Result<(), Error> {
     let common_buckets = maps.conntrack.limit() - ports * port_buckets;
     let seed = RandomState::new().build_hasher().finish();
     maps.set_config(Config { common_buckets, port_buckets, seed, ..config })
-}
-
-/// The programs, in the kernel and pinned.
-struct Programs {
-    from_port: SchedClassifier,
-    from_tunnel: SchedClassifier,
-    from_underlay: SchedClassifier,
-    from_uplink: SchedClassifier,
-    to_port: SchedClassifier,
-    to_uplink: SchedClassifier,
-}
-
-impl Programs {
-    fn open(object: &mut Ebpf, paths: &Paths) -> Result<Programs, Error> {
-        let directory = paths.programs();
-        let mut open =
-            |hook: Hook| object::program(object, hook.name(), &directory.join(hook.name()));
-        Ok(Programs {
-            from_port: open(Hook::FromPort)?,
-            from_tunnel: open(Hook::FromTunnel)?,
-            from_underlay: open(Hook::FromUnderlay)?,
-            from_uplink: open(Hook::FromUplink)?,
-            to_port: open(Hook::ToPort)?,
-            to_uplink: open(Hook::ToUplink)?,
-        })
-    }
-
-    fn get(&self, hook: Hook) -> &SchedClassifier {
-        match hook {
-            Hook::FromPort => &self.from_port,
-            Hook::FromTunnel => &self.from_tunnel,
-            Hook::FromUnderlay => &self.from_underlay,
-            Hook::FromUplink => &self.from_uplink,
-            Hook::ToPort => &self.to_port,
-            Hook::ToUplink => &self.to_uplink,
-        }
-    }
-
-    /// The kernel's number of a program.
-    fn id(&self, hook: Hook) -> Result<u32, Error> {
-        let info = self.get(hook).info().map_err(|cause| Error::Load {
-            program: hook.name().to_owned(),
-            cause: crate::error::chain(&cause),
-        })?;
-        Ok(info.id())
-    }
-
-    fn of(&mut self, hook: Hook) -> &mut SchedClassifier {
-        match hook {
-            Hook::FromPort => &mut self.from_port,
-            Hook::FromTunnel => &mut self.from_tunnel,
-            Hook::FromUnderlay => &mut self.from_underlay,
-            Hook::FromUplink => &mut self.from_uplink,
-            Hook::ToPort => &mut self.to_port,
-            Hook::ToUplink => &mut self.to_uplink,
-        }
-    }
 }

@@ -4,8 +4,11 @@
 
 mod support;
 
-use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all, rewrites};
-use netloom_dataplane::packet::{Bucket, COUNTER_PLACES, Config, Net, Traffic};
+use netloom_dataplane::packet::vectors::frame::with_class;
+use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all, gres, rewrites};
+use netloom_dataplane::packet::{
+    Bucket, COUNTER_PLACES, Config, GRE, Meta, Net, Traffic, Verdict, Vtep, VtepKey,
+};
 use netloom_dataplane::{Counters, Options, Tables, TestHarness};
 use std::collections::BTreeMap;
 use support::{Host, may_run};
@@ -41,6 +44,46 @@ fn the_kernel_rewrites_a_frame_as_its_new_ends_would_have_sent_it() {
     for vector in rewrites() {
         let frame = harness.rewrite(&vector.frame, &vector.rewrite).unwrap();
         assert_eq!(frame, vector.expected, "{}", vector.name);
+    }
+}
+
+#[test]
+fn the_kernel_puts_frames_into_gre_and_takes_them_out() {
+    if !may_run("the_kernel_puts_frames_into_gre_and_takes_them_out") {
+        return;
+    }
+    let host = Host::enter();
+    let mut harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
+    let config = harness.config().unwrap();
+    harness.set_config(Config { direct_port: 1, tunnel_ifindex: 9, ..config }).unwrap();
+    let length = |frame: &[u8]| u32::try_from(frame.len()).unwrap();
+    for vector in gres() {
+        let ([vtep, local], name) = (vector.ends, vector.name);
+        let vni = vector.key | GRE;
+        let meta = Meta { vni, vtep, local, length: length(&vector.frame), ..Meta::default() };
+        let inside = harness.into_gre(&meta, &vector.frame).unwrap();
+        assert_eq!(inside.verdict, Verdict::Pass.record(), "{name}");
+        // The next hop's MACs are written when it is known.
+        assert_eq!(inside.frame[14..], vector.outer[14..], "{name}");
+
+        let meta = Meta { length: length(&vector.outer), ..Meta::default() };
+        let other = harness.out_of_gre(&meta, &vector.outer).unwrap();
+        assert_eq!(other.verdict, Verdict::Pass.record(), "{name}");
+        assert_eq!(other.frame, vector.outer, "{name}: from nobody who may send");
+        let (local, vtep) = (vtep, local);
+        let key = VtepKey { vni, addr: vtep };
+        let vteps = BTreeMap::from([(key, Vtep::of_host(1, local))]);
+        harness.plane.reconcile(&Tables { vteps, ..Tables::default() }).unwrap();
+        let taken = harness.out_of_gre(&meta, &vector.outer).unwrap();
+        assert_eq!(taken.verdict, Verdict::Tunnel { vni, vtep, local }.record(), "{name}");
+        assert_eq!(taken.frame, vector.frame, "{name}");
+        // Congestion on the way is told to whoever can hear of it.
+        let experienced = with_class(vector.outer.clone(), 3);
+        let taken = harness.out_of_gre(&meta, &experienced).unwrap();
+        let hears = vector.frame[12..14] == [8, 0] && vector.frame[15] == 2;
+        let class = if hears { 3 } else { vector.frame[15] };
+        assert_eq!(taken.frame[15], class, "{name}");
+        harness.plane.reconcile(&Tables::default()).unwrap();
     }
 }
 

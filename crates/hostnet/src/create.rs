@@ -161,6 +161,22 @@ impl Netlink {
         self.existing(spec.name).await
     }
 
+    /// Removes a VXLAN device that is as the spec says but for its UDP port, which no device can be given later.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn remove_vxlan_of_other_port(&self, spec: &VxlanSpec<'_>) -> Result<(), Error> {
+        let Some(found) = self.link_by_name(spec.name).await? else { return Ok(()) };
+        match found.kind {
+            Kind::Vxlan { is_collect_metadata: true, has_policy_tag, port }
+                if has_policy_tag == spec.has_policy_tag && port != spec.port =>
+            {
+                self.delete_link(found.index).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a bridge, down.
     ///
     /// # Errors

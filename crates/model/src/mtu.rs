@@ -9,6 +9,8 @@ pub const UNDERLAY: u32 = 1500;
 /// The headers between an outer IP header and the inner packet: UDP (RFC 768), VXLAN (RFC 7348), and
 /// the inner frame's Ethernet header.
 const UDP_VXLAN_ETHERNET: u32 = 8 + 8 + 14;
+/// The same of GRE with a key (RFC 2890).
+const GRE_ETHERNET: u32 = 8 + 14;
 /// An IEEE 802.1Q tag of the inner frame.
 const TAG: u32 = 4;
 
@@ -64,6 +66,12 @@ impl Around {
         Self { bytes: vteps.header() + UDP_VXLAN_ETHERNET }
     }
 
+    /// GRE between VTEPs of this family: 42 bytes of IPv4.
+    #[must_use]
+    pub const fn gre(vteps: Family) -> Self {
+        Self { bytes: vteps.header() + GRE_ETHERNET }
+    }
+
     /// The same, around frames that have an IEEE 802.1Q tag.
     #[must_use]
     pub const fn with_tag(self) -> Self {
@@ -104,6 +112,7 @@ mod tests {
             (v6.with_tag(), 1500, 1426),
             (v4, 9000, 8950),
             (v6, 60, 0),
+            (Around::gre(Family::Ipv4), 1500, 1458),
         ];
         for (around, underlay, inside) in cases {
             assert_eq!(around.inside(underlay), inside, "{around:?} {underlay}");

@@ -4,7 +4,12 @@
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use crate::{Kind, field::FieldValue, resource::quota::Quota, words};
+use crate::{
+    Kind,
+    field::FieldValue,
+    resource::{quota::Quota, vtep::VXLAN_PORT},
+    words,
+};
 
 /// Something that can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +168,9 @@ settings! {
     AUDIT_EXPIRY = ("audit", "expiredPeriod", number(2_592_000, 3600, 315_360_000), &[]),
     /// Rows of the audit at most: beyond that the oldest go. With 0 none is written.
     AUDIT_MAX = ("audit", "max", number(100_000, 0, 1_000_000), &[]),
+    /// UDP port of VXLAN, on all hosts and at all VTEPs that are no host's: 8472, which ZStack and Linux have by
+    /// default, or RFC 7348's 4789, or another. Hosts that have not taken a change yet do not reach those that have.
+    VXLAN_UDP_PORT = ("vxlan", "port", number(VXLAN_PORT as i64, 1, 65_535), &[]),
     /// What becomes of an instance that is destroyed: Delay, it can be recovered for expungePeriod;
     /// Direct, it is gone at once; Never, it can be recovered until ExpungeVmInstance ends it.
     VM_DELETION_POLICY = (

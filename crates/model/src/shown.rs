@@ -54,8 +54,8 @@ pub struct Derived {
     /// has that value at the end of one of the paths. Queries use this to find candidates instead
     /// of looking at every resource.
     pub found_by: &'static [&'static str],
-    /// The only type (value of the field `type`) that has it; `None`: every one.
-    pub only: Option<&'static str>,
+    /// The types (values of the field `type`) that have it; none: every one.
+    pub only: &'static [&'static str],
 }
 
 impl Derived {
@@ -72,14 +72,14 @@ impl Derived {
             reason.map_or(Plain::Null, |reason| Plain::Text(reason.into()))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     };
 
     /// A list that ZStack's clients expect and that is always empty.
     #[must_use]
     pub const fn nothing(name: &'static str, doc: &'static str) -> Self {
         let field = FieldDef::of::<Vec<String>>(name, doc);
-        Self { field, read: |_, _| Plain::List(Vec::new()), found_by: &[], only: None }
+        Self { field, read: |_, _| Plain::List(Vec::new()), found_by: &[], only: &[] }
     }
 }
 
@@ -97,15 +97,15 @@ pub struct Child {
     pub order: Option<&'static str>,
     /// How the inventory shows them.
     pub shown: Shown,
-    /// The only type that has it; `None`: every one.
-    pub only: Option<&'static str>,
+    /// The types that have it; none: every one.
+    pub only: &'static [&'static str],
 }
 
 impl Child {
     /// Only a name in the paths of queries.
     #[must_use]
     pub const fn unseen(name: &'static str, kind: Kind, by: &'static str) -> Self {
-        Self { name, kind, by, order: None, shown: Shown::No, only: None }
+        Self { name, kind, by, order: None, shown: Shown::No, only: &[] }
     }
 }
 

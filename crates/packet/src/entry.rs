@@ -94,6 +94,15 @@ pub fn from_underlay<K: Kernel>(kernel: &mut K, meta: &mut Meta, packet: &mut Pa
     Opened::Admitted
 }
 
+/// The same of a frame that may be in GRE, if it comes from a VTEP that may send to us: whether congestion was
+/// experienced on the way. `None`: it is none of our business. Else `meta` is of the frame inside, and
+/// the outer packet is to be taken off for [`from_tunnel`].
+#[inline(always)]
+pub fn from_gre<K: Kernel>(kernel: &K, meta: &mut Meta) -> Option<bool> {
+    let experienced = outer::open_gre(kernel, meta)?;
+    classify::vtep(kernel, meta).ok().map(|_| experienced)
+}
+
 /// The frame out of an outer packet that [`from_underlay`] has admitted, as [`from_tunnel`].
 #[inline(always)]
 pub fn from_opened<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {

@@ -31,7 +31,7 @@ use crate::parse::{
     ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_BITS, IPV4_BYTES, IPV6_BYTES, Packet,
     TCP, UDP,
 };
-use crate::sizes::{FLOW_BITS, OUTER_BYTES};
+use crate::sizes::{FLOW_BITS, GRE, GRE_OUTER_BYTES, OUTER_BYTES};
 use crate::slots::{Found, mix};
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
 
@@ -47,6 +47,8 @@ const HOST: u16 = 5;
 
 /// Of the interface's word in the key: set for IPv6. An interface index is a positive `int`.
 const IS_IPV6: u32 = 1 << 31;
+/// The same, set for what came in GRE. A kernel would count a day of devices to get there.
+const IS_GRE: u32 = 1 << 30;
 
 /// What the stages may leave behind about a packet, gathered on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +76,8 @@ impl Candidate {
     #[inline(always)]
     pub(crate) fn direct(&self, meta: &Meta) -> Option<Verdict> {
         let Flow { longest, target: vni, vtep, local, gateway, hop_ifindex, .. } = self.flow;
-        if meta.gso_size != 0 || meta.length > u32::from(longest) {
+        let size = if self.is_eligible { self.size } else { u32::MAX };
+        if !may_be_direct(meta, vni, (size, longest)) {
             return None;
         }
         Some(Verdict::Underlay { vni, vtep, local, gateway, ifindex: hop_ifindex })
@@ -143,6 +146,7 @@ fn find<K: Kernel, const START: u32>(
     }
     let Flow { words, ways, sender, receiver, verdict, target, vtep, local, .. } = *flow;
     let Flow { longest, hop_ifindex, gateway, .. } = *flow;
+    let candidate_size = candidate.size;
     let is_as_left = kernel.ct_word(ways[0]) == words[0] && kernel.ct_word(ways[1]) == words[1];
     let moves = flags & (SYN | FIN | RST) != 0;
     if !(is_as_left && !moves || follow_both(kernel, meta, packet)) {
@@ -161,8 +165,7 @@ fn find<K: Kernel, const START: u32>(
         PEER => packet.verdict = Verdict::DeliverLocal { ifindex, via: Via::Peer },
         TUNNEL => {
             let vni = target;
-            // Only the tunnel device can hand segments on.
-            if meta.gso_size != 0 || meta.length > u32::from(longest) {
+            if !may_be_direct(meta, vni, (candidate_size, longest)) {
                 let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
                 packet.verdict = Verdict::Tunnel { vni, vtep, local };
             } else {
@@ -175,6 +178,18 @@ fn find<K: Kernel, const START: u32>(
         _ => return None,
     }
     Some(())
+}
+
+/// Whether a frame may leave past the tunnel device, whose packet has this size, or its segments have,
+/// where the longest frame may have so many bytes. Of VXLAN only the device can hand segments on.
+#[inline(always)]
+fn may_be_direct(meta: &Meta, vni: u32, (size, longest): (u32, u16)) -> bool {
+    let longest = u32::from(longest);
+    match (meta.gso_size, vni & GRE) {
+        (0, _) => meta.length <= longest,
+        (_, 0) => false,
+        _ => size.saturating_add(ETHERNET_BYTES) <= longest,
+    }
 }
 
 /// Whether a flow was decided in the epoch and in the tick of this one.
@@ -302,7 +317,8 @@ pub(crate) fn keep_remote<K: Kernel>(kernel: &mut K, packet: &mut Packet, sender
         if let Some(hop) = kernel.next_hop(vtep, local) {
             flow.hop_ifindex = hop.ifindex;
             flow.gateway = hop.gateway;
-            flow.longest = short(hop.mtu.saturating_sub(OUTER_BYTES));
+            let around = if vni & GRE == 0 { OUTER_BYTES } else { GRE_OUTER_BYTES };
+            flow.longest = short(hop.mtu.saturating_sub(around));
         }
     }
     flow.mtu = mtu;
@@ -356,7 +372,8 @@ fn read_key<K: Kernel, const START: u32>(
         _ => return None,
     };
     key[0] = pair(m0, m1);
-    key[1] = pair(m2, meta.ifindex | family);
+    let encapsulation = if meta.vni & GRE == 0 { 0 } else { IS_GRE };
+    key[1] = pair(m2, meta.ifindex | family | encapsulation);
     key[6] = pair(ports, meta.vni << 8 | u32::from(protocol));
     key[7] = 0;
     if meta.tunnelled != 0 {

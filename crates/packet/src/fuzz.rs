@@ -4,8 +4,11 @@
 use damage::Target;
 
 use crate::{
-    HEADER_BYTES, Meta, Verdict, outer,
-    vectors::{Memory, Vector, all, frame::vxlan},
+    GRE_HEADER_BYTES, HEADER_BYTES, Meta, Verdict, outer,
+    vectors::{
+        Memory, Vector, all,
+        frame::{gre, vxlan},
+    },
 };
 
 /// All of them.
@@ -54,18 +57,25 @@ fn underlay(bytes: &[u8]) -> bool {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let mut meta = Meta { length, ifindex: 5, ..Meta::default() };
     let before = meta;
-    if outer::open(&memory, &mut meta).is_none() {
-        assert_eq!(meta, before, "what is not opened is as it was");
-        return false;
+    if outer::open(&memory, &mut meta).is_some() {
+        assert_eq!(meta.length + HEADER_BYTES, length);
+        return true;
     }
-    assert_eq!(meta.length + HEADER_BYTES, length);
-    true
+    assert_eq!(meta, before, "what is not opened is as it was");
+    if outer::open_gre(&memory, &mut meta).is_some() {
+        assert_eq!(meta.length + GRE_HEADER_BYTES, length);
+        return true;
+    }
+    assert_eq!(meta, before, "what is not opened is as it was");
+    false
 }
 
 /// Outer packets around the frames out of tunnels.
 fn outers() -> Vec<Vec<u8>> {
     let frames = all().into_iter().map(|vector| vector.before.frame);
-    frames.map(|frame| vxlan(7, ("192.0.2.1", "192.0.2.2"), 8_472, &frame)).collect()
+    let ends = ("192.0.2.1", "192.0.2.2");
+    let in_both = |frame: Vec<u8>| [vxlan(7, ends, 8_472, &frame), gre(7, ends, 0x2000, &frame)];
+    frames.flat_map(in_both).collect()
 }
 
 #[cfg(test)]

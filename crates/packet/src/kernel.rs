@@ -133,6 +133,8 @@ pub enum Entry {
     FromUplink = 4,
     /// [`crate::from_wire`], one that the host itself sends out by it.
     ToUplink = 5,
+    /// The tunnel device, a frame that leaves in GRE and so past it.
+    ToTunnel = 6,
 }
 
 /// A drop, as it is counted.
@@ -175,7 +177,7 @@ plain! {
         pub length: u32,
         /// The mark of the frame.
         pub mark: u32,
-        /// VXLAN network identifier, if tunnelled.
+        /// VXLAN network identifier, if tunnelled; of GRE its key, and [`crate::GRE`].
         pub vni: u32,
         /// Where the two bytes end into which a checksum will be filled in, see `fill_in`; 0 if
         /// none will. What is further away than a packet is long is at its end.

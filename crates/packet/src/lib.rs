@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | [`from_port`] | TCX ingress of a port's host side | drop, local delivery, tunnel, uplink, host, flood, strangers, hand-off, reflect |
 //! | [`from_underlay`] | TCX ingress of the underlay's devices | nothing, drop, local delivery, flood, copy |
+//! | [`from_gre`] | TCX ingress of the same, where networks are in GRE | nothing, or it becomes a frame for [`from_tunnel`] |
 //! | [`from_tunnel`] | TCX ingress of the VXLAN device | drop, local delivery, flood, copy |
 //! | [`from_wire`] | TCX ingress and egress of an uplink | nothing, drop, local delivery, flood, copy |
 //! | [`to_port`] | TCX egress of a port's host side | drop, pass |
@@ -68,7 +69,7 @@ pub use conntrack::{
     TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,
 };
 pub use ct_word::{CtState, CtWord, tick, ticks};
-pub use entry::{Opened, from_opened, from_port, from_tunnel, from_underlay, to_port};
+pub use entry::{Opened, from_gre, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fdb::{Fdb, FdbKey, FdbTarget};
 pub use fragments::FRAGMENT_SECONDS;
 pub use hand_off::HandedOff;
@@ -81,7 +82,7 @@ pub use layout::Plain;
 pub use maps::*;
 pub use moves::Move;
 pub use net::{Net, NetKind};
-pub use outer::{HEADER_BYTES, Outer};
+pub use outer::{GRE_HEADER_BYTES, HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};
 pub use path::Path;
 pub use prefix::{Behind, PrefixKey};

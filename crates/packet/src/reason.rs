@@ -148,6 +148,14 @@ reasons! {
     Moved = 56 "moved",
     /// A frame from the host that a NIC has moved to; it has told that, and is good for nothing else.
     MoveTold = 57 "move_told",
+    /// A frame for GRE on a host whose frames must pass the tunnel device, which GRE cannot.
+    GreForbidden = 58 "gre_forbidden",
+    /// A frame for GRE, and the host has no route to the VTEP that is IPv4 over Ethernet.
+    GreUnreachable = 59 "gre_unreachable",
+    /// A frame for GRE that is longer than the route to the VTEP takes.
+    GreTooBig = 60 "gre_too_big",
+    /// The kernel refused to put a frame into GRE, or to take it out.
+    GreRefused = 61 "gre_refused",
 }
 
 impl DropReason {

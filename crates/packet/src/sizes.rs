@@ -154,6 +154,12 @@ pub const DELIVERED_MARK: u32 = 0x6e65_744c;
 
 /// What an outer packet has around a frame: IPv4, UDP and VXLAN headers.
 pub const OUTER_BYTES: u32 = 20 + 8 + 8;
+/// The same of GRE: IPv4 header, and a GRE header with a key.
+pub const GRE_OUTER_BYTES: u32 = 20 + 8;
+
+/// Set in a VNI, which has 24 bits, where frames are in GRE with that key, and not in VXLAN. So a
+/// frame in the one is never taken for one in the other.
+pub const GRE: u32 = 1 << 24;
 
 /// Hop limit of the outer header of tunnelled frames.
 pub const TUNNEL_TTL: u8 = 64;

@@ -14,6 +14,8 @@ fn run(memory: &mut Memory, vector: &Vector) -> Verdict {
         Entry::FromPort => from_port(memory, &meta, &mut packet),
         Entry::FromTunnel => from_tunnel(memory, &meta, &mut packet),
         Entry::ToPort => packet.verdict = to_port(memory, &meta),
+        // Nothing is decided there.
+        Entry::ToTunnel => packet.verdict = Verdict::Pass,
         entry @ (Entry::FromUplink | Entry::ToUplink) => {
             if !from_wire(memory, &meta, entry, &mut packet) {
                 packet.verdict = Verdict::Pass;

@@ -134,7 +134,7 @@ pub fn port_facts(port: &Port, network: &Network) -> Vec<Fact> {
     let mut facts = vec![Fact::Port { number, net, mac }];
     let here = Station::Local { port: number };
     let there = |moving: &Moving| {
-        let vni = network.tunnel()?.vni;
+        let vni = network.tunnel()?.id();
         let vtep = Fact::Vtep { vni, ip: moving.vtep, net };
         Some((moving.number, Station::Remote { vni, vtep: moving.vtep }, vtep))
     };
@@ -161,9 +161,10 @@ pub fn network_facts(network: &Network) -> Vec<Fact> {
         Attachment::Uplink(uplink) => {
             vec![Fact::Physical { net, vlan: uplink.vlan.unwrap_or(0) }]
         }
-        Attachment::Tunnel(Tunnel { vni, foreign, .. }) => {
-            let strangers = (!foreign.is_empty()).then_some(Fact::Strangers { net });
-            let vteps = foreign.iter().map(|ip| Fact::ForeignVtep { vni: *vni, ip: *ip, net });
+        Attachment::Tunnel(tunnel @ Tunnel { foreign, .. }) => {
+            let (strangers, vni) =
+                ((!foreign.is_empty()).then_some(Fact::Strangers { net }), tunnel.id());
+            let vteps = foreign.iter().map(|ip| Fact::ForeignVtep { vni, ip: *ip, net });
             vteps.chain(strangers).collect()
         }
     }
@@ -174,7 +175,7 @@ pub fn network_facts(network: &Network) -> Vec<Fact> {
 #[must_use]
 pub fn peer_facts(peer: &Peer, network: &Network) -> Vec<Fact> {
     let Some(tunnel) = network.tunnel() else { return Vec::new() };
-    let (net, vni, mac) = (network.number, tunnel.vni, peer.mac);
+    let (net, vni, mac) = (network.number, tunnel.id(), peer.mac);
     let mut facts = vec![
         Fact::Fdb { net, mac, at: Station::Remote { vni, vtep: peer.vtep } },
         Fact::Vtep { vni, ip: peer.vtep, net },

@@ -125,7 +125,13 @@ fn states() -> Vec<Vec<u8>> {
 fn objects() -> Vec<Shared> {
     let uuid = Uuid::from_u128;
     let (v4, v6) = (IpAddr::from([10, 0, 0, 2]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2]));
-    let tunnel = Tunnel { vni: 100, local_vtep: IpAddr::from([192, 0, 2, 1]), foreign: Vec::new() };
+    let tunnel = Tunnel {
+        vni: 100,
+        local_vtep: IpAddr::from([192, 0, 2, 1]),
+        foreign: Vec::new(),
+        is_gre: true,
+        port: Some(4789),
+    };
     let uplink = Uplink { interface: "eth1".into(), vlan: Some(7) };
     let address = |ip| PortAddress { ip, prefix_bits: 24, gateway: Some(v4) };
     let network = |uuid, attachment| Object::Network(Network { uuid, number: 1, attachment });

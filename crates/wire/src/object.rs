@@ -114,6 +114,10 @@ message! {
         2 => local_vtep: IpAddr,
         /// VTEPs that are no host's, sorted: machines that nobody has told us of are behind them.
         3 since 4 => foreign: Vec<IpAddr>,
+        /// Frames are in GRE, with the VNI as key (RFC 2890), and not in VXLAN.
+        4 since 6 => is_gre: bool,
+        /// UDP port of VXLAN, the same in all networks of a host; 8472 if absent.
+        5 since 6 => port: Option<u16>,
     }
 }
 
@@ -217,6 +221,17 @@ impl Port {
 
 fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f].into()
+}
+
+impl Tunnel {
+    /// Set in the VNI of a network in GRE where data planes tell networks apart by it.
+    pub const GRE: u32 = 1 << 24;
+
+    /// What data planes tell the network by.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        if self.is_gre { self.vni | Self::GRE } else { self.vni }
+    }
 }
 
 impl Network {
@@ -340,8 +355,13 @@ mod tests {
             Object::decode(Table::Network, &Object::Network(network).encode())
         };
         let local_vtep = IpAddr::from([192, 0, 2, 1]);
-        let wrong =
-            network(Attachment::Tunnel(Tunnel { vni: 1 << 24, local_vtep, foreign: Vec::new() }));
+        let wrong = network(Attachment::Tunnel(Tunnel {
+            vni: 1 << 24,
+            local_vtep,
+            foreign: Vec::new(),
+            is_gre: false,
+            port: None,
+        }));
         assert_eq!(wrong, Err(ParseError::Range { field: "Tunnel.vni", value: 1 << 24 }));
         let uplink = |vlan| Attachment::Uplink(Uplink { interface: "eth1".to_owned(), vlan });
         let wrong = network(uplink(Some(4095)));

@@ -84,7 +84,7 @@ impl MemberFacts {
     }
 
     pub(crate) fn basis(network: &Network) -> Basis {
-        (network.number, network.tunnel().map(|tunnel| tunnel.vni), network.is_open())
+        (network.number, network.tunnel().map(crate::object::Tunnel::id), network.is_open())
     }
 }
 

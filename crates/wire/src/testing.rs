@@ -50,7 +50,13 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 }
                 _ => {
                     let foreign: Vec<_> = flag.then_some(own).into_iter().collect();
-                    Attachment::Tunnel(Tunnel { vni: number, local_vtep: ip, foreign })
+                    Attachment::Tunnel(Tunnel {
+                        vni: number,
+                        local_vtep: ip,
+                        foreign,
+                        is_gre: at % 5 > 2,
+                        port: flag.then_some(4789),
+                    })
                 }
             };
             Object::Network(Network { uuid: network, number, attachment })

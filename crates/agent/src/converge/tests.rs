@@ -12,6 +12,8 @@ use crate::{
 
 #[path = "tests/borrowed.rs"]
 mod borrowed;
+#[path = "tests/tunnels.rs"]
+mod tunnels;
 
 /// Passes until nobody waits for the driver.
 async fn respond(converger: &mut Converger<Memory>, desired: &Holding) -> Outcome {

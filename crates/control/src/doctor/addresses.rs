@@ -7,7 +7,7 @@ use model::{
     resource::{
         dhcp_server::DhcpServer,
         ip_range::IpRange,
-        l2_network::{L2Network, Segment},
+        l2_network::L2Network,
         l2_vxlan::VniRange,
         l3_network::L3Network,
         remote_vtep::RemoteVtep,
@@ -164,9 +164,17 @@ pub(super) fn vnis(snapshot: &Snapshot<Record>, report: &mut Report) {
             report.add(Rule::Range, own, format!("VNI {vni} is in no range of pool {pool}"));
         }
         let pool = find(snapshot, pool);
-        let is_pool = |pool: &L2Network| pool.segment == Segment::VxlanPool;
-        if !pool.is_some_and(|pool| is_pool(&pool) && pool.zone_uuid == network.zone_uuid) {
-            report.add(Rule::Range, own, "its pool is none, or of another zone".to_owned());
+        let is_of = |pool: &L2Network| {
+            pool.segment.is_pool()
+                && pool.segment.is_gre() == network.segment.is_gre()
+                && pool.zone_uuid == network.zone_uuid
+        };
+        if !pool.is_some_and(|pool| is_of(&pool)) {
+            report.add(
+                Rule::Range,
+                own,
+                "its pool is none, of another type, or of another zone".to_owned(),
+            );
         }
     }
 }

@@ -198,6 +198,9 @@ fn frame() -> Vec<Record> {
             vlan: None,
         }));
     }
+    all.push(plain(l2(POOL + 2, "gre-pool".to_owned(), Segment::GrePool)));
+    let gre = Segment::Gre { vni: 900, pool_uuid: id(POOL + 2) };
+    all.push(plain(l2(POOL + 3, "gre".to_owned(), gre)));
     all
 }
 

@@ -236,7 +236,7 @@ fn a_face_shows_its_type_alone() {
         };
         let found = ask(&query, &snapshot);
         let expected = match face.name {
-            "L2Network" => 6,
+            "L2Network" => 8,
             "L2VxlanNetwork" => 4,
             _ => 1,
         };

@@ -13,7 +13,7 @@ use model::{
         account::Account,
         ip_range::IpRange,
         job::Job,
-        l2_network::{L2Network, Segment},
+        l2_network::L2Network,
         l3_network::L3Network,
         long_job::{LongJob, LongJobState},
         network_service::ProviderType,
@@ -93,7 +93,7 @@ fn value(
         }
         (Some(Kind::L2Network), _) if of_pools(def, field) && dice.roll(8) > 0 => {
             let pools = rows::<L2Network>(snapshot).into_iter();
-            let pools = pools.filter(|l2| l2.segment == Segment::VxlanPool).map(|l2| l2.uuid);
+            let pools = pools.filter(|l2| l2.segment.is_pool()).map(|l2| l2.uuid);
             let pools: Vec<_> = pools.collect();
             if pools.is_empty() { Value::Null } else { json!(dice.one_of(&pools)) }
         }

@@ -12,6 +12,7 @@ mod doctor;
 mod evacuations;
 mod field_cases;
 mod gate;
+mod gre;
 mod harness;
 mod histories;
 mod hooks;

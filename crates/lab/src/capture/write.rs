@@ -119,6 +119,7 @@ fn verdict(drop: &DroppedFrame) -> String {
         Some(Entry::FromTunnel) => "out of a tunnel",
         Some(Entry::ToPort) => "the host's own, to a port",
         Some(Entry::FromUplink) => "in by an uplink",
+        Some(Entry::ToTunnel) => "into GRE",
         Some(Entry::ToUplink) => "the host's own, out by an uplink",
         None => "at a hook that this release does not know",
     };

@@ -45,7 +45,7 @@ impl AccountResourceRef {
             Plain::Bool(!shares.is_empty())
         },
         found_by: &[],
-        only: None,
+        only: &[],
     }];
 
     /// What is told of a resource; nothing of one that is the platform's own.

@@ -39,13 +39,13 @@ impl GlobalConfig {
             ),
             read: |record, _| told(setting_of(record), |setting| setting.of.default()),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<String>>("description", "What it does."),
             read: |record, _| told(setting_of(record), |setting| setting.doc.to_owned()),
             found_by: &[],
-            only: None,
+            only: &[],
         },
     ];
 }
@@ -97,7 +97,7 @@ impl ResourceConfig {
         field: FieldDef::of::<Option<String>>("description", "What it does."),
         read: |record, _| told(setting_of(record), |setting| setting.doc.to_owned()),
         found_by: &[],
-        only: None,
+        only: &[],
     }];
 }
 

@@ -78,7 +78,7 @@ impl Host {
                     state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
                 },
                 found_by: &[],
-                only: None,
+                only: &[],
             },
             Derived {
                 field: FieldDef::of::<bool>(
@@ -91,7 +91,7 @@ impl Host {
                     Plain::Bool(host.is_some_and(synced))
                 },
                 found_by: &[],
-                only: None,
+                only: &[],
             },
             Derived {
                 field: FieldDef::of::<Option<String>>(
@@ -104,7 +104,7 @@ impl Host {
                     trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
                 },
                 found_by: &[],
-                only: None,
+                only: &[],
             },
             Derived {
                 field: FieldDef::of::<Option<String>>(
@@ -121,7 +121,7 @@ impl Host {
                     clocks.map_or(Plain::Null, text)
                 },
                 found_by: &[],
-                only: None,
+                only: &[],
             },
             Derived {
                 field: FieldDef::of::<Vec<String>>(
@@ -135,7 +135,7 @@ impl Host {
                     Plain::List(devices.iter().flat_map(|all| all.iter()).map(text).collect())
                 },
                 found_by: &[],
-                only: None,
+                only: &[],
             },
             Derived {
                 field: FieldDef::of::<Option<String>>(
@@ -149,7 +149,7 @@ impl Host {
                     reason.map_or(Plain::Null, |reason| Plain::Text(reason.to_string().into()))
                 },
                 found_by: &[],
-                only: None,
+                only: &[],
             },
             since,
             digests,

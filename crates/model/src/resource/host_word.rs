@@ -32,7 +32,7 @@ pub(super) const WORD: [Derived; 9] = [
             since.map_or(Plain::Null, Plain::Time)
         },
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Option<Value>>(
@@ -44,7 +44,7 @@ pub(super) const WORD: [Derived; 9] = [
             known.map_or(Plain::Null, |known| Plain::Object(digests(known)))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Value>(
@@ -53,7 +53,7 @@ pub(super) const WORD: [Derived; 9] = [
         ),
         read: |record, view| Host::of(record).map_or(Plain::Null, |host| watermark(host, view)),
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Option<Value>>(
@@ -65,7 +65,7 @@ pub(super) const WORD: [Derived; 9] = [
             known.map_or(Plain::Null, |known| Plain::Object(versions(known)))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Vec<Value>>(
@@ -74,7 +74,7 @@ pub(super) const WORD: [Derived; 9] = [
         ),
         read: |record, view| counted(record, view, |counters| maps(&counters.maps)),
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Vec<Value>>(
@@ -83,7 +83,7 @@ pub(super) const WORD: [Derived; 9] = [
         ),
         read: |record, view| counted(record, view, |counters| drops(&counters.drops)),
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Option<Value>>(
@@ -95,7 +95,7 @@ pub(super) const WORD: [Derived; 9] = [
             known.map_or(Plain::Null, |known| Plain::Object(traffic(known)))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Vec<Value>>(
@@ -104,7 +104,7 @@ pub(super) const WORD: [Derived; 9] = [
         ),
         read: |record, view| Host::of(record).map_or(Plain::Null, |host| vteps(host, view)),
         found_by: &[],
-        only: None,
+        only: &[],
     },
     Derived {
         field: FieldDef::of::<Vec<Value>>(
@@ -113,7 +113,7 @@ pub(super) const WORD: [Derived; 9] = [
         ),
         read: |record, view| Host::of(record).map_or(Plain::Null, |host| uplinks(host, view)),
         found_by: &[],
-        only: None,
+        only: &[],
     },
 ];
 

@@ -113,13 +113,13 @@ impl Image {
             field: FieldDef::of::<String>("status", "Always `Ready`: nothing has to be fetched."),
             read: |_, _| Plain::word("Ready"),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<String>("type", "Always `zstack`."),
             read: |_, _| Plain::word("zstack"),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived::nothing("backupStorageRefs", "Always empty: nothing is stored."),
     ];

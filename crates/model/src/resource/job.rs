@@ -93,13 +93,13 @@ impl Job {
             field: FieldDef::of::<JobState>("state", "What has become of it."),
             read: |record, view| of(record, |job| Plain::word(job.state(view).as_str())),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<u32>("progress", "How much of it is in force, in percent."),
             read: |record, view| of(record, |job| Plain::Integer(job.progress(view).into())),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Vec<String>>(
@@ -111,7 +111,7 @@ impl Job {
                 of(record, |job| Plain::List(job.waits(view).into_iter().map(text).collect()))
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
     ];
 

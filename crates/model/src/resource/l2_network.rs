@@ -1,10 +1,11 @@
-//! L2 network: one broadcast domain, or the pool that VXLAN networks are made from. One resource
+//! L2 network: one broadcast domain, or the pool that VXLAN or GRE networks are made from. One resource
 //! with several faces, as ZStack has a query for each type.
 
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    l2_gre::{CreateL2GreNetwork, CreateL2GreNetworkPool},
     l2_physical::{ChangeL2NetworkVlanId, CreateL2NoVlanNetwork, CreateL2VlanNetwork},
     l2_vxlan::{CreateL2VxlanNetwork, CreateL2VxlanNetworkPool},
     tag::TagForm,
@@ -90,6 +91,17 @@ pub enum Segment {
     /// None: other networks are made from it.
     #[serde(rename = "VxlanNetworkPool")]
     VxlanPool,
+    /// Tunnels between hosts in GRE (RFC 2784).
+    #[serde(rename = "GreNetwork")]
+    Gre {
+        /// The key of its frames (RFC 2890), 24 bits.
+        vni: u32,
+        /// The pool that it was made from.
+        pool_uuid: Id<L2Network>,
+    },
+    /// None: networks in GRE are made from it.
+    #[serde(rename = "GreNetworkPool")]
+    GrePool,
 }
 
 words! {
@@ -103,8 +115,15 @@ words! {
         Vxlan = "VxlanNetwork",
         /// A pool.
         VxlanPool = "VxlanNetworkPool",
+        /// Tunnelled in GRE.
+        Gre = "GreNetwork",
+        /// A pool of such.
+        GrePool = "GreNetworkPool",
     }
 }
+
+/// The types from which networks behind tunnels are made.
+const POOLS: &[&str] = &[L2Type::VxlanPool.as_str(), L2Type::GrePool.as_str()];
 
 impl Segment {
     /// The word for it.
@@ -115,17 +134,38 @@ impl Segment {
             Segment::Vlan { .. } => L2Type::Vlan,
             Segment::Vxlan { .. } => L2Type::Vxlan,
             Segment::VxlanPool => L2Type::VxlanPool,
+            Segment::Gre { .. } => L2Type::Gre,
+            Segment::GrePool => L2Type::GrePool,
         }
     }
 
     /// Its tag or VNI.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
+        self.vlan().map(u32::from).or_else(|| self.tunnel().map(|(vni, _)| vni))
+    }
+
+    /// The VNI and the pool of a network behind tunnels.
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<(u32, Id<L2Network>)> {
         match self {
-            Segment::NoVlan | Segment::VxlanPool => None,
-            Segment::Vlan { vlan } => Some((*vlan).into()),
-            Segment::Vxlan { vni, .. } => Some(*vni),
+            Segment::Vxlan { vni, pool_uuid } | Segment::Gre { vni, pool_uuid } => {
+                Some((*vni, *pool_uuid))
+            }
+            Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool | Segment::GrePool => None,
         }
+    }
+
+    /// Whether networks behind tunnels are made from it.
+    #[must_use]
+    pub const fn is_pool(&self) -> bool {
+        matches!(self, Segment::VxlanPool | Segment::GrePool)
+    }
+
+    /// Whether its frames, or those of networks that are made from it, are in GRE.
+    #[must_use]
+    pub const fn is_gre(&self) -> bool {
+        matches!(self, Segment::Gre { .. } | Segment::GrePool)
     }
 
     /// The tag of a VLAN.
@@ -134,15 +174,16 @@ impl Segment {
         match self {
             Segment::Vlan { vlan } => Some(*vlan),
             Segment::NoVlan | Segment::Vxlan { .. } | Segment::VxlanPool => None,
+            Segment::Gre { .. } | Segment::GrePool => None,
         }
     }
 
     /// The pool that it was made from.
     #[must_use]
     pub const fn pool(&self) -> Option<Id<L2Network>> {
-        match self {
-            Segment::Vxlan { pool_uuid, .. } => Some(*pool_uuid),
-            Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => None,
+        match self.tunnel() {
+            Some((_, pool)) => Some(pool),
+            None => None,
         }
     }
 }
@@ -161,13 +202,15 @@ impl L2Network {
         &ChangeL2NetworkVlanId::DEF,
         &CreateL2VxlanNetworkPool::DEF,
         &CreateL2VxlanNetwork::DEF,
+        &CreateL2GreNetworkPool::DEF,
+        &CreateL2GreNetwork::DEF,
         &UpdateL2Network::DEF,
         &DeleteL2Network::DEF,
         &GetL2NetworkTypes::DEF,
         &GetVSwitchTypes::DEF,
     ];
 
-    /// The pool that a VXLAN network was made from.
+    /// The pool that a VXLAN or GRE network was made from.
     pub const POOL: Relation<Self, Self> = Relation::new("poolUuid");
 
     /// What is attached to clusters for this network: itself, or the pool that it was made from.
@@ -177,11 +220,9 @@ impl L2Network {
     }
 
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
-        match self.segment {
-            Segment::Vxlan { vni, pool_uuid } => {
-                vec![Claim::PoolVni(self.zone_uuid, pool_uuid, vni)]
-            }
-            Segment::NoVlan | Segment::Vlan { .. } | Segment::VxlanPool => Vec::new(),
+        match self.segment.tunnel() {
+            Some((vni, pool)) => vec![Claim::PoolVni(self.zone_uuid, pool, vni)],
+            None => Vec::new(),
         }
     }
 
@@ -202,6 +243,16 @@ impl L2Network {
             path: "/l2-networks/vxlan-pool",
             only: Some(("type", L2Type::VxlanPool.as_str())),
         },
+        Face {
+            name: "L2GreNetwork",
+            path: "/l2-networks/gre",
+            only: Some(("type", L2Type::Gre.as_str())),
+        },
+        Face {
+            name: "L2GreNetworkPool",
+            path: "/l2-networks/gre-pool",
+            only: Some(("type", L2Type::GrePool.as_str())),
+        },
     ];
 
     const ALSO: &'static [Column] = &[
@@ -220,17 +271,23 @@ impl L2Network {
         )
         .indexed(),
         Column::computed(
-            FieldDef::of::<Option<u32>>("vni", "The VXLAN network identifier (RFC 7348)."),
+            FieldDef::of::<Option<u32>>(
+                "vni",
+                "The VXLAN network identifier (RFC 7348), or the key of GRE (RFC 2890).",
+            ),
             |record| {
-                read(record, |l2| match l2.segment {
-                    Segment::Vxlan { vni, .. } => Plain::Integer(vni.into()),
-                    _ => Plain::Null,
+                read(record, |l2| {
+                    let vni = l2.segment.tunnel().map(|(vni, _)| vni);
+                    vni.map_or(Plain::Null, |vni| Plain::Integer(vni.into()))
                 })
             },
         )
         .indexed(),
         Column::computed(
-            FieldDef::of::<Option<Id<L2Network>>>("poolUuid", "The pool of a VXLAN network."),
+            FieldDef::of::<Option<Id<L2Network>>>(
+                "poolUuid",
+                "The pool of a VXLAN or GRE network.",
+            ),
             |record| {
                 read(record, |l2| {
                     l2.segment.pool().map_or(Plain::Null, |pool| Plain::Uuid(pool.uuid()))
@@ -259,7 +316,7 @@ impl L2Network {
     ];
 
     const fn of_pool(name: &'static str, kind: Kind, by: &'static str, shown: Shown) -> Child {
-        Child { name, kind, by, order: None, shown, only: Some(L2Type::VxlanPool.as_str()) }
+        Child { name, kind, by, order: None, shown, only: POOLS }
     }
 
     const DERIVED: &'static [Derived] = &[
@@ -270,19 +327,19 @@ impl L2Network {
                 number.map_or(Plain::Null, |number| Plain::Integer(number.into()))
             },
             found_by: &["vlan", "vni"],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Vec<Id<Cluster>>>(
                 "attachedClusterUuids",
-                "The clusters in which it is; a VXLAN network is where its pool is.",
+                "The clusters in which it is; a VXLAN or GRE network is where its pool is.",
             ),
             read: |record, view| {
                 let refs = attachments(record, view);
                 Plain::List(refs.iter().map(|r| Plain::Uuid(r.cluster_uuid.uuid())).collect())
             },
             found_by: &["clusterRef.clusterUuid", "pool.clusterRef.clusterUuid"],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef {
@@ -300,7 +357,7 @@ impl L2Network {
                 Plain::Object(serde_json::Value::Object(refs.iter().filter_map(cidr).collect()))
             },
             found_by: &[],
-            only: Some(L2Type::VxlanPool.as_str()),
+            only: POOLS,
         },
     ];
 }
@@ -336,7 +393,7 @@ pub struct UpdateL2Network {
     pub description: Update<String>,
 }
 
-/// Deletes an L2 network with its L3 networks, their ranges and NICs; a VXLAN pool with all its
+/// Deletes an L2 network with its L3 networks, their ranges and NICs; a pool with all its
 /// networks. Instances stay.
 #[derive(Debug, Deserialize, Message)]
 #[message(delete = "/l2-networks/{uuid}")]
@@ -374,8 +431,9 @@ mod tests {
             segment: Segment::Vxlan { vni: 7, pool_uuid: pool },
             number: 9,
         };
-        for segment in [l2.segment, Segment::NoVlan, Segment::Vlan { vlan: 5 }, Segment::VxlanPool]
-        {
+        let gre = Segment::Gre { vni: 8, pool_uuid: pool };
+        let others = [Segment::NoVlan, Segment::Vlan { vlan: 5 }, Segment::VxlanPool, gre];
+        for segment in [l2.segment, Segment::GrePool].into_iter().chain(others) {
             l2.segment = segment;
             let json = serde_json::to_value(&l2).unwrap();
             assert_eq!(json["type"], segment.of_type().as_str());

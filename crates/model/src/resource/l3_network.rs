@@ -140,7 +140,7 @@ impl L3Network {
             by: "l3NetworkUuid",
             order: Some("startIp"),
             shown: Shown::Fields,
-            only: None,
+            only: &[],
         },
         Child {
             name: "hostRoute",
@@ -148,7 +148,7 @@ impl L3Network {
             by: "l3NetworkUuid",
             order: Some("prefix"),
             shown: Shown::Fields,
-            only: None,
+            only: &[],
         },
         Child {
             name: "reservedIpRanges",
@@ -156,7 +156,7 @@ impl L3Network {
             by: "l3NetworkUuid",
             order: Some("startIp"),
             shown: Shown::Fields,
-            only: None,
+            only: &[],
         },
         Child {
             name: "networkServices",
@@ -164,7 +164,7 @@ impl L3Network {
             by: "l3NetworkUuid",
             order: Some("networkServiceType"),
             shown: Shown::Fields,
-            only: None,
+            only: &[],
         },
         Child::unseen("vmNic", Kind::VmNic, "l3NetworkUuid"),
         Child::unseen("usedIp", Kind::UsedIp, "l3NetworkUuid"),
@@ -185,7 +185,7 @@ impl L3Network {
             missing.map_or(Plain::Null, |missing| Plain::Text(missing.join("; ").into()))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     }];
 }
 

@@ -20,6 +20,7 @@ pub mod ip_looks;
 pub mod ip_range;
 pub mod job;
 pub mod l2_attachment;
+pub mod l2_gre;
 pub mod l2_network;
 pub mod l2_physical;
 pub mod l2_vxlan;

@@ -72,7 +72,7 @@ impl SharedResource {
             record.meta.owner.map_or(Plain::Null, |owner| Plain::Uuid(owner.uuid()))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     }];
 }
 

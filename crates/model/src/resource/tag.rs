@@ -82,7 +82,7 @@ pub const PSEUDO_FIELDS: [&Child; 2] = [
         by: "resourceUuid",
         order: None,
         shown: Shown::No,
-        only: None,
+        only: &[],
     },
     &Child {
         name: "__userTag__",
@@ -90,7 +90,7 @@ pub const PSEUDO_FIELDS: [&Child; 2] = [
         by: "resourceUuid",
         order: None,
         shown: Shown::No,
-        only: None,
+        only: &[],
     },
 ];
 

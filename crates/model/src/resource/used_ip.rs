@@ -60,7 +60,7 @@ impl UsedIp {
             UsedIp::of(record).map_or(Plain::Null, |used| Plain::word(used.state().as_str()))
         },
         found_by: &[],
-        only: None,
+        only: &[],
     };
 
     const MESSAGES: &'static [&'static MessageDef] = &[&DeleteIpAddress::DEF];
@@ -93,7 +93,7 @@ impl UsedIp {
                 nic.map_or(Plain::Null, |nic| Plain::Uuid(nic.uuid()))
             },
             found_by: &["usedBy"],
-            only: None,
+            only: &[],
         },
     ];
 }

@@ -227,7 +227,7 @@ impl VmInstance {
         by: "vmInstanceUuid",
         order: Some("deviceId"),
         shown: Shown::Whole,
-        only: None,
+        only: &[],
     }];
 
     const DERIVED: &'static [Derived] = &[
@@ -238,13 +238,13 @@ impl VmInstance {
                 state.map_or(Plain::Null, |state| Plain::word(state.as_str()))
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Uuid>("rootVolumeUuid", "Its one disk: its host's files."),
             read: |record, _| Plain::Uuid(root_volume(record.uuid())),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Vec<Value>>("allVolumes", "Its one disk, for ZStack's clients."),
@@ -253,20 +253,20 @@ impl VmInstance {
                 Plain::List(instance.map(VmInstance::volume).into_iter().collect())
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived::nothing("vmCdRoms", "Always empty."),
         Derived {
             field: FieldDef::of::<String>("platform", "What it runs: always `Linux`."),
             read: |_, _| Plain::word("Linux"),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<String>("allocatorStrategy", "How its host is chosen."),
             read: |_, _| Plain::word(AllocatorStrategy::LeastVm.as_str()),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             read: |record, view| {

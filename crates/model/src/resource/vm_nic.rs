@@ -179,7 +179,7 @@ impl VmNic {
         by: "usedBy",
         order: Some("ipVersion"),
         shown: Shown::Whole,
-        only: None,
+        only: &[],
     }];
 
     const DERIVED: &'static [Derived] = &[
@@ -187,25 +187,25 @@ impl VmNic {
             field: FieldDef::of::<Option<IpAddr>>("ip", "Its first address."),
             read: |nic, view| first(nic, view, |used| Plain::Ip(used.ip)),
             found_by: &["usedIps.ip"],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<IpAddr>>("netmask", "The mask of that one's subnet."),
             read: |nic, view| first(nic, view, |used| used.netmask.map_or(Plain::Null, Plain::Ip)),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<IpAddr>>("gateway", "The gateway of that one's subnet."),
             read: |nic, view| first(nic, view, |used| Plain::Ip(used.gateway)),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<u8>>("ipVersion", "4 or 6: that one's family."),
             read: |nic, view| first(nic, view, |used| Plain::Integer(used.ip_version.into())),
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<String>>(
@@ -217,7 +217,7 @@ impl VmNic {
                 plugged.map_or(Plain::Null, |(_, device)| Plain::Text(device.to_owned().into()))
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<String>>(
@@ -229,7 +229,7 @@ impl VmNic {
                 pending.map_or(Plain::Null, |(_, device)| Plain::Text(device.to_owned().into()))
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<String>(
@@ -250,7 +250,7 @@ impl VmNic {
                 }
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<u32>>(
@@ -262,7 +262,7 @@ impl VmNic {
                 on_host(nic, view, count).map_or(Plain::Null, |count| Plain::Integer(count.into()))
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             field: FieldDef::of::<Option<u32>>(
@@ -276,7 +276,7 @@ impl VmNic {
                 on_host(nic, view, sure).map_or(Plain::Null, |sure| Plain::Integer(sure.into()))
             },
             found_by: &[],
-            only: None,
+            only: &[],
         },
         Derived {
             read: |nic, view| {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{host::Host, l2_network::L2Network};
 use crate::{Claim, Id, Message, MessageDef, words};
 
-/// UDP port of the tunnels. ZStack's and Linux's older default, not RFC 7348's 4789, so that a
-/// cluster can be moved host by host.
+/// UDP port of VXLAN unless the setting `vxlan/port` says otherwise. ZStack's and Linux's older default, not RFC
+/// 7348's 4789, so that a cluster can be moved host by host.
 pub const VXLAN_PORT: u16 = 8472;
 
 /// The address at which a host's tunnels of a pool end.
@@ -25,7 +25,7 @@ pub struct Vtep {
     /// The address, IPv4 or IPv6.
     #[field(index)]
     pub vtep_ip: IpAddr,
-    /// UDP port.
+    /// UDP port of VXLAN; 0 in a pool of GRE networks, which have none.
     pub port: u16,
     /// Always `KVM_HOST_VXLAN`.
     #[serde(rename = "type")]

@@ -58,7 +58,7 @@ impl Webhook {
             }
         },
         found_by: &[],
-        only: None,
+        only: &[],
     }];
 
     /// The type of what wants to be told of everything.

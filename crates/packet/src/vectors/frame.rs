@@ -177,6 +177,31 @@ pub fn vxlan(vni: u32, (from, to): (&str, &str), port: u16, frame: &[u8]) -> Vec
     Ip::new(from, to, 17, payload).frame(Mac([6; 6]), Mac([6; 6]))
 }
 
+/// A frame in GRE with this key, from one VTEP to another, and a header of these flags and this version.
+///
+/// # Panics
+/// If it is longer than a packet may be.
+#[must_use]
+pub fn gre(key: u32, (from, to): (&str, &str), start: u16, frame: &[u8]) -> Vec<u8> {
+    let mut payload = [start, 0x6558].map(u16::to_be_bytes).concat();
+    payload.extend(key.to_be_bytes());
+    payload.extend(frame);
+    let dont_fragment = Ip { fragment: 0x4000, ..Ip::new(from, to, 47, payload) };
+    let mut outer = dont_fragment.frame(Mac([6; 6]), Mac([6; 6]));
+    outer[18..20].fill(0);
+    with_class(outer, 0)
+}
+
+/// The same IPv4 packet with this traffic class.
+#[must_use]
+pub fn with_class(mut frame: Vec<u8>, class: u8) -> Vec<u8> {
+    frame[15] = class;
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}
+
 /// Fills in the checksum of an ICMP message.
 #[must_use]
 pub fn with_checksum(mut message: Vec<u8>) -> Vec<u8> {
