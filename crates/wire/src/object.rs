@@ -63,6 +63,10 @@ objects! {
         4 => generation: u32,
         /// The machine that it is, if its driver makes one.
         5 since 5 => machine: Option<Machine>,
+        /// The host that it moves to while it runs: it is here until it runs there.
+        6 since 6 => goes: Option<Handover>,
+        /// The host that it moves here from: it gets its memory from there before it runs.
+        7 since 6 => comes: Option<Handover>,
     }
 
     /// A NIC that lives on this host.
@@ -92,6 +96,8 @@ objects! {
         /// Where it moves here from: it is still there until its first frame comes from its device
         /// here, which until then gets nothing and sends nothing.
         12 since 4 => comes: Option<Moving>,
+        /// The other host of the move, whose agent the port's connections go to or come from.
+        13 since 6 => handover: Option<Handover>,
     }
 }
 
@@ -134,6 +140,18 @@ message! {
         1 => number: u32,
         /// The VTEP of the other host; of two others, that where it goes.
         2 => vtep: IpAddr,
+    }
+}
+
+message! {
+    /// Something goes from this host's agent to another one's, or comes from there.
+    Handover checked by check_handover {
+        /// The number of the move that it is part of: unique in the installation, never reused, not 0.
+        1 => number: u32,
+        /// The other host, as its certificate names it.
+        2 => host: Uuid,
+        /// Its management address, where its agent listens.
+        3 => address: IpAddr,
     }
 }
 
@@ -274,6 +292,12 @@ fn check_number(moving: &Moving) -> Result<(), ParseError> {
     is_one.then_some(()).ok_or(ParseError::Range { field: "Moving.number", value: 0 })
 }
 
+/// As of a [`Moving`].
+fn check_handover(handover: &Handover) -> Result<(), ParseError> {
+    let is_one = handover.number != 0;
+    is_one.then_some(()).ok_or(ParseError::Range { field: "Handover.number", value: 0 })
+}
+
 /// A port is plugged into one thing, and moves one way. What is without an instance, which earlier releases need, has
 /// a device and so is withheld from them.
 fn check_plug(port: &Port) -> Result<(), ParseError> {
@@ -290,8 +314,11 @@ fn check_plug(port: &Port) -> Result<(), ParseError> {
     }
 }
 
-/// A machine is what a QEMU runs, and nothing else does.
+/// A machine is what a QEMU runs, and nothing else does. It moves one way.
 fn check_driver(instance: &Instance) -> Result<(), ParseError> {
+    if instance.goes.is_some() && instance.comes.is_some() {
+        return Err(ParseError::Both("Instance.goes", "Instance.comes"));
+    }
     match (instance.driver, &instance.machine) {
         (Driver::Netns, None) | (Driver::Qemu, Some(_)) => Ok(()),
         (Driver::Qemu, None) => Err(ParseError::Missing("Instance.machine")),

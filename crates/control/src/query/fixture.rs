@@ -106,6 +106,7 @@ impl Cloud {
             plugged_device: None,
             plugged_host_uuid: None,
             pending_host_uuid: None,
+            move_ips: Vec::new(),
             pending_device: None,
             move_number: 0,
             left_host_uuid: None,
