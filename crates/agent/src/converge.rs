@@ -52,8 +52,13 @@ pub struct Outcome {
     pub trouble: Vec<String>,
     /// How full the maps have to be.
     pub fill: Vec<MapFill>,
-    /// Moves to this host, by number, whose NIC has sent its first frame here.
+    /// Moves to this host, by number, whose NIC has sent its first frame here, or whose instance runs
+    /// here.
     pub arrived: BTreeSet<u32>,
+    /// Moves of instances from this host, by number, that have failed, and why.
+    pub given_up: BTreeMap<u32, String>,
+    /// Instances that are ready to take their memory from another host.
+    pub awaiting: BTreeSet<Uuid>,
 }
 
 impl Outcome {
@@ -267,6 +272,7 @@ impl<K: HostKernel> Converger<K> {
         outcome.trouble.extend(self.kernel.notice().await);
         self.underlay(desired, &mut outcome).await;
         self.arrivals(desired, &mut outcome).await;
+        self.journeys(desired, &wanted, &mut outcome);
         self.start(&wanted, filled, cause);
         self.conclude(&wanted, outcome)
     }
@@ -537,10 +543,12 @@ impl<K: HostKernel> Converger<K> {
             let nics = spec.nics.iter().map(|nic| nic.uuid);
             let reason = match outcome.failed.contains_key(uuid) {
                 true => "waits for its instance",
+                false if outcome.awaiting.contains(uuid) => "waits for its memory",
                 false => "is being made",
             };
             for object in nics.chain([*uuid]) {
-                if changes || !outcome.up.contains(&object) {
+                let is_coming = outcome.awaiting.contains(uuid);
+                if changes || is_coming || !outcome.up.contains(&object) {
                     outcome.failed.entry(object).or_insert_with(|| reason.to_owned());
                 }
             }

@@ -22,7 +22,9 @@ use wire::message::Device;
 
 use crate::{
     Error, count, devices, external,
-    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{
+        Candidate, Counted, Guards, HostKernel, Movers, Observed, ObservedNic, Refusal, Room, Stock,
+    },
     uplink::{self, Uplinks},
 };
 
@@ -394,6 +396,10 @@ impl HostKernel for Host {
         let is_port = |device: &str| is_ours(device) || plugged.contains(device);
         losses.retain(|of| is_port(&of.device) && !of.is_none());
         Ok(losses)
+    }
+
+    fn movers(&self) -> Option<Movers> {
+        Some(Movers { qemu: self.driver.qemu.clone(), bpffs: Arc::clone(&self.bpffs) })
     }
 
     async fn arrived(&mut self, moves: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {

@@ -15,7 +15,9 @@ use uuid::Uuid;
 use wire::message::Device;
 
 use crate::{
-    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{
+        Candidate, Counted, Guards, HostKernel, Movers, Observed, ObservedNic, Refusal, Room, Stock,
+    },
     uplink::{Uplink, Uplinks},
 };
 
@@ -372,6 +374,10 @@ impl HostKernel for Memory {
 
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
         Ok(Vec::new())
+    }
+
+    fn movers(&self) -> Option<Movers> {
+        None
     }
 
     async fn arrived(&mut self, moves: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {

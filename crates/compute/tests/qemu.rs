@@ -131,7 +131,7 @@ fn spec(image: &str, nics: Vec<NicSpec>) -> InstanceSpec {
     let (uuid, name) = (Uuid::new_v4(), "vm".to_owned());
     let (image, format) = (image.to_owned(), ImageFormat::Raw);
     let machine = Some(Machine { cpus: 1, memory_mib: 16, image, format });
-    InstanceSpec { uuid, name, generation: 0, machine, is_paused: false, nics }
+    InstanceSpec { uuid, name, generation: 0, machine, is_paused: false, journey: Journey::Stays, nics }
 }
 
 async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {

@@ -105,6 +105,7 @@ fn instance(devices: &[&str]) -> InstanceSpec {
         generation: 0,
         machine: None,
         is_paused: false,
+        journey: Journey::Stays,
         nics,
     }
 }

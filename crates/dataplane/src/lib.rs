@@ -10,6 +10,7 @@ mod btf;
 mod counters;
 mod error;
 mod events;
+mod handed;
 #[cfg(feature = "test-run")]
 mod harness;
 mod keep;
@@ -30,6 +31,7 @@ pub use error::{Error, PreflightError};
 pub use events::{DropWatch, DroppedFrame, HandedFrame};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness};
+pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
