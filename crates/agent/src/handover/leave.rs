@@ -238,62 +238,65 @@ impl Journey<'_> {
     }
 
     /// Passes the memory on until QEMU has sent all of it.
-    async fn pump(&self, line: &mut Line, mut memory: UnixStream) -> Result<(), String> {
-        let Line { from, to } = line;
-        // It answers only if it takes no more.
-        let mut answer = pin!(receive(from, SHORT_MAX, JOURNEY_LIMIT));
-        let (mut tick, mut quiet) = (interval(PROGRESS), Instant::now());
-        loop {
-            let mut bytes = vec![0; MEMORY_MAX];
-            tokio::select! {
-                read = memory.read(&mut bytes) => {
-                    let read = read.map_err(words)?;
-                    if read == 0 {
-                        break;
-                    }
-                    quiet = Instant::now();
-                    bytes.truncate(read);
-                    let sent = send(to, Frame::Memory(bytes)).await;
-                    if let Err(error) = sent {
-                        // It may have said why before.
-                        let why = timeout(PAUSE, &mut answer).await;
-                        return Err(match why {
-                            Ok(Ok(Frame::Answer(Answer { refused: Some(why), .. }))) => why,
-                            _ => format!("host {}: {error}", self.handover.host),
-                        });
-                    }
-                }
-                answered = &mut answer => return Err(match answered {
-                    Ok(Frame::Answer(Answer { refused: Some(why), .. })) => why,
-                    Ok(_) => "the other agent says what makes no sense".to_owned(),
-                    Err(error) => format!("host {}: {error}", self.handover.host),
-                }),
-                _ = tick.tick() => {
-                    if quiet.elapsed() > STALL {
-                        return Err("its QEMU does not send its memory".to_owned());
-                    }
-                    self.tell_progress().await;
-                }
-            }
+    async fn pump(&self, line: &mut Line, memory: UnixStream) -> Result<(), String> {
+        // Beside it: at the end QEMU answers nothing before all that it sends is taken.
+        tokio::select! {
+            passed = self.pass(line, memory) => passed?,
+            () = self.tell_progress() => {}
         }
         let limit = Instant::now() + STALL;
         loop {
-            match self.qemu.sent(self.uuid).await.map_err(words)? {
-                Sent::All => return Ok(()),
-                Sent::Failed(why) => return Err(format!("its QEMU: {why}")),
-                Sent::Left(..) if Instant::now() > limit => {
+            match self.qemu.sent(self.uuid).await {
+                Ok(Sent::All) => return Ok(()),
+                Ok(Sent::Failed(why)) => return Err(format!("its QEMU: {why}")),
+                Err(error) if Instant::now() > limit => return Err(error.to_string()),
+                Ok(Sent::Left(..)) if Instant::now() > limit => {
                     return Err("its QEMU does not come to an end".to_owned());
                 }
-                Sent::Left(..) => sleep(Duration::from_millis(5)).await,
+                _ => sleep(Duration::from_millis(5)).await,
             }
         }
     }
 
+    async fn pass(&self, line: &mut Line, mut memory: UnixStream) -> Result<(), String> {
+        let Line { from, to } = line;
+        let of_host = |error: io::Error| format!("host {}: {error}", self.handover.host);
+        let said = |answer: Frame| match answer {
+            Frame::Answer(Answer { refused: Some(why), .. }) => why,
+            _ => "the other agent says what makes no sense".to_owned(),
+        };
+        // It answers only if it takes no more.
+        let mut answer = pin!(receive(from, SHORT_MAX, JOURNEY_LIMIT));
+        loop {
+            let mut bytes = vec![0; MEMORY_MAX];
+            let read = tokio::select! {
+                read = timeout(STALL, memory.read(&mut bytes)) => read,
+                answered = &mut answer => return Err(answered.map_or_else(of_host, said)),
+            };
+            let read = read.map_err(|_| "its QEMU does not send its memory".to_owned())?;
+            let read = read.map_err(words)?;
+            if read == 0 {
+                return Ok(());
+            }
+            bytes.truncate(read);
+            if let Err(error) = send(to, Frame::Memory(bytes)).await {
+                // It may have said why before.
+                let why = timeout(PAUSE, &mut answer).await;
+                return Err(why.map_or(Err(error), |why| why).map_or_else(of_host, said));
+            }
+        }
+    }
+
+    /// Tells how far it is, again and again.
     async fn tell_progress(&self) {
-        if let Ok(Sent::Left(left, total)) = self.qemu.sent(self.uuid).await
-            && let Some(percent) = (left * 100).checked_div(total)
-        {
-            self.tell(&format!("is moving: {percent} % of its memory is to be sent"));
+        let mut tick = interval(PROGRESS);
+        loop {
+            tick.tick().await;
+            if let Ok(Sent::Left(left, total)) = self.qemu.sent(self.uuid).await
+                && let Some(percent) = (left * 100).checked_div(total)
+            {
+                self.tell(&format!("is moving: {percent} % of its memory is to be sent"));
+            }
         }
     }
 

@@ -193,9 +193,9 @@ impl Qemu {
         };
         match status {
             Ok(status) => Ok(status != "inmigrate"),
-            // It may be ending.
             Err(_) if files.pid().is_none() => Err(dead()),
-            Err(error) => Err(error),
+            // It is at work, and answers later.
+            Err(_) => Ok(false),
         }
     }
 
