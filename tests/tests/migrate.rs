@@ -66,11 +66,19 @@ impl Stage {
         Machine::create(&self.lab, "machine", &l3, "h1")
     }
 
-    /// Sends `MigrateVm`, and waits for what becomes of it.
+    /// Sends `MigrateVm`, and waits for what becomes of it; again as long as the host may still have
+    /// what it had before.
     fn migrate(&self, vm: &str, host: &str) -> Answer {
         let rest = self.lab.rest().with("prefer", "wait=28");
         let body = json!({"migrateVm": {"hostUuid": rest.uuid("/hosts", host)}}).to_string();
-        rest.send("PUT", &format!("/vm-instances/{vm}/actions"), &body).unwrap()
+        let mut answer = None;
+        let is_taken = || {
+            let path = format!("/vm-instances/{vm}/actions");
+            let given = answer.insert(rest.send("PUT", &path, &body).unwrap());
+            !given.body["error"].to_string().contains("has not confirmed")
+        };
+        assert!(wait::holds(LIMIT, is_taken));
+        answer.unwrap()
     }
 
     fn is_on(&self, vm: &Machine<'_>, host: &str) -> bool {
@@ -89,6 +97,12 @@ impl Stage {
         let links = String::from_utf8(links.stdout).unwrap();
         left.extend(links.lines().map(str::to_owned));
         left
+    }
+
+    /// Whether a machine has been let run on a host that it came to.
+    fn speaks_on(&self, vm: &Machine<'_>, host: &str) -> bool {
+        let record = fs::read_to_string(vm.on(host).directory().join("record.json"));
+        record.is_ok_and(|record| record.contains("\"is_coming\":false"))
     }
 
     fn nothing_left(&self, vm: &Machine<'_>, host: &str) {
@@ -199,15 +213,18 @@ fn a_machine_whose_new_host_fails_goes_on_and_leaves_nothing_there() {
     lab.settle(&HOSTS);
 
     // The server is killed: the hosts do not need it.
-    std::thread::scope(|scope| {
-        let rest = lab.rest().with("prefer", "wait=0");
-        let body = json!({"migrateVm": {"hostUuid": rest.uuid("/hosts", "h2")}}).to_string();
+    let rest = lab.rest().with("prefer", "wait=0");
+    let body = json!({"migrateVm": {"hostUuid": rest.uuid("/hosts", "h2")}}).to_string();
+    let begin = || {
         rest.send("PUT", &format!("/vm-instances/{}/actions", vm.uuid), &body).unwrap();
-        assert!(wait::holds(LIMIT, || there.pid().is_some()));
-        lab.kill(&["server"]);
-        scope.spawn(|| flow.goes_on()).join().unwrap();
-        lab.start(&["server"]);
-    });
+        there.pid().is_some()
+    };
+    assert!(wait::holds(LIMIT, begin));
+    lab.kill(&["server"]);
+    let has_left = || !stage.left(&vm, "h2").is_empty() && stage.speaks_on(&vm, "h2");
+    assert!(wait::holds(LIMIT, has_left), "it does not run there");
+    flow.goes_on();
+    lab.start(&["server"]);
     assert!(wait::holds(LIMIT, || stage.is_on(&vm, "h2")), "{:#}", vm.shown());
     flow.goes_on();
     flow.finish();
@@ -241,7 +258,12 @@ fn a_host_that_is_to_be_maintained_is_emptied_without_a_stop() {
     assert_eq!(done.status, 200, "{done:?}");
     assert_eq!(lab.named("/hosts", "h1")["state"], "Maintenance");
     assert!(stage.is_on(&vm, "h2"), "{:#}", vm.shown());
-    flow.goes_on();
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| flow.goes_on())).is_err() {
+        for h in HOSTS { eprintln!("DIAG {h} {:#}", lab.inspect(h)); }
+        let mut c = vm.on("h2").console();
+        eprintln!("DIAG {}", c.run("cat /proc/uptime; cat /proc/interrupts; cat /proc/net/tcp; cat /proc/net/dev; ip neigh; ip -s link; sleep 1; cat /proc/uptime"));
+        panic!("stalled");
+    }
     flow.finish();
     stage.nothing_left(&vm, "h1");
 }

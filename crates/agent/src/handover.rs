@@ -52,6 +52,9 @@ const SEATS_PER_SOURCE: usize = 32;
 /// Things that leave this host at a time. Others wait for their turn.
 const LEAVING_MAX: usize = 64;
 
+/// So many machines that have come are remembered.
+const LANDED_MAX: usize = 1024;
+
 /// After how long a socket that cannot be bound is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -279,10 +282,13 @@ async fn watch_landings(shared: Shared) {
         let landed = coming.iter().filter(|(_, instance)| qemu.has_landed(**instance));
         let landed: BTreeSet<u32> = landed.map(|(number, _)| *number).collect();
         shared.told.send_if_modified(|told| {
-            let before = told.landed.clone();
-            told.landed.retain(|number| coming.contains_key(number));
+            let before = told.landed.len();
+            // A pass may still be at work on what was wanted before. Numbers are not used twice.
+            while told.landed.len() > LANDED_MAX {
+                told.landed.pop_first();
+            }
             told.landed.extend(landed);
-            told.landed != before
+            told.landed.len() != before
         });
         if desired.changed().await.is_err() {
             return std::future::pending().await;

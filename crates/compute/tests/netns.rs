@@ -19,7 +19,7 @@ use hostnet::{
     scratch::{Scratch, name, root_or_skip},
 };
 use netloom_compute::{
-    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Netns, NicSpec, Prepared,
+    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Journey, Netns, NicSpec, Prepared,
     host_device_name,
 };
 use support::Crash;

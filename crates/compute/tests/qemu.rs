@@ -20,7 +20,7 @@ use hostnet::{
     scratch::{Scratch, root_or_skip},
 };
 use netloom_compute::{
-    Accel, Driver, Error, FarEnd, ImageFormat, InstanceSpec, Machine, NicSpec, Qemu, QemuOptions,
+    Accel, Driver, Error, FarEnd, ImageFormat, InstanceSpec, Journey, Machine, NicSpec, Qemu, QemuOptions,
     host_device_name,
 };
 use nix::{

@@ -11,7 +11,7 @@ use hostnet::{
     Arp, Kind, LinkInfo, Namespace, Netlink, VethSpec,
     scratch::{Scratch, name, root_or_skip},
 };
-use netloom_compute::{Driver, InstanceSpec, Netns, NicSpec, Spare};
+use netloom_compute::{Driver, InstanceSpec, Journey, Netns, NicSpec, Spare};
 use support::Crash;
 use uuid::Uuid;
 

@@ -147,6 +147,8 @@ fn objects() -> Vec<Shared> {
             driver: Driver::Netns,
             generation: 1,
             machine: None,
+            goes: None,
+            comes: None,
         }),
         Object::Port(Port {
             uuid: uuid(5),
@@ -161,6 +163,7 @@ fn objects() -> Vec<Shared> {
             device: None,
             goes: None,
             comes: None,
+            handover: None,
         }),
         Object::Port(Port {
             uuid: uuid(6),
@@ -175,6 +178,7 @@ fn objects() -> Vec<Shared> {
             device: Some("vnet0".to_owned()),
             goes: None,
             comes: None,
+            handover: None,
         }),
     ];
     all.into_iter().map(Shared::from).collect()

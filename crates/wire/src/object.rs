@@ -394,6 +394,7 @@ mod tests {
                 device: device.map(str::to_owned),
                 goes: None,
                 comes: None,
+                handover: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -414,7 +415,8 @@ mod tests {
     fn a_machine_is_what_a_qemu_runs_and_earlier_releases_cannot_hold_it() {
         let check = |driver, machine: Option<Machine>| {
             let (uuid, name) = (Uuid::from_u128(1), "vm".to_owned());
-            let instance = Instance { uuid, name, driver, generation: 0, machine };
+            let (goes, comes) = (None, None);
+            let instance = Instance { uuid, name, driver, generation: 0, machine, goes, comes };
             let read = Instance::decode(&instance.encode());
             read.map(|read| assert_eq!(read, instance)).map(|()| instance.version_needed())
         };
@@ -443,6 +445,7 @@ mod tests {
                 device: Some("vnet0".to_owned()),
                 goes,
                 comes,
+                handover: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -454,6 +457,30 @@ mod tests {
         assert_eq!(check(Some(moving(1)), Some(moving(1))), Err(both));
         let none = ParseError::Range { field: "Moving.number", value: 0 };
         assert_eq!(check(Some(moving(0)), None), Err(none));
+    }
+
+    #[test]
+    fn a_machine_moves_one_way_and_what_moves_with_others_help_needs_a_newer_agent() {
+        let handover = |number| {
+            let (host, address) = (Uuid::from_u128(9), [192, 0, 2, 9].into());
+            Some(Handover { number, host, address })
+        };
+        let check = |goes, comes| {
+            let (image, format) = ("guest".to_owned(), ImageFormat::Kernel);
+            let machine = Machine { cpus: 1, memory_mib: 64, image, format, is_paused: false };
+            let (uuid, name, driver) = (Uuid::from_u128(1), "vm".to_owned(), Driver::Qemu);
+            let machine = Some(machine);
+            let instance = Instance { uuid, name, driver, generation: 0, machine, goes, comes };
+            let read = Instance::decode(&instance.encode());
+            read.map(|read| assert_eq!(read, instance)).map(|()| instance.version_needed())
+        };
+        assert_eq!(check(None, None), Ok(5));
+        assert_eq!(check(handover(1), None), Ok(6));
+        assert_eq!(check(None, handover(1)), Ok(6));
+        let both = ParseError::Both("Instance.goes", "Instance.comes");
+        assert_eq!(check(handover(1), handover(1)), Err(both));
+        let none = ParseError::Range { field: "Handover.number", value: 0 };
+        assert_eq!(check(handover(0), None), Err(none));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
     object::{
-        Attachment, Driver, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
+        Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
         PortAddress, Prefix, Tunnel, Uplink,
     },
 };
@@ -41,6 +41,10 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         let vtep = IpAddr::from([192, 0, 2, 2 + u8::from(flag)]);
         (at % 3 == rest).then_some(Moving { number, vtep })
     };
+    let handover = || {
+        let (host, address) = (network, own);
+        (number != 0).then_some(Handover { number, host, address })
+    };
     match kind {
         0 => {
             let attachment = match at % 5 {
@@ -67,6 +71,8 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 format: ImageFormat::Qcow2,
                 is_paused: true,
             }),
+            goes: handover().filter(|_| flag),
+            comes: None,
         }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
@@ -90,6 +96,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 device: None,
                 goes: moving(0),
                 comes: moving(1),
+                handover: handover(),
             })
         }
     }

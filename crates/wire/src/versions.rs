@@ -95,6 +95,8 @@ mod tests {
             driver: Driver::Netns,
             generation: 0,
             machine: None,
+            goes: None,
+            comes: None,
         });
         let mut versions = Versions::own();
         assert!(versions.can_hold(&instance) && versions.can_hold_all());

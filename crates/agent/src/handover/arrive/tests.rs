@@ -58,8 +58,7 @@ fn desired() -> Desired {
         Object::Port(port(NIC, Some(VM), 4)),
         Object::Port(port(ALONE, None, 5)),
     ];
-    let mut holding = Holding::default();
-    objects.into_iter().for_each(|object| _ = holding.put(Held::from(object)));
+    let holding: Holding = objects.into_iter().map(Held::from).collect();
     Desired { revision: 1, lineage: None, holding: Arc::new(holding) }
 }
 
