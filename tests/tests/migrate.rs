@@ -259,7 +259,12 @@ fn a_host_that_is_to_be_maintained_is_emptied_without_a_stop() {
     assert_eq!(lab.named("/hosts", "h1")["state"], "Maintenance");
     assert!(stage.is_on(&vm, "h2"), "{:#}", vm.shown());
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| flow.goes_on())).is_err() {
-        for h in HOSTS { eprintln!("DIAG {h} {:#}", lab.inspect(h)); }
+        let there = vm.on("h2");
+        eprintln!("DIAG record {:?}", fs::read_to_string(there.directory().join("record.json")));
+        let line = fs::read(format!("/proc/{}/cmdline", there.pid().unwrap())).unwrap();
+        eprintln!("DIAG line {}", String::from_utf8_lossy(&line).replace('\0', " "));
+        eprintln!("DIAG log {:?}", fs::read_to_string(there.directory().join("log")));
+        eprintln!("DIAG shown {:#}", vm.shown());
         let mut c = vm.on("h2").console();
         eprintln!("DIAG {}", c.run("cat /proc/uptime; cat /proc/interrupts; cat /proc/net/tcp; cat /proc/net/dev; ip neigh; ip -s link; sleep 1; cat /proc/uptime"));
         panic!("stalled");
