@@ -3,10 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{
-    fs,
-    net::IpAddr,
-};
+use std::{fs, net::IpAddr};
 
 use hostnet::Namespace;
 use lab::wait;

@@ -32,14 +32,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::object::{Handover, Instance, Object, Port, Table};
 
-use crate::{
-    Error,
-    identity::Identity,
-    kernel::Movers,
-    plan,
-    state::Desired,
-    worker::Achieved,
-};
+use crate::{Error, identity::Identity, kernel::Movers, plan, state::Desired, worker::Achieved};
 use tls::Tls;
 
 /// Where agents listen for each other by default. All of an installation have the same port.

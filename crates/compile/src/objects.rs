@@ -21,8 +21,8 @@ use model::{
     },
 };
 use wire::object::{
-    Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
-    PortAddress, Prefix, Tunnel, Uplink,
+    Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object, Peer,
+    Port, PortAddress, Prefix, Tunnel, Uplink,
 };
 
 /// A host and a pool: where a VTEP is needed, or is.

@@ -30,8 +30,8 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 pub use accel::Accel;
-pub use journey::{Begun, Sent, Traits};
 use files::{Files, Record};
+pub use journey::{Begun, Sent, Traits};
 use qmp::Qmp;
 
 use crate::{

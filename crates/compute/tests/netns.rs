@@ -520,7 +520,7 @@ async fn a_file_that_a_crash_left_goes_and_namespaces_stay() {
             generation: 0,
             machine: None,
             is_paused: false,
-        journey: Journey::Stays,
+            journey: Journey::Stays,
             nics: Vec::new(),
         }
     });

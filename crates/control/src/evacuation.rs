@@ -274,11 +274,7 @@ impl World<'_> {
     }
 
     /// A message of the platform about an instance.
-    fn command(
-        &self,
-        message: &str,
-        (field, instance): (&str, Id<VmInstance>),
-    ) -> Result<Command> {
+    fn command(&self, message: &str, (field, instance): (&str, Id<VmInstance>)) -> Result<Command> {
         let (id, source) = (Id::<Account>::new(ADMIN), Ipv4Addr::LOCALHOST.into());
         let platform = Caller::Account { id, is_admin: true, session: None, source };
         let params = json!({field: instance});

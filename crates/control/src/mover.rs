@@ -109,7 +109,8 @@ fn ends(snapshot: &Snapshot<Record>, board: &Board) -> Vec<End> {
         let key = Key::Uuid(host.uuid());
         let found = snapshot.find(Kind::VmInstance, field, &key);
         let rows = found.filter_map(|id| snapshot.get(Kind::VmInstance, id));
-        let moves = |row: &Arc<Record>| VmInstance::of(row).filter(|it| it.moves_to().is_some()).cloned();
+        let moves =
+            |row: &Arc<Record>| VmInstance::of(row).filter(|it| it.moves_to().is_some()).cloned();
         rows.filter_map(|row| moves(&row)).collect::<Vec<_>>()
     };
     let mut found = Vec::new();

@@ -85,7 +85,9 @@ pub(crate) fn why_it_stays(txn: &Txn<'_>, nic: &VmNic) -> Result<Option<String>>
     let id = nic.uuid;
     let l2: L2Network = txn.get(nic.l2_network_uuid)?;
     let Segment::Vxlan { pool_uuid, .. } = l2.segment else {
-        return Ok(Some(format!("NIC {id} is in a physical network, and moves only between VTEPs")));
+        return Ok(Some(format!(
+            "NIC {id} is in a physical network, and moves only between VTEPs"
+        )));
     };
     // What comes from there is for stations that do not move.
     if txn.any_child(RemoteVtep::POOL, pool_uuid).is_some() {

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
 
 use model::{
-    Code, Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp, declare::Method,
+    Code, Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp,
+    declare::Method,
     resource::{host::Host, vm_instance::VmInstance},
 };
 use serde_json::{Map, Value};

@@ -106,7 +106,9 @@ fn ways(
     }
     if host == Some(from) {
         let text = format!("instance {id} is on host {from}");
-        return Err(Error::new(Code::OperationFailed, text).on_field("hostUuid").hint("name another"));
+        return Err(Error::new(Code::OperationFailed, text)
+            .on_field("hostUuid")
+            .hint("name another"));
     }
     let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
     let (zone, cluster) = (instance.zone_uuid, instance.cluster_uuid.filter(|_| host.is_none()));

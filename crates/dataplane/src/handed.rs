@@ -13,7 +13,7 @@ use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::pinned::Maps;
 use packet::{
-    Addr, CtSlot, CtState, CtWord, Direction, Homes, Port, TCP_ESTABLISHED_SECONDS, WAYS,
+    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, TCP_ESTABLISHED_SECONDS, WAYS,
     WAYS_EACH, homes, tick,
 };
 
@@ -131,8 +131,9 @@ pub(crate) fn take(
         done.lost = u32::try_from(connections.len()).unwrap_or(u32::MAX);
         return Ok(done);
     };
+    let config = maps.config()?;
     for connection in connections {
-        match put(maps, (&port, usage), connection)? {
+        match put(maps, (&config, &port, usage), connection)? {
             true => done.taken += 1,
             false => done.lost += 1,
         }
@@ -142,14 +143,14 @@ pub(crate) fn take(
 
 fn put(
     maps: &mut Maps,
-    (port, usage): (&Port, Use),
+    (config, port, usage): (&Config, &Port, Use),
     connection: &HandedConnection,
 ) -> Result<bool, Error> {
     let now = tick(monotonic_ns());
     let (slot, Some(word)) = (slot(port, connection), word(connection, now)) else {
         return Ok(false);
     };
-    let Some(Homes { own, by_peer, .. }) = homes(&maps.config()?, &slot.key(), port.place()) else {
+    let Some(Homes { own, by_peer, .. }) = homes(config, &slot.key(), port.place()) else {
         return Ok(false);
     };
     let word = by_peer.0 | word.0;

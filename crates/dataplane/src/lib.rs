@@ -29,9 +29,9 @@ pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
 pub use events::{DropWatch, DroppedFrame, HandedFrame};
+pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness};
-pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
     object::{
-        Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
-        PortAddress, Prefix, Tunnel, Uplink,
+        Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object,
+        Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
     },
 };
 

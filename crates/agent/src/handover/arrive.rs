@@ -17,9 +17,7 @@ use wire::object::{Handover, Instance, Object, ObjectKey, Port, Table};
 
 use super::{
     Shared,
-    frame::{
-        Answer, Frame, Hello, LONG_MAX, SHORT_MAX, STALL, VERSION, What, odd, receive, send,
-    },
+    frame::{Answer, Frame, Hello, LONG_MAX, SHORT_MAX, STALL, VERSION, What, odd, receive, send},
     tls::host_of,
 };
 use crate::{plan, state::Desired};
@@ -110,7 +108,8 @@ async fn open(shared: &Shared, stream: TcpStream) -> io::Result<(Line, Uuid, Hel
 /// Whether a host may be heard about that: only about what comes from it by this very move.
 fn admit(desired: Option<&Desired>, host: Uuid, hello: &Hello) -> Result<Admitted, Answer> {
     if hello.version != VERSION {
-        let text = format!("the agents speak versions {} and {VERSION}: upgrade one", hello.version);
+        let text =
+            format!("the agents speak versions {} and {VERSION}: upgrade one", hello.version);
         return Err(Answer::refused(text));
     }
     let holding = desired.map(|desired| &desired.holding);
@@ -211,9 +210,11 @@ async fn made(shared: &Shared, instance: &Instance, hello: &Hello) -> Result<(),
         ));
     }
     if here.slots != hello.slots {
-        return Err("its NICs are in other slots than here: StopVmInstance and StartVmInstance put \
+        return Err(
+            "its NICs are in other slots than here: StopVmInstance and StartVmInstance put \
             them in order"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(())
 }
@@ -234,7 +235,8 @@ async fn load(
                     // Why it does not read any more, it says at its end.
                     sleep(LOADING_PAUSE * 20).await;
                     let why = qemu.has_received(instance.uuid).await.err();
-                    let why = why.map_or("its QEMU takes no more memory".to_owned(), |e| e.to_string());
+                    let why =
+                        why.map_or("its QEMU takes no more memory".to_owned(), |e| e.to_string());
                     return Ok(Err(why));
                 }
             }

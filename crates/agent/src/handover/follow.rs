@@ -166,9 +166,8 @@ impl Copy<'_> {
             let key = Key { state: 0, seconds_left: 0, ..connection };
             let (state, left) = (connection.state, connection.seconds_left);
             let known = self.known.get(&key).copied();
-            let is_known = known.is_some_and(|(before, told)| {
-                before == state && told.saturating_add(OLDER) > left
-            });
+            let is_known = known
+                .is_some_and(|(before, told)| before == state && told.saturating_add(OLDER) > left);
             let told = known.filter(|_| is_known).map_or(left, |(_, told)| told.min(left));
             now.insert(key, (state, told));
             if !is_known {

@@ -20,8 +20,8 @@ use wire::object::{Handover, Instance, Port};
 use super::{
     Shared,
     frame::{
-        Answer, CONNECTIONS_MAX, Frame, Hello, MEMORY_MAX, SHORT_MAX, STALL, VERSION, What, receive,
-        send,
+        Answer, CONNECTIONS_MAX, Frame, Hello, MEMORY_MAX, SHORT_MAX, STALL, VERSION, What,
+        receive, send,
     },
     tls::{self, host_of},
 };
@@ -100,7 +100,11 @@ impl Line {
     }
 
     /// Says something and waits for the consent.
-    pub(super) async fn ask(&mut self, frame: Frame, patience: Duration) -> Result<Answer, Refusal> {
+    pub(super) async fn ask(
+        &mut self,
+        frame: Frame,
+        patience: Duration,
+    ) -> Result<Answer, Refusal> {
         send(&mut self.to, frame).await.map_err(Refusal::later)?;
         self.answer(patience).await
     }
@@ -341,7 +345,10 @@ impl Journey<'_> {
                     return Err(refusal.why);
                 }
                 Err(refusal) => {
-                    self.tell(&format!("was handed over, and that is not confirmed: {}", refusal.why));
+                    self.tell(&format!(
+                        "was handed over, and that is not confirmed: {}",
+                        refusal.why
+                    ));
                     sleep(QUESTION_PAUSE).await;
                 }
             }

@@ -117,3 +117,71 @@ impl ServerCertVerifier for Host {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// An authority, and its certificate.
+    fn authority() -> (Issuer<'static, KeyPair>, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "netloom");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let certificate = params.self_signed(&key).unwrap().pem();
+        (Issuer::new(params, key), certificate)
+    }
+
+    /// What an authority would give, for this use, with this name.
+    fn tls(
+        (issuer, ca): &(Issuer<'static, KeyPair>, String),
+        usage: ExtendedKeyUsagePurpose,
+        name: &str,
+    ) -> Tls {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        let certificate = params.signed_by(&key, issuer).unwrap().pem();
+        let (server, host, token_sha256) = (String::new(), Uuid::nil(), String::new());
+        let (ca, key) = (ca.clone(), key.serialize_pem());
+        Tls::of(&Identity { server, host, ca, certificate, key, token_sha256 }).unwrap()
+    }
+
+    /// Whom each end sees, if it accepts the other one.
+    async fn shake(near: &Tls, far: &Tls) -> [Option<Uuid>; 2] {
+        let (one, other) = tokio::io::duplex(1 << 16);
+        let (dials, listens) = tokio::join!(
+            TlsConnector::from(near.client.clone()).connect(name(), one),
+            TlsAcceptor::from(far.server.clone()).accept(other),
+        );
+        // TLS 1.3: the client is done before the server has judged it.
+        let seen = dials.as_ref().ok().map(|stream| stream.get_ref().1.peer_certificates());
+        let heard = listens.as_ref().ok().map(|stream| stream.get_ref().1.peer_certificates());
+        [seen, heard].map(|chain| host_of(chain.flatten()))
+    }
+
+    #[tokio::test]
+    async fn each_end_knows_the_others_host_and_takes_nobody_else() {
+        let (ours, theirs) = (authority(), authority());
+        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        let host = |number| Uuid::from_u128(number).simple().to_string();
+        let first = tls(&ours, client.clone(), &host(1));
+        let second = tls(&ours, client.clone(), &host(2));
+        assert_eq!(shake(&first, &second).await, [2, 1].map(|n| Some(Uuid::from_u128(n))));
+        // Of another installation; the server; somebody without a host's name.
+        let stranger = tls(&theirs, client.clone(), &host(1));
+        let server = tls(&ours, ExtendedKeyUsagePurpose::ServerAuth, &host(1));
+        let nobody = tls(&ours, client, "netloom-server");
+        for other in [stranger, server, nobody] {
+            assert_eq!(shake(&other, &second).await[1], None, "who dials");
+            assert_eq!(shake(&second, &other).await[0], None, "who is dialled");
+        }
+    }
+}

@@ -110,9 +110,6 @@ impl Qemu {
         let (files, _) = self.running(instance)?;
         let listener = files.listen(OUT).map_err(Error::file(&files.path(OUT)))?;
         let mut qmp = Qmp::connect(&files).await?;
-        // A guest that writes faster than is sent is slowed down, else it would never end.
-        let capabilities = json!([{"capability": "auto-converge", "state": true}]);
-        qmp.call("migrate-set-capabilities", json!({"capabilities": capabilities})).await?;
         let limits = json!({"max-bandwidth": BYTES_PER_SECOND, "downtime-limit": DOWNTIME_MS});
         qmp.call("migrate-set-parameters", limits).await?;
         qmp.call("migrate", json!({"uri": format!("unix:{OUT}")})).await?;
@@ -183,7 +180,8 @@ impl Qemu {
     /// When it has ended, with its last words.
     pub async fn has_received(&self, instance: Uuid) -> Result<bool, Error> {
         let files = self.files(instance);
-        let dead = || Error::Unmovable(format!("its QEMU has ended, saying {}", files.last_words()));
+        let dead =
+            || Error::Unmovable(format!("its QEMU has ended, saying {}", files.last_words()));
         if files.pid().is_none() {
             return Err(dead());
         }
@@ -303,7 +301,8 @@ fn sent(answer: &Value) -> Sent {
 fn processor() -> String {
     let text = fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split_once(':')).map_or("unknown", |(_, name)| name.trim());
+    let name =
+        line.and_then(|line| line.split_once(':')).map_or("unknown", |(_, name)| name.trim());
     name.to_owned()
 }
 
