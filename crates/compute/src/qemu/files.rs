@@ -111,7 +111,7 @@ impl Files {
         let directory = File::open(&self.directory)?;
         let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
         match fs::remove_file(self.path(socket)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => UnixListener::bind(short.join(socket)),
         }
     }
