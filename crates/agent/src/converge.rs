@@ -17,7 +17,6 @@ use std::{
 };
 
 use compute::InstanceSpec;
-use packet::PortKey;
 use uuid::Uuid;
 use wire::{counters::MapFill, digest::SetDigest, fact, holding::Holding};
 
@@ -470,15 +469,6 @@ impl<K: HostKernel> Converger<K> {
         if self.jobs.is_empty() && !discard.is_empty() && !waits {
             self.jobs.discard(self.kernel.clone(), discard);
         }
-    }
-
-    fn is_known_to_the_maps(&self, instance: Uuid, nic: Uuid) -> bool {
-        let seen = self.observed.instances.get(&instance).and_then(|nics| nics.get(&nic));
-        seen.is_some_and(|seen| self.has_port(seen.ifindex))
-    }
-
-    fn has_port(&self, ifindex: u32) -> bool {
-        self.ledger.tables().ports.contains_key(&PortKey::untagged(ifindex))
     }
 
     /// Looks whether the underlay is large enough. Nothing is done about it, and nothing waits.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use packet::PortKey;
 use tokio::sync::watch;
 use uuid::Uuid;
 use wire::{
@@ -72,6 +73,17 @@ impl<K: HostKernel> Converger<K> {
         let Some(spec) = wanted.instances.get(&instance) else { return false };
         self.prepared.get(&instance) == Some(spec)
             && spec.nics.iter().all(|nic| self.is_known_to_the_maps(instance, nic.uuid))
+    }
+
+    /// Whether the maps know a NIC of an instance.
+    pub(super) fn is_known_to_the_maps(&self, instance: Uuid, nic: Uuid) -> bool {
+        let seen = self.observed.instances.get(&instance).and_then(|nics| nics.get(&nic));
+        seen.is_some_and(|seen| self.has_port(seen.ifindex))
+    }
+
+    /// Whether they know a port with this interface.
+    pub(super) fn has_port(&self, ifindex: u32) -> bool {
+        self.ledger.tables().ports.contains_key(&PortKey::untagged(ifindex))
     }
 
     /// Says which NICs that move here have come.

@@ -1,3 +1,5 @@
+//! Who is heard about what.
+
 use std::sync::Arc;
 
 use wire::{
