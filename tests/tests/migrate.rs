@@ -219,7 +219,7 @@ fn a_machine_whose_new_host_fails_goes_on_and_leaves_nothing_there() {
 
     // The agent here is killed: the next one does not know how far it was.
     let job = stage.begun(&vm.uuid, "h2");
-    assert!(wait::holds(LIMIT, || there.pid().is_some()), "{job:?}");
+    assert!(wait::holds(LIMIT, || told().contains("is moving")), "{job:?}");
     lab.kill(&["h1"]);
     lab.start(&["h1"]);
     goes_on(&stage.ended(&job), "was not moved");
