@@ -184,7 +184,7 @@ fn moving(nic: VmNic, to: u32) -> VmNic {
         pending_host_uuid: Some(id(4, to)),
         pending_device: Some("vnet1".to_owned()),
         move_number: 7,
-        move_ips: Vec::new(),
+        move_ips: vec![[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
         ..nic
     }
 }
