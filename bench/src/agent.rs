@@ -11,7 +11,10 @@ use std::{
 
 use agent::{
     converge::{Cause, Converger},
-    kernel::{Candidate, Counted, Guards, HostKernel, Observed, ObservedNic, Refusal, Room, Stock},
+    kernel::{
+        Candidate, Counted, Directly, Guards, HostKernel, Movers, Observed, ObservedNic, Refusal,
+        Room, Stock,
+    },
     state::{Desired, StateFile},
     underlay::{Tunnels, Ways},
     uplink::Uplinks,
@@ -168,7 +171,9 @@ impl Host {
 
 fn network() -> Object {
     let local_vtep = IpAddr::from([192, 0, 2, 1]);
-    let attachment = Attachment::Tunnel(Tunnel { vni: 100, local_vtep, foreign: Vec::new() });
+    let (vni, foreign) = (100, Vec::new());
+    let tunnel = Tunnel { vni, local_vtep, foreign, is_gre: false, port: None };
+    let attachment = Attachment::Tunnel(tunnel);
     Object::Network(Network { uuid: Uuid::from_u128(1), number: 1, attachment })
 }
 
@@ -197,7 +202,7 @@ impl Maps {
 }
 
 impl HostKernel for Maps {
-    async fn tunnel(&mut self) -> Result<u32, Refusal> {
+    async fn tunnel(&mut self, _: u16) -> Result<u32, Refusal> {
         Ok(0)
     }
 
@@ -300,6 +305,10 @@ impl HostKernel for Maps {
         Ok(Vec::new())
     }
 
+    fn movers(&self) -> Option<Movers> {
+        None
+    }
+
     async fn device_news(&mut self) {
         std::future::pending().await
     }
@@ -308,7 +317,7 @@ impl HostKernel for Maps {
         Ok(Uplinks::new())
     }
 
-    async fn receive_directly(&mut self, _: BTreeSet<u32>) -> Result<(), Refusal> {
-        Ok(())
+    async fn receive_directly(&mut self, _: Directly) -> Result<Option<String>, Refusal> {
+        Ok(None)
     }
 }

@@ -80,19 +80,39 @@ pub fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16, payload: &[u8]) -> V
 
 /// A UDP datagram in IPv4, without a UDP checksum (RFC 768 allows that).
 pub fn udp(from: Ipv4Addr, to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
-    let length = |header: usize| u16::try_from(header + payload.len()).unwrap().to_be_bytes();
+    let length = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
+    let header = [port.to_be_bytes(), port.to_be_bytes(), length, [0, 0]].concat();
+    ipv4((from, to), 17, &[&header, payload].concat())
+}
+
+/// An ICMP echo request (8) or reply (0) in IPv4 (RFC 792).
+pub fn echo((from, to): (Ipv4Addr, Ipv4Addr), kind: u8, id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(id.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(payload);
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum);
+    ipv4((from, to), 1, &message)
+}
+
+fn ipv4((from, to): (Ipv4Addr, Ipv4Addr), protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut header = vec![0x45, 0];
-    header.extend(length(28));
-    header.extend([0, 1, 0, 0, 64, 17, 0, 0]);
+    header.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+    header.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
     header.extend(from.octets());
     header.extend(to.octets());
-    let sum: u32 =
-        header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum);
+    [header, payload.to_vec()].concat()
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let pair = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let sum: u32 = bytes.chunks(2).map(pair).sum();
     let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    let udp = [port.to_be_bytes(), port.to_be_bytes(), length(8), [0, 0]].concat();
-    [header, udp, payload.to_vec()].concat()
+    (!u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()).to_be_bytes()
 }
 
 /// An ARP packet (RFC 826) that says `ip` is at `mac`; `operation` 1 asks, 2 answers.

@@ -8,7 +8,11 @@ use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::Command,
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -73,6 +77,11 @@ impl<'a> Machine<'a> {
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
         let uuid = lab.named("/vm-instances", name)["uuid"].as_str().unwrap().to_owned();
         Self { lab, host: host.to_owned(), uuid }
+    }
+
+    /// The same, on the host that it has moved to.
+    pub fn on(&self, host: &str) -> Self {
+        Self { lab: self.lab, host: host.to_owned(), uuid: self.uuid.clone() }
     }
 
     /// Waits until it runs and its host has nothing left to do.
@@ -213,6 +222,54 @@ impl Console {
                 String::from_utf8_lossy(text)
             );
         }
+    }
+}
+
+/// How long a connection is to live on after something was done.
+const WHILE: Duration = Duration::from_millis(300);
+
+/// A connection over which something goes back and forth until it is told to stop.
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    bytes: Arc<AtomicU64>,
+    work: JoinHandle<Result<(), String>>,
+}
+
+impl Flow {
+    /// Starts it.
+    pub fn start(mut stream: TcpStream) -> Self {
+        let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, counted) = (Arc::clone(&stop), Arc::clone(&bytes));
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let work = thread::spawn(move || {
+            let (mut round, mut back) = (0_u8, vec![0; 4096]);
+            while !told.load(Ordering::Relaxed) {
+                let sent = vec![round; back.len()];
+                let done = stream.write_all(&sent).and_then(|()| stream.read_exact(&mut back));
+                done.map_err(|error| error.to_string())?;
+                if back != sent {
+                    return Err("other bytes came back".to_owned());
+                }
+                round = round.wrapping_add(1);
+                counted.fetch_add(4096, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        Self { stop, bytes, work }
+    }
+
+    /// Waits until more has come back, for a while.
+    pub fn goes_on(&self) {
+        let before = self.bytes.load(Ordering::Relaxed);
+        lab::wait::holds(WHILE, || self.work.is_finished());
+        let goes_on = || self.bytes.load(Ordering::Relaxed) > before;
+        assert!(lab::wait::holds(LIMIT, goes_on), "nothing comes back any more");
+    }
+
+    /// Ends it; it must have lived.
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.work.join().unwrap().unwrap_or_else(|error| panic!("TCP: {error}"));
     }
 }
 

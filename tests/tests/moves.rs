@@ -7,7 +7,8 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr},
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use hostnet::Namespace;
 use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
-    frames::{Wire, arp, ethernet, udp},
+    frames::{Wire, arp, echo, ethernet, udp},
     gre,
     guest::{Guest, ip},
     machine::drops,
@@ -254,6 +255,50 @@ fn goes_round(stage: &Stage) {
         traffic[0].1.run_for(WHILE);
         is_short(&finished(&format!("{from} to {to}"), traffic));
     }
+    stage.lab.check();
+}
+
+/// What only a connection's entry lets through: without one, an end of TCP, or an answer to a ping, is
+/// no part of anything.
+#[test]
+fn connections_go_along_with_a_guest_that_moves() {
+    if !root_or_skip() {
+        return;
+    }
+    let stage = Stage::new();
+    stage.plugged("h1");
+    let (red_3, guest) = (stage.lab.namespace("red-3"), &stage.guest.namespace);
+    let listener = guest.run_in(|| TcpListener::bind((GUEST, 0))).unwrap().unwrap();
+    let at = listener.local_addr().unwrap();
+    let connected = red_3.run_in(|| TcpStream::connect_timeout(&at, LIMIT));
+    let mut stream = connected.unwrap().unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    let mut said = [0; 5];
+    for _ in 0..2 {
+        stream.write_all(b"hello").unwrap();
+        accepted.read_exact(&mut said).unwrap();
+        accepted.write_all(&said).unwrap();
+        stream.read_exact(&mut said).unwrap();
+    }
+    // A ping whose answer is yet to come.
+    red_3.sysctl("net/ipv4/icmp_echo_ignore_all", "1").unwrap();
+    let (asks, answers) = (Wire::open(guest), Wire::open(&red_3));
+    let request = echo((GUEST, RED_3), 8, 77, b"is-asked");
+    asks.send(&ethernet(answers.mac, asks.mac, 0x0800, &request));
+    assert!(answers.hears(b"is-asked", LIMIT));
+
+    stage.bound("h2");
+    stage.cable("h2");
+    stage.announce();
+    stage.arrived("h2");
+    let reply = echo((RED_3, GUEST), 0, 77, b"is-answered");
+    answers.send(&ethernet(asks.mac, answers.mac, 0x0800, &reply));
+    assert!(asks.hears(b"is-answered", PATIENCE * 10), "{:?}", drops(&stage.lab.data("h2")));
+    // Nothing was said since. That the other end is done has to be heard.
+    drop(stream);
+    accepted.set_read_timeout(Some(PATIENCE * 10)).unwrap();
+    assert_eq!(accepted.read(&mut said).unwrap(), 0, "{:?}", drops(&stage.lab.data("h2")));
+    red_3.sysctl("net/ipv4/icmp_echo_ignore_all", "0").unwrap();
     stage.lab.check();
 }
 

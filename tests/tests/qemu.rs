@@ -3,17 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{IpAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{fs, net::IpAddr};
 
 use hostnet::Namespace;
 use lab::wait;
@@ -22,7 +12,7 @@ use netloom_tests::{
     machine::leftovers,
     root_or_skip,
     traffic::{Ping, ping},
-    vm::{Console, Machine, connect, exchange, image_of, install_guest},
+    vm::{Console, Flow, Machine, connect, exchange, image_of, install_guest},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -35,54 +25,9 @@ const RED: [(&str, &str); 2] = [("red-1", "10.0.0.11"), ("red-2", "10.0.0.12")];
 const IN_VLAN: [(&str, &str, &str); 2] = [("one", "h1", "10.9.0.11"), ("two", "h2", "10.9.0.12")];
 /// So many bytes go to the guest and come back.
 const BULK: usize = 32 << 20;
-/// How long a connection is to live on after something was done.
-const WHILE: Duration = Duration::from_millis(300);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-/// A connection over which something goes back and forth until it is told to stop.
-struct Flow {
-    stop: Arc<AtomicBool>,
-    bytes: Arc<AtomicU64>,
-    work: JoinHandle<Result<(), String>>,
-}
-
-impl Flow {
-    fn start(mut stream: TcpStream) -> Self {
-        let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, counted) = (Arc::clone(&stop), Arc::clone(&bytes));
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let work = thread::spawn(move || {
-            let (mut round, mut back) = (0_u8, vec![0; 4096]);
-            while !told.load(Ordering::Relaxed) {
-                let sent = vec![round; back.len()];
-                let done = stream.write_all(&sent).and_then(|()| stream.read_exact(&mut back));
-                done.map_err(|error| error.to_string())?;
-                if back != sent {
-                    return Err("other bytes came back".to_owned());
-                }
-                round = round.wrapping_add(1);
-                counted.fetch_add(4096, Ordering::Relaxed);
-            }
-            Ok(())
-        });
-        Self { stop, bytes, work }
-    }
-
-    /// Waits until more has come back, for a while.
-    fn goes_on(&self) {
-        let before = self.bytes.load(Ordering::Relaxed);
-        wait::holds(WHILE, || self.work.is_finished());
-        let goes_on = || self.bytes.load(Ordering::Relaxed) > before;
-        assert!(wait::holds(LIMIT, goes_on), "nothing comes back any more");
-    }
-
-    fn finish(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.work.join().unwrap().unwrap_or_else(|error| panic!("TCP: {error}"));
-    }
 }
 
 /// Guest and peer reach each other, with large pings and much TCP.

@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model"]),
     ("dataplane", &["packet"]),
     ("compute", &["hostnet"]),
-    ("agent", &["compute", "damage", "dataplane", "hostnet", "model", "packet", "wire"]),
+    ("agent", &["compute", "damage", "dataplane", "hostnet", "model", "packet", "seats", "wire"]),
     ("lab", &["client", "compute", "damage", "dataplane", "hostnet", "model"]),
     ("cli", &["client", "damage", "model"]),
 ];

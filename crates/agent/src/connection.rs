@@ -64,6 +64,8 @@ pub(crate) struct Sources {
     pub(crate) counted: watch::Receiver<Option<Counts>>,
     /// The host's devices.
     pub(crate) devices: watch::Receiver<Option<Vec<Device>>>,
+    /// Who hears who this host is.
+    pub(crate) identity: watch::Sender<Option<Identity>>,
 }
 
 /// Keeps a stream to the server open until told to stop.
@@ -74,6 +76,7 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
+    sources.identity.send_replace(Some(identity.clone()));
     let data = config.data;
     let (lineage, greeted, run) = (None, false, Uuid::new_v4());
     let told = None;
@@ -238,7 +241,8 @@ impl Session {
         match tokio::task::block_in_place(|| fresh.save(&self.data)) {
             Ok(()) => {
                 tracing::info!(host = %host.simple(), "the certificate is renewed");
-                self.identity = fresh;
+                self.identity = fresh.clone();
+                self.sources.identity.send_replace(Some(fresh));
                 true
             }
             Err(error) => {
@@ -308,8 +312,8 @@ impl Session {
             failed.insert(self.identity.host, outcome.trouble.join("; "));
         }
         let (processed, kernel, up) = (outcome.processed, outcome.kernel, outcome.up);
-        let arrived = outcome.arrived;
-        Some(Report { revision, processed, digests, kernel, up, failed, arrived })
+        let (arrived, given_up) = (outcome.arrived, outcome.given_up);
+        Some(Report { revision, processed, digests, kernel, up, failed, arrived, given_up })
     }
 }
 

@@ -15,7 +15,6 @@ mod uplinks;
 use std::collections::{BTreeMap, BTreeSet};
 
 use compute::InstanceSpec;
-use packet::PortKey;
 use uuid::Uuid;
 use wire::{counters::MapFill, digest::SetDigest, fact, holding::Holding};
 
@@ -51,8 +50,13 @@ pub struct Outcome {
     pub trouble: Vec<String>,
     /// How full the maps have to be.
     pub fill: Vec<MapFill>,
-    /// Moves to this host, by number, whose NIC has sent its first frame here.
+    /// Moves to this host, by number, whose NIC has sent its first frame here, or whose instance runs
+    /// here.
     pub arrived: BTreeSet<u32>,
+    /// Moves of instances from this host, by number, that have failed, and why.
+    pub given_up: BTreeMap<u32, String>,
+    /// Instances that are ready to take their memory from another host.
+    pub awaiting: BTreeSet<Uuid>,
 }
 
 impl Outcome {
@@ -265,6 +269,7 @@ impl<K: HostKernel> Converger<K> {
         outcome.trouble.extend(self.kernel.notice().await);
         self.underlay(desired, &mut outcome).await;
         self.arrivals(desired, &mut outcome).await;
+        self.journeys(desired, &wanted, &mut outcome);
         self.start(&wanted, filled, cause);
         self.conclude(&wanted, outcome)
     }
@@ -434,15 +439,6 @@ impl<K: HostKernel> Converger<K> {
         }
     }
 
-    fn is_known_to_the_maps(&self, instance: Uuid, nic: Uuid) -> bool {
-        let seen = self.observed.instances.get(&instance).and_then(|nics| nics.get(&nic));
-        seen.is_some_and(|seen| self.has_port(seen.ifindex))
-    }
-
-    fn has_port(&self, ifindex: u32) -> bool {
-        self.ledger.tables().ports.contains_key(&PortKey::untagged(ifindex))
-    }
-
     /// Says what is in effect by now, and what is not, and why.
     fn conclude(&mut self, wanted: &Wanted, mut outcome: Outcome) -> Outcome {
         outcome.kernel = self.held;
@@ -485,10 +481,12 @@ impl<K: HostKernel> Converger<K> {
             let nics = spec.nics.iter().map(|nic| nic.uuid);
             let reason = match outcome.failed.contains_key(uuid) {
                 true => "waits for its instance",
+                false if outcome.awaiting.contains(uuid) => "waits for its memory",
                 false => "is being made",
             };
             for object in nics.chain([*uuid]) {
-                if changes || !outcome.up.contains(&object) {
+                let is_coming = outcome.awaiting.contains(uuid);
+                if changes || is_coming || !outcome.up.contains(&object) {
                     outcome.failed.entry(object).or_insert_with(|| reason.to_owned());
                 }
             }

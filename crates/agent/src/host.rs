@@ -23,8 +23,8 @@ use wire::message::Device;
 use crate::{
     Error, count, devices, external,
     kernel::{
-        Candidate, Counted, Directly, Guards, HostKernel, Observed, ObservedNic, Refusal, Room,
-        Stock,
+        Candidate, Counted, Directly, Guards, HostKernel, Movers, Observed, ObservedNic, Refusal,
+        Room, Stock,
     },
     uplink::{self, Uplinks},
 };
@@ -395,6 +395,10 @@ impl HostKernel for Host {
         let is_port = |device: &str| is_ours(device) || plugged.contains(device);
         losses.retain(|of| is_port(&of.device) && !of.is_none());
         Ok(losses)
+    }
+
+    fn movers(&self) -> Option<Movers> {
+        Some(Movers { qemu: self.driver.qemu.clone(), bpffs: Arc::clone(&self.bpffs) })
     }
 
     async fn arrived(&mut self, moves: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {

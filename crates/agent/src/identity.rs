@@ -219,6 +219,7 @@ mod tests {
             conntrack: crate::conntrack_size(1, Some(1)),
             direct_underlay: true,
             accel: crate::Accel::Tcg,
+            handover: None,
             spares: 0,
         }
     }

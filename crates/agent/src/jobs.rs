@@ -17,6 +17,9 @@ use crate::{
 /// Most jobs at a time: instances wait for each other in the kernel anyway.
 const JOBS_MAX: usize = 8;
 
+/// What the reason begins with why an instance is not there.
+pub(crate) const CANNOT_BE_MADE: &str = "cannot be made";
+
 /// What a job is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Subject {
@@ -236,7 +239,7 @@ impl<K: HostKernel> Job<K> {
         self.lower(down).await;
         let prepared = match self.kernel.prepare(&spec).await {
             Ok(prepared) => prepared,
-            Err(refusal) => return self.fail(spec.uuid, "cannot be made", &refusal),
+            Err(refusal) => return self.fail(spec.uuid, CANNOT_BE_MADE, &refusal),
         };
         let nics: BTreeMap<_, _> = prepared.iter().map(|nic| (nic.nic, Plug::of(nic))).collect();
         for (nic, plug) in nics.iter().filter(|(_, plug)| !attached.contains(&plug.ifindex)) {

@@ -6,9 +6,11 @@ use std::{
     fmt,
     future::Future,
     net::IpAddr,
+    path::Path,
+    sync::Arc,
 };
 
-use compute::{FarEnd, FoundNic, InstanceSpec, Prepared};
+use compute::{FarEnd, FoundNic, InstanceSpec, Prepared, Qemu};
 use dataplane::{Edits, Tables};
 use hostnet::Losses;
 use packet::MAX_PORTS;
@@ -167,6 +169,15 @@ impl Default for Room {
     }
 }
 
+/// What can go from this host to another one, or come here.
+#[derive(Clone)]
+pub struct Movers {
+    /// Machines.
+    pub qemu: Qemu,
+    /// Connections: where the data plane is pinned.
+    pub bpffs: Arc<Path>,
+}
+
 /// The host. Every call may be repeated, also after a crash, and then ends in the same state; a
 /// call that finds all right writes nothing. A clone is the same host: calls about different
 /// instances may overlap, and none of them delays those about the maps.
@@ -255,6 +266,9 @@ pub trait HostKernel: Clone + Send + 'static {
         &mut self,
         moves: &BTreeSet<u32>,
     ) -> impl Future<Output = Result<BTreeSet<u32>, Refusal>> + Send;
+
+    /// What can go to another host and come here; `None`: nothing.
+    fn movers(&self) -> Option<Movers>;
 
     /// Counts the connections of all ports, beside all else, and reads what else is counted. Takes
     /// long where many ports are.

@@ -19,6 +19,7 @@ mod enrol;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod handover;
 mod host;
 mod identity;
 pub mod inspect;
@@ -38,6 +39,7 @@ mod worker;
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -74,6 +76,9 @@ pub struct Config {
     pub direct_underlay: bool,
     /// How machines run.
     pub accel: Accel,
+    /// Where it listens for other hosts' agents, which do so at the same port; `None`: at every address
+    /// and the usual port.
+    pub handover: Option<SocketAddr>,
     /// How many namespaces, each with a guarded device, are kept ready for instances to come.
     pub spares: usize,
 }
@@ -197,9 +202,19 @@ pub async fn run_on<K: HostKernel>(
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
     let (told, devices) = watch::channel(None);
+    let (moved, moves) = watch::channel(handover::Told::default());
+    let (named, identity) = watch::channel(None);
+    let (movers, listen) = (kernel.movers(), config.handover);
+    let handing = handover::Sources {
+        desired: wanted.clone(),
+        achieved: results.clone(),
+        identity,
+        told: moved,
+    };
     // First of all, and whether or not there is a server.
     parts.spawn(async move {
-        worker::work(Converger::new(kernel), file, wanted, achieved, own).await;
+        let converger = Converger::new(kernel).told_by(moves.clone());
+        worker::work((converger, moves), file, wanted, achieved, own).await;
         Ok(())
     });
     let (data, heard, own) = (config.data.clone(), results.clone(), stop.clone());
@@ -217,7 +232,10 @@ pub async fn run_on<K: HostKernel>(
         devices::keep(looking, told, own).await;
         Ok(())
     });
-    let sources = connection::Sources { achieved: results, counted: counts, devices };
+    let own = stop.clone();
+    parts.spawn(handover::keep(movers, listen, handing, own));
+    let sources =
+        connection::Sources { achieved: results, counted: counts, devices, identity: named };
     parts.spawn(connection::keep(config, desired, sources, stop.clone()));
 
     // Whatever ends first ends all; each of them is told, and ends within one step.

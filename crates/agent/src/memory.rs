@@ -16,8 +16,8 @@ use wire::message::Device;
 
 use crate::{
     kernel::{
-        Candidate, Counted, Directly, Guards, HostKernel, Observed, ObservedNic, Refusal, Room,
-        Stock,
+        Candidate, Counted, Directly, Guards, HostKernel, Movers, Observed, ObservedNic, Refusal,
+        Room, Stock,
     },
     uplink::{Uplink, Uplinks},
 };
@@ -382,6 +382,10 @@ impl HostKernel for Memory {
 
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
         Ok(Vec::new())
+    }
+
+    fn movers(&self) -> Option<Movers> {
+        None
     }
 
     async fn arrived(&mut self, moves: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Refusal> {

@@ -14,7 +14,7 @@ use std::{
     net::IpAddr,
 };
 
-use compute::{InstanceSpec, Machine, NicSpec};
+use compute::{InstanceSpec, Journey, Machine, NicSpec};
 use model::resource::vtep::VXLAN_PORT;
 use uuid::Uuid;
 use wire::{
@@ -176,6 +176,11 @@ fn spec(instance: &Instance) -> InstanceSpec {
         generation: instance.generation,
         machine,
         is_paused: instance.machine.as_ref().is_some_and(|machine| machine.is_paused),
+        journey: match (&instance.goes, &instance.comes) {
+            (Some(_), _) => Journey::Goes,
+            (None, Some(_)) => Journey::Comes,
+            (None, None) => Journey::Stays,
+        },
         nics: Vec::new(),
     }
 }
@@ -268,7 +273,8 @@ pub fn steps(
             let down = seen.iter().filter(|(nic, seen)| seen.up && !(stays(nic) && guarded(seen)));
             let down = down.map(|(nic, _)| *nic).collect();
             steps.instances.insert(*uuid, Step::Prepare { down, spec: spec.clone() });
-        } else if seen.values().any(|nic| !nic.up) {
+        } else if spec.journey != Journey::Comes && seen.values().any(|nic| !nic.up) {
+            // Those of a machine that comes go up when it runs here.
             let down = seen.iter().filter(|(_, seen)| !seen.up);
             let nics = down.map(|(nic, _)| *nic).collect();
             steps.instances.insert(*uuid, Step::Raise(nics));

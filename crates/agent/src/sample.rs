@@ -73,6 +73,8 @@ pub(crate) fn instance(at: u128) -> Object {
         driver: Driver::Netns,
         generation: 0,
         machine: None,
+        goes: None,
+        comes: None,
     })
 }
 
@@ -97,6 +99,7 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         device: None,
         goes: None,
         comes: None,
+        handover: None,
     })
 }
 

@@ -13,6 +13,7 @@ use wire::digest::TableDigests;
 use crate::{
     backoff::Backoff,
     converge::{Calm, Cause, Converger, Outcome},
+    handover::Told,
     kernel::HostKernel,
     state::{Desired, StateFile},
 };
@@ -79,7 +80,7 @@ pub(crate) struct Achieved {
 
 /// Works until told to stop; what is under way is finished.
 pub(crate) async fn work<K: HostKernel>(
-    converger: Converger<K>,
+    (converger, mut moves): (Converger<K>, watch::Receiver<Told>),
     file: StateFile,
     mut wanted: watch::Receiver<Option<Desired>>,
     achieved: watch::Sender<Option<Achieved>>,
@@ -100,7 +101,7 @@ pub(crate) async fn work<K: HostKernel>(
                 Instant::now() + AUDIT.most
             }
         };
-        let moves = worker.converger.awaited_moves();
+        let awaited = worker.converger.awaited_moves();
         cause = loop {
             tokio::select! {
                 () = stop.cancelled() => break Cause::Due,
@@ -116,7 +117,11 @@ pub(crate) async fn work<K: HostKernel>(
                     }
                 },
                 () = worker.converger.driver() => break Cause::Driver,
-                () = arrival(&mut gate, &moves, &mut tick) => break Cause::Driver,
+                () = arrival(&mut gate, &awaited, &mut tick) => break Cause::Driver,
+                Ok(()) = moves.changed() => {
+                    worker.told = None;
+                    break Cause::Driver;
+                }
                 interface = host.news() => worker.hear(interface),
                 () = sleep_until(next.min(worker.look.unwrap_or(next))) => {
                     break worker.cause_now();

@@ -243,9 +243,12 @@ impl Compiler {
             map(&homed, |homed| homed.0.pending.is_none().then(|| (homed.clone(), None)));
         bound.extend(map(&moving, |(homed, goals)| Some((homed.clone(), goals.first().cloned()))));
         let mut out = self.compile(&bound);
-        out.extend(rows_unsettled(changes, |row: &VmInstance| {
-            Some((row.host_uuid?, objects::instance(row).into()))
-        }));
+        for at in [0, 1] {
+            out.extend(rows_unsettled(changes, |row: &VmInstance| {
+                let (host, object) = objects::instances(row).nth(at)?;
+                Some((host, object.into()))
+            }));
+        }
         self.objects += count(&out);
         by_host(out)
     }

@@ -61,9 +61,7 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
     }
     for record in read.list(Kind::VmInstance) {
         let Some(instance) = VmInstance::of(&record) else { continue };
-        if let Some(host) = instance.host_uuid {
-            hold(host, objects::instance(instance));
-        }
+        objects::instances(instance).for_each(|(host, object)| hold(host, object));
     }
     hosts.into_iter().map(|(host, objects)| (host, objects.into_values().collect())).collect()
 }

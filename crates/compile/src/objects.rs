@@ -21,8 +21,8 @@ use model::{
     },
 };
 use wire::object::{
-    Attachment, Driver, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
-    PortAddress, Prefix, Tunnel, Uplink,
+    Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object, Peer,
+    Port, PortAddress, Prefix, Tunnel, Uplink,
 };
 
 /// A host and a pool: where a VTEP is needed, or is.
@@ -77,9 +77,12 @@ pub(crate) struct Nic {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pending {
     pub(crate) host: Id<Host>,
-    device: String,
+    /// The device there, if it has no instance.
+    device: Option<String>,
     /// The move's number.
     number: u32,
+    /// The management addresses of the host where it is and of that one, if they are known.
+    ips: Option<[IpAddr; 2]>,
 }
 
 /// What has a default route.
@@ -129,10 +132,11 @@ impl Nic {
             addresses: Vec::new(),
             mtu_bytes: nic.mtu,
             prefixes: prefixes.collect(),
-            pending: nic.pending().map(|(host, device)| Pending {
+            pending: nic.moves_to().map(|host| Pending {
                 host,
-                device: device.to_owned(),
+                device: nic.pending().map(|(_, device)| device.to_owned()),
                 number: nic.move_number,
+                ips: nic.move_ips.as_slice().try_into().ok(),
             }),
         };
         (nic.state == EnableState::Enabled).then_some(bound)
@@ -167,13 +171,20 @@ impl Nic {
 
     /// What its own host holds for it; `goal` is the VTEP where it moves to.
     pub(crate) fn port(&self, goal: Option<IpAddr>) -> Object {
-        Object::Port(Port { goes: self.moving(goal), ..self.still() })
+        let goes = self.moving(goal);
+        let handover = goes.as_ref().and_then(|_| {
+            let pending = self.pending.as_ref()?;
+            handover(pending.number, pending.host, pending.ips?[1])
+        });
+        Object::Port(Port { goes, handover, ..self.still() })
     }
 
     /// What the host that it moves to holds for it; `vtep` is that of the host where it is.
     pub(crate) fn waiting(&self, vtep: Option<IpAddr>) -> Option<Object> {
-        let device = Some(self.pending.as_ref()?.device.clone());
-        Some(Object::Port(Port { device, comes: Some(self.moving(vtep)?), ..self.still() }))
+        let pending = self.pending.as_ref()?;
+        let (device, comes) = (pending.device.clone(), Some(self.moving(vtep)?));
+        let handover = pending.ips.and_then(|ips| handover(pending.number, self.host, ips[0]));
+        Some(Object::Port(Port { device, comes, handover, ..self.still() }))
     }
 
     fn moving(&self, vtep: Option<IpAddr>) -> Option<Moving> {
@@ -196,6 +207,7 @@ impl Nic {
             device: self.device.clone(),
             goes: None,
             comes: None,
+            handover: None,
         }
     }
 
@@ -283,8 +295,24 @@ pub(crate) fn remote_vtep(remote: &RemoteVtep) -> (Id<Cluster>, (Id<L2Network>, 
     (remote.cluster_uuid, (remote.pool_uuid, remote.vtep_ip))
 }
 
-/// What the host of an instance holds for it.
-pub(crate) fn instance(instance: &VmInstance) -> Object {
+/// What goes over between the agents of this host and of another one.
+fn handover(number: u32, host: Id<Host>, address: IpAddr) -> Option<Handover> {
+    (number != 0).then_some(Handover { number, host: host.uuid(), address })
+}
+
+/// What the hosts of an instance hold for it: that on which it is, and that which it moves to.
+pub(crate) fn instances(row: &VmInstance) -> impl Iterator<Item = (Id<Host>, Object)> + use<> {
+    let number = row.move_number;
+    let ips: Option<[IpAddr; 2]> = row.move_ips.as_slice().try_into().ok();
+    let away = row.host_uuid.zip(row.moves_to()).zip(ips);
+    let goes = away.and_then(|((_, to), [_, ip])| handover(number, to, ip));
+    let comes = away.and_then(|((from, _), [ip, _])| handover(number, from, ip));
+    let here = row.host_uuid.map(|host| (host, instance(row, goes, None)));
+    let there = row.moves_to().filter(|_| comes.is_some());
+    here.into_iter().chain(there.map(|host| (host, instance(row, None, comes))))
+}
+
+fn instance(instance: &VmInstance, goes: Option<Handover>, comes: Option<Handover>) -> Object {
     let (driver, machine) = match instance.driver {
         InstanceDriver::Netns => (Driver::Netns, None),
         InstanceDriver::Qemu => (Driver::Qemu, Some(machine(instance))),
@@ -295,6 +323,8 @@ pub(crate) fn instance(instance: &VmInstance) -> Object {
         driver,
         generation: instance.generation,
         machine,
+        goes,
+        comes,
     })
 }
 

@@ -104,6 +104,10 @@ fn instance(n: u32, host: u32, name: &str) -> VmInstance {
         cluster_uuid: Some(id(9, 1)),
         host_uuid: Some(id(4, host)),
         last_host_uuid: None,
+        pending_host_uuid: None,
+        move_number: 0,
+        move_ips: Vec::new(),
+        move_jobs: Vec::new(),
         default_l3_network_uuid: Some(id(9, 2)),
         instance_type: InstanceType::User,
         hypervisor_type: HypervisorType::Kvm,
@@ -157,6 +161,7 @@ fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
         pending_host_uuid: None,
         pending_device: None,
         move_number: 0,
+        move_ips: Vec::new(),
         left_host_uuid: None,
         number: n,
         mac: mac_of(n),
@@ -179,6 +184,7 @@ fn moving(nic: VmNic, to: u32) -> VmNic {
         pending_host_uuid: Some(id(4, to)),
         pending_device: Some("vnet1".to_owned()),
         move_number: 7,
+        move_ips: vec![[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
         ..nic
     }
 }

@@ -65,6 +65,9 @@ pub enum Error {
         /// What it says.
         reason: String,
     },
+    /// A machine cannot go to another host, or come from there.
+    #[error("{0}")]
+    Unmovable(String),
     /// A machine has no room for one more NIC.
     #[error("nic {nic}: the instance has no slot left for it; it has room for {max} NICs")]
     NoSlot {

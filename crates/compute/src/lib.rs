@@ -21,8 +21,10 @@ pub use drivers::Drivers;
 pub use error::Error;
 pub use fake::{DriverCall, Fake};
 pub use netns::{Netns, Spare, host_device_name};
-pub use qemu::{Accel, Qemu, QemuOptions, end_all};
-pub use spec::{FarEnd, Found, FoundNic, ImageFormat, InstanceSpec, Machine, NicSpec, Prepared};
+pub use qemu::{Accel, Begun, Qemu, QemuOptions, Sent, Traits, end_all};
+pub use spec::{
+    FarEnd, Found, FoundNic, ImageFormat, InstanceSpec, Journey, Machine, NicSpec, Prepared,
+};
 
 /// Runs instances of one kind on this host.
 ///

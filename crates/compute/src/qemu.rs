@@ -9,6 +9,7 @@
 
 mod accel;
 mod files;
+mod journey;
 mod launch;
 mod leave;
 mod plug;
@@ -30,10 +31,12 @@ use uuid::Uuid;
 
 pub use accel::Accel;
 use files::{Files, Record};
+pub use journey::{Begun, Sent, Traits};
 use qmp::Qmp;
 
 use crate::{
-    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Machine, Prepared, host_device_name,
+    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Journey, Machine, Prepared,
+    host_device_name,
 };
 pub use leave::end_all;
 
@@ -184,9 +187,13 @@ impl Qemu {
     ) -> Result<Record, Error> {
         let (pid, record) = (files.pid(), files.record());
         match (pid, record) {
-            (Some(_), Some(record)) if record.generation == spec.generation => return Ok(record),
+            (Some(_), Some(record))
+                if record.generation == spec.generation && is_fit(&record, spec) =>
+            {
+                return Ok(record);
+            }
             // A guest that is to start anew keeps its machine.
-            (Some(_), Some(record)) if record.machine == *machine => {
+            (Some(_), Some(record)) if record.machine == *machine && is_fit(&record, spec) => {
                 let record = Record { generation: spec.generation, ..record };
                 Qmp::connect(files).await?.call("system_reset", json!({})).await?;
                 files.note(&record)?;
@@ -204,7 +211,8 @@ impl Qemu {
         self.memory().may_start(spec.uuid)?;
         let (options, host) = (&self.0.options, self.0.host.as_ref());
         let how = (host, self.accel().await?);
-        let child = match launch::launch(files, machine, &options.images, how).await {
+        let what = (machine, spec.journey);
+        let child = match launch::launch(files, what, &options.images, how).await {
             Ok(child) => child,
             Err(error) => {
                 files.remove()?;
@@ -213,7 +221,9 @@ impl Qemu {
         };
         self.memory().note_start(spec.uuid, child);
         let (generation, machine) = (spec.generation, machine.clone());
-        let record = Record { generation, machine, nics: Vec::new() };
+        let is_coming = spec.journey == Journey::Comes;
+        let (nics, sent_by, is_handed_over) = (Vec::new(), 0, false);
+        let record = Record { generation, machine, nics, is_coming, sent_by, is_handed_over };
         files.note(&record)?;
         Ok(record)
     }
@@ -224,7 +234,15 @@ impl Qemu {
         let mut qmp = Qmp::connect(&files).await?;
         let host = self.host().await?;
         let links = plug::plug(&host, &mut qmp, (&files, record), &spec.nics).await?;
-        match (qmp.status().await?.as_str(), spec.is_paused) {
+        let status = qmp.status().await?;
+        match spec.journey {
+            Journey::Comes => journey::settle(&files, &status)?,
+            // It was to go, and is not any more.
+            Journey::Stays => journey::stay(&files, &mut qmp).await?,
+            Journey::Goes => {}
+        }
+        match (status.as_str(), spec.is_paused) {
+            _ if spec.journey != Journey::Stays => {}
             ("running", true) => _ = qmp.call("stop", json!({})).await?,
             ("paused", false) => _ = qmp.call("cont", json!({})).await?,
             // Nobody puts a NIC up.
@@ -248,6 +266,11 @@ impl Qemu {
         };
         Ok(self.known()?.into_iter().find(has))
     }
+}
+
+/// Whether a QEMU is one that waits for memory, if it is to be. One that came is as any other.
+fn is_fit(record: &Record, spec: &InstanceSpec) -> bool {
+    !record.is_coming || spec.journey == Journey::Comes
 }
 
 impl Memory {

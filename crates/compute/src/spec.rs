@@ -26,8 +26,22 @@ pub struct InstanceSpec {
     pub machine: Option<Machine>,
     /// A machine that stands still, and goes on where it stood.
     pub is_paused: bool,
+    /// Whether it is a machine that is on its way from one host to another.
+    pub journey: Journey,
     /// The NICs; of those with a gateway the first carries the default route.
     pub nics: Vec<NicSpec>,
+}
+
+/// Whether a machine is on its way from one host to another.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Journey {
+    /// It is here, and stays.
+    #[default]
+    Stays,
+    /// It goes from here to another host.
+    Goes,
+    /// It comes from another host, and does not run here before it has its memory from there.
+    Comes,
 }
 
 /// A machine with processors of its own.
@@ -218,7 +232,8 @@ mod tests {
 
     fn spec(machine: Option<Machine>, nics: Vec<NicSpec>) -> InstanceSpec {
         let (uuid, name) = (Uuid::new_v4(), "vm".to_owned());
-        InstanceSpec { uuid, name, generation: 0, machine, is_paused: false, nics }
+        let journey = Journey::Stays;
+        InstanceSpec { uuid, name, generation: 0, machine, is_paused: false, journey, nics }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use hostnet::{
     scratch::{Scratch, name, root_or_skip},
 };
 use netloom_compute::{
-    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Netns, NicSpec, Prepared,
+    Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Journey, Netns, NicSpec, Prepared,
     host_device_name,
 };
 use support::Crash;
@@ -118,6 +118,7 @@ fn instance(nics: Vec<NicSpec>) -> InstanceSpec {
         generation: 0,
         machine: None,
         is_paused: false,
+        journey: Journey::Stays,
         nics,
     }
 }
@@ -519,6 +520,7 @@ async fn a_file_that_a_crash_left_goes_and_namespaces_stay() {
             generation: 0,
             machine: None,
             is_paused: false,
+            journey: Journey::Stays,
             nics: Vec::new(),
         }
     });

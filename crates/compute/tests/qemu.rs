@@ -20,8 +20,8 @@ use hostnet::{
     scratch::{Scratch, root_or_skip},
 };
 use netloom_compute::{
-    Accel, Driver, Error, FarEnd, ImageFormat, InstanceSpec, Machine, NicSpec, Qemu, QemuOptions,
-    host_device_name,
+    Accel, Driver, Error, FarEnd, ImageFormat, InstanceSpec, Journey, Machine, NicSpec, Qemu,
+    QemuOptions, host_device_name,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -131,7 +131,15 @@ fn spec(image: &str, nics: Vec<NicSpec>) -> InstanceSpec {
     let (uuid, name) = (Uuid::new_v4(), "vm".to_owned());
     let (image, format) = (image.to_owned(), ImageFormat::Raw);
     let machine = Some(Machine { cpus: 1, memory_mib: 16, image, format });
-    InstanceSpec { uuid, name, generation: 0, machine, is_paused: false, nics }
+    InstanceSpec {
+        uuid,
+        name,
+        generation: 0,
+        machine,
+        is_paused: false,
+        journey: Journey::Stays,
+        nics,
+    }
 }
 
 async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {

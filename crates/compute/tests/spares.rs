@@ -11,7 +11,7 @@ use hostnet::{
     Arp, Kind, LinkInfo, Namespace, Netlink, VethSpec,
     scratch::{Scratch, name, root_or_skip},
 };
-use netloom_compute::{Driver, InstanceSpec, Netns, NicSpec, Spare};
+use netloom_compute::{Driver, InstanceSpec, Journey, Netns, NicSpec, Spare};
 use support::Crash;
 use uuid::Uuid;
 
@@ -105,6 +105,7 @@ fn instance(devices: &[&str]) -> InstanceSpec {
         generation: 0,
         machine: None,
         is_paused: false,
+        journey: Journey::Stays,
         nics,
     }
 }

@@ -15,7 +15,7 @@ use model::{
         evacuation::Evacuation,
         host::{Host, HostMode},
         job::Job,
-        vm_instance::{InstanceDriver, Phase, VmInstance},
+        vm_instance::{Phase, VmInstance},
     },
     setting::MaintenancePolicy,
     status::Board,
@@ -31,7 +31,7 @@ use crate::{
     command::Surroundings,
     config,
     lease::{self, Span},
-    operation, vm_life,
+    operation, vm_life, vm_migration,
 };
 
 /// Instances of one host that are on their way at a time.
@@ -55,17 +55,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How an instance leaves its host.
 enum Way {
+    /// It is moved while it runs.
+    Moves,
     /// It is stopped, and started elsewhere.
     StopAndStart,
 }
 
-/// The one place that knows what can move while it runs: nothing can yet. A driver that can has a
-/// way of its own here, and a step beside [`take_off`] that starts it and one beside [`place`] that
-/// sees its end.
-fn way(instance: &VmInstance) -> Way {
-    match instance.driver {
-        InstanceDriver::Netns | InstanceDriver::Qemu => Way::StopAndStart,
+/// How an instance leaves its host: while it runs, if its driver can and that has not failed before.
+fn way(at: &mut At<'_>, known: &Evacuation, instance: &VmInstance) -> Result<Way> {
+    if known.tried.contains(&instance.uuid) {
+        return Ok(Way::StopAndStart);
     }
+    let moves = at.look(|txn| vm_migration::would_move(txn, instance))?;
+    Ok(if moves.is_ok() { Way::Moves } else { Way::StopAndStart })
 }
 
 /// Begins to empty a host, if anything is on it.
@@ -99,6 +101,7 @@ pub(crate) fn begin(txn: &mut Txn<'_>, host: &Host, before: HostMode) -> Result<
         before,
         jobs,
         moving,
+        tried: Vec::new(),
         obstacle: None,
         is_over: false,
     };
@@ -110,7 +113,7 @@ pub(crate) fn begin(txn: &mut Txn<'_>, host: &Host, before: HostMode) -> Result<
 /// Takes nothing more off a host. What is on its way is started somewhere, and be it there.
 pub(crate) fn end(txn: &mut Txn<'_>, host: Id<Host>, event: &str) -> Result<()> {
     let Some(known) = txn.find(Evacuation::id_of(host)) else { return Ok(()) };
-    fail(txn.tx, &known.jobs, &format!("stateEvent={event} has ended it"))?;
+    vm_migration::fail(txn.tx, &known.jobs, &format!("stateEvent={event} has ended it"))?;
     close(txn.tx, known, txn.now())
 }
 
@@ -175,7 +178,7 @@ async fn follow(gate: Arc<Gate>, stop: CancellationToken) {
 
 /// Whether something may have changed that a host is emptied by.
 fn concerns(event: &Event<Record>) -> bool {
-    let kinds = [Kind::Evacuation, Kind::Release, Kind::Host];
+    let kinds = [Kind::Evacuation, Kind::Release, Kind::Host, Kind::VmInstance];
     match event {
         Event::Snapshot(_) => true,
         Event::Lagged => false,
@@ -243,7 +246,7 @@ impl World<'_> {
         let mut is_done = false;
         let Some((known, _)) = row(&self.store.snapshot(), host) else { return Ok(false) };
         for instance in known.moving {
-            let start = self.command("StartVmInstance", instance)?;
+            let start = self.command("StartVmInstance", ("uuid", instance))?;
             is_done |= self.transact(start, move |at| place(at, host, instance)).await?;
         }
         let snapshot = self.store.snapshot();
@@ -253,10 +256,15 @@ impl World<'_> {
         let on_it = snapshot.referrers(Kind::VmInstance, field, host.uuid());
         let next: Vec<Id<VmInstance>> = match known.is_over {
             true => Vec::new(),
-            false => on_it.take(room).map(Id::new).collect(),
+            false => {
+                let stays = |id: &Id<VmInstance>| !known.moving.contains(id);
+                on_it.map(Id::new).filter(stays).take(room).collect()
+            }
         };
         for instance in next {
-            let stop = self.command("StopVmInstance", instance)?;
+            let moves = self.command("MigrateVm", ("vmInstanceUuid", instance))?;
+            is_done |= self.transact(moves, move |at| send_off(at, host, instance)).await?;
+            let stop = self.command("StopVmInstance", ("uuid", instance))?;
             is_done |= self.transact(stop, move |at| take_off(at, host, instance)).await?;
         }
         let now = self.now;
@@ -266,10 +274,10 @@ impl World<'_> {
     }
 
     /// A message of the platform about an instance.
-    fn command(&self, message: &str, instance: Id<VmInstance>) -> Result<Command> {
+    fn command(&self, message: &str, (field, instance): (&str, Id<VmInstance>)) -> Result<Command> {
         let (id, source) = (Id::<Account>::new(ADMIN), Ipv4Addr::LOCALHOST.into());
         let platform = Caller::Account { id, is_admin: true, session: None, source };
-        let params = json!({"uuid": instance});
+        let params = json!({field: instance});
         let params = params.as_object().cloned().unwrap_or_default();
         let message = message.to_owned();
         self.operations.command(platform, vec![Request { message, params, ..Request::default() }])
@@ -324,17 +332,39 @@ impl At<'_> {
     }
 }
 
+/// Moves an instance to another host while it runs, if that can be.
+fn send_off(at: &mut At<'_>, host: Id<Host>, instance: Id<VmInstance>) -> Result<bool> {
+    let Some((mut known, _)) = row(at.tx, host).filter(|(known, _)| !known.is_over) else {
+        return Ok(false);
+    };
+    let Some(found) = on_host(at.tx, host, instance) else { return Ok(false) };
+    if known.moving.contains(&instance) || !matches!(way(at, &known, &found)?, Way::Moves) {
+        return Ok(false);
+    }
+    at.send()?;
+    known.moving.push(instance);
+    known.tried.push(instance);
+    known.obstacle = None;
+    put(at.tx, known, at.now())?;
+    Ok(true)
+}
+
+/// An instance, if it is on this host.
+fn on_host(tx: &Tx<Record>, host: Id<Host>, instance: Id<VmInstance>) -> Option<VmInstance> {
+    let record = tx.get(Kind::VmInstance, instance.uuid())?;
+    VmInstance::of(&record).filter(|found| found.host_uuid == Some(host)).cloned()
+}
+
 /// Takes an instance off its host, if another one would take it or the policy wants it stopped.
 fn take_off(at: &mut At<'_>, host: Id<Host>, instance: Id<VmInstance>) -> Result<bool> {
     let Some((mut known, _)) = row(at.tx, host).filter(|(known, _)| !known.is_over) else {
         return Ok(false);
     };
-    let record = at.tx.get(Kind::VmInstance, instance.uuid());
-    let found = record.as_deref().and_then(VmInstance::of);
-    let Some(found) = found.filter(|found| found.host_uuid == Some(host)).cloned() else {
+    let Some(found) = on_host(at.tx, host, instance) else { return Ok(false) };
+    // It may be on its way by now.
+    if known.moving.contains(&instance) || !matches!(way(at, &known, &found)?, Way::StopAndStart) {
         return Ok(false);
-    };
-    let Way::StopAndStart = way(&found);
+    }
     let fits = at.look(|txn| vm_life::would_fit(txn, &found))?;
     let policy = config::maintenance_policy(&*at.tx, host.uuid());
     match (fits, policy) {
@@ -352,12 +382,15 @@ fn take_off(at: &mut At<'_>, host: Id<Host>, instance: Id<VmInstance>) -> Result
     Ok(true)
 }
 
-/// Starts an instance that its host has let go of.
+/// Starts an instance that its host has let go of, and sees what has become of one that moves.
 fn place(at: &mut At<'_>, host: Id<Host>, instance: Id<VmInstance>) -> Result<bool> {
     let Some((mut known, _)) = row(at.tx, host) else { return Ok(false) };
     let record = at.tx.get(Kind::VmInstance, instance.uuid());
     let found = record.as_deref().and_then(VmInstance::of).cloned();
-    // Somebody has started or destroyed it meanwhile.
+    if found.as_ref().is_some_and(|found| found.moves_to().is_some()) {
+        return Ok(false);
+    }
+    // It has moved or stayed, or somebody has started or destroyed it meanwhile.
     let waiting = found.filter(|it| it.host_uuid.is_none() && it.phase == Phase::Live);
     if let Some(found) = waiting {
         if at.tx.holder(&Claim::Running(host, instance)).is_some() {
@@ -404,7 +437,7 @@ fn give_up(at: &mut At<'_>, known: Evacuation, example: &Error) -> Result<bool> 
         MaintenancePolicy::StopVmOnMigrationFailure.as_str()
     );
     tracing::warn!(%host, text, "the host is not emptied");
-    fail(at.tx, &known.jobs, &text)?;
+    vm_migration::fail(at.tx, &known.jobs, &text)?;
     set_mode(at.tx, host, known.before, at.now())?;
     let now = at.now();
     close(at.tx, known, now)?;
@@ -452,17 +485,6 @@ fn close(tx: &mut Tx<Record>, known: Evacuation, now: Timestamp) -> Result<()> {
         return Ok(());
     }
     put(tx, Evacuation { jobs: Vec::new(), is_over: true, obstacle: None, ..known }, now)
-}
-
-/// These jobs will never be in force.
-fn fail(tx: &mut Tx<Record>, jobs: &[Uuid], text: &str) -> Result<()> {
-    for uuid in jobs {
-        let Some(record) = tx.get(Kind::Job, *uuid) else { continue };
-        let Some(job) = Job::of(&record).filter(|job| !job.is_over()) else { continue };
-        let failed = Job { failed: Some(text.to_owned()), ..job.clone() };
-        tx.put(Record::new(failed, record.meta)).map_err(claim::taken)?;
-    }
-    Ok(())
 }
 
 fn set_mode(tx: &mut Tx<Record>, host: Id<Host>, state: HostMode, now: Timestamp) -> Result<()> {

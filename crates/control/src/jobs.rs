@@ -28,7 +28,7 @@ use store::{Event, Read, Snapshot, Store, Tx, Watch};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::{Caller, config, inventory::Observed, measures::JobMeasures};
+use crate::{Caller, config, inventory::Observed, measures::JobMeasures, vm_migration};
 use answer::answer;
 use spans::Spans;
 
@@ -43,7 +43,7 @@ pub const KEEP_MAX: usize = 500_000;
 pub const REFUSALS_MAX: usize = 10_000;
 
 /// What has to change before a job settles that waits for no host.
-const SETTLES: &[Kind] = &[Kind::Host, Kind::Release, Kind::Evacuation];
+const SETTLES: &[Kind] = &[Kind::Host, Kind::Release, Kind::Evacuation, Kind::VmInstance];
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -286,7 +286,8 @@ impl Jobs {
             return Look::Over(JobState::Failed(Error::new(Code::Timeout, text).hint(hint)));
         }
         if waiting.is_empty() {
-            return match kept_place(job, &snapshot) {
+            let moves = vm_migration::waits(job, &snapshot);
+            return match moves.or_else(|| kept_place(job, &snapshot)) {
                 Some(reason) if self.now() <= job.deadline => {
                     Look::Settling(job.deadline, vec![reason])
                 }

@@ -79,6 +79,7 @@ pub mod used_ip;
 mod user;
 pub mod vm_instance;
 pub mod vm_life;
+mod vm_migration;
 pub mod vm_nic;
 pub mod vtep;
 pub mod webhook;
@@ -125,6 +126,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     image::operations,
     vm_instance::operations,
     vm_life::operations,
+    vm_migration::operations,
     vm_nic::operations,
     nic_plug::operations,
     nic_device::operations,

@@ -38,7 +38,10 @@ pub(crate) fn bind(txn: &mut Txn<'_>, message: BindVmNic) -> Result<Reply> {
     // Whoever deletes the host looks at what is on it.
     txn.fence(host.uuid);
     let (id, move_number) = (nic.uuid, txn.number("move")?);
+    let from = nic.host_uuid.and_then(|from| txn.find(from));
+    let ips = from.map(|from| vec![from.management_ip, host.management_ip]);
     txn.update(VmNic {
+        move_ips: ips.unwrap_or_default(),
         pending_host_uuid: Some(host.uuid),
         pending_device: Some(message.device),
         move_number,
@@ -70,22 +73,29 @@ fn check(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> {
         let text = format!("NIC {id} is on host {from}");
         return refused(text, "hostUuid", "name another host, or UnplugVmNic and PlugVmNic here");
     }
-    let again = "UnplugVmNic here and PlugVmNic there keep its address, with a gap";
+    if let Some(why) = why_it_stays(txn, nic)? {
+        let again = "UnplugVmNic here and PlugVmNic there keep its address, with a gap";
+        return refused(why, "vmNicUuid", again);
+    }
+    Ok(())
+}
+
+/// Why a NIC cannot move to another host while it is in use, if so.
+pub(crate) fn why_it_stays(txn: &Txn<'_>, nic: &VmNic) -> Result<Option<String>> {
+    let id = nic.uuid;
     let l2: L2Network = txn.get(nic.l2_network_uuid)?;
     let Some(pool) = l2.segment.pool() else {
-        let text = format!("NIC {id} is in a physical network, and moves only between VTEPs");
-        return refused(text, "vmNicUuid", again);
+        return Ok(Some(format!(
+            "NIC {id} is in a physical network, and moves only between VTEPs"
+        )));
     };
     // What comes from there is for stations that do not move.
     if txn.any_child(RemoteVtep::POOL, pool).is_some() {
         let text = format!("NIC {id} is in a network with VTEPs of machines that are no hosts");
-        return refused(text, "vmNicUuid", again);
+        return Ok(Some(text));
     }
-    if !nic.allowed_prefixes.is_empty() {
-        let text = format!("NIC {id} routes for prefixes, which do not move yet");
-        return refused(text, "vmNicUuid", again);
-    }
-    Ok(())
+    let routes = !nic.allowed_prefixes.is_empty();
+    Ok(routes.then(|| format!("NIC {id} routes for prefixes, which do not move yet")))
 }
 
 pub(crate) fn unbind(txn: &mut Txn<'_>, message: UnbindVmNic) -> Result<Reply> {

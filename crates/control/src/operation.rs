@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
 
 use model::{
-    Code, Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp, declare::Method,
-    resource::host::Host,
+    Code, Error, Id, Kind, Message, MessageDef, Record, Result, Timestamp,
+    declare::Method,
+    resource::{host::Host, vm_instance::VmInstance},
 };
 use serde_json::{Map, Value};
 use store::{Read, Tx};
@@ -97,6 +98,8 @@ pub struct Done {
     pub objects: BTreeSet<Uuid>,
     /// Hosts whose evacuation it waits for.
     pub evacuated: BTreeSet<Id<Host>>,
+    /// Instances whose move it waits for.
+    pub moved: BTreeSet<Id<VmInstance>>,
 }
 
 impl Operation {

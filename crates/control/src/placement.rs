@@ -33,6 +33,8 @@ pub(crate) struct Demand {
     pub(crate) host: Option<Id<Host>>,
     /// The host that had it last: it gets it again, if it fits.
     pub(crate) last: Option<Id<Host>>,
+    /// Where it is, and moves away from.
+    pub(crate) not: Option<Id<Host>>,
     /// The networks of its NICs.
     pub(crate) l2s: Vec<L2Network>,
 }
@@ -96,6 +98,9 @@ fn best(txn: &Txn<'_>, demand: &Demand, hosts: &[Id<Host>]) -> Option<Host> {
 fn why_not(txn: &Txn<'_>, demand: &Demand, host: &Host) -> Option<String> {
     if let Some(where_else) = outside(demand, host) {
         return Some(where_else);
+    }
+    if demand.not == Some(host.uuid) {
+        return Some("is where it runs".into());
     }
     match host.state {
         HostMode::Enabled => {}

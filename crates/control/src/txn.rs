@@ -45,6 +45,8 @@ pub struct Txn<'a> {
     waits_for_lost_hosts: bool,
     /// Hosts whose evacuation success waits for.
     evacuated: BTreeSet<Id<Host>>,
+    /// Instances whose move success waits for.
+    moved: BTreeSet<Id<VmInstance>>,
     /// Whose what is made will be, if not the caller's.
     owner: Option<Id<Account>>,
 }
@@ -73,6 +75,7 @@ impl<'a> Txn<'a> {
             instances,
             waits_for_lost_hosts,
             evacuated: BTreeSet::new(),
+            moved: BTreeSet::new(),
             owner,
         }
     }
@@ -91,6 +94,7 @@ impl<'a> Txn<'a> {
         done.hosts.extend(self.hosts);
         done.objects.extend(self.objects);
         done.evacuated.extend(self.evacuated);
+        done.moved.extend(self.moved);
     }
 
     /// The instances that changed, or whose NICs did, since this was asked last.
@@ -113,6 +117,13 @@ impl<'a> Txn<'a> {
     pub(crate) fn waits_for_evacuation(&mut self, host: Id<Host>) {
         self.waits_for(host);
         self.evacuated.insert(host);
+    }
+
+    /// Success waits until this instance is where it moves to.
+    pub(crate) fn waits_for_move(&mut self, instance: &VmInstance) {
+        self.hosts.extend(instance.host_uuid.into_iter().chain(instance.moves_to()));
+        self.objects.insert(instance.uuid.uuid());
+        self.moved.insert(instance.uuid);
     }
 
     /// Now.
@@ -353,8 +364,9 @@ impl<'a> Txn<'a> {
         let instance = VmInstance::of(record).map(|instance| instance.uuid);
         let of_nic = || VmNic::of(record).and_then(|nic| nic.vm_instance_uuid);
         self.instances.extend(instance.or_else(of_nic));
-        let pending = VmNic::of(record).and_then(VmNic::pending).map(|(host, _)| host);
-        for home in record.home().into_iter().chain(pending) {
+        let pending = VmNic::of(record).and_then(VmNic::moves_to);
+        let moves = VmInstance::of(record).and_then(VmInstance::moves_to);
+        for home in record.home().into_iter().chain(pending).chain(moves) {
             self.hosts.insert(home);
             self.objects.insert(record.object());
         }

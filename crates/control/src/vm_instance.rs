@@ -67,6 +67,10 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         cluster_uuid: host.as_ref().map(|host| host.cluster_uuid).or(message.cluster_uuid),
         host_uuid,
         last_host_uuid: host_uuid,
+        pending_host_uuid: None,
+        move_number: 0,
+        move_ips: Vec::new(),
+        move_jobs: Vec::new(),
         default_l3_network_uuid: Some(default_l3),
         instance_type: InstanceType::User,
         hypervisor_type: host
@@ -214,7 +218,7 @@ fn host(
 ) -> Result<Host> {
     let l2s = l3s.iter().map(|l3| txn.get(l3.l2_network_uuid)).collect::<Result<_>>()?;
     let (cluster, host) = (message.cluster_uuid, message.host_uuid);
-    placement::choose(txn, &Demand { zone, cluster, host, last: None, l2s })
+    placement::choose(txn, &Demand { zone, cluster, host, last: None, not: None, l2s })
 }
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Reply> {

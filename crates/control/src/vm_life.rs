@@ -12,7 +12,7 @@ use model::{
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, Phase, VmInstance},
         vm_life::{
-            DestroyVmInstance, ExpungeVmInstance, MigrateVm, PauseVmInstance, RebootVmInstance,
+            DestroyVmInstance, ExpungeVmInstance, PauseVmInstance, RebootVmInstance,
             RecoverVmInstance, ResumeVmInstance, StartVmInstance, StopVmInstance,
         },
         vm_nic::VmNic,
@@ -40,7 +40,6 @@ pub(crate) fn operations() -> Vec<Operation> {
         job(expunge),
         job(pause),
         job(resume),
-        job(migrate),
     ]
 }
 
@@ -55,10 +54,13 @@ pub(crate) fn start(txn: &mut Txn<'_>, message: StartVmInstance) -> Result<Reply
     instance.cluster_uuid = Some(host.cluster_uuid);
     instance.hypervisor_type = host.hypervisor_type;
     instance.phase = Phase::Live;
+    instance.pending_host_uuid = None;
     // A host that is told of the end and of this start at once makes it anew all the same.
     instance.generation += 1;
     txn.update(instance)?;
-    nics.iter_mut().for_each(|nic| nic.host_uuid = Some(host.uuid));
+    nics.iter_mut().for_each(|nic| {
+        (nic.host_uuid, nic.pending_host_uuid) = (Some(host.uuid), None);
+    });
     nics.into_iter().try_for_each(|nic| txn.update(nic))?;
     Ok(Reply::shows(message.uuid))
 }
@@ -72,7 +74,7 @@ fn choose(
 ) -> Result<Host> {
     let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
     let (zone, last) = (instance.zone_uuid, instance.last_host_uuid);
-    placement::choose(txn, &Demand { zone, cluster, host, last, l2s })
+    placement::choose(txn, &Demand { zone, cluster, host, last, not: None, l2s })
 }
 
 /// Whether some host would take an instance now.
@@ -122,9 +124,10 @@ fn take_off(txn: &mut Txn<'_>, mut instance: VmInstance) -> Result<VmInstance> {
         return Ok(instance);
     }
     instance.is_paused = false;
+    instance.pending_host_uuid = None;
     txn.update(instance.clone())?;
     for mut nic in txn.children(VmNic::VM_INSTANCE, instance.uuid) {
-        nic.host_uuid = None;
+        (nic.host_uuid, nic.pending_host_uuid) = (None, None);
         txn.update(nic)?;
     }
     Ok(instance)
@@ -219,23 +222,15 @@ fn check_can_stand_still(instance: &VmInstance) -> Result<()> {
     Err(Error::new(Code::OperationFailed, text).hint(hint))
 }
 
-/// Who migrates an instance expects that it goes on running. A stop here and a start there would
-/// end what runs in it, so that is left to the caller to ask for.
-///
-/// The place for a driver that can move what runs in it: it says so here, and its NICs get a pending
-/// binding each, as those without an instance do ([`crate::nic_binding`]).
-pub(crate) fn migrate(txn: &mut Txn<'_>, message: MigrateVm) -> Result<Reply> {
-    let instance = txn.get(message.vm_instance_uuid)?;
-    let driver = instance.driver.as_str();
-    let text = format!("instance {}: driver {driver} cannot move what runs in it", instance.uuid);
-    let hint = "StopVmInstance, then StartVmInstance with hostUuid, moves the instance with its \
-                addresses and MACs, and starts it anew";
-    Err(Error::new(Code::OperationFailed, text).hint(hint))
-}
-
-/// Refuses what the instance's state does not allow.
+/// Refuses what the instance's state does not allow, and what would change it while it moves.
 pub(crate) fn check(txn: &Txn<'_>, instance: &VmInstance, event: InstanceEvent) -> Result<()> {
     let state = state(txn, instance);
+    use InstanceEvent::{Pause, Plug, Reboot, Resume};
+    if let (Some(to), Reboot | Pause | Resume | Plug) = (instance.moves_to(), event) {
+        let text = format!("instance {} is being moved to host {to}", instance.uuid);
+        let hint = "wait until its job is over; StopVmInstance ends it and the move";
+        return Err(Error::new(Code::InUse, text).on_field("uuid").hint(hint));
+    }
     if state.next(event).is_some() {
         return Ok(());
     }

@@ -94,6 +94,7 @@ pub(crate) fn insert(
         plugged_device: None,
         plugged_host_uuid: None,
         pending_host_uuid: None,
+        move_ips: Vec::new(),
         pending_device: None,
         move_number: 0,
         left_host_uuid: None,

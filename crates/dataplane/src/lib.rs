@@ -10,6 +10,7 @@ mod btf;
 mod counters;
 mod error;
 mod events;
+mod handed;
 #[cfg(feature = "test-run")]
 mod harness;
 mod keep;
@@ -29,6 +30,7 @@ pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
 pub use error::{Error, PreflightError};
 pub use events::{DropWatch, DroppedFrame, HandedFrame};
+pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness, open_earlier};
 pub use object::map_version;

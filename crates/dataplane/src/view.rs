@@ -8,6 +8,7 @@ use crate::areas;
 use crate::bpffs::Paths;
 use crate::counters::{self, Connection, Counters};
 use crate::error::Error;
+use crate::handed::{self, HandedConnection, PortArea, TakenOver, Use};
 use crate::object;
 use crate::pinned::Maps;
 use crate::reconcile;
@@ -84,6 +85,36 @@ impl View {
     /// [`Error::Map`].
     pub fn connection_counts(&self) -> Result<BTreeMap<u32, u32>, Error> {
         counters::connection_counts(&self.maps)
+    }
+
+    /// Where the connections of the port with this number are, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn port_area(&self, number: u32) -> Result<Option<PortArea>, Error> {
+        handed::area(&self.maps, number)
+    }
+
+    /// The connections of a port, to be handed to another host. Takes a system call for each bucket of
+    /// its area; where that was full, also for each of the common one.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn hand_over(&self, area: PortArea) -> Result<Vec<HandedConnection>, Error> {
+        handed::read(&self.maps, area)
+    }
+
+    /// Puts connections that another host has handed over into the area of the port with this number,
+    /// as far as there is room.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn take_over(
+        &mut self,
+        port: (u32, Use),
+        connections: &[HandedConnection],
+    ) -> Result<TakenOver, Error> {
+        handed::take(&mut self.maps, port, connections)
     }
 
     /// The connections of all ports. Takes a system call for each bucket of the ports' areas and

@@ -105,6 +105,7 @@ async fn world_and_config(bpffs: PathBuf) -> (World, agent::Config) {
         conntrack: agent::conntrack_size(16, Some(1)),
         direct_underlay: true,
         accel: agent::Accel::Tcg,
+        handover: None,
         spares: 0,
     };
     (world, config)

@@ -67,6 +67,8 @@ pub struct HostStatus {
     pub up: OrdSet<Uuid>,
     /// Moves of NICs to this host, by number, whose NIC has sent its first frame here.
     pub arrived: OrdSet<u32>,
+    /// Moves of instances from this host, by number, that have failed, and why.
+    pub given_up: OrdMap<u32, Arc<str>>,
     /// Why it is told nothing, if so.
     pub refused: Option<Arc<str>>,
     /// Its clock, when that is far from the server's.
@@ -206,6 +208,12 @@ impl Board {
     pub fn arrivals(&self) -> impl Iterator<Item = (Id<Host>, &OrdSet<u32>)> {
         let hosts = self.hosts.iter().map(|(host, status)| (*host, &status.arrived));
         hosts.filter(|(_, arrived)| !arrived.is_empty())
+    }
+
+    /// The hosts that go on to run what was to move away, with the numbers of these moves and why.
+    pub fn given_up(&self) -> impl Iterator<Item = (Id<Host>, &OrdMap<u32, Arc<str>>)> {
+        let hosts = self.hosts.iter().map(|(host, status)| (*host, &status.given_up));
+        hosts.filter(|(_, given_up)| !given_up.is_empty())
     }
 
     /// Whether `host` has last said that it holds all that concerns it up to `revision`, and

@@ -1,6 +1,6 @@
 //! `netloom agent`: runs a host's agent until told to stop. What it set up stays and forwards.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use tokio::task::JoinSet;
@@ -51,6 +51,10 @@ pub(crate) struct Arguments {
     /// come, which then start sooner.
     #[arg(long, default_value_t = agent::SPARES as u64, value_parser = clap::value_parser!(u64).range(0..=64))]
     spares: u64,
+    /// Where it listens for the agents of other hosts, which hand over what moves here: address and
+    /// port [default: every address, port 7482]. All agents listen at the same port.
+    #[arg(long)]
+    handover_listen: Option<SocketAddr>,
     /// How instances of driver qemu run: auto is by KVM where a guest that does nothing runs with it,
     /// else by TCG.
     #[arg(long, value_enum, default_value_t)]
@@ -95,8 +99,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let direct_underlay = !arguments.through_tunnel_device;
     let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
     let spares = usize::try_from(spares)?;
-    let config =
-        agent::Config { data, bpffs, prefix, enrol, conntrack, direct_underlay, accel, spares };
+    let handover = arguments.handover_listen;
+    let config = agent::Config {
+        data,
+        bpffs,
+        prefix,
+        enrol,
+        conntrack,
+        direct_underlay,
+        accel,
+        handover,
+        spares,
+    };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)

@@ -252,6 +252,10 @@ impl TryFrom<pb::Hello> for Hello {
 
 impl From<&Report> for pb::Report {
     fn from(report: &Report) -> Self {
+        let given_up = |(number, reason): (&u32, &String)| pb::GivenUp {
+            number: *number,
+            reason: cut(reason.clone()),
+        };
         let failed = report.failed.iter().take(FAILURES_MAX).enumerate();
         let failure = |(at, (uuid, reason)): (usize, (&Uuid, &String))| pb::Failure {
             uuid: bytes_of(*uuid),
@@ -265,6 +269,7 @@ impl From<&Report> for pb::Report {
             up: report.up.iter().take(UP_MAX).map(|uuid| bytes_of(*uuid)).collect(),
             failed: failed.map(failure).collect(),
             arrived: report.arrived.iter().copied().take(ARRIVED_MAX).collect(),
+            given_up: report.given_up.iter().take(ARRIVED_MAX).map(given_up).collect(),
         }
     }
 }
@@ -281,6 +286,9 @@ impl TryFrom<pb::Report> for Report {
         if report.arrived.len() > ARRIVED_MAX {
             return Err(ParseError::TooMany("arrived"));
         }
+        if report.given_up.len() > ARRIVED_MAX {
+            return Err(ParseError::TooMany("given_up"));
+        }
         let failure = |f: pb::Failure| Ok((uuid("failed.uuid", &f.uuid)?, cut(f.reason)));
         Ok(Self {
             revision: report.revision,
@@ -290,6 +298,7 @@ impl TryFrom<pb::Report> for Report {
             up: report.up.iter().map(|up| uuid("up", up)).collect::<Result<_, _>>()?,
             failed: report.failed.into_iter().map(failure).collect::<Result<_, ParseError>>()?,
             arrived: report.arrived.into_iter().collect(),
+            given_up: report.given_up.into_iter().map(|up| (up.number, cut(up.reason))).collect(),
         })
     }
 }
@@ -458,7 +467,9 @@ mod tests {
             let failed = ids().map(|id| (id, format!("{id} is broken"))).collect();
             let up = ids().collect();
             let arrived = ids().map(|id| id.as_fields().0).collect();
-            let report = Report { revision, processed, digests, kernel, up, failed, arrived };
+            let given_up = ids().map(|id| (id.as_fields().0, "it is full".to_owned())).collect();
+            let report =
+                Report { revision, processed, digests, kernel, up, failed, arrived, given_up };
             let ports = ids().map(|id| (id, id.as_fields().0)).collect();
             let connections = processed.then_some(Connections { sure: 512, ports });
             let clock_ms = (revision > 0).then_some(revision);

@@ -153,6 +153,8 @@ fn objects() -> Vec<Shared> {
             driver: Driver::Netns,
             generation: 1,
             machine: None,
+            goes: None,
+            comes: None,
         }),
         Object::Port(Port {
             uuid: uuid(5),
@@ -167,6 +169,7 @@ fn objects() -> Vec<Shared> {
             device: None,
             goes: None,
             comes: None,
+            handover: None,
         }),
         Object::Port(Port {
             uuid: uuid(6),
@@ -181,6 +184,7 @@ fn objects() -> Vec<Shared> {
             device: Some("vnet0".to_owned()),
             goes: None,
             comes: None,
+            handover: None,
         }),
     ];
     all.into_iter().map(Shared::from).collect()

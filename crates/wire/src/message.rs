@@ -87,8 +87,11 @@ pub struct Report {
     /// Objects that are not in force, and objects that ought to be gone and are not, with the
     /// reason; under the host's own uuid what concerns the host as a whole.
     pub failed: BTreeMap<Uuid, String>,
-    /// Moves to this host, by number, whose NIC has sent its first frame here.
+    /// Moves to this host, by number, whose NIC has sent its first frame here, or whose instance runs
+    /// here.
     pub arrived: BTreeSet<u32>,
+    /// Moves of instances from this host, by number, that have failed, and why: these go on here.
+    pub given_up: BTreeMap<u32, String>,
 }
 
 /// What an agent says while there is nothing else to say.

@@ -63,6 +63,10 @@ objects! {
         4 => generation: u32,
         /// The machine that it is, if its driver makes one.
         5 since 5 => machine: Option<Machine>,
+        /// The host that it moves to while it runs: it is here until it runs there.
+        6 since 6 => goes: Option<Handover>,
+        /// The host that it moves here from: it gets its memory from there before it runs.
+        7 since 6 => comes: Option<Handover>,
     }
 
     /// A NIC that lives on this host.
@@ -92,6 +96,8 @@ objects! {
         /// Where it moves here from: it is still there until its first frame comes from its device
         /// here, which until then gets nothing and sends nothing.
         12 since 4 => comes: Option<Moving>,
+        /// The other host of the move, whose agent the port's connections go to or come from.
+        13 since 6 => handover: Option<Handover>,
     }
 }
 
@@ -138,6 +144,18 @@ message! {
         1 => number: u32,
         /// The VTEP of the other host; of two others, that where it goes.
         2 => vtep: IpAddr,
+    }
+}
+
+message! {
+    /// Something goes from this host's agent to another one's, or comes from there.
+    Handover checked by check_handover {
+        /// The number of the move that it is part of: unique in the installation, never reused, not 0.
+        1 => number: u32,
+        /// The other host, as its certificate names it.
+        2 => host: Uuid,
+        /// Its management address, where its agent listens.
+        3 => address: IpAddr,
     }
 }
 
@@ -289,6 +307,12 @@ fn check_number(moving: &Moving) -> Result<(), ParseError> {
     is_one.then_some(()).ok_or(ParseError::Range { field: "Moving.number", value: 0 })
 }
 
+/// As of a [`Moving`].
+fn check_handover(handover: &Handover) -> Result<(), ParseError> {
+    let is_one = handover.number != 0;
+    is_one.then_some(()).ok_or(ParseError::Range { field: "Handover.number", value: 0 })
+}
+
 /// A port is plugged into one thing, and moves one way. What is without an instance, which earlier releases need, has
 /// a device and so is withheld from them.
 fn check_plug(port: &Port) -> Result<(), ParseError> {
@@ -305,8 +329,11 @@ fn check_plug(port: &Port) -> Result<(), ParseError> {
     }
 }
 
-/// A machine is what a QEMU runs, and nothing else does.
+/// A machine is what a QEMU runs, and nothing else does. It moves one way.
 fn check_driver(instance: &Instance) -> Result<(), ParseError> {
+    if instance.goes.is_some() && instance.comes.is_some() {
+        return Err(ParseError::Both("Instance.goes", "Instance.comes"));
+    }
     match (instance.driver, &instance.machine) {
         (Driver::Netns, None) | (Driver::Qemu, Some(_)) => Ok(()),
         (Driver::Qemu, None) => Err(ParseError::Missing("Instance.machine")),
@@ -387,6 +414,7 @@ mod tests {
                 device: device.map(str::to_owned),
                 goes: None,
                 comes: None,
+                handover: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -407,7 +435,8 @@ mod tests {
     fn a_machine_is_what_a_qemu_runs_and_earlier_releases_cannot_hold_it() {
         let check = |driver, machine: Option<Machine>| {
             let (uuid, name) = (Uuid::from_u128(1), "vm".to_owned());
-            let instance = Instance { uuid, name, driver, generation: 0, machine };
+            let (goes, comes) = (None, None);
+            let instance = Instance { uuid, name, driver, generation: 0, machine, goes, comes };
             let read = Instance::decode(&instance.encode());
             read.map(|read| assert_eq!(read, instance)).map(|()| instance.version_needed())
         };
@@ -436,6 +465,7 @@ mod tests {
                 device: Some("vnet0".to_owned()),
                 goes,
                 comes,
+                handover: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -447,6 +477,30 @@ mod tests {
         assert_eq!(check(Some(moving(1)), Some(moving(1))), Err(both));
         let none = ParseError::Range { field: "Moving.number", value: 0 };
         assert_eq!(check(Some(moving(0)), None), Err(none));
+    }
+
+    #[test]
+    fn a_machine_moves_one_way_and_what_moves_with_others_help_needs_a_newer_agent() {
+        let handover = |number| {
+            let (host, address) = (Uuid::from_u128(9), [192, 0, 2, 9].into());
+            Some(Handover { number, host, address })
+        };
+        let check = |goes, comes| {
+            let (image, format) = ("guest".to_owned(), ImageFormat::Kernel);
+            let machine = Machine { cpus: 1, memory_mib: 64, image, format, is_paused: false };
+            let (uuid, name, driver) = (Uuid::from_u128(1), "vm".to_owned(), Driver::Qemu);
+            let machine = Some(machine);
+            let instance = Instance { uuid, name, driver, generation: 0, machine, goes, comes };
+            let read = Instance::decode(&instance.encode());
+            read.map(|read| assert_eq!(read, instance)).map(|()| instance.version_needed())
+        };
+        assert_eq!(check(None, None), Ok(5));
+        assert_eq!(check(handover(1), None), Ok(6));
+        assert_eq!(check(None, handover(1)), Ok(6));
+        let both = ParseError::Both("Instance.goes", "Instance.comes");
+        assert_eq!(check(handover(1), handover(1)), Err(both));
+        let none = ParseError::Range { field: "Handover.number", value: 0 };
+        assert_eq!(check(handover(0), None), Err(none));
     }
 
     #[test]

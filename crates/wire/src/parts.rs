@@ -171,6 +171,8 @@ mod tests {
             driver: Driver::Netns,
             generation: 0,
             machine: None,
+            goes: None,
+            comes: None,
         };
         (0..count).map(|at| crate::object::Object::Instance(instance(at)).into()).collect()
     }

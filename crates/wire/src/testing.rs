@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
     object::{
-        Attachment, Driver, ImageFormat, Instance, Machine, Moving, Network, Object, Peer, Port,
-        PortAddress, Prefix, Tunnel, Uplink,
+        Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object,
+        Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
     },
 };
 
@@ -41,24 +41,13 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         let vtep = IpAddr::from([192, 0, 2, 2 + u8::from(flag)]);
         (at % 3 == rest).then_some(Moving { number, vtep })
     };
+    let handover = || {
+        let (host, address) = (network, own);
+        (number != 0).then_some(Handover { number, host, address })
+    };
     match kind {
         0 => {
-            let attachment = match at % 5 {
-                0 => {
-                    let vlan = flag.then_some(7);
-                    Attachment::Uplink(Uplink { interface: format!("eth{at}"), vlan })
-                }
-                _ => {
-                    let foreign: Vec<_> = flag.then_some(own).into_iter().collect();
-                    Attachment::Tunnel(Tunnel {
-                        vni: number,
-                        local_vtep: ip,
-                        foreign,
-                        is_gre: at % 5 > 2,
-                        port: flag.then_some(4789),
-                    })
-                }
-            };
+            let attachment = attachment(at, number, ip, flag.then_some(own));
             Object::Network(Network { uuid: network, number, attachment })
         }
         1 => Object::Instance(Instance {
@@ -73,6 +62,8 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 format: ImageFormat::Qcow2,
                 is_paused: true,
             }),
+            goes: handover().filter(|_| flag),
+            comes: None,
         }),
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
@@ -96,9 +87,20 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 device: None,
                 goes: moving(0),
                 comes: moving(1),
+                handover: handover(),
             })
         }
     }
+}
+
+fn attachment(at: usize, vni: u32, local_vtep: IpAddr, foreign: Option<IpAddr>) -> Attachment {
+    if at.is_multiple_of(5) {
+        let vlan = foreign.map(|_| 7);
+        return Attachment::Uplink(Uplink { interface: format!("eth{at}"), vlan });
+    }
+    let port = foreign.map(|_| 4789);
+    let foreign: Vec<_> = foreign.into_iter().collect();
+    Attachment::Tunnel(Tunnel { vni, local_vtep, foreign, is_gre: at % 5 > 2, port })
 }
 
 /// What a host may count.

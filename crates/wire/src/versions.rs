@@ -95,14 +95,16 @@ mod tests {
             driver: Driver::Netns,
             generation: 0,
             machine: None,
+            goes: None,
+            comes: None,
         });
         let mut versions = Versions::own();
         assert!(versions.can_hold(&instance) && versions.can_hold_all());
         versions.note(Table::Instance.number(), 0);
         assert!(!versions.can_hold(&instance) && !versions.can_hold_all());
         versions.note(99, 7);
-        versions.note(Table::Instance.number(), 5);
+        versions.note(Table::Instance.number(), 6);
         assert!(versions.can_hold(&instance) && versions.can_hold_all(), "a newer agent");
-        assert_eq!(versions.numbered().last(), Some((4, 4)));
+        assert_eq!(versions.numbered().last(), Some((4, 6)));
     }
 }

@@ -419,7 +419,8 @@ async fn an_instance_of_a_later_generation_is_made_anew() {
     let before = memory.state().nics[&uuid(sample::PORT_A)].ifindex;
     let name = format!("vm {}", sample::INSTANCE);
     let (uuid_of, driver) = (uuid(sample::INSTANCE), Driver::Netns);
-    let again = Instance { uuid: uuid_of, name, driver, generation: 1, machine: None };
+    let (goes, comes) = (None, None);
+    let again = Instance { uuid: uuid_of, name, driver, generation: 1, machine: None, goes, comes };
     desired.upsert(Object::Instance(again));
     let outcome = respond(&mut converger, &desired).await;
     assert!(outcome.is_clean(), "{outcome:?}");

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use uuid::Uuid;
 
 use crate::{Error, Machine};
@@ -49,6 +49,15 @@ pub(super) struct Record {
     pub(super) generation: u32,
     pub(super) machine: Machine,
     pub(super) nics: Vec<Plugged>,
+    /// It waits for its memory from another host, and has not run here.
+    #[serde(default)]
+    pub(super) is_coming: bool,
+    /// The number of the move by which its memory is, or was last, sent to another host.
+    #[serde(default)]
+    pub(super) sent_by: u32,
+    /// By that move it may run there: here it does so only if it is known that it does not there.
+    #[serde(default)]
+    pub(super) is_handed_over: bool,
 }
 
 /// A NIC that is, or is being, plugged in.
@@ -95,6 +104,16 @@ impl Files {
         let directory = File::open(&self.directory)?;
         let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
         UnixStream::connect(short.join(socket)).await
+    }
+
+    /// Listens at one of its sockets, which is made anew.
+    pub(super) fn listen(&self, socket: &str) -> io::Result<UnixListener> {
+        let directory = File::open(&self.directory)?;
+        let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+        match fs::remove_file(self.path(socket)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => UnixListener::bind(short.join(socket)),
+        }
     }
 
     /// How it was started; `None` if that is not known.

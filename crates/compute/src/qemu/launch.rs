@@ -15,7 +15,7 @@ use super::{
     files::{self, Files},
     qmp::Qmp,
 };
-use crate::{Error, ImageFormat, Machine};
+use crate::{Error, ImageFormat, Journey, Machine};
 
 /// The program.
 pub(super) const QEMU: &str = "qemu-system-x86_64";
@@ -44,7 +44,7 @@ pub(super) fn find_program() -> Result<PathBuf, Error> {
 /// Starts a QEMU whose guest stands still and that has no NICs, and waits until it answers.
 pub(super) async fn launch(
     files: &Files,
-    machine: &Machine,
+    (machine, journey): (&Machine, Journey),
     images: &Path,
     (host, accel): (Option<&Namespace>, Accel),
 ) -> Result<Child, Error> {
@@ -55,6 +55,9 @@ pub(super) async fn launch(
     // A session of its own: no terminal's signals reach it, and it goes on when the agent ends. It
     // stays the same process, as the agent's child leads no process group.
     command.arg(program).args(arguments(files, machine, accel)).args(image);
+    if journey == Journey::Comes {
+        command.args(["-incoming", "defer"]);
+    }
     command.current_dir(&files.directory);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // A child starts in the namespace of the thread that started it, and makes its taps there.

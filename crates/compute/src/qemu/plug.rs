@@ -56,7 +56,8 @@ pub(super) async fn plug(
             // What a crash left half done.
             unplug(qmp, nic.uuid).await?;
             // One that was taken out keeps its slot until the guest has let go of it.
-            let slot = SLOTS.into_iter().find(|slot| devices.values().all(|taken| taken != slot));
+            let is_free = |slot: &u32| devices.values().all(|taken| taken != slot);
+            let slot = own_slot(nic).filter(is_free).or_else(|| SLOTS.into_iter().find(is_free));
             let slot = slot.ok_or(Error::NoSlot { nic: nic.uuid, max: SLOTS.count() })?;
             add(qmp, nic, slot).await?;
             devices.insert(device_id(nic.uuid), slot);
@@ -64,6 +65,19 @@ pub(super) async fn plug(
         links.push(complete(host, nic).await?);
     }
     Ok(links)
+}
+
+/// The slot that a NIC gets if nobody has it, so that a machine looks the same on every host.
+fn own_slot(nic: &NicSpec) -> Option<u32> {
+    let position: u32 = nic.device.strip_prefix("eth")?.parse().ok()?;
+    SLOTS.start().checked_add(position).filter(|slot| SLOTS.contains(slot))
+}
+
+/// The slots that a machine's NICs have.
+pub(super) async fn slots(qmp: &mut Qmp) -> Result<BTreeMap<Uuid, u32>, Error> {
+    let nic = |name: &str| Uuid::try_parse(name.strip_prefix(NIC)?).ok();
+    let devices = devices(qmp).await?.into_iter();
+    Ok(devices.filter_map(|(name, slot)| Some((nic(&name)?, slot))).collect())
 }
 
 /// The NICs that a machine has, by the names that they have there, and their slots.

@@ -17,7 +17,7 @@ use crate::{
     command::{Command, Surroundings},
     config, evacuation, long_job,
     operation::{self, Done},
-    webhook,
+    vm_migration, webhook,
 };
 
 /// What holds for a job besides its command.
@@ -143,6 +143,7 @@ impl Jobs {
             }
             let done = operation::run(&command, tx, &surroundings)?;
             evacuation::is_awaited(tx, &done.evacuated, job.uuid)?;
+            vm_migration::is_awaited(tx, &done.moved, job.uuid)?;
             let row = record(job, &command, done, (now, terms.timeout_seconds));
             if let Some(long_job) = terms.long_job {
                 long_job::sent(tx, long_job)?;

@@ -21,6 +21,7 @@ mod instances;
 mod inventories;
 mod jobs;
 mod jobs_listed;
+mod journeys;
 mod l2;
 mod l3;
 mod leases;

@@ -404,7 +404,7 @@ impl HostFeed {
 
     /// Takes what a host says of the state that it was sent.
     fn believe(&mut self, host: Id<Host>, report: Report, agrees: bool) -> bool {
-        let Report { revision, processed, up, failed, arrived, .. } = report;
+        let Report { revision, processed, up, failed, arrived, given_up, .. } = report;
         let before = self.status.clone();
         let told = self.own_failures(host, failed);
         let processed = processed && told.is_some();
@@ -415,6 +415,8 @@ impl HostFeed {
         self.status.up = up.into_iter().filter(|uuid| self.holds(&runs, *uuid)).collect();
         // Which of them there are, and to which host, the server knows.
         self.status.arrived = arrived.into_iter().collect();
+        let given_up = given_up.into_iter().map(|(number, why)| (number, Arc::from(why)));
+        self.status.given_up = given_up.collect();
         if processed {
             self.settle(revision);
             self.status.failed = told;

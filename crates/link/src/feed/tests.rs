@@ -27,7 +27,8 @@ fn host(number: u128) -> Id<Host> {
 
 fn instance(number: u128, name: &str) -> Object {
     let (uuid, name) = (Uuid::from_u128(number), name.to_owned());
-    Object::Instance(Instance { uuid, name, driver: Driver::Netns, generation: 0, machine: None })
+    let (driver, goes, comes) = (Driver::Netns, None, None);
+    Object::Instance(Instance { uuid, name, driver, generation: 0, machine: None, goes, comes })
 }
 
 fn network(number: u128) -> Object {

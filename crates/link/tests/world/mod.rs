@@ -267,6 +267,7 @@ impl HostUnderTest {
             conntrack: agent::conntrack_size(1, Some(1)),
             direct_underlay: true,
             accel: agent::Accel::Tcg,
+            handover: None,
             spares: 0,
         };
         let running = agent::run_on(self.kernel.clone(), config, self.stop.clone());

@@ -29,9 +29,13 @@ pub struct Evacuation {
     /// Jobs that are a success once it is empty.
     #[field(hidden)]
     pub jobs: Vec<Uuid>,
-    /// Instances that were taken off the host and are to be started elsewhere.
+    /// Instances that are moving off the host, or were taken off it and are to be started elsewhere.
     #[field(hidden, on_delete = "keep")]
     pub moving: Vec<Id<VmInstance>>,
+    /// Instances that were to move while they run: once each.
+    #[serde(default)]
+    #[field(hidden, on_delete = "keep")]
+    pub tried: Vec<Id<VmInstance>>,
     /// What keeps something where it is, as it was seen last.
     #[field(hidden)]
     pub obstacle: Option<String>,
@@ -55,6 +59,7 @@ impl Evacuation {
             let record = view.get(Kind::VmInstance, id.uuid())?;
             let instance = VmInstance::of(&record)?;
             let what = match view.is_claimed(&Claim::Running(host, *id)) {
+                _ if instance.moves_to().is_some() => "is moving while it runs".to_owned(),
                 true => format!("waits for host {host} to let go of it"),
                 false => "waits for a host that takes it".to_owned(),
             };

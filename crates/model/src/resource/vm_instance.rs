@@ -1,5 +1,7 @@
 //! VM instance: what NICs are plugged into.
 
+use std::net::IpAddr;
+
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -103,6 +105,23 @@ pub struct VmInstance {
     /// The host on which it was last, or is.
     #[field(on_delete = "keep")]
     pub last_host_uuid: Option<Id<Host>>,
+    /// The host that it moves to while it runs, if it does.
+    #[serde(default)]
+    #[field(on_delete = "detach")]
+    pub pending_host_uuid: Option<Id<Host>>,
+    /// The number of the move that is under way, or was last: each has its own.
+    #[serde(default)]
+    #[field(hidden)]
+    pub move_number: u32,
+    /// The management addresses of the host that it moves from and of that which it moves to, as the
+    /// move began.
+    #[serde(default)]
+    #[field(hidden)]
+    pub move_ips: Vec<IpAddr>,
+    /// Jobs that are a success once it has moved.
+    #[serde(default)]
+    #[field(hidden)]
+    pub move_jobs: Vec<Uuid>,
     /// The L3 network of its default route.
     #[field(on_delete = "detach")]
     pub default_l3_network_uuid: Option<Id<L3Network>>,
@@ -216,9 +235,16 @@ impl VmInstance {
         .indexed()
     }];
 
-    /// Its place on its host, which rests until that host has let go.
+    /// Its place on its host, and on the one that it moves to, which rests until that host has let go.
     pub(crate) fn holds_alone(&self) -> Vec<Claim> {
-        self.host_uuid.map(|host| Claim::Running(host, self.uuid)).into_iter().collect()
+        let hosts = self.host_uuid.into_iter().chain(self.moves_to());
+        hosts.map(|host| Claim::Running(host, self.uuid)).collect()
+    }
+
+    /// The host that it moves to while it runs, if it does.
+    #[must_use]
+    pub fn moves_to(&self) -> Option<Id<Host>> {
+        self.pending_host_uuid.filter(|host| self.host_uuid.is_some_and(|from| from != *host))
     }
 
     const CHILDREN: &'static [Child] = &[Child {

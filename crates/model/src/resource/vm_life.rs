@@ -122,18 +122,20 @@ pub struct ResumeVmInstance {
     pub uuid: Id<VmInstance>,
 }
 
-/// Moves a running instance to another host. No driver can yet: what runs in a namespace cannot be
-/// moved. `StopVmInstance`, then `StartVmInstance` with `hostUuid`, keeps addresses and MACs.
+/// Moves a running instance of driver `qemu` to another host, with its memory, addresses, MACs and
+/// connections; success is that it runs there. If it cannot be moved it goes on where it is, and the
+/// job says why. What runs in a namespace cannot be moved: `StopVmInstance`, then `StartVmInstance`
+/// with `hostUuid`, keeps addresses and MACs.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(put = "/vm-instances/{vmInstanceUuid}/actions", action = "migrateVm")]
 pub struct MigrateVm {
     /// The instance.
     pub vm_instance_uuid: Id<VmInstance>,
-    /// Where to.
+    /// Where to; a host of its cluster with few instances if absent.
     pub host_uuid: Option<Id<Host>>,
-    /// Whether the destination does the work.
+    /// Accepted and ignored: both hosts do.
     pub migrate_from_destination: Option<bool>,
-    /// Whether an instance whose state is not known may be moved.
+    /// Accepted and ignored: one whose host cannot be asked cannot be moved.
     pub allow_unknown: Option<bool>,
 }

@@ -58,6 +58,11 @@ pub struct VmNic {
     #[serde(default)]
     #[field(hidden)]
     pub move_number: u32,
+    /// The management addresses of the host that it moves from and of that which it moves to, as the
+    /// move began: their agents hand its connections over.
+    #[serde(default)]
+    #[field(hidden)]
+    pub move_ips: Vec<IpAddr>,
     /// The host that it was moved away from last, which may not have let go yet.
     #[serde(default)]
     #[field(hidden, on_delete = "keep")]
@@ -152,6 +157,18 @@ impl VmNic {
                 Some((self.pending_host_uuid?, self.pending_device.as_deref()?))
             }
             _ => None,
+        }
+    }
+
+    /// The host that it moves to, if it does: by itself, or with its instance.
+    #[must_use]
+    pub fn moves_to(&self) -> Option<Id<Host>> {
+        match self.vm_instance_uuid {
+            None => Some(self.pending()?.0),
+            Some(_) if self.host_uuid.is_some() && self.pending_host_uuid != self.host_uuid => {
+                self.pending_host_uuid
+            }
+            Some(_) => None,
         }
     }
 

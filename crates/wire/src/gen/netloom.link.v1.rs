@@ -94,8 +94,12 @@ pub struct Report {
     #[prost(bool, tag = "8")]
     pub processed: bool,
     /// Numbers of moves to this host whose NIC has sent its first frame here.
+    /// and of moves of instances to this host that run here.
     #[prost(uint32, repeated, tag = "9")]
     pub arrived: ::prost::alloc::vec::Vec<u32>,
+    /// Moves of instances from this host that have failed: the instance goes on here.
+    #[prost(message, repeated, tag = "10")]
+    pub given_up: ::prost::alloc::vec::Vec<GivenUp>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Heartbeat {
@@ -189,6 +193,14 @@ pub struct PortConnections {
     /// Those that it has.
     #[prost(uint32, tag = "2")]
     pub count: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GivenUp {
+    /// The number of the move.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failure {
