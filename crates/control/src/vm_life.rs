@@ -27,6 +27,7 @@ use crate::{
     Reply, Txn, addresses, config,
     operation::{Operation, job},
     placement::{self, Demand},
+    realiser,
 };
 
 /// What its messages do.
@@ -50,6 +51,8 @@ pub(crate) fn start(txn: &mut Txn<'_>, message: StartVmInstance) -> Result<Reply
     let mut nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
     let host = choose(txn, &instance, &nics, (message.cluster_uuid, message.host_uuid))?;
     take_place(txn, &instance, &host)?;
+    let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<Vec<_>>>()?;
+    realiser::first_nics(txn, &host, &l2s)?;
     instance.host_uuid = Some(host.uuid);
     instance.last_host_uuid = Some(host.uuid);
     instance.cluster_uuid = Some(host.cluster_uuid);

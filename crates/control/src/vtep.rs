@@ -101,6 +101,18 @@ pub(crate) fn why_none(
     })
 }
 
+/// Why a host has no tunnels of a pool, and the fix.
+pub(crate) fn why_no_tunnel(txn: &Txn<'_>, host: &Host, pool: Id<L2Network>) -> Option<String> {
+    of_host(txn, host.uuid, pool).is_none().then(|| {
+        format!(
+            "has no VTEP in pool {pool}: give it an address in the pool's CIDR for its cluster and \
+             ReconnectHost, or CreateVxlanVtep with one of its addresses (its management address is \
+             {})",
+            host.management_ip
+        )
+    })
+}
+
 /// The address at which a host's tunnels end by this CIDR: its management address if that is
 /// inside, else the lowest of its own that is. What it has not said counts as the former alone.
 fn own_address(txn: &Txn<'_>, host: &Host, cidr: IpNet) -> Option<IpAddr> {

@@ -34,6 +34,7 @@ mod places;
 mod plugged;
 mod pools;
 mod prefixes;
+mod realisers;
 mod reference;
 mod refusals;
 mod releases;
