@@ -67,7 +67,7 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn made(client: &Client, message: &str, params: Value) -> String {
-    let answer = client.call(message, object(params)).unwrap();
+    let answer = client.call(message, object(params), &[]).unwrap();
     answer["inventory"]["uuid"].as_str().unwrap().to_owned()
 }
 
@@ -90,7 +90,7 @@ fn a_realiser_is_called_with_a_signed_body_until_it_is_done() {
     let client = running.log_in();
     let (address, all) = service(&[(503, "busy"), (302, ""), (202, ""), (204, "")]);
     let attach = vlan(&client, address);
-    client.call("AttachL2NetworkToCluster", attach.clone()).unwrap();
+    client.call("AttachL2NetworkToCluster", attach.clone(), &[]).unwrap();
     let got: Vec<Got> = (0..4).map(|_| all.recv_timeout(PATIENCE).unwrap()).collect();
     for got in &got {
         assert_eq!(got.line, "POST /netloom?x=1 HTTP/1.1");
@@ -101,7 +101,7 @@ fn a_realiser_is_called_with_a_signed_body_until_it_is_done() {
         assert_eq!(body["cluster"]["uuid"], attach["clusterUuid"]);
         assert_eq!(got.headers["x-netloom-signature"], format!("sha256={}", hmac(&got.text)));
     }
-    client.call("DetachL2NetworkFromCluster", attach).unwrap();
+    client.call("DetachL2NetworkFromCluster", attach, &[]).unwrap();
     let last = all.recv_timeout(PATIENCE).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&last.text).unwrap()["action"], "release");
 }
@@ -127,7 +127,7 @@ fn a_no_is_told_to_the_caller_and_a_long_answer_is_cut() {
     let answers: &[(u16, &str)] = Box::leak(vec![(409, text), (204, "")].into_boxed_slice());
     let (address, all) = service(answers);
     let attach = vlan(&client, address);
-    let error = client.call("AttachL2NetworkToCluster", attach).unwrap_err().to_string();
+    let error = client.call("AttachL2NetworkToCluster", attach, &[]).unwrap_err().to_string();
     for part in ["NL.1008", "switches", "409", "VLAN 10 is taken"] {
         assert!(error.contains(part), "{error}");
     }

@@ -143,6 +143,9 @@ fn value(
         (None, FieldType::Text) if field.name == "jobData" => {
             json!(dice.one_of(&[r#"{"name": "z"}"#, r#"{"name": "z"}"#, "{}"]))
         }
+        (None, FieldType::Text) if def.name.contains("L2Realiser") && field.name == "secret" => {
+            json!("0123456789abcdef")
+        }
         (None, FieldType::Text) if field.name == "url" => {
             json!(dice.one_of(&["http://192.0.2.1/", "http://192.0.2.1/", "a"]))
         }
