@@ -35,9 +35,10 @@ struct Service {
 impl Service {
     fn take(&self, call: &Call) -> Result<(), Refusal> {
         assert_eq!(call.signature.len(), 64);
+        let answer = self.answer.lock().unwrap().clone();
         self.told.lock().unwrap().push(serde_json::from_str(&call.body).unwrap());
         self.called.notify_one();
-        self.answer.lock().unwrap().clone().map_or(Ok(()), Err)
+        answer.map_or(Ok(()), Err)
     }
 
     fn says(&self, answer: Option<Refusal>) {
