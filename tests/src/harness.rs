@@ -45,6 +45,35 @@ impl TestLab {
         Self { options: options(root.labs()), _root: root }
     }
 
+    /// The same with a third host, h3, and on it the VM red-3 of the network red, 10.0.0.13.
+    pub fn of_three_hosts() -> Self {
+        let text = fs::read_to_string(Self::unmade().options.topology).unwrap();
+        let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
+        let vm = "  - CreateVmInstance:\n      name: red-3\n      l3NetworkUuids: [$red-l3]\n      \
+                  hostUuid: $h3\n      systemTags: [\"staticIp::$red-l3::10.0.0.13\"]\n";
+        let mut reach = "  reach:\n".to_owned();
+        for vm in ["red-1", "red-2"] {
+            reach += &format!("    - [{vm}, red-3]\n    - [red-3, {vm}]\n");
+        }
+        let text = text
+            .replace("hosts: [h1, h2]", "hosts: [h1, h2, h3]")
+            .replace("\n  # VXLAN networks", &format!("{h3}\n  # VXLAN networks"))
+            .replace("\nexpect:", &format!("{vm}\nexpect:"))
+            .replace("  reach:\n", &reach);
+        Self::of(&text)
+    }
+
+    /// One of this topology.
+    pub fn of(topology: &str) -> Self {
+        let mut this = Self::unmade();
+        fs::create_dir_all(this.root()).unwrap();
+        let path = this.root().join("topology.yaml");
+        fs::write(&path, topology).unwrap();
+        this.options.topology = path;
+        this.apply();
+        this
+    }
+
     /// Applies the topology once more.
     pub fn apply(&self) -> Report {
         lab::up(&self.options).unwrap_or_else(|error| panic!("{error}"))

@@ -22,6 +22,7 @@ use wire::{
         AgentMessage, Device, Heartbeat, Hello, RenewRequest, Report, ServerMessage, Welcome,
     },
     parts::Assembly,
+    paths::Paths,
     versions::Versions,
 };
 
@@ -64,6 +65,8 @@ pub(crate) struct Sources {
     pub(crate) counted: watch::Receiver<Option<Counts>>,
     /// The host's devices.
     pub(crate) devices: watch::Receiver<Option<Vec<Device>>>,
+    /// How the ways to its peers are.
+    pub(crate) paths: watch::Receiver<Option<Paths>>,
 }
 
 /// Keeps a stream to the server open until told to stop.
@@ -76,8 +79,9 @@ pub(crate) async fn keep(
     let Some(identity) = enrol::obtain(&config, &stop).await? else { return Ok(()) };
     let data = config.data;
     let (lineage, greeted, run) = (None, false, Uuid::new_v4());
-    let told = None;
-    let mut session = Session { identity, data, desired, sources, told, lineage, greeted, run };
+    let (told, walked) = (None, None);
+    let mut session =
+        Session { identity, data, desired, sources, told, walked, lineage, greeted, run };
     let mut backoff = Backoff::default();
     loop {
         (session.greeted, session.lineage) = (false, None);
@@ -102,6 +106,8 @@ struct Session {
     sources: Sources,
     /// The devices that this server has been told of.
     told: Option<Vec<Device>>,
+    /// The ways that it has been told of.
+    walked: Option<Paths>,
     /// The server's lineage, once it has said so.
     lineage: Option<Uuid>,
     /// Drawn at this start of the agent.
@@ -175,7 +181,7 @@ impl Session {
         let (mut heartbeat, mut renewal) = (interval(HEARTBEAT), interval(RENEWAL));
         // This server has not heard any.
         self.sources.counted.mark_changed();
-        self.told = None;
+        (self.told, self.walked) = (None, None);
         loop {
             // Each branch is cancel safe: a stream keeps what it has read so far in itself, a
             // watch and an interval lose nothing.
@@ -197,6 +203,7 @@ impl Session {
                     (Ok(()), Some(report)) => AgentMessage::Report(report),
                 },
                 Ok(()) = self.sources.devices.changed() => AgentMessage::Heartbeat(self.beat()),
+                Ok(()) = self.sources.paths.changed() => AgentMessage::Heartbeat(self.beat()),
                 _ = renewal.tick() => match self.renew(&mut client).await {
                     true => return "it has another certificate from now on".to_owned(),
                     false => continue,
@@ -285,7 +292,7 @@ impl Session {
     /// What there is to say now and then. Connections only after the server has said what the host
     /// holds: before, it knows no ports.
     fn beat(&mut self) -> Heartbeat {
-        let Sources { counted, devices, .. } = &mut self.sources;
+        let Sources { counted, devices, paths, .. } = &mut self.sources;
         let is_news = self.greeted && counted.has_changed().unwrap_or(false);
         let counts = is_news.then(|| counted.borrow_and_update().clone()).flatten();
         let (connections, counters) =
@@ -295,7 +302,12 @@ impl Session {
         if devices.is_some() {
             self.told.clone_from(&devices);
         }
-        Heartbeat { clock_ms: clock_ms(), connections, devices, counters }
+        let paths =
+            paths.borrow_and_update().clone().filter(|new| self.walked.as_ref() != Some(new));
+        if paths.is_some() {
+            self.walked.clone_from(&paths);
+        }
+        Heartbeat { clock_ms: clock_ms(), connections, devices, counters, paths }
     }
 
     /// What was achieved, in words for the server; not before it can make sense of it.

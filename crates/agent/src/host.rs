@@ -226,6 +226,8 @@ pub(crate) fn is_ours(device: &str) -> bool {
 }
 
 impl HostKernel for Host {
+    const HAS_UNDERLAY: bool = true;
+
     async fn tunnel(&mut self) -> Result<u32, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {

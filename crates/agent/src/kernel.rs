@@ -169,6 +169,9 @@ impl Default for Room {
 /// call that finds all right writes nothing. A clone is the same host: calls about different
 /// instances may overlap, and none of them delays those about the maps.
 pub trait HostKernel: Clone + Send + 'static {
+    /// Whether there are ways to peers that can be asked.
+    const HAS_UNDERLAY: bool;
+
     /// Makes the tunnel device, with its program; the index of its interface.
     fn tunnel(&mut self) -> impl Future<Output = Result<u32, Refusal>> + Send;
 

@@ -26,6 +26,7 @@ mod jobs;
 pub mod kernel;
 pub mod ledger;
 pub mod memory;
+mod paths;
 pub mod plan;
 pub mod render;
 #[cfg(any(test, feature = "fuzz"))]
@@ -217,7 +218,15 @@ pub async fn run_on<K: HostKernel>(
         devices::keep(looking, told, own).await;
         Ok(())
     });
-    let sources = connection::Sources { achieved: results, counted: counts, devices };
+    let (walked, paths) = watch::channel(None);
+    if K::HAS_UNDERLAY {
+        let (own, wanted) = (stop.clone(), desired.subscribe());
+        parts.spawn(async move {
+            paths::keep(wanted, walked, own).await;
+            Ok(())
+        });
+    }
+    let sources = connection::Sources { achieved: results, counted: counts, devices, paths };
     parts.spawn(connection::keep(config, desired, sources, stop.clone()));
 
     // Whatever ends first ends all; each of them is told, and ends within one step.

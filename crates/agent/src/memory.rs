@@ -212,6 +212,8 @@ impl MemoryState {
 }
 
 impl HostKernel for Memory {
+    const HAS_UNDERLAY: bool = false;
+
     async fn tunnel(&mut self) -> Result<u32, Refusal> {
         let mut state = self.state();
         if state.no_tunnel {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{Id, Timestamp, resource::host::Host};
 
-pub use word::{AgentRelease, Agreement, HostCounters, Reason, Room};
+pub use word::{AgentRelease, Agreement, BlockedPath, HostCounters, HostPaths, Reason, Room};
 
 /// What is known of every host right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct HostStatus {
     /// Its devices that networks and tunnels may use, as it has told them last; `None` as long as it
     /// has not.
     pub devices: Option<Arc<[HostDevice]>>,
+    /// How the ways to its peers are, as it has told them on this stream.
+    pub paths: Option<Arc<HostPaths>>,
     /// That two agents use its identity, and from where, if so.
     pub doubled: Option<Arc<str>>,
 }

@@ -19,6 +19,7 @@ use crate::{
         Report, ServerMessage, Snapshot, Welcome,
     },
     object::{Object, ObjectKey, Table},
+    paths::Paths,
     shared::Shared,
     versions::Versions,
 };
@@ -150,7 +151,9 @@ impl From<&Heartbeat> for pb::Heartbeat {
             devices: devices.iter().take(DEVICES_MAX).map(pb::Device::from).collect(),
         });
         let counters = beat.counters.as_ref().map(pb::Counters::from);
-        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices, counters }
+        let paths = beat.paths.as_ref().map(pb::Paths::from);
+        let clock_ms = beat.clock_ms.unwrap_or_default();
+        Self { clock_ms, connections, devices, counters, paths }
     }
 }
 
@@ -210,6 +213,7 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
             connections: beat.connections.map(connections).transpose()?,
             devices: beat.devices.map(devices).transpose()?,
             counters: beat.counters.map(Counters::try_from).transpose()?,
+            paths: beat.paths.map(Paths::try_from).transpose()?,
         })
     }
 }
@@ -472,7 +476,8 @@ mod tests {
             };
             let devices = processed.then(|| ids().take(DEVICES_MAX).map(device).collect());
             let counters = processed.then(|| crate::testing::counters(revision));
-            let beat = Heartbeat { clock_ms, connections, devices, counters };
+            let paths = processed.then(|| crate::testing::paths(ids().count()));
+            let beat = Heartbeat { clock_ms, connections, devices, counters, paths };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -553,7 +558,8 @@ mod tests {
         };
         let drops = vec![drop; DROPS_MAX + 1];
         let counters = Some(Counters { drops, ..crate::testing::counters(u64::MAX) });
-        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices, counters };
+        let paths = Some(crate::testing::paths(crate::BLOCKED_PATHS_MAX + 1));
+        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices, counters, paths };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());
