@@ -47,7 +47,7 @@ impl TestLab {
 
     /// The same with a third host, h3, and on it the VM red-3 of the network red, 10.0.0.13.
     pub fn of_three_hosts() -> Self {
-        let text = fs::read_to_string(Self::unmade().options.topology).unwrap();
+        let text = fs::read_to_string(example()).unwrap();
         let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
         let vm = "  - CreateVmInstance:\n      name: red-3\n      l3NetworkUuids: [$red-l3]\n      \
                   hostUuid: $h3\n      systemTags: [\"staticIp::$red-l3::10.0.0.13\"]\n";
@@ -238,10 +238,15 @@ impl TestLab {
     }
 }
 
+/// The example topology.
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml")
+}
+
 /// Options for a lab that no other test has.
 fn options(state_root: PathBuf) -> UpOptions {
     UpOptions {
-        topology: Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml"),
+        topology: example(),
         name: format!("t{}", &uuid()[..11]),
         state_root,
         binary: binary(),

@@ -22,7 +22,7 @@ const GATEWAY_LESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 99));
 fn topology() -> String {
     let mut resources =
         String::from("hosts: [h1, h2, h3, h4]\n\nresources:\n  - CreateZone: {name: lab}\n");
-    let mut reach = String::new();
+    let (mut reach, mut vms) = (String::new(), String::new());
     for (tenant, hosts) in [("red", ["h1", "h2"]), ("blue", ["h3", "h4"])] {
         let add = &mut resources;
         writeln!(
@@ -54,7 +54,7 @@ fn topology() -> String {
             // The last byte differs: whoever answers is known by it.
             let last = if tenant == "red" { 10 + at } else { 20 + at };
             writeln!(
-                add,
+                vms,
                 "  - CreateVmInstance:\n      name: {tenant}-{at}\n      l3NetworkUuids: \
                  [${tenant}-l3]\n      hostUuid: ${host}\n      systemTags: \
                  [\"staticIp::${tenant}-l3::10.0.0.{last}\"]"
@@ -63,7 +63,7 @@ fn topology() -> String {
             writeln!(reach, "    - [{tenant}-{at}, {tenant}-{}]", 3 - at).unwrap();
         }
     }
-    format!("{resources}\nexpect:\n  reach:\n{reach}")
+    format!("{resources}{vms}\nexpect:\n  reach:\n{reach}")
 }
 
 #[test]

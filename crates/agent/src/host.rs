@@ -228,6 +228,11 @@ pub(crate) fn is_ours(device: &str) -> bool {
 impl HostKernel for Host {
     const HAS_UNDERLAY: bool = true;
 
+    fn unable(&self) -> BTreeMap<String, String> {
+        let why = Qemu::check().err().map(|error| ("qemu".to_owned(), error.to_string()));
+        why.into_iter().collect()
+    }
+
     async fn tunnel(&mut self) -> Result<u32, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {

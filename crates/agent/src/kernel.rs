@@ -172,6 +172,9 @@ pub trait HostKernel: Clone + Send + 'static {
     /// Whether there are ways to peers that can be asked.
     const HAS_UNDERLAY: bool;
 
+    /// The drivers that cannot run instances here, each with what it lacks and what to do.
+    fn unable(&self) -> BTreeMap<String, String>;
+
     /// Makes the tunnel device, with its program; the index of its interface.
     fn tunnel(&mut self) -> impl Future<Output = Result<u32, Refusal>> + Send;
 

@@ -15,6 +15,7 @@ mod connection;
 pub mod converge;
 mod count;
 mod devices;
+mod drivers;
 mod enrol;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
@@ -196,6 +197,7 @@ pub async fn run_on<K: HostKernel>(
     let mut parts = JoinSet::new();
     let own = stop.clone();
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
+    let able = kernel.clone();
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
     let (told, devices) = watch::channel(None);
     // First of all, and whether or not there is a server.
@@ -218,6 +220,11 @@ pub async fn run_on<K: HostKernel>(
         devices::keep(looking, told, own).await;
         Ok(())
     });
+    let (own, (runs, lacking)) = (stop.clone(), watch::channel(None));
+    parts.spawn(async move {
+        drivers::keep(able, runs, own).await;
+        Ok(())
+    });
     let (walked, paths) = watch::channel(None);
     if K::HAS_UNDERLAY {
         let (own, wanted) = (stop.clone(), desired.subscribe());
@@ -226,7 +233,8 @@ pub async fn run_on<K: HostKernel>(
             Ok(())
         });
     }
-    let sources = connection::Sources { achieved: results, counted: counts, devices, paths };
+    let sources =
+        connection::Sources { achieved: results, counted: counts, devices, paths, lacking };
     parts.spawn(connection::keep(config, desired, sources, stop.clone()));
 
     // Whatever ends first ends all; each of them is told, and ends within one step.

@@ -19,7 +19,7 @@ use model::{
 use uuid::Uuid;
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, host_addresses,
     operation::{Operation, job},
     realiser::{self, Attaching},
     rivals::{self, Rivals},
@@ -55,6 +55,7 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
     };
     let attached = wished(&l2, cluster.uuid, vtep_cidr);
     txn.insert(attached.clone())?;
+    host_addresses::check_network(txn, &l2, cluster.uuid)?;
     let hosts = txn.children(Host::CLUSTER, cluster.uuid);
     if let Some(cidr) = vtep_cidr {
         let rivals = Rivals::of(txn, l2.uuid)?;

@@ -51,6 +51,7 @@ pub mod account;
 pub mod cluster;
 pub mod dhcp_server;
 pub mod host;
+mod host_addresses;
 pub mod host_route;
 pub mod image;
 pub mod instance_offering;

@@ -215,7 +215,8 @@ fn host(
 ) -> Result<Host> {
     let l2s = l3s.iter().map(|l3| txn.get(l3.l2_network_uuid)).collect::<Result<_>>()?;
     let (cluster, host) = (message.cluster_uuid, message.host_uuid);
-    let demand = Demand { zone, cluster, host, last: None, l2s };
+    let driver = message.driver.unwrap_or(InstanceDriver::Netns);
+    let demand = Demand { zone, cluster, host, last: None, l2s, driver };
     let host = placement::choose(txn, &demand)?;
     realiser::first_nics(txn, &host, &demand.l2s)?;
     Ok(host)

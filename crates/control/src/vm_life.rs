@@ -75,7 +75,8 @@ fn choose(
 ) -> Result<Host> {
     let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
     let (zone, last) = (instance.zone_uuid, instance.last_host_uuid);
-    placement::choose(txn, &Demand { zone, cluster, host, last, l2s })
+    let driver = instance.driver;
+    placement::choose(txn, &Demand { zone, cluster, host, last, l2s, driver })
 }
 
 /// Whether some host would take an instance now.

@@ -18,7 +18,7 @@ use store::Read;
 use uuid::Uuid;
 
 use crate::{
-    Reply, Txn, l2_attachment, l2_vxlan,
+    Reply, Txn, host_addresses, l2_attachment, l2_vxlan,
     operation::{Operation, job},
     reserved,
     rivals::Rivals,
@@ -198,6 +198,9 @@ fn insert(
     (rivals, address): (&Rivals, IpAddr),
 ) -> Result<Id<Vtep>> {
     check(txn, rivals, address)?;
+    if address != host.management_ip {
+        host_addresses::check_address(txn, host, ("vtepIp", address))?;
+    }
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,

@@ -9,7 +9,7 @@
 
 mod word;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use uuid::Uuid;
@@ -79,6 +79,8 @@ pub struct HostStatus {
     /// Its devices that networks and tunnels may use, as it has told them last; `None` as long as it
     /// has not.
     pub devices: Option<Arc<[HostDevice]>>,
+    /// The drivers that cannot run instances on it, each with what it lacks.
+    pub lacking: Arc<BTreeMap<String, String>>,
     /// How the ways to its peers are, as it has told them on this stream.
     pub paths: Option<Arc<HostPaths>>,
     /// That two agents use its identity, and from where, if so.

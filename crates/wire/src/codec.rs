@@ -19,7 +19,7 @@ use crate::{
         Report, ServerMessage, Snapshot, Welcome,
     },
     object::{Object, ObjectKey, Table},
-    paths::Paths,
+    paths::{self, Paths},
     shared::Shared,
     versions::Versions,
 };
@@ -153,7 +153,8 @@ impl From<&Heartbeat> for pb::Heartbeat {
         let counters = beat.counters.as_ref().map(pb::Counters::from);
         let paths = beat.paths.as_ref().map(pb::Paths::from);
         let clock_ms = beat.clock_ms.unwrap_or_default();
-        Self { clock_ms, connections, devices, counters, paths }
+        let drivers = beat.lacking.as_ref().map(pb::Drivers::from);
+        Self { clock_ms, connections, devices, counters, paths, drivers }
     }
 }
 
@@ -214,6 +215,7 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
             devices: beat.devices.map(devices).transpose()?,
             counters: beat.counters.map(Counters::try_from).transpose()?,
             paths: beat.paths.map(Paths::try_from).transpose()?,
+            lacking: beat.drivers.map(paths::lacking).transpose()?,
         })
     }
 }
@@ -477,7 +479,8 @@ mod tests {
             let devices = processed.then(|| ids().take(DEVICES_MAX).map(device).collect());
             let counters = processed.then(|| crate::testing::counters(revision));
             let paths = processed.then(|| crate::testing::paths(ids().count()));
-            let beat = Heartbeat { clock_ms, connections, devices, counters, paths };
+            let lacking = processed.then(|| [("qemu".to_owned(), "none".to_owned())].into());
+            let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -559,7 +562,10 @@ mod tests {
         let drops = vec![drop; DROPS_MAX + 1];
         let counters = Some(Counters { drops, ..crate::testing::counters(u64::MAX) });
         let paths = Some(crate::testing::paths(crate::BLOCKED_PATHS_MAX + 1));
-        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices, counters, paths };
+        let lacking = (0..=crate::DRIVERS_MAX).map(|at| (at.to_string(), "w".repeat(1000)));
+        let lacking = Some(lacking.collect());
+        let clock_ms = Some(u64::MAX);
+        let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());

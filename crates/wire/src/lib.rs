@@ -68,6 +68,9 @@ pub const DEVICES_MAX: usize = 256;
 /// See [`DEVICES_MAX`].
 pub const DEVICE_ADDRESSES_MAX: usize = 64;
 
+/// Most drivers that a host tells of.
+pub const DRIVERS_MAX: usize = 16;
+
 /// Most blocked ways to peers that a host tells of.
 pub const BLOCKED_PATHS_MAX: usize = 128;
 

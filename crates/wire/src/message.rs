@@ -107,6 +107,9 @@ pub struct Heartbeat {
     /// How the ways to its peers are, if that is something else than it has told on this stream; an
     /// older one does not tell.
     pub paths: Option<Paths>,
+    /// The drivers that cannot run instances there, each with what it lacks, if that is something else
+    /// than it has told on this stream; an older one does not tell.
+    pub lacking: Option<BTreeMap<String, String>>,
 }
 
 /// A device of the host that networks and tunnels may use: none of ours.

@@ -1,8 +1,13 @@
-//! What a host says of the ways from its VTEPs to those of its peers.
+//! What a host says of the ways from its VTEPs to those of its peers, and of what cannot run on it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{BLOCKED_PATHS_MAX, codec::ParseError, field::fixed, r#gen as pb};
+use crate::{
+    BLOCKED_PATHS_MAX, DRIVERS_MAX,
+    codec::{ParseError, cut},
+    field::fixed,
+    r#gen as pb,
+};
 
 /// The ways that it has asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,4 +92,23 @@ impl TryFrom<pb::Paths> for Paths {
         let blocked = paths.blocked.into_iter().map(path).collect::<Result<_, ParseError>>()?;
         Ok(Self { probed: paths.probed, blocked })
     }
+}
+
+impl From<&BTreeMap<String, String>> for pb::Drivers {
+    fn from(lacking: &BTreeMap<String, String>) -> Self {
+        let one = |(driver, why): (&String, &String)| pb::LackingDriver {
+            driver: cut(driver.clone()),
+            why: cut(why.clone()),
+        };
+        Self { lacking: lacking.iter().take(DRIVERS_MAX).map(one).collect() }
+    }
+}
+
+/// The drivers that cannot run instances on a host, each with what it lacks.
+pub(crate) fn lacking(drivers: pb::Drivers) -> Result<BTreeMap<String, String>, ParseError> {
+    if drivers.lacking.len() > DRIVERS_MAX {
+        return Err(ParseError::TooMany("drivers"));
+    }
+    let one = |it: pb::LackingDriver| (cut(it.driver), cut(it.why));
+    Ok(drivers.lacking.into_iter().map(one).collect())
 }

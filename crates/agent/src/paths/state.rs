@@ -42,8 +42,9 @@ pub(crate) struct Sending {
 struct Track {
     bytes: u32,
     asked: Option<(u64, Instant)>,
-    /// Not answered since the last answer.
+    /// Not answered since the last answer, and when the first of these was asked.
     losses: u32,
+    lost_since: Option<Instant>,
     answered: bool,
     /// When the other end has last asked with as long a packet.
     heard: Option<Instant>,
@@ -58,9 +59,17 @@ impl Track {
         self.answered || self.is_blocked()
     }
 
-    /// Whether it was lost on the way there, if that can be told.
+    /// What was asked then was not answered.
+    fn lose(&mut self, asked: Instant) {
+        self.losses = self.losses.saturating_add(1);
+        self.answered = false;
+        self.lost_since.get_or_insert(asked);
+    }
+
+    /// On which way it is lost: what has come from there since then shows that that way is open.
     fn direction(&self, now: Instant, window: Duration) -> Direction {
-        match self.heard.is_some_and(|heard| now.saturating_duration_since(heard) < window) {
+        let heard = self.heard.filter(|heard| self.lost_since.is_some_and(|since| *heard > since));
+        match heard.is_some_and(|heard| now.saturating_duration_since(heard) < window) {
             true => Direction::There,
             false => Direction::Back,
         }
@@ -136,9 +145,8 @@ impl Ways {
             asked += 1;
             let mut is_urgent = false;
             for track in [&mut path.short, &mut path.long] {
-                if track.asked.take().is_some() {
-                    track.losses = track.losses.saturating_add(1);
-                    track.answered = false;
+                if let Some((_, at)) = track.asked.take() {
+                    track.lose(at);
                     is_urgent |= track.losses < LOSSES;
                 }
                 is_urgent |= !track.is_known();
@@ -215,10 +223,8 @@ impl Path {
     fn expire(&mut self, now: Instant) {
         for track in [&mut self.short, &mut self.long] {
             let is_late = |at: Instant| now.saturating_duration_since(at) > ANSWER_WAIT;
-            if track.asked.is_some_and(|(_, at)| is_late(at)) {
-                track.asked = None;
-                track.losses = track.losses.saturating_add(1);
-                track.answered = false;
+            if let Some((_, at)) = track.asked.take_if(|(_, at)| is_late(*at)) {
+                track.lose(at);
                 if track.losses < LOSSES {
                     self.next = self.next.min(now);
                 }
@@ -230,7 +236,8 @@ impl Path {
         for track in [&mut self.short, &mut self.long] {
             let is_it = track.asked.is_some_and(|(number, _)| number == probe.number);
             if is_it && track.bytes == probe.bytes {
-                (track.asked, track.losses, track.answered) = (None, 0, true);
+                (track.asked, track.losses, track.lost_since) = (None, 0, None);
+                track.answered = true;
             }
         }
     }
@@ -345,8 +352,8 @@ mod tests {
         assert_eq!(world.blocked(1), [(Direction::Back, 0, 100)]);
         world.run(7, |_, _| false);
         assert_eq!((world.blocked(0), world.blocked(1)), (vec![], vec![]));
-        // What was known before does not count.
-        world.run(25, |from, _| from == 1);
+        // What was heard before does not count.
+        world.run(10, |from, _| from == 1);
         assert_eq!(world.blocked(0), [(Direction::Back, 0, 100)]);
         assert_eq!(world.blocked(1), [(Direction::There, 0, 100)]);
     }

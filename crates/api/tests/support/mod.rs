@@ -62,9 +62,8 @@ impl Running {
             let caller = netloom_api::RealiserCaller::default();
             let calls = Arc::new(move |call: &realiser::Call| caller.call(call));
             let realisers = realiser::run(Arc::clone(&gate), ended.clone(), calls);
-            let all = async {
-                tokio::join!(serve(door, gate, ended), webhooks, long_jobs, realisers).0
-            };
+            let all =
+                async { tokio::join!(serve(door, gate, ended), webhooks, long_jobs, realisers).0 };
             runtime.block_on(all).unwrap();
         });
         Self { address, stop, server: Some(server), board, store, engine }

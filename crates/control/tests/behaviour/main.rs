@@ -15,6 +15,7 @@ mod gate;
 mod harness;
 mod histories;
 mod hooks;
+mod host_addresses;
 mod host_word;
 mod instances;
 mod inventories;

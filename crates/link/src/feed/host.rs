@@ -363,7 +363,11 @@ impl HostFeed {
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
     pub(super) fn beat(&mut self, host: Id<Host>, beat: Heartbeat, now: Timestamp) -> News {
-        let Heartbeat { clock_ms, connections, devices, counters, paths } = beat;
+        let Heartbeat { clock_ms, connections, devices, counters, paths, lacking } = beat;
+        let can_run_others = lacking.as_ref().is_some_and(|new| *new != *self.status.lacking);
+        if let Some(lacking) = lacking.filter(|_| can_run_others) {
+            self.status.lacking = Arc::new(lacking);
+        }
         let devices: Option<Arc<[HostDevice]>> =
             devices.map(|devices| devices.into_iter().map(shown::device).collect());
         let has_moved = devices.is_some() && devices != self.status.devices;
@@ -380,7 +384,7 @@ impl HostFeed {
         if !same {
             self.status.clock = clock;
         }
-        match (!same || has_moved, has_counted) {
+        match (!same || has_moved || can_run_others, has_counted) {
             (true, _) => News::ForAll,
             (false, true) => News::ForPeople,
             (false, false) => News::None,

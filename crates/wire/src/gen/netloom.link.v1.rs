@@ -114,6 +114,23 @@ pub struct Heartbeat {
     /// How its tunnels' ways are, if that is something else than the agent has told on this stream.
     #[prost(message, optional, tag = "5")]
     pub paths: ::core::option::Option<Paths>,
+    /// What of it cannot run instances, if that is something else than the agent has told on this stream.
+    #[prost(message, optional, tag = "6")]
+    pub drivers: ::core::option::Option<Drivers>,
+}
+/// The drivers that cannot run instances on a host.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Drivers {
+    #[prost(message, repeated, tag = "1")]
+    pub lacking: ::prost::alloc::vec::Vec<LackingDriver>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LackingDriver {
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    /// What it lacks, and what to do.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
 }
 /// The ways from a host's VTEPs to those of its peers.
 #[derive(Clone, PartialEq, ::prost::Message)]
