@@ -24,6 +24,8 @@ const EVERY: Duration = Duration::from_secs(5);
 const RATE: u32 = 10;
 /// So many answers that one peer gets in a second: more than it asks for.
 const ANSWERS_MAX: u32 = 16;
+/// How long nothing is told at first while something is not known.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Blocked ways that are told of, at most.
 const TOLD_MAX: usize = 128;
 
@@ -45,6 +47,7 @@ struct Track {
     /// Not answered since the last answer, and when the first of these was asked.
     losses: u32,
     lost_since: Option<Instant>,
+    /// It was, once.
     answered: bool,
     /// When the other end has last asked with as long a packet.
     heard: Option<Instant>,
@@ -62,7 +65,6 @@ impl Track {
     /// What was asked then was not answered.
     fn lose(&mut self, asked: Instant) {
         self.losses = self.losses.saturating_add(1);
-        self.answered = false;
         self.lost_since.get_or_insert(asked);
     }
 
@@ -91,12 +93,16 @@ pub(crate) struct Ways {
     paths: BTreeMap<Ends, Path>,
     /// Where the next look begins.
     after: Option<Ends>,
+    /// When there were ways first, and whether something was told since.
+    since: Option<Instant>,
+    is_settled: bool,
 }
 
 impl Ways {
     /// These are the ways from now on, each with the length of the longest packet in bytes.
     pub(crate) fn set(&mut self, wanted: &BTreeMap<Ends, u32>, now: Instant) {
         self.paths.retain(|ends, _| wanted.contains_key(ends));
+        self.since.get_or_insert(now);
         for (ends, bytes) in wanted {
             let new = || Path {
                 short: Track { bytes: SHORT_BYTES, ..Track::default() },
@@ -187,14 +193,18 @@ impl Ways {
         answers
     }
 
-    /// What is known, once that is something of each way; ways that work are only counted.
+    /// What is known; ways that work are only counted. At first nothing is told until something is
+    /// known of each, or for so long: whoever tells, answers.
     pub(crate) fn told(&mut self, now: Instant, port: u16) -> Option<Paths> {
         let window = self.every() * 3;
         for path in self.paths.values_mut() {
             path.expire(now);
         }
-        let is_known = |path: &Path| path.short.is_known();
-        if !self.paths.values().all(is_known) {
+        let known = self.paths.values().filter(|path| path.short.is_known()).count();
+        let is_late =
+            self.since.is_none_or(|since| now.saturating_duration_since(since) > PATIENCE);
+        self.is_settled |= known == self.paths.len() || is_late;
+        if !self.is_settled {
             return None;
         }
         let blocked = self.paths.iter().filter_map(|((own, peer), path)| {
@@ -213,7 +223,7 @@ impl Ways {
             })
         });
         let blocked: Vec<BlockedPath> = blocked.take(TOLD_MAX).collect();
-        let probed = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
+        let probed = u32::try_from(known).unwrap_or(u32::MAX);
         Some(Paths { probed, blocked })
     }
 }
