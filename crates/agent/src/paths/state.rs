@@ -316,6 +316,7 @@ mod tests {
                         *numbers
                     });
                     self.sent += due.len();
+                    self.hosts[host].told(self.now, PORT);
                     for sending in due {
                         if is_lost(host, sending.probe.bytes) {
                             continue;

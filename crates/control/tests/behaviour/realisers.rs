@@ -130,7 +130,7 @@ impl World {
         self.cloud.made("CreateL2VlanNetwork", params)
     }
 
-    fn into_cluster(&self, l2: &str) -> Value {
+    fn attachment(&self, l2: &str) -> Value {
         json!({"l2NetworkUuid": l2, "clusterUuid": self.fixture.cluster})
     }
 
@@ -155,7 +155,7 @@ async fn a_network_is_attached_once_its_realiser_has_said_yes() {
     let (world, _) = World::new("L2VlanNetwork");
     let l2 = world.vlan();
     world.service.says(no("port 7 is not there yet", false));
-    let attach = world.call("AttachL2NetworkToCluster", world.into_cluster(&l2));
+    let attach = world.call("AttachL2NetworkToCluster", world.attachment(&l2));
     let healed = async {
         world.service.called.notified().await;
         assert_eq!(world.attached(), 0, "nothing is attached before");
@@ -183,7 +183,7 @@ async fn a_network_is_attached_once_its_realiser_has_said_yes() {
     };
     world.serving(added).await;
     let detach = async {
-        world.call("DetachL2NetworkFromCluster", world.into_cluster(&l2)).await;
+        world.call("DetachL2NetworkFromCluster", world.attachment(&l2)).await;
         world.until(<[_]>::is_empty).await;
     };
     world.serving(detach).await;
@@ -197,7 +197,7 @@ async fn a_realiser_that_says_no_keeps_a_network_out_and_what_it_did_is_taken_aw
     let l2 = world.vlan();
     world.service.says(no("it answered 409 VLAN 10 is reserved", true));
     let refused = async {
-        let refused = world.call("AttachL2NetworkToCluster", world.into_cluster(&l2)).await;
+        let refused = world.call("AttachL2NetworkToCluster", world.attachment(&l2)).await;
         world.service.says(None);
         world.until(<[_]>::is_empty).await;
         error(refused)
@@ -287,10 +287,10 @@ async fn what_is_there_is_told_to_a_realiser_that_comes_later_and_nothing_after_
 async fn another_server_goes_on_where_one_was_killed() {
     let (world, _) = World::new("L2VlanNetwork");
     let l2 = world.vlan();
-    let attach = world.call("AttachL2NetworkToCluster", world.into_cluster(&l2));
+    let attach = world.call("AttachL2NetworkToCluster", world.attachment(&l2));
     world.serving(attach).await;
     // Nobody calls while it is detached.
-    world.call("DetachL2NetworkFromCluster", world.into_cluster(&l2)).await;
+    world.call("DetachL2NetworkFromCluster", world.attachment(&l2)).await;
     let expired = |rows: &[L2Realisation]| rows.is_empty();
     let later =
         Jobs::new(world.cloud.store.clone(), watch::channel(world.cloud.board.clone()).1, || {
