@@ -202,6 +202,12 @@ impl Maps {
 }
 
 impl HostKernel for Maps {
+    const HAS_UNDERLAY: bool = false;
+
+    fn unable(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     async fn tunnel(&mut self, _: u16) -> Result<u32, Refusal> {
         Ok(0)
     }

@@ -41,25 +41,29 @@ impl TestLab {
 
     /// The same with its networks in GRE, and a pool of such.
     pub fn in_gre() -> Self {
-        let mut this = Self::unmade();
-        let text = fs::read_to_string(&this.options.topology).unwrap();
-        this.topology(&gre(&text));
-        this.apply();
-        this
-    }
-
-    /// Has another topology, before anything is made.
-    pub fn topology(&mut self, text: &str) {
-        fs::create_dir_all(self.root()).unwrap();
-        let path = self.root().join("topology.yaml");
-        fs::write(&path, text).unwrap();
-        self.options.topology = path;
+        Self::of(&gre(&fs::read_to_string(example()).unwrap()))
     }
 
     /// The same, before anything is made.
     pub fn unmade() -> Self {
         let root = Root::new().unwrap();
         Self { options: options(root.labs()), _root: root }
+    }
+
+    /// The same with a third host, h3, and on it the VM red-3 of the network red, 10.0.0.13.
+    pub fn of_three_hosts() -> Self {
+        Self::of(&three_hosts())
+    }
+
+    /// One of this topology.
+    pub fn of(topology: &str) -> Self {
+        let mut this = Self::unmade();
+        fs::create_dir_all(this.root()).unwrap();
+        let path = this.root().join("topology.yaml");
+        fs::write(&path, topology).unwrap();
+        this.options.topology = path;
+        this.apply();
+        this
     }
 
     /// Applies the topology once more.
@@ -231,10 +235,31 @@ pub fn gre(topology: &str) -> String {
     topology.replace("- CreateL2VxlanNetwork", "- CreateL2GreNetwork")
 }
 
+/// The topology of [`TestLab::of_three_hosts`].
+pub fn three_hosts() -> String {
+    let text = fs::read_to_string(example()).unwrap();
+    let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
+    let vm = "  - CreateVmInstance:\n      name: red-3\n      l3NetworkUuids: [$red-l3]\n      \
+              hostUuid: $h3\n      systemTags: [\"staticIp::$red-l3::10.0.0.13\"]\n";
+    let mut reach = "  reach:\n".to_owned();
+    for vm in ["red-1", "red-2"] {
+        reach += &format!("    - [{vm}, red-3]\n    - [red-3, {vm}]\n");
+    }
+    text.replace("hosts: [h1, h2]", "hosts: [h1, h2, h3]")
+        .replace("\n  # VXLAN networks", &format!("{h3}\n  # VXLAN networks"))
+        .replace("\nexpect:", &format!("{vm}\nexpect:"))
+        .replace("  reach:\n", &reach)
+}
+
+/// The example topology.
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml")
+}
+
 /// Options for a lab that no other test has.
 fn options(state_root: PathBuf) -> UpOptions {
     UpOptions {
-        topology: Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml"),
+        topology: example(),
         name: format!("t{}", &uuid()[..11]),
         state_root,
         binary: binary(),

@@ -6,7 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
     time::Duration,
@@ -22,7 +21,7 @@ use netloom_tests::{
     guest::{Guest, ip},
     machine::drops,
     rest::Answer,
-    root_or_skip,
+    root_or_skip, three_hosts,
     traffic::{Ping, Probes, Traffic, one_packet_passes, ping},
 };
 use serde_json::{Value, json};
@@ -56,22 +55,7 @@ impl Stage {
 
     /// The same with another topology, made of this one.
     fn of(change: impl Fn(&str) -> String) -> Self {
-        let mut lab = TestLab::unmade();
-        let text = fs::read_to_string(&lab.options.topology).unwrap();
-        let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
-        let vm = "  - CreateVmInstance:\n      name: red-3\n      l3NetworkUuids: [$red-l3]\n      \
-                  hostUuid: $h3\n      systemTags: [\"staticIp::$red-l3::10.0.0.13\"]\n";
-        let mut reach = "  reach:\n".to_owned();
-        for vm in ["red-1", "red-2"] {
-            reach += &format!("    - [{vm}, red-3]\n    - [red-3, {vm}]\n");
-        }
-        let text = text
-            .replace("hosts: [h1, h2]", "hosts: [h1, h2, h3]")
-            .replace("\n  # VXLAN networks", &format!("{h3}\n  # VXLAN networks"))
-            .replace("\nexpect:", &format!("{vm}\nexpect:"))
-            .replace("  reach:\n", &reach);
-        lab.topology(&change(&text));
-        lab.apply();
+        let lab = TestLab::of(&change(&three_hosts()));
         let rest = lab.rest();
         let l3 = rest.uuid("/l3-networks", "red-l3");
         let made = rest.post("/nics", &json!({"l3NetworkUuid": l3, "ip": GUEST}));

@@ -1,7 +1,7 @@
 //! The stream to the server: takes what is wanted, reports what was achieved, comes back after
 //! every loss. It knows nothing of the host.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -22,6 +22,7 @@ use wire::{
         AgentMessage, Device, Heartbeat, Hello, RenewRequest, Report, ServerMessage, Welcome,
     },
     parts::Assembly,
+    paths::Paths,
     versions::Versions,
 };
 
@@ -66,6 +67,10 @@ pub(crate) struct Sources {
     pub(crate) devices: watch::Receiver<Option<Vec<Device>>>,
     /// Who hears who this host is.
     pub(crate) identity: watch::Sender<Option<Identity>>,
+    /// How the ways to its peers are.
+    pub(crate) paths: watch::Receiver<Option<Paths>>,
+    /// The drivers that cannot run instances.
+    pub(crate) lacking: watch::Receiver<Option<BTreeMap<String, String>>>,
 }
 
 /// Keeps a stream to the server open until told to stop.
@@ -79,7 +84,7 @@ pub(crate) async fn keep(
     sources.identity.send_replace(Some(identity.clone()));
     let data = config.data;
     let (lineage, greeted, run) = (None, false, Uuid::new_v4());
-    let told = None;
+    let told = Told::default();
     let mut session = Session { identity, data, desired, sources, told, lineage, greeted, run };
     let mut backoff = Backoff::default();
     loop {
@@ -97,6 +102,26 @@ pub(crate) async fn keep(
     }
 }
 
+/// What a server has been told on a stream.
+#[derive(Default)]
+struct Told {
+    devices: Option<Vec<Device>>,
+    paths: Option<Paths>,
+    lacking: Option<BTreeMap<String, String>>,
+}
+
+/// What is to be told, unless it was told already.
+fn news<T: Clone + PartialEq>(
+    source: &mut watch::Receiver<Option<T>>,
+    told: &mut Option<T>,
+) -> Option<T> {
+    let news = source.borrow_and_update().clone().filter(|new| told.as_ref() != Some(new));
+    if news.is_some() {
+        told.clone_from(&news);
+    }
+    news
+}
+
 struct Session {
     identity: Identity,
     /// Where the identity is kept.
@@ -104,7 +129,7 @@ struct Session {
     desired: watch::Sender<Option<Desired>>,
     sources: Sources,
     /// The devices that this server has been told of.
-    told: Option<Vec<Device>>,
+    told: Told,
     /// The server's lineage, once it has said so.
     lineage: Option<Uuid>,
     /// Drawn at this start of the agent.
@@ -178,7 +203,7 @@ impl Session {
         let (mut heartbeat, mut renewal) = (interval(HEARTBEAT), interval(RENEWAL));
         // This server has not heard any.
         self.sources.counted.mark_changed();
-        self.told = None;
+        self.told = Told::default();
         loop {
             // Each branch is cancel safe: a stream keeps what it has read so far in itself, a
             // watch and an interval lose nothing.
@@ -200,6 +225,8 @@ impl Session {
                     (Ok(()), Some(report)) => AgentMessage::Report(report),
                 },
                 Ok(()) = self.sources.devices.changed() => AgentMessage::Heartbeat(self.beat()),
+                Ok(()) = self.sources.paths.changed() => AgentMessage::Heartbeat(self.beat()),
+                Ok(()) = self.sources.lacking.changed() => AgentMessage::Heartbeat(self.beat()),
                 _ = renewal.tick() => match self.renew(&mut client).await {
                     true => return "it has another certificate from now on".to_owned(),
                     false => continue,
@@ -289,17 +316,15 @@ impl Session {
     /// What there is to say now and then. Connections only after the server has said what the host
     /// holds: before, it knows no ports.
     fn beat(&mut self) -> Heartbeat {
-        let Sources { counted, devices, .. } = &mut self.sources;
+        let Sources { counted, devices, paths, lacking, .. } = &mut self.sources;
         let is_news = self.greeted && counted.has_changed().unwrap_or(false);
         let counts = is_news.then(|| counted.borrow_and_update().clone()).flatten();
         let (connections, counters) =
             counts.map(|Counts { connections, counters }| (connections, counters)).unzip();
-        let devices =
-            devices.borrow_and_update().clone().filter(|new| self.told.as_ref() != Some(new));
-        if devices.is_some() {
-            self.told.clone_from(&devices);
-        }
-        Heartbeat { clock_ms: clock_ms(), connections, devices, counters }
+        let devices = news(devices, &mut self.told.devices);
+        let paths = news(paths, &mut self.told.paths);
+        let lacking = news(lacking, &mut self.told.lacking);
+        Heartbeat { clock_ms: clock_ms(), connections, devices, counters, paths, lacking }
     }
 
     /// What was achieved, in words for the server; not before it can make sense of it.

@@ -225,6 +225,13 @@ pub(crate) fn is_ours(device: &str) -> bool {
 }
 
 impl HostKernel for Host {
+    const HAS_UNDERLAY: bool = true;
+
+    fn unable(&self) -> BTreeMap<String, String> {
+        let why = Qemu::check().err().map(|error| ("qemu".to_owned(), error.to_string()));
+        why.into_iter().collect()
+    }
+
     async fn tunnel(&mut self, port: u16) -> Result<u32, Refusal> {
         let netlink = Netlink::current().await.map_err(Refusal::new)?;
         let spec = VxlanSpec {

@@ -182,6 +182,12 @@ pub struct Movers {
 /// call that finds all right writes nothing. A clone is the same host: calls about different
 /// instances may overlap, and none of them delays those about the maps.
 pub trait HostKernel: Clone + Send + 'static {
+    /// Whether there are ways to peers that can be asked.
+    const HAS_UNDERLAY: bool;
+
+    /// The drivers that cannot run instances here, each with what it lacks and what to do.
+    fn unable(&self) -> BTreeMap<String, String>;
+
     /// Makes the tunnel device, with its programs and this UDP port; the index of its interface. One with another
     /// port is made anew.
     fn tunnel(&mut self, port: u16) -> impl Future<Output = Result<u32, Refusal>> + Send;

@@ -15,6 +15,7 @@ mod connection;
 pub mod converge;
 mod count;
 mod devices;
+mod drivers;
 mod enrol;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
@@ -27,6 +28,7 @@ mod jobs;
 pub mod kernel;
 pub mod ledger;
 pub mod memory;
+mod paths;
 pub mod plan;
 pub mod render;
 #[cfg(any(test, feature = "fuzz"))]
@@ -200,6 +202,7 @@ pub async fn run_on<K: HostKernel>(
     let mut parts = JoinSet::new();
     let own = stop.clone();
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
+    let able = kernel.clone();
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
     let (told, devices) = watch::channel(None);
     let (moved, moves) = watch::channel(handover::Told::default());
@@ -212,30 +215,26 @@ pub async fn run_on<K: HostKernel>(
         told: moved,
     };
     // First of all, and whether or not there is a server.
-    parts.spawn(async move {
-        let converger = Converger::new(kernel).told_by(moves.clone());
-        worker::work((converger, moves), file, wanted, achieved, own).await;
-        Ok(())
-    });
-    let (data, heard, own) = (config.data.clone(), results.clone(), stop.clone());
-    parts.spawn(async move {
-        tell::serve(asked, data, heard, own).await;
-        Ok(())
-    });
-    let (own, done) = (stop.clone(), results.clone());
-    parts.spawn(async move {
-        count::keep(counting, (seen, done), counted, own).await;
-        Ok(())
-    });
-    let own = stop.clone();
-    parts.spawn(async move {
-        devices::keep(looking, told, own).await;
-        Ok(())
-    });
-    let own = stop.clone();
-    parts.spawn(handover::keep(movers, listen, handing, own));
-    let sources =
-        connection::Sources { achieved: results, counted: counts, devices, identity: named };
+    let converger = Converger::new(kernel).told_by(moves.clone());
+    part(&mut parts, worker::work((converger, moves), file, wanted, achieved, own));
+    part(&mut parts, tell::serve(asked, config.data.clone(), results.clone(), stop.clone()));
+    part(&mut parts, count::keep(counting, (seen, results.clone()), counted, stop.clone()));
+    part(&mut parts, devices::keep(looking, told, stop.clone()));
+    parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
+    let (runs, lacking) = watch::channel(None);
+    part(&mut parts, drivers::keep(able, runs, stop.clone()));
+    let (walked, paths) = watch::channel(None);
+    if K::HAS_UNDERLAY {
+        part(&mut parts, paths::keep(desired.subscribe(), walked, stop.clone()));
+    }
+    let sources = connection::Sources {
+        achieved: results,
+        counted: counts,
+        devices,
+        identity: named,
+        paths,
+        lacking,
+    };
     parts.spawn(connection::keep(config, desired, sources, stop.clone()));
 
     // Whatever ends first ends all; each of them is told, and ends within one step.
@@ -245,4 +244,12 @@ pub async fn run_on<K: HostKernel>(
         result = result.and(part.map_err(Error::from).flatten());
     }
     result
+}
+
+/// Starts something that ends without a result, when it is told to stop.
+fn part(parts: &mut JoinSet<Result<(), Error>>, work: impl Future<Output = ()> + Send + 'static) {
+    parts.spawn(async move {
+        work.await;
+        Ok(())
+    });
 }

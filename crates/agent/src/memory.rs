@@ -221,6 +221,12 @@ impl MemoryState {
 }
 
 impl HostKernel for Memory {
+    const HAS_UNDERLAY: bool = false;
+
+    fn unable(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     async fn tunnel(&mut self, port: u16) -> Result<u32, Refusal> {
         let mut state = self.state();
         if state.no_tunnel {

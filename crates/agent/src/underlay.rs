@@ -50,7 +50,8 @@ pub(crate) struct Longest {
 }
 
 impl Longest {
-    fn needed(self) -> u32 {
+    /// With what is around it, in bytes.
+    pub(crate) fn needed(self) -> u32 {
         self.around.needed(self.inside)
     }
 }

@@ -15,6 +15,7 @@ mod old;
 mod openapi;
 mod params;
 mod query;
+mod realiser;
 mod request;
 mod schema;
 mod serve;
@@ -23,5 +24,6 @@ mod watching;
 mod webhook;
 
 pub use door::{Error, router};
+pub use realiser::RealiserCaller;
 pub use serve::{Door, Identity, Limits, serve};
 pub use webhook::Sender;

@@ -20,12 +20,12 @@ use ureq::Agent;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a result is to be sent.
-struct Target {
+pub(crate) struct Target {
     host: String,
     port: u16,
     /// As the receiver knows itself.
-    authority: String,
-    path: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
 }
 
 impl Target {
@@ -33,7 +33,7 @@ impl Target {
     ///
     /// # Errors
     /// What is wrong with it.
-    fn read(url: &str) -> Result<Self, String> {
+    pub(crate) fn read(url: &str) -> Result<Self, String> {
         if url.len() > URL_MAX {
             return Err(format!("is over {URL_MAX} bytes long"));
         }
@@ -54,7 +54,7 @@ impl Target {
     }
 
     /// An address of its host that may be sent to.
-    fn resolve(&self, reach: &Reach) -> Result<SocketAddr, NotSent> {
+    pub(crate) fn resolve(&self, reach: &Reach) -> Result<SocketAddr, NotSent> {
         let found = (self.host.as_str(), self.port).to_socket_addrs();
         let found: Vec<SocketAddr> =
             found.map_err(|cause| again(format!("{}: {cause}", self.host)))?.collect();
@@ -100,16 +100,21 @@ pub struct Sender(Agent);
 
 impl Default for Sender {
     fn default() -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .max_idle_connections(0)
-            .timeout_global(Some(TIMEOUT))
-            .user_agent("netloom");
-        Self(config.build().into())
+        Self(agent(TIMEOUT))
     }
+}
+
+/// What follows no redirect, uses no proxy, and ends after this time.
+pub(crate) fn agent(timeout: Duration) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .max_idle_connections(0)
+        .timeout_global(Some(timeout))
+        .user_agent("netloom");
+    config.build().into()
 }
 
 impl Sender {

@@ -130,6 +130,7 @@ pub(crate) fn show(host: &Value, cluster: &str) -> String {
     lines.push(format!("versions    {}", versions(&host["versions"])));
     section(&mut lines, "maps", each(&host["maps"], map));
     section(&mut lines, "vteps", each(&host["vteps"], vtep));
+    section(&mut lines, "tunnels", tunnels(&host["tunnels"]));
     section(&mut lines, "uplinks", each(&host["uplinks"], uplink));
     section(&mut lines, "devices", each(&host["devices"], word));
     lines.iter().map(|line| harmless(line)).collect::<Vec<_>>().join("\n")
@@ -226,6 +227,16 @@ fn vtep(vtep: &Value) -> String {
     )
 }
 
+/// How many ways to other hosts there are, and on which packets are lost.
+fn tunnels(tunnels: &Value) -> Vec<String> {
+    let Some(probed) = tunnels["probed"].as_u64().filter(|probed| *probed > 0) else {
+        return Vec::new();
+    };
+    let blocked = each(&tunnels["blocked"], word);
+    let first = format!("{probed} ways to other hosts asked, {} of them blocked", blocked.len());
+    [vec![first], blocked].concat()
+}
+
 fn uplink(uplink: &Value) -> String {
     let network = |network: &Value| match network["vlan"].as_u64() {
         Some(vlan) => format!("{} (VLAN {vlan})", word(&network["name"])),
@@ -273,6 +284,7 @@ mod tests {
                 {"map": "nets", "version": 6, "entries": 1, "capacity": 4096, "percent": 1},
             ],
             "vteps": [{"vtepIp": "192.0.2.11", "port": 8472, "pool": "p", "device": "eth0 up mtu 1500"}],
+            "tunnels": {"probed": 3, "blocked": ["h1 -> h2: nothing arrives"]},
             "uplinks": [{
                 "interface": "eth1", "state": "its interface eth1 is down: put it up",
                 "networks": [{"name": "lan", "vlan": null}, {"name": "dmz", "vlan": 7}],
@@ -319,6 +331,9 @@ maps
     1 %  nets: 1 of 4096 entries, version 6
 vteps
   192.0.2.11 port 8472, pool p: eth0 up mtu 1500
+tunnels
+  3 ways to other hosts asked, 1 of them blocked
+  h1 -> h2: nothing arrives
 uplinks
   eth1: its interface eth1 is down: put it up; carries lan (untagged), dmz (VLAN 7)
 devices

@@ -159,6 +159,14 @@ impl Qemu {
         Ok(found)
     }
 
+    /// Whether the host has a QEMU.
+    ///
+    /// # Errors
+    /// [`Error::NoQemu`].
+    pub fn check() -> Result<(), Error> {
+        launch::find_program().map(drop)
+    }
+
     /// How guests run here. Asked once: it takes seconds where KVM does not work.
     async fn accel(&self) -> Result<Accel, Error> {
         let options = &self.0.options;

@@ -31,7 +31,7 @@ use crate::{
     command::Surroundings,
     config,
     lease::{self, Span},
-    operation, vm_life, vm_migration,
+    operation, realiser, vm_life, vm_migration,
 };
 
 /// Instances of one host that are on their way at a time.
@@ -298,6 +298,10 @@ impl World<'_> {
             Err(error) if error.code == Code::StoreUnavailable => Err(error),
             // One instance does not hold up the others.
             Err(error) => {
+                // It is tried again, and by then it may be realised.
+                if let Some(needed) = &error.unrealised {
+                    realiser::note(self.store, needed, now).await?;
+                }
                 tracing::warn!(%error, "an instance stays where it is for now");
                 Ok(false)
             }

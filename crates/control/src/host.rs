@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Gate, Look, Reply, Txn,
     audit::{self, Event},
-    evacuation,
+    evacuation, host_addresses,
     operation::{Operation, job, look, now},
     reserved,
     rivals::Rivals,
@@ -60,6 +60,7 @@ pub(crate) fn add(txn: &mut Txn<'_>, message: AddKVMHost) -> Result<Reply> {
         reconnects: 0,
     };
     let id = txn.insert(host.clone())?;
+    host_addresses::check_address(txn, &host, ("managementIp", host.management_ip))?;
     for attached in txn.children(L2NetworkClusterRef::CLUSTER, cluster.uuid) {
         let Some(cidr) = attached.vtep_cidr else { continue };
         let rivals = Rivals::of(txn, attached.l2_network_uuid)?;
@@ -76,6 +77,9 @@ pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateHost) -> Result<Reply> {
     let mut host = txn.get(message.uuid)?;
     if let Some(ip) = message.management_ip {
         reserved::check_host("managementIp", ip)?;
+        if ip != host.management_ip {
+            host_addresses::check_address(txn, &host, ("managementIp", ip))?;
+        }
         host.management_ip = ip;
     }
     host.name = message.name.unwrap_or(host.name);

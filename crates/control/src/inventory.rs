@@ -239,8 +239,8 @@ impl View for Observed<'_> {
             .collect()
     }
 
-    fn is_claimed(&self, claim: &Claim) -> bool {
-        self.snapshot.holder(claim).is_some()
+    fn holder(&self, claim: &Claim) -> Option<(Kind, Uuid)> {
+        self.snapshot.holder(claim)
     }
 
     fn revision(&self) -> u64 {

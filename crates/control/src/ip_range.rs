@@ -16,7 +16,7 @@ use model::{
 use store::Read;
 
 use crate::{
-    Reply, Txn, neighbours,
+    Reply, Txn, host_addresses, neighbours,
     operation::{Operation, job},
     reserved,
 };
@@ -252,6 +252,8 @@ fn insert(txn: &mut Txn<'_>, id: Id<IpRange>, wanted: Wanted) -> Result<Id<IpRan
     // The rules below rest on the ranges of all L3 networks of the L2 network.
     txn.fence(l3.l2_network_uuid);
     check_neighbours(txn, &l3, &wanted)?;
+    let ends = (wanted.start, wanted.end);
+    host_addresses::check_range(txn, l3.l2_network_uuid, ends, "startIp")?;
     txn.insert(range(&l3, id, wanted))
 }
 

@@ -12,7 +12,7 @@ mod submit;
 mod sweep;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -76,8 +76,9 @@ struct Memory {
     refused_order: VecDeque<Uuid>,
     /// How many calls were refused, by the code that they were told.
     refusals: BTreeMap<&'static str, u64>,
-    /// Jobs that are being run. A second call with the same uuid is refused meanwhile.
-    running: HashSet<Uuid>,
+    /// Jobs that are being run, with what they wait for. A second call with the same uuid is refused
+    /// meanwhile.
+    running: HashMap<Uuid, Vec<String>>,
     /// The jobs that may wait for hosts and are not known to be a success.
     open: HashMap<Uuid, Since>,
     /// When the oldest of these was made, as the last sweep has seen it.
@@ -235,9 +236,13 @@ impl Jobs {
         match self.look(job) {
             Look::Over(state) => state,
             Look::Acknowledged(state) => self.succeed(job, state).await,
-            Look::Running => JobState::Processing(Vec::new()),
+            Look::Running => JobState::Processing(self.waits_while_running(job)),
             Look::Waiting(_, reasons) | Look::Settling(_, reasons) => JobState::Processing(reasons),
         }
+    }
+
+    fn waits_while_running(&self, job: Id<Job>) -> Vec<String> {
+        self.lock().running.get(&job.uuid()).cloned().unwrap_or_default()
     }
 
     /// Whether the caller may see a job that is refused or in the store. Everybody may see that
@@ -352,7 +357,7 @@ impl Jobs {
         let memory = self.lock();
         match memory.refused.get(&job.uuid()) {
             Some(refused) => Look::Over(JobState::Failed(refused.error.clone())),
-            None if memory.running.contains(&job.uuid()) => Look::Running,
+            None if memory.running.contains_key(&job.uuid()) => Look::Running,
             None => Look::Over(JobState::Unknown),
         }
     }

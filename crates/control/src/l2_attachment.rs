@@ -19,8 +19,9 @@ use model::{
 use uuid::Uuid;
 
 use crate::{
-    Reply, Txn, l2_network,
+    Reply, Txn, host_addresses,
     operation::{Operation, job},
+    realiser::{self, Attaching},
     rivals::{self, Rivals},
     vtep,
 };
@@ -54,6 +55,7 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
     };
     let attached = wished(&l2, cluster.uuid, vtep_cidr);
     txn.insert(attached.clone())?;
+    host_addresses::check_network(txn, &l2, cluster.uuid)?;
     let hosts = txn.children(Host::CLUSTER, cluster.uuid);
     if let Some(cidr) = vtep_cidr {
         let rivals = Rivals::of(txn, l2.uuid)?;
@@ -62,32 +64,11 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachL2NetworkToCluster) -> Re
                 .map_err(|error| error.on_field("systemTags"))?;
         }
     }
-    realised(txn, &l2, &attached, &hosts)?;
+    // Hosts that are away, or come later, say what they lack when they connect.
+    let is_connected = |host: &Host| txn.status(host.uuid).connected;
+    let hosts: Vec<Host> = hosts.into_iter().filter(is_connected).collect();
+    realiser::attach(txn, &Attaching { l2: &l2, presence: &attached, hosts: &hosts })?;
     Ok(Reply::shows(l2.uuid))
-}
-
-/// Refuses what a host of the cluster that is connected cannot carry. Hosts that are away, or come
-/// later, say so when they connect.
-fn realised(
-    txn: &Txn<'_>,
-    l2: &L2Network,
-    attached: &L2NetworkClusterRef,
-    hosts: &[Host],
-) -> Result<()> {
-    let connected = hosts.iter().filter(|host| txn.status(host.uuid).connected);
-    let why_not = |host: &Host| match attached.vtep_cidr {
-        None => l2_network::why_no_uplink(txn, host, l2),
-        Some(cidr) => vtep::why_none(txn, host, l2.uuid, cidr),
-    };
-    let mut lacking = connected.filter_map(|host| Some((host, why_not(host)?)));
-    let Some((host, why)) = lacking.next() else { return Ok(()) };
-    let others = match lacking.count() {
-        0 => String::new(),
-        others => format!(" (and {others} more hosts are lacking something)"),
-    };
-    let text = format!("host {} ({}) {why}{others}", host.name, host.uuid);
-    let hint = "nothing is attached; QueryHost shows the devices of each host";
-    Err(Error::new(Code::OperationFailed, text).on_field("clusterUuid").hint(hint))
 }
 
 pub(crate) fn detach(txn: &mut Txn<'_>, message: DetachL2NetworkFromCluster) -> Result<Reply> {

@@ -20,7 +20,7 @@ use store::Read;
 use crate::{
     Look, Reply, Txn, l2_attachment,
     operation::{Operation, job, look},
-    vtep,
+    realiser, vtep,
 };
 
 /// What its messages do.
@@ -113,22 +113,7 @@ pub(crate) fn why_not(txn: &Txn<'_>, host: &Host, l2: &L2Network) -> Option<Stri
              brings it there"
         ));
     }
-    match l2.segment {
-        Segment::NoVlan | Segment::Vlan { .. } => why_no_uplink(txn, host, l2),
-        Segment::Vxlan { pool_uuid, .. } | Segment::Gre { pool_uuid, .. } => {
-            vtep::of_host(txn, host.uuid, pool_uuid).is_none().then(|| {
-                format!(
-                    "has no VTEP in pool {pool_uuid}: give it an address in the pool's CIDR for \
-                     its cluster and ReconnectHost, or CreateVxlanVtep with one of its addresses \
-                     (its management address is {})",
-                    host.management_ip
-                )
-            })
-        }
-        Segment::VxlanPool | Segment::GrePool => {
-            Some(format!("{} is a pool, not a network", l2.uuid))
-        }
-    }
+    realiser::why_host_cannot(txn, host, l2)
 }
 
 /// What keeps a host from leading into a physical network by its interface, as far as the host has

@@ -32,6 +32,7 @@ mod placement;
 pub mod platform;
 pub mod query;
 mod quota;
+pub mod realiser;
 pub mod releaser;
 mod reserved;
 pub mod secret;
@@ -50,6 +51,7 @@ pub mod account;
 pub mod cluster;
 pub mod dhcp_server;
 pub mod host;
+mod host_addresses;
 pub mod host_route;
 pub mod image;
 pub mod instance_offering;
@@ -60,6 +62,7 @@ mod l2_candidates;
 pub mod l2_gre;
 pub mod l2_network;
 pub mod l2_physical;
+mod l2_realiser;
 pub mod l2_vxlan;
 pub mod l3_network;
 mod l3_options;
@@ -110,6 +113,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     l2_physical::operations,
     l2_attachment::operations,
     l2_candidates::operations,
+    l2_realiser::operations,
     vtep::operations,
     remote_vtep::operations,
     l2_network::operations,

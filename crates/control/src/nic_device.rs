@@ -15,7 +15,7 @@ use model::{
 use crate::{
     Reply, Txn, l2_network,
     operation::{Operation, job},
-    vm_nic,
+    realiser, vm_nic,
 };
 
 /// What its messages do.
@@ -103,7 +103,7 @@ pub(crate) fn check_host(txn: &Txn<'_>, nic: &VmNic, host: &Host) -> Result<()> 
         HostMode::Enabled => l2_network::why_not(txn, host, &l2),
     };
     match why {
-        None => Ok(()),
+        None => realiser::first_nic(txn, host.uuid, l2.uuid),
         Some(why) => {
             let text = format!("host {} cannot have NIC {}", host.uuid, nic.uuid);
             let hint = format!("{}: {why}", host.name);

@@ -30,7 +30,7 @@ use store::{Key, Read};
 use crate::{
     Look, Reply, Txn, addresses, l2_network, l3_network, nic_device,
     operation::{Operation, job, look},
-    vm_instance, vm_life,
+    realiser, vm_instance, vm_life,
     vm_nic::{self, Plug, Wanted},
 };
 
@@ -256,7 +256,10 @@ fn check_network(
         (None, _) => None,
     };
     match why {
-        None => Ok(()),
+        None => match instance.host_uuid {
+            Some(host) => realiser::first_nic(txn, host, l2.uuid),
+            None => Ok(()),
+        },
         Some(why) => {
             let text = format!("L2 network {} of L3 network {}: {why}", l2.uuid, l3.uuid);
             refuse(text, "AttachL2NetworkToCluster brings it there".into())

@@ -7,7 +7,7 @@ use model::{
         host::{Host, HostMode},
         l2_attachment::L2NetworkClusterRef,
         l2_network::L2Network,
-        vm_instance::VmInstance,
+        vm_instance::{InstanceDriver, VmInstance},
         zone::Zone,
     },
 };
@@ -37,10 +37,12 @@ pub(crate) struct Demand {
     pub(crate) not: Option<Id<Host>>,
     /// The networks of its NICs.
     pub(crate) l2s: Vec<L2Network>,
+    /// What runs it.
+    pub(crate) driver: InstanceDriver,
 }
 
-/// Chooses the host: inside what the caller asks for, connected, able to carry every network, and
-/// then the one that had the instance last, or that with the fewest instances.
+/// Chooses the host: inside what the caller asks for, connected, able to run it and to carry every
+/// network, and then the one that had the instance last, or that with the fewest instances.
 ///
 /// # Errors
 /// [`Code::NoHost`] with what stands in the way of each.
@@ -110,6 +112,10 @@ fn why_not(txn: &Txn<'_>, demand: &Demand, host: &Host) -> Option<String> {
     }
     if !txn.status(host.uuid).connected {
         return Some("is not connected: start its agent".into());
+    }
+    let driver = demand.driver.as_str();
+    if let Some(why) = txn.status(host.uuid).lacking.get(driver) {
+        return Some(format!("cannot run instances of driver {driver}: {why}"));
     }
     demand.l2s.iter().find_map(|l2| l2_network::why_not(txn, host, l2))
 }

@@ -8,10 +8,10 @@ use std::{
 
 use model::{Id, resource::account::Account};
 
-/// Work of accounts that waits for its turn.
-pub(crate) struct Turns<T> {
+/// Work of accounts, or of others who are each to have their turns, that waits for its own.
+pub(crate) struct Turns<T, A = Id<Account>> {
     /// For each account with some: what waits, and how much is being done.
-    accounts: BTreeMap<Id<Account>, (VecDeque<T>, usize)>,
+    accounts: BTreeMap<A, (VecDeque<T>, usize)>,
     /// What waits or is being done.
     known: HashSet<T>,
     running: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Turns<T> {
     most_of_account: usize,
 }
 
-impl<T: Copy + Eq + Hash> Turns<T> {
+impl<T: Copy + Eq + Hash, A: Copy + Ord> Turns<T, A> {
     /// `most` are done at a time, `most_of_account` of one account.
     pub(crate) fn new(most: usize, most_of_account: usize) -> Self {
         let (accounts, known) = (BTreeMap::new(), HashSet::new());
@@ -27,14 +27,14 @@ impl<T: Copy + Eq + Hash> Turns<T> {
     }
 
     /// Work waits for its turn, unless it does already or is being done.
-    pub(crate) fn add(&mut self, (account, work): (Id<Account>, T)) {
+    pub(crate) fn add(&mut self, (account, work): (A, T)) {
         if self.known.insert(work) {
             self.accounts.entry(account).or_default().0.push_back(work);
         }
     }
 
     /// What is next, if anything is: of the account of which the fewest are being done.
-    pub(crate) fn next(&mut self) -> Option<(Id<Account>, T)> {
+    pub(crate) fn next(&mut self) -> Option<(A, T)> {
         if self.running >= self.most {
             return None;
         }
@@ -50,7 +50,7 @@ impl<T: Copy + Eq + Hash> Turns<T> {
     }
 
     /// Work is done; it may be added again.
-    pub(crate) fn ended(&mut self, (account, work): (Id<Account>, T)) {
+    pub(crate) fn ended(&mut self, (account, work): (A, T)) {
         self.known.remove(&work);
         self.running = self.running.saturating_sub(1);
         if let Some((waiting, running)) = self.accounts.get_mut(&account) {

@@ -25,6 +25,7 @@ use crate::{
     nic_settings,
     operation::{Operation, job},
     placement::{self, Demand},
+    realiser,
     vm_nic::{self, Plug, Wanted},
 };
 
@@ -218,7 +219,11 @@ fn host(
 ) -> Result<Host> {
     let l2s = l3s.iter().map(|l3| txn.get(l3.l2_network_uuid)).collect::<Result<_>>()?;
     let (cluster, host) = (message.cluster_uuid, message.host_uuid);
-    placement::choose(txn, &Demand { zone, cluster, host, last: None, not: None, l2s })
+    let driver = message.driver.unwrap_or(InstanceDriver::Netns);
+    let demand = Demand { zone, cluster, host, last: None, not: None, l2s, driver };
+    let host = placement::choose(txn, &demand)?;
+    realiser::first_nics(txn, &host, &demand.l2s)?;
+    Ok(host)
 }
 
 pub(crate) fn update(txn: &mut Txn<'_>, message: UpdateVmInstance) -> Result<Reply> {

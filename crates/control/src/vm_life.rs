@@ -27,6 +27,7 @@ use crate::{
     Reply, Txn, addresses, config,
     operation::{Operation, job},
     placement::{self, Demand},
+    realiser,
 };
 
 /// What its messages do.
@@ -49,6 +50,8 @@ pub(crate) fn start(txn: &mut Txn<'_>, message: StartVmInstance) -> Result<Reply
     let mut nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
     let host = choose(txn, &instance, &nics, (message.cluster_uuid, message.host_uuid))?;
     take_place(txn, &instance, &host)?;
+    let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<Vec<_>>>()?;
+    realiser::first_nics(txn, &host, &l2s)?;
     instance.host_uuid = Some(host.uuid);
     instance.last_host_uuid = Some(host.uuid);
     instance.cluster_uuid = Some(host.cluster_uuid);
@@ -74,7 +77,8 @@ fn choose(
 ) -> Result<Host> {
     let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
     let (zone, last) = (instance.zone_uuid, instance.last_host_uuid);
-    placement::choose(txn, &Demand { zone, cluster, host, last, not: None, l2s })
+    let driver = instance.driver;
+    placement::choose(txn, &Demand { zone, cluster, host, last, not: None, l2s, driver })
 }
 
 /// Whether some host would take an instance now.

@@ -24,7 +24,7 @@ use crate::{
     Reply, Txn, claim, nic_binding,
     operation::{Operation, job},
     placement::{self, Demand},
-    vm_life,
+    realiser, vm_life,
 };
 
 /// What its messages do.
@@ -112,8 +112,10 @@ fn ways(
     }
     let l2s = nics.iter().map(|nic| txn.get(nic.l2_network_uuid)).collect::<Result<_>>()?;
     let (zone, cluster) = (instance.zone_uuid, instance.cluster_uuid.filter(|_| host.is_none()));
-    let demand = Demand { zone, cluster, host, last: None, not: Some(from), l2s };
+    let driver = instance.driver;
+    let demand = Demand { zone, cluster, host, last: None, not: Some(from), l2s, driver };
     let to = placement::choose(txn, &demand)?;
+    realiser::first_nics(txn, &to, &demand.l2s)?;
     if txn.release_of(&Claim::Running(to.uuid, id)).is_some() {
         let text = format!("host {} has not confirmed that it let go of instance {id}", to.uuid);
         let hint = "wait until it has";

@@ -19,7 +19,7 @@ use store::Read;
 use uuid::Uuid;
 
 use crate::{
-    Reply, Txn, config, l2_attachment, l2_vxlan,
+    Reply, Txn, config, host_addresses, l2_attachment, l2_vxlan,
     operation::{Operation, job},
     reserved,
     rivals::Rivals,
@@ -99,6 +99,18 @@ pub(crate) fn why_none(
     addresses(txn, host)?;
     of_host(txn, host.uuid, pool).is_none().then(|| {
         format!("has no address in {cidr}: give it one, or attach with a CIDR that it has one in")
+    })
+}
+
+/// Why a host has no tunnels of a pool, and the fix.
+pub(crate) fn why_no_tunnel(txn: &Txn<'_>, host: &Host, pool: Id<L2Network>) -> Option<String> {
+    of_host(txn, host.uuid, pool).is_none().then(|| {
+        format!(
+            "has no VTEP in pool {pool}: give it an address in the pool's CIDR for its cluster and \
+             ReconnectHost, or CreateVxlanVtep with one of its addresses (its management address is \
+             {})",
+            host.management_ip
+        )
     })
 }
 
@@ -219,6 +231,9 @@ fn insert(
     (rivals, address): (&Rivals, IpAddr),
 ) -> Result<Id<Vtep>> {
     check(txn, rivals, address)?;
+    if address != host.management_ip {
+        host_addresses::check_address(txn, host, ("vtepIp", address))?;
+    }
     let vtep = Vtep {
         uuid: id,
         host_uuid: host.uuid,

@@ -98,7 +98,7 @@ fn delete(txn: &mut Txn<'_>, message: DeleteWebhook) -> Result<Reply> {
 }
 
 /// Whether it looks like the address of something that speaks HTTP.
-fn check_url(url: &str) -> Result<()> {
+pub(crate) fn check_url(url: &str) -> Result<()> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let is_plain = url.len() <= URL_MAX && !url.contains(char::is_whitespace);
     match rest.filter(|rest| !rest.is_empty() && !rest.starts_with('/')) {

@@ -234,7 +234,7 @@ impl Feed {
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
     pub(crate) fn beat(&mut self, ticket: &Ticket, beat: Heartbeat, now: Timestamp) -> News {
-        let news = self.owner(ticket).map_or(News::None, |feed| feed.beat(beat, now));
+        let news = self.owner(ticket).map_or(News::None, |feed| feed.beat(ticket.host, beat, now));
         if news != News::None {
             self.news.insert(ticket.host);
         }

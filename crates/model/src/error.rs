@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use crate::resource::l2_realiser::L2Realisation;
+
 /// What every fallible public function of the control plane returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -80,6 +82,8 @@ codes! {
     InUse = ("NL.1003", 409, "{Resource}InUse", 431),
     /// No host fits.
     NoHost = ("NL.1004", 409, "Conflict", 533),
+    /// A realiser has not brought an L2 network to where it is needed.
+    NotRealised = ("NL.1008", 503, "ServiceUnavailable", 530),
     /// The store cannot be written or read.
     StoreUnavailable = ("NL.1005", 503, "ServiceUnavailable", 530),
     /// The host's enrolment token is unknown, used or expired.
@@ -101,12 +105,21 @@ pub struct Error {
     pub hint: Option<String>,
     /// What lies behind it; for the log, never for the caller.
     pub cause: Option<String>,
+    /// What has to be realised out of process first: then the same call may be done.
+    pub unrealised: Option<Box<[L2Realisation]>>,
 }
 
 impl Error {
     /// An error with a message for the caller.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, hint: None, cause: None }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            hint: None,
+            cause: None,
+            unrealised: None,
+        }
     }
 
     /// A field breaks a rule. Both texts may repeat what the caller sent, so they are cut: errors

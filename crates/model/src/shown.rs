@@ -19,7 +19,12 @@ pub trait View {
     fn hanging(&self, kind: Kind, field: &str, parent: Uuid, max: usize) -> Vec<Arc<Record>>;
 
     /// Whether somebody holds this.
-    fn is_claimed(&self, claim: &Claim) -> bool;
+    fn is_claimed(&self, claim: &Claim) -> bool {
+        self.holder(claim).is_some()
+    }
+
+    /// Who holds a claim.
+    fn holder(&self, claim: &Claim) -> Option<(Kind, Uuid)>;
 
     /// The store's revision.
     fn revision(&self) -> u64;

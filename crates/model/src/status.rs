@@ -9,14 +9,14 @@
 
 mod word;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use uuid::Uuid;
 
 use crate::{Id, Timestamp, resource::host::Host};
 
-pub use word::{AgentRelease, Agreement, HostCounters, Reason, Room};
+pub use word::{AgentRelease, Agreement, BlockedPath, HostCounters, HostPaths, Reason, Room};
 
 /// What is known of every host right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,10 @@ pub struct HostStatus {
     /// Its devices that networks and tunnels may use, as it has told them last; `None` as long as it
     /// has not.
     pub devices: Option<Arc<[HostDevice]>>,
+    /// The drivers that cannot run instances on it, each with what it lacks.
+    pub lacking: Arc<BTreeMap<String, String>>,
+    /// How the ways to its peers are, as it has told them on this stream.
+    pub paths: Option<Arc<HostPaths>>,
     /// That two agents use its identity, and from where, if so.
     pub doubled: Option<Arc<str>>,
 }

@@ -13,8 +13,8 @@ use std::{
 use api::Limits;
 use clap::Args;
 use control::{
-    Enrolment, Gate, Jobs, audit, evacuation, expunger, jobs::spans, long_job, mover, releaser,
-    steady::Steady, webhook,
+    Enrolment, Gate, Jobs, audit, evacuation, expunger, jobs::spans, long_job, mover, realiser,
+    releaser, steady::Steady, webhook,
 };
 use hostnet::Namespace;
 use ipnet::IpNet;
@@ -231,9 +231,12 @@ async fn serve(
     let sender = api::Sender::default();
     let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
     let webhooks = webhook::run(Arc::clone(&gate), stop.clone(), sends);
+    let caller = api::RealiserCaller::default();
+    let calls = Arc::new(move |call: &realiser::Call| caller.call(call));
+    let realisers = realiser::run(Arc::clone(&gate), stop.clone(), calls);
     let spans = spans::run(Arc::clone(&gate), stop.clone());
     parts.spawn(async move {
-        tokio::join!(long_jobs, evacuating, webhooks, spans);
+        tokio::join!(long_jobs, evacuating, webhooks, realisers, spans);
         Ok(())
     });
     let identity = match sockets.identity {

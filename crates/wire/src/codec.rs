@@ -19,6 +19,7 @@ use crate::{
         Report, ServerMessage, Snapshot, Welcome,
     },
     object::{Object, ObjectKey, Table},
+    paths::{self, Paths},
     shared::Shared,
     versions::Versions,
 };
@@ -150,7 +151,10 @@ impl From<&Heartbeat> for pb::Heartbeat {
             devices: devices.iter().take(DEVICES_MAX).map(pb::Device::from).collect(),
         });
         let counters = beat.counters.as_ref().map(pb::Counters::from);
-        Self { clock_ms: beat.clock_ms.unwrap_or_default(), connections, devices, counters }
+        let paths = beat.paths.as_ref().map(pb::Paths::from);
+        let clock_ms = beat.clock_ms.unwrap_or_default();
+        let drivers = beat.lacking.as_ref().map(pb::Drivers::from);
+        Self { clock_ms, connections, devices, counters, paths, drivers }
     }
 }
 
@@ -210,6 +214,8 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
             connections: beat.connections.map(connections).transpose()?,
             devices: beat.devices.map(devices).transpose()?,
             counters: beat.counters.map(Counters::try_from).transpose()?,
+            paths: beat.paths.map(Paths::try_from).transpose()?,
+            lacking: beat.drivers.map(paths::lacking).transpose()?,
         })
     }
 }
@@ -483,7 +489,9 @@ mod tests {
             };
             let devices = processed.then(|| ids().take(DEVICES_MAX).map(device).collect());
             let counters = processed.then(|| crate::testing::counters(revision));
-            let beat = Heartbeat { clock_ms, connections, devices, counters };
+            let paths = processed.then(|| crate::testing::paths(ids().count()));
+            let lacking = processed.then(|| [("qemu".to_owned(), "none".to_owned())].into());
+            let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -564,7 +572,11 @@ mod tests {
         };
         let drops = vec![drop; DROPS_MAX + 1];
         let counters = Some(Counters { drops, ..crate::testing::counters(u64::MAX) });
-        let beat = Heartbeat { clock_ms: Some(u64::MAX), connections, devices, counters };
+        let paths = Some(crate::testing::paths(crate::BLOCKED_PATHS_MAX + 1));
+        let lacking = (0..=crate::DRIVERS_MAX).map(|at| (at.to_string(), "w".repeat(1000)));
+        let lacking = Some(lacking.collect());
+        let clock_ms = Some(u64::MAX);
+        let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());

@@ -104,7 +104,9 @@ fn agent() -> Vec<Vec<u8>> {
         ..Counters::default()
     };
     let (devices, counters) = (Some(vec![device]), Some(counters));
-    let beat = Heartbeat { clock_ms: Some(1), connections, devices, counters };
+    let paths = Some(crate::paths::Paths { probed: 3, blocked: Vec::new() });
+    let lacking = Some([("qemu".to_owned(), "no QEMU".to_owned())].into());
+    let beat = Heartbeat { clock_ms: Some(1), connections, devices, counters, paths, lacking };
     let all =
         [AgentMessage::Hello(hello), AgentMessage::Report(report), AgentMessage::Heartbeat(beat)];
     all.iter().map(|message| pb::AgentMessage::from(message).encode_to_vec()).collect()

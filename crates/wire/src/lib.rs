@@ -22,6 +22,7 @@ pub mod holding;
 pub mod message;
 pub mod object;
 pub mod parts;
+pub mod paths;
 pub mod shared;
 #[cfg(test)]
 mod testing;
@@ -66,6 +67,12 @@ pub const ARRIVED_MAX: usize = 4_096;
 pub const DEVICES_MAX: usize = 256;
 /// See [`DEVICES_MAX`].
 pub const DEVICE_ADDRESSES_MAX: usize = 64;
+
+/// Most drivers that a host tells of.
+pub const DRIVERS_MAX: usize = 16;
+
+/// Most blocked ways to peers that a host tells of.
+pub const BLOCKED_PATHS_MAX: usize = 128;
 
 /// Most reasons of drops that a host tells of.
 pub const DROPS_MAX: usize = 256;

@@ -11,6 +11,7 @@ use crate::{
     counters::Counters,
     digest::{SetDigest, TableDigests},
     object::ObjectKey,
+    paths::Paths,
     shared::Shared,
     versions::Versions,
 };
@@ -106,6 +107,12 @@ pub struct Heartbeat {
     /// What its data plane has counted, if it has been read since the last time; an older one does
     /// not tell.
     pub counters: Option<Counters>,
+    /// How the ways to its peers are, if that is something else than it has told on this stream; an
+    /// older one does not tell.
+    pub paths: Option<Paths>,
+    /// The drivers that cannot run instances there, each with what it lacks, if that is something else
+    /// than it has told on this stream; an older one does not tell.
+    pub lacking: Option<BTreeMap<String, String>>,
 }
 
 /// A device of the host that networks and tunnels may use: none of ours.

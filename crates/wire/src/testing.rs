@@ -11,6 +11,7 @@ use crate::{
         Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object,
         Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
     },
+    paths::{BlockedPath, Direction, Paths},
 };
 
 const NETWORKS: u128 = 3;
@@ -118,4 +119,17 @@ pub(crate) fn counters(number: u64) -> Counters {
     };
     let map = MapFill { name: "ports".to_owned(), version: 3, entries: number, capacity: number };
     Counters { drops: vec![drop], traffic, maps: vec![map] }
+}
+
+/// So many ways on which packets are lost.
+pub(crate) fn paths(count: usize) -> Paths {
+    let blocked = |at: usize| BlockedPath {
+        own: IpAddr::from([0xff; 16]),
+        peer: if at.is_multiple_of(2) { [192, 0, 2, 2].into() } else { IpAddr::from([0xfd; 16]) },
+        direction: if at.is_multiple_of(3) { Direction::There } else { Direction::Back },
+        port: u16::MAX,
+        passes_bytes: u32::MAX,
+        lost_bytes: u32::MAX,
+    };
+    Paths { probed: u32::MAX, blocked: (0..count).map(blocked).collect() }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use client::Client;
-use control::{Enrolment, Gate, long_job, webhook};
+use control::{Enrolment, Gate, long_job, realiser, webhook};
 use model::{Record, Timestamp, status::Board};
 use netloom_api::{Door, Identity, Limits, serve};
 use store::{Memory, Store};
@@ -59,7 +59,11 @@ impl Running {
             let sends = Arc::new(move |post: &webhook::Post| sender.send(post));
             let webhooks = webhook::run(Arc::clone(&gate), ended.clone(), sends);
             let long_jobs = long_job::run(Arc::clone(&gate), ended.clone());
-            let all = async { tokio::join!(serve(door, gate, ended), webhooks, long_jobs).0 };
+            let caller = netloom_api::RealiserCaller::default();
+            let calls = Arc::new(move |call: &realiser::Call| caller.call(call));
+            let realisers = realiser::run(Arc::clone(&gate), ended.clone(), calls);
+            let all =
+                async { tokio::join!(serve(door, gate, ended), webhooks, long_jobs, realisers).0 };
             runtime.block_on(all).unwrap();
         });
         Self { address, stop, server: Some(server), board, store, engine }

@@ -17,8 +17,11 @@ use crate::{
     command::{Command, Surroundings},
     config, evacuation, long_job,
     operation::{self, Done},
-    vm_migration, webhook,
+    realiser, vm_migration, webhook,
 };
+
+/// How often a call waits for realisers: each time it may need one for another host.
+const WAITS_MAX: usize = 8;
 
 /// What holds for a job besides its command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +94,10 @@ impl Jobs {
 
     fn take(&self, job: Id<Job>) -> Result<Running<'_>> {
         let mut memory = self.lock();
-        if memory.refused.contains_key(&job.uuid()) || !memory.running.insert(job.uuid()) {
+        if memory.refused.contains_key(&job.uuid()) || memory.running.contains_key(&job.uuid()) {
             return Err(used(job));
         }
+        memory.running.insert(job.uuid(), Vec::new());
         Ok(Running { jobs: self, job })
     }
 
@@ -133,10 +137,51 @@ impl Jobs {
     async fn run(&self, command: Command, job: JobId, terms: Terms) -> Result<()> {
         let _running = self.take(job.uuid)?;
         let caller = *command.caller();
-        let (seed, now) = (Uuid::new_v4(), self.now());
+        let seed = Uuid::new_v4();
+        let mut tried = self.attempt(&command, job, &terms, seed).await;
+        // It has changed nothing, and what it lacked may be there now: so it is done as if it were
+        // called then.
+        for _ in 0..WAITS_MAX {
+            let Err(Error { unrealised: Some(needed), .. }) = &tried else { break };
+            let told = |waits| {
+                self.lock().running.insert(job.uuid.uuid(), waits);
+            };
+            let around = (self.clock, caller.is_admin());
+            tried = match realiser::ask(&self.store, needed, around, told).await {
+                Ok(()) => self.attempt(&command, job, &terms, seed).await,
+                Err(error) => Err(error),
+            };
+        }
+        match tried {
+            Ok(()) => Ok(()),
+            Err(error) if error.code == Code::Duplicate && error.field.is_none() => Err(error),
+            // The store failed, not the call, so no refusal is kept. If the commit happened all the
+            // same, the job is in the store.
+            Err(error) if error.code == Code::StoreUnavailable => Err(error),
+            Err(error) => {
+                tracing::debug!(job = %job.uuid, %error, "call refused");
+                let call = command.calls().first();
+                let noted = call.map(|call| (call.operation.def, call.params.clone()));
+                let webhook = terms.webhook.map(|url| (job, url));
+                self.note_refusal(caller, noted, &error, webhook).await?;
+                self.remember(&caller, job, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs the command once, in one transaction.
+    async fn attempt(
+        &self,
+        command: &Command,
+        job: JobId,
+        terms: &Terms,
+        seed: Uuid,
+    ) -> Result<()> {
+        let (command, terms, now) = (command.clone(), terms.clone(), self.now());
+        let caller = *command.caller();
         let surroundings = Surroundings { now, seed, board: self.board() };
         let (memory, uuid) = (Arc::clone(&self.memory), job.uuid.uuid());
-        let (refused, webhook) = (command.clone(), terms.webhook.clone());
         let run = move |tx: &mut Tx<Record>| {
             if tx.get(Kind::Job, uuid).is_some() {
                 return Err(used(job.uuid));
@@ -160,28 +205,12 @@ impl Jobs {
             tx.put(Record::new(row, meta)).map_err(crate::claim::taken)?;
             Ok(waits)
         };
-        match self.store.transact_async(run).await {
-            Ok(committed) => {
-                if committed.value {
-                    let since = Since::Revision(Some(committed.revision));
-                    self.lock().open.insert(uuid, since);
-                }
-                Ok(())
-            }
-            Err(error) if error.code == Code::Duplicate && error.field.is_none() => Err(error),
-            // The store failed, not the call, so no refusal is kept. If the commit happened all the
-            // same, the job is in the store.
-            Err(error) if error.code == Code::StoreUnavailable => Err(error),
-            Err(error) => {
-                tracing::debug!(job = %job.uuid, %error, "call refused");
-                let call = refused.calls().first();
-                let noted = call.map(|call| (call.operation.def, call.params.clone()));
-                let webhook = webhook.map(|url| (job, url));
-                self.note_refusal(caller, noted, &error, webhook).await?;
-                self.remember(&caller, job, error);
-                Ok(())
-            }
+        let committed = self.store.transact_async(run).await?;
+        if committed.value {
+            let since = Since::Revision(Some(committed.revision));
+            self.lock().open.insert(uuid, since);
         }
+        Ok(())
     }
 
     /// Notes a message that was refused, and who is to be sent that. It has changed nothing, so this

@@ -71,6 +71,11 @@ fn made_up(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -
     Request { message, params, system_tags, user_tags, ..Request::default() }
 }
 
+/// A secret that is not to be guessed.
+fn signs(def: &MessageDef, field: &FieldDef) -> bool {
+    def.name.contains("L2Realiser") && field.name == "secret"
+}
+
 /// Only with it the message can be right.
 fn is_needed(def: &MessageDef, field: &FieldDef) -> bool {
     const NEEDED: [(&str, &str); 3] = [
@@ -143,6 +148,7 @@ fn value(
         (None, FieldType::Text) if field.name == "jobData" => {
             json!(dice.one_of(&[r#"{"name": "z"}"#, r#"{"name": "z"}"#, "{}"]))
         }
+        (None, FieldType::Text) if signs(def, field) => json!("0123456789abcdef"),
         (None, FieldType::Text) if field.name == "url" => {
             json!(dice.one_of(&["http://192.0.2.1/", "http://192.0.2.1/", "a"]))
         }

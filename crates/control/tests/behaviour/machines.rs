@@ -97,3 +97,37 @@ fn a_machine_stands_still_and_goes_on_and_one_that_is_stopped_starts_running() {
     let row = cloud.get(vm.parse::<Id<VmInstance>>().unwrap()).unwrap();
     assert!(!row.is_paused);
 }
+
+/// A host says that it has no QEMU.
+fn lacks_qemu(cloud: &mut Cloud, host: &str) {
+    let host = host.parse().unwrap();
+    let mut status: HostStatus = cloud.board.status(host).clone();
+    let why = "the host has no qemu-system-x86_64: install Debian's package there";
+    status.lacking = std::sync::Arc::new([("qemu".to_owned(), why.to_owned())].into());
+    cloud.board.put(host, status);
+}
+
+#[test]
+fn machines_go_to_hosts_that_can_run_them_and_the_refusal_says_what_to_install() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let image = image(&cloud, "file:///debian/12.qcow2", "qcow2");
+    let mut params = machine(&cloud, &fixture, &image);
+    params.as_object_mut().unwrap().remove("hostUuid");
+    lacks_qemu(&mut cloud, &fixture.hosts[0]);
+    for name in ["a", "b", "c"] {
+        params["name"] = json!(name);
+        let vm = cloud.made("CreateVmInstance", params.clone());
+        let row = cloud.get(vm.parse::<Id<VmInstance>>().unwrap()).unwrap();
+        assert_eq!(row.host_uuid, Some(fixture.hosts[1].parse().unwrap()));
+    }
+    lacks_qemu(&mut cloud, &fixture.hosts[1]);
+    params["name"] = json!("d");
+    let (code, _, text) = cloud.refusal("CreateVmInstance", params.clone());
+    assert_eq!(code, Code::NoHost);
+    for part in ["h1: cannot run instances of driver qemu", "h2: cannot", "install Debian's"] {
+        assert!(text.contains(part), "{text}");
+    }
+    // Namespaces need nothing.
+    let netns = json!({"name": "e", "l3NetworkUuids": params["l3NetworkUuids"]});
+    cloud.call("CreateVmInstance", netns).unwrap();
+}

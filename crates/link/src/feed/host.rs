@@ -22,6 +22,7 @@ use wire::{
     holding::Holding,
     message::{Connections, Heartbeat, Hello, Report},
     object::{ObjectKey, Table},
+    paths::Paths,
     shared::Shared,
     versions::Versions,
 };
@@ -220,6 +221,8 @@ impl HostFeed {
         self.status.heard += 1;
         self.status.refused = None;
         self.status.agent = Some(shown::agent(hello));
+        // Until it says so itself, nobody knows whether it answers its peers.
+        self.status.paths = None;
         // The host may have rebooted: only reports on this stream count.
         self.status.agrees = false;
     }
@@ -359,17 +362,21 @@ impl HostFeed {
     }
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
-    pub(super) fn beat(&mut self, beat: Heartbeat, now: Timestamp) -> News {
-        let Heartbeat { clock_ms, connections, devices, counters } = beat;
+    pub(super) fn beat(&mut self, host: Id<Host>, beat: Heartbeat, now: Timestamp) -> News {
+        let Heartbeat { clock_ms, connections, devices, counters, paths, lacking } = beat;
+        let can_run_others = lacking.as_ref().is_some_and(|new| *new != *self.status.lacking);
+        if let Some(lacking) = lacking.filter(|_| can_run_others) {
+            self.status.lacking = Arc::new(lacking);
+        }
         let devices: Option<Arc<[HostDevice]>> =
             devices.map(|devices| devices.into_iter().map(shown::device).collect());
         let has_moved = devices.is_some() && devices != self.status.devices;
         if has_moved {
             self.status.devices = devices;
         }
-        let has_counted = self.count(counters, connections);
-        let host = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
-        let clock = host.and_then(|host| Clocks { host, server: now }.apart());
+        let has_counted = self.count(counters, connections) | self.walk(host, paths);
+        let its = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
+        let clock = its.and_then(|host| Clocks { host, server: now }.apart());
         let same = match (clock, self.status.clock) {
             (Some(new), Some(known)) => new.is_about(known),
             (new, known) => new == known,
@@ -377,11 +384,22 @@ impl HostFeed {
         if !same {
             self.status.clock = clock;
         }
-        match (!same || has_moved, has_counted) {
+        match (!same || has_moved || can_run_others, has_counted) {
             (true, _) => News::ForAll,
             (false, true) => News::ForPeople,
             (false, false) => News::None,
         }
+    }
+
+    /// Takes how the ways to a host's peers are; says whether that is anything new.
+    fn walk(&mut self, host: Id<Host>, paths: Option<Paths>) -> bool {
+        let Some(paths) = paths.map(shown::paths) else { return false };
+        if self.status.paths.as_deref() == Some(&paths) {
+            return false;
+        }
+        shown::log_paths(host, self.status.paths.as_deref(), &paths);
+        self.status.paths = Some(Arc::new(paths));
+        true
     }
 
     /// Takes what a host has counted; says whether it is anything new.

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use model::status::{AgentRelease, Agreement, HostCounters, HostDevice, Reason, Room};
+use model::{
+    Id,
+    resource::host::Host,
+    status::{
+        AgentRelease, Agreement, BlockedPath, HostCounters, HostDevice, HostPaths, Reason, Room,
+    },
+};
 use wire::{
     counters::{Counters, DropCount, MapFill, Traffic},
     digest::{SetDigest, TableDigests},
     message::{Device, Hello, Report},
     object::Table,
+    paths::{Direction, Paths},
 };
 
 /// Digits of a digest that are enough to compare by eye.
@@ -63,5 +70,30 @@ pub(super) fn counters(counters: Counters) -> HostCounters {
         received_packets: to_port_packets,
         received_bytes: to_port_bytes,
         maps: maps.into_iter().map(map).collect(),
+    }
+}
+
+pub(super) fn paths(paths: Paths) -> HostPaths {
+    let blocked = |path: wire::paths::BlockedPath| BlockedPath {
+        own: path.own,
+        peer: path.peer,
+        is_there: path.direction == Direction::There,
+        port: path.port,
+        passes_bytes: path.passes_bytes,
+        lost_bytes: path.lost_bytes,
+    };
+    HostPaths { probed: paths.probed, blocked: paths.blocked.into_iter().map(blocked).collect() }
+}
+
+/// Says what is blocked that was not before, and what is not any more.
+pub(super) fn log_paths(host: Id<Host>, before: Option<&HostPaths>, now: &HostPaths) {
+    let before = before.map_or(&[][..], |before| &before.blocked);
+    for path in now.blocked.iter().filter(|path| !before.contains(path)) {
+        let what = path.describe("this host", "its peer");
+        tracing::warn!(%host, what, "packets between VTEPs are lost");
+    }
+    let is_open = |path: &&BlockedPath| !now.blocked.iter().any(|it| it.peer == path.peer);
+    for path in before.iter().filter(is_open) {
+        tracing::info!(%host, own = %path.own, peer = %path.peer, "packets between VTEPs pass again");
     }
 }

@@ -48,6 +48,9 @@ pub struct Host {
     pub reconnects: u32,
 }
 
+/// Ways to peers on which packets are lost that a host's `notInEffect` names; `tunnels` has more.
+const BLOCKED_MAX: usize = 4;
+
 impl Host {
     const MESSAGES: &'static [&'static MessageDef] = &[
         &AddKVMHost::DEF,
@@ -68,7 +71,7 @@ impl Host {
 
     /// What it says itself, and what is known of its agent.
     const DERIVED: &'static [Derived] = &{
-        let [since, digests, watermark, versions, maps, drops, traffic, vteps, uplinks] =
+        let [since, digests, watermark, versions, maps, drops, traffic, vteps, tunnels, uplinks] =
             host_word::WORD;
         [
             Derived {
@@ -96,12 +99,18 @@ impl Host {
             Derived {
                 field: FieldDef::of::<Option<String>>(
                     "notInEffect",
-                    "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it.",
+                    "What ails it as a whole, as it has last said: why nothing, or no tunnel, works on it, or to which peers none does.",
                 ),
                 read: |record, view| {
-                    let host = Host::of(record).map(|host| host.uuid);
-                    let trouble = host.and_then(|host| view.board().status(host).trouble(host));
-                    trouble.map_or(Plain::Null, |reason| Plain::Text(reason.to_owned().into()))
+                    let Some(host) = Host::of(record) else { return Plain::Null };
+                    let trouble = view.board().status(host.uuid).trouble(host.uuid);
+                    let trouble = trouble.map(str::to_owned);
+                    let mut all: Vec<String> = trouble.into_iter().collect();
+                    all.extend(host_word::blocked(host, view, BLOCKED_MAX));
+                    match all.is_empty() {
+                        true => Plain::Null,
+                        false => Plain::Text(all.join("; ").into()),
+                    }
                 },
                 found_by: &[],
                 only: &[],
@@ -159,6 +168,7 @@ impl Host {
             drops,
             traffic,
             vteps,
+            tunnels,
             uplinks,
         ]
     };

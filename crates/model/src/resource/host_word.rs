@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::{host::Host, l2_attachment::L2NetworkClusterRef, l2_network::L2Network, vtep::Vtep};
 use crate::{
-    FieldDef, Kind, Plain, Record, Resource, Timestamp,
+    Claim, FieldDef, Kind, Plain, Record, Resource, Timestamp,
     shown::{Derived, View},
-    status::{AgentRelease, Agreement, HostCounters, HostStatus, Reason, Room},
+    status::{AgentRelease, Agreement, BlockedPath, HostCounters, HostStatus, Reason, Room},
 };
 
 /// Most VTEPs that one host shows; `QueryVtep` has all.
@@ -20,8 +20,11 @@ const VTEPS_MAX: usize = 16;
 /// 10,000.
 const NETWORKS_MAX: usize = 64;
 
+/// Most ways to peers on which packets are lost that one host shows.
+const BLOCKED_MAX: usize = 64;
+
 /// The fields.
-pub(super) const WORD: [Derived; 9] = [
+pub(super) const WORD: [Derived; 10] = [
     Derived {
         field: FieldDef::of::<Option<Timestamp>>(
             "statusSince",
@@ -103,6 +106,20 @@ pub(super) const WORD: [Derived; 9] = [
             "Where its tunnels end, 16 at most, each with its pool and the device that has the address.",
         ),
         read: |record, view| Host::of(record).map_or(Plain::Null, |host| vteps(host, view)),
+        found_by: &[],
+        only: &[],
+    },
+    Derived {
+        field: FieldDef::of::<Option<Value>>(
+            "tunnels",
+            "How the ways from its VTEPs to those of its peers are, as it has found by asking them with packets as tunnels send them: `probed` of them, and on which packets are lost (`blocked`), with both hosts, the direction and what is likely the cause.",
+        ),
+        read: |record, view| {
+            let Some(host) = Host::of(record) else { return Plain::Null };
+            let Some(paths) = &view.board().status(host.uuid).paths else { return Plain::Null };
+            let blocked = blocked(host, view, BLOCKED_MAX);
+            Plain::Object(json!({"probed": paths.probed, "blocked": blocked}))
+        },
         found_by: &[],
         only: &[],
     },
@@ -243,4 +260,30 @@ fn uplinks(host: &Host, view: &dyn View) -> Plain<'static> {
         json!({"interface": interface, "state": state, "networks": networks})
     });
     Plain::List(shown.map(Plain::Object).collect())
+}
+
+/// On which ways between the VTEPs of a host and those of its peers packets are lost, a sentence each.
+/// Not those to hosts whose agents are not there to answer, or never do.
+pub(super) fn blocked(host: &Host, view: &dyn View, most: usize) -> Vec<String> {
+    let Some(paths) = &view.board().status(host.uuid).paths else { return Vec::new() };
+    if paths.blocked.is_empty() {
+        return Vec::new();
+    }
+    let own = view.pointing(Kind::Vtep, Vtep::HOST.field, host.uuid.uuid(), VTEPS_MAX);
+    let own: Vec<&Vtep> = own.iter().filter_map(|record| Vtep::of(record)).collect();
+    let peer_of = |path: &BlockedPath| {
+        let mut pools = own.iter().filter(|vtep| vtep.vtep_ip == path.own);
+        let found = pools.find_map(|vtep| view.holder(&Claim::VtepIp(vtep.pool_uuid, path.peer)));
+        let (Kind::Vtep, uuid) = found? else { return None };
+        let vtep = view.get(Kind::Vtep, uuid)?;
+        let peer = view.get(Kind::Host, Vtep::of(&vtep)?.host_uuid.uuid())?;
+        Host::of(&peer).cloned()
+    };
+    let words = |path: &BlockedPath| {
+        let peer = peer_of(path)?;
+        let status = view.board().status(peer.uuid);
+        let answers = status.connected && status.paths.is_some();
+        answers.then(|| path.describe(&host.name, &peer.name))
+    };
+    paths.blocked.iter().filter_map(words).take(most).collect()
 }

@@ -23,6 +23,7 @@ pub mod l2_attachment;
 pub mod l2_gre;
 pub mod l2_network;
 pub mod l2_physical;
+pub mod l2_realiser;
 pub mod l2_vxlan;
 pub mod l3_network;
 pub mod l3_options;
@@ -123,6 +124,8 @@ records! {
     L2NetworkClusterRef in l2_attachment,
     Vtep in vtep,
     RemoteVtep in remote_vtep,
+    L2Realiser in l2_realiser,
+    L2Realisation in l2_realiser,
     L3Network in l3_network,
     L3NetworkHostRoute in host_route,
     IpRange in ip_range,

@@ -1,6 +1,6 @@
 //! What a host says for people who look after it. Nothing is decided by it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// What runs on a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,53 @@ impl Agreement {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.differing.is_empty() && self.told == self.held && self.wanted == self.read_back
+    }
+}
+
+/// How the ways from a host's VTEPs to those of its peers are, as it has asked them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostPaths {
+    /// How many ways were asked.
+    pub probed: u32,
+    /// Those on which packets are lost.
+    pub blocked: Vec<BlockedPath>,
+}
+
+/// A way between VTEPs on which packets are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedPath {
+    /// The host's VTEP.
+    pub own: IpAddr,
+    /// The peer's.
+    pub peer: IpAddr,
+    /// They are lost on the way to the peer; else on the way back.
+    pub is_there: bool,
+    /// UDP port of the tunnels.
+    pub port: u16,
+    /// IP packets of so many bytes get through; 0 if none do.
+    pub passes_bytes: u32,
+    /// Those of so many are lost.
+    pub lost_bytes: u32,
+}
+
+impl BlockedPath {
+    /// What is lost between hosts of these names, and what is likely to be the cause.
+    #[must_use]
+    pub fn describe(&self, own: &str, peer: &str) -> String {
+        let (own, peer) = ((own, self.own), (peer, self.peer));
+        let ((from, from_ip), (to, to_ip)) = if self.is_there { (own, peer) } else { (peer, own) };
+        let (port, lost, passes) = (self.port, self.lost_bytes, self.passes_bytes);
+        if passes == 0 {
+            return format!(
+                "{from} -> {to}: nothing of {lost} bytes from {from_ip} arrives at {to_ip} UDP {port}: \
+                 a firewall on one of the hosts or between them, or no route?"
+            );
+        }
+        format!(
+            "{from} -> {to}: packets of {passes} bytes from {from_ip} arrive at {to_ip} UDP {port}, \
+             those of {lost} do not: raise the MTU of all that is between them to {lost}, or lower \
+             the networks' MTU"
+        )
     }
 }
 

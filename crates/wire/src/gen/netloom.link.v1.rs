@@ -115,6 +115,55 @@ pub struct Heartbeat {
     /// What it has counted, if it has since the last heartbeat.
     #[prost(message, optional, tag = "4")]
     pub counters: ::core::option::Option<Counters>,
+    /// How its tunnels' ways are, if that is something else than the agent has told on this stream.
+    #[prost(message, optional, tag = "5")]
+    pub paths: ::core::option::Option<Paths>,
+    /// What of it cannot run instances, if that is something else than the agent has told on this stream.
+    #[prost(message, optional, tag = "6")]
+    pub drivers: ::core::option::Option<Drivers>,
+}
+/// The drivers that cannot run instances on a host.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Drivers {
+    #[prost(message, repeated, tag = "1")]
+    pub lacking: ::prost::alloc::vec::Vec<LackingDriver>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LackingDriver {
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    /// What it lacks, and what to do.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+/// The ways from a host's VTEPs to those of its peers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Paths {
+    /// How many were asked.
+    #[prost(uint32, tag = "1")]
+    pub probed: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub blocked: ::prost::alloc::vec::Vec<BlockedPath>,
+}
+/// A way on which packets are lost. Addresses have 4 or 16 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlockedPath {
+    #[prost(bytes = "vec", tag = "1")]
+    pub own: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub peer: ::prost::alloc::vec::Vec<u8>,
+    /// They are lost on the way to the peer; else on the way back.
+    #[prost(bool, tag = "3")]
+    pub there: bool,
+    /// UDP port of the tunnels.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// Packets of so many bytes get through; 0 if none do.
+    #[prost(uint32, tag = "5")]
+    pub passes_bytes: u32,
+    /// Those of so many are lost.
+    #[prost(uint32, tag = "6")]
+    pub lost_bytes: u32,
 }
 /// What the agent's data plane has counted, and how full it is.
 #[derive(Clone, PartialEq, ::prost::Message)]
