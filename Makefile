@@ -8,7 +8,8 @@ NETLOOM := $(TARGET)/release/netloom
 CARGO := cargo
 # cargo-nextest is faster and kinder to read; plain `cargo test` gives the same verdict.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
-ONE_BY_ONE := $(if $(shell command -v cargo-nextest),--test-threads 1,-- --test-threads 1)
+# Each has a lab of its own. More at a time and the machine is too slow for what they wait for.
+TWO_AT_A_TIME := $(if $(shell command -v cargo-nextest),--test-threads 2,-- --test-threads 2)
 .PHONY: help setup setup-lint setup-test build demo demo-down test check fmt lint unit e2e soak fuzz ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
@@ -55,7 +56,7 @@ unit: setup-test ## unit, property, kernel and contract tests, tidy
 # The debug binary: the unit tests have built most of it, and its assertions are on.
 e2e: setup-test ## end to end: real processes, real packets in network namespaces
 	$(CARGO) build --locked -p netloom
-	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(ONE_BY_ONE)
+	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(TWO_AT_A_TIME)
 
 soak: setup-test ## what takes hours: a server killed 300 times, 100 times as many odd requests
 	NETLOOM_SOAK=$(abspath bench/results/soak.json) $(CARGO) test --locked -p netloom --test kills -- --nocapture

@@ -80,9 +80,10 @@ fn takes_over(lab: &TestLab, layout: u32) {
     for probes in traffic.into_iter().map(Traffic::finish) {
         assert!(probes.sent > 300 && probes.lost == 0, "{probes:?}");
     }
-    // The earliest one had no programs on the underlay.
+    // The earliest one had no programs on the underlay, none had one where tunnels begin.
     let at_ports = |links: BTreeMap<PathBuf, u32>| -> BTreeMap<PathBuf, u32> {
-        let is_new = |link: &Path| link.to_string_lossy().ends_with("-from_underlay");
+        let ends = |link: &Path, hook| link.to_string_lossy().ends_with(hook);
+        let is_new = |link: &Path| ends(link, "-from_underlay") || ends(link, "-to_tunnel");
         links.into_iter().filter(|(link, _)| !is_new(link)).collect()
     };
     let (links, before) = (at_ports(lab.machine().links), at_ports(before.links));
@@ -138,7 +139,7 @@ fn put_earlier_plane(lab: &TestLab, host: &str, layout: u32) {
         earlier.fill(&tables);
         for link in links {
             let (ifindex, hook) = link.split_once('-').unwrap();
-            if layout < 6 && hook == "from_underlay" {
+            if !old::programs_of(layout).contains(&hook) {
                 // It had no such program.
                 fs::remove_file(bpffs.join("links").join(&link)).unwrap();
                 continue;

@@ -68,7 +68,7 @@ fn reopening_touches_no_link() {
     plane.attach_port(ifindex("port1")).unwrap();
     plane.set_tunnel_device(ifindex("vx0")).unwrap();
     let before = links(&host.bpffs());
-    assert_eq!(before.len(), 3);
+    assert_eq!(before.len(), 4);
     plane.attach_port(ifindex("port1")).unwrap();
     plane.set_tunnel_device(ifindex("vx0")).unwrap();
     assert_eq!(links(&host.bpffs()), before, "attaching twice changes nothing");

@@ -225,7 +225,8 @@ fn load(layout: u32, maps: &Path) -> Ebpf {
 /// For each CPU, and for all of them together.
 const FLOWS_6: u32 = 4_096;
 
-fn programs_of(layout: u32) -> &'static [&'static str] {
+/// Its programs, by their hooks.
+pub(crate) fn programs_of(layout: u32) -> &'static [&'static str] {
     match layout {
         ..6 => &["from_port", "from_tunnel", "to_port"],
         _ => &["from_port", "from_tunnel", "to_port", "from_underlay", "from_uplink", "to_uplink"],
