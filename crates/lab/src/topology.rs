@@ -118,7 +118,7 @@ fn check_hosts(hosts: &[String]) -> Result<(), Error> {
         names::check_host(host)?;
         let rule = match hosts[..index].contains(host) {
             true => "is listed twice among the hosts",
-            false if index >= underlay::HOSTS_MAX => "is one host too many: 64 fit",
+            false if index >= underlay::HOSTS_MAX => "is one host too many: 128 fit",
             false => continue,
         };
         return Err(Error::Name { what: "host name", name: host.clone(), rule });

@@ -19,7 +19,7 @@ const LINK_PORT: u16 = 7481;
 /// The first host's last octet.
 const FIRST_HOST: u8 = 11;
 /// Hosts of a lab at most.
-pub(crate) const HOSTS_MAX: usize = 64;
+pub(crate) const HOSTS_MAX: usize = 128;
 /// VXLAN over IPv4 adds 50 bytes: packets of 1,500 bytes would still fit.
 const MTU_BYTES: u32 = 1600;
 const BRIDGE: &str = "br0";
