@@ -35,9 +35,12 @@ impl KernelFacts {
     }
 }
 
-/// All types, by number.
+/// All types. There are a hundred thousand: of each it is kept where it starts, so that an agent
+/// does not need for good what is looked at once.
 struct Types<'a> {
-    all: Vec<Type<'a>>,
+    types: &'a [u8],
+    /// Where each starts in `types`, from number 1 on; number 0 is void.
+    starts: Vec<u32>,
     strings: &'a [u8],
 }
 
@@ -71,17 +74,20 @@ impl<'a> Types<'a> {
             let start = usize::try_from(header?.checked_add(at)?).ok()?;
             bytes.get(start..start.checked_add(usize::try_from(length).ok()?)?)
         };
-        let mut left = part(types_at?, types_length?)?;
+        let types = part(types_at?, types_length?)?;
         let strings = part(strings_at?, strings_length?)?;
-        // Number 0 is void.
-        let mut all = vec![Type { name: 0, info: 0, rest: &[] }];
-        while !left.is_empty() {
-            let (name, info) = (word(left, 0)?, word(left, 4)?);
-            let rest = left.get(12..12 + rest_bytes(info)?)?;
-            left = left.get(12 + rest.len()..)?;
-            all.push(Type { name, info, rest });
+        let (mut starts, mut at) = (Vec::new(), 0);
+        while at < types.len() {
+            starts.push(u32::try_from(at).ok()?);
+            at += 12 + type_at(types, at)?.rest.len();
         }
-        (magic == MAGIC).then_some(Types { all, strings })
+        (magic == MAGIC).then_some(Types { types, starts, strings })
+    }
+
+    /// The type of this number.
+    fn get(&self, number: u32) -> Option<Type<'a>> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        type_at(self.types, usize::try_from(*self.starts.get(index)?).ok()?)
     }
 
     fn facts(&self) -> Result<KernelFacts, &'static str> {
@@ -109,8 +115,11 @@ impl<'a> Types<'a> {
 
     /// The number of a type.
     fn find(&self, name: &str, kind: u32) -> Option<u32> {
-        let is = |found: &Type| found.kind() == kind && self.is_named(found.name, name);
-        self.all.iter().position(is).and_then(|at| u32::try_from(at).ok())
+        let is = |number: &u32| {
+            let found = self.get(*number);
+            found.is_some_and(|found| found.kind() == kind && self.is_named(found.name, name))
+        };
+        (1..=u32::try_from(self.starts.len()).ok()?).find(is)
     }
 
     fn is_named(&self, at: u32, name: &str) -> bool {
@@ -121,7 +130,7 @@ impl<'a> Types<'a> {
 
     /// A member of a struct, or of one without a name inside of it.
     fn member(&self, number: u32, name: &str, depth: u32) -> Option<Place> {
-        let found = self.all.get(usize::try_from(number).ok()?)?;
+        let found = self.get(number)?;
         if depth > MAX_DEPTH || ![STRUCT, UNION].contains(&found.kind()) {
             return None;
         }
@@ -137,6 +146,13 @@ impl<'a> Types<'a> {
             self.is_named(text, name).then_some(Place { bits, width })
         })
     }
+}
+
+/// The type that starts there; `None` if the bytes end before, or its kind came later.
+fn type_at(types: &[u8], at: usize) -> Option<Type<'_>> {
+    let (name, info) = (word(types, at)?, word(types, at + 4)?);
+    let rest = types.get(at + 12..at + 12 + rest_bytes(info)?)?;
+    Some(Type { name, info, rest })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

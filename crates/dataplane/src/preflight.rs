@@ -1,6 +1,6 @@
 //! Whether this host can run the data plane. Every message says what to do.
 
-use crate::btf::KernelFacts;
+use crate::btf;
 use crate::error::{PreflightError, chain};
 use aya::programs::{SchedClassifier, TcAttachType};
 use std::fs;
@@ -33,8 +33,9 @@ pub fn preflight() -> Result<(), PreflightError> {
             hint: "boot a kernel with CONFIG_BPF_SYSCALL=y",
         });
     }
-    if let Err(cause) = KernelFacts::read() {
-        tracing::debug!(cause, "the kernel's types");
+    // They are looked through when the object is loaded, which is told as well.
+    if let Err(error) = fs::metadata(btf::PATH) {
+        tracing::debug!(%error, "the kernel's types");
         return Err(PreflightError::Feature {
             what: "its own types (BTF, in /sys/kernel/btf/vmlinux)",
             hint: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and see that /sys is mounted",
