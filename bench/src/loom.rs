@@ -144,7 +144,7 @@ impl Loom {
         device: &str,
         guest: &Namespace,
     ) -> Result<Ipv4Addr, Failure> {
-        let (nic, ip) = self.nic(guest.name())?;
+        let (nic, ip) = self.nic()?;
         let host = self.host(HOST)?;
         site.tap((&host, device), guest)?;
         set_mac((guest, VM_DEVICE), &text(&nic, "mac")?)?;
@@ -156,8 +156,8 @@ impl Loom {
     }
 
     /// Makes a NIC of `red` that is plugged in nowhere; and its address.
-    pub(crate) fn nic(&self, name: &str) -> Result<(Value, Ipv4Addr), Failure> {
-        let wanted = json!({"name": name, "l3NetworkUuid": self.uuid("/l3-networks", "red-l3")?});
+    pub(crate) fn nic(&self) -> Result<(Value, Ipv4Addr), Failure> {
+        let wanted = json!({"l3NetworkUuid": self.uuid("/l3-networks", "red-l3")?});
         let nic = self.made("CreateVmNic", wanted, &[])?;
         let ip = text(&nic, "ip")?.parse()?;
         Ok((nic, ip))

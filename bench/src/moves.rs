@@ -57,7 +57,7 @@ impl Moves {
     /// What the lab says, or the kernel.
     pub(crate) fn new(loom: Loom) -> Result<Self, Failure> {
         let (mut site, asker) = (Site::new()?, Pinger::open(&loom.vm(A.0)?)?);
-        let (nic, ip) = loom.nic("mover")?;
+        let (nic, ip) = loom.nic()?;
         let guest = site.namespace("mover")?;
         for host in HOSTS {
             site.cable((&loom.host(host)?, &device(host)), (&guest, &cable(host)), MTU_BYTES)?;
