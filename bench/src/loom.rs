@@ -149,7 +149,7 @@ impl Loom {
         site.tap((&host, device), guest)?;
         set_mac((guest, VM_DEVICE), &text(&nic, "mac")?)?;
         site.address((guest, VM_DEVICE), ip, 16)?;
-        let plug = json!({"uuid": nic["uuid"], "hostUuid": self.uuid("/hosts", HOST)?,
+        let plug = json!({"vmNicUuid": nic["uuid"], "hostUuid": self.uuid("/hosts", HOST)?,
             "device": device});
         self.made("PlugVmNic", plug, &[])?;
         Ok(ip)

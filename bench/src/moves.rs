@@ -66,7 +66,7 @@ impl Moves {
         set_mac((&guest, GUEST_DEVICE), &text(&nic, "mac")?)?;
         site.address((&guest, GUEST_DEVICE), ip, 16)?;
         let nic = text(&nic, "uuid")?;
-        let plug = json!({"uuid": nic, "hostUuid": loom.uuid("/hosts", HOST)?,
+        let plug = json!({"vmNicUuid": nic, "hostUuid": loom.uuid("/hosts", HOST)?,
             "device": device(HOST)});
         loom.made("PlugVmNic", plug, &[])?;
         asker.first_reply(ip)?;
@@ -77,7 +77,7 @@ impl Moves {
     pub(crate) fn sample(&mut self) -> Result<Vec<Vec<f64>>, Failure> {
         let (from, to) = (HOSTS[self.at], HOSTS[1 - self.at]);
         let host = self.loom.uuid("/hosts", to)?;
-        let bind = json!({"uuid": self.nic, "hostUuid": host, "device": device(to)});
+        let bind = json!({"vmNicUuid": self.nic, "hostUuid": host, "device": device(to)});
         self.loom.made("BindVmNic", bind, &[])?;
         let gap = self.asker.longest_gap(self.ip, [BEFORE, AFTER], || {
             self.site.leave_bridge((&self.guest, &cable(from)))?;
