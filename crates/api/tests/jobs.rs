@@ -4,63 +4,15 @@
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::mpsc,
-    time::Duration,
-};
+use std::time::Duration;
 
 use client::Client;
 use netloom_api::Limits;
 use serde_json::{Map, Value, json};
-use support::{PASSWORD, PATIENCE, Running};
+use support::{PASSWORD, PATIENCE, Running, receiver::receiver};
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
-}
-
-/// A request that a receiver has got.
-struct Got {
-    line: String,
-    headers: BTreeMap<String, String>,
-    body: Value,
-}
-
-/// Takes requests, and answers each with the next of `statuses`, the last one for ever.
-fn receiver(statuses: &'static [u16]) -> (SocketAddr, mpsc::Receiver<Got>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (got, all) = mpsc::channel();
-    std::thread::spawn(move || {
-        for (at, stream) in listener.incoming().enumerate() {
-            let status = statuses.get(at).or(statuses.last()).copied().unwrap_or(200);
-            if got.send(take(stream.unwrap(), status)).is_err() {
-                return;
-            }
-        }
-    });
-    (address, all)
-}
-
-fn take(stream: TcpStream, status: u16) -> Got {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).unwrap();
-        let Some((name, value)) = header.trim().split_once(": ") else { break };
-        headers.insert(name.to_lowercase(), value.to_owned());
-    }
-    let mut body = vec![0; headers["content-length"].parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
-    let head = format!("HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\n");
-    let text = format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n");
-    reader.get_mut().write_all(text.as_bytes()).unwrap();
-    Got { line: line.trim().to_owned(), headers, body: serde_json::from_slice(&body).unwrap() }
 }
 
 /// Sends a write with these headers: status and body.
@@ -87,7 +39,7 @@ const JOB: &str = "0123456789abcdef0123456789abcdef";
 fn the_result_of_a_call_is_sent_as_zstacks_sdks_expect_it() {
     let running = Running::start(Limits::default());
     let admin = running.log_in();
-    let (address, got) = receiver(&[200]);
+    let (address, got) = receiver(&[(200, "")]);
     let hook = format!("http://localhost:{}/results?of=me", address.port());
     let headers = [("X-Web-Hook", hook.as_str()), ("X-Job-UUID", JOB)];
     let zone = json!({"params": {"name": "z"}});
@@ -99,14 +51,14 @@ fn the_result_of_a_call_is_sent_as_zstacks_sdks_expect_it() {
     assert_eq!(told.headers["x-job-uuid"], JOB);
     assert_eq!(told.headers["x-job-success"], "true");
     assert!(told.headers["content-type"].starts_with("application/json"));
-    assert_eq!(told.body["inventory"]["name"], "z");
+    assert_eq!(told.body()["inventory"]["name"], "z");
     // One that is refused before it runs.
     let headers = [("X-Web-Hook", hook.as_str())];
     let (status, _) = write(&running, &admin, ("/v1/zones", &json!({"params": {}})), &headers);
     assert_eq!(status, 202);
     let told = got.recv_timeout(PATIENCE).unwrap();
     assert_eq!(told.headers["x-job-success"], "false");
-    assert_eq!(told.body["error"]["code"], "SYS.1007");
+    assert_eq!(told.body()["error"]["code"], "SYS.1007");
 }
 
 /// A redirect is not followed: it could lead where the server must not go.
@@ -114,12 +66,12 @@ fn the_result_of_a_call_is_sent_as_zstacks_sdks_expect_it() {
 fn a_receiver_that_does_not_take_it_is_asked_again() {
     let running = Running::start(Limits::default());
     let admin = running.log_in();
-    let (address, got) = receiver(&[503, 302, 204]);
+    let (address, got) = receiver(&[(503, ""), (302, ""), (204, "")]);
     let hook = format!("http://{address}/");
     let zone = json!({"params": {"name": "z"}});
     write(&running, &admin, ("/v1/zones", &zone), &[("X-Web-Hook", &hook)]);
     for _ in 0..3 {
-        assert_eq!(got.recv_timeout(PATIENCE).unwrap().body["inventory"]["name"], "z");
+        assert_eq!(got.recv_timeout(PATIENCE).unwrap().body()["inventory"]["name"], "z");
     }
     let start = std::time::Instant::now();
     while !admin.query("/web-hooks/calls", &[]).unwrap().is_empty() {
@@ -140,7 +92,7 @@ fn tenant(running: &Running, name: &str) -> Client {
 fn a_normal_account_makes_the_server_call_only_where_it_may() {
     let running = Running::start(Limits::default());
     let (admin, red) = (running.log_in(), tenant(&running, "red"));
-    let (address, got) = receiver(&[200]);
+    let (address, got) = receiver(&[(200, "")]);
     let image = json!({"params": {"name": "i", "url": "http://192.0.2.1/i", "format": "raw"}});
     let send = |client: &Client, hook: &str| {
         write(&running, client, ("/v1/images", &image), &[("X-Web-Hook", hook)])
@@ -167,7 +119,7 @@ fn a_normal_account_makes_the_server_call_only_where_it_may() {
     let allow = json!({"category": "rest", "name": "webHook.networks", "value": "127.0.0.0/8"});
     admin.call("UpdateGlobalConfig", object(allow), &[]).unwrap();
     assert_eq!(send(&red, &here).0, 202);
-    assert_eq!(got.recv_timeout(PATIENCE).unwrap().body["inventory"]["name"], "i");
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap().body()["inventory"]["name"], "i");
     assert!(got.try_recv().is_err(), "and nothing else has arrived");
 }
 

@@ -4,63 +4,17 @@
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::mpsc,
-    time::Duration,
-};
+use std::{io::Write, net::SocketAddr, time::Duration};
 
 use client::Client;
 use netloom_api::Limits;
 use serde_json::{Map, Value, json};
-use support::{PATIENCE, Running};
+use support::{
+    PATIENCE, Running,
+    receiver::{Got, receiver},
+};
 
 const SECRET: &str = "0123456789abcdef";
-
-struct Got {
-    line: String,
-    headers: BTreeMap<String, String>,
-    text: String,
-}
-
-/// Answers each request with the next of these, the last one for ever.
-fn service(answers: &'static [(u16, &str)]) -> (SocketAddr, mpsc::Receiver<Got>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (got, all) = mpsc::channel();
-    std::thread::spawn(move || {
-        for (at, stream) in listener.incoming().enumerate() {
-            let answer = answers.get(at).or(answers.last()).copied().unwrap();
-            if got.send(take(stream.unwrap(), answer)).is_err() {
-                return;
-            }
-        }
-    });
-    (address, all)
-}
-
-fn take(stream: TcpStream, (status, text): (u16, &str)) -> Got {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).unwrap();
-        let Some((name, value)) = header.trim().split_once(": ") else { break };
-        headers.insert(name.to_lowercase(), value.to_owned());
-    }
-    let mut body = vec![0; headers["content-length"].parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
-    let length = text.len();
-    let head = format!("HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\n");
-    let answer = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n{text}");
-    // It need not be read to its end.
-    let _ = reader.get_mut().write_all(answer.as_bytes());
-    Got { line: line.trim().to_owned(), headers, text: String::from_utf8(body).unwrap() }
-}
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -88,7 +42,7 @@ fn vlan(client: &Client, realiser: SocketAddr) -> Map<String, Value> {
 fn a_realiser_is_called_with_a_signed_body_until_it_is_done() {
     let running = Running::start(Limits::default());
     let client = running.log_in();
-    let (address, all) = service(&[(503, "busy"), (302, ""), (202, ""), (204, "")]);
+    let (address, all) = receiver(&[(503, "busy"), (302, ""), (202, ""), (204, "")]);
     let attach = vlan(&client, address);
     client.call("AttachL2NetworkToCluster", attach.clone(), &[]).unwrap();
     let got: Vec<Got> = (0..4).map(|_| all.recv_timeout(PATIENCE).unwrap()).collect();
@@ -125,7 +79,7 @@ fn a_no_is_told_to_the_caller_and_a_long_answer_is_cut() {
     let client = running.log_in();
     let text: &str = Box::leak(format!("VLAN 10 is taken{}", "x".repeat(1 << 20)).into_boxed_str());
     let answers: &[(u16, &str)] = Box::leak(vec![(409, text), (204, "")].into_boxed_slice());
-    let (address, all) = service(answers);
+    let (address, all) = receiver(answers);
     let attach = vlan(&client, address);
     let error = client.call("AttachL2NetworkToCluster", attach, &[]).unwrap_err().to_string();
     for part in ["NL.1008", "switches", "409", "VLAN 10 is taken"] {

@@ -1,6 +1,8 @@
 //! A running door with an admin, and raw sockets to it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod receiver;
+
 use std::{
     io::Write,
     net::{SocketAddr, TcpListener, TcpStream},
