@@ -150,6 +150,8 @@ impl World {
         let known = self.store.snapshot().get(model::Kind::HostCredential, uuid);
         let known = known.as_deref().and_then(HostCredential::of);
         let certificate_sha256 = known.and_then(|known| known.certificate_sha256.clone());
+        // Without it the certificate would be renewed at once.
+        let certificate_issued = known.and_then(|known| known.certificate_issued);
         let digest = Sha256::digest(token.as_bytes());
         let token_sha256 = Some(digest.iter().map(|byte| format!("{byte:02x}")).collect());
         let uuid = Id::new(uuid);
@@ -157,7 +159,7 @@ impl World {
             uuid,
             host_uuid: records::host_id(host),
             certificate_sha256,
-            certificate_issued: None,
+            certificate_issued,
             renewed_sha256: None,
             token_sha256,
             token_key_sha256: None,
