@@ -188,6 +188,7 @@ fn peer(at: u32) -> Object {
         vtep: IpAddr::from((0x0b00_0000 + at / 50).to_be_bytes()),
         prefixes: Vec::new(),
         goes: None,
+        known_as: None,
     })
 }
 

@@ -123,6 +123,7 @@ fn coming_tables(port: &Port, network: &Network) -> Tables {
         vtep: *vtep,
         prefixes: Vec::new(),
         goes: None,
+        known_as: None,
     };
     peer_tables(&peer, network, tunnel)
 }

@@ -58,6 +58,7 @@ pub(crate) fn peer(at: u128, network: u128, last: u8) -> Object {
         vtep: IpAddr::from([192, 0, 2, 2]),
         prefixes: vec![prefix(last)],
         goes: None,
+        known_as: None,
     })
 }
 
@@ -83,9 +84,10 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         ip: IpAddr::from([10, 0, 0, last]),
         prefix_bits: 24,
         gateway: (network == NETWORK_A).then_some(IpAddr::from([10, 0, 0, 1])),
+        subnet: None,
     };
     let v6 = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]);
-    let v6 = PortAddress { ip: v6, prefix_bits: 64, gateway: None };
+    let v6 = PortAddress { ip: v6, prefix_bits: 64, gateway: None, subnet: None };
     Object::Port(Port {
         uuid: uuid(at),
         number: u32::from(last),
@@ -100,6 +102,7 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         goes: None,
         comes: None,
         handover: None,
+        told: None,
     })
 }
 

@@ -192,8 +192,12 @@ impl Nic {
     }
 
     fn still(&self) -> Port {
-        let address =
-            |&Address { ip, prefix_bits, gateway, .. }| PortAddress { ip, prefix_bits, gateway };
+        let address = |&Address { ip, prefix_bits, gateway, .. }| PortAddress {
+            ip,
+            prefix_bits,
+            gateway,
+            subnet: None,
+        };
         Port {
             uuid: self.uuid.uuid(),
             number: self.number,
@@ -208,6 +212,7 @@ impl Nic {
             goes: None,
             comes: None,
             handover: None,
+            told: None,
         }
     }
 
@@ -221,6 +226,7 @@ impl Nic {
             vtep,
             prefixes: self.prefixes(),
             goes: self.moving(goal),
+            known_as: None,
         })
     }
 

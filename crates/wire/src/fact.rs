@@ -261,7 +261,7 @@ pub(crate) fn network_of(object: &Object) -> Option<Uuid> {
     match object {
         Object::Peer(peer) => Some(peer.network),
         Object::Port(port) => Some(port.network),
-        Object::Network(_) | Object::Instance(_) => None,
+        _ => None,
     }
 }
 
@@ -269,7 +269,7 @@ pub(crate) fn member_facts(object: &Object, network: &Network) -> Vec<Fact> {
     match object {
         Object::Peer(peer) => peer_facts(peer, network),
         Object::Port(port) => port_facts(port, network),
-        Object::Network(_) | Object::Instance(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

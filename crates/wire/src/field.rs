@@ -258,6 +258,24 @@ impl<const N: usize> Single for [u8; N] {
     }
 }
 
+/// Any bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Single for Bytes {
+    fn write(&self, tag: u32, out: &mut Vec<u8>) {
+        encoding::bytes::encode(tag, &self.0, out);
+    }
+
+    fn read(_: &'static str, wire: WireType, bytes: &mut &[u8]) -> Result<Self, ParseError> {
+        take_bytes(wire, bytes).map(Self)
+    }
+
+    fn implied() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
 /// A field of bytes.
 pub(crate) fn take_bytes(wire: WireType, bytes: &mut &[u8]) -> Result<Vec<u8>, ParseError> {
     let mut value = Vec::new();

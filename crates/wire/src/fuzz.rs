@@ -19,7 +19,9 @@ use crate::{
     object::{
         Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
     },
+    samples,
     shared::Shared,
+    told::KnownAs,
     versions::Versions,
 };
 
@@ -135,7 +137,8 @@ fn objects() -> Vec<Shared> {
         port: Some(4789),
     };
     let uplink = Uplink { interface: "eth1".into(), vlan: Some(7) };
-    let address = |ip| PortAddress { ip, prefix_bits: 24, gateway: Some(v4) };
+    let address =
+        |ip| PortAddress { ip, prefix_bits: 24, gateway: Some(v4), subnet: Some(uuid(7)) };
     let network = |uuid, attachment| Object::Network(Network { uuid, number: 1, attachment });
     let all = [
         network(uuid(1), Attachment::Tunnel(tunnel)),
@@ -148,6 +151,7 @@ fn objects() -> Vec<Shared> {
             vtep: IpAddr::from([192, 0, 2, 2]),
             prefixes: Vec::new(),
             goes: None,
+            known_as: Some(KnownAs { hostname: "vm".into(), subnet: uuid(7) }),
         }),
         Object::Instance(Instance {
             uuid: uuid(4),
@@ -172,6 +176,7 @@ fn objects() -> Vec<Shared> {
             goes: None,
             comes: None,
             handover: None,
+            told: Some(samples::told(1)),
         }),
         Object::Port(Port {
             uuid: uuid(6),
@@ -187,7 +192,10 @@ fn objects() -> Vec<Shared> {
             goes: None,
             comes: None,
             handover: None,
+            told: None,
         }),
+        Object::Subnet(samples::subnet(uuid(7), uuid(1), v6, 0)),
+        Object::About(samples::about(uuid(4), 1)),
     ];
     all.into_iter().map(Shared::from).collect()
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     codec::ParseError,
     declare::{message, objects, one_of, words},
+    told::{AddressRange, Bytes, Dhcp, KnownAs, Resolver, Route, SshKey, Told},
 };
 
 /// What identifies an object on a host.
@@ -49,6 +50,8 @@ objects! {
         6 since 2 => prefixes: Vec<Prefix>,
         /// Where it moves to: once a frame of its own comes from there, it is there.
         7 since 4 => goes: Option<Moving>,
+        /// Its name, where guests may ask for names.
+        8 since 7 => known_as: Option<KnownAs>,
     }
 
     /// An instance (a VM or a container) that the host runs.
@@ -98,6 +101,54 @@ objects! {
         12 since 4 => comes: Option<Moving>,
         /// The other host of the move, whose agent the port's connections go to or come from.
         13 since 6 => handover: Option<Handover>,
+        /// What the guest is told about it, if netloom tells it anything.
+        14 since 7 => told: Option<Told>,
+    }
+
+    /// An L3 network that NICs on this host have addresses of: what its guests are told.
+    5 "subnet" => Subnet {
+        /// The L3 network's uuid.
+        1 => uuid: Uuid,
+        /// The uuid of the L2 network that it is on.
+        2 => network: Uuid,
+        /// The domain of its guests' names.
+        3 => domain: Option<String>,
+        /// The DNS servers that guests are told of, in order.
+        4 => dns: Vec<IpAddr>,
+        /// The routes that guests are told of, besides the default route.
+        5 => routes: Vec<Route>,
+        /// Its subnets and how their addresses come to guests, sorted.
+        6 => ranges: Vec<AddressRange>,
+        /// DHCP, if it has it.
+        7 => dhcp: Option<Dhcp>,
+        /// netloom's own DNS, if it has it.
+        8 => resolver: Option<Resolver>,
+    }
+
+    /// What an instance that the host runs may read about itself.
+    6 "about" => About {
+        /// The VM instance's uuid.
+        1 => uuid: Uuid,
+        /// Its name, for people.
+        2 => name: String,
+        /// Its hostname, with a domain if it has one.
+        3 => hostname: String,
+        /// Its user data, as its owner gave it.
+        4 => user_data: Option<Bytes>,
+        /// What the operator tells all instances (cloud-init's vendor data).
+        5 => vendor_data: Option<Bytes>,
+        /// The keys of its owner.
+        6 => ssh_keys: Vec<SshKey>,
+        /// The account that it belongs to.
+        7 => account: Uuid,
+        /// The zone that it is in: name.
+        8 => zone: String,
+        /// The offering that it was made from, or its size: name.
+        9 => offering: String,
+        /// What its owner says of it, as tags, sorted.
+        10 => tags: Vec<String>,
+        /// It gets nothing without a token (as of EC2's IMDSv2).
+        11 => needs_token: bool,
     }
 }
 
@@ -206,6 +257,8 @@ message! {
         2 => prefix_bits: u8,
         /// The subnet's gateway, if the instance's default route goes through it.
         3 => gateway: Option<IpAddr>,
+        /// The L3 network that it is of, if that has services.
+        4 since 7 => subnet: Option<Uuid>,
     }
 }
 
@@ -370,7 +423,14 @@ mod tests {
     #[test]
     fn table_numbers_are_those_that_agents_know() {
         let numbers = Table::ALL.iter().map(|table| (table.name(), table.number()));
-        let expected = [("network", 1), ("peer", 2), ("instance", 3), ("port", 4)];
+        let expected = [
+            ("network", 1),
+            ("peer", 2),
+            ("instance", 3),
+            ("port", 4),
+            ("subnet", 5),
+            ("about", 6),
+        ];
         assert_eq!(numbers.collect::<Vec<_>>(), expected);
         assert_eq!(Table::from_number(9), None);
     }
@@ -415,6 +475,7 @@ mod tests {
                 goes: None,
                 comes: None,
                 handover: None,
+                told: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -466,6 +527,7 @@ mod tests {
                 goes,
                 comes,
                 handover: None,
+                told: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())

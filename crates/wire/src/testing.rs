@@ -12,6 +12,8 @@ use crate::{
         Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
     },
     paths::{BlockedPath, Direction, Paths},
+    samples::{about, subnet, told},
+    told::KnownAs,
 };
 
 const NETWORKS: u128 = 3;
@@ -19,7 +21,7 @@ const NETWORKS: u128 = 3;
 /// Up to 40 objects with distinct keys, in three networks that are mostly among them. MACs,
 /// addresses and numbers are distinct, as the store's claims make them.
 pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
-    let one = (0..4_u8, 0..NETWORKS, any::<IpAddr>(), any::<bool>());
+    let one = (0..6_u8, 0..NETWORKS, any::<IpAddr>(), any::<bool>());
     vec(one, 0..40).prop_map(|rows| {
         let distinct = |(at, row): (usize, _)| object(at, row);
         let mut objects: Vec<_> = rows.into_iter().enumerate().map(distinct).collect();
@@ -69,10 +71,24 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         2 => {
             let vtep = IpAddr::from([192, 0, 2, u8::from(flag)]);
             let addresses = vec![own];
-            Object::Peer(Peer { uuid, network, mac, addresses, vtep, prefixes, goes: moving(0) })
+            let known_as = flag.then(|| KnownAs { hostname: format!("vm-{at}"), subnet: network });
+            Object::Peer(Peer {
+                uuid,
+                network,
+                mac,
+                addresses,
+                vtep,
+                prefixes,
+                goes: moving(0),
+                known_as,
+            })
         }
+        3 => Object::Subnet(subnet(uuid, network, own, at)),
+        4 => Object::About(about(uuid, at)),
         _ => {
-            let address = PortAddress { ip: own, prefix_bits: 24, gateway: flag.then_some(ip) };
+            let subnet = flag.then_some(network);
+            let address =
+                PortAddress { ip: own, prefix_bits: 24, gateway: flag.then_some(ip), subnet };
             let addresses = vec![address];
             let (instance, device_id, mtu_bytes) = (Uuid::from_u128(7), number, 1450);
             Object::Port(Port {
@@ -89,6 +105,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 goes: moving(0),
                 comes: moving(1),
                 handover: handover(),
+                told: flag.then(|| told(at)),
             })
         }
     }

@@ -79,6 +79,7 @@ mod tests {
                 vtep,
                 prefixes,
                 goes: None,
+                known_as: None,
             })
         };
         assert!(versions.can_hold(&peer(Vec::new())));
@@ -105,6 +106,6 @@ mod tests {
         versions.note(99, 7);
         versions.note(Table::Instance.number(), 6);
         assert!(versions.can_hold(&instance) && versions.can_hold_all(), "a newer agent");
-        assert_eq!(versions.numbered().last(), Some((4, 6)));
+        assert_eq!(versions.numbered().last(), Some((6, 1)));
     }
 }

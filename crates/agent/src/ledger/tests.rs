@@ -188,6 +188,7 @@ fn what_does_not_fit_is_left_out_alone_and_local_ports_come_first() {
             vtep: std::net::IpAddr::from([192, 0, 2, 2]),
             prefixes: Vec::new(),
             goes: None,
+            known_as: None,
         }));
     }
     let rendered = Ledger::of(&desired, &interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]));
@@ -243,6 +244,7 @@ fn object(which: u8, variant: u8) -> Object {
             vtep: IpAddr::from([192, 0, 2, variant % 2]),
             prefixes: vec![Prefix { ip: IpAddr::from([192, 168, variant % 4, 0]), bits: 24 }],
             goes: None,
+            known_as: None,
         }),
         _ => sample::port(u128::from(which), 7, network, which),
     }
@@ -304,6 +306,7 @@ fn room_that_becomes_free_is_used_and_the_rest_stays() {
             vtep: IpAddr::from([a, b, c, d]),
             prefixes: Vec::new(),
             goes: None,
+            known_as: None,
         })
     };
     (0..MAX_VTEPS - 2).for_each(|number| desired.upsert(peer(number)));
