@@ -93,17 +93,13 @@ fn topology_of(count: u32) -> Result<String, Failure> {
     let mut text = format!("hosts: [{}]\nresources:\n", names.join(", "));
     text.push_str(BEFORE);
     for host in &names {
-        let cluster = "clusterUuid: $cluster";
-        writeln!(
-            text,
-            "  - AddKVMHost: {{name: {host}, {cluster}, managementIp: $host.{host}.ip}}"
-        )?;
+        let ip = format!("managementIp: $host.{host}.ip");
+        writeln!(text, "  - host: {{name: {host}, cluster: cluster, {ip}}}")?;
     }
     text.push_str(NETWORK);
     for host in &names {
         for vm in ["a", "b"] {
-            let l3 = "l3NetworkUuids: [$red-l3]";
-            writeln!(text, "  - CreateVmInstance: {{name: {host}{vm}, {l3}, hostUuid: ${host}}}")?;
+            writeln!(text, "  - vm: {{name: {host}{vm}, l3: red-l3, host: {host}}}")?;
         }
     }
     text.push_str("expect: {reach: []}\n");
@@ -114,22 +110,19 @@ fn host(number: u32) -> String {
     format!("h{number}")
 }
 
-const BEFORE: &str = "  - CreateZone: {name: bench}
-  - CreateCluster: {name: cluster, zoneUuid: $bench, hypervisorType: KVM}
+const BEFORE: &str = "  - zone: {name: bench}
+  - cluster: {name: cluster, zone: bench, hypervisorType: KVM}
 ";
-const NETWORK: &str = r#"  - CreateL2VxlanNetworkPool: {name: pool, zoneUuid: $bench}
-  - CreateVniRange: {name: vnis, l2NetworkUuid: $pool, startVni: 100, endVni: 199}
-  - AttachL2NetworkToCluster:
-      l2NetworkUuid: $pool
-      clusterUuid: $cluster
-      systemTags: ["l2NetworkUuid::$pool::clusterUuid::$cluster::cidr::{$underlay.cidr}"]
-  - CreateL2VxlanNetwork: {name: red, poolUuid: $pool}
-  - CreateL3Network: {name: red-l3, l2NetworkUuid: $red, category: Private}
-  - AddIpRange:
+const NETWORK: &str = "  - pool: {name: pool, zone: bench}
+  - vnis: {name: vnis, l2: pool, startVni: 100, endVni: 199}
+  - l2 attach: {l2: pool, cluster: cluster, cidr: $underlay.cidr}
+  - vxlan: {name: red, pool: pool}
+  - l3: {name: red-l3, l2: red, category: Private}
+  - range:
       name: red-ipv4
-      l3NetworkUuid: $red-l3
+      l3: red-l3
       startIp: 10.0.0.2
       endIp: 10.0.255.254
       netmask: 255.255.0.0
       gateway: 10.0.0.1
-"#;
+";

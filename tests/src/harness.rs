@@ -232,15 +232,14 @@ impl TestLab {
 
 /// A topology with networks in GRE in the place of those in VXLAN.
 pub fn gre(topology: &str) -> String {
-    topology.replace("- CreateL2VxlanNetwork", "- CreateL2GreNetwork")
+    topology.replace("- pool:", "- gre-pool:").replace("- vxlan:", "- gre:")
 }
 
 /// The topology of [`TestLab::of_three_hosts`].
 pub fn three_hosts() -> String {
     let text = fs::read_to_string(example()).unwrap();
-    let h3 = "  - AddKVMHost: {name: h3, clusterUuid: $cluster, managementIp: $host.h3.ip}\n";
-    let vm = "  - CreateVmInstance:\n      name: red-3\n      l3NetworkUuids: [$red-l3]\n      \
-              hostUuid: $h3\n      systemTags: [\"staticIp::$red-l3::10.0.0.13\"]\n";
+    let h3 = "  - host: {name: h3, cluster: cluster, managementIp: $host.h3.ip}\n";
+    let vm = "  - vm: {name: red-3, l3: red-l3, host: h3, ip: 10.0.0.13}\n";
     let mut reach = "  reach:\n".to_owned();
     for vm in ["red-1", "red-2"] {
         reach += &format!("    - [{vm}, red-3]\n    - [red-3, {vm}]\n");
@@ -252,7 +251,7 @@ pub fn three_hosts() -> String {
 }
 
 /// The example topology.
-fn example() -> PathBuf {
+pub fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-tenants.yaml")
 }
 

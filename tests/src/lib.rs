@@ -16,4 +16,4 @@ pub mod rest;
 pub mod traffic;
 pub mod vm;
 
-pub use harness::{LIMIT, TestLab, binary, gre, root_or_skip, three_hosts, uuid};
+pub use harness::{LIMIT, TestLab, binary, example, gre, root_or_skip, three_hosts, uuid};

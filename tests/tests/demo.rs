@@ -1,12 +1,13 @@
 //! The example, from nothing to nothing. Needs root.
 
 use std::{
+    fs,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use lab::wait;
-use netloom_tests::{TestLab, machine, root_or_skip};
+use netloom_tests::{LIMIT, TestLab, example, machine, root_or_skip};
 
 #[test]
 fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
@@ -23,7 +24,7 @@ fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
     let before = lab.machine();
     assert_eq!(before.namespaces.len(), 7, "underlay, two hosts, four VMs: {before:#?}");
     let again = lab.apply();
-    assert!(again.was_up && again.created.is_empty(), "{again}");
+    assert!(again.was_up && again.done.is_empty(), "{again}");
     assert_eq!(lab.machine(), before, "applying again changes nothing");
     lab.check();
     lab.kill(&["server", "h1"]);
@@ -35,6 +36,39 @@ fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
         lab.down();
         assert_eq!(machine::leftovers(lab.name(), lab.root()), Vec::<String>::new());
     }
+}
+
+#[test]
+fn what_a_later_file_says_differently_is_changed_and_what_it_leaves_out_goes() {
+    if !root_or_skip() {
+        return;
+    }
+    let first = fs::read_to_string(example()).unwrap();
+    let lab = TestLab::of(&first);
+    let gone = "  - vm: {name: blue-2, l3: blue-l3, host: h2, ip: 10.0.0.12}\n";
+    let later = first
+        .replace("ip: [10.0.0.12, \"fd00::12\"]", "ip: [10.0.0.22, \"fd00::12\"]")
+        .replace("{name: blue, pool: pool}", "{name: blue, pool: pool, description: the sea}")
+        .replace(gone, "")
+        .replace("    - [blue-1, blue-2]\n    - [blue-2, blue-1]", "");
+    fs::write(&lab.options.topology, later).unwrap();
+    let report = lab.apply();
+    assert_eq!(
+        report.done.len(),
+        3,
+        "an address, a description, an instance that goes: {report:?}"
+    );
+    // An instance is cut off at once; what is left of it is deleted by and by.
+    let is_gone = || lab.machine().namespaces.len() == 6;
+    assert!(wait::holds(LIMIT, is_gone), "underlay, two hosts, three VMs");
+    lab.check();
+    let has = |vm: &str, what: &str| {
+        let script = format!("ip -o addr | grep -q 'inet {what}/24 '");
+        let argv = ["sh", "-c", &script].map(str::to_owned);
+        lab::exec(lab.name(), lab.root(), vm, &argv).unwrap() == 0
+    };
+    assert!(has("red-2", "10.0.0.22") && !has("red-2", "10.0.0.12"));
+    assert!(lab.apply().done.is_empty());
 }
 
 #[test]

@@ -21,45 +21,28 @@ const GATEWAY_LESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 99));
 /// A cluster of two hosts with a pool of one VNI, and a VM on each host, for each tenant.
 fn topology() -> String {
     let mut resources =
-        String::from("hosts: [h1, h2, h3, h4]\n\nresources:\n  - CreateZone: {name: lab}\n");
+        String::from("hosts: [h1, h2, h3, h4]\n\nresources:\n  - zone: {name: lab}\n");
     let (mut reach, mut vms) = (String::new(), String::new());
     for (tenant, hosts) in [("red", ["h1", "h2"]), ("blue", ["h3", "h4"])] {
-        let add = &mut resources;
-        writeln!(
-            add,
-            "  - CreateCluster: {{name: c-{tenant}, zoneUuid: $lab, hypervisorType: KVM}}"
-        )
-        .unwrap();
+        let mut add = |line: String| writeln!(resources, "  - {line}").unwrap();
+        add(format!("cluster: {{name: c-{tenant}, zone: lab, hypervisorType: KVM}}"));
         for host in hosts {
-            let params = format!(
-                "{{name: {host}, clusterUuid: $c-{tenant}, managementIp: $host.{host}.ip}}"
-            );
-            writeln!(add, "  - AddKVMHost: {params}").unwrap();
+            let ip = format!("managementIp: $host.{host}.ip");
+            add(format!("host: {{name: {host}, cluster: c-{tenant}, {ip}}}"));
         }
-        writeln!(
-            add,
-            "  - CreateL2VxlanNetworkPool: {{name: p-{tenant}, zoneUuid: $lab}}\n  \
-             - CreateVniRange: {{name: r-{tenant}, l2NetworkUuid: $p-{tenant}, startVni: 77, endVni: 77}}\n  \
-             - AttachL2NetworkToCluster:\n      l2NetworkUuid: $p-{tenant}\n      \
-             clusterUuid: $c-{tenant}\n      systemTags: [\"l2NetworkUuid::$p-{tenant}::\
-             clusterUuid::$c-{tenant}::cidr::{{$underlay.cidr}}\"]\n  \
-             - CreateL2VxlanNetwork: {{name: {tenant}, poolUuid: $p-{tenant}}}\n  \
-             - CreateL3Network: {{name: {tenant}-l3, l2NetworkUuid: ${tenant}, category: Private}}\n  \
-             - AddIpRange:\n      name: {tenant}-ips\n      l3NetworkUuid: ${tenant}-l3\n      \
-             startIp: 10.0.0.10\n      endIp: 10.0.0.99\n      netmask: 255.255.255.0\n      \
-             gateway: 10.0.0.1"
-        )
-        .unwrap();
+        add(format!("pool: {{name: p-{tenant}, zone: lab}}"));
+        add(format!("vnis: {{name: r-{tenant}, l2: p-{tenant}, startVni: 77, endVni: 77}}"));
+        let cidr = "cidr: $underlay.cidr";
+        add(format!("l2 attach: {{l2: p-{tenant}, cluster: c-{tenant}, {cidr}}}"));
+        add(format!("vxlan: {{name: {tenant}, pool: p-{tenant}}}"));
+        add(format!("l3: {{name: {tenant}-l3, l2: {tenant}, category: Private}}"));
+        let ips = "startIp: 10.0.0.10, endIp: 10.0.0.99, netmask: 255.255.255.0, gateway: 10.0.0.1";
+        add(format!("range: {{name: {tenant}-ips, l3: {tenant}-l3, {ips}}}"));
         for (at, host) in (1..).zip(hosts) {
             // The last byte differs: whoever answers is known by it.
             let last = if tenant == "red" { 10 + at } else { 20 + at };
-            writeln!(
-                vms,
-                "  - CreateVmInstance:\n      name: {tenant}-{at}\n      l3NetworkUuids: \
-                 [${tenant}-l3]\n      hostUuid: ${host}\n      systemTags: \
-                 [\"staticIp::${tenant}-l3::10.0.0.{last}\"]"
-            )
-            .unwrap();
+            let what = format!("l3: {tenant}-l3, host: {host}, ip: 10.0.0.{last}");
+            writeln!(vms, "  - vm: {{name: {tenant}-{at}, {what}}}").unwrap();
             writeln!(reach, "    - [{tenant}-{at}, {tenant}-{}]", 3 - at).unwrap();
         }
     }

@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("dataplane", &["packet"]),
     ("compute", &["hostnet"]),
     ("agent", &["compute", "damage", "dataplane", "hostnet", "model", "packet", "seats", "wire"]),
-    ("lab", &["client", "compute", "damage", "dataplane", "hostnet", "model"]),
+    ("lab", &["cli", "client", "compute", "damage", "dataplane", "hostnet", "model"]),
     ("cli", &["client", "damage", "model"]),
 ];
 

@@ -4,17 +4,20 @@
 use model::{FieldDef, FieldType, Kind, MessageDef, id::parse_uuid, resource::tag::TagForm};
 use serde_json::{Map, Value};
 
-use crate::{Error, near, noun::field_words};
+use crate::{Error, near, noun::field_words, topology::RESOURCE_UUID};
 
 /// Finds the uuid of what people call by a name.
 pub(crate) type Resolve<'a> = &'a dyn Fn(Kind, &str) -> Result<String, Error>;
 
 /// A call, ready to be sent.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Call {
-    pub(crate) message: &'static str,
-    pub(crate) params: Map<String, Value>,
-    pub(crate) tags: Vec<String>,
+pub struct Call {
+    /// The message.
+    pub message: &'static str,
+    /// Its fields.
+    pub params: Map<String, Value>,
+    /// Its system tags.
+    pub tags: Vec<String>,
 }
 
 /// What becomes of keys that a message does not know.
@@ -57,7 +60,9 @@ pub(crate) fn call(
             Some(Meaning::Tag(form)) => short.push((form, text.as_str())),
             Some(Meaning::Tags) => tags.extend(text.split(',').map(str::to_owned)),
             Some(Meaning::List(name)) => {
-                params.insert(name.to_owned(), text.split(',').map(str::trim).collect());
+                let list = params.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+                let more = text.split(',').map(|one| Value::from(one.trim()));
+                list.as_array_mut().into_iter().for_each(|list| list.extend(more.clone()));
             }
             Some(Meaning::Text(name)) => drop(params.insert(name.to_owned(), text.as_str().into())),
             None if unknown == Unknown::Refused => return Err(unknown_key(def, key)),
@@ -108,7 +113,7 @@ fn meaning(def: &'static MessageDef, key: &str) -> Option<Meaning> {
         "systemTags" | "system-tags" => Some(Meaning::Tags),
         "userTags" | "user-tags" if makes => Some(Meaning::List("userTags")),
         "tagUuids" if makes => Some(Meaning::List("tagUuids")),
-        "resourceUuid" if makes => Some(Meaning::Text("resourceUuid")),
+        RESOURCE_UUID if makes => Some(Meaning::Text(RESOURCE_UUID)),
         _ => None,
     }
 }

@@ -38,11 +38,14 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Subcommand};
 
+pub use arguments::Call;
 pub use connection::Connection;
 pub use grammar::{command, commands};
 pub use output::{Format, Manner};
+pub use plan::{Plan, Step};
 pub use print::print;
 pub use shell::shell;
+pub use topology::{Entry, Resource, Topology};
 
 /// A verb that talks to a server.
 #[derive(Debug, Subcommand)]

@@ -17,7 +17,7 @@ use crate::{
     names,
     noun::{Noun, nouns},
     table::harmless,
-    topology::{Entry, Topology},
+    topology::{Entry, RESOURCE_UUID, Topology},
     words::DELETES,
 };
 
@@ -26,12 +26,13 @@ pub(crate) const SET: &str = "netloom.topology::";
 
 /// What is to be done, in this order.
 #[derive(Default)]
-pub(crate) struct Plan {
-    pub(crate) steps: Vec<Step>,
+pub struct Plan {
+    /// Each is one call.
+    pub steps: Vec<Step>,
     /// What goes with something that is removed, for people.
     along: Vec<String>,
     /// Resources and attachments that are as they should be.
-    pub(crate) unchanged: usize,
+    pub unchanged: usize,
 }
 
 /// A resource that is to go.
@@ -40,11 +41,13 @@ struct Going {
     row: Value,
 }
 
-pub(crate) struct Step {
+/// A call of a plan.
+pub struct Step {
     pub(crate) does: Does,
     /// What is done, for people.
     text: String,
-    pub(crate) call: Call,
+    /// The call.
+    pub call: Call,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +68,10 @@ struct Known {
 impl Plan {
     /// Compares a topology with what there is. With `prune`, what the topology has made and no
     /// longer has goes.
-    pub(crate) fn apply(client: &Client, topology: &Topology, prune: bool) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// A name that nothing has, a difference that no message can change, no answer.
+    pub fn apply(client: &Client, topology: &Topology, prune: bool) -> Result<Self, Error> {
         let (mut plan, mut known) = (Self::default(), Known::default());
         for entry in &topology.entries {
             let at = |error: Error| match error {
@@ -82,9 +88,9 @@ impl Plan {
                 }
                 continue;
             }
-            let name =
-                call.params.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if name.is_empty() {
+            let text = |key: &str| call.params.get(key).and_then(Value::as_str).map(str::to_owned);
+            let (name, given) = (text("name").unwrap_or_default(), text(RESOURCE_UUID));
+            if name.is_empty() && given.is_none() {
                 let text = "only what has a name can be in a topology".to_owned();
                 return Err(at(Error::Usage(text)));
             }
@@ -95,9 +101,9 @@ impl Plan {
                 }
                 None => {
                     adjust::check_macs(client, &call).map_err(at)?;
-                    let uuid = Uuid::new_v4().simple().to_string();
+                    let uuid = given.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
                     known.put(entry.noun.kind, &name, &uuid);
-                    call.params.insert("resourceUuid".into(), uuid.into());
+                    call.params.insert(RESOURCE_UUID.into(), uuid.into());
                     if let Some(set) = &topology.name {
                         let tags = call.params.entry("userTags").or_insert_with(|| json!([]));
                         let own = Value::from(format!("{SET}{set}"));
@@ -147,6 +153,7 @@ impl Plan {
             let _ = match key.as_str() {
                 "name" => write!(text, " {value}"),
                 key if key.to_ascii_lowercase().contains("password") => write!(text, " {key}=..."),
+                RESOURCE_UUID => Ok(()),
                 key => write!(text, " {key}={value}"),
             };
         }
@@ -281,7 +288,8 @@ impl Plan {
 
 impl Step {
     /// What is done, for people.
-    pub(crate) fn told(&self) -> String {
+    #[must_use]
+    pub fn told(&self) -> String {
         harmless(&self.text)
     }
 }
@@ -310,9 +318,14 @@ fn call_of(client: &Client, entry: &Entry, known: &Known) -> Result<Call, Error>
     arguments::call(&entry.messages, &entry.pairs, Unknown::Refused, &resolve)
 }
 
-/// The resource that an entry means: by its name, and by what it cannot be without.
+/// The resource that an entry means: by the uuid that it gives, or else by its name and by what it
+/// cannot be without.
 fn find(client: &Client, entry: &Entry, call: &Call) -> Result<Option<Value>, Error> {
     let text = |key: &str| call.params.get(key).and_then(Value::as_str);
+    if let Some(uuid) = text(RESOURCE_UUID) {
+        let found = client.query(entry.noun.face.path, &[format!("uuid={uuid}")])?;
+        return Ok(found.into_iter().find(|row| !names::is_gone(row)));
+    }
     let name = text("name").unwrap_or_default();
     let mut conditions = vec![format!("name={name}")];
     let def = client::message(call.message)?;

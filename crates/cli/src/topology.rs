@@ -10,9 +10,10 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use model::MessageDef;
+use model::{Kind, MessageDef};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::{
     Error, near,
@@ -23,9 +24,12 @@ use crate::{
 /// The verbs of entries that make nothing: they bring one thing into another.
 const ATTACH: &str = "attach";
 
+/// What gives a resource that is made its uuid.
+pub(crate) const RESOURCE_UUID: &str = "resourceUuid";
+
 /// A file, understood.
-#[derive(Debug)]
-pub(crate) struct Topology {
+#[derive(Clone, Debug)]
+pub struct Topology {
     /// Whose resources these are.
     pub(crate) name: Option<String>,
     pub(crate) entries: Vec<Entry>,
@@ -33,7 +37,7 @@ pub(crate) struct Topology {
 
 /// A resource that there shall be, or an attachment.
 #[derive(Clone)]
-pub(crate) struct Entry {
+pub struct Entry {
     pub(crate) noun: Noun,
     pub(crate) makes: bool,
     pub(crate) messages: Vec<&'static MessageDef>,
@@ -53,8 +57,11 @@ impl std::fmt::Debug for Entry {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Option<String>,
-    resources: Vec<BTreeMap<String, Map<String, Value>>>,
+    resources: Vec<Resource>,
 }
+
+/// A resource as it is written: its noun or message, and what that takes.
+pub type Resource = BTreeMap<String, Map<String, Value>>;
 
 impl Topology {
     /// Reads a file; `-` is standard input.
@@ -68,12 +75,52 @@ impl Topology {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let written: Written = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+        let Written { name, resources } =
+            serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+        Self::of(name, resources)
+    }
+
+    /// Understands resources that stand in another file; `name` says whose they are, for `prune`.
+    ///
+    /// # Errors
+    /// What breaks a rule, and where, as text.
+    pub fn of(name: Option<String>, resources: Vec<Resource>) -> Result<Self, String> {
         let all = nouns();
-        let entries = (1..).zip(written.resources).map(|(number, entry)| {
+        let entries = (1..).zip(resources).map(|(number, entry)| {
             entry_of(&all, number, entry).map_err(|problem| format!("resource {number}: {problem}"))
         });
-        Ok(Self { name: written.name, entries: entries.collect::<Result<_, _>>()? })
+        Ok(Self { name, entries: entries.collect::<Result<_, _>>()? })
+    }
+
+    /// What it says, in its order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The same, to be changed.
+    pub fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut()
+    }
+}
+
+impl Entry {
+    /// What it makes, and under which name; `None`: it brings one thing into another.
+    #[must_use]
+    pub fn makes(&self) -> Option<(Kind, &str)> {
+        let name = self.pairs.iter().find(|(key, _)| key == "name");
+        self.makes.then(|| (self.noun.kind, name.map_or("", |(_, name)| name.as_str())))
+    }
+
+    /// What it makes gets this uuid, by which it is found again, and not by its name.
+    pub fn identify(&mut self, uuid: Uuid) {
+        self.pairs.retain(|(key, _)| key != RESOURCE_UUID);
+        self.pairs.push((RESOURCE_UUID.to_owned(), uuid.simple().to_string()));
+    }
+
+    /// Where it stands in its file, for errors.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
     }
 }
 
@@ -86,7 +133,9 @@ fn entry_of(
     let (Some((key, fields)), None) = (entries.next(), entries.next()) else {
         return Err("must be one resource: a single key with its fields below".to_owned());
     };
-    let pairs = fields.into_iter().map(|(key, value)| (key, text(&value))).collect();
+    let pairs = fields
+        .iter()
+        .flat_map(|(key, value)| texts(value).into_iter().map(move |text| (key.clone(), text)));
     let (noun, verb) = named(all, &key).ok_or_else(|| {
         let words = all.iter().map(|noun| noun.word.as_str());
         let messages = model::resource::messages().map(|def| def.name);
@@ -97,7 +146,7 @@ fn entry_of(
         noun,
         makes,
         messages: verb.messages,
-        pairs,
+        pairs: pairs.collect(),
         place: format!("resource {number}, {key}"),
     })
 }
@@ -124,7 +173,14 @@ fn named(all: &[Noun], key: &str) -> Option<(Noun, Verb)> {
     })
 }
 
-/// A value as it would be given on the command line.
+/// A value as it would be given on the command line: of a list, once for each item.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) if !items.is_empty() => items.iter().map(text).collect(),
+        other => vec![text(other)],
+    }
+}
+
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,9 +1,9 @@
-//! Applying a topology through the public API, and starting agents as their hosts become known.
-//!
-//! Idempotent: what exists by its uuid is left alone, whatever its fields are.
+//! Applying a topology through the public API, by the engine of `netloom apply`, and starting agents
+//! as their hosts become known. Idempotent.
 
 use std::{fs, thread, time::Duration};
 
+use cli::{Call, Plan};
 use client::Client;
 use model::Kind;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use crate::{
     Error, names,
     process::Process,
     state::{Addresses, Place, Settings, make_directory},
-    topology::{ADD_HOST, ATTACH, Step, Topology},
+    topology::{ADD_HOST, Topology},
     wait,
 };
 
@@ -28,7 +28,9 @@ const SETTLE_LIMIT_EACH: Duration = Duration::from_secs(3);
 /// What applying did.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
-    pub(crate) created: Vec<String>,
+    /// In words, in order.
+    pub(crate) done: Vec<String>,
+    /// Resources and attachments that were as they should be.
     pub(crate) unchanged: usize,
 }
 
@@ -65,43 +67,64 @@ impl<'a> Applier<'a> {
         Ok(Self { place, settings, client })
     }
 
-    /// Sends what is missing, in order, and starts the agents. The answer of a message is waited
-    /// for, so hosts have applied it.
+    /// Compares the topology with what there is, and does what is missing, in order; starts the
+    /// agents. The answer of a message is waited for, so hosts have applied it.
     pub(crate) fn apply(&self, topology: &Topology) -> Result<Applied, Error> {
-        let mut applied = Applied::default();
+        for vm in topology.vms() {
+            self.make_room(vm)?;
+        }
+        for host in &topology.hosts {
+            if self.find(Kind::Host, host)?.is_some() {
+                self.start_agent(host)?;
+            }
+        }
+        let plan = Plan::apply(&self.client, &topology.resources, true)?;
+        let mut applied = Applied { unchanged: plan.unchanged, ..Applied::default() };
         let mut hosts_connected = false;
-        for step in &topology.steps {
+        for step in plan.steps {
             // Nothing is placed on a host whose agent is not there yet.
-            if step.message.creates == Some(Kind::VmInstance) && !hosts_connected {
+            if !hosts_connected && is_about_vms(&step.call)? {
                 self.until(&connected(topology))?;
                 hosts_connected = true;
             }
-            if step.message.creates == Some(Kind::VmInstance) {
-                self.revive(&step.name)?;
-            }
-            if self.exists(step)? {
-                applied.unchanged += 1;
-            } else {
-                self.call(step)?;
-                applied.created.push(format!("{} {}", step.message.name, step.name));
-            }
-            if step.message.name == ADD_HOST {
-                self.start_agent(&step.name)?;
-            }
+            let told = step.told();
+            let name = step.call.params.get("name").and_then(Value::as_str).map(str::to_owned);
+            let host = name.filter(|_| step.call.message == ADD_HOST);
+            self.call(&told, step.call)?;
+            applied.done.push(told);
+            host.map(|host| self.start_agent(&host)).transpose()?;
+        }
+        self.until(&connected(topology))?;
+        for vm in topology.vms() {
+            self.revive(vm)?;
         }
         Ok(applied)
     }
 
-    /// A VM of the topology that somebody has stopped is started, one that was destroyed makes room.
+    /// A VM of the topology that was destroyed makes room for one that is made anew.
+    fn make_room(&self, vm: &str) -> Result<(), Error> {
+        match self.find(Kind::VmInstance, vm)? {
+            Some(found) if matches!(found["state"].as_str(), Some("Destroying" | "Destroyed")) => {
+                self.tell("ExpungeVmInstance", vm, &found)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A VM of the topology that somebody has stopped is started.
     fn revive(&self, vm: &str) -> Result<(), Error> {
-        let Some(found) = self.find(Kind::VmInstance, vm)? else { return Ok(()) };
-        let message = match found["state"].as_str() {
-            Some("Destroying" | "Destroyed") => "ExpungeVmInstance",
-            Some("Created" | "Stopping" | "Stopped") => "StartVmInstance",
-            _ => return Ok(()),
-        };
-        let params = object(json!({"uuid": found["uuid"]}));
-        let answer = self.client.call(message, params, &[]);
+        match self.find(Kind::VmInstance, vm)? {
+            Some(found)
+                if matches!(found["state"].as_str(), Some("Created" | "Stopping" | "Stopped")) =>
+            {
+                self.tell("StartVmInstance", vm, &found)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell(&self, message: &str, vm: &str, found: &Value) -> Result<(), Error> {
+        let answer = self.client.call(message, object(json!({"uuid": found["uuid"]})), &[]);
         answer.map(drop).map_err(api(format!("{message} {vm}")))
     }
 
@@ -154,7 +177,7 @@ impl<'a> Applier<'a> {
             return Ok(());
         }
         make_directory(&agent.data())?;
-        let uuid = names::uuid(&self.place.lab, host).simple().to_string();
+        let uuid = names::uuid(&self.place.lab, Kind::Host, host).simple().to_string();
         let params = object(json!({"uuid": uuid}));
         let answer = self.client.call("CreateHostEnrolment", params, &[]);
         let answer = answer.map_err(api(format!("CreateHostEnrolment {host}")))?;
@@ -163,22 +186,8 @@ impl<'a> Applier<'a> {
         agent.start(self.settings).map(drop)
     }
 
-    fn exists(&self, step: &Step) -> Result<bool, Error> {
-        let Some(kind) = step.message.creates else { return self.is_attached(step) };
-        Ok(self.find(kind, &step.name)?.is_some())
-    }
-
-    fn is_attached(&self, step: &Step) -> Result<bool, Error> {
-        debug_assert_eq!(step.message.name, ATTACH);
-        let pool = step.params.get("l2NetworkUuid").and_then(Value::as_str).unwrap_or_default();
-        let cluster = step.params.get("clusterUuid");
-        let found = self.query(Kind::L2Network, pool)?;
-        let clusters = found.as_ref().and_then(|pool| pool["attachedClusterUuids"].as_array());
-        Ok(clusters.is_some_and(|clusters| clusters.iter().any(|one| Some(one) == cluster)))
-    }
-
     fn find(&self, kind: Kind, name: &str) -> Result<Option<Value>, Error> {
-        self.query(kind, &names::uuid(&self.place.lab, name).simple().to_string())
+        self.query(kind, &names::uuid(&self.place.lab, kind, name).simple().to_string())
     }
 
     fn query(&self, kind: Kind, uuid: &str) -> Result<Option<Value>, Error> {
@@ -189,26 +198,19 @@ impl<'a> Applier<'a> {
 
     /// Sends a message. A host whose agent has ended would never acknowledge it, so the wait is on
     /// a thread of its own; it ends at the latest with the server, when a failed `up` removes it.
-    fn call(&self, step: &Step) -> Result<(), Error> {
-        let mut params = step.params.clone();
-        if step.message.creates.is_some() {
-            let uuid = names::uuid(&self.place.lab, &step.name).simple().to_string();
-            params.insert("resourceUuid".to_owned(), uuid.into());
-        }
-        let (client, message) = (self.client.clone(), step.message.name);
-        let tags = step.system_tags.clone();
-        let running = thread::spawn(move || client.call(message, params, &tags));
+    fn call(&self, told: &str, call: Call) -> Result<(), Error> {
+        let client = self.client.clone();
+        let running = thread::spawn(move || client.call(call.message, call.params, &call.tags));
         let done = wait::until(MESSAGE_LIMIT, || {
             self.check_agents()?;
             Ok::<_, Error>(running.is_finished().then_some(()))
         })?;
-        let action = format!("{message} {}", step.name);
         if done.is_none() {
-            let what = format!("{action} has not taken effect");
+            let what = format!("\"{told}\" has not taken effect");
             return Err(self.timeout(what, MESSAGE_LIMIT));
         }
         match running.join() {
-            Ok(answer) => answer.map(drop).map_err(api(action)),
+            Ok(answer) => answer.map(drop).map_err(api(told.to_owned())),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -233,6 +235,13 @@ impl<'a> Applier<'a> {
 
 /// A resource's kind and name, and the value that one of its fields should have.
 type Wanted<'a> = (Kind, &'a str, &'static str, Value);
+
+/// Whether a call makes a VM, or does something to one.
+fn is_about_vms(call: &Call) -> Result<bool, Error> {
+    let def = client::message(call.message).map_err(api(call.message.to_owned()))?;
+    let target = def.target().and_then(|field| field.refs);
+    Ok(def.creates.or(target) == Some(Kind::VmInstance))
+}
 
 /// Every host's agent is there.
 fn connected(topology: &Topology) -> Vec<Wanted<'_>> {

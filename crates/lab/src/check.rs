@@ -5,6 +5,8 @@
 
 use std::{path::Path, time::Duration};
 
+use model::Kind;
+
 use crate::{
     CheckReport, Error, Pair, exec, names,
     probe::{Case, Probes, Seen, Vm},
@@ -43,7 +45,8 @@ fn open(place: &Place, topology: &Topology) -> Result<Vec<Vm>, Error> {
     let mut addresses = place.addresses()?;
     let mut vms = Vec::new();
     for name in topology.vms() {
-        let namespace = names::vm_namespace(&place.lab, names::uuid(&place.lab, name))?;
+        let namespace =
+            names::vm_namespace(&place.lab, names::uuid(&place.lab, Kind::VmInstance, name))?;
         let namespace = namespace.ok_or_else(|| missing(name))?;
         let wanted = addresses.remove(name).ok_or_else(|| missing(name))?;
         vms.push(Vm::open(name, wanted, &namespace)?);

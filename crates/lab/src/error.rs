@@ -13,6 +13,9 @@ pub enum Error {
         /// Which rule, and where.
         problem: String,
     },
+    /// The topology does not fit what the server has, or the server gives no answer.
+    #[error(transparent)]
+    Plan(#[from] cli::Error),
     /// A name breaks a rule.
     #[error("{what} {name:?}: {rule}")]
     Name {

@@ -3,6 +3,7 @@
 use std::{os::unix::process::ExitStatusExt, path::Path, process::Command};
 
 use hostnet::Namespace;
+use model::Kind;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -34,7 +35,9 @@ pub(crate) fn namespace(place: &Place, node: &str) -> Result<Namespace, Error> {
     if settings.hosts.iter().any(|host| host == node) {
         return Ok(Namespace::open(&names::namespace(&place.lab, node))?);
     }
-    if let Some(found) = names::vm_namespace(&place.lab, names::uuid(&place.lab, node))? {
+    if let Some(found) =
+        names::vm_namespace(&place.lab, names::uuid(&place.lab, Kind::VmInstance, node))?
+    {
         return Ok(found);
     }
     let named = ask(place, &settings, node);
@@ -67,7 +70,7 @@ pub(crate) fn applied_topology(place: &Place) -> Result<Topology, Error> {
 fn ask(place: &Place, settings: &Settings, vm: &str) -> Vec<Uuid> {
     let Ok(client) = apply::log_in(place, settings) else { return Vec::new() };
     let field = if model::id::parse_uuid(vm).is_some() { "uuid" } else { "name" };
-    let path = model::Kind::VmInstance.def().path();
+    let path = Kind::VmInstance.def().path();
     let found = client.query(path, &[format!("{field}={vm}")]).unwrap_or_default();
     let is_gone = |vm: &&Value| {
         let state = vm.get("state").and_then(Value::as_str).unwrap_or_default();

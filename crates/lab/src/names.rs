@@ -3,6 +3,7 @@
 //! Names have no `-` in them, so `nl-<lab>-` never is the start of another lab's names.
 
 use hostnet::Namespace;
+use model::Kind;
 use uuid::Uuid;
 
 use crate::Error;
@@ -51,9 +52,9 @@ pub(crate) fn namespace(lab: &str, host: &str) -> String {
 /// Stands for the underlay among the hosts.
 pub(crate) const FABRIC: &str = "fabric";
 
-/// The uuid of the resource of this name: the same each time the topology is applied.
-pub(crate) fn uuid(lab: &str, resource: &str) -> Uuid {
-    Uuid::new_v5(&UUIDS, format!("{lab}/{resource}").as_bytes())
+/// The uuid of the resource of this kind and name: the same each time the topology is applied.
+pub(crate) fn uuid(lab: &str, kind: Kind, resource: &str) -> Uuid {
+    Uuid::new_v5(&UUIDS, format!("{lab}/{}/{resource}", kind.def().name).as_bytes())
 }
 
 /// The namespace of a VM, on whichever host it runs.
@@ -79,7 +80,9 @@ mod tests {
 
     #[test]
     fn a_resource_has_the_same_uuid_each_time_and_another_one_in_another_lab() {
-        assert_eq!(uuid("a", "vm"), uuid("a", "vm"));
-        assert_ne!(uuid("a", "vm"), uuid("b", "vm"));
+        let of = |lab, kind| uuid(lab, kind, "x");
+        assert_eq!(of("a", Kind::Zone), of("a", Kind::Zone));
+        assert_ne!(of("a", Kind::Zone), of("b", Kind::Zone));
+        assert_ne!(of("a", Kind::Zone), of("a", Kind::Host));
     }
 }

@@ -1,8 +1,12 @@
-//! References in topology files: `$name` and `$host.<name>.ip`, also inside longer texts.
+//! References in topology files, `$host.<name>.ip` and `$underlay.cidr`, also inside longer texts.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+
+/// What can be referred to, for errors.
+const KNOWN: &str =
+    "there are $host.<name>.ip and $underlay.cidr; resources are called by their names";
 
 /// Fills in every reference in the texts of `value`. `$$` stands for a dollar sign.
 ///
@@ -37,7 +41,7 @@ fn fill_text(text: &str, known: &BTreeMap<String, String>) -> Result<String, Str
             return Err(dangling(text));
         }
         let Some(value) = known.get(name) else {
-            return Err(format!("${name}: nothing above has this name"));
+            return Err(format!("${name}: nothing of this name is known; {KNOWN}"));
         };
         filled.push_str(value);
         filled.push_str(&piece[name.len()..]);
@@ -79,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_reference_that_leads_nowhere_is_refused() {
-        check("$red", Err("$red: nothing"));
+        check("$red", Err("$red: nothing of this name"));
         check("a $ b", Err("without a name"));
         check("a $", Err("without a name"));
     }

@@ -19,9 +19,9 @@ pub struct Report {
     pub password_file: PathBuf,
     /// Whether it was up before.
     pub was_up: bool,
-    /// Resources that were made, in order.
-    pub created: Vec<String>,
-    /// How many resources were there already.
+    /// What was made, changed and removed, in words and in order.
+    pub done: Vec<String>,
+    /// How many resources and attachments were as they should be.
     pub unchanged: usize,
     /// How long it took, in seconds.
     pub seconds: f64,
@@ -32,9 +32,9 @@ impl Display for Report {
         let is = if self.was_up { "was up already" } else { "is up" };
         writeln!(
             f,
-            "lab {} {is}: {} resources made, {} unchanged, {:.1} s",
+            "lab {} {is}: {} steps done, {} resources unchanged, {:.1} s",
             self.name,
-            self.created.len(),
+            self.done.len(),
             self.unchanged,
             self.seconds
         )?;

@@ -1,14 +1,15 @@
-//! Topology files: what hosts there are, which messages make the networks, who reaches whom.
+//! Topology files: what hosts there are, what is made for them, who reaches whom.
 //!
-//! Reading one is pure: a resource's uuid follows from the lab's name and its own, so references
-//! are known before any server runs. `examples/two-tenants.yaml` documents the form.
+//! Reading one is pure: a resource's uuid follows from the lab's name, its kind and its own name.
+//! `examples/two-tenants.yaml` documents the form.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
-use model::{Kind, MessageDef};
+use cli::Resource;
+use model::Kind;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -16,29 +17,15 @@ use crate::{Error, names, reference, underlay};
 
 /// The message that makes a host of the topology known to the server.
 pub(crate) const ADD_HOST: &str = "AddKVMHost";
-/// The one message that a topology may hold without creating a resource.
-pub(crate) const ATTACH: &str = "AttachL2NetworkToCluster";
-/// Gives a resource another name for references than its `name`.
-const ALIAS: &str = "as";
-const TAGS: &str = "systemTags";
 
-/// A topology file, checked, with all references filled in.
+/// A topology file, checked, with what the lab knows filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Topology {
     pub(crate) hosts: Vec<String>,
-    pub(crate) steps: Vec<Step>,
+    /// What there shall be, as `netloom apply` takes it.
+    pub(crate) resources: cli::Topology,
     /// Ordered pairs of VMs, who shall reach whom.
     pub(crate) reach: BTreeSet<(String, String)>,
-}
-
-/// A message to send.
-#[derive(Clone, Debug)]
-pub(crate) struct Step {
-    pub(crate) message: &'static MessageDef,
-    /// What references call it; empty if it creates nothing.
-    pub(crate) name: String,
-    pub(crate) params: Map<String, Value>,
-    pub(crate) system_tags: Vec<String>,
 }
 
 /// The file as it is written.
@@ -46,7 +33,7 @@ pub(crate) struct Step {
 #[serde(deny_unknown_fields)]
 struct Written {
     hosts: Vec<String>,
-    resources: Vec<BTreeMap<String, Map<String, Value>>>,
+    resources: Vec<Resource>,
     expect: Expect,
 }
 
@@ -60,41 +47,35 @@ impl Topology {
     /// Understands `text`, the content of the file at `path`, for the lab of this name.
     ///
     /// # Errors
-    /// [`Error::Topology`], naming the message and the rule that it breaks.
+    /// [`Error::Topology`], naming the resource and the rule that it breaks.
     pub(crate) fn parse(lab: &str, path: &Path, text: &str) -> Result<Self, Error> {
         let wrong = |problem| Error::Topology { path: path.to_owned(), problem };
-        let written: Written =
+        let Written { hosts, resources, expect } =
             serde_yaml_ng::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        check_hosts(&written.hosts)?;
-        let mut known = predefined(&written.hosts);
-        let mut steps = Vec::new();
-        for (number, entry) in (1..).zip(written.resources) {
-            let step = read(lab, entry, &mut known);
-            steps.push(step.map_err(|problem| wrong(format!("resource {number}: {problem}")))?);
-        }
-        let reach = written.expect.reach.into_iter().collect();
-        let topology = Self { hosts: written.hosts, steps, reach };
+        check_hosts(&hosts)?;
+        let resources = resources_of(lab, &hosts, resources).map_err(wrong)?;
+        let topology = Self { hosts, resources, reach: expect.reach.into_iter().collect() };
         topology.check().map_err(wrong)?;
         Ok(topology)
     }
 
     /// The names of the VMs, in the order of the file.
     pub(crate) fn vms(&self) -> Vec<&str> {
-        self.created(Kind::VmInstance)
+        self.made(Kind::VmInstance)
     }
 
-    fn created(&self, kind: Kind) -> Vec<&str> {
-        let of_kind = self.steps.iter().filter(|step| step.message.creates == Some(kind));
-        of_kind.map(|step| step.name.as_str()).collect()
+    fn made(&self, wanted: Kind) -> Vec<&str> {
+        let made = self.resources.entries().filter_map(cli::Entry::makes);
+        made.filter(|(kind, _)| *kind == wanted).map(|(_, name)| name).collect()
     }
 
     fn check(&self) -> Result<(), String> {
-        let added: BTreeSet<&str> = self.created(Kind::Host).into_iter().collect();
+        let added: BTreeSet<&str> = self.made(Kind::Host).into_iter().collect();
         if let Some(host) = self.hosts.iter().find(|host| !added.contains(host.as_str())) {
-            return Err(format!("host {host} is never added: resources need an {ADD_HOST} for it"));
+            return Err(format!("host {host} is never added: resources need a host of this name"));
         }
         if let Some(host) = added.iter().find(|host| !self.hosts.iter().any(|h| h == *host)) {
-            return Err(format!("{ADD_HOST} {host}: hosts does not list {host}"));
+            return Err(format!("host {host}: hosts does not list {host}"));
         }
         let vms = self.vms();
         for (from, to) in &self.reach {
@@ -126,7 +107,47 @@ fn check_hosts(hosts: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What can be referred to without being created: the underlay that the lab makes.
+/// The resources as the engine of `netloom apply` takes them: references to the underlay filled in,
+/// each with the uuid by which the lab knows it.
+fn resources_of(
+    lab: &str,
+    hosts: &[String],
+    written: Vec<Resource>,
+) -> Result<cli::Topology, String> {
+    let known = predefined(hosts);
+    let mut filled = Vec::new();
+    for (number, entry) in (1..).zip(written) {
+        let entry = entry.into_iter().map(|(key, fields)| Ok((key, fill(fields, &known)?)));
+        let entry = entry.collect::<Result<Resource, String>>();
+        filled.push(entry.map_err(|problem| format!("resource {number}: {problem}"))?);
+    }
+    // The lab's name says whose they are: what a later file leaves out goes.
+    let mut resources = cli::Topology::of(Some(format!("lab-{lab}")), filled)?;
+    let mut seen = BTreeSet::new();
+    for entry in resources.entries_mut() {
+        let Some((kind, name)) = entry.makes() else { continue };
+        let problem = match name {
+            "" => "has no name",
+            _ if !seen.insert((kind, name.to_owned())) => "its name is used above",
+            _ => {
+                entry.identify(names::uuid(lab, kind, name));
+                continue;
+            }
+        };
+        return Err(format!("{} {name}: {problem}", entry.place()));
+    }
+    Ok(resources)
+}
+
+fn fill(
+    fields: Map<String, Value>,
+    known: &BTreeMap<String, String>,
+) -> Result<Map<String, Value>, String> {
+    let filled = fields.into_iter().map(|(key, value)| Ok((key, reference::fill(value, known)?)));
+    filled.collect()
+}
+
+/// What can be referred to: the underlay that the lab makes.
 fn predefined(hosts: &[String]) -> BTreeMap<String, String> {
     let host_ips = hosts
         .iter()
@@ -134,48 +155,6 @@ fn predefined(hosts: &[String]) -> BTreeMap<String, String> {
         .map(|(index, host)| (format!("host.{host}.ip"), underlay::host_ip(index).to_string()));
     let cidr = ("underlay.cidr".to_owned(), underlay::CIDR.to_owned());
     host_ips.chain([cidr]).collect()
-}
-
-/// Reads one message, and makes its resource known to those that follow.
-fn read(
-    lab: &str,
-    entry: BTreeMap<String, Map<String, Value>>,
-    known: &mut BTreeMap<String, String>,
-) -> Result<Step, String> {
-    let mut entries = entry.into_iter();
-    let (Some((message, mut params)), None) = (entries.next(), entries.next()) else {
-        return Err("must be one message: a single key with its fields below".to_owned());
-    };
-    let message = client::message(&message).map_err(|error| error.to_string())?;
-    if message.creates.is_none() && message.name != ATTACH {
-        let rule = "creates nothing; a topology says what exists";
-        return Err(format!("{} {rule}", message.name));
-    }
-    let alias = match params.remove(ALIAS) {
-        None => params.get("name").and_then(Value::as_str).map(str::to_owned),
-        Some(Value::String(alias)) => Some(alias),
-        Some(other) => return Err(format!("{}: as: {other} is no text", message.name)),
-    };
-    let name = match (alias, message.creates) {
-        (Some(name), Some(_)) => name,
-        (None, Some(_)) => return Err(format!("{}: give it a name with `as`", message.name)),
-        (_, None) => String::new(),
-    };
-    let place = |problem: String| format!("{} {name}: {problem}", message.name);
-    let tags = params.remove(TAGS).unwrap_or_else(|| Value::Array(Vec::new()));
-    let tags = reference::fill(tags, known).map_err(place)?;
-    let params = reference::fill(Value::Object(params), known).map_err(place)?;
-    let (Value::Object(params), Ok(system_tags)) = (params, serde_json::from_value(tags)) else {
-        return Err(place(format!("{TAGS} must be a list of texts")));
-    };
-    if message.creates.is_some() {
-        let uuid = names::uuid(lab, &name).simple().to_string();
-        if known.insert(name.clone(), uuid).is_some() {
-            let rule = "the name is used above; give one of both another with `as`";
-            return Err(place(rule.to_owned()));
-        }
-    }
-    Ok(Step { message, name, params, system_tags })
 }
 
 #[cfg(test)]
@@ -188,21 +167,22 @@ mod tests {
         Topology::parse("demo", Path::new("t.yaml"), text).map_err(|error| error.to_string())
     }
 
-    /// A file with one host and these further messages.
+    /// A file with one host and these further resources.
     fn with(more: &str) -> Result<Topology, String> {
         let start = "hosts: [h1]\nexpect: {reach: []}\nresources:\n\
-             - CreateZone: {name: lab}\n\
-             - CreateCluster: {name: c1, zoneUuid: $lab, hypervisorType: KVM}\n\
-             - AddKVMHost: {name: h1, clusterUuid: $c1, managementIp: $host.h1.ip}\n";
+             - zone: {name: lab}\n\
+             - cluster: {name: c1, zone: lab, hypervisorType: KVM}\n\
+             - host: {name: h1, cluster: c1, managementIp: $host.h1.ip}\n";
         parse(&format!("{start}{more}"))
     }
 
     #[test]
-    fn references_become_uuids_and_underlay_addresses() {
+    fn a_host_has_its_address_on_the_underlay_and_a_uuid_that_follows_from_its_name() {
         let topology = with("").unwrap();
-        let cluster = &topology.steps[1].params["zoneUuid"];
-        assert_eq!(cluster, &names::uuid("demo", "lab").simple().to_string());
-        assert_eq!(topology.steps[2].params["managementIp"], "172.31.255.11");
+        let host = format!("{:?}", topology.resources.entries().nth(2).unwrap());
+        assert!(host.contains("172.31.255.11"), "{host}");
+        let uuid = names::uuid("demo", Kind::Host, "h1").simple().to_string();
+        assert!(host.contains(&uuid), "{host}");
     }
 
     #[test]
@@ -217,14 +197,13 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_named() {
         let cases = [
-            ("- CreateZone: {name: lab}\n", "resource 4: CreateZone lab: the name is used above"),
-            ("- CreateZone: {name: z, x: $nothing}\n", "$nothing: nothing above"),
-            ("- CreateZome: {name: z}\n", "no message CreateZome"),
-            ("- DeleteZone: {uuid: $lab}\n", "creates nothing"),
-            ("- CreateZone: {}\n", "give it a name with `as`"),
-            ("- CreateZone: {name: z, systemTags: one}\n", "must be a list of texts"),
-            ("- {CreateZone: {name: a}, CreateCluster: {name: b}}\n", "a single key"),
-            ("- AddKVMHost: {name: h2}\n", "hosts does not list h2"),
+            ("- CreateZone: {name: lab}\n", "resource 4, CreateZone lab: its name is used above"),
+            ("- zone: {name: z, x: $nothing}\n", "$nothing: nothing"),
+            ("- CreateZome: {name: z}\n", "no \"CreateZome\" to make"),
+            ("- DeleteZone: {uuid: lab}\n", "no \"DeleteZone\" to make"),
+            ("- zone: {}\n", "resource 4, zone : has no name"),
+            ("- {zone: {name: a}, cluster: {name: b}}\n", "a single key"),
+            ("- host: {name: h2}\n", "hosts does not list h2"),
             ("exepct: 1\n", "unknown field `exepct`"),
         ];
         for (more, part) in cases {
@@ -233,12 +212,6 @@ mod tests {
         }
         let unknown = "hosts: []\nresources: []\nexpect: {reach: [[a, b]]}\n";
         assert!(parse(unknown).unwrap_err().contains("there is no VM a"));
-    }
-
-    #[test]
-    fn two_resources_may_have_one_name_when_one_of_them_has_an_alias() {
-        let topology = with("- CreateZone: {name: lab, as: other}\n").unwrap();
-        assert_eq!(topology.steps[3].name, "other");
-        assert_eq!(topology.steps[3].params.get("as"), None);
+        with("- cluster: {name: lab, zone: lab, hypervisorType: KVM}\n").unwrap();
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn up(options: &UpOptions) -> Result<Report, Error> {
         url: apply::url(&settings),
         password_file: apply::password_file(&place),
         was_up,
-        created: applied.created,
+        done: applied.done,
         unchanged: applied.unchanged,
         seconds: start.elapsed().as_secs_f64(),
     })
