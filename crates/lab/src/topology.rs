@@ -162,6 +162,7 @@ mod tests {
     use super::*;
 
     const TWO_TENANTS: &str = include_str!("../../../examples/two-tenants.yaml");
+    const BENCH: &str = include_str!("../../../bench/topology.yaml");
 
     fn parse(text: &str) -> Result<Topology, String> {
         Topology::parse("demo", Path::new("t.yaml"), text).map_err(|error| error.to_string())
@@ -192,6 +193,12 @@ mod tests {
         let tenant = |vm: &str| vm.split('-').next().map(str::to_owned);
         assert_eq!(topology.reach.len(), 4);
         assert!(topology.reach.iter().all(|(from, to)| tenant(from) == tenant(to)));
+    }
+
+    #[test]
+    fn the_benchmark_has_three_vms_that_reach_each_other() {
+        let topology = parse(BENCH).unwrap();
+        assert_eq!((topology.vms().len(), topology.reach.len()), (3, 6));
     }
 
     #[test]
