@@ -31,12 +31,18 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A physical network in all hosts, with addresses; its L3 network.
-fn network(rest: &Rest, name: &str, vlan: Option<u16>, v4: [&str; 4], v6: [&str; 3]) -> String {
+/// A physical network in all hosts, by an interface and in a VLAN of it, with addresses; its L3 network.
+fn network(
+    rest: &Rest,
+    name: &str,
+    (interface, vlan): (&str, Option<u16>),
+    v4: [&str; 4],
+    v6: [&str; 3],
+) -> String {
     let (zone, cluster) = (rest.uuid("/zones", "lab"), rest.uuid("/clusters", "cluster"));
     let (path, mut body) = (
         "/l2-networks/no-vlan",
-        json!({"name": name, "zoneUuid": zone, "physicalInterface": "eth0"}),
+        json!({"name": name, "zoneUuid": zone, "physicalInterface": interface}),
     );
     let path = match vlan {
         None => path,
@@ -100,7 +106,7 @@ fn vms_hosts_and_machines_are_on_one_wire_and_the_host_does_not_notice() {
     let session = Traffic::start(&fabric, &h1, ip(HOST_1));
 
     let v4 = ["172.31.255.100", "172.31.255.120", "255.255.255.0", "172.31.255.1"];
-    let l3 = network(&rest, "public", None, v4, ["fd31::100", "fd31::120", "fd31::1"]);
+    let l3 = network(&rest, "public", ("eth0", None), v4, ["fd31::100", "fd31::120", "fd31::1"]);
     let one = vm(&lab, "one", (&l3, "h1"), &["172.31.255.101", "fd31::101"]);
     let two = vm(&lab, "two", (&l3, "h2"), &["172.31.255.102", "fd31::102"]);
     let three = vm(&lab, "three", (&l3, "h1"), &["172.31.255.103", "fd31::103"]);
@@ -159,8 +165,8 @@ fn vlans_of_one_interface_are_apart() {
     let rest = lab.rest();
     let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
     let v6 = ["fd09::10", "fd09::20", "fd09::1"];
-    let [a, b] =
-        [("a", 100), ("b", 200)].map(|(name, vlan)| network(&rest, name, Some(vlan), v4, v6));
+    let [a, b] = [("a", 100), ("b", 200)]
+        .map(|(name, vlan)| network(&rest, name, ("eth0", Some(vlan)), v4, v6));
     let a1 = vm(&lab, "a1", (&a, "h1"), &["10.9.0.11", "fd09::11"]);
     let a2 = vm(&lab, "a2", (&a, "h2"), &["10.9.0.12", "fd09::12"]);
     let b1 = vm(&lab, "b1", (&b, "h1"), &["10.9.0.11", "fd09::11"]);
@@ -201,6 +207,68 @@ fn vlans_of_one_interface_are_apart() {
     assert!(!wire_b.hears(b"only in VLAN 100", Duration::from_millis(50)));
     assert_ne!(ping(&a1, ip("10.9.0.13"), 56), Ping::Answered, "the other VLAN's");
     lab.check();
+}
+
+/// Case Q18: with a second uplink on a host the first one stays what it was. The VLANs are the same on
+/// both, and so are the addresses.
+#[test]
+fn networks_of_two_interfaces_of_a_host_are_side_by_side_and_apart() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    lab.ip("fabric", "link add br1 type bridge");
+    lab.ip("fabric", "link set br1 up");
+    for host in HOSTS {
+        let other = lab.namespace(host);
+        lab.ip(
+            "fabric",
+            &format!("link add q-{host} type veth peer name eth1 netns {}", other.name()),
+        );
+        lab.ip("fabric", &format!("link set q-{host} up master br1"));
+        lab.ip(host, "link set eth1 up");
+        let has = || rest.named("/hosts", host)["devices"].to_string().contains("eth1");
+        assert!(wait::holds(LIMIT, has), "{host} does not tell of eth1");
+    }
+    let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
+    let v6 = ["fd09::10", "fd09::20", "fd09::1"];
+    let a = network(&rest, "a", ("eth0", Some(100)), v4, v6);
+    let a1 = vm(&lab, "a1", (&a, "h1"), &["10.9.0.11", "fd09::11"]);
+    let a2 = vm(&lab, "a2", (&a, "h2"), &["10.9.0.12", "fd09::12"]);
+    lab.settle(&HOSTS);
+    let flow = Traffic::start(&a1, &a2, ip("10.9.0.12"));
+    let b = network(&rest, "b", ("eth1", Some(100)), v4, v6);
+    let b1 = vm(&lab, "b1", (&b, "h1"), &["10.9.0.11", "fd09::11"]);
+    let b3 = vm(&lab, "b3", (&b, "h2"), &["10.9.0.13", "fd09::13"]);
+    let untagged = ["10.7.0.10", "10.7.0.20", "255.255.255.0", "10.7.0.1"];
+    let u6 = ["fd07::10", "fd07::20", "fd07::1"];
+    let u = network(&rest, "u", ("eth1", None), untagged, u6);
+    let u1 = vm(&lab, "u1", (&u, "h1"), &["10.7.0.11", "fd07::11"]);
+    let u2 = vm(&lab, "u2", (&u, "h2"), &["10.7.0.12", "fd07::12"]);
+    lab.settle(&HOSTS);
+    for (from, to, addresses) in [
+        (&a1, &a2, ["10.9.0.12", "fd09::12"]),
+        (&b1, &b3, ["10.9.0.13", "fd09::13"]),
+        (&u1, &u2, ["10.7.0.12", "fd07::12"]),
+    ] {
+        for address in addresses {
+            assert_eq!(ping(from, ip(address), 1400), Ping::Answered, "{address}");
+            transfer(from, to, ip(address), 1 << 20);
+        }
+    }
+    assert_ne!(ping(&a1, ip("10.9.0.13"), 56), Ping::Answered, "it is at the other interface");
+    assert_ne!(ping(&b1, ip("10.9.0.12"), 56), Ping::Answered, "it is at the other interface");
+    broadcast(&a1, &[&a2], "10.9.0.255");
+    broadcast(&b1, &[&b3], "10.9.0.255");
+    // The second one goes, and takes nothing along.
+    lab.ip("h1", "link delete eth1");
+    let told = || rest.named("/vm-instances", "b1")["vmNics"][0]["notInEffect"].clone();
+    let says = || told().as_str().is_some_and(|told| told.contains("no interface eth1"));
+    assert!(wait::holds(LIMIT, says), "{}", told());
+    assert_eq!(ping(&a1, ip("fd09::12"), 1400), Ping::Answered);
+    let probes = flow.finish();
+    assert_eq!(probes.lost, 0, "{probes:?}");
 }
 
 /// What an interface is lacking is told at once, and mended by itself.
@@ -254,7 +322,7 @@ fn traffic_of_a_physical_network_goes_on_without_agent_and_server() {
     let lab = TestLab::up();
     let rest = lab.rest();
     let v4 = ["172.31.255.100", "172.31.255.120", "255.255.255.0", "172.31.255.1"];
-    let l3 = network(&rest, "public", None, v4, ["fd31::100", "fd31::120", "fd31::1"]);
+    let l3 = network(&rest, "public", ("eth0", None), v4, ["fd31::100", "fd31::120", "fd31::1"]);
     let one = vm(&lab, "one", (&l3, "h1"), &["172.31.255.101", "fd31::101"]);
     let two = vm(&lab, "two", (&l3, "h2"), &["172.31.255.102", "fd31::102"]);
     lab.settle(&HOSTS);
@@ -275,7 +343,7 @@ fn traffic_of_a_physical_network_goes_on_without_agent_and_server() {
     lab.settle(&HOSTS);
     let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
     let rest = lab.rest();
-    network(&rest, "beside", Some(100), v4, ["fd09::10", "fd09::20", "fd09::1"]);
+    network(&rest, "beside", ("eth0", Some(100)), v4, ["fd09::10", "fd09::20", "fd09::1"]);
     flows[0].run_for(Duration::from_millis(300));
     let (l2, cluster) = (rest.uuid("/l2-networks", "beside"), rest.uuid("/clusters", "cluster"));
     let detached = rest.delete(&format!("/l2-networks/{l2}/clusters/{cluster}"));
@@ -297,7 +365,7 @@ fn connections_outlive_an_uplink_that_is_down_for_a_while() {
     let lab = TestLab::up();
     let rest = lab.rest();
     let v4 = ["10.9.0.10", "10.9.0.20", "255.255.255.0", "10.9.0.1"];
-    let l3 = network(&rest, "a", Some(100), v4, ["fd09::10", "fd09::20", "fd09::1"]);
+    let l3 = network(&rest, "a", ("eth0", Some(100)), v4, ["fd09::10", "fd09::20", "fd09::1"]);
     let one = vm(&lab, "one", (&l3, "h1"), &["10.9.0.11", "fd09::11"]);
     let two = vm(&lab, "two", (&l3, "h2"), &["10.9.0.12", "fd09::12"]);
     lab.settle(&HOSTS);
