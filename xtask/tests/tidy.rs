@@ -26,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("compile", &["model", "store", "wire"]),
     ("link", &["compile", "model", "seats", "store", "wire"]),
-    ("control", &["damage", "model", "seats", "store"]),
+    ("control", &["compile", "damage", "model", "seats", "store", "wire"]),
     ("api", &["control", "damage", "model", "seats", "store"]),
     ("client", &["model"]),
     ("dataplane", &["packet"]),

@@ -20,6 +20,7 @@ use crate::{
     host, names, near,
     noun::{Noun, Verb, field_words, nouns, reads},
     output::{self, Format, Manner},
+    told,
     words::{DELETES, MAKES},
     work::{self, Outcome},
 };
@@ -191,6 +192,9 @@ fn show(client: &Client, noun: &Noun, words: &[String], manner: &Manner) -> Resu
         let is_plain = matches!(manner.output, None | Some(Format::Table)) && manner.out.is_none();
         texts.push(match noun.face.name {
             host::FACE if is_plain => host::show(row, &cluster(client, row)?),
+            told::FACE if is_plain => {
+                [manner.one_text(client, noun, row)?, told::of(client, row)?].join("\n\n")
+            }
             _ => manner.one_text(client, noun, row)?,
         });
     }

@@ -28,6 +28,7 @@ mod session;
 mod shell;
 mod status;
 mod table;
+mod told;
 pub mod topics;
 mod topology;
 mod wait;

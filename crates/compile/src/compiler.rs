@@ -1,7 +1,9 @@
 //! The incremental compiler: the rules of the crate's documentation as a chain of operators.
 //!
 //! ```text
-//! addresses ──map──┐
+//! L3 networks, settings ──gather─► lans ──────────────(with where Ports are)─join─► Subnet
+//!                                 │
+//! addresses ──map──join───────────┘
 //! NICs ───filter─gather─┐
 //! instances ──map─────gather─┐
 //!                            ├─join─► placed ──┐               ┌────────────────────► Port
@@ -25,18 +27,21 @@ use std::{
 use model::{
     Id, Kind, Record, Resource,
     resource::{
-        cluster::Cluster, host::Host, l2_network::L2Network, l3_network::L3Network,
-        remote_vtep::RemoteVtep, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep,
+        cluster::Cluster, config::GlobalConfig, host::Host, instance_offering::InstanceOffering,
+        l2_network::L2Network, l3_network::L3Network, remote_vtep::RemoteVtep,
+        vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep, zone::Zone,
     },
 };
 use store::{Change, Read, Snapshot};
 use wire::shared::Shared;
 
 use crate::{
-    HostDelta, HostObjects, MissingVtep,
-    objects::{self, Address, Ends, Local, Net, Nic, RouteKey, Site},
-    operators::{Delta, Gather, Group, Join, count, map, settle},
+    HostDelta, HostObjects, MissingVtep, about,
+    lan::{self, Brief, Fact, L3, Lan},
+    objects::{self, Ends, Local, Net, Nic, Of, RouteKey, Site},
+    operators::{Delta, Gather, Group, Join, count, each, map, settle},
     output::by_host,
+    settings,
 };
 
 /// Rows that are taken in at once while a snapshot is loaded.
@@ -50,6 +55,13 @@ type Homed = (Arc<Nic>, Net, Option<Arc<Ends>>);
 type Presence = (Id<Host>, Net, Option<Arc<Ends>>);
 /// The same, with the ends of the tunnels where it moves to, if it moves and there are some.
 type Bound = (Homed, Option<Arc<Ends>>);
+
+/// What settings are for all.
+type Settings = Vec<settings::Value>;
+/// An L3 network with what other rows say of it.
+type Known = Arc<(L3, Vec<Fact>)>;
+/// A host where an instance is, with what rows say of that.
+type Reader = Arc<(Id<Host>, Vec<about::Fact>)>;
 
 /// A NIC that has a home, as the other hosts of its network see it.
 #[derive(Clone, Debug)]
@@ -99,7 +111,13 @@ pub struct Compiler {
     vteps: Group<Site, (Id<Vtep>, Local)>,
     foreign: Join<Id<Cluster>, Id<Host>, (NetworkId, IpAddr)>,
     ends: Gather<Site, (Site, Local), IpAddr>,
-    nics: Gather<Id<VmNic>, Nic, Address>,
+    l3s: Gather<Id<L3Network>, L3, Fact>,
+    globals: Gather<(), (), settings::Value>,
+    /// What has every setting, until it is taken in.
+    all: Delta<((), ())>,
+    lans: Join<(), Known, Settings>,
+    guests: Join<Id<L3Network>, Id<VmNic>, Brief>,
+    nics: Gather<Id<VmNic>, Nic, Of>,
     routed: Gather<RouteKey, Arc<Nic>, Id<L3Network>>,
     placed: Join<NetworkId, Arc<Nic>, Net>,
     homed: Join<Site, (Arc<Nic>, Net), Arc<Ends>>,
@@ -107,6 +125,13 @@ pub struct Compiler {
     moving: Gather<Id<VmNic>, Homed, Arc<Ends>>,
     present: Group<Presence, ()>,
     peers: Join<NetworkId, Member, Id<Host>>,
+    told: Group<(Id<L3Network>, Id<Host>), ()>,
+    subnets: Join<Id<L3Network>, Id<Host>, Lan>,
+    readers: Group<(Id<VmInstance>, Id<Host>), ()>,
+    zones: Join<Id<Zone>, Id<VmInstance>, String>,
+    offerings: Join<Id<InstanceOffering>, Id<VmInstance>, String>,
+    read: Gather<Id<VmInstance>, Id<Host>, about::Fact>,
+    abouts: Join<(), Reader, Settings>,
     needed: Group<Site, ()>,
     served: Group<Site, ()>,
     missing: BTreeSet<MissingVtep>,
@@ -118,6 +143,12 @@ pub struct Compiler {
 pub struct Work {
     /// Finding where the tunnels of each host and pool end.
     pub vteps: u64,
+    /// Finding what the guests of each L3 network are told.
+    pub told: u64,
+    /// Finding the hosts of which each such network has guests.
+    pub subnets: u64,
+    /// Finding what instances may read about themselves.
+    pub abouts: u64,
     /// Bringing NICs, their addresses and their instances' default routes together.
     pub nics: u64,
     /// Bringing NICs and their networks together.
@@ -148,6 +179,11 @@ impl Compiler {
             vteps: Group::new(),
             foreign: Join::new(),
             ends: Gather::new(),
+            l3s: Gather::new(),
+            globals: Gather::new(),
+            all: vec![(((), ()), 1)],
+            lans: Join::new(),
+            guests: Join::new(),
             nics: Gather::new(),
             routed: Gather::new(),
             placed: Join::new(),
@@ -156,6 +192,13 @@ impl Compiler {
             moving: Gather::new(),
             present: Group::new(),
             peers: Join::new(),
+            told: Group::new(),
+            subnets: Join::new(),
+            readers: Group::new(),
+            zones: Join::new(),
+            offerings: Join::new(),
+            read: Gather::new(),
+            abouts: Join::new(),
             needed: Group::new(),
             served: Group::new(),
             missing: BTreeSet::new(),
@@ -174,6 +217,17 @@ impl Compiler {
             Kind::Host,
             Kind::RemoteVtep,
             Kind::Vtep,
+            Kind::GlobalConfig,
+            Kind::ResourceConfig,
+            Kind::NetworkServiceL3NetworkRef,
+            Kind::IpRange,
+            Kind::L3NetworkHostRoute,
+            Kind::L3Network,
+            Kind::DhcpOption,
+            Kind::Zone,
+            Kind::InstanceOffering,
+            Kind::UserTag,
+            Kind::GuestData,
             Kind::UsedIp,
             Kind::VmInstance,
             Kind::VmNic,
@@ -203,11 +257,11 @@ impl Compiler {
     /// Takes in what one or more transactions have changed, in order; gives what that changes per
     /// host. Hosts for which nothing changes are absent.
     pub fn apply(&mut self, changes: &[Change<Record>]) -> BTreeMap<Id<Host>, HostDelta> {
-        let nics = rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.uuid, nic)));
-        let nics = self.nics.step(nics, rows(changes, objects::address));
-        let nics = map(&nics, |(nic, addresses)| {
-            Some((nic.route_key(), Arc::new(nic.with(addresses.clone()))))
-        });
+        let settings = rows(changes, |row: &GlobalConfig| Some(((), settings::global(row)?)));
+        let globals = self.globals.step(std::mem::take(&mut self.all), settings);
+        let globals = map(&globals, |((), all)| Some(((), all.clone())));
+        let lans = self.lans(changes, globals.clone());
+        let nics = self.nics(changes, &lans);
         let nics = self.routed.step(nics, rows(changes, objects::default_l3));
         let nics = map(&nics, |(nic, l3s)| Some((nic.network, nic.routed(l3s.first().copied()))));
         let networks = rows(changes, |l2: &L2Network| Net::of(l2).map(|net| (l2.uuid, net)));
@@ -243,6 +297,8 @@ impl Compiler {
             map(&homed, |homed| homed.0.pending.is_none().then(|| (homed.clone(), None)));
         bound.extend(map(&moving, |(homed, goals)| Some((homed.clone(), goals.first().cloned()))));
         let mut out = self.compile(&bound);
+        out.extend(self.subnets(&bound, lans));
+        out.extend(self.abouts(changes, &bound, globals));
         for at in [0, 1] {
             out.extend(rows_unsettled(changes, |row: &VmInstance| {
                 let (host, object) = objects::instances(row).nth(at)?;
@@ -264,6 +320,13 @@ impl Compiler {
     pub fn work(&self) -> Work {
         Work {
             vteps: self.vteps.work + self.foreign.work + self.ends.work,
+            told: self.l3s.work + self.globals.work + self.lans.work + self.guests.work,
+            subnets: self.told.work + self.subnets.work,
+            abouts: self.readers.work
+                + self.zones.work
+                + self.offerings.work
+                + self.read.work
+                + self.abouts.work,
             nics: self.nics.work + self.routed.work,
             placed: self.placed.work,
             homed: self.homed.work + self.goals.work + self.moving.work,
@@ -286,6 +349,92 @@ impl Compiler {
         map(&ends, |((site, (local, port)), foreign)| {
             let (local, port, foreign) = (*local, *port, foreign.clone());
             Some((*site, Arc::new(Ends { local, port, foreign })))
+        })
+    }
+
+    /// The L3 networks of whose guests hosts take care.
+    fn lans(
+        &mut self,
+        changes: &[Change<Record>],
+        globals: Delta<((), Settings)>,
+    ) -> Delta<(Id<L3Network>, Lan)> {
+        let l3s = rows(changes, |l3: &L3Network| Some((l3.uuid, L3::of(l3))));
+        let known = self.l3s.step(l3s, records(changes, lan::fact));
+        let known = map(&known, |known| Some(((), Arc::new(known.clone()))));
+        let lans = self.lans.step(known, globals);
+        map(&lans, |((), known, globals)| {
+            let lan = Lan::of(&known.0, &known.1, globals)?;
+            Some((lan.uuid(), lan))
+        })
+    }
+
+    /// NICs with their addresses, and with what they are told of the networks of these.
+    fn nics(
+        &mut self,
+        changes: &[Change<Record>],
+        lans: &Delta<(Id<L3Network>, Lan)>,
+    ) -> Delta<(RouteKey, Arc<Nic>)> {
+        let addresses = rows(changes, objects::address);
+        let guests = map(&addresses, |(nic, address)| Some((address.l3, *nic)));
+        let briefs = settle(map(lans, |(l3, lan)| Some((*l3, lan.brief()))));
+        let guests = self.guests.step(guests, briefs);
+        let mut of = map(&addresses, |(nic, address)| Some((*nic, Of::Address(*address))));
+        of.extend(map(&guests, |(_, nic, brief)| Some((*nic, Of::Lan(brief.clone())))));
+        of.extend(rows(changes, objects::option));
+        let nics = rows(changes, |nic: &VmNic| Nic::of(nic).map(|nic| (nic.uuid, nic)));
+        let nics = self.nics.step(nics, of);
+        map(&nics, |(nic, of)| Some((nic.route_key(), Arc::new(nic.with(of)))))
+    }
+
+    /// The L3 networks of whose guests each host takes care.
+    fn subnets(
+        &mut self,
+        bound: &Delta<Bound>,
+        lans: Delta<(Id<L3Network>, Lan)>,
+    ) -> Delta<(Id<Host>, Shared)> {
+        let told = each(bound, |bound| {
+            let pairs = hosts_of(bound).flat_map(|host| {
+                let (nic, ..) = &bound.0;
+                nic.lans().map(move |l3| ((l3, host), ()))
+            });
+            pairs.collect::<Vec<_>>()
+        });
+        let told = self.told.step(told);
+        let told = map(&told, |(pair, ())| Some(*pair));
+        let subnets = self.subnets.step(told, lans);
+        map(&subnets, |(_, host, lan)| Some((*host, lan.subnet.clone())))
+    }
+
+    /// The instances that may read something about themselves, where they are.
+    fn abouts(
+        &mut self,
+        changes: &[Change<Record>],
+        bound: &Delta<Bound>,
+        globals: Delta<((), Settings)>,
+    ) -> Delta<(Id<Host>, Shared)> {
+        let readers = each(bound, |bound| {
+            let reader = bound.0.0.reader();
+            let pairs = hosts_of(bound).filter_map(|host| Some(((reader?, host), ())));
+            pairs.collect::<Vec<_>>()
+        });
+        let readers = map(&self.readers.step(readers), |(pair, ())| Some(*pair));
+        let mut facts = records(changes, about::fact);
+        facts.extend(settle(map(bound, |((nic, ..), _)| {
+            let (is_other, name) = nic.full_name()?;
+            Some((nic.instance?, about::Fact::Name(is_other, name)))
+        })));
+        let zones = rows(changes, |zone: &Zone| Some((zone.uuid, zone.name.clone())));
+        let zones = self.zones.step(rows(changes, |it| Some(about::zone(it))), zones);
+        facts.extend(map(&zones, |(_, it, name)| Some((*it, about::Fact::Zone(name.clone())))));
+        let names = rows(changes, |it: &InstanceOffering| Some((it.uuid, it.name.clone())));
+        let named = self.offerings.step(rows(changes, about::offering), names);
+        facts.extend(map(&named, |(_, it, name)| Some((*it, about::Fact::Offering(name.clone())))));
+        let read = self.read.step(readers, facts);
+        let read = map(&read, |read| Some(((), Arc::new(read.clone()))));
+        let abouts = self.abouts.step(read, globals);
+        map(&abouts, |((), read, globals)| {
+            let (host, object) = about::about(read.0, &read.1, globals)?;
+            Some((host, object.into()))
         })
     }
 
@@ -341,9 +490,44 @@ impl Work {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Work { vteps, nics, placed, homed, present, peers, missing, objects } = self;
-        vteps + nics + placed + homed + present + peers + missing + objects
+        let Work {
+            vteps,
+            told,
+            subnets,
+            abouts,
+            nics,
+            placed,
+            homed,
+            present,
+            peers,
+            missing,
+            objects,
+        } = self;
+        vteps
+            + told
+            + subnets
+            + abouts
+            + nics
+            + placed
+            + homed
+            + present
+            + peers
+            + missing
+            + objects
     }
+}
+
+/// The host of a NIC, and that which it moves to, if that has a port for it.
+fn hosts_of(((nic, ..), goal): &Bound) -> impl Iterator<Item = Id<Host>> + '_ {
+    let there = goal.as_ref().and(nic.pending.as_ref()).map(|pending| pending.host);
+    [Some(nic.host), there].into_iter().flatten()
+}
+
+/// What the rows of any table say, and no longer say.
+fn records<T: Ord>(changes: &[Change<Record>], of: impl Fn(&Record) -> Option<T>) -> Delta<T> {
+    let of = |row: &Option<Arc<Record>>| of(row.as_deref()?);
+    let said = changes.iter().flat_map(|change| [(of(&change.before), -1), (of(&change.after), 1)]);
+    settle(said.filter_map(|(entry, weight)| Some((entry?, weight))))
 }
 
 /// The change of one table, as far as `of` wants it: a change of a field that it leaves out is

@@ -10,6 +10,8 @@
 //! | `Port` | NIC that counts, on H |
 //! | `Peer` | NIC that counts, on another host and not moving to H, of a tunnelled network that H holds |
 //! | `Port`, waiting | NIC that counts and moves to H, whose VTEP is there too; H holds its network |
+//! | `Subnet` | L3 network of whose guests hosts take care, of which a `Port` on H has an address |
+//! | `About` | VM instance of which a `Port` on H has the service Userdata |
 //! | `Instance` | VM instance that is meant to run on H |
 //!
 //! A host without a VTEP in a pool gets no objects of that pool's networks, and other hosts get no
@@ -20,11 +22,15 @@
 //! grows with the change; [`compile_all`] does it plainly for everything, and is the reference in
 //! tests. Nothing here does I/O, reads a clock or knows an engine.
 
+mod about;
 mod compiler;
 mod full;
+mod lan;
 mod objects;
+mod one;
 mod operators;
 mod output;
+mod settings;
 
 use model::{
     Id,
@@ -34,6 +40,7 @@ use wire::{object::ObjectKey, shared::Shared};
 
 pub use compiler::{Compiler, Work};
 pub use full::{compile_all, missing_vteps};
+pub use one::{Guest, guest};
 
 /// What one host must hold, sorted by key: in the order in which to apply it.
 pub type HostObjects = Vec<Shared>;

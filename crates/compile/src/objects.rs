@@ -8,6 +8,7 @@ use model::{
     Id,
     resource::{
         cluster::Cluster,
+        dhcp_option::DhcpOption,
         host::Host,
         image::RootFormat,
         l2_network::{L2Network, Segment},
@@ -20,10 +21,15 @@ use model::{
         zone::EnableState,
     },
 };
-use wire::object::{
-    Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object, Peer,
-    Port, PortAddress, Prefix, Tunnel, Uplink,
+use wire::{
+    object::{
+        Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object,
+        Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
+    },
+    told::{KnownAs, Service, Told},
 };
+
+use crate::lan::{Brief, Choice};
 
 /// A host and a pool: where a VTEP is needed, or is.
 pub(crate) type Site = (Id<Host>, Id<L2Network>);
@@ -49,7 +55,7 @@ pub(crate) struct Address {
     prefix_bits: u8,
     /// None if its L3 network is not that of the instance's default route.
     gateway: Option<IpAddr>,
-    l3: Id<L3Network>,
+    pub(crate) l3: Id<L3Network>,
 }
 
 /// A NIC that is enabled, bound and plugged in: into an instance, or else into a device.
@@ -69,8 +75,27 @@ pub(crate) struct Nic {
     mtu_bytes: u32,
     /// What it routes for, sorted.
     prefixes: Vec<(IpAddr, u8)>,
+    /// Its hostname, if it was given one.
+    hostname: Option<String>,
+    /// The L3 networks of its addresses of whose guests hosts take care, sorted.
+    lans: Vec<Brief>,
+    /// What else DHCP tells it, sorted.
+    options: Vec<Choice>,
+    /// The default route of its instance goes by it.
+    is_default: bool,
     /// Its pending binding.
     pub(crate) pending: Option<Pending>,
+}
+
+/// What another row means for a NIC.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Of {
+    /// It has an address.
+    Address(Address),
+    /// Hosts take care of the guests of an L3 network of which it has an address.
+    Lan(Brief),
+    /// DHCP tells it something else, too.
+    Option(Choice),
 }
 
 /// Where a NIC moves to.
@@ -132,6 +157,10 @@ impl Nic {
             addresses: Vec::new(),
             mtu_bytes: nic.mtu,
             prefixes: prefixes.collect(),
+            hostname: nic.hostname.clone(),
+            lans: Vec::new(),
+            options: Vec::new(),
+            is_default: true,
             pending: nic.moves_to().map(|host| Pending {
                 host,
                 device: nic.pending().map(|(_, device)| device.to_owned()),
@@ -142,9 +171,41 @@ impl Nic {
         (nic.state == EnableState::Enabled).then_some(bound)
     }
 
-    /// The same NIC with these addresses, which are sorted.
-    pub(crate) fn with(&self, addresses: Vec<Address>) -> Self {
-        Self { addresses, ..self.clone() }
+    /// The same NIC with these, which are sorted.
+    pub(crate) fn with(&self, all: &[Of]) -> Self {
+        let mut nic = self.clone();
+        for of in all {
+            match of {
+                Of::Address(address) => nic.addresses.push(*address),
+                Of::Lan(lan) => nic.lans.push(lan.clone()),
+                Of::Option(choice) => nic.options.push(choice.clone()),
+            }
+        }
+        nic
+    }
+
+    /// The L3 networks of whose guests its hosts take care.
+    pub(crate) fn lans(&self) -> impl Iterator<Item = Id<L3Network>> + '_ {
+        self.lans.iter().map(|lan| lan.uuid)
+    }
+
+    /// Its instance, if that may read something about itself.
+    pub(crate) fn reader(&self) -> Option<Id<VmInstance>> {
+        let reads = |lan: &Brief| lan.services.contains(&Service::Metadata);
+        self.instance.filter(|_| self.lans.iter().any(reads))
+    }
+
+    /// Its name with its domain, for its instance; whether that has another NIC for its default one.
+    pub(crate) fn full_name(&self) -> Option<(bool, String)> {
+        let lan = self.lans.first();
+        let name = match (lan, &self.hostname) {
+            (Some(lan), _) => self.name_in(lan)?,
+            (None, Some(name)) => name.clone(),
+            (None, None) => dashed(self.addresses.first()?.ip),
+        };
+        let domain = lan.and_then(|lan| lan.domain.as_ref()).filter(|_| !name.contains('.'));
+        let name = domain.map_or(name.clone(), |domain| format!("{name}.{domain}"));
+        Some((!self.is_default, name))
     }
 
     /// What decides its default route: its instance. One without has a key of its own.
@@ -166,7 +227,9 @@ impl Nic {
             true => *address,
             false => Address { gateway: None, ..*address },
         };
-        Arc::new(self.with(self.addresses.iter().map(keep).collect()))
+        let addresses: Vec<_> = self.addresses.iter().map(keep).collect();
+        let is_default = addresses.iter().any(|address| address.l3 == default);
+        Arc::new(Self { addresses, is_default, ..Self::clone(self) })
     }
 
     /// What its own host holds for it; `goal` is the VTEP where it moves to.
@@ -192,11 +255,11 @@ impl Nic {
     }
 
     fn still(&self) -> Port {
-        let address = |&Address { ip, prefix_bits, gateway, .. }| PortAddress {
+        let address = |&Address { ip, prefix_bits, gateway, l3 }| PortAddress {
             ip,
             prefix_bits,
             gateway,
-            subnet: None,
+            subnet: self.lans.iter().any(|lan| lan.uuid == l3).then(|| l3.uuid()),
         };
         Port {
             uuid: self.uuid.uuid(),
@@ -212,7 +275,7 @@ impl Nic {
             goes: None,
             comes: None,
             handover: None,
-            told: None,
+            told: self.told(),
         }
     }
 
@@ -226,8 +289,39 @@ impl Nic {
             vtep,
             prefixes: self.prefixes(),
             goes: self.moving(goal),
-            known_as: None,
+            known_as: self.known_as(),
         })
+    }
+
+    /// What its guest is told about it, besides addresses.
+    fn told(&self) -> Option<Told> {
+        let mut services: Vec<_> =
+            self.lans.iter().flat_map(|lan| lan.services.iter().copied()).collect();
+        services.sort_unstable();
+        services.dedup();
+        (!services.is_empty()).then(|| Told {
+            services,
+            hostname: self.lans.first().and_then(|lan| self.name_in(lan)),
+            options: self.options.iter().filter_map(Choice::option).collect(),
+            is_default: self.is_default,
+            may_choose: self.lans.iter().any(|lan| lan.may_choose),
+        })
+    }
+
+    /// The name by which others of its L3 network may ask for it.
+    fn known_as(&self) -> Option<KnownAs> {
+        let lan = self.lans.iter().find(|lan| lan.services.contains(&Service::Dns))?;
+        Some(KnownAs { hostname: self.name_in(lan)?, subnet: lan.uuid.uuid() })
+    }
+
+    /// Its name in an L3 network, without the domain there: what it was given, else its first address
+    /// with dashes, as ZStack has it.
+    fn name_in(&self, lan: &Brief) -> Option<String> {
+        let Some(given) = &self.hostname else {
+            return self.addresses.first().map(|address| dashed(address.ip));
+        };
+        let host = lan.domain.as_ref().and_then(|domain| without(given, domain));
+        Some(host.unwrap_or(given).to_owned())
     }
 
     fn prefixes(&self) -> Vec<Prefix> {
@@ -284,6 +378,26 @@ impl Net {
 pub(crate) fn address(used: &UsedIp) -> Option<(Id<VmNic>, Address)> {
     let (ip, prefix_bits, gateway) = (used.ip, used.prefix_len, Some(used.gateway));
     Some((used.used_by.id()?, Address { ip, prefix_bits, gateway, l3: used.l3_network_uuid }))
+}
+
+/// An address as a name: it neither begins nor ends with a dash.
+fn dashed(ip: IpAddr) -> String {
+    let name = ip.to_string().replace(['.', ':'], "-");
+    let pad = |is_dash: bool| if is_dash { "0" } else { "" };
+    [pad(name.starts_with('-')), &name, pad(name.ends_with('-'))].concat()
+}
+
+/// A name without its domain, if it has this one.
+fn without<'a>(name: &'a str, domain: &str) -> Option<&'a str> {
+    let at = name.len().checked_sub(domain.len())?;
+    let (host, end) = name.split_at_checked(at)?;
+    let host = host.strip_suffix('.').filter(|host| !host.is_empty());
+    host.filter(|_| end.eq_ignore_ascii_case(domain))
+}
+
+/// What DHCP tells a NIC beside what it tells all.
+pub(crate) fn option(row: &DhcpOption) -> Option<(Id<VmNic>, Of)> {
+    Some((row.resource.id()?, Of::Option(Choice::of(row))))
 }
 
 /// The L3 network of an instance's default route.

@@ -29,6 +29,16 @@ pub(crate) fn map<T, U>(delta: &Delta<T>, of: impl Fn(&T) -> Option<U>) -> Delta
     delta.iter().filter_map(|(entry, weight)| Some((of(entry)?, *weight))).collect()
 }
 
+/// *Flat map*: several entries for each.
+pub(crate) fn each<T, U, I: IntoIterator<Item = U>>(
+    delta: &Delta<T>,
+    of: impl Fn(&T) -> I,
+) -> Delta<U> {
+    let all = |(entry, weight): &(T, i64)| (of(entry).into_iter().collect::<Vec<_>>(), *weight);
+    let made = delta.iter().map(all);
+    made.flat_map(|(made, weight)| made.into_iter().map(move |entry| (entry, weight))).collect()
+}
+
 /// *Keyed join*: every pair of a left and a right entry that have the same key.
 #[derive(Debug)]
 pub(crate) struct Join<K, A, B> {

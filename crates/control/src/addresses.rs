@@ -187,6 +187,27 @@ pub(crate) fn give_one(
     take(txn, range, l3.l2_network_uuid, (ip, user))
 }
 
+/// Gives `user` a free IPv4 address of an L3 network that has at least so many. `None`: it has fewer, or
+/// none is free.
+pub(crate) fn give_spare(
+    txn: &mut Txn<'_>,
+    l3: &L3Network,
+    user: AnyId,
+    least: u128,
+) -> Result<Option<Id<UsedIp>>> {
+    let space = space(txn, l3, 4);
+    let sizes = space.ranges.iter().map(|range| size(range.start_ip, range.end_ip));
+    if sizes.fold(0, u128::saturating_add) < least {
+        return Ok(None);
+    }
+    let ip = match free(txn, l3, &space) {
+        Err(error) if error.code == Code::IpExhausted => return Ok(None),
+        found => found?,
+    };
+    let Some(range) = space.range_with(ip) else { return Ok(None) };
+    take(txn, range, l3.l2_network_uuid, (ip, user)).map(Some)
+}
+
 /// The addresses of a NIC that its instance makes of another MAC, and what it makes of this one.
 pub(crate) fn made_of_mac(txn: &Txn<'_>, user: AnyId, mac: Mac) -> Vec<(UsedIp, IpAddr)> {
     let used = txn.used_by(user).into_iter().filter_map(|used| txn.find(used));

@@ -37,13 +37,14 @@ pub(crate) fn operations() -> Vec<Operation> {
 /// The number that a setting is.
 #[must_use]
 pub fn number(read: &impl Read<Record>, setting: &Setting) -> i64 {
-    parsed(setting, global(read, setting))
+    setting.number(global(read, setting).as_deref())
 }
 
 /// The number that a setting is for a resource.
 #[must_use]
 pub fn number_for(read: &impl Read<Record>, setting: &Setting, resource: Uuid) -> i64 {
-    parsed(setting, own(read, setting, resource).or_else(|| global(read, setting)))
+    let value = own(read, setting, resource).or_else(|| global(read, setting));
+    setting.number(value.as_deref())
 }
 
 /// What becomes of an instance that is destroyed.
@@ -69,13 +70,6 @@ pub fn maintenance_policy(read: &impl Read<Record>, host: Uuid) -> MaintenancePo
 pub fn networks(read: &impl Read<Record>, setting: &Setting) -> Vec<IpNet> {
     let text = global(read, setting).unwrap_or_else(|| setting.of.default());
     model::setting::networks(&text).unwrap_or_default()
-}
-
-/// The default stands in for a value that an earlier release allowed and this one does not.
-fn parsed(setting: &Setting, value: Option<String>) -> i64 {
-    let value = value.filter(|value| setting.of.check(value).is_ok());
-    let value = value.unwrap_or_else(|| setting.of.default());
-    value.parse().unwrap_or_default()
 }
 
 fn global(read: &impl Read<Record>, setting: &Setting) -> Option<String> {
@@ -160,7 +154,7 @@ fn options(_look: &Look<'_>, message: GetGlobalConfigOptions) -> Result<Value> {
             json!({"numberGreaterThanOrEqual": low, "numberLessThanOrEqual": high})
         }
         Values::Word { one_of, .. } => json!({"validValue": one_of}),
-        Values::Networks => json!({}),
+        Values::Networks | Values::Text { .. } => json!({}),
     };
     Ok(json!({"options": options}))
 }

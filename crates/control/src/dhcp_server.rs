@@ -1,4 +1,6 @@
-//! Addresses that DHCP has of its own. It needs none; they are for those who count on one.
+//! Addresses that DHCP has of its own: one of IPv4 on each network that can spare one, the same on every
+//! host. Without one it is known by the gateway's. That of IPv6 is known by no address, and takes none
+//! by itself.
 
 use std::net::IpAddr;
 
@@ -19,6 +21,9 @@ use crate::{
     Look, Reply, Txn, addresses, network_service,
     operation::{Operation, job, look},
 };
+
+/// A network with fewer IPv4 addresses keeps all of them for its instances.
+const SPARING: u128 = 4;
 
 /// What its messages do.
 pub(crate) fn operations() -> Vec<Operation> {
@@ -52,6 +57,20 @@ pub(crate) fn change(txn: &mut Txn<'_>, message: ChangeL3NetworkDhcpIpAddress) -
         })?;
     }
     Ok(Reply::shows(l3.uuid))
+}
+
+/// Gives DHCP an address, if the network has DHCP, DHCP has none, and one is free.
+pub(crate) fn settle(txn: &mut Txn<'_>, l3: Id<L3Network>) -> Result<()> {
+    let uuid = id(l3, 4);
+    if !network_service::has(txn, l3, NetworkServiceType::Dhcp) || txn.find(uuid).is_some() {
+        return Ok(());
+    }
+    let l3 = txn.get(l3)?;
+    txn.insert(DhcpServer { uuid, l3_network_uuid: l3.uuid, ip_version: 4 })?;
+    match addresses::give_spare(txn, &l3, AnyId::of(uuid), SPARING)? {
+        Some(_) => Ok(()),
+        None => txn.delete(uuid),
+    }
 }
 
 /// The former address rests until no host speaks for it.

@@ -1,4 +1,5 @@
-//! System tags that say what a field says: `hostname::` of an instance, `staticIp::` of its NICs.
+//! System tags that say what a field says: `hostname::` and `sshkey::` of an instance, `staticIp::` of its
+//! NICs. (`userdata::` says it, too, but only as an instance is made: it is too long for a tag.)
 //!
 //! The field is what is stored and what takes effect. After each message the tags of every instance
 //! that it touched are made to say the same. So a query by tag finds what is so, whichever way it
@@ -17,9 +18,10 @@ use model::{
 use store::Read;
 use uuid::Uuid;
 
-use crate::{Txn, addresses, nic_settings};
+use crate::{Txn, addresses, guest_data, nic_settings};
 
 const HOSTNAME: &str = "hostname::";
+const KEY: &str = "sshkey::";
 
 /// Makes the tags of the instances that were touched say what the fields say. A tag whose value
 /// changes keeps its uuid.
@@ -39,7 +41,7 @@ pub(crate) fn follow(txn: &mut Txn<'_>) -> Result<()> {
             }
         }
         for tag in missing {
-            let inherent = !tag.starts_with(HOSTNAME);
+            let inherent = !tag.starts_with(HOSTNAME) && !tag.starts_with(KEY);
             let uuid = Id::new(txn.random_uuid());
             txn.insert(SystemTag { uuid, resource: AnyId::of(id), tag, inherent })?;
         }
@@ -51,6 +53,7 @@ pub(crate) fn follow(txn: &mut Txn<'_>) -> Result<()> {
 fn said(txn: &Txn<'_>, instance: &VmInstance) -> Vec<String> {
     let mut said: Vec<_> =
         instance.hostname.iter().map(|name| format!("{HOSTNAME}{name}")).collect();
+    said.extend(guest_data::key_of(txn, instance.uuid).map(|key| format!("{KEY}{key}")));
     for nic in txn.children(VmNic::VM_INSTANCE, instance.uuid) {
         if nic.static_ips.is_empty() {
             continue;
@@ -97,17 +100,39 @@ fn slot(tag: &str) -> (&str, bool) {
 /// Those of the field; [`Code::OperationFailed`] when it has another value.
 pub(crate) fn put_on(txn: &mut Txn<'_>, resource: AnyId, tag: &str) -> Result<()> {
     let instance = txn.get(Id::<VmInstance>::new(resource.uuid))?;
-    if let Some(other) = instance.hostname.filter(|other| Some(&other[..]) != hostname(tag)) {
-        let text = format!("instance {} has the hostname {other}", instance.uuid);
+    let said = said(txn, &instance);
+    if let Some(other) = said.iter().find(|other| slot(other) == slot(tag) && *other != tag) {
+        let text = format!("instance {} has the tag {other}", instance.uuid);
         let error = Error::new(Code::OperationFailed, text).on_field("tag");
-        return Err(error.hint("UpdateSystemTag and SetVmHostname change it"));
+        return Err(error.hint(match tag.starts_with(KEY) {
+            true => "UpdateSystemTag and SetVmSshKey change it",
+            false => "UpdateSystemTag and SetVmHostname change it",
+        }));
     }
-    set(txn, resource, Some(tag))
+    set(txn, resource, tag)
 }
 
-/// Sets the field that a tag repeats, or empties it.
-pub(crate) fn set(txn: &mut Txn<'_>, resource: AnyId, tag: Option<&str>) -> Result<()> {
-    let name = tag.and_then(hostname).map(str::to_owned);
+/// Sets the field that a tag repeats.
+pub(crate) fn set(txn: &mut Txn<'_>, resource: AnyId, tag: &str) -> Result<()> {
+    match tag.strip_prefix(KEY) {
+        Some(key) => give_key(txn, resource, Some(key.to_owned())),
+        None => name(txn, resource, tag.strip_prefix(HOSTNAME).map(str::to_owned)),
+    }
+}
+
+/// Empties the field that a tag repeats.
+pub(crate) fn take_off(txn: &mut Txn<'_>, resource: AnyId, tag: &str) -> Result<()> {
+    match tag.starts_with(KEY) {
+        true => give_key(txn, resource, None),
+        false => name(txn, resource, None),
+    }
+}
+
+fn give_key(txn: &mut Txn<'_>, resource: AnyId, key: Option<String>) -> Result<()> {
+    guest_data::give_key(txn, Id::new(resource.uuid), key).map(drop)
+}
+
+fn name(txn: &mut Txn<'_>, resource: AnyId, name: Option<String>) -> Result<()> {
     let named = nic_settings::name(txn, Id::new(resource.uuid), name);
     named.map(drop).map_err(|error| match error.field.as_deref() {
         Some("hostname") => error.on_field("tag"),
@@ -115,15 +140,12 @@ pub(crate) fn set(txn: &mut Txn<'_>, resource: AnyId, tag: Option<&str>) -> Resu
     })
 }
 
-fn hostname(tag: &str) -> Option<&str> {
-    tag.strip_prefix(HOSTNAME)
-}
-
 /// Checks the value of a tag that repeats a field and may be put on at any time.
 pub(crate) fn check(form: &TagForm, tag: &str) -> Result<()> {
-    match hostname(tag).filter(|_| form.of_field) {
-        Some(name) => nic_settings::check_hostname("tag", name),
-        None => Ok(()),
+    match (tag.strip_prefix(HOSTNAME), tag.strip_prefix(KEY)) {
+        (Some(name), _) if form.of_field => nic_settings::check_hostname("tag", name),
+        (_, Some(key)) if form.of_field => guest_data::check_key("tag", key),
+        _ => Ok(()),
     }
 }
 

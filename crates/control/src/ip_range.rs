@@ -16,7 +16,7 @@ use model::{
 use store::Read;
 
 use crate::{
-    Reply, Txn, host_addresses, neighbours,
+    Reply, Txn, dhcp_server, host_addresses, neighbours,
     operation::{Operation, job},
     reserved,
 };
@@ -223,6 +223,8 @@ pub(crate) fn delete(txn: &mut Txn<'_>, message: DeleteIpRange) -> Result<Reply>
         }
     }
     txn.delete(message.uuid)?;
+    // DHCP may have had its address there.
+    dhcp_server::settle(txn, range.l3_network_uuid)?;
     Ok(Reply::nothing())
 }
 
@@ -254,7 +256,9 @@ fn insert(txn: &mut Txn<'_>, id: Id<IpRange>, wanted: Wanted) -> Result<Id<IpRan
     check_neighbours(txn, &l3, &wanted)?;
     let ends = (wanted.start, wanted.end);
     host_addresses::check_range(txn, l3.l2_network_uuid, ends, "startIp")?;
-    txn.insert(range(&l3, id, wanted))
+    txn.insert(range(&l3, id, wanted))?;
+    dhcp_server::settle(txn, l3.uuid)?;
+    Ok(id)
 }
 
 fn range(l3: &L3Network, id: Id<IpRange>, wanted: Wanted) -> IpRange {

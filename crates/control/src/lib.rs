@@ -49,7 +49,9 @@ pub mod validate;
 pub mod access_key;
 pub mod account;
 pub mod cluster;
+mod dhcp_option;
 pub mod dhcp_server;
+mod guest_data;
 pub mod host;
 mod host_addresses;
 pub mod host_route;
@@ -75,6 +77,7 @@ mod nic_params;
 pub mod nic_plug;
 mod nic_prefixes;
 pub mod nic_settings;
+mod nic_told;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 mod rivals;
@@ -126,9 +129,11 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     ip_looks::operations,
     network_service::operations,
     dhcp_server::operations,
+    dhcp_option::operations,
     instance_offering::operations,
     image::operations,
     vm_instance::operations,
+    guest_data::operations,
     vm_life::operations,
     vm_migration::operations,
     vm_nic::operations,
@@ -137,6 +142,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     nic_binding::operations,
     nic_prefixes::operations,
     nic_settings::operations,
+    nic_told::operations,
     jobs::operations,
     long_job::operations,
     webhook::operations,

@@ -85,6 +85,7 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachNetworkServiceToL3Network
             })?;
         }
     }
+    dhcp_server::settle(txn, l3)?;
     Ok(Reply::shows(l3))
 }
 

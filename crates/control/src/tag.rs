@@ -56,7 +56,7 @@ fn update(txn: &mut Txn<'_>, message: UpdateSystemTag) -> Result<Reply> {
         return Err(error.hint(format!("a tag keeps its form; this one's is {}", form.form)));
     }
     if form.of_field {
-        field_tags::set(txn, tag.resource, Some(&message.tag))?;
+        field_tags::set(txn, tag.resource, &message.tag)?;
         return Ok(Reply::shows(message.uuid));
     }
     txn.update(SystemTag { tag: message.tag, ..tag })?;
@@ -81,7 +81,7 @@ fn delete(txn: &mut Txn<'_>, message: DeleteTag) -> Result<Reply> {
                 }));
             }
             if of_field {
-                field_tags::set(txn, tag.resource, None)?;
+                field_tags::take_off(txn, tag.resource, &tag.tag)?;
                 continue;
             }
         }
@@ -230,12 +230,13 @@ pub(crate) fn keep(
         check_tagged("userTags", kind)?;
     }
     for tag in system {
-        check("systemTags", tag)?;
-        let Some(form) = kind.def().tags.iter().find(|form| form.fits(tag)) else { continue };
-        if form.of_field {
-            // It comes of the field.
+        let form = kind.def().tags.iter().find(|form| form.fits(tag));
+        if form.is_some_and(|form| form.of_field) {
+            // It comes of the field, which has rules of its own.
             continue;
         }
+        check("systemTags", tag)?;
+        let Some(form) = form else { continue };
         let id = Id::new(txn.random_uuid());
         record(txn, resource, (tag, !form.at_any_time), id)?;
     }

@@ -12,8 +12,8 @@ use model::{
     AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
     record::{OWNER, UNCOUNTED},
     resource::{
-        account::Account, host::Host, release::Release, used_ip::UsedIp, vm_instance::VmInstance,
-        vm_nic::VmNic,
+        account::Account, dhcp_option::DhcpOption, guest_data::GuestData, host::Host,
+        release::Release, used_ip::UsedIp, vm_instance::VmInstance, vm_nic::VmNic,
     },
     status::{Board, HostStatus},
 };
@@ -364,6 +364,13 @@ impl<'a> Txn<'a> {
         let instance = VmInstance::of(record).map(|instance| instance.uuid);
         let of_nic = || VmNic::of(record).and_then(|nic| nic.vm_instance_uuid);
         self.instances.extend(instance.or_else(of_nic));
+        // Of these hosts know as a part of something else.
+        let data = GuestData::of(record).map(|data| AnyId::of(data.vm_instance_uuid));
+        let option = DhcpOption::of(record).map(|option| option.resource);
+        let whole = data.or(option).and_then(|whole| self.tx.get(whole.kind, whole.uuid));
+        if let Some(whole) = whole {
+            self.note(&whole);
+        }
         let pending = VmNic::of(record).and_then(VmNic::moves_to);
         let moves = VmInstance::of(record).and_then(VmInstance::moves_to);
         for home in record.home().into_iter().chain(pending).chain(moves) {

@@ -20,7 +20,7 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn,
+    Reply, Txn, guest_data,
     nic_params::{self, Asked},
     nic_settings,
     operation::{Operation, job},
@@ -92,6 +92,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, message: CreateVmInstance) -> Result<Rep
         generation: 0,
         destroyed: None,
     })?;
+    guest_data::of_tags(txn, id)?;
     for (device_id, (l3, asked)) in (0..).zip(l3s.iter().zip(asked)) {
         let plug = Plug { instance: id, host: host_uuid, device_id };
         nic(txn, l3, plug, (asked, hostname.as_ref()))?;

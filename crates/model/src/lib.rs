@@ -7,6 +7,7 @@ extern crate self as model;
 
 pub mod claim;
 pub mod declare;
+pub mod dhcp;
 pub mod error;
 pub mod field;
 #[cfg(any(test, feature = "fuzz"))]

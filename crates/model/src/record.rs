@@ -138,12 +138,13 @@ impl Record {
     }
 
     /// The uuid by which hosts know it. An address has none of its own there: it is part of its
-    /// NIC.
+    /// NIC, and that of DHCP of its L3 network.
     #[must_use]
     pub fn object(&self) -> Uuid {
-        match self.field(UsedIp::USED_BY) {
-            Plain::Uuid(user) => user,
-            _ => self.uuid(),
+        match UsedIp::of(self) {
+            Some(used) if used.used_by.kind == Kind::DhcpServer => used.l3_network_uuid.uuid(),
+            Some(used) => used.used_by.uuid,
+            None => self.uuid(),
         }
     }
 

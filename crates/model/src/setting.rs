@@ -47,6 +47,11 @@ pub enum Values {
     },
     /// Networks such as `10.0.0.0/8`, separated by commas; none if nobody says otherwise.
     Networks,
+    /// Any text; none if nobody says otherwise.
+    Text {
+        /// Its longest, in bytes.
+        bytes_max: usize,
+    },
 }
 
 /// Networks in one setting at most.
@@ -59,7 +64,7 @@ impl Values {
         match self {
             Values::Number { default, .. } => default.to_string(),
             Values::Word { default, .. } => (*default).to_owned(),
-            Values::Networks => String::new(),
+            Values::Networks | Values::Text { .. } => String::new(),
         }
     }
 
@@ -79,6 +84,10 @@ impl Values {
                 Err(format!("\"{value}\" is not one of {}", one_of.join(", ")))
             }
             Values::Networks => networks(value).map(|_| ()),
+            Values::Text { bytes_max } if value.len() <= *bytes_max => Ok(()),
+            Values::Text { bytes_max } => {
+                Err(format!("its {} bytes are over {bytes_max}, the limit", value.len()))
+            }
         }
     }
 }
@@ -100,6 +109,15 @@ pub fn networks(text: &str) -> Result<Vec<IpNet>, String> {
 }
 
 impl Setting {
+    /// The number that it is where this is its value, if it has one. Its default stands in for a
+    /// value that an earlier release allowed and this one does not.
+    #[must_use]
+    pub fn number(&self, value: Option<&str>) -> i64 {
+        let number = value.filter(|value| self.of.check(value).is_ok());
+        let number = number.and_then(|number| number.parse().ok());
+        number.or_else(|| self.of.default().parse().ok()).unwrap_or_default()
+    }
+
     /// The uuid of the row that has its value.
     #[must_use]
     pub fn row(&self) -> Uuid {
@@ -194,10 +212,56 @@ settings! {
         },
         &[Kind::Host]
     ),
+    /// How long an address that DHCP gives is good for, in seconds. Clients learn of a change as they renew:
+    /// after half of the time that they were told.
+    DHCP_LEASE_TIME = ("dhcp", "leaseTime", number(86_400, 60, 31_536_000), &[Kind::L3Network]),
+    /// Which IPv6 addresses instances may use of ranges in which they make their own: Assigned, the one that
+    /// the API shows; Any, every one of the range's network, such as privacy addresses (RFC 8981).
+    DHCP_SLAAC_ADDRESSES = (
+        "dhcp",
+        "slaacAddresses",
+        Values::Word {
+            default: SlaacAddresses::Assigned.as_str(),
+            one_of: SlaacAddresses::ONE_OF,
+        },
+        &[Kind::L3Network]
+    ),
+    /// Whether an instance needs a token to read its metadata, as of EC2's IMDSv2: Optional or Required.
+    METADATA_TOKEN = (
+        "metadata",
+        "token",
+        Values::Word { default: TokenNeed::Optional.as_str(), one_of: TokenNeed::ONE_OF },
+        &[Kind::VmInstance]
+    ),
+    /// What the operator tells the software of all instances beside their user data: cloud-init's vendor data.
+    VENDOR_DATA = ("metadata", "vendorData", Values::Text { bytes_max: VENDOR_DATA_MAX }, &[]),
     /// How long a destroyed instance can be recovered, in seconds. Counts for those that are destroyed already, too.
     VM_EXPUNGE_PERIOD = ("vm", "expungePeriod", number(86_400, 1, 31_536_000), &[Kind::VmInstance]),
     /// How often destroyed instances are looked for, in seconds. They are also looked for when one of these settings changes.
     VM_EXPUNGE_INTERVAL = ("vm", "expungeInterval", number(3600, 1, 86_400), &[]),
+}
+
+/// Longest vendor data, in bytes.
+pub const VENDOR_DATA_MAX: usize = 16_384;
+
+words! {
+    /// Which addresses instances may use where they make their own.
+    SlaacAddresses {
+        /// The one that is made of the MAC.
+        Assigned = "Assigned",
+        /// Every one of the network.
+        Any = "Any",
+    }
+}
+
+words! {
+    /// Whether metadata is read with a token.
+    TokenNeed {
+        /// With one, or without.
+        Optional = "Optional",
+        /// With one.
+        Required = "Required",
+    }
 }
 
 words! {

@@ -205,7 +205,7 @@ macro_rules! words {
         )+}
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name {$(
             $(#[$variant_doc])*
             $variant,

@@ -113,7 +113,7 @@ fn value(
         (None, FieldType::List(FieldType::Cidr)) => {
             (0..dice.roll(4)).map(|_| dice.one_of(&PREFIXES)).collect()
         }
-        (None, FieldType::List(_)) => json!([]),
+        (None, FieldType::List(_)) if field.name != "options" => json!([]),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
         (None, FieldType::Cidr) => json!(network(def, dice)),
@@ -160,7 +160,21 @@ fn value(
         (None, FieldType::Text) if field.name == "driverType" => {
             json!(dice.one_of(&["veth", "e1000"]))
         }
-        (None, _) => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
+        (None, _) => for_guests(field, dice),
+    }
+}
+
+/// What instances are told; of anything else a word.
+fn for_guests(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
+    match field.name {
+        "userdata" => json!(dice.one_of(&["aGk=", "a"])),
+        "SshKey" => json!(dice.one_of(&["ssh-rsa AAAA", "ssh-rsa AAAA a", "tea"])),
+        "options" => {
+            let codes = ["66", "ntp-server", "3"];
+            let option = |code| json!({"name": code, "value": "10.0.0.5"});
+            (0..dice.roll(3)).map(|_| option(dice.one_of(&codes))).collect()
+        }
+        _ => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }
 
@@ -212,7 +226,7 @@ fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
 
 fn services(dice: &mut Dice<'_>) -> Value {
     let provider = dice.one_of(ProviderType::ALL);
-    let service = dice.one_of(&["DHCP", "DHCP", "DNS", "Eip", "nothing"]);
+    let service = dice.one_of(&["DHCP", "DHCP", "Userdata", "DNS", "Eip", "nothing"]);
     json!({provider.provider().to_string(): [service]})
 }
 

@@ -13,6 +13,7 @@ mod evacuations;
 mod field_cases;
 mod gate;
 mod gre;
+mod guest_data;
 mod harness;
 mod histories;
 mod hooks;

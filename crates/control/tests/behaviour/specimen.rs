@@ -201,6 +201,10 @@ impl Filling {
             "value": "86400",
         });
         self.call("UpdateResourceConfig", longer, &[]);
+        let options = json!([{"name": "tftp-server", "value": "10.0.0.5"}]);
+        let options = json!({"l3NetworkUuid": l3, "options": options});
+        self.call("SetL3NetworkDhcpOptions", options, &[]);
+        self.call("SetVmUserdata", json!({"uuid": made.vm, "userdata": "aGk="}), &[]);
         for (message, tag) in [("CreateSystemTag", "hostname::web"), ("CreateUserTag", "web")] {
             let tag = json!({"resourceType": "VmInstanceVO", "resourceUuid": made.vm, "tag": tag});
             self.call(message, tag, &[]);

@@ -115,7 +115,7 @@ pub struct UpdateGlobalConfig {
     /// Its name there.
     pub name: String,
     /// What it is from now on.
-    #[field(max_len = 2048)]
+    #[field(max_len = 16_384)]
     pub value: String,
 }
 

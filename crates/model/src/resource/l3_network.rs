@@ -12,6 +12,7 @@ use super::{
         AddDnsToL3Network, GetL3NetworkMtu, GetL3NetworkRouterInterfaceIp, RemoveDnsFromL3Network,
         SetL3NetworkMtu, SetL3NetworkRouterInterfaceIp,
     },
+    network_service::{NetworkServiceL3NetworkRef, NetworkServiceType},
     zone::{EnableEvent, EnableState, Zone},
 };
 use crate::{
@@ -166,6 +167,14 @@ impl L3Network {
             shown: Shown::Fields,
             only: &[],
         },
+        Child {
+            name: "dhcpOptions",
+            kind: Kind::DhcpOption,
+            by: "resourceUuid",
+            order: Some("code"),
+            shown: Shown::Fields,
+            only: &[],
+        },
         Child::unseen("vmNic", Kind::VmNic, "l3NetworkUuid"),
         Child::unseen("usedIp", Kind::UsedIp, "l3NetworkUuid"),
     ];
@@ -189,21 +198,32 @@ impl L3Network {
     }];
 }
 
-/// What this release lacks for a network.
-fn not_in_effect(l3: &L3Network, view: &dyn View) -> Vec<&'static str> {
+/// Most services of a network that are looked at; there are fewer.
+const SERVICES_MAX: usize = 64;
+
+/// What a network lacks for what is said of it, and what this release does.
+fn not_in_effect(l3: &L3Network, view: &dyn View) -> Vec<String> {
     let has = |kind: Kind| !view.pointing(kind, "l3NetworkUuid", l3.uuid.uuid(), 1).is_empty();
+    let kind = Kind::NetworkServiceL3NetworkRef;
+    let services = view.pointing(kind, "l3NetworkUuid", l3.uuid.uuid(), SERVICES_MAX);
+    let services: Vec<_> =
+        services.iter().filter_map(|row| NetworkServiceL3NetworkRef::of(row)).collect();
+    let has_dhcp = services.iter().any(|it| it.network_service_type == NetworkServiceType::Dhcp);
+    let nobody_tells = "nothing tells instances; AttachNetworkServiceToL3Network with DHCP does";
     let mut missing = Vec::new();
-    if !l3.dns.is_empty() || l3.dns_domain.is_some() {
-        missing.push("dns and dnsDomain: nothing tells instances of them yet (DHCP)");
+    if (!l3.dns.is_empty() || l3.dns_domain.is_some()) && !has_dhcp {
+        missing.push(format!("dns and dnsDomain: {nobody_tells}"));
     }
-    if has(Kind::L3NetworkHostRoute) {
-        missing.push("hostRoute: nothing tells instances of it yet (DHCP)");
+    if has(Kind::L3NetworkHostRoute) && !has_dhcp {
+        missing.push(format!("hostRoute: {nobody_tells}"));
     }
-    if has(Kind::NetworkServiceL3NetworkRef) {
-        missing.push("networkServices: nobody provides them yet");
+    let idle: Vec<_> = services.iter().filter(|service| !service.is_provided()).collect();
+    if !idle.is_empty() {
+        let names: Vec<_> = idle.iter().map(|it| it.network_service_type.as_str()).collect();
+        missing.push(format!("networkServices: nobody provides {} yet", names.join(", ")));
     }
     if l3.router_interface_ip.is_some() {
-        missing.push("routerInterfaceIp: there are no routers yet");
+        missing.push("routerInterfaceIp: there are no routers yet".to_owned());
     }
     missing
 }

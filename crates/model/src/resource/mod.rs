@@ -6,9 +6,11 @@ pub mod account_resource_ref;
 pub mod audit;
 pub mod cluster;
 pub mod config;
+pub mod dhcp_option;
 pub mod dhcp_server;
 pub mod doctor;
 pub mod evacuation;
+pub mod guest_data;
 pub mod host;
 pub mod host_route;
 mod host_word;
@@ -134,9 +136,11 @@ records! {
     NetworkServiceProvider in network_service,
     NetworkServiceL3NetworkRef in network_service,
     DhcpServer in dhcp_server,
+    DhcpOption in dhcp_option,
     InstanceOffering in instance_offering,
     Image in image,
     VmInstance in vm_instance,
+    GuestData in guest_data,
     VmNic in vm_nic,
     UsedIp in used_ip,
     LongJob in long_job,

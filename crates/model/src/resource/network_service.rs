@@ -152,6 +152,17 @@ impl NetworkServiceL3NetworkRef {
 
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("serviceProvider", "networkServiceProvider")];
+
+    /// Whether hosts provide it. DHCP they do in the place of routers, too: they know what to answer.
+    #[must_use]
+    pub fn is_provided(&self) -> bool {
+        let by_hosts = self.network_service_provider_uuid == ProviderType::Flat.provider();
+        match self.network_service_type {
+            Type::Dhcp => true,
+            Type::Userdata | Type::Dns | Type::HostRoute => by_hosts,
+            _ => false,
+        }
+    }
 }
 
 /// Adds services to an L3 network, each by one provider.

@@ -10,13 +10,14 @@ use super::{l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, zone:
 use crate::{Id, Mac, Message, MessageDef};
 
 /// The messages of this file about NICs.
-pub(super) const MESSAGES: [&MessageDef; 6] = [
+pub(super) const MESSAGES: [&MessageDef; 7] = [
     &ChangeVmNicState::DEF,
     &UpdateVmNicDriver::DEF,
     &UpdateVmNicMac::DEF,
     &SetVmStaticIp::DEF,
     &DeleteVmStaticIp::DEF,
     &SetVmNicAllowedPrefixes::DEF,
+    &GetVmNicTold::DEF,
 ];
 
 /// The messages of this file about instances.
@@ -110,6 +111,16 @@ pub struct SetVmNicAllowedPrefixes {
     /// One that is a single address may be had by several NICs.
     #[serde(default)]
     pub prefixes: Vec<IpNet>,
+}
+
+/// What the instance behind a NIC is told by DHCP, router advertisements, metadata and names: services,
+/// addresses and how they come, routes, name servers, options.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(get = "/vm-instances/nics/{vmNicUuid}/told", answer = "now")]
+pub struct GetVmNicTold {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
 }
 
 /// Gives an instance a hostname, which no other one on its L3 networks may have.

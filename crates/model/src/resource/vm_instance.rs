@@ -194,7 +194,19 @@ impl VmInstance {
             form: "hostname::{hostname}",
             at_any_time: true,
             of_field: true,
-            doc: "Its host name, as SetVmHostname sets it. Nothing tells the instance yet.",
+            doc: "Its host name, as SetVmHostname sets it. DHCP tells the instance.",
+        },
+        TagForm {
+            form: "userdata::{base64}",
+            at_any_time: false,
+            of_field: true,
+            doc: "Its user data when it is made. SetVmUserdata changes it, and GetVmUserdata shows it.",
+        },
+        TagForm {
+            form: "sshkey::{key}",
+            at_any_time: true,
+            of_field: true,
+            doc: "The public key of its owner, as SetVmSshKey sets it.",
         },
     ];
 
@@ -373,7 +385,7 @@ impl VmInstance {
 
 /// Makes an instance and starts it, unless `strategy` says otherwise. System tags
 /// `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`) and `customMac::<l3>::<mac>` choose addresses,
-/// `hostname::<name>` names it.
+/// `hostname::<name>` names it, `userdata::<base64>` and `sshkey::<key>` are for its software to read.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
 #[message(post = "/vm-instances", creates = "VmInstance")]

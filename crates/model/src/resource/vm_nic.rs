@@ -109,7 +109,7 @@ impl VmNic {
             candidates,
         ] = nic_plug::MESSAGES;
         let [bind, unbind, activate] = nic_binding::MESSAGES;
-        let [state, driver, mac, set_ip, delete_ip, prefixes] = nic_settings::MESSAGES;
+        let [state, driver, mac, set_ip, delete_ip, prefixes, told] = nic_settings::MESSAGES;
         [
             &CreateVmNic::DEF,
             &DeleteVmNic::DEF,
@@ -131,6 +131,7 @@ impl VmNic {
             set_ip,
             delete_ip,
             prefixes,
+            told,
         ]
     };
 
@@ -190,14 +191,24 @@ impl VmNic {
         self.hostname.iter().map(name).chain([mac]).chain(prefixes).chain(plugged).collect()
     }
 
-    const CHILDREN: &'static [Child] = &[Child {
-        name: "usedIps",
-        kind: Kind::UsedIp,
-        by: "usedBy",
-        order: Some("ipVersion"),
-        shown: Shown::Whole,
-        only: &[],
-    }];
+    const CHILDREN: &'static [Child] = &[
+        Child {
+            name: "usedIps",
+            kind: Kind::UsedIp,
+            by: "usedBy",
+            order: Some("ipVersion"),
+            shown: Shown::Whole,
+            only: &[],
+        },
+        Child {
+            name: "dhcpOptions",
+            kind: Kind::DhcpOption,
+            by: "resourceUuid",
+            order: Some("code"),
+            shown: Shown::Fields,
+            only: &[],
+        },
+    ];
 
     const DERIVED: &'static [Derived] = &[
         Derived {

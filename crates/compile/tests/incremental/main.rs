@@ -1,266 +1,37 @@
 //! The incremental compiler against the plain one, over random histories, and how much it works.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-};
+mod random;
+mod rows;
+mod told;
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use model::{
-    AnyId, Id, Kind, Meta, Record, Resource, Timestamp,
+    Id, Meta, Record, Timestamp,
     resource::{
-        cluster::HypervisorType,
-        host::{Host, HostMode},
-        l2_network::{L2Network, Segment},
-        remote_vtep::{RemoteVtep, RemoteVtepType},
+        host::Host,
+        l2_network::Segment,
+        network_service::{NetworkServiceType, ProviderType},
         used_ip::UsedIp,
-        vm_instance::{InstanceDriver, InstanceType, Phase, VmInstance},
+        vm_instance::VmInstance,
         vm_nic::VmNic,
-        vtep::{Vtep, VtepType},
-        zone::EnableState,
     },
 };
 use netloom_compile::{Compiler, HostDelta, HostObjects, MissingVtep, compile_all, missing_vteps};
 use proptest::prelude::*;
 use store::{Event, Store, Watch};
-use uuid::Uuid;
 use wire::{
     object::{Moving, Object, ObjectKey, Table},
     shared::Shared,
 };
 
+use crate::{
+    random::{Step, step},
+    rows::*,
+};
+
 /// What every host holds.
 type Hosts = BTreeMap<Id<Host>, BTreeMap<ObjectKey, Shared>>;
-
-fn id<R>(kind: u8, n: u32) -> Id<R> {
-    Id::new(Uuid::from_u128((u128::from(kind) << 64) | u128::from(n)))
-}
-
-fn ip(n: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n))
-}
-
-fn record_of<R: Resource>(resource: R) -> Record {
-    Record::new(resource, Meta::default())
-}
-
-fn network(n: u32, pool: u32, vni: u32) -> L2Network {
-    on(n, Segment::Vxlan { vni, pool_uuid: id(2, pool) })
-}
-
-fn on(n: u32, segment: Segment) -> L2Network {
-    L2Network {
-        uuid: id(1, n),
-        name: format!("net{n}"),
-        description: None,
-        zone_uuid: id(9, 0),
-        physical_interface: Some("eth1".to_owned()),
-        segment,
-        number: n,
-    }
-}
-
-fn vtep(n: u32, host: u32, pool: u32, address: u32) -> Vtep {
-    Vtep {
-        uuid: id(3, n),
-        host_uuid: id(4, host),
-        vtep_ip: ip(address),
-        port: 8472,
-        vtep_type: VtepType::KvmHost,
-        pool_uuid: id(2, pool),
-    }
-}
-
-fn host(n: u32, cluster: u32) -> Host {
-    Host {
-        uuid: id(4, n),
-        zone_uuid: id(9, 0),
-        cluster_uuid: id(10, cluster),
-        name: format!("host{n}"),
-        description: None,
-        management_ip: ip(n),
-        hypervisor_type: HypervisorType::Kvm,
-        state: HostMode::Enabled,
-        reconnects: 0,
-    }
-}
-
-fn remote_vtep(cluster: u32, pool: u32, address: u32) -> RemoteVtep {
-    RemoteVtep {
-        uuid: id(11, cluster * 100 + pool * 10 + address),
-        cluster_uuid: id(10, cluster),
-        vtep_ip: ip(100 + address),
-        port: 8472,
-        vtep_type: RemoteVtepType::Remote,
-        pool_uuid: id(2, pool),
-    }
-}
-
-fn instance(n: u32, host: u32, name: &str) -> VmInstance {
-    VmInstance {
-        uuid: id(5, n),
-        name: name.to_owned(),
-        description: None,
-        zone_uuid: id(9, 0),
-        cluster_uuid: Some(id(9, 1)),
-        host_uuid: Some(id(4, host)),
-        last_host_uuid: None,
-        pending_host_uuid: None,
-        move_number: 0,
-        move_ips: Vec::new(),
-        move_jobs: Vec::new(),
-        default_l3_network_uuid: Some(id(9, 2)),
-        instance_type: InstanceType::User,
-        hypervisor_type: HypervisorType::Kvm,
-        driver: InstanceDriver::Netns,
-        image_path: None,
-        image_format: None,
-        is_paused: false,
-        instance_offering_uuid: None,
-        image_uuid: None,
-        cpu_num: None,
-        memory_size: None,
-        reserved_memory_size: None,
-        hostname: None,
-        phase: Phase::Live,
-        generation: 0,
-        destroyed: None,
-    }
-}
-
-/// The `which`-th address of a NIC.
-fn used(nic: u32, which: u32, last: u32) -> UsedIp {
-    UsedIp {
-        uuid: id(7, nic * 4 + which),
-        ip_range_uuid: id(9, 3),
-        l3_network_uuid: id(9, 2),
-        l2_network_uuid: id(8, nic),
-        ip_version: 4,
-        ip: ip(last),
-        netmask: None,
-        prefix_len: 24,
-        gateway: ip(1),
-        used_by: AnyId::of(id::<VmNic>(6, nic)),
-    }
-}
-
-/// A NIC with two addresses.
-fn nic_rows(n: u32, network: u32, host: Option<u32>) -> [Record; 3] {
-    let (first, second) = (used(n, 0, n + 20), used(n, 1, n + 10));
-    [record_of(nic(n, network, host)), record_of(first), record_of(second)]
-}
-
-fn nic(n: u32, network: u32, host: Option<u32>) -> VmNic {
-    VmNic {
-        uuid: id(6, n),
-        vm_instance_uuid: host.map(|_| id(5, n)),
-        l3_network_uuid: id(9, 2),
-        l2_network_uuid: id(1, network),
-        host_uuid: host.map(|host| id(4, host)),
-        plugged_device: None,
-        plugged_host_uuid: None,
-        pending_host_uuid: None,
-        pending_device: None,
-        move_number: 0,
-        move_ips: Vec::new(),
-        left_host_uuid: None,
-        number: n,
-        mac: mac_of(n),
-        used_ip_uuid: Some(id(7, n * 4)),
-        static_ips: Vec::new(),
-        more_l3_network_uuids: Vec::new(),
-        hostname: None,
-        mtu: 1450,
-        device_id: 0,
-        state: EnableState::Enabled,
-        allowed_prefixes: Vec::new(),
-    }
-}
-
-/// The same NIC, plugged into a device and on its way to another host.
-fn moving(nic: VmNic, to: u32) -> VmNic {
-    VmNic {
-        vm_instance_uuid: None,
-        plugged_device: Some("vnet0".to_owned()),
-        pending_host_uuid: Some(id(4, to)),
-        pending_device: Some("vnet1".to_owned()),
-        move_number: 7,
-        move_ips: vec![[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
-        ..nic
-    }
-}
-
-fn mac_of(n: u32) -> model::Mac {
-    let [a, b, c, d] = n.to_be_bytes();
-    model::Mac([0xfa, 0x16, a, b, c, d])
-}
-
-/// One transaction of a random history.
-#[derive(Clone, Debug)]
-enum Step {
-    Put(Vec<Record>),
-    Delete(Kind, Uuid),
-}
-
-fn record() -> impl Strategy<Value = Record> {
-    let network = (0..3u32, 0..2u32, 1..9u32).prop_map(|(n, pool, vni)| match vni {
-        7 => on(n, Segment::NoVlan),
-        8 => on(n, Segment::Vlan { vlan: 5 }),
-        _ => network(n, pool, vni),
-    });
-    let vtep = (0..6u32, 0..4u32, 0..2u32, 0..8u32)
-        .prop_map(|(n, host, pool, ip)| vtep(n, host, pool, ip));
-    let host = (0..4u32, 0..2u32).prop_map(|(n, cluster)| host(n, cluster));
-    let remote = (0..2u32, 0..2u32, 0..3u32)
-        .prop_map(|(cluster, pool, address)| remote_vtep(cluster, pool, address));
-    let instance =
-        (0..4u32, 0..4u32, "[ab]", prop::option::of(2..4u32)).prop_map(|(n, host, name, l3)| {
-            VmInstance {
-                default_l3_network_uuid: l3.map(|l3| id(9, l3)),
-                ..instance(n, host, &name)
-            }
-        });
-    let nic = (0..8u32, 0..3u32, prop::option::of(0..4u32), 0..10u32, 0..5i64).prop_map(
-        |(n, net, host, twist, time)| {
-            let mut nic = nic(n, net, host);
-            match twist {
-                0 => nic.state = EnableState::Disabled,
-                2 => nic.vm_instance_uuid = None,
-                4 => {
-                    nic.vm_instance_uuid = None;
-                    nic.plugged_device = Some("vnet0".to_owned());
-                }
-                8 | 9 => nic = moving(nic, (twist + n) % 4),
-                5 => nic.plugged_device = Some("vnet0".to_owned()),
-                3 => {
-                    nic.allowed_prefixes =
-                        vec![format!("192.168.{n}.0/24").parse().expect("a prefix")]
-                }
-                _ => {}
-            }
-            Record::new(nic, Meta { changed: Timestamp(time), ..Meta::default() })
-        },
-    );
-    let used = (0..8u32, 0..3u32, 0..9u32, 2..4u32).prop_map(|(nic, which, last, l3)| UsedIp {
-        l3_network_uuid: id(9, l3),
-        ..used(nic, which, last)
-    });
-    prop_oneof![
-        2 => network.prop_map(record_of),
-        3 => vtep.prop_map(record_of),
-        1 => host.prop_map(record_of),
-        2 => remote.prop_map(record_of),
-        1 => instance.prop_map(record_of),
-        6 => nic,
-        4 => used.prop_map(record_of),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => prop::collection::vec(record(), 1..4).prop_map(Step::Put),
-        1 => record().prop_map(|record| Step::Delete(record.kind(), record.uuid())),
-    ]
-}
 
 fn commit(store: &Store<Record>, step: Step) {
     let work = move |tx: &mut store::Tx<Record>| {
@@ -302,14 +73,27 @@ fn hosts(objects: BTreeMap<Id<Host>, HostObjects>) -> Hosts {
     objects.into_iter().map(|(host, objects)| (host, held(objects))).collect()
 }
 
-/// A store, its watch and a compiler that has the snapshot.
+/// A store, its watch and a compiler that has the snapshot. Where DHCP may have an address, it is known
+/// who has it.
 fn start() -> (Store<Record>, Watch<Record>, Compiler) {
     let store = Store::in_memory().expect("memory opens");
+    commit(&store, Step::Put((2..4).map(|l3| record_of(dhcp(l3))).collect()));
     let mut watch = store.watch();
     let Some(Event::Snapshot(snapshot)) = watch.try_next() else { panic!("a snapshot is first") };
     let mut compiler = Compiler::new();
     compiler.load(&snapshot);
     (store, watch, compiler)
+}
+
+/// A network of whose guests hosts take care, and where its instances are: most histories would have none.
+fn told() -> Step {
+    let services = [NetworkServiceType::Dhcp, NetworkServiceType::Userdata];
+    let services = services.map(|what| record_of(service(2, ProviderType::Flat, what)));
+    let mut records = vec![record_of(l3(2)), record_of(range(0, 2, None)), record_of(zone("z"))];
+    records.extend(services);
+    records.extend((0..4).map(|n| record_of(instance(n, n, "a"))));
+    records.extend((0..4).map(|n| record_of(used(n, 0, n))));
+    Step::Put(records)
 }
 
 proptest! {
@@ -321,7 +105,7 @@ proptest! {
     ) {
         let (store, mut watch, mut compiler) = start();
         let mut copies = Hosts::new();
-        for step in steps {
+        for step in [told()].into_iter().chain(steps) {
             commit(&store, step);
             let Some(Event::Commit(commit)) = watch.try_next() else { continue };
             follow(&mut copies, compiler.apply(&commit.changes));
@@ -336,7 +120,7 @@ proptest! {
         after in prop::collection::vec(step(), 1..20),
     ) {
         let (store, mut watch, mut compiler) = start();
-        before.into_iter().for_each(|step| commit(&store, step));
+        [told()].into_iter().chain(before).for_each(|step| commit(&store, step));
         let old = store.snapshot();
         let mut copies = hosts(compiler.load(&old));
         after.into_iter().for_each(|step| commit(&store, step));
