@@ -20,7 +20,7 @@ use agent::{
     uplink::Uplinks,
 };
 use compute::{InstanceSpec, Prepared};
-use dataplane::{DataPlane, Edits, Options, Tables};
+use dataplane::{DataPlane, Desk, Edits, Options, Tables};
 use hostnet::Losses;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -310,6 +310,10 @@ impl HostKernel for Maps {
 
     async fn devices(&mut self) -> Result<Vec<Device>, Refusal> {
         Ok(Vec::new())
+    }
+
+    async fn desk(&mut self) -> Result<Option<Desk>, Refusal> {
+        Ok(None)
     }
 
     fn movers(&self) -> Option<Movers> {

@@ -5,9 +5,9 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, AFAR, ARRIVED, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST,
-    EVENTS_WANTED, FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, MOVES, NEIGH, NETS, PORTS, ROOM,
-    Room, SHARERS, TRAFFIC, VTEPS, WIRES,
+    ADDRS, AFAR, ANSWERS, ARRIVED, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST,
+    EVENTS_WANTED, FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, MOVES, NEIGH, NETS, PORTS,
+    REQUESTS, ROOM, Room, SERVING, SHARERS, TRAFFIC, VTEPS, WIRES,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -26,8 +26,8 @@ use core::mem::MaybeUninit;
 use packet::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop,
     DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta, Move,
-    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Sharer, SharerKey, Source,
-    Traffic, Vtep, VtepKey, WAYS, Wire,
+    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Serving, Sharer, SharerKey,
+    Source, Traffic, Vtep, VtepKey, WAYS, Wire,
 };
 
 /// For the helpers that change a checksum: what has changed is a word of four bytes.
@@ -282,6 +282,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn serving(&self, key: &AddrKey) -> Option<Serving> {
+        lookup!(SERVING, key)
+    }
+
+    #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
         lookup!(FDB, key)
     }
@@ -409,6 +414,17 @@ impl Kernel for Skb {
         // SAFETY: array memory lives as long as the map. Both fields are aligned words, and a race
         // costs a count.
         BUDGETS.get_ptr_mut(place).map(|budget| unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn requests(&mut self, place: u32) -> Option<&mut Budget> {
+        // SAFETY: as above.
+        REQUESTS.get_ptr_mut(place).map(|budget| unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn answer_mark(&self) -> u32 {
+        ANSWERS.get(0).copied().unwrap_or(0)
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Doing what the core decided.
 
 use crate::flood;
-use crate::maps::{CONFIG, HANDED};
+use crate::maps::{ASKED, CONFIG, HANDED};
 use crate::skb::Skb;
 use crate::underlay;
 use aya_ebpf::bindings::{
@@ -12,10 +12,11 @@ use aya_ebpf::helpers::generated::{
     bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
     bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
+use aya_ebpf::maps::RingBuf;
 use core::mem::MaybeUninit;
 use packet::{
     Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, HANDED_FRAME_BYTES, HandedOff,
-    Kernel, Meta, PortKey, TUNNEL_TTL, Verdict, Via,
+    Kernel, Meta, PortKey, Question, TUNNEL_TTL, Verdict, Via,
 };
 
 /// A frame for the one who has it; `linux/if_packet.h`.
@@ -109,8 +110,12 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdic
             let (vtep, local) = (Addr::v4_word(vtep), Addr::v4_word(local));
             tunnel(skb, meta, entry, (vni, &vtep, &local))
         }
-        Verdict::HandOff { port } => {
-            if !hand_off(skb, meta, port) {
+        Verdict::HandOff { port, question } => {
+            let found_room = match question {
+                Question::Lease => hand_off(skb, meta, port, &HANDED),
+                Question::Request => hand_off(skb, meta, port, &ASKED),
+            };
+            if !found_room {
                 return refused(skb, meta, entry, DropReason::HandOffRefused);
             }
             TC_ACT_SHOT
@@ -171,14 +176,15 @@ fn set_tag(skb: &mut Skb, meta: &Meta, vlan: u16) -> bool {
     vlan == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), vlan) } == 0
 }
 
-/// Gives a copy of the frame to the agent; whether all of it found room.
-#[inline(never)]
-fn hand_off(skb: &mut Skb, meta: &Meta, port: u32) -> bool {
+/// Gives a copy of the frame to the agent; whether all of it found room. Inlined: the verifier must see
+/// which map it is.
+#[inline(always)]
+fn hand_off(skb: &mut Skb, meta: &Meta, port: u32, ring: &RingBuf) -> bool {
     let length = meta.length;
     if length > HANDED_FRAME_BYTES as u32 {
         return false;
     }
-    let Some(mut entry) = HANDED.reserve::<HandedOff>(0) else { return false };
+    let Some(mut entry) = ring.reserve::<HandedOff>(0) else { return false };
     let record = entry.as_mut_ptr();
     // SAFETY: the memory of a record, which is written field by field: it has no room on the stack.
     unsafe {

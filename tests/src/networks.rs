@@ -18,6 +18,17 @@ pub fn gre_pool(rest: &Rest) -> String {
     pool
 }
 
+/// Lets hosts provide services to an L3 network.
+///
+/// # Panics
+/// When they are not attached.
+pub fn services(rest: &Rest, l3: &str, services: &[&str]) {
+    let providers = rest.all("/network-services/providers");
+    let flat = providers.iter().find(|provider| provider["type"] == "Flat").unwrap();
+    let body = json!({"networkServices": {flat["uuid"].as_str().unwrap(): services}});
+    rest.made(&format!("/l3-networks/{l3}/network-services"), &body);
+}
+
 /// Makes an L3 network with addresses of both families from 10.N.0.10 and fd00::N:10 on; its uuid.
 pub fn l3(rest: &Rest, name: &str, l2: &str, number: u8) -> String {
     let l3 = rest.made("/l3-networks", &json!({"name": name, "l2NetworkUuid": l2}));

@@ -31,7 +31,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model"]),
     ("dataplane", &["packet"]),
     ("compute", &["hostnet"]),
-    ("agent", &["compute", "damage", "dataplane", "hostnet", "model", "packet", "seats", "wire"]),
+    ("guest", &["damage", "hostnet", "seats", "wire"]),
+    (
+        "agent",
+        &["compute", "damage", "dataplane", "guest", "hostnet", "model", "packet", "seats", "wire"],
+    ),
     ("lab", &["cli", "client", "compute", "damage", "dataplane", "hostnet", "model"]),
     ("cli", &["client", "damage", "model"]),
 ];

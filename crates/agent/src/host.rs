@@ -10,7 +10,7 @@ use std::{
 };
 
 use compute::{Driver, Drivers, InstanceSpec, Netns, Prepared, Qemu, QemuOptions};
-use dataplane::{DataPlane, Edits, Hold, Options, Tables, View};
+use dataplane::{DataPlane, Desk, Edits, Hold, Options, Tables, View};
 use hostnet::{LinkNews, Losses, Namespace, Netlink, Promiscuity, VxlanSpec};
 use model::{
     mtu::{self, Around, Family},
@@ -402,6 +402,10 @@ impl HostKernel for Host {
         let is_port = |device: &str| is_ours(device) || plugged.contains(device);
         losses.retain(|of| is_port(&of.device) && !of.is_none());
         Ok(losses)
+    }
+
+    async fn desk(&mut self) -> Result<Option<Desk>, Refusal> {
+        self.plane(|plane| plane.desk().map(Some)).await
     }
 
     fn movers(&self) -> Option<Movers> {

@@ -355,7 +355,9 @@ impl Display for Inspection {
         self.drops.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         write!(f, "{:>12}  drop events lost: the ring buffer was full", self.events_lost)?;
         let losses = self.agent.iter().flat_map(|word| &word.losses);
-        losses.into_iter().try_for_each(|loss| write!(f, "\n{loss}"))
+        losses.into_iter().try_for_each(|loss| write!(f, "\n{loss}"))?;
+        let refused = self.agent.iter().flat_map(|word| &word.refused);
+        refused.into_iter().try_for_each(|(why, count)| write!(f, "\n{count:>12}  {why}"))
     }
 }
 
@@ -510,7 +512,7 @@ mod tests {
         let reason = "the host has no tunnel device".to_owned();
         let not_in_effect = [(sample::uuid(sample::PORT_A), reason.clone())].into();
         let word =
-            Word { revision: Some(7), not_in_effect, trouble: vec![reason], losses: Vec::new() };
+            Word { revision: Some(7), not_in_effect, trouble: vec![reason], ..Word::default() };
         let losses = vec![Loss { device: "nlvx".to_owned(), tx_errors: 3, ..Loss::default() }];
         let ill = text(Some(Word { losses, ..word }), false);
         assert!(ill.contains("           3  dropped by the kernel on nlvx"), "{ill}");

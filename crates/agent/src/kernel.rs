@@ -11,7 +11,7 @@ use std::{
 };
 
 use compute::{FarEnd, FoundNic, InstanceSpec, Prepared, Qemu};
-use dataplane::{Edits, Tables};
+use dataplane::{Desk, Edits, Tables};
 use hostnet::Losses;
 use packet::MAX_PORTS;
 use uuid::Uuid;
@@ -272,6 +272,9 @@ pub trait HostKernel: Clone + Send + 'static {
         &mut self,
         moves: &BTreeSet<u32>,
     ) -> impl Future<Output = Result<BTreeSet<u32>, Refusal>> + Send;
+
+    /// Where ports ask the agent, and it answers; `None`: they never do.
+    fn desk(&mut self) -> impl Future<Output = Result<Option<Desk>, Refusal>> + Send;
 
     /// What can go to another host and come here; `None`: nothing.
     fn movers(&self) -> Option<Movers>;

@@ -221,7 +221,7 @@ impl Ledger {
 
     /// The objects that give other entries than before, perhaps.
     fn changed(&self, desired: &Holding, ties: &Ties) -> BTreeSet<ObjectKey> {
-        let mut changed = BTreeSet::new();
+        let (mut changed, mut subnets) = (BTreeSet::new(), BTreeSet::new());
         for item in self.desired.objects().diff(desired.objects()) {
             let (key, before, after) = match item {
                 DiffItem::Add(key, object) => (key, None, Some(&**object)),
@@ -231,6 +231,9 @@ impl Ledger {
                 }
             };
             changed.insert(*key);
+            if key.table == Table::Subnet {
+                subnets.insert(key.uuid);
+            }
             if key.table != Table::Network || network(before) == network(after) {
                 continue;
             }
@@ -239,6 +242,9 @@ impl Ledger {
                 None => changed.extend(self.lacking.iter().copied()),
                 Some(_) => changed.extend(members(desired, key.uuid)),
             }
+        }
+        if !subnets.is_empty() {
+            changed.extend(guests(desired, &subnets));
         }
         let port = |uuid: &Uuid| ObjectKey { table: Table::Port, uuid: *uuid };
         let other = |(uuid, plug): &(&Uuid, &Plug), than: &BTreeMap<Uuid, Plug>| {
@@ -323,6 +329,16 @@ fn members(desired: &Holding, network: Uuid) -> impl Iterator<Item = ObjectKey> 
     let objects = desired.objects().iter();
     let of = move |object: &Object| render::network_of(object) == Some(network);
     objects.filter(move |(_, object)| of(object)).map(|(key, _)| *key)
+}
+
+/// The ports that have addresses of these L3 networks. Looks at all, once for all changes.
+fn guests(desired: &Holding, subnets: &BTreeSet<Uuid>) -> impl Iterator<Item = ObjectKey> {
+    keys(desired, Table::Port).filter(|key| match desired.get(key) {
+        Some(Object::Port(port)) => {
+            port.addresses.iter().filter_map(|a| a.subnet).any(|uuid| subnets.contains(&uuid))
+        }
+        _ => false,
+    })
 }
 
 /// The physical networks.

@@ -1,7 +1,7 @@
 //! The agent: makes its host what the server wants it to be, and keeps it so without the server.
 //!
 //! The core is pure: [`plan`] says what has to be done, [`external`] what may be plugged into devices
-//! that something else made, [`render`] what the maps must hold. Around it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
+//! that something else made, [`render`] what the maps must hold, [`guests`] what guests are told who ask. Around it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
 //! last desired objects on disk, [`connection`] talks to the server, [`identity`] and [`enrol`]
 //! make it trusted. [`inspect`] looks at a host beside it, or without it; [`tell`] is what the agent
 //! itself has to say then.
@@ -20,6 +20,7 @@ mod enrol;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod guests;
 pub mod handover;
 mod host;
 mod identity;
@@ -43,6 +44,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use compute::Accel;
@@ -52,7 +54,7 @@ use hostnet::Namespace;
 pub use packet::ConntrackSize;
 use thiserror::Error;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -146,6 +148,9 @@ pub enum Error {
     /// A key or a request for a certificate cannot be made.
     #[error("cannot make a key: {0}")]
     Key(#[from] rcgen::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(io::Error),
     /// Nothing can be run beside the caller.
     #[error("cannot start a runtime: {0}")]
     Runtime(io::Error),
@@ -202,7 +207,8 @@ pub async fn run_on<K: HostKernel>(
     let mut parts = JoinSet::new();
     let own = stop.clone();
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
-    let able = kernel.clone();
+    let (able, hearing) = (kernel.clone(), kernel.clone());
+    let guests = Arc::new(guest::Shared::new(secret()?));
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
     let (told, devices) = watch::channel(None);
     let (moved, moves) = watch::channel(handover::Told::default());
@@ -217,9 +223,13 @@ pub async fn run_on<K: HostKernel>(
     // First of all, and whether or not there is a server.
     let converger = Converger::new(kernel).told_by(moves.clone());
     part(&mut parts, worker::work((converger, moves), file, wanted, achieved, own));
-    part(&mut parts, tell::serve(asked, config.data.clone(), results.clone(), stop.clone()));
+    let sight = (results.clone(), Arc::clone(&guests));
+    part(&mut parts, tell::serve(asked, config.data.clone(), sight, stop.clone()));
     part(&mut parts, count::keep(counting, (seen, results.clone()), counted, stop.clone()));
     part(&mut parts, devices::keep(looking, told, stop.clone()));
+    let (found, desks) = mpsc::channel(1);
+    part(&mut parts, guests::open(hearing, found, stop.clone()));
+    part(&mut parts, guests::keep(guests, desired.subscribe(), desks, stop.clone()));
     parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
     let (runs, lacking) = watch::channel(None);
     part(&mut parts, drivers::keep(able, runs, stop.clone()));
@@ -244,6 +254,13 @@ pub async fn run_on<K: HostKernel>(
         result = result.and(part.map_err(Error::from).flatten());
     }
     result
+}
+
+/// A secret that ends with the agent.
+fn secret() -> Result<[u8; 32], Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| Error::Random(error.into()))?;
+    Ok(secret)
 }
 
 /// Starts something that ends without a result, when it is told to stop.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use compute::{FarEnd, InstanceSpec, Prepared};
-use dataplane::{Edits, Tables};
+use dataplane::{Desk, Edits, Tables};
 use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey};
 use uuid::Uuid;
@@ -388,6 +388,10 @@ impl HostKernel for Memory {
 
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
         Ok(Vec::new())
+    }
+
+    async fn desk(&mut self) -> Result<Option<Desk>, Refusal> {
+        Ok(None)
     }
 
     fn movers(&self) -> Option<Movers> {

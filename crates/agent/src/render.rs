@@ -3,26 +3,34 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
     Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Move, Neigh,
-    NeighKey, Net, PortKey, PrefixKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
+    NeighKey, Net, PortKey, PrefixKey, Serving, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
     holding::Holding,
-    object::{Moving, Network, Object, Peer, Port, Prefix, Tunnel},
+    object::{Moving, Network, Object, Peer, Port, Prefix, Subnet, Tunnel},
+    told::Service,
 };
 
 use crate::{
     kernel::{Plug, Ties},
     uplink::Uplink,
 };
+
+/// Where metadata is (EC2 and what followed it).
+pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// netloom's own link-local address, in every network: that of metadata (OpenStack), and the source of
+/// what it advertises.
+pub(crate) const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe);
 
 /// The policy generation of every port while there is no policy.
 const GENERATION: u32 = 0;
@@ -38,7 +46,11 @@ pub fn entries(object: &Object, desired: &Holding, ties: &Ties) -> Tables {
             None => Tables::default(),
         },
         (Object::Port(port), Some(network)) => match ties.ports.get(&port.uuid) {
-            Some(plug) => port_tables(port, network, plug),
+            Some(plug) => {
+                let mut tables = port_tables(port, network, plug);
+                tables.serving = serving(port, network, desired);
+                tables
+            }
             // Until its device is there it is where it is for everybody else.
             None => coming_tables(port, network),
         },
@@ -172,6 +184,57 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
     tables
 }
 
+/// What netloom does for a port, at which addresses: those of DHCP servers and of DNS on its L3
+/// networks, and of metadata. Guests in a closed network may send what is for metadata or DNS to a
+/// gateway that is nobody's, so its address is answered for.
+fn serving(port: &Port, network: &Network, desired: &Holding) -> BTreeMap<AddrKey, Serving> {
+    let mut serving = BTreeMap::new();
+    let Some(told) = &port.told else { return serving };
+    let mut add = |addr: Addr, what: u32| {
+        let key = AddrKey { port: port.number, addr };
+        serving.entry(key).or_insert(Serving { what: 0 }).what |= what;
+    };
+    for service in &told.services {
+        let (nowhere, link_local) = (Addr::UNSPECIFIED_V6, Addr::from(IpAddr::V6(LINK_LOCAL)));
+        match service {
+            Service::Dhcp => add(nowhere, Serving::DHCP),
+            Service::Ipv6 => {
+                add(nowhere, Serving::IPV6);
+                add(link_local, Serving::ADDRESS);
+            }
+            Service::Metadata => {
+                let what = Serving::METADATA | Serving::ADDRESS;
+                [IpAddr::V4(METADATA).into(), link_local]
+                    .into_iter()
+                    .for_each(|addr| add(addr, what));
+            }
+            Service::Dns => {
+                let resolvers = subnets(port, desired).filter_map(|of| of.resolver.as_ref());
+                resolvers.flat_map(|resolver| &resolver.addresses).for_each(|ip| {
+                    add((*ip).into(), Serving::DNS | Serving::ADDRESS);
+                });
+            }
+        }
+    }
+    if told.services.iter().any(|service| matches!(service, Service::Dhcp | Service::Ipv6)) {
+        let servers = subnets(port, desired).filter_map(|of| of.dhcp.as_ref());
+        let addresses = servers.flat_map(|dhcp| [dhcp.server, dhcp.server6]).flatten();
+        addresses.for_each(|ip| add(ip.into(), Serving::ADDRESS));
+    }
+    let asks = |service: &Service| matches!(service, Service::Metadata | Service::Dns);
+    if !network.is_open() && told.services.iter().any(asks) {
+        let gateways = port.addresses.iter().filter_map(|address| address.gateway);
+        gateways.for_each(|gateway| add(gateway.into(), Serving::ADDRESS));
+    }
+    serving
+}
+
+/// The L3 networks of a port's addresses.
+fn subnets<'a>(port: &'a Port, desired: &'a Holding) -> impl Iterator<Item = &'a Subnet> {
+    let uuids: BTreeSet<Uuid> = port.addresses.iter().filter_map(|a| a.subnet).collect();
+    uuids.into_iter().filter_map(|uuid| desired.subnet(uuid))
+}
+
 /// The station in `behind` routes for a prefix in a network: others, too, if it is one address.
 fn route(tables: &mut Tables, net: u32, prefix: &Prefix, behind: Behind) {
     let addr = prefix.ip.into();
@@ -224,6 +287,13 @@ impl Says<packet::Port> for PortKey {
 impl Says<Source> for AddrKey {
     fn fact(&self, _: &Source, _: &Tables) -> Option<Fact> {
         Some(Fact::Address { port: self.port, ip: self.addr.into() })
+    }
+}
+
+/// It follows from what the guest is told, which nobody reports.
+impl Says<Serving> for AddrKey {
+    fn fact(&self, _: &Serving, _: &Tables) -> Option<Fact> {
+        None
     }
 }
 

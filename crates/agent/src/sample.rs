@@ -8,8 +8,9 @@ use wire::{
     holding::Holding,
     object::{
         Attachment, Driver, Instance, Moving, Network, Object, Peer, Port, PortAddress, Prefix,
-        Tunnel, Uplink,
+        Subnet, Tunnel, Uplink,
     },
+    told::{AddressMode, AddressRange, Dhcp, Resolver, Service, Told},
 };
 
 use crate::kernel::Plug;
@@ -104,6 +105,48 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         handover: None,
         told: None,
     })
+}
+
+/// The same port, for which everything is done; its addresses are of this L3 network.
+pub(crate) fn served(object: Object, subnet: u128) -> Object {
+    let Object::Port(mut port) = object else { unreachable!("a port") };
+    port.addresses.iter_mut().for_each(|address| address.subnet = Some(uuid(subnet)));
+    port.told = Some(Told {
+        services: vec![Service::Dhcp, Service::Ipv6, Service::Metadata, Service::Dns],
+        hostname: Some("vm-5".to_owned()),
+        options: Vec::new(),
+        is_default: true,
+        may_choose: false,
+    });
+    Object::Port(port)
+}
+
+/// An L3 network with DHCP at 10.0.0.2 and DNS at 10.0.0.53 plus this number.
+pub(crate) fn subnet(at: u128, network: u128, variant: u8) -> Subnet {
+    let ip = |last| IpAddr::from([10, 0, 0, last]);
+    let range =
+        |ip: IpAddr, bits, mode| AddressRange { prefix: Prefix { ip, bits }, gateway: None, mode };
+    let v6 = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0]);
+    Subnet {
+        uuid: uuid(at),
+        network: uuid(network),
+        domain: Some("example.org".to_owned()),
+        dns: vec![ip(53)],
+        routes: Vec::new(),
+        ranges: vec![range(ip(0), 24, None), range(v6, 64, Some(AddressMode::Stateful))],
+        dhcp: Some(Dhcp {
+            server: Some(ip(2)),
+            server6: None,
+            lease_seconds: 86_400,
+            options: Vec::new(),
+            time_servers: Vec::new(),
+            search: Vec::new(),
+        }),
+        resolver: Some(Resolver {
+            addresses: vec![ip(53_u8.wrapping_add(variant))],
+            forwarders: Vec::new(),
+        }),
+    }
 }
 
 /// A port that is plugged into a device which something else made.

@@ -13,9 +13,11 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use guest::Refusal;
 use hostnet::Losses;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -48,6 +50,9 @@ pub struct Word {
     /// What the kernel has dropped on devices of the host, behind the programs.
     #[serde(default)]
     pub losses: Vec<Loss>,
+    /// What guests have asked for and were not given, as far as it is metadata or names, by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// What a device has lost since it was made. The names are those of `ip -s link`.
@@ -90,16 +95,26 @@ impl Word {
             revision: Some(*revision),
             not_in_effect: outcome.failed.clone(),
             trouble: outcome.trouble.clone(),
-            losses: Vec::new(),
+            ..Self::default()
         }
     }
+}
+
+/// How often which reason was met, if it was.
+fn refused(guests: &guest::Shared) -> BTreeMap<String, u64> {
+    let counts = guests.refusals().into_iter().filter(|(_, count)| *count > 0);
+    let named = counts.filter_map(|(refusal, count)| {
+        let (_, name) = Refusal::ALL.into_iter().find(|(known, _)| *known == refusal)?;
+        Some((name.to_owned(), count))
+    });
+    named.collect()
 }
 
 /// Answers whoever asks until told to stop, one after the other.
 pub(crate) async fn serve<K: HostKernel>(
     mut kernel: K,
     data: PathBuf,
-    achieved: watch::Receiver<Option<Achieved>>,
+    (achieved, guests): (watch::Receiver<Option<Achieved>>, Arc<guest::Shared>),
     stop: CancellationToken,
 ) {
     let listener = match bind(&data) {
@@ -114,6 +129,7 @@ pub(crate) async fn serve<K: HostKernel>(
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
             let mut word = Word::of(achieved.borrow().as_ref());
+            word.refused = refused(&guests);
             let answered = async {
                 // Better no counters than no word.
                 let losses = kernel.losses().await.unwrap_or_default();
@@ -193,7 +209,8 @@ mod tests {
         for _ in 0..2 {
             let stop = CancellationToken::new();
             let mut serving = tokio::task::JoinSet::new();
-            serving.spawn(serve(Memory::default(), data.clone(), receive.clone(), stop.clone()));
+            let sight = (receive.clone(), Arc::new(guest::Shared::new([0; 32])));
+            serving.spawn(serve(Memory::default(), data.clone(), sight, stop.clone()));
             let heard = || tokio::task::block_in_place(|| ask(&data).unwrap());
             let first = loop {
                 match heard() {
@@ -214,5 +231,16 @@ mod tests {
             assert_eq!(ask(&data), Ok(None), "nobody listens");
             send.send_replace(None);
         }
+    }
+
+    #[test]
+    fn what_guests_were_refused_is_told_by_reason() {
+        let guests = guest::Shared::new([0; 32]);
+        assert!(refused(&guests).is_empty());
+        for refusal in [Refusal::TooMuch, Refusal::Full, Refusal::Full] {
+            guests.count(refusal);
+        }
+        let told: Vec<_> = refused(&guests).into_values().collect();
+        assert_eq!((told.len(), told.iter().sum::<u64>()), (2, 3), "{told:?}");
     }
 }

@@ -84,6 +84,14 @@ pub enum Error {
         /// The mount point.
         path: PathBuf,
     },
+    /// Frames cannot be sent to ports.
+    #[error("cannot {action}: {cause}; the agent needs CAP_NET_RAW and CAP_NET_ADMIN")]
+    Socket {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's words.
+        cause: std::io::Error,
+    },
     /// There is nothing to look at.
     #[error(
         "no data plane of this version in {path}: no agent has run here, or it was given another \

@@ -1,12 +1,11 @@
-//! Reading side: the frames that were dropped, one by one, while somebody asks; and those for the
-//! agent.
+//! Reading side: the frames that were dropped, one by one, while somebody asks.
 
 use crate::bpffs;
 use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::pinned::Maps;
 use crate::view::View;
-use packet::{DropEvent, DropReason, EVENTS_BYTES, Entry, HANDED_BYTES, HandedOff, Plain};
+use packet::{DropEvent, DropReason, EVENTS_BYTES, Entry, Plain};
 use std::fs::File;
 use std::path::Path;
 
@@ -27,21 +26,6 @@ pub struct DroppedFrame {
     pub length: u32,
     /// Its first bytes.
     pub header: Vec<u8>,
-}
-
-/// A frame for the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandedFrame {
-    /// Time, nanoseconds of the monotonic clock.
-    pub time_ns: u64,
-    /// Interface of the hook.
-    pub ifindex: u32,
-    /// Number of the port that it comes from, which the guard has made sure of.
-    pub port: u32,
-    /// The VLAN of the port's tag, 0 for none.
-    pub vlan: u32,
-    /// All of it. A checksum that the sender has left to its device is not filled in.
-    pub frame: Vec<u8>,
 }
 
 /// Hears of each frame that a data plane drops, beside its agent or without one, from now on until
@@ -156,27 +140,6 @@ impl Events {
             tracing::debug!(%error, "drop events stay on");
         }
     }
-}
-
-/// Takes what waits, but no more at a time than there is room for: programs may write faster.
-pub(crate) fn handed_off(maps: &mut Maps) -> Vec<HandedFrame> {
-    const MOST: usize = HANDED_BYTES as usize / size_of::<HandedOff>();
-    let mut frames = Vec::new();
-    while frames.len() < MOST
-        && let Some(record) = maps.handed.0.next()
-    {
-        let Ok(bytes) = <<HandedOff as Plain>::Bytes>::try_from(&*record) else { continue };
-        let handed = HandedOff::from_bytes(&bytes);
-        let length = usize::try_from(handed.length).unwrap_or(0).min(handed.frame.len());
-        frames.push(HandedFrame {
-            time_ns: handed.time_ns,
-            ifindex: handed.ifindex,
-            port: handed.port,
-            vlan: handed.vlan,
-            frame: handed.frame[..length].to_vec(),
-        });
-    }
-    frames
 }
 
 fn dropped_frame(event: &DropEvent) -> DroppedFrame {

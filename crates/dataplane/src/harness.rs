@@ -216,6 +216,22 @@ impl TestHarness {
         self.plane.view.maps.budgets.set(place, budget)
     }
 
+    /// Overwrites what a port has asked lately, by its place.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_requests(&mut self, place: u32, budget: &Budget) -> Result<(), Error> {
+        self.plane.view.maps.requests.set(place, budget)
+    }
+
+    /// Overwrites the mark of the agent's own frames.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_answer_mark(&mut self, mark: u32) -> Result<(), Error> {
+        self.plane.view.maps.answers.set(0, &mark)
+    }
+
     /// Overwrites what has been flooded lately, by a slot of `floods`.
     ///
     /// # Errors

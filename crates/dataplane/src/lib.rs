@@ -8,6 +8,7 @@ mod areas;
 mod bpffs;
 mod btf;
 mod counters;
+mod desk;
 mod error;
 mod events;
 mod handed;
@@ -28,8 +29,9 @@ mod view;
 
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
+pub use desk::{Answers, Desk, HandedFrame, Questions};
 pub use error::{Error, PreflightError};
-pub use events::{DropWatch, DroppedFrame, HandedFrame};
+pub use events::{DropWatch, DroppedFrame};
 pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness, open_earlier};

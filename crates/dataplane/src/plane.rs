@@ -1,8 +1,9 @@
 //! The data plane of one host: opening it, attaching it, filling it.
 
 use crate::bpffs::{self, Paths, remove_pin};
+use crate::desk::Desk;
 use crate::error::Error;
-use crate::events::{self, DroppedFrame, Events, HandedFrame};
+use crate::events::{DroppedFrame, Events};
 use crate::keep::{self, Kept};
 use crate::links::{self, Found, Hook, Other, Pin};
 use crate::pinned::Maps;
@@ -505,11 +506,13 @@ impl DataPlane {
         self.events.read(&mut self.view.maps)
     }
 
-    /// Takes the frames that wait for the agent, oldest first: no more than the buffer holds. There
-    /// is one reader at a time.
-    #[must_use]
-    pub fn handed_off(&mut self) -> Vec<HandedFrame> {
-        events::handed_off(&mut self.view.maps)
+    /// Where ports ask the agent, and it answers. There is one at a time: what one takes, another does
+    /// not get, and the answers of the one before no longer pass.
+    ///
+    /// # Errors
+    /// [`Error::Map`] or [`Error::Socket`].
+    pub fn desk(&mut self) -> Result<Desk, Error> {
+        Desk::open(&self.paths.maps(), &mut self.view.maps)
     }
 
     /// Most instructions that the verifier walked, by program; for the test that guards them.

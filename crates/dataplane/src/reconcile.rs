@@ -303,6 +303,7 @@ fn place(maps: &mut Maps, held: &Ports, edits: &mut Edits) -> Result<(), Error> 
 fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
     maps.traffic.set(place, &Traffic::default())?;
     maps.budgets.set(place, &Budget::default())?;
+    maps.requests.set(place, &Budget::default())?;
     maps.floods.set(place, &Budget::default())?;
     for bucket in maps.config()?.area(place) {
         maps.conntrack.set(bucket, &Bucket::default())?;

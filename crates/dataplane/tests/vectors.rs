@@ -121,6 +121,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         nets: memory.nets.clone(),
         ports: memory.ports.clone(),
         addrs: memory.addrs.clone(),
+        serving: memory.serving.clone(),
         fdb: memory.fdb.clone(),
         neigh: memory.neigh.clone(),
         behind: memory.behind.clone(),
@@ -136,6 +137,8 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         harness.set_port(key, port).unwrap();
         let budget = memory.budgets.get(&port.place()).copied().unwrap_or_default();
         harness.set_budget(port.place(), &budget).unwrap();
+        let requests = memory.requests.get(&port.place()).copied().unwrap_or_default();
+        harness.set_requests(port.place(), &requests).unwrap();
     }
     for (number, net) in memory.nets.iter().filter(|(_, net)| net.flags & Net::FOREIGN != 0) {
         harness.set_learning(*number, net, &memory.learned).unwrap();
@@ -149,6 +152,7 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         let word = memory.arrived.get(&moving.place()).copied().unwrap_or_default();
         harness.set_arrived(moving.place(), word).unwrap();
     }
+    harness.set_answer_mark(memory.answer_mark).unwrap();
     harness.set_conntrack(&numbered(memory)).unwrap();
     harness.set_fragments(&memory.fragments).unwrap();
     // A new epoch: what an earlier vector has left in the flow cache holds no more.

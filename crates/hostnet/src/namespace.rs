@@ -91,6 +91,20 @@ impl Namespace {
         Ok(Self { name: name.into(), file: Arc::new(file) })
     }
 
+    /// Makes a namespace without a name: with the last socket, device of a process and value like this
+    /// one that keep it, it is gone. `topic` stands for its name in messages.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn unnamed(topic: &str) -> Result<Self, Error> {
+        let failed = |error| Error::kernel(topic, "make a namespace", error);
+        let opened = on_own_thread(topic, || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open(OWN)
+        })?;
+        Ok(Self { name: topic.into(), file: Arc::new(opened.map_err(failed)?) })
+    }
+
     /// The names of all live namespaces that start with `prefix`, sorted.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::{
 use crate::{Error, Netlink, address};
 
 /// The index of the loopback device, in every namespace (`LOOPBACK_IFINDEX`).
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// How packets leave towards an address.
 #[derive(Clone, Debug, Eq, PartialEq)]

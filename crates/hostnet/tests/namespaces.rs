@@ -27,6 +27,19 @@ fn create_twice_gives_the_same_namespace() {
 }
 
 #[test]
+fn a_namespace_without_a_name_is_nobody_elses() {
+    if !root_or_skip() {
+        return;
+    }
+    let [first, second] = ["one", "one"].map(|topic| Namespace::unnamed(topic).unwrap());
+    assert!(!first.is_same(&second).unwrap());
+    assert!(!first.is_same(&Namespace::current().unwrap()).unwrap());
+    assert!(matches!(Namespace::open("one"), Err(Error::NoNamespace { .. })));
+    let inodes = [&first, &first.clone()].map(|it| it.run_in(own_namespace).unwrap());
+    assert_eq!(inodes[0], inodes[1]);
+}
+
+#[test]
 fn creators_at_the_same_time_agree_on_one_namespace() {
     if !root_or_skip() {
         return;

@@ -145,6 +145,13 @@ impl Addr {
         first != 0xff && !is_local && !is_of_none
     }
 
+    /// Whether it is an IPv6 link-local address (RFC 4291, 2.5.6).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_link_local(&self) -> bool {
+        self.0[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be()
+    }
+
     /// The IPv6 link-local address that RFC 4291, appendix A (modified EUI-64) derives from a MAC.
     #[inline(always)]
     #[must_use]

@@ -12,7 +12,8 @@ use crate::maps::{NeighKey, Port};
 use crate::parse::{ETHERNET_BYTES, Packet};
 use crate::prefix::{self, Sharers};
 use crate::reason::DropReason;
-use crate::service::Answer;
+use crate::service::{self, Answer};
+use crate::sizes::SERVICE_MAC;
 
 /// Hardware type Ethernet, protocol type IPv4.
 const ETHERNET_IPV4: u32 = 0x0001_0800;
@@ -86,14 +87,16 @@ pub(crate) fn answer<K: Kernel>(
             (false, false) => Err(DropReason::UnsolicitedArpReply),
         };
     }
-    let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: *target }) else {
-        return match (prefix::sharers(kernel, port, target), is_open) {
-            (Sharers::None, true) => Ok(Answer::None),
-            (Sharers::None, false) => Err(DropReason::UnknownNeighbour),
-            (Sharers::Others | Sharers::Port, _) => Ok(Answer::Shared),
-        };
+    let mac = match kernel.neigh(&NeighKey { net: port.net, addr: *target }) {
+        Some(neigh) => neigh.mac,
+        None => match (prefix::sharers(kernel, port, target), is_open) {
+            (Sharers::Others | Sharers::Port, _) => return Ok(Answer::Shared),
+            (Sharers::None, _) if service::has(kernel, port, target) => SERVICE_MAC,
+            (Sharers::None, true) => return Ok(Answer::None),
+            (Sharers::None, false) => return Err(DropReason::UnknownNeighbour),
+        },
     };
-    if write_reply(kernel, port.mac, neigh.mac, (arp.sender, arp.target)) {
+    if write_reply(kernel, port.mac, mac, (arp.sender, arp.target)) {
         Ok(Answer::InPlace)
     } else {
         Err(DropReason::Malformed)

@@ -4,7 +4,7 @@
 use crate::layout::plain;
 
 /// Bits of a window, in nanoseconds: about a second.
-const WINDOW_BITS: u32 = 30;
+pub(crate) const WINDOW_BITS: u32 = 30;
 
 plain! {
     /// What has been used lately. CPUs may race for it, and a few more get through then.
@@ -20,7 +20,13 @@ impl Budget {
     /// Whether it may be done once more, of at most so many times in a window.
     #[inline(always)]
     pub(crate) fn spend(&mut self, now_ns: u64, most: u32) -> bool {
-        let window = (now_ns >> WINDOW_BITS & 0xffff_ffff) as u32;
+        self.spend_in(now_ns, WINDOW_BITS, most)
+    }
+
+    /// The same in a window of so many bits, in nanoseconds.
+    #[inline(always)]
+    pub(crate) fn spend_in(&mut self, now_ns: u64, window_bits: u32, most: u32) -> bool {
+        let window = (now_ns >> window_bits & 0xffff_ffff) as u32;
         if self.window != window {
             *self = Budget { window, used: 0 };
         }

@@ -14,6 +14,7 @@
 //! Every path ends in a [`Verdict`], which is left in the packet's room; every drop is counted
 //! here, in one place, under the port that it concerns.
 
+use crate::hand_off::Question;
 use crate::kernel::{Concerned, Direction, Drop, Entry, Kernel, Meta, Verdict};
 use crate::maps::{Port, PortKey};
 use crate::moves::{self, Passage};
@@ -112,7 +113,9 @@ pub fn from_opened<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) 
     }
 }
 
-/// A frame that is about to leave the host side of a port, towards its VM.
+/// A frame that is about to leave the host side of a port, towards its VM: one that another program
+/// delivers, or an answer of the agent, which has the mark that it drew by lot when it started. To set
+/// a mark takes CAP_NET_ADMIN, and who has that can take the programs away.
 ///
 /// The shim clears the mark of what passes, so that it means nothing beyond this hook.
 #[inline(always)]
@@ -121,6 +124,13 @@ pub fn to_port<K: Kernel>(kernel: &mut K, meta: &Meta) -> Verdict {
         return Verdict::Pass;
     }
     let port = kernel.port(&PortKey::untagged(meta.ifindex));
+    if let Some(port) = port
+        && meta.mark != 0
+        && meta.mark == kernel.answer_mark()
+    {
+        kernel.count(port.place(), Direction::ToPort, meta.length);
+        return Verdict::Pass;
+    }
     let port = port.map_or(Concerned::default(), |port| Concerned::of(&port));
     drop(kernel, meta, Entry::ToPort, (port, DropReason::HostToPort))
 }
@@ -144,9 +154,9 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::Reflect;
             return Ok(());
         }
-        Admission::HandedOff => {
+        Admission::HandedOff(question) => {
             kernel.count(port.place(), Direction::FromPort, meta.length);
-            packet.verdict = Verdict::HandOff { port: port.number };
+            packet.verdict = Verdict::HandOff { port: port.number, question };
             return Ok(());
         }
         Admission::Untracked => return flood::untracked(kernel, meta, port, packet, false),
@@ -190,7 +200,7 @@ enum Admission {
     /// It has been turned into its own answer.
     Answered,
     /// The agent answers it.
-    HandedOff,
+    HandedOff(Question),
     /// It ends here.
     Refused(DropReason),
 }
@@ -198,8 +208,10 @@ enum Admission {
 /// The first stages of a frame from a port.
 #[inline(never)]
 fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
-    let admitted = classify::headers(kernel, meta, port.net, packet)
-        .and_then(|()| guard::from_port(kernel, port, packet));
+    let admitted = classify::headers(kernel, meta, port.net, packet).and_then(|()| {
+        service::of_agent(kernel, port, packet);
+        guard::from_port(kernel, port, packet)
+    });
     match admitted {
         Ok(()) => Admission::Forward,
         Err(reason) => Admission::Refused(reason),
@@ -215,7 +227,7 @@ fn serve<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packe
         Ok(Answer::None) => Admission::Forward,
         Ok(Answer::Shared) => Admission::Shared,
         Ok(Answer::InPlace) => Admission::Answered,
-        Ok(Answer::ByAgent) => Admission::HandedOff,
+        Ok(Answer::ByAgent(question)) => Admission::HandedOff(question),
         Err(reason) => Admission::Refused(reason),
     }
 }

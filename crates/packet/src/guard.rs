@@ -35,7 +35,10 @@ pub(crate) fn from_port<K: Kernel>(
             source_address(kernel, port, packet)?;
             if is_dhcp_server(packet) { Err(DropReason::RogueDhcp) } else { Ok(()) }
         }
-        Service::Dhcp if !packet.source.is_unspecified() => source_address(kernel, port, packet),
+        // The agent answers that to the port alone, whatever it calls itself on the link.
+        Service::Lease if packet.source.is_unspecified() || packet.source.is_link_local() => Ok(()),
+        Service::Request if packet.source.is_link_local() => Ok(()),
+        Service::Lease | Service::Request => source_address(kernel, port, packet),
         Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
     }
 }
@@ -59,7 +62,7 @@ pub(crate) fn from_tunnel<K: Kernel>(
     match packet.service {
         Service::Arp => arp::from_host(kernel, packet)?,
         Service::Neighbour => nd::from_host(kernel, packet)?,
-        Service::None | Service::Dhcp => return neighbour(kernel, vtep, packet),
+        _ => return neighbour(kernel, vtep, packet),
     }
     // Each host answers for what one station alone has.
     let net = packet.path.net_in;

@@ -1,17 +1,19 @@
 //! Frames that are given to the agent, with the port that they come from: what a port asks a
 //! service that is no matter of one packet.
 //!
-//! A port has so many in each window of time ([`crate::Budget`]), all ports together what the ring
-//! buffer holds.
+//! There are two kinds, each with a ring buffer of its own: a port that floods the agent with requests
+//! must not keep others from getting addresses. Of each kind a port has so many in each window of time
+//! ([`crate::Budget`]), all ports together what the ring buffer holds.
 
+use crate::budget::WINDOW_BITS;
 use crate::kernel::Kernel;
 use crate::layout::plain;
 use crate::maps::Port;
 use crate::reason::DropReason;
-use crate::sizes::{HANDED_FRAME_BYTES, HANDED_PER_WINDOW};
+use crate::sizes::{ASKED_PER_WINDOW, ASKED_WINDOW_BITS, HANDED_FRAME_BYTES, HANDED_PER_WINDOW};
 
 plain! {
-    /// A record of the ring buffer `handed`: one frame. A checksum that the sender has left to its
+    /// A record of the ring buffers `handed` and `asked`: one frame. A checksum that the sender has left to its
     /// device is not filled in.
     pub struct HandedOff[1560] {
         /// Time, nanoseconds of the coarse monotonic clock.
@@ -29,10 +31,27 @@ plain! {
     }
 }
 
+/// What a port asks the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// For addresses: DHCP, DHCPv6, router solicitations.
+    Lease,
+    /// Anything else: metadata, names.
+    Request,
+}
+
 /// Whether the port may hand one more frame off.
 #[inline(always)]
-pub(crate) fn take<K: Kernel>(kernel: &mut K, now_ns: u64, port: &Port) -> Result<(), DropReason> {
-    let budget = kernel.budget(port.place());
-    let may = budget.is_some_and(|budget| budget.spend(now_ns, HANDED_PER_WINDOW));
+pub(crate) fn take<K: Kernel>(
+    kernel: &mut K,
+    now_ns: u64,
+    port: &Port,
+    question: Question,
+) -> Result<(), DropReason> {
+    let (budget, bits, most) = match question {
+        Question::Lease => (kernel.budget(port.place()), WINDOW_BITS, HANDED_PER_WINDOW),
+        Question::Request => (kernel.requests(port.place()), ASKED_WINDOW_BITS, ASKED_PER_WINDOW),
+    };
+    let may = budget.is_some_and(|budget| budget.spend_in(now_ns, bits, most));
     if may { Ok(()) } else { Err(DropReason::HandOffRate) }
 }

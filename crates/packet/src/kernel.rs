@@ -4,10 +4,11 @@
 use crate::addr::Addr;
 use crate::budget::Budget;
 use crate::fdb::{Fdb, FdbKey};
+use crate::hand_off::Question;
 use crate::layout::plain;
 use crate::maps::{
     AddrKey, Afar, Bucket, Config, CtSlot, FloodKey, Flow, Learned, Neigh, NeighKey, Noted, Port,
-    PortKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
+    PortKey, Serving, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use crate::moves::Move;
 use crate::net::Net;
@@ -51,6 +52,8 @@ pub trait Kernel {
     fn addr_allowed(&self, key: &AddrKey) -> bool;
     /// What the port's network is like for the address; `None` if the port may not use it.
     fn source(&self, key: &AddrKey) -> Option<Source>;
+    /// What netloom itself does for a port at an address.
+    fn serving(&self, key: &AddrKey) -> Option<Serving>;
     /// A station.
     fn fdb(&self, key: &FdbKey) -> Option<Fdb>;
     /// A move of a station that is prepared.
@@ -99,6 +102,10 @@ pub trait Kernel {
 
     /// What the port at this place has handed off lately.
     fn budget(&mut self, place: u32) -> Option<&mut Budget>;
+    /// What the port at this place has asked lately.
+    fn requests(&mut self, place: u32) -> Option<&mut Budget>;
+    /// The mark of the agent's own frames to ports; 0 if there are none.
+    fn answer_mark(&self) -> u32;
     /// What has been flooded lately, by a slot of `floods`.
     fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget>;
 
@@ -220,7 +227,7 @@ plain! {
         pub kind: u32,
         /// Number of the drop reason, of the port or of the network, or interface index, or VNI.
         pub value: u32,
-        /// 1 if delivered to the peer; number of the port that has it flooded.
+        /// 1 if delivered to the peer, or handed off as a request; number of the port that has it flooded.
         pub peer: u32,
         /// VLAN id that it is tagged with, 0 for none.
         pub vlan: u32,
@@ -334,6 +341,8 @@ pub enum Verdict {
     HandOff {
         /// Number of the port that it comes from.
         port: u32,
+        /// What it is.
+        question: Question,
     },
     /// Let it go on.
     Pass,
@@ -379,7 +388,12 @@ impl Verdict {
             }
             Verdict::Reflect => record.kind = 4,
             Verdict::Pass => record.kind = 5,
-            Verdict::HandOff { port } => (record.kind, record.value) = (7, port),
+            Verdict::HandOff { port, question } => {
+                (record.kind, record.value) = (7, port);
+                if question == Question::Request {
+                    record.peer = 1;
+                }
+            }
             Verdict::Uplink { ifindex, vlan } => {
                 (record.kind, record.value) = (6, ifindex);
                 record.vlan = u32::from(vlan);

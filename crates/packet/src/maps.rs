@@ -55,6 +55,13 @@ plain! {
         pub mtu: u32,
     }
 
+    /// Value of `serving`: what netloom itself does for a port at an address. The key's address is `::`
+    /// for what is asked of nobody in particular.
+    pub struct Serving[4] {
+        /// [`Serving::DHCP`] and what follows it there, some of them.
+        pub what: u32,
+    }
+
     /// Value of `wires`: the physical network that an interface and a VLAN on it lead to.
     pub struct Wire[4] {
         /// Number of the network. Never 0.
@@ -345,6 +352,8 @@ macro_rules! maps {
                 sharers SHARERS 7: hash $crate::SharerKey => $crate::Sharer, $crate::MAX_PREFIXES, removed Last;
                 /// Addresses that ports may use as source.
                 addrs ADDRS 5: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
+                /// What netloom does for ports, and at which addresses: `packet::service`.
+                serving SERVING 8: hash $crate::AddrKey => $crate::Serving, $crate::MAX_SERVING, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
                 ports PORTS 7: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
                 /// Ports by network, for what is flooded. The loader derives it from `ports`.
@@ -371,10 +380,19 @@ macro_rules! maps {
                 drops DROPS 3: per_cpu u64, $crate::MAX_REASONS;
                 /// Drop events, while `events_wanted`. A full buffer loses the event.
                 events EVENTS 3: ring $crate::DropEvent, $crate::EVENTS_BYTES;
-                /// Frames for the agent. A full buffer loses the frame.
+                /// Frames for the agent, of ports that want to know their addresses. A full buffer
+                /// loses the frame.
                 handed HANDED 5: ring $crate::HandedOff, $crate::HANDED_BYTES;
                 /// What ports have handed off lately, by `Port::place`.
                 budgets BUDGETS 5: array $crate::Budget, $crate::COUNTER_PLACES;
+                /// Frames for the agent, of ports that ask it anything else, so that those find room. A full
+                /// buffer loses the frame.
+                asked ASKED 8: ring $crate::HandedOff, $crate::ASKED_BYTES;
+                /// What ports have asked lately, by `Port::place`.
+                requests REQUESTS 8: array $crate::Budget, $crate::COUNTER_PLACES;
+                /// The mark of the agent's own frames to ports, drawn by lot when it starts; 0: there are
+                /// none. Written by the loader.
+                answers ANSWERS 8: array u32, 1;
                 /// What ports have had flooded lately, by `Port::place`; then what physical networks
                 /// have, by number.
                 floods FLOODS 6: array $crate::Budget, $crate::FLOOD_BUDGETS;
@@ -437,6 +455,19 @@ impl PortKey {
     pub const fn tagged(ifindex: u32, vlan: u16) -> PortKey {
         PortKey { ifindex, vlan, pad: [0; 2] }
     }
+}
+
+impl Serving {
+    /// DHCP (RFC 2131). At `::`.
+    pub const DHCP: u32 = 1;
+    /// DHCPv6 (RFC 8415) and router advertisements (RFC 4861). At `::`.
+    pub const IPV6: u32 = 2;
+    /// Metadata, over HTTP.
+    pub const METADATA: u32 = 4;
+    /// Names.
+    pub const DNS: u32 = 8;
+    /// ARP and neighbour discovery tell [`crate::SERVICE_MAC`] for the address, if no station has it.
+    pub const ADDRESS: u32 = 16;
 }
 
 impl Port {

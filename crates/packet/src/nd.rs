@@ -12,9 +12,10 @@ use crate::maps::{NeighKey, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV6, Fragment, ICMPV6, Packet};
 use crate::prefix::{self, Sharers};
 use crate::reason::DropReason;
-use crate::service::Answer;
+use crate::service::{self, Answer};
+use crate::sizes::SERVICE_MAC;
 
-const ROUTER_SOLICITATION: u8 = 133;
+pub(crate) const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
@@ -69,21 +70,26 @@ pub(crate) fn answer<K: Kernel>(
             _ => Err(DropReason::NdProbe),
         };
     }
-    if !is_own(kernel, port, &packet.source)
+    // It hears of netloom's own addresses whatever it calls itself: nobody else does.
+    let asks_us = packet.source.is_link_local() && service::has(kernel, port, target);
+    if !asks_us
+        && !is_own(kernel, port, &packet.source)
         && prefix::sharers(kernel, port, &packet.source) != Sharers::Port
         && (is_open || !prefix::is_behind(kernel, port, packet.source))
     {
         return Err(DropReason::SpoofedAddress);
     }
-    let Some(neigh) = kernel.neigh(&NeighKey { net: port.net, addr: *target }) else {
-        return match (prefix::sharers(kernel, port, target), is_open) {
-            (Sharers::None, true) => Ok(Answer::None),
-            (Sharers::None, false) => Err(DropReason::UnknownNeighbour),
-            (Sharers::Others | Sharers::Port, _) => Ok(Answer::Shared),
-        };
+    let mac = match kernel.neigh(&NeighKey { net: port.net, addr: *target }) {
+        Some(neigh) => neigh.mac,
+        None => match (prefix::sharers(kernel, port, target), is_open) {
+            (Sharers::Others | Sharers::Port, _) => return Ok(Answer::Shared),
+            (Sharers::None, _) if service::has(kernel, port, target) => SERVICE_MAC,
+            (Sharers::None, true) => return Ok(Answer::None),
+            (Sharers::None, false) => return Err(DropReason::UnknownNeighbour),
+        },
     };
     let length = reply_length(packet)?;
-    if write_reply(kernel, packet, (&neigh.mac, length)) {
+    if write_reply(kernel, packet, (&mac, length)) {
         Ok(Answer::InPlace)
     } else {
         Err(DropReason::Malformed)

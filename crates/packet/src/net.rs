@@ -14,7 +14,7 @@ plain! {
         pub domain: u32,
         /// MAC of its router, zero if it has none.
         pub router_mac: Mac,
-        /// [`Net::DHCP`], [`Net::ROUTED`], [`Net::FOREIGN`], some of them or 0.
+        /// [`Net::ROUTED`], [`Net::FOREIGN`], both of them or 0.
         pub flags: u16,
         /// Interface and VLAN by which the host is in a physical network; interface 0: it is in
         /// none.
@@ -49,8 +49,6 @@ pub enum NetKind {
 }
 
 impl Net {
-    /// Flag: the agent answers DHCP.
-    pub const DHCP: u16 = 1;
     /// Flag: some of its VTEPs are no hosts'.
     pub const FOREIGN: u16 = 4;
     /// Flag: what the router sends out of a tunnel may come from other networks of its domain.
@@ -66,12 +64,6 @@ impl Net {
     #[must_use]
     pub const fn open() -> Net {
         Net { kind: 2, ..Net::ZERO }
-    }
-
-    /// The same, with DHCP answered by the agent.
-    #[must_use]
-    pub const fn with_dhcp(self) -> Net {
-        Net { flags: self.flags | Net::DHCP, ..self }
     }
 
     /// The same, with a router that brings packets from other networks of the domain.

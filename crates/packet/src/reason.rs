@@ -156,6 +156,8 @@ reasons! {
     GreTooBig = 60 "gre_too_big",
     /// The kernel refused to put a frame into GRE, or to take it out.
     GreRefused = 61 "gre_refused",
+    /// A request to netloom itself that comes in fragments.
+    ServiceFragment = 62 "service_fragment",
 }
 
 impl DropReason {

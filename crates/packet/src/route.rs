@@ -13,6 +13,7 @@ use crate::moves;
 use crate::parse::Packet;
 use crate::prefix;
 use crate::reason::DropReason;
+use crate::sizes::SERVICE_MAC;
 use crate::uplink;
 
 /// Where the frame goes: the station of its destination MAC; or else, in a physical network, out of
@@ -35,11 +36,12 @@ pub(crate) fn station<K: Kernel>(
     if find(kernel, packet) {
         return Ok(());
     }
-    if packet.path.net.is_physical() {
+    let is_ours = packet.destination_mac.same(SERVICE_MAC);
+    if packet.path.net.is_physical() && !is_ours {
         packet.station = uplink::beyond(packet);
         return Ok(());
     }
-    let has_strangers = packet.path.net.has_foreign_vteps();
+    let has_strangers = packet.path.net.has_foreign_vteps() && !is_ours;
     if has_strangers && learned::find(kernel, meta, packet) {
         return Ok(());
     }

@@ -3,6 +3,8 @@
 //! Sizes are fixed when a map is created; the loader may be told others. What happens when a map
 //! is full is said at each.
 
+use crate::addr::Mac;
+
 /// Ports of one host. Full: the agent reports the port as failed, it stays closed.
 pub const MAX_PORTS: u32 = 4_096;
 /// Places for the counters of ports; place 0 belongs to none.
@@ -11,6 +13,8 @@ pub const COUNTER_PLACES: u32 = MAX_PORTS + 1;
 pub const MAX_NETS: u32 = 4_096;
 /// Addresses of all ports of one host.
 pub const MAX_ADDRS: u32 = 16_384;
+/// What netloom does for ports of one host, by address: eight for each port.
+pub const MAX_SERVING: u32 = 32_768;
 /// MACs of all networks that are present on one host.
 pub const MAX_FDB: u32 = 65_536;
 /// Stations of all networks present on one host that are being moved, here, away or elsewhere. A
@@ -118,6 +122,17 @@ pub const HANDED_FRAME_BYTES: usize = 1_536;
 /// Frames that one port may hand off in a window of `hand_off`. A client of DHCP sends two at its
 /// start, and repeats them after seconds (RFC 2131, 4.1).
 pub const HANDED_PER_WINDOW: u32 = 8;
+/// Bytes of the ring buffer of what else ports ask the agent: 336 of the longest. Full: the frame is
+/// dropped and counted.
+pub const ASKED_BYTES: u32 = 512 * 1_024;
+/// Frames that one port may ask the agent in a window of [`ASKED_WINDOW_BITS`]: 476 in a second, and
+/// never so many at once that no other port finds room.
+pub const ASKED_PER_WINDOW: u32 = 32;
+/// Bits of that window, in nanoseconds: 67 ms.
+pub const ASKED_WINDOW_BITS: u32 = 26;
+/// The MAC of netloom itself, in every network: locally administered (IEEE 802). What is sent to it
+/// never leaves the host.
+pub const SERVICE_MAC: Mac = Mac([0x02, 0x6e, 0x65, 0x74, 0x6c, 0x6d]);
 /// Ports that one flooded frame reaches at most, of one network on one host. Copies of it are made
 /// one after the other, and the host does nothing else meanwhile. More: the others do not get it.
 /// ARP and ND for a port here are no matter of this: they go to that port alone.

@@ -104,7 +104,7 @@ fn headers<K: Kernel>(
                 packet.destination = target;
             }
         }
-        Service::None | Service::Dhcp => {}
+        Service::None | Service::Dhcp | Service::Lease | Service::Request => {}
     }
     if kernel.neigh(&NeighKey { net, addr: packet.source }).is_some() {
         return Err(DropReason::ForeignSource);

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -26,6 +26,7 @@ pub struct Entrance {
     /// That nothing can be accepted was logged, and is not over yet.
     failing: bool,
     pause: Option<Pin<Box<Sleep>>>,
+    who: fn(IpAddr) -> IpAddr,
 }
 
 /// Somebody who has connected.
@@ -46,7 +47,15 @@ impl Entrance {
     pub fn new(listener: std::net::TcpListener, seats: Arc<Seats>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, seats, failing: false, pause: None })
+        Ok(Self { listener, seats, failing: false, pause: None, who: |ip| ip })
+    }
+
+    /// Gives seats to another address than the one that is seen: who counts as one is known better
+    /// than by [`source`](crate::source()).
+    #[must_use]
+    pub fn counting(mut self, who: fn(IpAddr) -> IpAddr) -> Self {
+        self.who = who;
+        self
     }
 
     /// The next newcomer. Nobody is lost when this is polled no more and later polled again.
@@ -64,7 +73,7 @@ impl Entrance {
                     }
                     // A socket for both families shows IPv4, and so loopback, in IPv6 form.
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    let seat = self.seats.take(peer.ip());
+                    let seat = self.seats.take((self.who)(peer.ip()));
                     return Poll::Ready(Newcomer { stream, peer, seat });
                 }
                 // That client is gone; the next one is not.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     digest::{SetDigest, TableDigests},
     fact::{NetworkFacts, hash, network_facts, network_of},
-    object::{Network, Object, ObjectKey, Table},
+    object::{Network, Object, ObjectKey, Subnet, Table},
     shared::{MemberFacts, Shared},
 };
 
@@ -60,6 +60,15 @@ impl Holding {
     pub fn network(&self, uuid: Uuid) -> Option<&Network> {
         match self.get(&ObjectKey { table: Table::Network, uuid }) {
             Some(Object::Network(network)) => Some(network),
+            _ => None,
+        }
+    }
+
+    /// An L3 network by its uuid.
+    #[must_use]
+    pub fn subnet(&self, uuid: Uuid) -> Option<&Subnet> {
+        match self.get(&ObjectKey { table: Table::Subnet, uuid }) {
+            Some(Object::Subnet(subnet)) => Some(subnet),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use compute::FarEnd;
-use packet::{Addr, Fdb, FdbKey, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey};
+use packet::{Addr, Fdb, FdbKey, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey, Serving};
 use proptest::prelude::*;
 use wire::{
     fact::{Fact, Station},
@@ -246,15 +246,19 @@ fn object(which: u8, variant: u8) -> Object {
             goes: None,
             known_as: None,
         }),
-        _ => sample::port(u128::from(which), 7, network, which),
+        18 => Object::Subnet(sample::subnet(NET_SERVED, network, variant)),
+        _ => sample::served(sample::port(u128::from(which), 7, network, which), NET_SERVED),
     }
 }
+
+/// The L3 network of the ports of histories.
+const NET_SERVED: u128 = 70;
 
 proptest! {
     #[test]
     fn following_changes_gives_what_making_it_anew_gives(
         steps in proptest::collection::vec(
-            proptest::collection::vec((0..18_u8, any::<Option<u8>>(), 0..5_u32), 1..5), 1..30),
+            proptest::collection::vec((0..19_u8, any::<Option<u8>>(), 0..5_u32), 1..5), 1..30),
     ) {
         let (mut holding, mut ties) = (Holding::default(), Ties::default());
         let (mut ledger, mut maps) = (Ledger::default(), Tables::default());
@@ -290,6 +294,36 @@ proptest! {
             prop_assert!(!ledger.shared.vteps.values().any(single));
         }
     }
+}
+
+#[test]
+fn a_port_is_served_at_the_addresses_of_its_l3_networks_for_as_long_as_they_have_them() {
+    let port = sample::port(sample::PORT_A, sample::INSTANCE, sample::NETWORK_A, 5);
+    let mut desired = sample::two_networks();
+    desired.upsert(sample::served(port, NET_SERVED));
+    let ties = interfaces(&[(sample::PORT_A, 7), (sample::PORT_B, 9)]);
+    let mut ledger = Ledger::of(&desired, &ties);
+    let served = |ledger: &Ledger, text: &str| {
+        let addr = text.parse::<IpAddr>().unwrap().into();
+        let key = packet::AddrKey { port: 5, addr };
+        ledger.tables().serving.get(&key).map_or(0, |serving| serving.what)
+    };
+    assert_eq!(served(&ledger, "::"), Serving::DHCP | Serving::IPV6);
+    let at = Serving::METADATA | Serving::ADDRESS;
+    assert_eq!((served(&ledger, "169.254.169.254"), served(&ledger, "fe80::a9fe:a9fe")), (at, at));
+    assert_eq!(served(&ledger, "10.0.0.53"), 0, "the L3 network is not there yet");
+    // The sample's gateway is nobody's: what is for metadata may be sent to it.
+    assert_eq!(served(&ledger, "10.0.0.1"), Serving::ADDRESS);
+
+    desired.upsert(Object::Subnet(sample::subnet(NET_SERVED, sample::NETWORK_A, 0)));
+    let edits = ledger.follow(&desired, &ties);
+    assert_eq!(edits.len(), 2, "the addresses of DNS and of DHCP: {edits:?}");
+    assert_eq!(served(&ledger, "10.0.0.53"), Serving::DNS | Serving::ADDRESS);
+    assert_eq!(served(&ledger, "10.0.0.2"), Serving::ADDRESS);
+    desired.remove(&Object::Subnet(sample::subnet(NET_SERVED, sample::NETWORK_A, 0)).key());
+    ledger.follow(&desired, &ties);
+    assert_eq!(served(&ledger, "10.0.0.53"), 0);
+    assert_eq!(facts(ledger.tables()), fact::facts(desired.objects()));
 }
 
 #[test]

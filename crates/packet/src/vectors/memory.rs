@@ -6,7 +6,7 @@ use crate::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot,
     CtState, CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow,
     Kernel, Learned, Mac, Meta, Move, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey,
-    PrefixKey, Sharer, SharerKey, Source, Traffic, Vtep, VtepKey, Wire,
+    PrefixKey, Serving, Sharer, SharerKey, Source, Traffic, Vtep, VtepKey, Wire,
 };
 use std::collections::BTreeMap;
 
@@ -23,6 +23,10 @@ pub struct Memory {
     pub ports: BTreeMap<PortKey, Port>,
     /// `addrs`.
     pub addrs: BTreeMap<AddrKey, Source>,
+    /// `serving`.
+    pub serving: BTreeMap<AddrKey, Serving>,
+    /// `answers`.
+    pub answer_mark: u32,
     /// `fdb`.
     pub fdb: BTreeMap<FdbKey, Fdb>,
     /// `neigh`.
@@ -57,6 +61,8 @@ pub struct Memory {
     pub floods: BTreeMap<u32, Budget>,
     /// `budgets`, by place. Without an entry nothing is used yet.
     pub budgets: BTreeMap<u32, Budget>,
+    /// `requests`, by place. Without an entry nothing is used yet.
+    pub requests: BTreeMap<u32, Budget>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
     /// `drops`, those that occurred.
@@ -205,6 +211,10 @@ impl Kernel for Memory {
         self.addrs.get(key).copied()
     }
 
+    fn serving(&self, key: &AddrKey) -> Option<Serving> {
+        self.serving.get(key).copied()
+    }
+
     fn fdb(&self, key: &FdbKey) -> Option<Fdb> {
         self.fdb.get(key).copied()
     }
@@ -298,6 +308,14 @@ impl Kernel for Memory {
 
     fn budget(&mut self, place: u32) -> Option<&mut Budget> {
         Some(self.budgets.entry(place).or_default())
+    }
+
+    fn requests(&mut self, place: u32) -> Option<&mut Budget> {
+        Some(self.requests.entry(place).or_default())
+    }
+
+    fn answer_mark(&self) -> u32 {
+        self.answer_mark
     }
 
     fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget> {

@@ -1,0 +1,4 @@
+//! Fuzzes `guest::fuzz::QUERY`.
+#![no_main]
+
+netloom_fuzz::fuzz!(guest::fuzz::QUERY);
