@@ -15,9 +15,10 @@ use tonic::{
 };
 use uuid::Uuid;
 use wire::{
-    HEARTBEAT, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
+    HEARTBEAT, LEASES_MAX, MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN,
     r#gen::{self as pb, link_client::LinkClient},
     holding::Holding,
+    leases::LeaseSeen,
     message::{
         AgentMessage, Device, Heartbeat, Hello, RenewRequest, Report, ServerMessage, Welcome,
     },
@@ -32,6 +33,7 @@ use crate::{
     count::Counts,
     enrol,
     identity::{Identity, endpoint},
+    serve::{Leases, Served},
     state::Desired,
     worker::Achieved,
 };
@@ -69,6 +71,8 @@ pub(crate) struct Sources {
     pub(crate) identity: watch::Sender<Option<Identity>>,
     /// How the ways to its peers are.
     pub(crate) paths: watch::Receiver<Option<Paths>>,
+    /// What guests have asked.
+    pub(crate) served: watch::Receiver<Served>,
     /// The drivers that cannot run instances.
     pub(crate) lacking: watch::Receiver<Option<BTreeMap<String, String>>>,
 }
@@ -108,6 +112,7 @@ struct Told {
     devices: Option<Vec<Device>>,
     paths: Option<Paths>,
     lacking: Option<BTreeMap<String, String>>,
+    leases: Leases,
 }
 
 /// What is to be told, unless it was told already.
@@ -226,6 +231,9 @@ impl Session {
                 },
                 Ok(()) = self.sources.devices.changed() => AgentMessage::Heartbeat(self.beat()),
                 Ok(()) = self.sources.paths.changed() => AgentMessage::Heartbeat(self.beat()),
+                Ok(()) = self.sources.served.changed(), if self.greeted => {
+                    AgentMessage::Heartbeat(self.beat())
+                }
                 Ok(()) = self.sources.lacking.changed() => AgentMessage::Heartbeat(self.beat()),
                 _ = renewal.tick() => match self.renew(&mut client).await {
                     true => return "it has another certificate from now on".to_owned(),
@@ -324,7 +332,28 @@ impl Session {
         let devices = news(devices, &mut self.told.devices);
         let paths = news(paths, &mut self.told.paths);
         let lacking = news(lacking, &mut self.told.lacking);
-        Heartbeat { clock_ms: clock_ms(), connections, devices, counters, paths, lacking }
+        let leases = self.leases();
+        let clock_ms = clock_ms();
+        Heartbeat { clock_ms, connections, devices, counters, paths, lacking, leases }
+    }
+
+    /// What guests have asked since it was told last; the rest another time. As with connections: not
+    /// before the server knows the ports.
+    fn leases(&mut self) -> Vec<LeaseSeen> {
+        if !self.greeted {
+            return Vec::new();
+        }
+        let leases = self.sources.served.borrow_and_update().leases.clone();
+        let mut news = leases.since(&self.told.leases);
+        match news.len() > LEASES_MAX {
+            false => self.told.leases = leases,
+            true => {
+                news.truncate(LEASES_MAX);
+                self.told.leases.extend(&news);
+                self.sources.served.mark_changed();
+            }
+        }
+        news
     }
 
     /// What was achieved, in words for the server; not before it can make sense of it.

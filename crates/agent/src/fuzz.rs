@@ -3,10 +3,11 @@
 
 use damage::Target;
 
+pub use crate::serve::fuzz::FRAME;
 use crate::{identity, state};
 
 /// All of them.
-pub const TARGETS: &[Target] = &[STATE, ENROLMENT];
+pub const TARGETS: &[Target] = &[STATE, ENROLMENT, FRAME];
 
 /// The last desired state, as it is on disk.
 pub const STATE: Target =

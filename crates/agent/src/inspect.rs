@@ -357,7 +357,11 @@ impl Display for Inspection {
         let losses = self.agent.iter().flat_map(|word| &word.losses);
         losses.into_iter().try_for_each(|loss| write!(f, "\n{loss}"))?;
         let refused = self.agent.iter().flat_map(|word| &word.refused);
-        refused.into_iter().try_for_each(|(why, count)| write!(f, "\n{count:>12}  {why}"))
+        refused.into_iter().try_for_each(|(why, count)| write!(f, "\n{count:>12}  {why}"))?;
+        let leases = self.agent.iter().flat_map(|word| &word.leases);
+        leases.into_iter().try_for_each(|lease| write!(f, "\n{lease}"))?;
+        let ignored = self.agent.iter().flat_map(|word| &word.ignored);
+        ignored.into_iter().try_for_each(|(why, count)| write!(f, "\n{count:>12}  {why}"))
     }
 }
 

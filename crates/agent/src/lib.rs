@@ -20,7 +20,6 @@ mod enrol;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
-mod guests;
 pub mod handover;
 mod host;
 mod identity;
@@ -32,8 +31,10 @@ pub mod memory;
 mod paths;
 pub mod plan;
 pub mod render;
+mod requests;
 #[cfg(any(test, feature = "fuzz"))]
 mod sample;
+pub mod serve;
 pub mod state;
 pub mod tell;
 pub mod underlay;
@@ -207,7 +208,8 @@ pub async fn run_on<K: HostKernel>(
     let mut parts = JoinSet::new();
     let own = stop.clone();
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
-    let (able, hearing) = (kernel.clone(), kernel.clone());
+    let (able, serving) = (kernel.clone(), kernel.clone());
+    let (seen_of, served) = watch::channel(serve::Served::default());
     let guests = Arc::new(guest::Shared::new(secret()?));
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
     let (told, devices) = watch::channel(None);
@@ -223,13 +225,14 @@ pub async fn run_on<K: HostKernel>(
     // First of all, and whether or not there is a server.
     let converger = Converger::new(kernel).told_by(moves.clone());
     part(&mut parts, worker::work((converger, moves), file, wanted, achieved, own));
-    let sight = (results.clone(), Arc::clone(&guests));
+    let sight = (results.clone(), served.clone(), Arc::clone(&guests));
     part(&mut parts, tell::serve(asked, config.data.clone(), sight, stop.clone()));
     part(&mut parts, count::keep(counting, (seen, results.clone()), counted, stop.clone()));
     part(&mut parts, devices::keep(looking, told, stop.clone()));
     let (found, desks) = mpsc::channel(1);
-    part(&mut parts, guests::open(hearing, found, stop.clone()));
-    part(&mut parts, guests::keep(guests, desired.subscribe(), desks, stop.clone()));
+    let serving = serve::keep((serving, found), desired.subscribe(), seen_of, stop.clone());
+    part(&mut parts, serving);
+    part(&mut parts, requests::keep(guests, desired.subscribe(), desks, stop.clone()));
     parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
     let (runs, lacking) = watch::channel(None);
     part(&mut parts, drivers::keep(able, runs, stop.clone()));
@@ -243,6 +246,7 @@ pub async fn run_on<K: HostKernel>(
         devices,
         identity: named,
         paths,
+        served: served.clone(),
         lacking,
     };
     parts.spawn(connection::keep(config, desired, sources, stop.clone()));

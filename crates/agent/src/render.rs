@@ -218,8 +218,11 @@ fn serving(port: &Port, network: &Network, desired: &Holding) -> BTreeMap<AddrKe
     }
     if told.services.iter().any(|service| matches!(service, Service::Dhcp | Service::Ipv6)) {
         let servers = subnets(port, desired).filter_map(|of| of.dhcp.as_ref());
-        let addresses = servers.flat_map(|dhcp| [dhcp.server, dhcp.server6]).flatten();
-        addresses.for_each(|ip| add(ip.into(), Serving::ADDRESS));
+        for dhcp in servers {
+            let [v4, v6] = [dhcp.server, dhcp.server6].map(|ip| ip.map(Addr::from));
+            v4.into_iter().for_each(|addr| add(addr, Serving::RELAY | Serving::ADDRESS));
+            v6.into_iter().for_each(|addr| add(addr, Serving::ADDRESS));
+        }
     }
     let asks = |service: &Service| matches!(service, Service::Metadata | Service::Dns);
     if !network.is_open() && told.services.iter().any(asks) {

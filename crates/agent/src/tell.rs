@@ -3,8 +3,10 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File, Permissions},
     io::{self, Read},
+    net::IpAddr,
     os::{
         fd::AsRawFd,
         unix::{
@@ -29,7 +31,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{kernel::HostKernel, worker::Achieved};
+use wire::leases::LeaseSeen;
+
+use crate::{
+    kernel::HostKernel,
+    serve::{IgnoredCounts, Served},
+    worker::Achieved,
+};
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "agent.sock";
@@ -53,6 +61,60 @@ pub struct Word {
     /// What guests have asked for and were not given, as far as it is metadata or names, by reason.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// What guests asked last for their addresses.
+    #[serde(default)]
+    pub leases: Vec<Lease>,
+    /// Questions of guests that got no answer, by reason.
+    #[serde(default)]
+    pub ignored: IgnoredCounts,
+}
+
+/// What a guest asked last, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// The NIC.
+    pub nic: Uuid,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What became of it, in a word.
+    pub kind: String,
+    /// Whether it was IPv6.
+    pub is_v6: bool,
+    /// The address that this was about.
+    pub address: Option<IpAddr>,
+    /// The name that the guest gave itself.
+    pub hostname: Option<String>,
+    /// How the client identified itself, in hexadecimal digits.
+    pub client_id: String,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.is_v6 { "IPv6" } else { "IPv4" };
+        let address = self.address.map(|ip| format!(" {ip}")).unwrap_or_default();
+        let secs = i64::try_from(self.at_ms / 1_000).unwrap_or(i64::MAX);
+        write!(f, "nic {}: {family}{address} {} at {secs} s", self.nic.simple(), self.kind)?;
+        match &self.hostname {
+            Some(name) => write!(f, ", calls itself {name:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<&LeaseSeen> for Lease {
+    fn from(seen: &LeaseSeen) -> Self {
+        let LeaseSeen { nic, at_ms, kind, is_v6, address, hostname, client_id } = seen;
+        Self {
+            nic: *nic,
+            at_ms: *at_ms,
+            kind: kind.word().to_owned(),
+            is_v6: *is_v6,
+            address: *address,
+            hostname: hostname.clone(),
+            client_id: client_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
 }
 
 /// What a device has lost since it was made. The names are those of `ip -s link`.
@@ -114,7 +176,11 @@ fn refused(guests: &guest::Shared) -> BTreeMap<String, u64> {
 pub(crate) async fn serve<K: HostKernel>(
     mut kernel: K,
     data: PathBuf,
-    (achieved, guests): (watch::Receiver<Option<Achieved>>, Arc<guest::Shared>),
+    (achieved, served, guests): (
+        watch::Receiver<Option<Achieved>>,
+        watch::Receiver<Served>,
+        Arc<guest::Shared>,
+    ),
     stop: CancellationToken,
 ) {
     let listener = match bind(&data) {
@@ -130,6 +196,9 @@ pub(crate) async fn serve<K: HostKernel>(
             let Ok((stream, _)) = listener.accept().await else { continue };
             let mut word = Word::of(achieved.borrow().as_ref());
             word.refused = refused(&guests);
+            let seen = served.borrow().clone();
+            word.leases = seen.leases.iter().map(Lease::from).collect();
+            word.ignored = seen.ignored;
             let answered = async {
                 // Better no counters than no word.
                 let losses = kernel.losses().await.unwrap_or_default();
@@ -209,7 +278,8 @@ mod tests {
         for _ in 0..2 {
             let stop = CancellationToken::new();
             let mut serving = tokio::task::JoinSet::new();
-            let sight = (receive.clone(), Arc::new(guest::Shared::new([0; 32])));
+            let served = watch::channel(Served::default()).1;
+            let sight = (receive.clone(), served, Arc::new(guest::Shared::new([0; 32])));
             serving.spawn(serve(Memory::default(), data.clone(), sight, stop.clone()));
             let heard = || tokio::task::block_in_place(|| ask(&data).unwrap());
             let first = loop {

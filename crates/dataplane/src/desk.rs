@@ -11,16 +11,16 @@
 use crate::error::Error;
 use crate::object::full_name;
 use crate::pinned::{Maps, failed};
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{HashMap as AyaMap, Map, MapData, RingBuf};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, setsockopt, socket, sockopt,
 };
-use packet::{DELIVERED_MARK, HandedOff, Plain};
+use packet::{DELIVERED_MARK, HandedOff, Plain, Port, PortKey};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub struct Desk {
     pub requests: Questions,
     /// The way back.
     pub answers: Answers,
+    /// Where ports are that have not asked anything.
+    pub ports: PortMap,
 }
 
 /// A frame for the agent.
@@ -70,10 +72,11 @@ impl Desk {
             Ok(Questions(ring))
         };
         let (leases, requests) = (open("handed")?, open("asked")?);
+        let ports = PortMap::open(directory)?;
         let mark = draw();
         let answers = Answers::open(mark)?;
         maps.answers.set(0, &mark)?;
-        Ok(Desk { leases, requests, answers })
+        Ok(Desk { leases, requests, answers, ports })
     }
 }
 
@@ -85,6 +88,37 @@ fn draw() -> u32 {
         if mark != 0 && mark != DELIVERED_MARK {
             return mark;
         }
+    }
+}
+
+/// The interfaces of ports.
+pub struct PortMap(AyaMap<MapData, <PortKey as Plain>::Bytes, <Port as Plain>::Bytes>);
+
+impl PortMap {
+    fn open(directory: &Path) -> Result<PortMap, Error> {
+        const NAME: &str = "ports";
+        let data =
+            MapData::from_pin(directory.join(full_name(NAME))).map_err(failed(NAME, "open"))?;
+        AyaMap::try_from(Map::HashMap(data)).map(PortMap).map_err(failed(NAME, "open"))
+    }
+
+    /// The interface of each port, by its number. Takes a system call or two for each.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn interfaces(&self) -> Result<Vec<(u32, u32)>, Error> {
+        let interface = |entry: Result<_, _>| {
+            let (key, port): (<PortKey as Plain>::Bytes, <Port as Plain>::Bytes) =
+                entry.map_err(failed("ports", "read"))?;
+            Ok((Port::from_bytes(&port).number, PortKey::from_bytes(&key).ifindex))
+        };
+        self.0.iter().map(interface).collect()
+    }
+}
+
+impl std::fmt::Debug for PortMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortMap").finish_non_exhaustive()
     }
 }
 
@@ -110,6 +144,12 @@ impl Iterator for Questions {
 impl AsRawFd for Questions {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Questions {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

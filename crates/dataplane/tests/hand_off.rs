@@ -134,6 +134,9 @@ fn the_agent_alone_reaches_a_port_and_only_as_long_as_it_is_the_last_one() {
         first.answers.send(vm.ifindex(), &answer(vm.number, b"here you are")).unwrap();
         assert_eq!(hears(&inbox), b"here you are");
     }
+    let mut at = first.ports.interfaces().unwrap();
+    at.sort_unstable();
+    assert_eq!(at, [(7, vm.ifindex()), (8, other.ifindex())]);
     let traffic = plane.view().counters().unwrap().traffic;
     assert_eq!(traffic[&7].to_port_packets, 1, "{traffic:?}");
 

@@ -85,8 +85,25 @@ pub struct HostStatus {
     pub lacking: Arc<BTreeMap<String, String>>,
     /// How the ways to its peers are, as it has told them on this stream.
     pub paths: Option<Arc<HostPaths>>,
+    /// What guests of its NICs asked last for their addresses, by NIC and whether it was IPv6.
+    pub leases: OrdMap<(Uuid, bool), Arc<LeaseSeen>>,
     /// That two agents use its identity, and from where, if so.
     pub doubled: Option<Arc<str>>,
+}
+
+/// What a guest asked for its addresses, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseSeen {
+    /// When, by the host's clock.
+    pub at: Timestamp,
+    /// What became of it: `offered`, `leased`, `refused`, `declined`, `released`, `informed`, `advertised`.
+    pub kind: &'static str,
+    /// The address that this was about.
+    pub address: Option<IpAddr>,
+    /// The name that the guest gave itself.
+    pub hostname: Option<String>,
+    /// How the client identified itself.
+    pub client_id: Vec<u8>,
 }
 
 /// A device of a host that networks and tunnels may use: none of netloom's own.

@@ -152,6 +152,15 @@ impl Addr {
         self.0[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be()
     }
 
+    /// The MAC of which RFC 4291, appendix A would derive the address, if it is derived of one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn eui64_mac(&self) -> Mac {
+        let [a, b, c, _] = self.0[2].to_ne_bytes();
+        let [_, d, e, f] = self.0[3].to_ne_bytes();
+        Mac([a ^ 2, b, c, d, e, f])
+    }
+
     /// The IPv6 link-local address that RFC 4291, appendix A (modified EUI-64) derives from a MAC.
     #[inline(always)]
     #[must_use]
@@ -212,5 +221,6 @@ mod tests {
     fn link_local_is_the_modified_eui_64() {
         let derived = Addr::link_local(Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]));
         assert_eq!(IpAddr::from(derived).to_string(), "fe80::11:22ff:fe33:4455");
+        assert_eq!(derived.eui64_mac(), Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]));
     }
 }

@@ -4,9 +4,9 @@
 //!
 //! A station may route for prefixes beside its own addresses: `prefix`.
 //!
-//! It runs before anything else looks at what the port says. IPv6 link-local addresses are not in
-//! `addrs`: the one derived from the MAC (EUI-64) is good for neighbour discovery and nothing
-//! else, because a closed network has nobody to talk to by link-local address.
+//! It runs before anything else looks at what the port says. The IPv6 link-local address derived from
+//! the MAC (EUI-64) is in `addrs` where the agent tells the port of IPv6, and in an open network; elsewhere it
+//! is good for neighbour discovery and nothing else. What of it comes out of a tunnel is known by its MAC.
 
 use crate::addr::Addr;
 use crate::fdb::FdbKey;
@@ -35,10 +35,11 @@ pub(crate) fn from_port<K: Kernel>(
             source_address(kernel, port, packet)?;
             if is_dhcp_server(packet) { Err(DropReason::RogueDhcp) } else { Ok(()) }
         }
-        // The agent answers that to the port alone, whatever it calls itself on the link.
-        Service::Lease if packet.source.is_unspecified() || packet.source.is_link_local() => Ok(()),
+        // It is for the agent, which answers the port alone: also one whose address is not its own any
+        // more, which has to hear that.
+        Service::Lease => Ok(()),
         Service::Request if packet.source.is_link_local() => Ok(()),
-        Service::Lease | Service::Request => source_address(kernel, port, packet),
+        Service::Request => source_address(kernel, port, packet),
         Service::Arp | Service::Neighbour | Service::Dhcp => Ok(()),
     }
 }
@@ -114,6 +115,9 @@ fn neighbour<K: Kernel>(
             }
             moves::from_tunnel(kernel, vtep, packet)
         }
+        None if packet.source.same(&Addr::link_local(packet.source_mac)) => {
+            at(kernel, vtep, packet)
+        }
         None => match owner(kernel, packet, End::Source, Some(vtep)) {
             Owner::Station => Ok(()),
             Owner::Nobody => stranger(kernel, vtep, packet),
@@ -131,6 +135,12 @@ fn stranger<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), D
     if net.is_closed() && !net.is_router(packet.source_mac) {
         return Err(DropReason::ForeignSource);
     }
+    at(kernel, vtep, packet)
+}
+
+/// Whether the station of the source MAC is behind the VTEP.
+#[inline(always)]
+fn at<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropReason> {
     match kernel.fdb(&FdbKey::new(packet.path.net_in, packet.source_mac)) {
         Some(fdb) if fdb.as_local().is_none() && fdb.behind().1.same(vtep) => Ok(()),
         _ => Err(DropReason::ForeignSource),

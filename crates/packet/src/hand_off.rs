@@ -13,6 +13,13 @@ use crate::reason::DropReason;
 use crate::sizes::{ASKED_PER_WINDOW, ASKED_WINDOW_BITS, HANDED_FRAME_BYTES, HANDED_PER_WINDOW};
 
 plain! {
+    /// Value of `serving`: what netloom itself does for a port at an address. The key's address is `::`
+    /// for what is asked of nobody in particular.
+    pub struct Serving[4] {
+        /// [`Serving::DHCP`] and what follows it there, some of them.
+        pub what: u32,
+    }
+
     /// A record of the ring buffers `handed` and `asked`: one frame. A checksum that the sender has left to its
     /// device is not filled in.
     pub struct HandedOff[1560] {
@@ -29,6 +36,21 @@ plain! {
         /// The frame.
         pub frame: [u8; HANDED_FRAME_BYTES],
     }
+}
+
+impl Serving {
+    /// DHCP (RFC 2131). At `::`.
+    pub const DHCP: u32 = 1;
+    /// DHCPv6 (RFC 8415) and router advertisements (RFC 4861). At `::`.
+    pub const IPV6: u32 = 2;
+    /// Metadata, over HTTP.
+    pub const METADATA: u32 = 4;
+    /// Names.
+    pub const DNS: u32 = 8;
+    /// DHCP, asked by a relay at the server's address.
+    pub const RELAY: u32 = 32;
+    /// ARP and neighbour discovery tell [`crate::SERVICE_MAC`] for the address, if no station has it.
+    pub const ADDRESS: u32 = 16;
 }
 
 /// What a port asks the agent.

@@ -4,11 +4,11 @@
 use crate::addr::Addr;
 use crate::budget::Budget;
 use crate::fdb::{Fdb, FdbKey};
-use crate::hand_off::Question;
+use crate::hand_off::{Question, Serving};
 use crate::layout::plain;
 use crate::maps::{
     AddrKey, Afar, Bucket, Config, CtSlot, FloodKey, Flow, Learned, Neigh, NeighKey, Noted, Port,
-    PortKey, Serving, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
+    PortKey, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use crate::moves::Move;
 use crate::net::Net;

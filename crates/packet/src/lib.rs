@@ -72,7 +72,7 @@ pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{Opened, from_gre, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fdb::{Fdb, FdbKey, FdbTarget};
 pub use fragments::FRAGMENT_SECONDS;
-pub use hand_off::{HandedOff, Question};
+pub use hand_off::{HandedOff, Question, Serving};
 pub use kernel::{
     Concerned, Direction, Drop, Entry, Kernel, Meta, NextHop, SkbLayout, Verdict, VerdictRecord,
     Via,

@@ -55,13 +55,6 @@ plain! {
         pub mtu: u32,
     }
 
-    /// Value of `serving`: what netloom itself does for a port at an address. The key's address is `::`
-    /// for what is asked of nobody in particular.
-    pub struct Serving[4] {
-        /// [`Serving::DHCP`] and what follows it there, some of them.
-        pub what: u32,
-    }
-
     /// Value of `wires`: the physical network that an interface and a VLAN on it lead to.
     pub struct Wire[4] {
         /// Number of the network. Never 0.
@@ -380,18 +373,15 @@ macro_rules! maps {
                 drops DROPS 3: per_cpu u64, $crate::MAX_REASONS;
                 /// Drop events, while `events_wanted`. A full buffer loses the event.
                 events EVENTS 3: ring $crate::DropEvent, $crate::EVENTS_BYTES;
-                /// Frames for the agent, of ports that want to know their addresses. A full buffer
-                /// loses the frame.
+                /// Frames for the agent, of ports that want to know their addresses. Full: lost.
                 handed HANDED 5: ring $crate::HandedOff, $crate::HANDED_BYTES;
                 /// What ports have handed off lately, by `Port::place`.
                 budgets BUDGETS 5: array $crate::Budget, $crate::COUNTER_PLACES;
-                /// Frames for the agent, of ports that ask it anything else, so that those find room. A full
-                /// buffer loses the frame.
+                /// Those of ports that ask it anything else. Full: lost.
                 asked ASKED 8: ring $crate::HandedOff, $crate::ASKED_BYTES;
                 /// What ports have asked lately, by `Port::place`.
                 requests REQUESTS 8: array $crate::Budget, $crate::COUNTER_PLACES;
-                /// The mark of the agent's own frames to ports, drawn by lot when it starts; 0: there are
-                /// none. Written by the loader.
+                /// The mark of the agent's own frames to ports, drawn by lot; 0: none. Written by the loader.
                 answers ANSWERS 8: array u32, 1;
                 /// What ports have had flooded lately, by `Port::place`; then what physical networks
                 /// have, by number.
@@ -455,19 +445,6 @@ impl PortKey {
     pub const fn tagged(ifindex: u32, vlan: u16) -> PortKey {
         PortKey { ifindex, vlan, pad: [0; 2] }
     }
-}
-
-impl Serving {
-    /// DHCP (RFC 2131). At `::`.
-    pub const DHCP: u32 = 1;
-    /// DHCPv6 (RFC 8415) and router advertisements (RFC 4861). At `::`.
-    pub const IPV6: u32 = 2;
-    /// Metadata, over HTTP.
-    pub const METADATA: u32 = 4;
-    /// Names.
-    pub const DNS: u32 = 8;
-    /// ARP and neighbour discovery tell [`crate::SERVICE_MAC`] for the address, if no station has it.
-    pub const ADDRESS: u32 = 16;
 }
 
 impl Port {

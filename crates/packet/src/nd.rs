@@ -6,6 +6,7 @@
 
 use crate::addr::{Addr, Mac};
 use crate::checksum::Checksum;
+use crate::fdb::FdbKey;
 use crate::guard;
 use crate::kernel::Kernel;
 use crate::maps::{NeighKey, Port};
@@ -70,9 +71,10 @@ pub(crate) fn answer<K: Kernel>(
             _ => Err(DropReason::NdProbe),
         };
     }
-    // It hears of netloom's own addresses whatever it calls itself: nobody else does.
-    let asks_us = packet.source.is_link_local() && service::has(kernel, port, target);
-    if !asks_us
+    // Where nobody but netloom hears it, it may call itself on the link what it likes (RFC 7217).
+    let is_unheard = !is_open || service::has(kernel, port, target);
+    let may_be_any = packet.source.is_link_local() && is_unheard;
+    if !may_be_any
         && !is_own(kernel, port, &packet.source)
         && prefix::sharers(kernel, port, &packet.source) != Sharers::Port
         && (is_open || !prefix::is_behind(kernel, port, packet.source))
@@ -84,6 +86,8 @@ pub(crate) fn answer<K: Kernel>(
         None => match (prefix::sharers(kernel, port, target), is_open) {
             (Sharers::Others | Sharers::Port, _) => return Ok(Answer::Shared),
             (Sharers::None, _) if service::has(kernel, port, target) => SERVICE_MAC,
+            // A router's, for one: what routers advertise comes from there.
+            (Sharers::None, false) if is_derived(kernel, port, target) => target.eui64_mac(),
             (Sharers::None, true) => return Ok(Answer::None),
             (Sharers::None, false) => return Err(DropReason::UnknownNeighbour),
         },
@@ -120,6 +124,13 @@ pub(crate) fn from_host<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<()
 #[inline(always)]
 fn is_plain(packet: &Packet) -> bool {
     packet.l4 == MESSAGE && packet.fragment == Fragment::Whole && packet.hop_limit == 255
+}
+
+/// Whether it is the link-local address of the MAC of a station.
+#[inline(always)]
+fn is_derived<K: Kernel>(kernel: &K, port: &Port, target: &Addr) -> bool {
+    let mac = target.eui64_mac();
+    target.same(&Addr::link_local(mac)) && kernel.fdb(&FdbKey::new(port.net, mac)).is_some()
 }
 
 /// Whether it is an address of the port, be it by its MAC.

@@ -7,9 +7,9 @@
 //! address, whatever MAC it is sent to: who has no route for the address sends it to its gateway.
 
 use crate::addr::Addr;
-use crate::hand_off::Question;
+use crate::hand_off::{Question, Serving};
 use crate::kernel::{Kernel, Meta};
-use crate::maps::{AddrKey, Port, Serving};
+use crate::maps::{AddrKey, Port};
 use crate::parse::{ETHERTYPE_ARP, Fragment, ICMPV6, Packet, TCP, UDP};
 use crate::reason::DropReason;
 use crate::{arp, hand_off, nd};
@@ -71,6 +71,8 @@ fn is_dhcp(packet: &Packet) -> bool {
 pub(crate) fn of_agent<K: Kernel>(kernel: &K, port: &Port, packet: &mut Packet) {
     let (wanted, question) = match (packet.protocol, packet.destination_port) {
         (UDP, DHCP_SERVER) if is_dhcp(packet) => (Serving::DHCP, Service::Lease),
+        // Of a relay (RFC 2131, 4.1), which knows its server.
+        (UDP, DHCP_SERVER) if packet.source_port == DHCP_SERVER => (Serving::RELAY, Service::Lease),
         (UDP, DHCP6_SERVER) if packet.source_port == DHCP6_CLIENT => {
             (Serving::IPV6, Service::Lease)
         }
@@ -81,8 +83,8 @@ pub(crate) fn of_agent<K: Kernel>(kernel: &K, port: &Port, packet: &mut Packet) 
         (TCP | UDP, DOMAIN) => (Serving::DNS, Service::Request),
         _ => return,
     };
-    let addr = match question {
-        Service::Request => packet.destination,
+    let addr = match (question, wanted) {
+        (Service::Request, _) | (_, Serving::RELAY) => packet.destination,
         _ => Addr::UNSPECIFIED_V6,
     };
     let serving = kernel.serving(&AddrKey { port: port.number, addr });

@@ -8,12 +8,12 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    ARRIVED_MAX, DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, REASONS_MAX, TEXT_BYTES_MAX,
-    UP_MAX,
+    ARRIVED_MAX, DEVICE_ADDRESSES_MAX, DEVICES_MAX, FAILURES_MAX, LEASES_MAX, REASONS_MAX,
+    TEXT_BYTES_MAX, UP_MAX,
     counters::Counters,
     digest::{SetDigest, TableDigests},
     field::fixed,
-    r#gen as pb,
+    r#gen as pb, leases,
     message::{
         AgentMessage, Connections, Delta, Device, EnrolRequest, Heartbeat, Hello, RenewRequest,
         Report, ServerMessage, Snapshot, Welcome,
@@ -154,7 +154,8 @@ impl From<&Heartbeat> for pb::Heartbeat {
         let paths = beat.paths.as_ref().map(pb::Paths::from);
         let clock_ms = beat.clock_ms.unwrap_or_default();
         let drivers = beat.lacking.as_ref().map(pb::Drivers::from);
-        Self { clock_ms, connections, devices, counters, paths, drivers }
+        let leases = beat.leases.iter().take(LEASES_MAX).map(pb::LeaseSeen::from).collect();
+        Self { clock_ms, connections, devices, counters, paths, drivers, leases }
     }
 }
 
@@ -216,6 +217,7 @@ impl TryFrom<pb::Heartbeat> for Heartbeat {
             counters: beat.counters.map(Counters::try_from).transpose()?,
             paths: beat.paths.map(Paths::try_from).transpose()?,
             lacking: beat.drivers.map(paths::lacking).transpose()?,
+            leases: leases::seen(beat.leases)?,
         })
     }
 }
@@ -414,11 +416,11 @@ fn optional(field: &'static str, bytes: &[u8]) -> Result<Option<Uuid>, ParseErro
     (!bytes.is_empty()).then(|| uuid(field, bytes)).transpose()
 }
 
-fn bytes_of(uuid: Uuid) -> Vec<u8> {
+pub(crate) fn bytes_of(uuid: Uuid) -> Vec<u8> {
     uuid.as_bytes().to_vec()
 }
 
-fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, ParseError> {
+pub(crate) fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, ParseError> {
     fixed(field, bytes).map(Uuid::from_bytes)
 }
 
@@ -491,7 +493,9 @@ mod tests {
             let counters = processed.then(|| crate::testing::counters(revision));
             let paths = processed.then(|| crate::testing::paths(ids().count()));
             let lacking = processed.then(|| [("qemu".to_owned(), "none".to_owned())].into());
-            let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking };
+            let leases = ids().take(2).map(crate::testing::lease).collect();
+            let beat =
+                Heartbeat { clock_ms, connections, devices, counters, paths, lacking, leases };
             let hello = Hello {
                 protocol: 2, protocol_min: 1, agent_version: "1".into(), tables: Versions::own(),
                 host: Uuid::max(), revision, lineage: processed.then(Uuid::max), digests,
@@ -576,7 +580,8 @@ mod tests {
         let lacking = (0..=crate::DRIVERS_MAX).map(|at| (at.to_string(), "w".repeat(1000)));
         let lacking = Some(lacking.collect());
         let clock_ms = Some(u64::MAX);
-        let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking };
+        let leases = vec![crate::testing::lease(Uuid::max()); LEASES_MAX + 1];
+        let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking, leases };
         let beat = pb::AgentMessage::from(&AgentMessage::Heartbeat(beat));
         assert!(beat.encoded_len() < crate::MESSAGE_BYTES_MAX, "{}", beat.encoded_len());
         assert!(AgentMessage::try_from(beat).is_ok());

@@ -108,7 +108,17 @@ fn agent() -> Vec<Vec<u8>> {
     let (devices, counters) = (Some(vec![device]), Some(counters));
     let paths = Some(crate::paths::Paths { probed: 3, blocked: Vec::new() });
     let lacking = Some([("qemu".to_owned(), "no QEMU".to_owned())].into());
-    let beat = Heartbeat { clock_ms: Some(1), connections, devices, counters, paths, lacking };
+    let leases = vec![crate::leases::LeaseSeen {
+        nic: uuid,
+        at_ms: 1,
+        kind: crate::leases::LeaseKind::Leased,
+        is_v6: false,
+        address: Some([10, 0, 0, 5].into()),
+        hostname: Some("vm".to_owned()),
+        client_id: vec![1, 2],
+    }];
+    let clock_ms = Some(1);
+    let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking, leases };
     let all =
         [AgentMessage::Hello(hello), AgentMessage::Report(report), AgentMessage::Heartbeat(beat)];
     all.iter().map(|message| pb::AgentMessage::from(message).encode_to_vec()).collect()

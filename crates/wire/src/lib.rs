@@ -19,6 +19,7 @@ pub mod fuzz;
 #[path = "gen/mod.rs"]
 pub mod r#gen;
 pub mod holding;
+pub mod leases;
 pub mod message;
 pub mod object;
 pub mod parts;
@@ -73,6 +74,9 @@ pub const DEVICE_ADDRESSES_MAX: usize = 64;
 
 /// Most drivers that a host tells of.
 pub const DRIVERS_MAX: usize = 16;
+
+/// Questions of guests in one heartbeat at most; more are told with the next one.
+pub const LEASES_MAX: usize = 1_024;
 
 /// Most blocked ways to peers that a host tells of.
 pub const BLOCKED_PATHS_MAX: usize = 128;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     counters::Counters,
     digest::{SetDigest, TableDigests},
+    leases::LeaseSeen,
     object::ObjectKey,
     paths::Paths,
     shared::Shared,
@@ -113,6 +114,8 @@ pub struct Heartbeat {
     /// The drivers that cannot run instances there, each with what it lacks, if that is something else
     /// than it has told on this stream; an older one does not tell.
     pub lacking: Option<BTreeMap<String, String>>,
+    /// What guests have asked since the last time, each NIC and family once; an older one does not tell.
+    pub leases: Vec<LeaseSeen>,
 }
 
 /// A device of the host that networks and tunnels may use: none of ours.

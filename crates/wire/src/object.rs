@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     codec::ParseError,
     declare::{message, objects, one_of, words},
-    told::{AddressRange, Bytes, Dhcp, KnownAs, Resolver, Route, SshKey, Told},
+    told::{AddressRange, Bytes, Dhcp, KnownAs, Resolver, Route, Service, SshKey, Told},
 };
 
 /// What identifies an object on a host.
@@ -283,14 +283,18 @@ impl Table {
 impl Port {
     /// The addresses that it may send from, besides those in its prefixes. In an open network
     /// that is the link-local one of its MAC, too (RFC 4291, appendix A): IPv6 routers there talk to
-    /// nobody else.
+    /// nobody else. And wherever netloom tells it of IPv6.
     pub fn ips(&self, network: &Network) -> impl Iterator<Item = IpAddr> + '_ {
-        let link_local = network.is_open().then(|| link_local(self.mac).into());
+        let is_told = |told: &Told| told.services.contains(&Service::Ipv6);
+        let has = network.is_open() || self.told.as_ref().is_some_and(is_told);
+        let link_local = has.then(|| link_local(self.mac).into());
         self.addresses.iter().map(|address| address.ip).chain(link_local)
     }
 }
 
-fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+/// The link-local address that RFC 4291, appendix A derives from a MAC.
+#[must_use]
+pub fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f].into()
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
+    leases::{CLIENT_TEXT_MAX, LeaseKind, LeaseSeen},
     object::{
         Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object,
         Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
@@ -149,4 +150,21 @@ pub(crate) fn paths(count: usize) -> Paths {
         lost_bytes: u32::MAX,
     };
     Paths { probed: u32::MAX, blocked: (0..count).map(blocked).collect() }
+}
+
+/// What a guest may have asked.
+pub(crate) fn lease(nic: Uuid) -> LeaseSeen {
+    let number = nic.as_fields().0;
+    let (kind, ..) = LeaseKind::ALL[usize::try_from(number % 7).unwrap_or(0)];
+    let is_v6 = number.is_multiple_of(2);
+    let address = if is_v6 { [0xfd; 16].into() } else { [10, 0, 0, 5].into() };
+    LeaseSeen {
+        nic,
+        at_ms: number.into(),
+        kind,
+        is_v6,
+        address: (!number.is_multiple_of(3)).then_some(address),
+        hostname: is_v6.then(|| "h".repeat(CLIENT_TEXT_MAX)),
+        client_id: vec![0xff; CLIENT_TEXT_MAX],
+    }
 }

@@ -319,7 +319,7 @@ fn a_port_is_served_at_the_addresses_of_its_l3_networks_for_as_long_as_they_have
     let edits = ledger.follow(&desired, &ties);
     assert_eq!(edits.len(), 2, "the addresses of DNS and of DHCP: {edits:?}");
     assert_eq!(served(&ledger, "10.0.0.53"), Serving::DNS | Serving::ADDRESS);
-    assert_eq!(served(&ledger, "10.0.0.2"), Serving::ADDRESS);
+    assert_eq!(served(&ledger, "10.0.0.2"), Serving::RELAY | Serving::ADDRESS);
     desired.remove(&Object::Subnet(sample::subnet(NET_SERVED, sample::NETWORK_A, 0)).key());
     ledger.follow(&desired, &ties);
     assert_eq!(served(&ledger, "10.0.0.53"), 0);

@@ -20,6 +20,7 @@ use wire::{
     counters::Counters,
     digest::{SetDigest, TableDigests},
     holding::Holding,
+    leases::LeaseSeen,
     message::{Connections, Heartbeat, Hello, Report},
     object::{ObjectKey, Table},
     paths::Paths,
@@ -363,7 +364,7 @@ impl HostFeed {
 
     /// Takes a heartbeat that came at `now`; says whether it says anything new.
     pub(super) fn beat(&mut self, host: Id<Host>, beat: Heartbeat, now: Timestamp) -> News {
-        let Heartbeat { clock_ms, connections, devices, counters, paths, lacking } = beat;
+        let Heartbeat { clock_ms, connections, devices, counters, paths, lacking, leases } = beat;
         let can_run_others = lacking.as_ref().is_some_and(|new| *new != *self.status.lacking);
         if let Some(lacking) = lacking.filter(|_| can_run_others) {
             self.status.lacking = Arc::new(lacking);
@@ -374,7 +375,8 @@ impl HostFeed {
         if has_moved {
             self.status.devices = devices;
         }
-        let has_counted = self.count(counters, connections) | self.walk(host, paths);
+        let has_counted =
+            self.count(counters, connections) | self.walk(host, paths) | self.lease(leases);
         let its = clock_ms.map(|ms| Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)));
         let clock = its.and_then(|host| Clocks { host, server: now }.apart());
         let same = match (clock, self.status.clock) {
@@ -399,6 +401,22 @@ impl HostFeed {
         }
         shown::log_paths(host, self.status.paths.as_deref(), &paths);
         self.status.paths = Some(Arc::new(paths));
+        true
+    }
+
+    /// Takes what guests have asked; says whether that is anything new. What NICs asked that are gone is
+    /// forgotten.
+    fn lease(&mut self, leases: Vec<LeaseSeen>) -> bool {
+        if leases.is_empty() {
+            return false;
+        }
+        let known = std::mem::take(&mut self.status.leases).into_iter();
+        let is_here = |nic: Uuid| self.holds(&[Table::Port], nic);
+        let mut known: imbl::OrdMap<_, _> = known.filter(|((nic, _), _)| is_here(*nic)).collect();
+        for seen in leases.into_iter().filter(|seen| is_here(seen.nic)) {
+            known.insert((seen.nic, seen.is_v6), Arc::new(shown::lease(seen)));
+        }
+        self.status.leases = known;
         true
     }
 

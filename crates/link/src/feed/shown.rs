@@ -6,7 +6,8 @@ use model::{
     Id,
     resource::host::Host,
     status::{
-        AgentRelease, Agreement, BlockedPath, HostCounters, HostDevice, HostPaths, Reason, Room,
+        AgentRelease, Agreement, BlockedPath, HostCounters, HostDevice, HostPaths, LeaseSeen,
+        Reason, Room,
     },
 };
 use wire::{
@@ -51,6 +52,12 @@ fn short(digest: SetDigest) -> String {
 pub(super) fn device(device: Device) -> HostDevice {
     let Device { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses } = device;
     HostDevice { name, mtu_bytes, is_up, is_ethernet, is_owned, addresses }
+}
+
+pub(super) fn lease(seen: wire::leases::LeaseSeen) -> LeaseSeen {
+    let wire::leases::LeaseSeen { at_ms, kind, address, hostname, client_id, .. } = seen;
+    let at = model::Timestamp(i64::try_from(at_ms).unwrap_or(i64::MAX));
+    LeaseSeen { at, kind: kind.word(), address, hostname, client_id }
 }
 
 pub(super) fn counters(counters: Counters) -> HostCounters {

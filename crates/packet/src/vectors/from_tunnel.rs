@@ -8,6 +8,7 @@ use crate::{Addr, DropReason, Mac, Neigh, NeighKey, PortKey, Verdict, Vtep, Vtep
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = delivery_vectors();
     vectors.extend(address_vectors());
+    vectors.extend(link_local_vectors());
     vectors.extend(underlay_vectors());
     vectors
 }
@@ -126,10 +127,20 @@ fn address_vectors() -> Vec<Vector> {
             Ip::new(R.v6, "fd00::77", 6, tcp(5, 22, 2)).frame(A.mac, R.mac)
         })
         .dropped(A_NUMBER, Why::ForeignDestination),
-        from_r("a link local source, which no guard lets out", {
+    ]
+}
+
+/// What a station sends from the link-local address of a MAC.
+fn link_local_vectors() -> Vec<Vector> {
+    vec![
+        from_r("udp from the link local address of the station's mac reaches the port", {
             Ip::new("fe80::ff:fe00:f", A.v6, 17, udp(2, 1)).frame(A.mac, R.mac)
         })
-        .dropped(0, Why::ForeignSource),
+        .reaches_a(),
+        from_r("udp from the link local address of another mac does not", {
+            Ip::new("fe80::ff:fe00:b", A.v6, 17, udp(2, 1)).frame(A.mac, R.mac)
+        })
+        .dropped(0, DropReason::ForeignSource),
     ]
 }
 

@@ -10,6 +10,7 @@ const NONE: Mac = Mac([0; 6]);
 const SOLICITED: &str = "ff02::1:ff00:2";
 const SOLICITED_MAC: Mac = Mac([0x33, 0x33, 0xff, 0, 0, 2]);
 const A_LINK_LOCAL: &str = "fe80::ff:fe00:a";
+const R_LINK_LOCAL: &str = "fe80::ff:fe00:f";
 
 fn arp_from_a(name: &'static str, operation: u16, sender: (Mac, &str), target: &str) -> Vector {
     let packet = arp(operation, sender, (NONE, target));
@@ -127,6 +128,26 @@ fn solicitation_vectors() -> Vec<Vector> {
         .dropped(A_NUMBER, Why::UnknownNeighbour),
         from_a("dad probe is not answered", solicitation("::", B.v6, group, &[]))
             .dropped(A_NUMBER, Why::NdProbe),
+        from_a(
+            "solicitation for the link local address of a station is answered",
+            solicitation(A_LINK_LOCAL, R_LINK_LOCAL, ("ff02::1:ff00:f", SOLICITED_MAC), &option),
+        )
+        .reflected(advertisement(R, R_LINK_LOCAL, A_LINK_LOCAL, true)),
+        from_a(
+            "solicitation for the link local address of nobody is not answered",
+            solicitation(
+                A_LINK_LOCAL,
+                "fe80::ff:fe00:77",
+                ("ff02::1:ff00:77", SOLICITED_MAC),
+                &option,
+            ),
+        )
+        .dropped(A_NUMBER, Why::UnknownNeighbour),
+        from_a(
+            "solicitation from a link local address that the station has chosen is answered",
+            solicitation("fe80::1234:5678:9abc:def0", B.v6, group, &option),
+        )
+        .reflected(advertisement(B, B.v6, "fe80::1234:5678:9abc:def0", true)),
         from_a(
             "solicitation with another's address is spoofed",
             solicitation(B.v6, R.v6, group, &option),

@@ -121,6 +121,31 @@ pub struct Heartbeat {
     /// What of it cannot run instances, if that is something else than the agent has told on this stream.
     #[prost(message, optional, tag = "6")]
     pub drivers: ::core::option::Option<Drivers>,
+    /// What guests have asked for their addresses since the last heartbeat: the last of each NIC and family.
+    #[prost(message, repeated, tag = "7")]
+    pub leases: ::prost::alloc::vec::Vec<LeaseSeen>,
+}
+/// What a guest asked, and what became of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseSeen {
+    #[prost(bytes = "vec", tag = "1")]
+    pub nic: ::prost::alloc::vec::Vec<u8>,
+    /// By the host's clock, in milliseconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// 1 offered, 2 leased, 3 refused, 4 declined, 5 released, 6 informed, 7 advertised.
+    #[prost(uint32, tag = "3")]
+    pub kind: u32,
+    #[prost(bool, tag = "4")]
+    pub is_v6: bool,
+    /// 4 or 16 bytes; none if it was about no address.
+    #[prost(bytes = "vec", tag = "5")]
+    pub address: ::prost::alloc::vec::Vec<u8>,
+    /// What the guest says of itself; empty if it does not.
+    #[prost(string, tag = "6")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "7")]
+    pub client_id: ::prost::alloc::vec::Vec<u8>,
 }
 /// The drivers that cannot run instances on a host.
 #[derive(Clone, PartialEq, ::prost::Message)]

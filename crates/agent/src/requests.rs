@@ -15,12 +15,11 @@ use imbl::ordmap::DiffItem;
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, watch},
-    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use wire::{holding::Holding, object::ObjectKey, shared};
 
-use crate::{backoff::Backoff, kernel::HostKernel, state::Desired};
+use crate::state::Desired;
 
 /// Frames that may wait to be answered. Beyond, they are lost, as they are where the programs leave them.
 const FRAMES_WAIT_MAX: usize = 256;
@@ -28,31 +27,7 @@ const FRAMES_WAIT_MAX: usize = 256;
 const CHANGES_AT_ONCE: usize = 1000;
 
 /// Where guests ask, and the way back.
-type Desk = (Questions, Answers);
-
-/// Finds out where guests ask, until it is known or told to stop.
-pub(crate) async fn open<K: HostKernel>(
-    mut kernel: K,
-    found: mpsc::Sender<Desk>,
-    stop: CancellationToken,
-) {
-    let opening = async {
-        let mut backoff = Backoff::default();
-        loop {
-            match kernel.desk().await {
-                Ok(None) => return std::future::pending().await,
-                Ok(Some(desk)) => {
-                    // With nobody there the agent ends.
-                    let _ = found.send((desk.requests, desk.answers)).await;
-                    return std::future::pending().await;
-                }
-                Err(refusal) => tracing::warn!(%refusal, "guests cannot be heard; trying again"),
-            }
-            sleep(backoff.next()).await;
-        }
-    };
-    stop.run_until_cancelled(opening).await;
-}
+pub(crate) type Desk = (Questions, Answers);
 
 /// Answers guests until told to stop, at the newest desk.
 pub(crate) async fn keep(
@@ -153,7 +128,8 @@ async fn take(requests: &mut Option<AsyncFd<Questions>>, handed: &impl Fn(Handed
     ready.clear_ready();
 }
 
-fn readable<T: AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
+/// Something that may be waited for.
+pub(crate) fn readable<T: AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
     #[expect(
         deprecated,
         reason = "`register` is unsafe for values that give their descriptor away while they live; \
