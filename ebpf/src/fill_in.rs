@@ -32,7 +32,7 @@ pub(crate) fn end(skb: &Skb) -> u16 {
     let cast: unsafe extern "C" fn(*mut __sk_buff) -> *const u8 =
         unsafe { transmute(CAST_TO_KERNEL_SKB as usize) };
     // SAFETY: the context pointer that the kernel gave the program.
-    let inner = unsafe { cast(skb.0) };
+    let inner = unsafe { cast(skb.raw()) };
     // SAFETY: the layout says where this field is, which is one byte.
     let summed = unsafe { inner.add(place(&raw const SKB_LAYOUT.ip_summed)).read() };
     if summed >> place(&raw const SKB_LAYOUT.ip_summed_shift) & PARTIAL != PARTIAL {

@@ -31,7 +31,7 @@ pub(crate) fn from_port(skb: &mut Skb, meta: &Meta, net: u32, sender: u32) -> i3
     }
     // SAFETY: the context pointer, and numbers.
     unsafe {
-        bpf_clone_redirect(skb.0, uplink.ifindex, u64::from(BPF_F_INGRESS));
+        bpf_clone_redirect(skb.raw(), uplink.ifindex, u64::from(BPF_F_INGRESS));
         bpf_redirect(uplink.ifindex, 0) as i32
     }
 }
@@ -73,7 +73,7 @@ fn to_vteps(skb: &mut Skb, net: u32, is_foreign: u32) -> i32 {
         let Some(afar) = (unsafe { AFAR.get(&FloodKey { net, index }) }) else { return false };
         if afar.is_foreign >= is_foreign && set_tunnel_key(skb, afar.vni, &afar.vtep, &afar.local) {
             // SAFETY: the context pointer, and numbers.
-            unsafe { bpf_clone_redirect(skb.0, ifindex, 0) };
+            unsafe { bpf_clone_redirect(skb.raw(), ifindex, 0) };
         }
         true
     });
@@ -98,11 +98,11 @@ fn copy_to(skb: &mut Skb, key: PortKey) {
     let is_tagged = push(skb, u32::from(key.vlan));
     if is_tagged {
         // SAFETY: the context pointer, and numbers. A device that is down takes none.
-        unsafe { bpf_clone_redirect(skb.0, key.ifindex, 0) };
+        unsafe { bpf_clone_redirect(skb.raw(), key.ifindex, 0) };
     }
     if is_tagged && key.vlan != 0 {
         // SAFETY: the context pointer.
-        unsafe { bpf_skb_vlan_pop(skb.0) };
+        unsafe { bpf_skb_vlan_pop(skb.raw()) };
     }
 }
 
@@ -110,12 +110,12 @@ fn copy_to(skb: &mut Skb, key: PortKey) {
 #[inline(always)]
 fn take_tag(skb: &mut Skb) -> u32 {
     // SAFETY: the context pointer; a program may read these fields.
-    let (is_tagged, tag) = unsafe { ((*skb.0).vlan_present, (*skb.0).vlan_tci) };
+    let (is_tagged, tag) = unsafe { ((*skb.raw()).vlan_present, (*skb.raw()).vlan_tci) };
     if is_tagged == 0 {
         return 0;
     }
     // SAFETY: the context pointer.
-    unsafe { bpf_skb_vlan_pop(skb.0) };
+    unsafe { bpf_skb_vlan_pop(skb.raw()) };
     tag & 0xffff
 }
 
@@ -123,7 +123,7 @@ fn take_tag(skb: &mut Skb) -> u32 {
 #[inline(always)]
 fn push(skb: &mut Skb, tag: u32) -> bool {
     // SAFETY: the context pointer, and numbers.
-    tag == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), (tag & 0xffff) as u16) } == 0
+    tag == 0 || unsafe { bpf_skb_vlan_push(skb.raw(), DOT1Q.to_be(), (tag & 0xffff) as u16) } == 0
 }
 
 /// Sets the mark; what it was.
@@ -131,8 +131,8 @@ fn push(skb: &mut Skb, tag: u32) -> bool {
 fn set_mark(skb: &mut Skb, mark: u32) -> u32 {
     // SAFETY: the context pointer; a program may read and write this field.
     unsafe {
-        let before = (*skb.0).mark;
-        (*skb.0).mark = mark;
+        let before = (*skb.raw()).mark;
+        (*skb.raw()).mark = mark;
         before
     }
 }

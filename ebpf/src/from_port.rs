@@ -12,9 +12,9 @@ use packet::Meta;
 /// Decides about a frame from the port's VM.
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
+    let skb = Skb::of(&ctx);
     let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_SHOT };
-    *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
-    packet::from_port(&mut skb, meta, packet);
-    of_port(&mut skb, meta, &packet.verdict)
+    *meta = Meta { checksum_end: fill_in::end(skb), ..skb.meta() };
+    packet::from_port(skb, meta, packet);
+    of_port(skb, meta, &packet.verdict)
 }

@@ -12,10 +12,10 @@ use packet::Meta;
 /// Decides about a frame that came out of the tunnel.
 #[classifier]
 pub fn from_tunnel(ctx: TcContext) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
+    let skb = Skb::of(&ctx);
     let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_SHOT };
-    *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
+    *meta = Meta { checksum_end: fill_in::end(skb), ..skb.meta() };
     skb.add_tunnel(meta);
-    packet::from_tunnel(&mut skb, meta, packet);
-    of_tunnel(&mut skb, meta, &packet.verdict)
+    packet::from_tunnel(skb, meta, packet);
+    of_tunnel(skb, meta, &packet.verdict)
 }

@@ -17,26 +17,26 @@ const PACKET_HOST: u32 = 0;
 /// whatever else the device has, and to the host's stack.
 #[classifier]
 pub fn from_underlay(ctx: TcContext) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
+    let skb = Skb::of(&ctx);
     // SAFETY: the context pointer; a program may read these fields.
-    let (kind, gso) = unsafe { ((*skb.0).pkt_type, (*skb.0).gso_size) };
+    let (kind, gso) = unsafe { ((*skb.raw()).pkt_type, (*skb.raw()).gso_size) };
     if kind != PACKET_HOST || gso != 0 {
         return TC_ACT_UNSPEC;
     }
     let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_UNSPEC };
-    *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
-    let opened = packet::from_underlay(&mut skb, meta, packet);
+    *meta = Meta { checksum_end: fill_in::end(skb), ..skb.meta() };
+    let opened = packet::from_underlay(skb, meta, packet);
     if opened == Opened::Foreign {
         return TC_ACT_UNSPEC;
     }
-    match underlay::decapsulate(&mut skb) {
+    match underlay::decapsulate(skb) {
         // The frame is as it was: the tunnel device may know better.
         None => return TC_ACT_UNSPEC,
         Some(false) => return TC_ACT_SHOT,
         Some(true) => {}
     }
     if opened == Opened::Admitted {
-        packet::from_opened(&mut skb, meta, packet);
+        packet::from_opened(skb, meta, packet);
     }
-    of_tunnel(&mut skb, meta, &packet.verdict)
+    of_tunnel(skb, meta, &packet.verdict)
 }

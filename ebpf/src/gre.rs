@@ -19,34 +19,34 @@ const PACKET_HOST: u32 = 0;
 /// and to the host's stack.
 #[classifier]
 pub fn from_gre(ctx: TcContext) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
+    let skb = Skb::of(&ctx);
     // SAFETY: the context pointer; a program may read this field.
-    if unsafe { (*skb.0).pkt_type } != PACKET_HOST {
+    if unsafe { (*skb.raw()).pkt_type } != PACKET_HOST {
         return TC_ACT_UNSPEC;
     }
     let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_UNSPEC };
-    *meta = Meta { checksum_end: fill_in::end(&skb), ..skb.meta() };
-    let Some(experienced) = packet::from_gre(&skb, meta) else { return TC_ACT_UNSPEC };
-    if !take_out_of_gre(&mut skb, experienced) {
-        return refused(&mut skb, meta, Entry::FromTunnel, DropReason::GreRefused);
+    *meta = Meta { checksum_end: fill_in::end(skb), ..skb.meta() };
+    let Some(experienced) = packet::from_gre(skb, meta) else { return TC_ACT_UNSPEC };
+    if !take_out_of_gre(skb, experienced) {
+        return refused(skb, meta, Entry::FromTunnel, DropReason::GreRefused);
     }
-    packet::from_tunnel(&mut skb, meta, packet);
-    of_tunnel(&mut skb, meta, &packet.verdict)
+    packet::from_tunnel(skb, meta, packet);
+    of_tunnel(skb, meta, &packet.verdict)
 }
 
 /// Puts a frame into GRE that has a key of it, and sends it to its next hop: it never reaches the device. A program of
 /// ours may be running on this CPU that has what is in the room.
 #[classifier]
 pub fn to_tunnel(ctx: TcContext) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
+    let skb = Skb::of(&ctx);
     let mut meta = skb.meta();
     skb.add_tunnel(&mut meta);
     if meta.vni & GRE == 0 {
         return TC_ACT_UNSPEC;
     }
-    match into_gre(&mut skb, &meta) {
+    match into_gre(skb, &meta) {
         Ok(done) => done,
-        Err(reason) => refused(&mut skb, &meta, Entry::ToTunnel, reason),
+        Err(reason) => refused(skb, &meta, Entry::ToTunnel, reason),
     }
 }
 

@@ -7,6 +7,7 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 #![allow(internal_features, reason = "core offers BPF no stable atomics")]
 
+mod checked;
 mod fill_in;
 mod flood;
 mod from_port;

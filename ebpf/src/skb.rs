@@ -20,9 +20,13 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_store_bytes,
 };
 use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::programs::TcContext;
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
+use core::ptr::from_ref;
 use packet::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop,
     DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta, Move,
@@ -38,15 +42,35 @@ const IPV6: u64 = 1 << 7;
 /// Offsets above this one are left to the helper. One less than a power of two.
 const MAX_LINEAR_OFFSET: u32 = 0xfff;
 
-/// The frame that a program runs on.
-pub(crate) struct Skb(pub(crate) *mut __sk_buff);
+/// The frame that a program runs on: what the context pointer points to, of which nothing is read or
+/// written but through [`Skb::raw`]. A reference to it is the pointer itself, so that a function that
+/// takes one can be checked by itself (see the loader's `functions`), and none keeps it on the stack.
+#[repr(C)]
+pub(crate) struct Skb {
+    context: UnsafeCell<[u8; 0]>,
+    pinned: PhantomPinned,
+}
 
 impl Skb {
+    /// The frame of a program.
+    #[inline(always)]
+    pub(crate) fn of(ctx: &TcContext) -> &mut Skb {
+        // SAFETY: the context pointer that the kernel gave the program; it lives as long as that. The
+        // type has no bytes, so no two references to it are to the same memory.
+        unsafe { &mut *ctx.skb.skb.cast() }
+    }
+
+    /// The context pointer.
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> *mut __sk_buff {
+        from_ref(self).cast_mut().cast()
+    }
+
     /// What the kernel knows about the frame, without its tunnel.
     #[inline(always)]
     pub(crate) fn meta(&self) -> Meta {
         // SAFETY: the context pointer that the kernel gave the program; it lives as long as that.
-        let skb = unsafe { &*self.0 };
+        let skb = unsafe { &*self.raw() };
         Meta {
             // SAFETY: a helper without arguments.
             now_ns: unsafe { bpf_ktime_get_coarse_ns() },
@@ -64,7 +88,7 @@ impl Skb {
     #[inline(always)]
     fn linear<T>(&self, offset: u32) -> Option<*const T> {
         // SAFETY: the context pointer that the kernel gave the program.
-        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        let (data, end) = unsafe { ((*self.raw()).data as usize, (*self.raw()).data_end as usize) };
         // The verifier wants to see a bound of the offset; headers lie far below it.
         let start = data + (offset & MAX_LINEAR_OFFSET) as usize;
         if offset > MAX_LINEAR_OFFSET || start + size_of::<T>() > end {
@@ -79,7 +103,7 @@ impl Skb {
         let mut key = MaybeUninit::<bpf_tunnel_key>::zeroed();
         let size = size_of::<bpf_tunnel_key>() as u32;
         // SAFETY: the helper writes at most `size` bytes to a buffer of that size.
-        if unsafe { bpf_skb_get_tunnel_key(self.0, key.as_mut_ptr(), size, 0) } == 0 {
+        if unsafe { bpf_skb_get_tunnel_key(self.raw(), key.as_mut_ptr(), size, 0) } == 0 {
             // SAFETY: all bytes were zero before, any bytes are a valid value.
             let key = unsafe { key.assume_init_ref() };
             // SAFETY: without the IPv6 flag the helper filled this member, in host order.
@@ -94,7 +118,7 @@ impl Skb {
         }
         let flags = u64::from(BPF_F_TUNINFO_IPV6);
         // SAFETY: as above.
-        if unsafe { bpf_skb_get_tunnel_key(self.0, key.as_mut_ptr(), size, flags) } == 0 {
+        if unsafe { bpf_skb_get_tunnel_key(self.raw(), key.as_mut_ptr(), size, flags) } == 0 {
             // SAFETY: as above.
             let key = unsafe { key.assume_init_ref() };
             // SAFETY: with the IPv6 flag the helper filled this member, in network order.
@@ -179,6 +203,12 @@ macro_rules! lookup {
 
 impl Kernel for Skb {
     #[inline(always)]
+    fn is_given(&self) {
+        // SAFETY: no instruction, which wants the pointer in a register.
+        unsafe { asm!("/* {0} */", in(reg) self.raw(), options(nomem, nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         if let Some(bytes) = self.linear::<[u8; N]>(offset) {
             // SAFETY: `linear` checked that all of it is in the frame.
@@ -187,7 +217,7 @@ impl Kernel for Skb {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes exactly `N` bytes or fails.
         let failed = unsafe {
-            bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
+            bpf_skb_load_bytes(self.raw().cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
         };
         // SAFETY: written, as the helper did not fail.
         if failed == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
@@ -208,8 +238,9 @@ impl Kernel for Skb {
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         let size = (N * size_of::<u32>()) as u32;
         // SAFETY: the helper writes exactly `size` bytes, those of `N` words, or fails.
-        let failed =
-            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, words.as_mut_ptr().cast(), size) };
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.raw().cast(), offset, words.as_mut_ptr().cast(), size)
+        };
         // SAFETY: written, as the helper did not fail.
         if failed == 0 { Some(unsafe { words.assume_init() }) } else { None }
     }
@@ -218,19 +249,21 @@ impl Kernel for Skb {
     fn store_words<const N: usize>(&mut self, offset: u32, words: &[u32; N]) -> bool {
         let size = (N * size_of::<u32>()) as u32;
         // SAFETY: the helper reads exactly `size` bytes, those of `N` words.
-        unsafe { bpf_skb_store_bytes(self.0, offset, words.as_ptr().cast(), size, 0) == 0 }
+        unsafe { bpf_skb_store_bytes(self.raw(), offset, words.as_ptr().cast(), size, 0) == 0 }
     }
 
     #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: the helper reads exactly `N` bytes.
-        unsafe { bpf_skb_store_bytes(self.0, offset, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+        unsafe { bpf_skb_store_bytes(self.raw(), offset, bytes.as_ptr().cast(), N as u32, 0) == 0 }
     }
 
     #[inline(always)]
     fn replace_l3(&mut self, checksum: u32, from: u32, to: u32) -> bool {
         // SAFETY: the context pointer, and numbers.
-        unsafe { bpf_l3_csum_replace(self.0, checksum, u64::from(from), u64::from(to), WORD) == 0 }
+        unsafe {
+            bpf_l3_csum_replace(self.raw(), checksum, u64::from(from), u64::from(to), WORD) == 0
+        }
     }
 
     #[inline(always)]
@@ -244,8 +277,9 @@ impl Kernel for Skb {
             flags |= u64::from(BPF_F_MARK_MANGLED_0);
         }
         // SAFETY: the context pointer, and numbers.
-        let replace =
-            |flags| unsafe { bpf_l4_csum_replace(self.0, covered.checksum, from, to, flags) == 0 };
+        let replace = |flags| unsafe {
+            bpf_l4_csum_replace(self.raw(), covered.checksum, from, to, flags) == 0
+        };
         // A kernel that does not know the flag refuses it, and has done nothing.
         if covered.is_pseudo && covered.is_v6 && replace(flags | IPV6) {
             return true;
@@ -256,9 +290,10 @@ impl Kernel for Skb {
     #[inline(always)]
     fn quote(&mut self, kept: u32, room: u32) -> bool {
         // SAFETY: the context pointer, and numbers.
-        let cut = unsafe { bpf_skb_change_tail(self.0, kept, 0) };
+        let cut = unsafe { bpf_skb_change_tail(self.raw(), kept, 0) };
         // SAFETY: as above.
-        cut == 0 && unsafe { bpf_skb_adjust_room(self.0, room as i32, BPF_ADJ_ROOM_MAC, 0) } == 0
+        cut == 0
+            && unsafe { bpf_skb_adjust_room(self.raw(), room as i32, BPF_ADJ_ROOM_MAC, 0) } == 0
     }
 
     #[inline(always)]
@@ -456,9 +491,9 @@ impl Kernel for Skb {
     }
 }
 
-/// Counts a drop and writes the event, if somebody reads them.
+/// Counts a drop and writes the event, if somebody reads them; the number of the reason.
 #[inline(never)]
-fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
+pub(crate) fn report(skb: &Skb, meta: &Meta, drop: &Drop) -> u32 {
     if let Some(count) = DROPS.get_ptr_mut(drop.reason.number()) {
         // SAFETY: per-CPU memory; a program is not interrupted by another one on its CPU.
         unsafe { *count += 1 };
@@ -470,14 +505,14 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     // A buffer that nobody reads is full after some thousands of drops. All CPUs would queue for
     // its lock with each further one, only to find out.
     if EVENTS_WANTED.get(0).is_none_or(|wanted| *wanted == 0) {
-        return;
+        return drop.reason.number();
     }
     let Some(mut event) = EVENTS.reserve::<DropEvent>(0) else {
         if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
             // SAFETY: as above.
             unsafe { *lost += 1 };
         }
-        return;
+        return drop.reason.number();
     };
     let record = event.write(DropEvent {
         time_ns: meta.now_ns,
@@ -492,12 +527,14 @@ fn report(skb: &Skb, meta: &Meta, drop: &Drop) {
     // A constant size would fail on a frame that is shorter, so the size has steps.
     for size in [64, 42, 14] {
         // SAFETY: at most `EVENT_HEADER_BYTES` bytes are written to an array of that size.
-        let failed =
-            unsafe { bpf_skb_load_bytes(skb.0.cast(), 0, record.header.as_mut_ptr().cast(), size) };
+        let failed = unsafe {
+            bpf_skb_load_bytes(skb.raw().cast(), 0, record.header.as_mut_ptr().cast(), size)
+        };
         if failed == 0 {
             record.header_length = size;
             break;
         }
     }
     event.submit(0);
+    drop.reason.number()
 }

@@ -14,10 +14,10 @@ use packet::{DropReason, Entry, Kernel, Meta, Rewrite, Side, Verdict, VerdictRec
 
 /// The frame and what the test gives.
 #[inline(always)]
-fn prepare(ctx: &TcContext) -> Option<(Skb, &'static Meta, &'static mut Room)> {
+fn prepare(ctx: &TcContext) -> Option<(&mut Skb, &'static Meta, &'static mut Room)> {
     let (room, meta) = (skb::room()?, TEST_META.get(0)?);
     room.record = VerdictRecord::default();
-    Some((Skb(ctx.skb.skb), meta, room))
+    Some((Skb::of(ctx), meta, room))
 }
 
 /// Records a verdict.
@@ -33,9 +33,9 @@ fn record(record: &mut VerdictRecord, verdict: &Verdict) -> i32 {
 /// [`packet::from_port`] with given metadata.
 #[classifier]
 pub fn test_from_port(ctx: TcContext) -> i32 {
-    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Some((skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let Room { packet, record: told, .. } = room;
-    packet::from_port(&mut skb, meta, packet);
+    packet::from_port(skb, meta, packet);
     record(told, &packet.verdict)
 }
 
@@ -45,21 +45,21 @@ pub fn test_from_port(ctx: TcContext) -> i32 {
 pub fn test_from_port_varied(ctx: TcContext) -> i32 {
     /// Where the ports are in a frame of IPv4 without options.
     const PORTS: u32 = 34;
-    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Some((skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let Room { packet, record: told, .. } = room;
     // SAFETY: a helper without arguments.
     let ports = unsafe { bpf_get_prandom_u32() } & meta.mark;
     skb.store(PORTS, &ports.to_be_bytes());
-    packet::from_port(&mut skb, meta, packet);
+    packet::from_port(skb, meta, packet);
     record(told, &packet.verdict)
 }
 
 /// [`packet::from_tunnel`] with given metadata.
 #[classifier]
 pub fn test_from_tunnel(ctx: TcContext) -> i32 {
-    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Some((skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let Room { packet, record: told, .. } = room;
-    packet::from_tunnel(&mut skb, meta, packet);
+    packet::from_tunnel(skb, meta, packet);
     record(told, &packet.verdict)
 }
 
@@ -77,9 +77,9 @@ pub fn test_to_uplink(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn cross(ctx: &TcContext, entry: Entry) -> i32 {
-    let Some((mut skb, meta, room)) = prepare(ctx) else { return TC_ACT_SHOT };
+    let Some((skb, meta, room)) = prepare(ctx) else { return TC_ACT_SHOT };
     let Room { packet, record: told, .. } = room;
-    if !packet::from_wire(&mut skb, meta, entry, packet) {
+    if !packet::from_wire(skb, meta, entry, packet) {
         packet.verdict = Verdict::Pass;
     }
     record(told, &packet.verdict)
@@ -88,17 +88,17 @@ fn cross(ctx: &TcContext, entry: Entry) -> i32 {
 /// [`packet::to_port`] with given metadata.
 #[classifier]
 pub fn test_to_port(ctx: TcContext) -> i32 {
-    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
-    let verdict = packet::to_port(&mut skb, meta);
+    let Some((skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let verdict = packet::to_port(skb, meta);
     record(&mut room.record, &verdict)
 }
 
 /// Puts the frame into GRE, between the VTEPs and with the key of the given metadata.
 #[classifier]
 pub fn test_into_gre(ctx: TcContext) -> i32 {
-    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Some((skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let (vtep, local) = (meta.vtep.words()[3], meta.local.words()[3]);
-    let verdict = match put_in_gre(&mut skb, meta.vni, vtep, local) {
+    let verdict = match put_in_gre(skb, meta.vni, vtep, local) {
         true => Verdict::Pass,
         false => Verdict::Drop(DropReason::GreRefused),
     };
@@ -109,12 +109,12 @@ pub fn test_into_gre(ctx: TcContext) -> i32 {
 /// that.
 #[classifier]
 pub fn test_out_of_gre(ctx: TcContext) -> i32 {
-    let Some((mut skb, given, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Some((skb, given, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let Room { meta, record: told, .. } = room;
     *meta = *given;
-    let verdict = match packet::from_gre(&skb, meta) {
+    let verdict = match packet::from_gre(skb, meta) {
         None => Verdict::Pass,
-        Some(experienced) if take_out_of_gre(&mut skb, experienced) => {
+        Some(experienced) if take_out_of_gre(skb, experienced) => {
             Verdict::Tunnel { vni: meta.vni, vtep: meta.vtep, local: meta.local }
         }
         Some(_) => Verdict::Drop(DropReason::GreRefused),
@@ -126,10 +126,10 @@ pub fn test_out_of_gre(ctx: TcContext) -> i32 {
 /// that the source gets, or the destination if it is tunnelled.
 #[classifier]
 pub fn test_rewrite(ctx: TcContext) -> i32 {
-    let Some((mut skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
+    let Some((skb, meta, room)) = prepare(&ctx) else { return TC_ACT_SHOT };
     let side = if meta.tunnelled == 0 { Side::Source } else { Side::Destination };
     let rewrite = Rewrite { side, addr: meta.vtep, port: meta.mark as u16 };
-    if packet::rewrite_frame(&mut skb, meta, &mut room.packet, &rewrite) {
+    if packet::rewrite_frame(skb, meta, &mut room.packet, &rewrite) {
         TC_ACT_OK
     } else {
         TC_ACT_SHOT

@@ -9,8 +9,8 @@ use packet::Entry;
 /// Lets only what netloom delivers reach the port's VM.
 #[classifier]
 pub fn to_port(ctx: TcContext) -> i32 {
-    let mut skb = Skb(ctx.skb.skb);
+    let skb = Skb::of(&ctx);
     let meta = skb.meta();
-    let verdict = packet::to_port(&mut skb, &meta);
-    execute(&mut skb, &meta, Entry::ToPort, &verdict)
+    let verdict = packet::to_port(skb, &meta);
+    execute(skb, &meta, Entry::ToPort, &verdict)
 }

@@ -52,7 +52,8 @@ pub(crate) fn next_hop(skb: &Skb, vtep: &Addr, local: &Addr) -> Option<NextHop> 
     question.__bindgen_anon_4.ipv4_dst = vtep.words()[3];
     let size = size_of::<FibLookup>() as i32;
     // SAFETY: the helper reads and writes `size` bytes of a value of that size.
-    let found = unsafe { bpf_fib_lookup(skb.0.cast(), question, size, BPF_FIB_LOOKUP_SKIP_NEIGH) };
+    let found =
+        unsafe { bpf_fib_lookup(skb.raw().cast(), question, size, BPF_FIB_LOOKUP_SKIP_NEIGH) };
     if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) || question.family != AF_INET {
         return None;
     }
@@ -76,20 +77,22 @@ pub(crate) fn encapsulate(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> boo
         return false;
     }
     // SAFETY: the context pointer.
-    let length = unsafe { (*skb.0).len };
+    let length = unsafe { (*skb.raw()).len };
     // SAFETY: the context pointer; before the frame changes, as the device does it.
-    let hash = unsafe { bpf_get_hash_recalc(skb.0) } as u32;
+    let hash = unsafe { bpf_get_hash_recalc(skb.raw()) } as u32;
     // SAFETY: a helper without arguments.
     let identity = unsafe { bpf_get_prandom_u32() };
     let headers = Outer { vni, vtep, local, port, length, hash, identity }.headers(&start);
     // SAFETY: the context pointer, and numbers.
-    if unsafe { bpf_skb_adjust_room(skb.0, HEADER_BYTES as i32, BPF_ADJ_ROOM_MAC, FLAGS) } != 0 {
+    if unsafe { bpf_skb_adjust_room(skb.raw(), HEADER_BYTES as i32, BPF_ADJ_ROOM_MAC, FLAGS) } != 0
+    {
         return false;
     }
     // Behind the frame's Ethernet header, in whose place the next hop's will come.
     // SAFETY: the helper reads fewer bytes than there are.
     unsafe {
-        bpf_skb_store_bytes(skb.0, ETHERNET_BYTES, headers.as_ptr().cast(), HEADER_BYTES, 0) == 0
+        bpf_skb_store_bytes(skb.raw(), ETHERNET_BYTES, headers.as_ptr().cast(), HEADER_BYTES, 0)
+            == 0
     }
 }
 
@@ -103,7 +106,7 @@ pub(crate) fn put_in_gre(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> bool
     const ENCAPSULATED: i64 = -114;
     let Some(start) = skb.load_words::<4>(0) else { return false };
     // SAFETY: the context pointer.
-    let length = unsafe { (*skb.0).len };
+    let length = unsafe { (*skb.raw()).len };
     let outer = Outer { vni, vtep, local, port: 0, length, hash: 0, identity: 0 };
     let headers = outer.gre_headers(&start);
     let [type0, type1, ..] = start[3].to_ne_bytes();
@@ -114,12 +117,12 @@ pub(crate) fn put_in_gre(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> bool
     }
     let room = GRE_HEADER_BYTES as i32;
     // SAFETY: the context pointer, and numbers.
-    let mut made = unsafe { bpf_skb_adjust_room(skb.0, room, BPF_ADJ_ROOM_MAC, FLAGS) };
+    let mut made = unsafe { bpf_skb_adjust_room(skb.raw(), room, BPF_ADJ_ROOM_MAC, FLAGS) };
     if made == ENCAPSULATED {
         // What has come out of GRE and goes on into it: the kernel still knows where the frame inside
         // is, and that its segments are in GRE. Or the VM has a tunnel of its own in it.
         // SAFETY: as above.
-        made = unsafe { bpf_skb_adjust_room(skb.0, room, BPF_ADJ_ROOM_MAC, STAYS) };
+        made = unsafe { bpf_skb_adjust_room(skb.raw(), room, BPF_ADJ_ROOM_MAC, STAYS) };
     }
     if made != 0 {
         return false;
@@ -129,7 +132,7 @@ pub(crate) fn put_in_gre(skb: &mut Skb, vni: u32, vtep: u32, local: u32) -> bool
         // SAFETY: the helper reads fewer bytes than there are.
         && unsafe {
             let headers = headers.as_ptr().cast();
-            bpf_skb_store_bytes(skb.0, ETHERNET_BYTES, headers, GRE_HEADER_BYTES, 0) == 0
+            bpf_skb_store_bytes(skb.raw(), ETHERNET_BYTES, headers, GRE_HEADER_BYTES, 0) == 0
         }
 }
 
@@ -141,10 +144,10 @@ fn take_type_from_frame(skb: &mut Skb) -> bool {
     const DOT1Q: u16 = 0x8100_u16.to_be();
     // SAFETY: the context pointer, and numbers.
     unsafe {
-        bpf_skb_vlan_push(skb.0, DOT1Q, 1) == 0
-            && bpf_skb_vlan_push(skb.0, DOT1Q, 1) == 0
-            && bpf_skb_vlan_pop(skb.0) == 0
-            && bpf_skb_vlan_pop(skb.0) == 0
+        bpf_skb_vlan_push(skb.raw(), DOT1Q, 1) == 0
+            && bpf_skb_vlan_push(skb.raw(), DOT1Q, 1) == 0
+            && bpf_skb_vlan_pop(skb.raw()) == 0
+            && bpf_skb_vlan_pop(skb.raw()) == 0
     }
 }
 
@@ -162,7 +165,7 @@ pub(crate) fn take_out_of_gre(skb: &mut Skb, experienced: bool) -> bool {
     let flags = u64::from(flags | BPF_F_ADJ_ROOM_FIXED_GSO);
     let room = -(GRE_HEADER_BYTES as i32);
     // SAFETY: the context pointer, and numbers.
-    let taken = unsafe { bpf_skb_adjust_room(skb.0, room, BPF_ADJ_ROOM_MAC, flags) } == 0;
+    let taken = unsafe { bpf_skb_adjust_room(skb.raw(), room, BPF_ADJ_ROOM_MAC, flags) } == 0;
     if !taken || !skb.store(0, &frame) {
         return false;
     }
@@ -171,7 +174,7 @@ pub(crate) fn take_out_of_gre(skb: &mut Skb, experienced: bool) -> bool {
     }
     if experienced {
         // SAFETY: the context pointer.
-        unsafe { bpf_skb_ecn_set_ce(skb.0) };
+        unsafe { bpf_skb_ecn_set_ce(skb.raw()) };
     }
     true
 }
@@ -189,7 +192,7 @@ pub(crate) fn decapsulate(skb: &mut Skb) -> Option<bool> {
     // the helper forgets it.
     // SAFETY: the context pointer, and numbers.
     let taken = unsafe {
-        bpf_skb_adjust_room(skb.0, -(HEADER_BYTES as i32), BPF_ADJ_ROOM_MAC, u64::from(flags))
+        bpf_skb_adjust_room(skb.raw(), -(HEADER_BYTES as i32), BPF_ADJ_ROOM_MAC, u64::from(flags))
     };
     // The outer Ethernet header has stayed.
     if taken == 0 { Some(skb.store(0, &frame)) } else { None }

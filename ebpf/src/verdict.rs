@@ -90,7 +90,7 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdic
                 return refused(skb, meta, entry, DropReason::VlanRefused);
             }
             // SAFETY: the context pointer; a program may write this field.
-            unsafe { (*skb.0).mark = DELIVERED_MARK };
+            unsafe { (*skb.raw()).mark = DELIVERED_MARK };
             // SAFETY: a helper with numbers as arguments.
             unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
         }
@@ -122,7 +122,7 @@ pub(crate) fn execute(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdic
         }
         Verdict::Pass => {
             // SAFETY: the context pointer; a program may write this field.
-            unsafe { (*skb.0).mark = 0 };
+            unsafe { (*skb.raw()).mark = 0 };
             TC_ACT_OK
         }
     }
@@ -151,9 +151,9 @@ fn tunnel(
 #[inline(always)]
 fn address_to_host(skb: &mut Skb) {
     // SAFETY: the context pointer; a program may read this field.
-    if unsafe { (*skb.0).pkt_type } != PACKET_HOST {
+    if unsafe { (*skb.raw()).pkt_type } != PACKET_HOST {
         // SAFETY: the context pointer and a number. It fails for no type that a frame has here.
-        unsafe { bpf_skb_change_type(skb.0, PACKET_HOST) };
+        unsafe { bpf_skb_change_type(skb.raw(), PACKET_HOST) };
     }
 }
 
@@ -169,11 +169,11 @@ pub(crate) fn refused(skb: &mut Skb, meta: &Meta, entry: Entry, reason: DropReas
 #[inline(always)]
 fn set_tag(skb: &mut Skb, meta: &Meta, vlan: u16) -> bool {
     // SAFETY: the context pointer.
-    if meta.vlan != 0 && unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
+    if meta.vlan != 0 && unsafe { bpf_skb_vlan_pop(skb.raw()) } != 0 {
         return false;
     }
     // SAFETY: the context pointer, and numbers.
-    vlan == 0 || unsafe { bpf_skb_vlan_push(skb.0, DOT1Q.to_be(), vlan) } == 0
+    vlan == 0 || unsafe { bpf_skb_vlan_push(skb.raw(), DOT1Q.to_be(), vlan) } == 0
 }
 
 /// Gives a copy of the frame to the agent; whether all of it found room. Inlined: the verifier must see
@@ -197,7 +197,7 @@ fn hand_off(skb: &mut Skb, meta: &Meta, port: u32, ring: &RingBuf) -> bool {
     // SAFETY: as above.
     let frame = unsafe { &raw mut (*record).frame };
     // SAFETY: at most `HANDED_FRAME_BYTES` bytes are written to an array of that size.
-    let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), 0, frame.cast(), length.max(1)) };
+    let failed = unsafe { bpf_skb_load_bytes(skb.raw().cast(), 0, frame.cast(), length.max(1)) };
     if failed != 0 {
         entry.discard(0);
         return false;
@@ -211,7 +211,7 @@ fn hand_off(skb: &mut Skb, meta: &Meta, port: u32, ring: &RingBuf) -> bool {
 #[inline(always)]
 fn deliver(skb: &mut Skb, ifindex: u32) -> i32 {
     // SAFETY: the context pointer; a program may write this field.
-    unsafe { (*skb.0).mark = DELIVERED_MARK };
+    unsafe { (*skb.raw()).mark = DELIVERED_MARK };
     // SAFETY: a helper with numbers as arguments.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
@@ -242,7 +242,7 @@ pub(crate) fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr, local: &Addr)
     };
     let size = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: the helper reads `size` bytes of a value of that size.
-    if unsafe { bpf_skb_set_tunnel_key(skb.0, key, size, u64::from(flags)) } != 0 {
+    if unsafe { bpf_skb_set_tunnel_key(skb.raw(), key, size, u64::from(flags)) } != 0 {
         return false;
     }
     // A policy tag of zero, which the device writes as no tag. Without it the device takes the tag
@@ -250,5 +250,5 @@ pub(crate) fn set_tunnel_key(skb: &mut Skb, vni: u32, vtep: &Addr, local: &Addr)
     // VXLAN device refuses the frame for the bits that RFC 7348, 5 reserves.
     let mut tag = 0_u32;
     // SAFETY: the helper reads four bytes of a value of that size, `struct vxlan_metadata`.
-    unsafe { bpf_skb_set_tunnel_opt(skb.0, (&raw mut tag).cast(), 4) == 0 }
+    unsafe { bpf_skb_set_tunnel_opt(skb.raw(), (&raw mut tag).cast(), 4) == 0 }
 }

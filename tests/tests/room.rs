@@ -1,14 +1,20 @@
-//! How much of its room for connections a port uses is told by the API. Needs root.
+//! How much room is used: a port's for connections, which the API tells, and the host's memory by its
+//! agent. Needs root.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+};
 
 use lab::wait;
 use netloom_tests::{LIMIT, TestLab, root_or_skip};
 use serde_json::Value;
 
 const CONNECTIONS: usize = 20;
+/// What an idle agent may keep for itself, in KiB.
+const IDLE_KIB: u64 = 15 << 10;
 
 #[test]
 fn a_nic_tells_its_connections_and_how_many_it_is_sure_to_get() {
@@ -36,6 +42,19 @@ fn a_nic_tells_its_connections_and_how_many_it_is_sure_to_get() {
     }
     assert_eq!(nic(&lab, "blue-1")["connections"], 0, "the other tenant's");
     drop(connections);
+}
+
+#[test]
+fn an_agent_gives_back_what_its_start_took() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let pid = lab::start(lab.name(), lab.root(), "h1").unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = anonymous.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < IDLE_KIB, "{kib} KiB");
 }
 
 fn nic(lab: &TestLab, vm: &str) -> Value {

@@ -11,6 +11,7 @@ mod counters;
 mod desk;
 mod error;
 mod events;
+mod functions;
 mod handed;
 #[cfg(feature = "test-run")]
 mod harness;

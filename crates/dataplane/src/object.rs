@@ -1,12 +1,14 @@
 //! The committed eBPF object, and loading it.
 //!
 //! The object is built by `scripts/build-ebpf` and committed under `gen/`, so that an ordinary
-//! build needs no BPF compiler. It carries no BTF and is loaded without any; what it needs to
-//! know of the kernel's types is written into it before.
+//! build needs no BPF compiler. It carries no BTF: what it needs to know of the kernel's types is
+//! written into it before it is loaded, and types of its functions are added (`functions`).
 
 use crate::bpffs::Paths;
 use crate::btf::KernelFacts;
 use crate::error::{Error, chain};
+use crate::functions;
+use crate::preflight::is_kernel;
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
@@ -118,7 +120,12 @@ pub(crate) fn open_sized(
     for (map, entries) in sizes {
         loader.map_max_entries(map, *entries);
     }
-    loader.load(&with_functions(object, &facts.functions)).map_err(|cause| failed(chain(&cause)))
+    let object = with_functions(object, &facts.functions);
+    let object = match is_kernel(functions::OLDEST_KERNEL) {
+        true => functions::with_types(&object).unwrap_or(object),
+        false => object,
+    };
+    loader.load(&object).map_err(|cause| failed(chain(&cause)))
 }
 
 /// The object with calls of the kernel's functions in the place of those of no helper.

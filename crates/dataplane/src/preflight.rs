@@ -17,10 +17,9 @@ const CAPABILITIES: [(u32, &str); 3] =
 /// # Errors
 /// The first thing that is missing.
 pub fn preflight() -> Result<(), PreflightError> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    if kernel_version(release).is_none_or(|version| version < OLDEST_KERNEL) {
-        return Err(PreflightError::Kernel { found: release.to_owned() });
+    let release = release();
+    if kernel_version(&release).is_none_or(|version| version < OLDEST_KERNEL) {
+        return Err(PreflightError::Kernel { found: release });
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(missing) = missing_capability(&status) {
@@ -49,6 +48,16 @@ pub fn preflight() -> Result<(), PreflightError> {
         });
     }
     Ok(())
+}
+
+/// Whether the running kernel is at least of this version.
+pub(crate) fn is_kernel(least: (u32, u32)) -> bool {
+    kernel_version(&release()).is_some_and(|version| version >= least)
+}
+
+fn release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
 }
 
 /// Major and minor number of a release such as `6.18.44-cloud-amd64`.

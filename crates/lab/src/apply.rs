@@ -1,9 +1,18 @@
 //! Applying a topology through the public API, by the engine of `netloom apply`, and starting agents
 //! as their hosts become known. Idempotent.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    panic::resume_unwind,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use cli::{Call, Plan};
+use cli::{Call, Plan, Step};
 use client::Client;
 use model::Kind;
 use serde_json::{Map, Value, json};
@@ -24,6 +33,12 @@ const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
 /// All share a few processors, and each has programs of its own, which the kernel verifies.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const SETTLE_LIMIT_EACH: Duration = Duration::from_secs(3);
+/// How long an answer is waited for before the agents are looked at: each look reads a file and
+/// asks for a process, of every host.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How many VMs are made at a time.
+const SIDE_BY_SIDE: usize = 8;
+const CREATE_VM: &str = "CreateVmInstance";
 
 /// What applying did.
 #[derive(Debug, Default)]
@@ -68,7 +83,8 @@ impl<'a> Applier<'a> {
     }
 
     /// Compares the topology with what there is, and does what is missing, in order; starts the
-    /// agents. The answer of a message is waited for, so hosts have applied it.
+    /// agents. The answer of a message is waited for, so hosts have applied it. VMs that follow each
+    /// other are made side by side.
     pub(crate) fn apply(&self, topology: &Topology) -> Result<Applied, Error> {
         for vm in topology.vms() {
             self.make_room(vm)?;
@@ -81,24 +97,52 @@ impl<'a> Applier<'a> {
         let plan = Plan::apply(&self.client, &topology.resources, true)?;
         let mut applied = Applied { unchanged: plan.unchanged, ..Applied::default() };
         let mut hosts_connected = false;
-        for step in plan.steps {
+        let makes_vm = |step: &Step| step.call.message == CREATE_VM;
+        for steps in plan.steps.chunk_by(|one, next| makes_vm(one) && makes_vm(next)) {
             // Nothing is placed on a host whose agent is not there yet.
-            if !hosts_connected && is_about_vms(&step.call)? {
-                self.until(&connected(topology))?;
-                hosts_connected = true;
+            for step in steps {
+                if !hosts_connected && is_about_vms(&step.call)? {
+                    self.until(&connected(topology))?;
+                    hosts_connected = true;
+                }
             }
-            let told = step.told();
-            let name = step.call.params.get("name").and_then(Value::as_str).map(str::to_owned);
-            let host = name.filter(|_| step.call.message == ADD_HOST);
-            self.call(&told, step.call)?;
-            applied.done.push(told);
-            host.map(|host| self.start_agent(&host)).transpose()?;
+            self.call_beside(steps)?;
+            applied.done.extend(steps.iter().map(Step::told));
         }
         self.until(&connected(topology))?;
         for vm in topology.vms() {
             self.revive(vm)?;
         }
         Ok(applied)
+    }
+
+    /// Does steps of which none needs another one, several at a time.
+    fn call_beside(&self, steps: &[Step]) -> Result<(), Error> {
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), Error> {
+            while let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
+                // Of the others, those that have not begun need not begin.
+                self.call_step(step).inspect_err(|_| next.store(steps.len(), Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let others = 1..steps.len().min(SIDE_BY_SIDE);
+            let others: Vec<_> = others.map(|_| scope.spawn(work)).collect();
+            others.into_iter().fold(work(), |done, other| {
+                done.and(other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            })
+        })
+    }
+
+    fn call_step(&self, step: &Step) -> Result<(), Error> {
+        let Call { message, params, tags } = &step.call;
+        let call = Call { message, params: params.clone(), tags: tags.clone() };
+        self.call(&step.told(), call)?;
+        match params.get("name").and_then(Value::as_str) {
+            Some(host) if *message == ADD_HOST => self.start_agent(host),
+            _ => Ok(()),
+        }
     }
 
     /// A VM of the topology that was destroyed makes room for one that is made anew.
@@ -143,16 +187,25 @@ impl<'a> Applier<'a> {
         let mut late = String::new();
         let hosts = u32::try_from(self.settings.hosts.len()).unwrap_or(u32::MAX);
         let limit = SETTLE_LIMIT + SETTLE_LIMIT_EACH.saturating_mul(hosts);
+        // Those before it were as they should be; in the end all are looked at once more.
+        let mut first = 0;
+        let mut looked = None;
         let settled = wait::until(limit, || {
-            self.check_agents()?;
-            for (kind, name, field, value) in wanted {
+            if looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK_PAUSE) {
+                self.check_agents()?;
+                looked = Some(Instant::now());
+            }
+            for (at, (kind, name, field, value)) in wanted.iter().enumerate().skip(first) {
                 let found = self.find(*kind, name)?.unwrap_or_default();
                 if found[field] != *value {
                     late = format!("{field} of {name} is {}, not {value}", found[field]);
+                    first = at;
                     return Ok::<_, Error>(None);
                 }
             }
-            Ok(Some(()))
+            let were_all = first == 0;
+            first = 0;
+            Ok(were_all.then_some(()))
         })?;
         settled.ok_or_else(|| self.timeout(late, limit))
     }
@@ -200,10 +253,15 @@ impl<'a> Applier<'a> {
     /// a thread of its own; it ends at the latest with the server, when a failed `up` removes it.
     fn call(&self, told: &str, call: Call) -> Result<(), Error> {
         let client = self.client.clone();
-        let running = thread::spawn(move || client.call(call.message, call.params, &call.tags));
-        let done = wait::until(MESSAGE_LIMIT, || {
-            self.check_agents()?;
-            Ok::<_, Error>(running.is_finished().then_some(()))
+        let (finished, is_finished) = channel::<()>();
+        let running = thread::spawn(move || {
+            let _finished = finished;
+            client.call(call.message, call.params, &call.tags)
+        });
+        let done = wait::until(MESSAGE_LIMIT, || match is_finished.recv_timeout(LOOK_PAUSE) {
+            Err(RecvTimeoutError::Timeout) => self.check_agents().map(|()| None),
+            // The thread has let go of its end.
+            _ => Ok(Some(())),
         })?;
         if done.is_none() {
             let what = format!("\"{told}\" has not taken effect");
@@ -211,7 +269,7 @@ impl<'a> Applier<'a> {
         }
         match running.join() {
             Ok(answer) => answer.map(drop).map_err(api(told.to_owned())),
-            Err(panic) => std::panic::resume_unwind(panic),
+            Err(panic) => resume_unwind(panic),
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Failure, descriptors,
+    Failure, descriptors, heap,
     runtime::{self, LogFormat},
     traces::{self, Traces},
 };
@@ -89,8 +89,12 @@ impl From<QemuAccel> for agent::Accel {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let settled = heap::settle();
     let traces = Traces::new(&arguments.traces, "netloom-agent")?;
     runtime::log(arguments.log_format, traces.as_ref())?;
+    if let Err(error) = settled {
+        tracing::warn!(%error, "could not start anew: the heap will keep more than it needs");
+    }
     // The agent keeps the links of its ports open, two for each.
     descriptors::raise()?;
     let Directories { data, bpffs } = arguments.directories;

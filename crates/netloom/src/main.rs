@@ -5,6 +5,7 @@ mod backup;
 mod data;
 mod descriptors;
 mod doctor;
+mod heap;
 mod inspect;
 mod installation;
 mod lab;

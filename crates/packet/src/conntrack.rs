@@ -90,7 +90,7 @@ pub(crate) fn decide<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(
 
 /// Decides about a packet of a connection, and remembers it.
 #[inline(never)]
-fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
+pub(crate) fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     aim(packet);
     if !set_spot(kernel, packet) {
         return Err(DropReason::ConntrackFull);
@@ -121,6 +121,7 @@ fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
 /// Makes the room's spot that of its key; whether the port has any.
 #[inline(never)]
 pub(crate) fn set_spot<K: Kernel>(kernel: &K, packet: &mut Packet) -> bool {
+    kernel.is_given();
     let Some(config) = kernel.config() else { return false };
     let peer = match packet.zone.direction {
         Direction::FromPort => packet.destination_mac,
@@ -223,6 +224,7 @@ fn reopen<K: Kernel>(kernel: &mut K, found: Found, zone: &CtZone) -> CtWord {
 /// zero if it is not there any more, or others have been faster.
 #[inline(never)]
 pub(crate) fn follow<K: Kernel>(kernel: &mut K, packet: &Packet, number: u32, left: u64) -> u64 {
+    kernel.is_given();
     let word = CtWord(kernel.ct_word(number));
     if !word.is_live(tick(packet.zone.now_ns)) || !word.same_hands(CtWord(left)) {
         return 0;

@@ -35,7 +35,7 @@ use crate::sizes::{FLOW_BITS, GRE, GRE_OUTER_BYTES, OUTER_BYTES};
 use crate::slots::{Found, mix};
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
 
-mod shared;
+pub(crate) mod shared;
 pub(crate) use shared::keep_answers;
 
 /// [`Flow::verdict`]. 0 is none.
@@ -115,8 +115,9 @@ fn find<K: Kernel, const START: u32>(
     let config = kernel.config()?;
     candidate.flow.epoch = config.epoch;
     candidate.flow.tick = (tick(meta.now_ns) & 0xffff_ffff) as u32;
-    (candidate.size, candidate.flags) =
-        read_key::<K, START>(kernel, meta, &mut candidate.flow.key)?;
+    if !read_key::<K, START>(kernel, meta, candidate) {
+        return None;
+    }
     let flags = candidate.flags;
     candidate.is_eligible = flags & (FIN | RST) == 0;
     candidate.place = place(&candidate.flow.key, config.seed);
@@ -352,10 +353,26 @@ struct Transport {
     flags: u8,
 }
 
-/// Reads all that the stages would look at; `None` if the packet may be one of a kind. Its size, or
-/// that of its segments, and its TCP flags.
+/// Reads all that the stages would look at into the key, the packet's size, or that of its segments,
+/// and its TCP flags; whether there may be more packets like it.
+#[inline(never)]
+pub(crate) fn read_key<K: Kernel, const START: u32>(
+    kernel: &K,
+    meta: &Meta,
+    candidate: &mut Candidate,
+) -> bool {
+    match key::<K, START>(kernel, meta, &mut candidate.flow.key) {
+        Some((size, flags)) => {
+            candidate.size = size;
+            candidate.flags = flags;
+            true
+        }
+        None => false,
+    }
+}
+
 #[inline(always)]
-fn read_key<K: Kernel, const START: u32>(
+fn key<K: Kernel, const START: u32>(
     kernel: &K,
     meta: &Meta,
     key: &mut [u64; 8],

@@ -49,7 +49,7 @@ pub(crate) fn take_step(slot: &mut CtSlot, now_ns: u64) -> bool {
 
 /// Puts the connection that the error is about, as the port sees it, into the packet's room.
 #[inline(never)]
-fn aim<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
+pub(crate) fn aim<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
     let mut key = CtKey { zone: packet.zone.zone, ..CtKey::default() };
     let quote = packet.l4 + ERROR_BYTES;
     let l4 = if packet.protocol == ICMP {

@@ -22,6 +22,11 @@ use crate::rewrite::Covered;
 /// Lookups copy: a value may change under the program at any time, and a copy is decided upon as
 /// one. Only the connection table is changed in place, see `slots`.
 pub trait Kernel {
+    /// Has a function use its kernel. One that is checked by itself (`checked`) and makes no other use of
+    /// it would be called without, and the verifier wants it to be given what its signature says.
+    #[inline(always)]
+    fn is_given(&self) {}
+
     /// `N` bytes of the frame at `offset`; `None` if the frame ends before.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
     /// `N` words of the frame at `offset`, in memory order: what a BPF program handles best.

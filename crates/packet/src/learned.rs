@@ -50,6 +50,7 @@ pub(crate) fn note<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &Packet) {
 /// of, if it was.
 #[inline(never)]
 pub(crate) fn find<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) -> bool {
+    kernel.is_given();
     let (net, mac) = (packet.path.net_out, packet.destination_mac);
     let (Some(first), now) = (first(kernel, &packet.path.net, mac), now(meta)) else {
         return false;

@@ -18,6 +18,7 @@
 mod addr;
 mod arp;
 mod budget;
+mod checked;
 mod checksum;
 mod classify;
 mod conntrack;
@@ -64,6 +65,7 @@ pub mod vectors;
 
 pub use addr::{Addr, Mac};
 pub use budget::Budget;
+pub use checked::{Checked, PARAMETERS, Parameter, checked_functions};
 pub use conntrack::{
     ICMP_SECONDS, OPENING_SECONDS, OTHER_SECONDS, TCP_CLOSED_SECONDS, TCP_CLOSING_SECONDS,
     TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,

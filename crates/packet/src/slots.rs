@@ -213,7 +213,7 @@ pub(crate) fn find<K: Kernel>(kernel: &mut K, room: &mut Room, now: u64) -> bool
 
 /// Finds it in the common area.
 #[inline(never)]
-fn find_in_common<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+pub(crate) fn find_in_common<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
     room.place.word = room.spot.by_port;
     room.place.bucket = room.spot.common.first;
     let mut is_there = look(kernel, room);
@@ -229,7 +229,8 @@ fn find_in_common<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
 
 /// Whether a bucket has the connection; which way and which word is in the room then.
 #[inline(never)]
-fn look<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+pub(crate) fn look<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+    kernel.is_given();
     let place = &room.place;
     let Some(found) = kernel.ct_bucket(place.bucket) else { return false };
     let mut way = 0;
@@ -354,7 +355,7 @@ fn is_at_limit(room: &Room) -> bool {
 /// Takes the best way of two buckets; it is in the room then. Another CPU may take it at the same
 /// moment: then there is the other area. To look once more would double what the verifier walks.
 #[inline(never)]
-fn claim<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
+pub(crate) fn claim<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
     room.survey = Survey { any: NONE, own: NONE, ..Survey::default() };
     let pair = room.claim.pair;
     look_around(kernel, room, pair.first, 0);
@@ -376,10 +377,16 @@ fn claim<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
     kernel.ct_swap(number, seen.0, taken.0)
 }
 
-/// Adds the ways of a bucket to the survey.
+/// Adds the ways of a bucket to the survey; whether there is such a bucket.
 #[inline(never)]
-fn look_around<K: Kernel>(kernel: &mut K, room: &mut Room, bucket: u32, second: u32) {
-    let Some(found) = kernel.ct_bucket(bucket) else { return };
+pub(crate) fn look_around<K: Kernel>(
+    kernel: &mut K,
+    room: &mut Room,
+    bucket: u32,
+    second: u32,
+) -> bool {
+    kernel.is_given();
+    let Some(found) = kernel.ct_bucket(bucket) else { return false };
     room.survey.level = 0;
     room.survey.free = NONE;
     let mut step = 0;
@@ -421,6 +428,7 @@ fn look_around<K: Kernel>(kernel: &mut K, room: &mut Room, bucket: u32, second: 
         survey.any = score;
         survey.any_word = survey.free_word;
     }
+    true
 }
 
 /// Where the rank of a way is in its score; and where, of a free one, how full its bucket is.

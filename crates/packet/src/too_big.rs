@@ -193,7 +193,7 @@ fn with_quote<K: Kernel>(kernel: &K, mut sum: Checksum, at: u32) -> [u8; 2] {
 
 /// The sum of a chunk, as words. A function of its own, for its place on the stack.
 #[inline(never)]
-fn chunk<K: Kernel>(kernel: &K, at: u32) -> u64 {
+pub(crate) fn chunk<K: Kernel>(kernel: &K, at: u32) -> u64 {
     let mut sum = Checksum::new();
     // All of the quote is there.
     sum.add(&kernel.load_words::<CHUNK_WORDS>(at).unwrap_or([0; CHUNK_WORDS]));

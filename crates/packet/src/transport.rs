@@ -24,7 +24,7 @@ pub(crate) const TCP_BYTES: u32 = 20;
 pub(crate) const SHORT_BYTES: u32 = 8;
 
 /// Reads the transport header behind the L3 headers.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn header<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
     if packet.fragment == Fragment::Later {
         return Ok(());

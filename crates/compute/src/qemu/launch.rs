@@ -52,6 +52,8 @@ pub(super) async fn launch(
     let image = image(machine, images)?;
     let log = files.make()?;
     let mut command = Command::new("setsid");
+    // What the agent was told of its heap is not for a machine with many threads.
+    command.env_remove("MALLOC_ARENA_MAX").env_remove("MALLOC_TRIM_THRESHOLD_");
     // A session of its own: no terminal's signals reach it, and it goes on when the agent ends. It
     // stays the same process, as the agent's child leads no process group.
     command.arg(program).args(arguments(files, machine, accel)).args(image);

@@ -51,17 +51,19 @@ pub(super) fn borrow<K: Kernel>(kernel: &mut K, candidate: &Candidate, seed: u64
     None
 }
 
-/// Leaves the flow to all CPUs, if it is of a packet out of a port.
+/// Leaves the flow to all CPUs, if it is of a packet out of a port; whether it is.
 #[inline(never)]
-pub(super) fn share<K: Kernel>(kernel: &mut K, flow: &Flow, place: u32, seed: u64) {
+pub(crate) fn share<K: Kernel>(kernel: &mut K, flow: &Flow, place: u32, seed: u64) -> bool {
+    kernel.is_given();
     if flow.key[7] != 0 {
-        return;
+        return false;
     }
     let seal = seal(flow, seed);
     if let Some((_, shared)) = kernel.flows(place) {
         *shared = *flow;
         shared.key[7] = seal;
     }
+    true
 }
 
 /// A hash of all of a flow but its place in the key.
