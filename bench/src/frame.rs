@@ -21,7 +21,16 @@ pub(crate) struct Station {
 
 /// A UDP datagram of 18 bytes.
 pub(crate) fn udp(from: Station, to: Station) -> Vec<u8> {
-    let mut header = [0x45, 0, 0, 46, 0, 1, 0x40, 0, 64, UDP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    datagram(from, to, &[0; 18])
+}
+
+/// A UDP datagram, without a checksum of its own (RFC 768: zero says so).
+pub(crate) fn datagram(from: Station, to: Station, payload: &[u8]) -> Vec<u8> {
+    const IP_BYTES: usize = 20;
+    const UDP_BYTES: usize = 8;
+    let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
+    let mut header = [0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, UDP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[2..4].copy_from_slice(&length(IP_BYTES + UDP_BYTES + payload.len()));
     header[12..16].copy_from_slice(&from.ip);
     header[16..20].copy_from_slice(&to.ip);
     let sum = checksum(&header);
@@ -30,9 +39,10 @@ pub(crate) fn udp(from: Station, to: Station) -> Vec<u8> {
     frame.extend(header);
     frame.extend(from.port.to_be_bytes());
     frame.extend(to.port.to_be_bytes());
-    // Length, and no checksum (RFC 768: zero says so).
-    frame.extend([0, 26, 0, 0]);
-    frame.resize(FRAME_BYTES, 0);
+    frame.extend(length(UDP_BYTES + payload.len()));
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame.resize(frame.len().max(FRAME_BYTES), 0);
     frame
 }
 

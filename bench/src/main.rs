@@ -5,6 +5,7 @@
 
 mod agent;
 mod binding;
+mod clients;
 mod cloud;
 mod connection;
 mod control;
@@ -13,6 +14,7 @@ mod flood;
 mod frame;
 mod hosts;
 mod http;
+mod leases;
 mod load;
 mod loom;
 mod machine;
@@ -160,7 +162,7 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 14] = [
+const GROUPS: [(Group, Run); 15] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
     (WIRES, wires),
@@ -175,6 +177,7 @@ const GROUPS: [(Group, Run); 14] = [
     (scale::START, start),
     (agent::AGENT, agents),
     (hosts::HOSTS, many_hosts),
+    (leases::LEASES, dhcp_leases),
 ];
 
 fn same_host(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
@@ -204,6 +207,11 @@ fn taps(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
 fn move_gaps(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
     let mut moves = moves::Moves::new(Loom::up(setting.binary)?)?;
     moves::MOVES.run(plan, &mut |_, _| moves.sample())
+}
+
+fn dhcp_leases(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut leases = leases::Leases::new(Loom::up(setting.binary)?, setting.scratch)?;
+    leases::LEASES.run(plan, &mut |step, contender| leases.sample(step, contender))
 }
 
 fn many_hosts(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {

@@ -13,7 +13,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.
 /// What people read before the figures.
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// What people read before those of a group, by the group.
-const GROUPS: [(&str, &str); 14] = [
+const GROUPS: [(&str, &str); 15] = [
     ("same-host", include_str!("same_host.md")),
     ("cross-host", include_str!("cross_host.md")),
     ("wires", include_str!("wires.md")),
@@ -28,6 +28,7 @@ const GROUPS: [(&str, &str); 14] = [
     ("start", include_str!("start.md")),
     ("agent", include_str!("agent.md")),
     ("hosts", include_str!("hosts.md")),
+    ("leases", include_str!("leases.md")),
 ];
 
 /// The figures of a group, and where they come from.

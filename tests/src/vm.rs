@@ -67,12 +67,22 @@ impl<'a> Machine<'a> {
     }
 
     /// The same of any image, without waiting until it runs.
-    pub fn create_of(lab: &'a TestLab, name: &str, (l3, host): (&str, &str), image: &str) -> Self {
+    pub fn create_of(lab: &'a TestLab, name: &str, at: (&str, &str), image: &str) -> Self {
+        Self::create_tagged(lab, name, at, (image, &[]))
+    }
+
+    /// The same with system tags; `at` is an L3 network and a host.
+    pub fn create_tagged(
+        lab: &'a TestLab,
+        name: &str,
+        (l3, host): (&str, &str),
+        (image, tags): (&str, &[String]),
+    ) -> Self {
         let rest = lab.rest().with("prefer", "wait=0");
         let params = json!({"name": name, "l3NetworkUuids": [l3], "driver": "qemu",
             "imageUuid": image, "memorySize": MEMORY_BYTES,
             "hostUuid": rest.uuid("/hosts", host)});
-        let body = json!({"params": params}).to_string();
+        let body = json!({"params": params, "systemTags": tags}).to_string();
         let answer = rest.send("POST", "/vm-instances", &body).unwrap();
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
         let uuid = lab.named("/vm-instances", name)["uuid"].as_str().unwrap().to_owned();
