@@ -83,11 +83,7 @@ impl Leases {
     }
 
     /// Takes a sample.
-    pub(crate) fn sample(
-        &mut self,
-        step: &str,
-        contender: &str,
-    ) -> Result<Vec<Vec<f64>>, Failure> {
+    pub(crate) fn sample(&mut self, step: &str, contender: &str) -> Result<Vec<Vec<f64>>, Failure> {
         let clients = if contender == NETLOOM { &mut self.netloom } else { &mut self.dnsmasq };
         if contender == NETLOOM {
             thread::sleep(REST);
@@ -104,7 +100,8 @@ impl Leases {
             rates.push(rate);
             took.extend(each);
         }
-        let all = rates.iter().map(|rate| 1e3 * f64::from(u32::try_from(count).unwrap_or(1)) / rate);
+        let all =
+            rates.iter().map(|rate| 1e3 * f64::from(u32::try_from(count).unwrap_or(1)) / rate);
         Ok(vec![rates.clone(), took.clone(), took, all.collect()])
     }
 }
@@ -181,7 +178,12 @@ fn dnsmasq(site: &mut Site, scratch: &Path) -> Result<(Clients, Server), Failure
     fs::write(&file, entries)?;
     let mut command = Command::new(DNSMASQ);
     command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping"]);
-    command.args(["--leasefile-ro", "--dhcp-authoritative", "--dhcp-lease-max=2000", "--user=root"]);
+    command.args([
+        "--leasefile-ro",
+        "--dhcp-authoritative",
+        "--dhcp-lease-max=2000",
+        "--user=root",
+    ]);
     command.arg(format!("--interface={BRIDGE}")).arg("--bind-interfaces").arg("--pid-file=");
     command.arg("--dhcp-range=10.78.0.0,static,255.255.0.0");
     command.arg(format!("--dhcp-hostsfile={}", file.display()));
@@ -227,9 +229,7 @@ fn netloom(site: &mut Site, loom: &Loom) -> Result<Clients, Failure> {
 }
 
 /// Does something for every port, several at once: each waits until it is in effect.
-fn at_once<T: Send>(
-    work: &(dyn Fn(u32) -> Result<T, Failure> + Sync),
-) -> Result<Vec<T>, Failure> {
+fn at_once<T: Send>(work: &(dyn Fn(u32) -> Result<T, Failure> + Sync)) -> Result<Vec<T>, Failure> {
     let numbers: Vec<u32> = (0..PORTS).collect();
     let done: Result<Vec<Vec<T>>, String> = thread::scope(|scope| {
         let parts = numbers.chunks(numbers.len().div_ceil(CALLERS));

@@ -81,12 +81,18 @@ fn a_machine_that_nobody_configures_gets_addresses_name_and_user_data() {
     }
     console.run("[ \"$(hostname)\" = box ]");
     console.run("wget -q -O /tmp/data http://169.254.169.254/latest/user-data");
-    console.run(&format!("[ \"$(cat /tmp/data)\" = \"$(printf '{}')\" ]", USER_DATA.escape_default()));
+    console
+        .run(&format!("[ \"$(cat /tmp/data)\" = \"$(printf '{}')\" ]", USER_DATA.escape_default()));
     console.run("nslookup peer.cloud.example | grep -w 10.3.0.12");
 
     let peer: Namespace = lab.namespace("peer");
     for ip in &ips {
         assert_eq!(ping(&peer, *ip, 1400), Ping::Answered, "{ip}");
     }
-    exchange(&mut console, (ips.iter().copied().find(IpAddr::is_ipv4).unwrap(), PEER.parse().unwrap()), &peer, BULK);
+    exchange(
+        &mut console,
+        (ips.iter().copied().find(IpAddr::is_ipv4).unwrap(), PEER.parse().unwrap()),
+        &peer,
+        BULK,
+    );
 }

@@ -147,7 +147,7 @@ fn wrong(rule: String) -> Error {
 }
 
 /// The form of what messages say of services.
-const FORM: &str = "the form is {\"<provider uuid>\": [\"DHCP\", ...]}";
+const FORM: &str = "the form is {\"<provider's uuid or type>\": [\"DHCP\", ...]}";
 
 /// What a message says of services, which is a map of lists.
 fn wanted(services: &Value) -> Result<Vec<(ProviderType, Vec<NetworkServiceType>)>> {
@@ -156,9 +156,14 @@ fn wanted(services: &Value) -> Result<Vec<(ProviderType, Vec<NetworkServiceType>
     let mut found = Vec::new();
     for (provider, services) in map {
         let uuid = model::id::parse_uuid(provider);
-        let known = ProviderType::ALL.iter().find(|of| Some(of.provider().uuid()) == uuid);
-        let Some(known) = known else {
-            let mut error = wrong(format!("\"{provider}\" is no provider's uuid"));
+        // ZStack's clients name a provider by its uuid or by its type.
+        let is_it = |of: &&ProviderType| match uuid {
+            Some(uuid) => of.provider().uuid() == uuid,
+            None => of.as_str() == provider,
+        };
+        let Some(known) = ProviderType::ALL.iter().find(is_it) else {
+            let text = format!("\"{provider}\" is neither a provider's uuid nor a type");
+            let mut error = wrong(text);
             error.code = Code::NotFound;
             return Err(error.hint("QueryNetworkServiceProvider lists them"));
         };

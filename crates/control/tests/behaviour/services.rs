@@ -50,6 +50,7 @@ fn a_service_is_there_once_and_of_a_provider_that_has_it() {
         (of(ProviderType::Flat, &["Tea"]), Code::InvalidArgument),
         (of(ProviderType::Flat, &[]), Code::InvalidArgument),
         (unknown, Code::NotFound),
+        (json!({"vRouter": ["SNAT"]}), Code::NotFound),
         (json!({}), Code::InvalidArgument),
         (json!(["DHCP"]), Code::InvalidArgument),
         (json!("DHCP"), Code::InvalidArgument),
@@ -65,7 +66,8 @@ fn services_are_taken_away_by_provider_or_by_name() {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
     cloud.call(ATTACH, services(&l3, &of(ProviderType::Flat, &["DHCP", "Eip"]))).unwrap();
-    cloud.call(ATTACH, services(&l3, &of(ProviderType::Vrouter, &["SNAT"]))).unwrap();
+    // By its type, as ZStack's clients may say it.
+    cloud.call(ATTACH, services(&l3, &json!({"vrouter": ["SNAT"]}))).unwrap();
     // Another one provides it.
     cloud.call(DETACH, services(&l3, &of(ProviderType::Vrouter, &["Eip"]))).unwrap();
     assert_eq!(names(&cloud, &l3), ["DHCP", "Eip", "SNAT"]);
