@@ -83,7 +83,9 @@ fn a_machine_that_nobody_configures_gets_addresses_name_and_user_data() {
     console.run("wget -q -O /tmp/data http://169.254.169.254/latest/user-data");
     console
         .run(&format!("[ \"$(cat /tmp/data)\" = \"$(printf '{}')\" ]", USER_DATA.escape_default()));
-    console.run("nslookup peer.cloud.example | grep -w 10.3.0.12");
+    // By the name that who has none gets, and by the domain that it was told to search.
+    console.run("nslookup 10-3-0-12.cloud.example | grep -w 10.3.0.12");
+    console.run("nslookup box | grep -w box.cloud.example");
 
     let peer: Namespace = lab.namespace("peer");
     for ip in &ips {
