@@ -86,7 +86,7 @@ impl Leases {
     pub(crate) fn sample(&mut self, step: &str, contender: &str) -> Result<Vec<Vec<f64>>, Failure> {
         let clients = if contender == NETLOOM { &mut self.netloom } else { &mut self.dnsmasq };
         if contender == NETLOOM {
-            thread::sleep(REST);
+            wait::holds(REST, || false);
         }
         let (count, at_once, times) = match step {
             "ten" => (10, 1, 3),

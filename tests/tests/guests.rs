@@ -1,8 +1,6 @@
 //! Guests that nobody configures: a machine that boots gets its addresses, its name and its user data
 //! by itself. Needs root, and QEMU.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
-
 use std::net::IpAddr;
 
 use hostnet::Namespace;

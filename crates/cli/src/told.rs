@@ -50,6 +50,13 @@ fn lines(told: &Value) -> String {
         format!("{}{name} of IPv{}: {}", it["code"], it["ipVersion"], text(&it["bytes"]))
     };
     say("options", each(&told["options"], option).join(", "));
+    for asked in told["asked"].as_array().into_iter().flatten() {
+        let of = |field: &str, before: &str| {
+            asked[field].as_str().map(|text| format!("{before}{text}")).unwrap_or_default()
+        };
+        let what = format!("{}{} on {}", of("outcome", ""), of("ip", " "), of("date", ""));
+        say("last asked", format!("{what}{}", of("hostname", ", calls itself ")));
+    }
     lines.join("\n")
 }
 
@@ -78,6 +85,8 @@ mod tests {
             "dns": ["10.0.0.53", "fd00::53"], "search": [], "mtu": 1450,
             "routes": [{"prefix": "10.9.0.0/16", "nexthop": "10.0.0.9"}],
             "servers": [{"leaseSeconds": 86400, "ip": "10.0.0.2", "timeServers": []}],
+            "asked": [{"ipVersion": 4, "date": "Nov 27, 2026 11:00:00 AM", "outcome": "leased", "ip": "10.0.0.5",
+                "hostname": "box", "clientId": "01"}],
             "options": [{"code": 66, "name": "tftp-server", "ipVersion": 4, "bytes": "62"}],
         });
         let expected = "\
@@ -89,7 +98,8 @@ dns         10.0.0.53, fd00::53
 routes      10.9.0.0/16 via 10.0.0.9
 mtu         1450
 lease       86400 s from 10.0.0.2
-options     66 (tftp-server) of IPv4: 62";
+options     66 (tftp-server) of IPv4: 62
+last asked  leased 10.0.0.5 on Nov 27, 2026 11:00:00 AM, calls itself box";
         assert_eq!(lines(&told), expected);
         assert_eq!(lines(&json!({"why": "it is disabled"})), "told        nothing: it is disabled");
     }

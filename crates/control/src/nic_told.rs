@@ -3,7 +3,12 @@
 use std::net::IpAddr;
 
 use compile::Guest;
-use model::{Result, dhcp, resource::nic_settings::GetVmNicTold, setting};
+use model::{
+    Result, dhcp,
+    resource::{nic_settings::GetVmNicTold, vm_nic::VmNic},
+    setting,
+    status::LeaseSeen,
+};
 use serde_json::{Value, json};
 use wire::{
     object::{PortAddress, Subnet},
@@ -64,7 +69,31 @@ fn told(look: &Look<'_>, message: GetVmNicTold) -> Result<Value> {
             true => setting::SlaacAddresses::Any.as_str(),
             false => setting::SlaacAddresses::Assigned.as_str(),
         },
+        "asked": asked(look, &nic),
     }))
+}
+
+/// What the guest has asked for its addresses last, as its host has told: of IPv4 and of IPv6.
+fn asked(look: &Look<'_>, nic: &VmNic) -> Vec<Value> {
+    let Some(host) = nic.host_uuid else { return Vec::new() };
+    let leases = &look.status(host).leases;
+    let seen = |(version, is_v6)| {
+        let seen = leases.get(&(nic.uuid.uuid(), is_v6))?;
+        let LeaseSeen { at, kind, address, hostname, client_id } = &**seen;
+        Some(json!({
+            "ipVersion": version,
+            "date": at.to_string(),
+            "outcome": kind,
+            "ip": address,
+            "hostname": hostname,
+            "clientId": hex(client_id),
+        }))
+    };
+    [(4, false), (6, true)].into_iter().filter_map(seen).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// ZStack's word for a service, as far as it has one.
@@ -114,11 +143,10 @@ fn server(subnet: &Subnet) -> Option<Value> {
 
 fn option(option: &DhcpOption) -> Value {
     let version = if option.is_v6 { 6 } else { 4 };
-    let bytes: String = option.data.0.iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "code": option.code,
         "name": dhcp::name(option.code, version),
         "ipVersion": version,
-        "bytes": bytes,
+        "bytes": hex(&option.data.0),
     })
 }

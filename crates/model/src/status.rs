@@ -106,6 +106,11 @@ pub struct LeaseSeen {
     pub client_id: Vec<u8>,
 }
 
+impl LeaseSeen {
+    /// The kind of what a guest has found in use by somebody else (RFC 2131, 4.4.4; RFC 8415, 18.2.8).
+    pub const DECLINED: &'static str = "declined";
+}
+
 /// A device of a host that networks and tunnels may use: none of netloom's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostDevice {
@@ -341,7 +346,18 @@ impl HostStatus {
     pub fn not_in_effect(&self, host: Id<Host>, object: Uuid) -> Option<String> {
         let own = self.failed.get(&object).map(|reason| reason.to_string());
         let whole = || self.trouble(host).filter(|_| self.pending.contains_key(&object));
-        own.or_else(|| whole().map(|reason| format!("host {host}: {reason}")))
+        let declined = || {
+            let seen = [false, true].map(|is_v6| self.leases.get(&(object, is_v6)));
+            let declined =
+                seen.into_iter().flatten().find(|seen| seen.kind == LeaseSeen::DECLINED)?;
+            let ip = declined.address.map(|ip| ip.to_string()).unwrap_or_default();
+            Some(format!(
+                "its guest has declined {ip} at {}, as somebody else answers there: find who that is, or give \
+                 it another address (SetVmStaticIp)",
+                declined.at
+            ))
+        };
+        own.or_else(|| whole().map(|reason| format!("host {host}: {reason}"))).or_else(declined)
     }
 
     /// What ails the host as a whole.

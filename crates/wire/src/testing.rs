@@ -59,13 +59,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
             name: format!("vm {at}"),
             driver: if flag { Driver::Qemu } else { Driver::Netns },
             generation: 0,
-            machine: flag.then(|| Machine {
-                cpus: 1,
-                memory_mib: number,
-                image: format!("image {at}"),
-                format: ImageFormat::Qcow2,
-                is_paused: true,
-            }),
+            machine: flag.then(|| machine(at, number)),
             goes: handover().filter(|_| flag),
             comes: None,
         }),
@@ -110,6 +104,11 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
             })
         }
     }
+}
+
+fn machine(at: usize, memory_mib: u32) -> Machine {
+    let (image, format) = (format!("image {at}"), ImageFormat::Qcow2);
+    Machine { cpus: 1, memory_mib, image, format, is_paused: true }
 }
 
 fn attachment(at: usize, vni: u32, local_vtep: IpAddr, foreign: Option<IpAddr>) -> Attachment {

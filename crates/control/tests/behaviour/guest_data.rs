@@ -1,10 +1,11 @@
 //! What instances may read: user data, keys and names; and what operators add to DHCP.
 
 use model::{
-    Code, Kind, Resource,
+    Code, Kind, Resource, Timestamp,
     resource::{
         dhcp_option::DhcpOption, guest_data::GuestData, tag::SystemTag, vm_instance::VmInstance,
     },
+    status::LeaseSeen,
 };
 use serde_json::{Value, json};
 use store::Read;
@@ -281,6 +282,42 @@ fn what_a_client_will_be_told_is_asked_for_by_nic() {
     assert_eq!(told(&cloud, &nic)["addresses"].as_array().unwrap().len(), 1, "q03: one answer");
     assert_eq!(told(&cloud, &nic)["addresses"][0]["ip"], free);
     cloud.call("SetL3NetworkMtu", json!({"l3NetworkUuid": l3, "mtu": 1400})).unwrap();
+}
+
+/// What a host has heard of a guest last is shown with what that will be told, and a guest that has found
+/// somebody else at its address is trouble.
+#[test]
+fn what_a_client_has_asked_last_is_shown() {
+    let (mut cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = cloud.l3(&fixture, "red");
+    attach(&cloud, &l3, &["DHCP"]);
+    let vm = made(&cloud, json!({"name": "vm", "l3NetworkUuids": [l3]}), &[]);
+    let nic = cloud.nics(&vm).remove(0);
+    let (id, host) = (nic.uuid, nic.host_uuid.unwrap());
+    assert_eq!(told(&cloud, &id.to_string())["asked"], json!([]));
+    let mut heard = |kind| {
+        let ip = "10.0.0.11".parse().unwrap();
+        let (at, address, hostname) = (Timestamp(0), Some(ip), Some("box".to_owned()));
+        let seen = LeaseSeen { at, kind, address, hostname, client_id: vec![1, 0xab] };
+        let mut status = cloud.board.status(host).clone();
+        status.leases.insert((id.uuid(), false), seen.into());
+        cloud.board.put(host, status);
+        let shown = shown(&cloud, Kind::VmNic, &id.to_string());
+        (
+            told(&cloud, &id.to_string())["asked"].clone(),
+            shown.get("notInEffect").cloned().unwrap_or_default(),
+        )
+    };
+    let (asked, trouble) = heard("leased");
+    let expected = json!([{
+        "ipVersion": 4, "date": "Jan 1, 1970 12:00:00 AM", "outcome": "leased", "ip": "10.0.0.11",
+        "hostname": "box", "clientId": "01ab",
+    }]);
+    assert_eq!((asked, trouble), (expected, Value::Null));
+    let (asked, trouble) = heard("declined");
+    assert_eq!(asked[0]["outcome"], "declined");
+    let trouble = trouble.as_str().unwrap_or_default();
+    assert!(trouble.contains("10.0.0.11") && trouble.contains("SetVmStaticIp"), "{trouble}");
 }
 
 #[test]

@@ -109,16 +109,6 @@ fn value(
                 dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
             json!([reference(kind, snapshot, dice)])
         }
-        (None, FieldType::List(FieldType::Object)) => {
-            let codes = ["66", "ntp-server", "3"];
-            (0..dice.roll(3))
-                .map(|_| json!({"name": dice.one_of(&codes), "value": "10.0.0.5"}))
-                .collect()
-        }
-        (None, FieldType::Text) if field.name == "userdata" => json!(dice.one_of(&["aGk=", "a"])),
-        (None, FieldType::Text) if field.name == "SshKey" => {
-            json!(dice.one_of(&["ssh-rsa AAAA", "ssh-rsa AAAA a", "tea"]))
-        }
         (None, FieldType::List(FieldType::Text)) if field.name == "tags" => json!(["hostname::b"]),
         (None, FieldType::List(FieldType::Cidr)) => {
             (0..dice.roll(4)).map(|_| dice.one_of(&PREFIXES)).collect()
