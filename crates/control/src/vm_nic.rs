@@ -126,7 +126,10 @@ fn mac_of(number: u32) -> Mac {
 pub(crate) fn custom_mac(mac: Mac, number: u32) -> Result<Mac> {
     if !mac.is_machines() {
         let error = Error::field("mac", format!("{mac} is no machine's address"));
-        return Err(error.hint("the lowest bit of the first byte must be 0 (unicast)"));
+        let services = Mac::SERVICES;
+        return Err(error.hint(format!(
+            "the lowest bit of the first byte must be 0 (unicast), and {services} is that of the hosts"
+        )));
     }
     let Mac([a, b, rest @ ..]) = mac;
     if [a, b] == MAC_START && u32::from_be_bytes(rest) > number {

@@ -10,10 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// Whether a machine may have it: not a group's (lowest bit of the first byte), not all zero.
+    /// The one by which hosts answer their instances, in every network.
+    pub const SERVICES: Self = Self(*b"\x02netlm");
+
+    /// Whether a machine may have it: not a group's (lowest bit of the first byte), not all zero, not
+    /// netloom's own.
     #[must_use]
     pub fn is_machines(self) -> bool {
-        self.0[0] & 1 == 0 && self.0 != [0; 6]
+        self.0[0] & 1 == 0 && self.0 != [0; 6] && self != Self::SERVICES
     }
 }
 
@@ -55,5 +59,6 @@ mod tests {
         assert_eq!(serde_json::to_string(&mac).unwrap(), "\"fa:4c:00:00:00:01\"");
         assert!("fa:4c".parse::<Mac>().is_err());
         assert!(mac.is_machines() && !Mac([1, 0, 0, 0, 0, 0]).is_machines());
+        assert!(!Mac::SERVICES.is_machines());
     }
 }

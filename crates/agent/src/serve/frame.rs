@@ -114,6 +114,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_nic_can_have_the_mac_of_the_hosts() {
+        assert_eq!(SERVICE_MAC.0, model::Mac::SERVICES.0);
+    }
+
+    #[test]
     fn what_is_written_can_be_read_again() {
         let to = To { mac: [2, 0, 0, 0, 0, 5], ip: Ipv4Addr::new(10, 0, 0, 5), port: 68 };
         let frame = udp4((Ipv4Addr::new(10, 0, 0, 2), 67), to, b"four").unwrap();
