@@ -65,8 +65,14 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
 
 /// The kinds that people see and that are no inventory of ZStack's. Its audit is another product.
 #[cfg(test)]
-const OWN: &[Kind] =
-    &[Kind::L2Realiser, Kind::L2Realisation, Kind::WebhookCall, Kind::Audit, Kind::Job];
+const OWN: &[Kind] = &[
+    Kind::L2Realiser,
+    Kind::L2Realisation,
+    Kind::DhcpOption,
+    Kind::WebhookCall,
+    Kind::Audit,
+    Kind::Job,
+];
 
 /// An answer that shows resources of `kind` under `inventory` or `inventories`, with its schema; as it
 /// is for no kind.

@@ -35,7 +35,9 @@ fn whatever_is_sent_is_answered_as_the_document_says() {
         .env("SCHEMATHESIS_HOOKS", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/checks.py"))
         // Answers are those of jobs, too.
         .args(["--header", "Prefer: wait=5"])
-        .args(["--checks", CHECKS, "--phases", "fuzzing", "--mode", "all", "--workers", "2"])
+        // One worker: of two threads that parse Python at once, one may fail in CPython 3.11
+        // (python/cpython#106905), which Hypothesis does.
+        .args(["--checks", CHECKS, "--phases", "fuzzing", "--mode", "all", "--workers", "1"])
         .args(["--max-examples", &cases, "--seed", &seed, "--no-shrink", "--continue-on-failure"])
         .args(["--suppress-health-check", "all", "--no-color", "--warnings", "off"])
         .output()
