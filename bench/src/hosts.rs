@@ -48,7 +48,7 @@ impl Hosts {
         let count: u32 = contender.split('-').next().unwrap_or_default().parse()?;
         let topology = self.scratch.0.join("topology.yaml");
         fs::write(&topology, topology_of(count)?)?;
-        let (loom, seconds) = Loom::up_as(&self.binary, &topology)?;
+        let (loom, seconds) = Loom::up_as(&self.binary, &topology, &[])?;
         let (agents, maps) = look(&loom, count)?;
         let per_host = seconds / f64::from(count);
         Ok(vec![vec![seconds], vec![per_host], agents, maps])

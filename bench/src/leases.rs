@@ -50,6 +50,8 @@ pub(crate) const LEASES: Group = Group {
 
 /// Most clients; a Linux bridge has 1,023 ports at most.
 const PORTS: u32 = 1_000;
+/// Room for the connections of as many ports.
+const CONNECTION_MIB: u32 = 400;
 /// How long a port rests until it may ask as often as at its start: longer than a window of the
 /// programs' budget (`crates/packet/src/budget.rs`).
 const REST: Duration = Duration::from_secs(5);
@@ -75,7 +77,8 @@ impl Leases {
     ///
     /// # Errors
     /// What the lab or the kernel says; there is no dnsmasq.
-    pub(crate) fn new(loom: Loom, scratch: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(binary: &Path, scratch: &Path) -> Result<Self, Failure> {
+        let loom = Loom::with_room(binary, CONNECTION_MIB)?;
         let (mut site, scratch) = (Site::new()?, Scratch::new(scratch, "leases")?);
         let (dnsmasq, server) = dnsmasq(&mut site, &scratch.0)?;
         let netloom = netloom(&mut site, &loom)?;

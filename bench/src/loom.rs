@@ -46,11 +46,21 @@ impl Loom {
     /// # Errors
     /// What the lab says.
     pub(crate) fn up(binary: &Path) -> Result<Self, Failure> {
-        Ok(Self::up_as(binary, Path::new(TOPOLOGY))?.0)
+        Ok(Self::up_as(binary, Path::new(TOPOLOGY), &[])?.0)
     }
 
-    /// The same of another topology; and how many seconds it took.
-    pub(crate) fn up_as(binary: &Path, topology: &Path) -> Result<(Self, f64), Failure> {
+    /// The same with room for so many MiB of connections on each host, which says how many ports fit.
+    pub(crate) fn with_room(binary: &Path, connection_mib: u32) -> Result<Self, Failure> {
+        let room = format!("--connection-mib={connection_mib}");
+        Ok(Self::up_as(binary, Path::new(TOPOLOGY), &[room])?.0)
+    }
+
+    /// The same of another topology, with options for its agents; and how many seconds it took.
+    pub(crate) fn up_as(
+        binary: &Path,
+        topology: &Path,
+        agent_options: &[String],
+    ) -> Result<(Self, f64), Failure> {
         let name = format!("{PREFIX}{}", process::id());
         let report = lab::up(&lab::UpOptions {
             topology: topology.to_owned(),
@@ -58,6 +68,7 @@ impl Loom {
             state_root: PathBuf::from(STATE_ROOT),
             binary: binary.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
+            agent_options: agent_options.to_vec(),
         })?;
         // From here on it goes with the value, whatever fails.
         let mut loom = Self { name, client: Client::new(&report.url) };

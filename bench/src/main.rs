@@ -210,7 +210,7 @@ fn move_gaps(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failu
 }
 
 fn dhcp_leases(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
-    let mut leases = leases::Leases::new(Loom::up(setting.binary)?, setting.scratch)?;
+    let mut leases = leases::Leases::new(setting.binary, setting.scratch)?;
     leases::LEASES.run(plan, &mut |step, contender| leases.sample(step, contender))
 }
 

@@ -263,6 +263,7 @@ fn options(state_root: PathBuf) -> UpOptions {
         state_root,
         binary: binary(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        agent_options: Vec::new(),
     }
 }
 

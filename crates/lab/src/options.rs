@@ -25,4 +25,7 @@ pub struct UpOptions {
     /// Where the server answers REST, on loopback; port 0: a free one. A lab that is up already
     /// keeps its own.
     pub listen: SocketAddr,
+    /// What every agent is started with besides, such as `--connection-mib=400`. A lab that is up already
+    /// gives it to agents that are started anew.
+    pub agent_options: Vec<String>,
 }

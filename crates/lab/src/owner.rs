@@ -119,6 +119,7 @@ mod tests {
             state_root: root.labs(),
             binary: "/bin/false".into(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            agent_options: Vec::new(),
         }
     }
 

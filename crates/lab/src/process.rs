@@ -204,7 +204,8 @@ impl Process {
         }
         let verb = if self.is_server() { "server" } else { "agent" };
         let pairs = arguments.into_iter().flat_map(|(key, value)| [key.to_owned(), value]);
-        std::iter::once(verb.to_owned()).chain(pairs).collect()
+        let others = settings.agent_options.iter().filter(|_| !self.is_server()).cloned();
+        std::iter::once(verb.to_owned()).chain(pairs).chain(others).collect()
     }
 
     /// The live process, by its pid file, else by its command line.

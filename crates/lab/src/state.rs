@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
     pub(crate) topology: PathBuf,
     pub(crate) hosts: Vec<String>,
+    #[serde(default)]
+    pub(crate) agent_options: Vec<String>,
 }
 
 impl Place {

@@ -116,6 +116,7 @@ fn settle_settings(
         binary: options.binary.clone(),
         topology: topology_path,
         hosts: topology.hosts.clone(),
+        agent_options: options.agent_options.clone(),
     })
 }
 

@@ -25,6 +25,7 @@ fn options(root: &Root, script: &str) -> UpOptions {
         state_root: root.labs(),
         binary,
         listen: "127.0.0.1:0".parse().unwrap(),
+        agent_options: Vec::new(),
     }
 }
 

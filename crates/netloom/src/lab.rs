@@ -23,7 +23,7 @@ use crate::Failure;
 /// What `netloom lab` can do.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Bring a topology up; what is up already is left alone.
+    /// Bring a topology up; a lab that is up already is brought to what the file says now.
     Up {
         /// The topology, such as examples/two-tenants.yaml.
         topology: PathBuf,
@@ -32,6 +32,10 @@ pub(crate) enum Verb {
         /// Where its server answers REST; port 0 picks a free one.
         #[arg(long, default_value_t = lab::LISTEN)]
         listen: SocketAddr,
+        /// An option for every agent: `--agent-option=--connection-mib=400` has room for a thousand
+        /// ports.
+        #[arg(long = "agent-option", value_name = "OPTION", allow_hyphen_values = true)]
+        agent_options: Vec<String>,
         /// How to print what was done.
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         output: Format,
@@ -122,9 +126,10 @@ impl Format {
 
 pub(crate) fn run(verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Up { topology, which: Which { name, state_root }, listen, output } => {
+        Verb::Up { topology, which: Which { name, state_root }, listen, agent_options, output } => {
             let binary = std::env::current_exe()?;
-            let report = lab::up(&UpOptions { topology, name, state_root, binary, listen })?;
+            let report =
+                lab::up(&UpOptions { topology, name, state_root, binary, listen, agent_options })?;
             output.print(&report)?;
         }
         Verb::Down { which } => lab::down(&which.name, &which.state_root)?,
