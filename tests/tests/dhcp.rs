@@ -8,7 +8,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 use hostnet::Namespace;
@@ -228,4 +228,67 @@ fn a_guest_makes_its_address_of_the_prefix_that_it_hears() {
     let guest = Guest::of(&lab, "one");
     let ip = own("two").as_str().unwrap().to_owned();
     assert!(wait::holds(LIMIT, || guest.output("ping", &format!("-c1 -W1 {ip}")).status.success()));
+}
+
+/// What clients need that leave files on the machine or look for those of a booted one: places of their
+/// own for them, which go with the process.
+const APART: &str = "mount -t tmpfs own /run && mount -t tmpfs own /etc/systemd/network && \
+    mkdir -p /var/lib/dhcpcd && mount -t tmpfs own /var/lib/dhcpcd && mount -t sysfs -o ro own /sys";
+/// systemd-networkd as at the boot of a machine with one network device.
+const NETWORKD: &str = "mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp && \
+    chown -R systemd-network:systemd-network /run/systemd/netif && \
+    printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=yes\\nIPv6AcceptRA=yes\\n' >/etc/systemd/network/a.network && \
+    exec /lib/systemd/systemd-networkd";
+
+/// A client that stays, which ends with this.
+struct Client(Child);
+
+impl Client {
+    fn start(guest: &Guest, script: &str) -> Self {
+        let mut command = Command::new("unshare");
+        // Whatever it starts goes with it. Nothing outlives a killed test for long.
+        command.args(["-m", "--pid", "--fork", "--kill-child", "timeout", "120"]);
+        command.args(["sh", "-c", &format!("{APART} && {script}")]);
+        let log = fs::File::create(guest.path("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(guest.inside.run_in(|| command.spawn()).unwrap().unwrap())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Whoever configures a machine by himself: dhcpcd, and systemd-networkd.
+#[test]
+fn clients_that_configure_the_machine_get_addresses_of_both_families_and_a_route() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let l3 = leased(&lab, 6);
+    let addresses = ["10.6.0.42", "fd06::42"];
+    let both = addresses.map(|ip| ip.parse().unwrap());
+    let made = lab.rest().create_vm("guest", (&l3, "h1"), &both);
+    assert_eq!(made.status, 200, "{made:?}");
+    for script in ["exec dhcpcd -B --noarp -f /dev/null eth0", NETWORKD] {
+        let guest = Guest::of(&lab, "guest");
+        guest.run("ip", "link set eth0 down");
+        guest.run("ip", "-6 addr flush dev eth0 scope global");
+        guest.run("ip", "link set eth0 up");
+        assert!(guest.run("ip", "route").is_empty());
+        let client = Client::start(&guest, script);
+        let has_all = || {
+            let shown = guest.run("ip", "addr show dev eth0 scope global -tentative");
+            let routes = guest.run("ip", "route");
+            addresses.iter().all(|ip| shown.contains(&format!("{ip}/")))
+                && routes.contains("default via 10.6.0.1 ")
+        };
+        let log = || fs::read_to_string(guest.path("log")).unwrap();
+        assert!(wait::holds(LIMIT, has_all), "{}{}", guest.run("ip", "addr"), log());
+        drop(client);
+    }
 }
