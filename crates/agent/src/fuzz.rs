@@ -3,11 +3,10 @@
 
 use damage::Target;
 
-pub use crate::serve::fuzz::FRAME;
-use crate::{identity, state};
+use crate::{identity, serve, state};
 
 /// All of them.
-pub const TARGETS: &[Target] = &[STATE, ENROLMENT, FRAME];
+pub const TARGETS: &[Target] = &[STATE, ENROLMENT, GUEST];
 
 /// The last desired state, as it is on disk.
 pub const STATE: Target =
@@ -19,6 +18,10 @@ pub const ENROLMENT: Target = Target {
     read: identity::is_understood,
     samples: || ENROLMENTS.map(|text| text.as_bytes().to_vec()).to_vec(),
 };
+
+/// A frame of a guest that wants to know its addresses.
+pub const GUEST: Target =
+    Target { name: "agent_guest", read: serve::fuzz::read, samples: serve::fuzz::samples };
 
 const ENROLMENTS: [&str; 2] = [
     "{\"server\": \"192.0.2.1:7481\", \"host\": \"00000000000000000000000000000005\", \

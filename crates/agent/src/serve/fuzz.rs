@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use damage::Target;
-
 use super::{frame, guests::Guests, reply};
 use crate::sample;
 
-/// A frame of a guest.
-pub const FRAME: Target = Target { name: "agent_guest", read, samples };
-
-fn read(frame: &[u8]) -> bool {
+/// Whether a frame of a guest is answered.
+pub(crate) fn read(frame: &[u8]) -> bool {
     let guests = sample_guests();
     let Some(guest) = guests.get(5) else { return false };
     let Ok((frames, _)) = reply(&guest, frame, |_| true) else { return false };
@@ -30,7 +26,7 @@ pub(super) fn sample_guests() -> Guests {
     guests
 }
 
-fn samples() -> Vec<Vec<u8>> {
+pub(crate) fn samples() -> Vec<Vec<u8>> {
     let mac = [2, 0, 0, 0, 0, 5];
     let mut discover = vec![1, 1, 6, 0, 1, 2, 3, 4];
     discover.resize(28, 0);

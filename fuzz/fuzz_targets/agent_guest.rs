@@ -1,0 +1,4 @@
+//! Fuzzes `agent::fuzz::GUEST`.
+#![no_main]
+
+netloom_fuzz::fuzz!(agent::fuzz::GUEST);
