@@ -182,7 +182,11 @@ impl Qemu {
     fn bury(&self, files: &Files) -> Result<(), Error> {
         let words = files.last_words();
         tracing::warn!(instance = %files.instance, words, "its QEMU has ended");
-        self.memory().note_end(files.instance, words);
+        match files.record().is_some_and(|record| record.is_coming) {
+            // No machine of this host yet: whoever sends it is told, and may send it again at once.
+            true => self.memory().forget(files.instance),
+            false => self.memory().note_end(files.instance, words),
+        }
         files.remove()
     }
 
