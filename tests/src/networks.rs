@@ -63,3 +63,13 @@ pub fn public_network(lab: &TestLab) {
         assert_eq!(made.status, 200, "{made:?}");
     }
 }
+
+/// Gives DHCP the last address of a network whose range ends at .99. It has one by lot, which may be one
+/// that a test chooses.
+pub fn dhcp_last(rest: &Rest, l3: &str, prefix: &str) {
+    let change = json!({"dhcpServerIp": format!("{prefix}.99")});
+    let body = json!({"changeL3NetworkDhcpIpAddress": change}).to_string();
+    let path = format!("/l3-networks/{l3}/dhcp-ip");
+    let changed = rest.clone().with("prefer", "wait=30").send("PUT", &path, &body).unwrap();
+    assert_eq!(changed.status, 200, "{changed:?}");
+}

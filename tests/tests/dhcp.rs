@@ -85,6 +85,7 @@ fn leased(lab: &TestLab, number: u8) -> String {
     let l2 = rest.made("/l2-networks/vxlan", &json!({"name": "leased", "poolUuid": pool}));
     let l3 = networks::l3(&rest, "leased", &l2, number);
     serve(&rest, &l3);
+    networks::dhcp_last(&rest, &l3, &format!("10.{number}.0"));
     l3
 }
 

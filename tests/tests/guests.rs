@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hostnet::Namespace;
 use netloom_tests::{
-    TestLab,
+    TestLab, networks,
     rest::Rest,
     root_or_skip,
     traffic::{Ping, ping},
@@ -45,6 +45,7 @@ fn network(rest: &Rest) -> String {
     let services = json!({"networkServices": {"Flat": ["DHCP", "Userdata", "DNS"]}});
     let attached = rest.post(&format!("/l3-networks/{l3}/network-services"), &services);
     assert_eq!(attached.status, 200, "{attached:?}");
+    networks::dhcp_last(rest, &l3, "10.3.0");
     l3
 }
 

@@ -17,7 +17,7 @@ use lab::wait;
 use netloom_tests::{
     LIMIT, TestLab,
     machine::{drops, leftovers},
-    networks::services,
+    networks::{self, services},
     rest::Rest,
     root_or_skip,
 };
@@ -208,6 +208,7 @@ fn cloud_init_finds_all_that_it_looks_for() {
     let rest = lab.rest();
     let l3 = rest.uuid("/l3-networks", "red-l3");
     services(&rest, &l3, &["Userdata", "DHCP"]);
+    networks::dhcp_last(&rest, &l3, "10.0.0");
     let body = json!({"updateL3Network": {"dnsDomain": "red.test"}});
     act(&rest, &format!("/l3-networks/{l3}/actions"), &body);
     let ips = ["10.0.0.21", "fd00::21"].map(|ip| ip.parse().unwrap());
