@@ -50,6 +50,7 @@ fn lines(told: &Value) -> String {
         format!("{}{name} of IPv{}: {}", it["code"], it["ipVersion"], text(&it["bytes"]))
     };
     say("options", each(&told["options"], option).join(", "));
+    say("not yet", text(&told["notInEffect"]));
     for asked in told["asked"].as_array().into_iter().flatten() {
         let of = |field: &str, before: &str| {
             asked[field].as_str().map(|text| format!("{before}{text}")).unwrap_or_default()

@@ -69,6 +69,10 @@ fn told(look: &Look<'_>, message: GetVmNicTold) -> Result<Value> {
             true => setting::SlaacAddresses::Any.as_str(),
             false => setting::SlaacAddresses::Assigned.as_str(),
         },
+        "notInEffect": told.may_choose.then_some(
+            "dhcp/slaacAddresses: hosts do not let addresses of the guest's own choice pass yet; have it \
+             make EUI-64 addresses",
+        ),
         "asked": asked(look, &nic),
     }))
 }

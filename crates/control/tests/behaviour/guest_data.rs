@@ -275,6 +275,12 @@ fn what_a_client_will_be_told_is_asked_for_by_nic() {
         cloud.look(ADMINISTRATOR, "GetL3NetworkDhcpIpAddress", json!({"l3NetworkUuid": l3}));
     assert_eq!(now["servers"][0]["ip"], server.unwrap()["ip"]);
 
+    assert_eq!((&now["slaacAddresses"], &now["notInEffect"]), (&json!("Assigned"), &Value::Null));
+    let any = json!({"category": "dhcp", "name": "slaacAddresses", "value": "Any"});
+    cloud.call("UpdateGlobalConfig", any).unwrap();
+    let now = told(&cloud, &nic);
+    assert!(now["notInEffect"].as_str().unwrap().contains("EUI-64"), "nothing without effect");
+
     // Live: the next renewal carries what has changed.
     let free = if now["servers"][0]["ip"] == "10.0.0.12" { "10.0.0.10" } else { "10.0.0.12" };
     let moved = json!({"vmInstanceUuid": vm, "l3NetworkUuid": l3, "ip": free});
