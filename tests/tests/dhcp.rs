@@ -13,7 +13,7 @@ use std::{
 
 use hostnet::Namespace;
 use lab::wait;
-use netloom_tests::{LIMIT, TestLab, networks, rest::Rest, root_or_skip};
+use netloom_tests::{LIMIT, TestLab, networks, root_or_skip};
 use serde_json::{Value, json};
 
 /// What clients run when something happens: it writes down what it was told, and configures nothing.
@@ -84,18 +84,9 @@ fn leased(lab: &TestLab, number: u8) -> String {
     let pool = rest.all("/l2-networks/vxlan-pool")[0]["uuid"].clone();
     let l2 = rest.made("/l2-networks/vxlan", &json!({"name": "leased", "poolUuid": pool}));
     let l3 = networks::l3(&rest, "leased", &l2, number);
-    serve(&rest, &l3);
+    networks::services(&rest, &l3, &["DHCP"]);
     networks::dhcp_last(&rest, &l3, &format!("10.{number}.0"));
     l3
-}
-
-fn serve(rest: &Rest, l3: &str) {
-    let providers = rest.all("/network-services/providers");
-    let flat = providers.iter().find(|provider| provider["type"] == "Flat").unwrap();
-    let services = json!({flat["uuid"].as_str().unwrap(): ["DHCP"]});
-    let path = format!("/l3-networks/{l3}/network-services");
-    let attached = rest.post(&path, &json!({"networkServices": services}));
-    assert_eq!(attached.status, 200, "{attached:?}");
 }
 
 /// What the agent of h1 has seen of leases.
@@ -208,7 +199,7 @@ fn a_guest_makes_its_address_of_the_prefix_that_it_hears() {
     let l3 = rest.made("/l3-networks", &json!({"name": "slaac", "l2NetworkUuid": l2}));
     let range = json!({"name": "v6", "networkCidr": "fd08::/64", "addressMode": "SLAAC"});
     rest.made(&format!("/l3-networks/{l3}/ipv6-ranges/by-cidr"), &range);
-    serve(&rest, &l3);
+    networks::services(&rest, &l3, &["DHCP"]);
     for (name, host) in [("one", "h1"), ("two", "h2")] {
         let made = rest.create_vm(name, (&l3, host), &[]);
         assert_eq!(made.status, 200, "{made:?}");

@@ -121,6 +121,18 @@ pub(crate) fn served(object: Object, subnet: u128) -> Object {
     Object::Port(port)
 }
 
+/// [`two_networks`], of which port 5 is served in this L3 network; both are changed.
+pub(crate) fn with_served(subnet: u128, change: impl FnOnce(&mut Port, &mut Subnet)) -> Holding {
+    let port = self::port(PORT_A, INSTANCE, NETWORK_A, 5);
+    let Object::Port(mut port) = served(port, subnet) else { unreachable!("a port") };
+    let mut subnet = self::subnet(subnet, NETWORK_A, 0);
+    change(&mut port, &mut subnet);
+    let mut desired = two_networks();
+    desired.upsert(Object::Port(port));
+    desired.upsert(Object::Subnet(subnet));
+    desired
+}
+
 /// An L3 network with DHCP at 10.0.0.2 and DNS at 10.0.0.53 plus this number.
 pub(crate) fn subnet(at: u128, network: u128, variant: u8) -> Subnet {
     let ip = |last| IpAddr::from([10, 0, 0, last]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dhcproto::{Decodable as _, Decoder, v4};
 use wire::{
-    object::{Object, Port, Prefix, Subnet},
+    object::{Port, Prefix, Subnet},
     told::Bytes,
 };
 
@@ -22,15 +22,8 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
 
 /// The sample's port 5, with its L3 network, both changed.
 fn world(change: impl FnOnce(&mut Port, &mut Subnet)) -> Guests {
-    let port = sample::port(sample::PORT_A, sample::INSTANCE, sample::NETWORK_A, 5);
-    let Object::Port(mut port) = sample::served(port, SUBNET) else { unreachable!("a port") };
-    let mut subnet = sample::subnet(SUBNET, sample::NETWORK_A, 0);
-    change(&mut port, &mut subnet);
-    let mut desired = sample::two_networks();
-    desired.upsert(Object::Port(port));
-    desired.upsert(Object::Subnet(subnet));
     let mut guests = Guests::default();
-    guests.follow(&Arc::new(desired));
+    guests.follow(&Arc::new(sample::with_served(SUBNET, change)));
     guests
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wire::{
-    object::{Object, Port, Subnet},
+    object::{Port, Subnet},
     told::Bytes,
 };
 
@@ -21,14 +21,10 @@ const CLIENT: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 5];
 const OWN: &str = "fd00::5";
 
 fn world(change: impl FnOnce(&mut Port, &mut Subnet)) -> Guests {
-    let port = sample::port(sample::PORT_A, sample::INSTANCE, sample::NETWORK_A, 5);
-    let Object::Port(mut port) = sample::served(port, SUBNET) else { unreachable!("a port") };
-    let mut subnet = sample::subnet(SUBNET, sample::NETWORK_A, 0);
-    subnet.dns.push("fd00::53".parse().unwrap());
-    change(&mut port, &mut subnet);
-    let mut desired = sample::two_networks();
-    desired.upsert(Object::Port(port));
-    desired.upsert(Object::Subnet(subnet));
+    let desired = sample::with_served(SUBNET, |port, subnet| {
+        subnet.dns.push("fd00::53".parse().unwrap());
+        change(port, subnet);
+    });
     let mut guests = Guests::default();
     guests.follow(&Arc::new(desired));
     guests

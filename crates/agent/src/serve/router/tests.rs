@@ -11,15 +11,10 @@ use crate::sample;
 const SUBNET: u128 = 70;
 
 fn desired(change: impl FnOnce(&mut Port, &mut Subnet)) -> wire::holding::Holding {
-    let port = sample::port(sample::PORT_A, sample::INSTANCE, sample::NETWORK_A, 5);
-    let Object::Port(mut port) = sample::served(port, SUBNET) else { unreachable!("a port") };
-    let mut subnet = sample::subnet(SUBNET, sample::NETWORK_A, 0);
-    subnet.dns.push("fd00::53".parse().unwrap());
-    change(&mut port, &mut subnet);
-    let mut desired = sample::two_networks();
-    desired.upsert(Object::Port(port));
-    desired.upsert(Object::Subnet(subnet));
-    desired
+    sample::with_served(SUBNET, |port, subnet| {
+        subnet.dns.push("fd00::53".parse().unwrap());
+        change(port, subnet);
+    })
 }
 
 fn guests(desired: wire::holding::Holding) -> Guests {
