@@ -72,6 +72,17 @@ pub enum Error {
         /// Their uuids.
         uuids: String,
     },
+    /// Two hosts have a namespace of a VM, and it does not pass.
+    #[error(
+        "VM {} is on two hosts, {namespaces}: start the agent of the one that it has left, \
+         which removes what is not its own any more", vm.simple()
+    )]
+    TwoPlaces {
+        /// The VM.
+        vm: uuid::Uuid,
+        /// Its namespaces.
+        namespaces: String,
+    },
     /// The lab has no such host, VM or process, or it does not run.
     #[error("lab {lab} has no {node} that runs; it has: {known}")]
     NoNode {

@@ -2,11 +2,13 @@
 //!
 //! Names have no `-` in them, so `nl-<lab>-` never is the start of another lab's names.
 
+use std::time::Duration;
+
 use hostnet::Namespace;
 use model::Kind;
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{Error, wait};
 
 /// Longest name of a lab or host, in bytes: `p-<host>` is a device, and those have 15 at most.
 const NAME_MAX: usize = 12;
@@ -38,6 +40,9 @@ fn check(what: &'static str, name: &str) -> Result<(), Error> {
     Err(Error::Name { what, name: name.to_owned(), rule })
 }
 
+/// How long a host may take until the namespace of a VM that it had is gone.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
 /// The start of the names of all namespaces of a lab.
 pub(crate) fn prefix(lab: &str) -> String {
     format!("nl-{lab}-")
@@ -57,11 +62,21 @@ pub(crate) fn uuid(lab: &str, kind: Kind, resource: &str) -> Uuid {
     Uuid::new_v5(&UUIDS, format!("{lab}/{}/{resource}", kind.def().name).as_bytes())
 }
 
-/// The namespace of a VM, on whichever host it runs.
+/// The namespace of a VM, on whichever host it runs. The host that a VM has left needs a moment
+/// until its namespace there is gone: one that has two is waited for.
 pub(crate) fn vm_namespace(lab: &str, vm: Uuid) -> Result<Option<Namespace>, Error> {
     let end = format!("-{}", vm.simple());
-    let found = Namespace::list(&prefix(lab))?.into_iter().find(|name| name.ends_with(&end));
-    Ok(found.map(|name| Namespace::open(&name)).transpose()?)
+    let mut found = Vec::new();
+    wait::until(LEAVE_LIMIT, || {
+        found = Namespace::list(&prefix(lab))?;
+        found.retain(|name| name.ends_with(&end));
+        Ok::<_, Error>((found.len() < 2).then_some(()))
+    })?;
+    match &found[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(Namespace::open(one)?)),
+        several => Err(Error::TwoPlaces { vm, namespaces: several.join(", ") }),
+    }
 }
 
 #[cfg(test)]
