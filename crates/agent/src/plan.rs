@@ -194,8 +194,11 @@ fn nic(port: &Port, desired: &Holding) -> NicSpec {
         None | Some(GuestAddresses::Injected) => true,
         Some(GuestAddresses::Asked | GuestAddresses::Left) => !address.subnet.is_some_and(has_dhcp),
     };
-    let given: Vec<_> = port.addresses.iter().filter(is_given).collect();
-    let asks = guest == Some(GuestAddresses::Asked) && given.len() < port.addresses.len();
+    let (given, own): (Vec<_>, Vec<_>) = port.addresses.iter().partition(is_given);
+    let asks_for = match guest {
+        Some(GuestAddresses::Asked) => own.iter().map(|address| address.ip).collect(),
+        _ => Vec::new(),
+    };
     let gateways: BTreeSet<_> = given.iter().filter_map(|address| address.gateway).collect();
     NicSpec {
         uuid: port.uuid,
@@ -203,7 +206,7 @@ fn nic(port: &Port, desired: &Holding) -> NicSpec {
         mac: port.mac,
         mtu_bytes: port.mtu_bytes,
         addresses: given.iter().map(|address| (address.ip, address.prefix_bits)).collect(),
-        asks,
+        asks_for,
         gateways: gateways.into_iter().collect(),
     }
 }

@@ -170,9 +170,7 @@ impl Driver for Netns {
                 host_device: link.name,
             });
         }
-        let asks = spec.nics.iter().filter(|nic| nic.asks).map(|nic| nic.device.as_str());
-        let (asks, name) = (asks.collect::<Vec<_>>(), self.namespace_name(spec.uuid));
-        self.clients.ensure((spec.uuid, &name), &asks).await?;
+        self.clients.ensure((spec.uuid, &self.namespace_name(spec.uuid)), &spec.nics).await?;
         Ok(prepared)
     }
 

@@ -83,9 +83,9 @@ pub struct NicSpec {
     pub mtu_bytes: u32,
     /// Addresses with their prefix lengths. Those that the guest gets by itself are not among them.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// The guest asks for addresses, by DHCP and router solicitations: one that has no software of its
-    /// own needs a client.
-    pub asks: bool,
+    /// Addresses that the guest gets by itself, by DHCP and router solicitations: one that has no software
+    /// of its own needs a client for them.
+    pub asks_for: Vec<IpAddr>,
     /// Default gateways, at most one per address family; they may lie outside of every prefix.
     pub gateways: Vec<IpAddr>,
 }
@@ -225,7 +225,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu_bytes: 1450,
             addresses: vec![("10.0.0.2".parse().unwrap(), 24)],
-            asks: false,
+            asks_for: Vec::new(),
             gateways: vec!["10.0.0.1".parse().unwrap()],
         }
     }

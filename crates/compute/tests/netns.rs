@@ -107,7 +107,7 @@ fn nic(number: u8) -> NicSpec {
             (ip(&format!("10.0.{number}.2")), 24),
             (ip(&format!("2001:db8:{number}::2")), 64),
         ],
-        asks: false,
+        asks_for: Vec::new(),
         gateways: vec![ip(&format!("10.0.{number}.1")), ip(&format!("2001:db8:{number}::1"))],
     }
 }

@@ -96,7 +96,7 @@ fn instance(devices: &[&str]) -> InstanceSpec {
         mac: [2, 0, 0, 0, 0, number],
         mtu_bytes: 1450,
         addresses: vec![([10, 0, number, 2].into(), 24)],
-        asks: false,
+        asks_for: Vec::new(),
         gateways: vec![[10, 0, number, 1].into()],
     };
     let nics = (1..).zip(devices).map(nic).collect();

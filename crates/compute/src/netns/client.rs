@@ -10,6 +10,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     os::linux::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -21,10 +22,11 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{Error, NicSpec};
 
 /// The directory among the agent's data that has what is noted.
 const CLIENTS: &str = "clients";
@@ -55,10 +57,26 @@ const OPTIONS: [&str; 10] = [
     "/bin/true",
 ];
 
+/// What is noted of a client.
+#[derive(Deserialize, Serialize)]
+struct Noted {
+    pid: u32,
+    /// The inode of its network namespace.
+    inside: u64,
+    asked: Asked,
+}
+
+/// What a client asks for.
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
+struct Asked {
+    devices: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
 /// The clients of the instances of a host.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
-    /// Where is noted which run: pid, namespace, devices.
+    /// Where is noted which run.
     directory: PathBuf,
 }
 
@@ -83,21 +101,33 @@ impl Clients {
         Ok(running.len())
     }
 
-    /// Sees that the client of an instance asks for these devices, and for no others; for none it ends.
+    /// Sees that the client of an instance asks for the addresses of these NICs, and for no others; for
+    /// none it ends. One whose addresses have changed asks anew: it would learn of it by itself only
+    /// after half of its lease.
     pub(super) async fn ensure(
         &self,
         (instance, namespace): (Uuid, &str),
-        devices: &[&str],
+        nics: &[NicSpec],
     ) -> Result<(), Error> {
+        let asking = nics.iter().filter(|nic| !nic.asks_for.is_empty());
+        let wanted = Asked {
+            devices: asking.clone().map(|nic| nic.device.clone()).collect(),
+            addresses: asking.flat_map(|nic| nic.asks_for.clone()).collect(),
+        };
         match self.running(instance) {
-            Some((_, asks)) if asks == devices => return Ok(()),
+            Some((_, asked)) if asked == wanted => return Ok(()),
+            Some((pid, asked)) if asked.devices == wanted.devices => {
+                self.note(instance, pid, &wanted)?;
+                // It asks for what it has, is refused, and gets what it should have.
+                return signal(pid, Signal::SIGHUP).map_err(Error::file(&self.note_file(instance)));
+            }
             Some(_) => self.end(instance)?,
             None => {}
         }
-        if devices.is_empty() {
+        if wanted.devices.is_empty() {
             return Ok(());
         }
-        self.start((instance, namespace), devices).await
+        self.start((instance, namespace), &wanted).await
     }
 
     /// Ends the client of an instance, with its helpers. None is success.
@@ -116,11 +146,7 @@ impl Clients {
         Ok(())
     }
 
-    async fn start(
-        &self,
-        (instance, namespace): (Uuid, &str),
-        devices: &[&str],
-    ) -> Result<(), Error> {
+    async fn start(&self, (instance, namespace): (Uuid, &str), asked: &Asked) -> Result<(), Error> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&path).any(|directory| directory.join(DHCPCD).is_file()) {
             return Err(Error::NoClient(DHCPCD));
@@ -130,7 +156,7 @@ impl Clients {
         let said = fs::File::create(&log).map_err(Error::file(&log))?;
         let mut command = Command::new("setsid");
         command.args(["ip", "netns", "exec", namespace, "sh", "-c", APART, DHCPCD, DHCPCD]);
-        command.args(OPTIONS).args(devices);
+        command.args(OPTIONS).args(&asked.devices);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
         // Each of them becomes the next one: it is one process, which tokio waits for when it has ended.
         let child = tokio::process::Command::from(command).spawn();
@@ -146,20 +172,24 @@ impl Clients {
             }
             sleep(START_PAUSE).await;
         }
-        let inside = namespace_of(pid).unwrap_or_default();
-        let note = [pid.to_string(), inside.to_string(), devices.join(" ")].join("\n");
-        fs::write(&file, note).map_err(Error::file(&file))
+        self.note(instance, pid, asked)
     }
 
-    /// The client of an instance, and the devices that it asks for, if it runs. The pid may be another
-    /// process's by now; that is in another namespace, or is no client.
-    fn running(&self, instance: Uuid) -> Option<(u32, Vec<String>)> {
-        let text = fs::read_to_string(self.note_file(instance)).ok()?;
-        let mut lines = text.lines();
-        let (pid, inside): (u32, u64) = (lines.next()?.parse().ok()?, lines.next()?.parse().ok()?);
-        let is_it = is_client(pid) && namespace_of(pid) == Some(inside);
-        let devices = lines.next().unwrap_or_default().split(' ').map(str::to_owned).collect();
-        is_it.then_some((pid, devices))
+    fn note(&self, instance: Uuid, pid: u32, asked: &Asked) -> Result<(), Error> {
+        let file = self.note_file(instance);
+        let inside = namespace_of(pid).unwrap_or_default();
+        let noted = serde_json::to_vec(&Noted { pid, inside, asked: asked.clone() });
+        let noted = noted.map_err(|error| Error::file(&file)(error.into()))?;
+        fs::write(&file, noted).map_err(Error::file(&file))
+    }
+
+    /// The client of an instance, and what it asks for, if it runs. The pid may be another process's by now;
+    /// that is in another namespace, or is no client.
+    fn running(&self, instance: Uuid) -> Option<(u32, Asked)> {
+        let text = fs::read(self.note_file(instance)).ok()?;
+        let noted: Noted = serde_json::from_slice(&text).ok()?;
+        let is_it = is_client(noted.pid) && namespace_of(noted.pid) == Some(noted.inside);
+        is_it.then_some((noted.pid, noted.asked))
     }
 
     fn note_file(&self, instance: Uuid) -> PathBuf {
@@ -175,6 +205,11 @@ impl Clients {
 fn is_client(pid: u32) -> bool {
     let name = fs::read_to_string(format!("/proc/{pid}/comm"));
     name.is_ok_and(|name| name.trim_end() == DHCPCD)
+}
+
+fn signal(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    Ok(nix::sys::signal::kill(Pid::from_raw(pid), signal)?)
 }
 
 /// Ends a client and its helpers, at once: it leads a process group of its own.
