@@ -29,6 +29,15 @@ pub fn services(rest: &Rest, l3: &str, services: &[&str]) {
     rest.made(&format!("/l3-networks/{l3}/network-services"), &body);
 }
 
+/// Lets the NICs of an L3 network be in security groups.
+///
+/// # Panics
+/// When that is refused.
+pub fn groups(rest: &Rest, l3: &str) {
+    let body = json!({"networkServices": {"SecurityGroup": ["SecurityGroup"]}});
+    rest.made(&format!("/l3-networks/{l3}/network-services"), &body);
+}
+
 /// How instances without software of their own come to addresses of an L3 network with DHCP:
 /// `Client`, `Injected`, or `None` for tests that run clients in them.
 ///
