@@ -99,39 +99,11 @@ fn value(
             (0..=dice.roll(5) / 3).map(|_| reference(kind, snapshot, dice)).collect()
         }
         (Some(Kind::L2Network), _) if of_pools(def, field) && dice.roll(8) > 0 => {
-            let pools = rows::<L2Network>(snapshot).into_iter();
-            let fits = |l2: &L2Network| match def.name {
-                "CreateL2GreNetwork" => matches!(l2.segment, Segment::GrePool),
-                _ => l2.segment.is_pool(),
-            };
-            let pools = pools.filter(fits).map(|l2| l2.uuid);
-            let pools: Vec<_> = pools.collect();
-            if pools.is_empty() { Value::Null } else { json!(dice.one_of(&pools)) }
+            pool(def, snapshot, dice)
         }
         (Some(kind), _) => reference(kind, snapshot, dice),
         (None, _) if field.nullable && dice.roll(3) == 0 => Value::Null,
-        (None, FieldType::List(FieldType::Uuid)) if field.name == "ruleUuids" => {
-            (0..=dice.roll(2)).map(|_| reference(Kind::SecurityGroupRule, snapshot, dice)).collect()
-        }
-        (None, FieldType::List(FieldType::Uuid)) if field.name == "vmNicUuids" => {
-            json!([reference(Kind::VmNic, snapshot, dice)])
-        }
-        (None, FieldType::List(FieldType::Uuid)) => {
-            let kind =
-                dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
-            json!([reference(kind, snapshot, dice)])
-        }
-        (None, FieldType::List(FieldType::Text)) if field.name == "tags" => json!(["hostname::b"]),
-        (None, FieldType::List(FieldType::Text)) if field.name == "addresses" => {
-            (0..=dice.roll(2)).map(|_| dice.one_of(&ADDRESSES)).collect()
-        }
-        (None, FieldType::List(_)) if ["rules", "refs"].contains(&field.name) => {
-            groups::entries(def, snapshot, dice)
-        }
-        (None, FieldType::List(FieldType::Cidr)) => {
-            (0..dice.roll(4)).map(|_| dice.one_of(&PREFIXES)).collect()
-        }
-        (None, FieldType::List(_)) if field.name != "options" => json!([]),
+        (None, FieldType::List(item)) => list(def, (field, *item), snapshot, dice),
         (None, FieldType::Bool) => json!(dice.roll(2) == 1),
         (None, FieldType::Integer) => integer(field, dice),
         (None, FieldType::Cidr) => json!(network(def, dice)),
@@ -180,6 +152,46 @@ fn value(
         }
         (None, _) => for_guests(field, dice),
     }
+}
+
+/// A list of what is no reference.
+fn list(
+    def: &MessageDef,
+    (field, item): (&FieldDef, FieldType),
+    snapshot: &Snapshot<Record>,
+    dice: &mut Dice<'_>,
+) -> Value {
+    match (item, field.name) {
+        (FieldType::Uuid, "ruleUuids") => {
+            (0..=dice.roll(2)).map(|_| reference(Kind::SecurityGroupRule, snapshot, dice)).collect()
+        }
+        (FieldType::Uuid, "vmNicUuids") => json!([reference(Kind::VmNic, snapshot, dice)]),
+        (FieldType::Uuid, _) => {
+            let kind =
+                dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
+            json!([reference(kind, snapshot, dice)])
+        }
+        (FieldType::Text, "tags") => json!(["hostname::b"]),
+        (FieldType::Text, "addresses") => {
+            (0..=dice.roll(2)).map(|_| dice.one_of(&ADDRESSES)).collect()
+        }
+        (_, "rules" | "refs") => groups::entries(def, snapshot, dice),
+        (FieldType::Cidr, _) => (0..dice.roll(4)).map(|_| dice.one_of(&PREFIXES)).collect(),
+        (_, "options") => for_guests(field, dice),
+        _ => json!([]),
+    }
+}
+
+/// One of the pools that a message is about.
+fn pool(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -> Value {
+    let pools = rows::<L2Network>(snapshot).into_iter();
+    let fits = |l2: &L2Network| match def.name {
+        "CreateL2GreNetwork" => matches!(l2.segment, Segment::GrePool),
+        _ => l2.segment.is_pool(),
+    };
+    let pools = pools.filter(fits).map(|l2| l2.uuid);
+    let pools: Vec<_> = pools.collect();
+    if pools.is_empty() { Value::Null } else { json!(dice.one_of(&pools)) }
 }
 
 /// What instances are told; of anything else a word.

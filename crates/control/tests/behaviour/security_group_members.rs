@@ -56,13 +56,13 @@ fn a_nic_is_in_groups_in_the_order_that_is_chosen() {
     for group in [&a, &b, &c] {
         cloud.call(ADD, member(group, &[nic])).unwrap();
     }
-    assert_eq!(groups(&cloud, nic), [a.clone(), b.clone(), c.clone()]);
+    assert_eq!(groups(&cloud, nic), [a.as_str(), b.as_str(), c.as_str()]);
     let (code, field, _) = cloud.refusal(ADD, member(&b, &[nic]));
     assert_eq!((code, field.as_deref()), (Code::InvalidArgument, Some("vmNicUuids")));
     cloud.call("DeleteVmNicFromSecurityGroup", member(&a, &[nic])).unwrap();
-    assert_eq!(groups(&cloud, nic), [b.clone(), c.clone()]);
+    assert_eq!(groups(&cloud, nic), [b.as_str(), c.as_str()]);
     cloud.call(SET, refs(nic, &[&c, &a, &b])).unwrap();
-    assert_eq!(groups(&cloud, nic), [c.clone(), a.clone(), b.clone()]);
+    assert_eq!(groups(&cloud, nic), [c.as_str(), a.as_str(), b.as_str()]);
     for wrong in [
         json!({"vmNicUuid": nic}),
         json!({"vmNicUuid": nic, "refs": [{"securityGroupUuid": a, "priority": 2}]}),
@@ -164,7 +164,7 @@ fn a_nic_is_born_in_its_groups() {
     };
     let vm = create(&format!("{b},{a}"), &l3).unwrap().subject.unwrap().1;
     let nic = cloud.nics(&vm.simple().to_string())[0].uuid;
-    assert_eq!(groups(&cloud, nic), [b.clone(), a.clone()]);
+    assert_eq!(groups(&cloud, nic), [b.as_str(), a.as_str()]);
     let shown =
         shown(&cloud, Kind::VmNicSecurityPolicy, &VmNicSecurityPolicy::id_of(nic).to_string());
     assert_eq!(shown["vmNicUuid"], nic.to_string());
@@ -179,7 +179,7 @@ fn a_nic_is_born_in_its_groups() {
     }
     let vm = vm.simple().to_string();
     cloud.call("DestroyVmInstance", json!({"uuid": vm})).unwrap();
-    assert_eq!(groups(&cloud, nic), [b.clone(), a], "it may be recovered");
+    assert_eq!(groups(&cloud, nic), [b.as_str(), a.as_str()], "it may be recovered");
     assert_eq!(cloud.refusal("DeleteSecurityGroup", json!({"uuid": b})).0, Code::InUse);
     cloud.call("ExpungeVmInstance", json!({"uuid": vm})).unwrap();
     cloud.call("DeleteSecurityGroup", json!({"uuid": b})).unwrap();
@@ -195,8 +195,8 @@ fn an_account_may_have_a_default_group_for_nics_without_a_choice() {
     cloud.call("UpdateResourceConfig", set).unwrap();
     let default = SecurityGroup::default_of(Id::new(ADMIN)).to_string();
     let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
-    assert_eq!(groups(&cloud, cloud.nics(&vm)[0].uuid), [default.clone()]);
-    assert_eq!(groups(&cloud, nic(&cloud, &l3)), [default.clone()], "there is one");
+    assert_eq!(groups(&cloud, cloud.nics(&vm)[0].uuid), [default.as_str()]);
+    assert_eq!(groups(&cloud, nic(&cloud, &l3)), [default.as_str()], "there is one");
     assert_eq!(groups(&cloud, before), Vec::<String>::new());
     let bare = cloud.l3(&fixture, "bare");
     assert_eq!(groups(&cloud, nic(&cloud, &bare)), Vec::<String>::new(), "it has no service");
@@ -216,16 +216,16 @@ fn groups_of_administrators_come_first_and_stay() {
     let own = send(&cloud, red, "CreateSecurityGroup", json!({"name": "own"})).unwrap();
     send(&cloud, red, ADD, member(&own, &[nic])).unwrap();
     cloud.call(ADD, member(&imposed, &[nic])).unwrap();
-    assert_eq!(groups(&cloud, nic), [imposed.clone(), own.clone()]);
+    assert_eq!(groups(&cloud, nic), [imposed.as_str(), own.as_str()]);
     send(&cloud, red, SET, refs(nic, &[])).unwrap();
-    assert_eq!(groups(&cloud, nic), [imposed.clone()]);
+    assert_eq!(groups(&cloud, nic), [imposed.as_str()]);
     let error = send(&cloud, red, SET, refs(nic, &[&imposed])).unwrap_err();
     assert_eq!(error.code, Code::NotFound, "it does not see it");
     send(&cloud, red, SET, refs(nic, &[&own])).unwrap();
     let (code, field, _) = cloud.refusal(SET, refs(nic, &[&own, &imposed]));
     assert_eq!((code, field.as_deref()), (Code::InvalidArgument, Some("refs")));
     cloud.call(SET, refs(nic, &[&imposed, &own])).unwrap();
-    assert_eq!(groups(&cloud, nic), [imposed, own]);
+    assert_eq!(groups(&cloud, nic), [imposed.as_str(), own.as_str()]);
     let blue = tenant(&cloud, 8);
     let theirs = send(&cloud, blue, "CreateSecurityGroup", json!({"name": "b"})).unwrap();
     let error = send(&cloud, ADMINISTRATOR, ADD, member(&theirs, &[nic])).unwrap_err();
@@ -271,7 +271,7 @@ fn a_nic_in_groups_does_not_go_where_they_have_no_effect() {
     let (code, field, _) = cloud.refusal("ChangeVmNicNetwork", to(&bare));
     assert_eq!((code, field.as_deref()), (Code::OperationFailed, Some("destL3NetworkUuid")));
     cloud.call("ChangeVmNicNetwork", to(&blue)).unwrap();
-    assert_eq!(groups(&cloud, nic), [a.clone()]);
+    assert_eq!(groups(&cloud, nic), [a.as_str()]);
     let row = VmNicSecurityGroupRef::id_of(nic, a.parse().unwrap()).to_string();
     let of_row = || shown(&cloud, Kind::VmNicSecurityGroupRef, &row);
     assert_eq!(of_row()["vmInstanceUuid"], vm);

@@ -39,14 +39,14 @@ fn members_follow_the_tags_of_instances() {
     let (cloud, _, l3) = guarded();
     let (_, early) = vm(&cloud, &l3, &["role=web", "env=prod"]);
     let web = by_query(&cloud, "role=web AND env!=test");
-    assert_eq!(groups(&cloud, early), [web.clone()], "those that are there");
+    assert_eq!(groups(&cloud, early), [web.as_str()], "those that are there");
     let (late_vm, late) = vm(&cloud, &l3, &["role::web"]);
-    assert_eq!(groups(&cloud, late), [web.clone()], "those that come, in ZStack's form, too");
+    assert_eq!(groups(&cloud, late), [web.as_str()], "those that come, in ZStack's form, too");
     let test = tag(&cloud, &late_vm, "env=test");
     assert_eq!(groups(&cloud, late), none());
     cloud.call("DeleteTag", json!({"uuid": test})).unwrap();
-    assert_eq!(groups(&cloud, late), [web.clone()]);
-    assert_eq!(groups(&cloud, early), [web.clone()], "nobody else is touched");
+    assert_eq!(groups(&cloud, late), [web.as_str()]);
+    assert_eq!(groups(&cloud, early), [web.as_str()], "nobody else is touched");
     cloud.call("DestroyVmInstance", json!({"uuid": late_vm})).unwrap();
     cloud.call("ExpungeVmInstance", json!({"uuid": late_vm})).unwrap();
     cloud.call("DeleteSecurityGroup", json!({"uuid": web})).unwrap();
@@ -82,16 +82,16 @@ fn a_nic_may_be_in_a_group_for_both_reasons_and_leaves_when_none_is_left() {
     let member = |group: &str| json!({"securityGroupUuid": group, "vmNicUuids": [nic]});
     let role = tag(&cloud, &vm, "role=web");
     cloud.call("AddVmNicToSecurityGroup", member(&other)).unwrap();
-    assert_eq!(groups(&cloud, nic), [id.clone(), other.clone()]);
+    assert_eq!(groups(&cloud, nic), [id.as_str(), other.as_str()]);
     let (code, field, _) = cloud.refusal("DeleteVmNicFromSecurityGroup", member(&id));
     assert_eq!((code, field.as_deref()), (Code::InvalidArgument, Some("vmNicUuids")));
     cloud.call("AddVmNicToSecurityGroup", member(&id)).unwrap();
     cloud.call("DeleteTag", json!({"uuid": role})).unwrap();
-    assert_eq!(groups(&cloud, nic), [id.clone(), other.clone()], "it was put into it");
+    assert_eq!(groups(&cloud, nic), [id.as_str(), other.as_str()], "it was put into it");
     tag(&cloud, &vm, "role=web");
     let refs = json!({"vmNicUuid": nic, "refs": [{"securityGroupUuid": other, "priority": 1}]});
     cloud.call("SetVmNicSecurityGroup", refs).unwrap();
-    assert_eq!(groups(&cloud, nic), [other, id.clone()], "the query goes on to find it");
+    assert_eq!(groups(&cloud, nic), [other.as_str(), id.as_str()], "the query goes on to find it");
     assert_eq!(
         cloud
             .refusal(
@@ -112,16 +112,16 @@ fn members_follow_nics_and_owners() {
     let (vm, nic) = vm(&cloud, &l3, &["role=web"]);
     let admins = by_query(&cloud, "role=web");
     let reds = by_query(&cloud, "role=web AND account='tenant 7'");
-    assert_eq!(groups(&cloud, nic), [admins.clone()]);
+    assert_eq!(groups(&cloud, nic), [admins.as_str()]);
     let second = cloud.l3(&fixture, "blue");
     let attach = json!({"vmInstanceUuid": vm, "l3NetworkUuid": second});
     cloud.call("AttachL3NetworkToVm", attach).unwrap();
     let nics = cloud.nics(&vm);
     let other = nics.iter().find(|one| one.uuid != nic).unwrap().uuid;
-    assert_eq!(groups(&cloud, other), [admins.clone()], "each NIC of the instance");
+    assert_eq!(groups(&cloud, other), [admins.as_str()], "each NIC of the instance");
     let give = json!({"accountUuid": red, "resourceUuid": vm});
     cloud.call("ChangeResourceOwner", give).unwrap();
-    assert_eq!(groups(&cloud, nic), [reds.clone()]);
+    assert_eq!(groups(&cloud, nic), [reds.as_str()]);
     let detach = json!({"vmNicUuid": other});
     cloud.call("DetachL3NetworkFromVm", detach).unwrap();
     assert_eq!(cloud.snapshot().total(Kind::VmNicSecurityGroupRef), 1);
@@ -141,9 +141,13 @@ fn an_account_finds_its_own_instances_alone() {
     make(red, "role=web").unwrap();
     assert_eq!(groups(&cloud, nic), none());
     let of_blue = make(blue, "account='tenant 8' AND role=web").unwrap();
-    assert_eq!(groups(&cloud, nic), [of_blue.clone()]);
+    assert_eq!(groups(&cloud, nic), [of_blue.as_str()]);
     let platform = by_query(&cloud, "account='tenant 8'");
-    assert_eq!(groups(&cloud, nic), [platform, of_blue], "an administrator's comes first");
+    assert_eq!(
+        groups(&cloud, nic),
+        [platform.as_str(), of_blue.as_str()],
+        "an administrator's comes first"
+    );
     let errors = ["account='tenant 8' AND role=web", "account=nobody"]
         .map(|query| make(red, query).unwrap_err());
     for error in errors {
