@@ -4,7 +4,7 @@
 use damage::Target;
 use serde_json::{Value, value::RawValue};
 
-use crate::{Kind, Mac, Record, Timestamp, id::parse_uuid};
+use crate::{Kind, Mac, Record, Timestamp, id::parse_uuid, spans};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[RECORD, TEXT];
@@ -53,7 +53,21 @@ fn text(bytes: &[u8]) -> bool {
         let _ = time.plus_seconds(i64::MAX).to_string();
     }
     let http = Timestamp::of_http(text).map(|time| time.to_string());
-    time.is_ok() || mac.is_ok() || http.is_some() || parse_uuid(text).is_some()
+    time.is_ok() || mac.is_ok() || http.is_some() || parse_uuid(text).is_some() || lists(text)
+}
+
+/// Lists of rules of security groups.
+fn lists(text: &str) -> bool {
+    let ports = spans::ports(text);
+    if let Ok(ports) = &ports {
+        assert_eq!(spans::ports(&spans::show_ports(ports)).as_ref(), Ok(ports));
+    }
+    let addresses = [4, 6].map(|version| {
+        let spans = spans::addresses(text, version).ok()?;
+        assert_eq!(spans::addresses(&spans::show_addresses(&spans), version).as_ref(), Ok(&spans));
+        Some(())
+    });
+    ports.is_ok() || addresses.iter().any(Option::is_some)
 }
 
 fn texts() -> Vec<Vec<u8>> {
@@ -65,6 +79,9 @@ fn texts() -> Vec<Vec<u8>> {
         "02:00:00:00:00:01",
         "0123456789abcdef0123456789abcdef",
         "01234567-89ab-cdef-0123-456789abcdef",
+        "22,80-90",
+        "10.0.0.0/8,10.1.2.3-10.1.2.9,192.0.2.1",
+        "fd00::/64,fe80::1-fe80::9",
     ];
     all.map(|text| text.as_bytes().to_vec()).to_vec()
 }

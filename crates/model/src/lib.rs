@@ -21,6 +21,7 @@ pub mod relation;
 pub mod resource;
 pub mod setting;
 pub mod shown;
+pub mod spans;
 pub mod status;
 pub mod time;
 mod update;

@@ -235,6 +235,40 @@ settings! {
     ),
     /// What the operator tells the software of all instances beside their user data: cloud-init's vendor data.
     VENDOR_DATA = ("metadata", "vendorData", Values::Text { bytes_max: VENDOR_DATA_MAX }, &[]),
+    /// What becomes of connections that others open to a NIC in security groups, if no rule decides: accept or
+    /// drop. Counts for NICs that come into their first group from then on.
+    INGRESS_POLICY = (
+        "securityGroup",
+        "ingress.defaultPolicy",
+        Values::Word { default: DefaultPolicy::Drop.as_str(), one_of: &["accept", "drop"] },
+        &[]
+    ),
+    /// The same for connections that the NIC opens; acceptUntilRule, as in ZStack up to 4.x and CloudStack: accept
+    /// until a group of the NIC has an egress rule, and drop from then on.
+    EGRESS_POLICY = (
+        "securityGroup",
+        "egress.defaultPolicy",
+        Values::Word { default: DefaultPolicy::Accept.as_str(), one_of: DefaultPolicy::ONE_OF },
+        &[]
+    ),
+    /// Rules that a security group may have of each type, Ingress and Egress, beside its default rules.
+    GROUP_RULES_MAX = ("securityGroup", "rules.num.limit", number(100, 1, 10_000), &[]),
+    /// Whether an account has a default group, for NICs that are made with no choice of groups: None or Account.
+    /// Counts for NICs that are made from then on.
+    DEFAULT_GROUP = (
+        "securityGroup",
+        "defaultGroup",
+        Values::Word { default: DefaultGroup::None.as_str(), one_of: DefaultGroup::ONE_OF },
+        &[Kind::Account]
+    ),
+    /// What passes at a NIC that is in no security group, where its L3 network has the service: Open, all;
+    /// Closed, only what netloom answers itself (ARP, ND, DHCP, metadata, names).
+    WITHOUT_GROUP = (
+        "securityGroup",
+        "nic.withoutGroup",
+        Values::Word { default: WithoutGroup::Open.as_str(), one_of: WithoutGroup::ONE_OF },
+        &[Kind::L3Network]
+    ),
     /// How long a destroyed instance can be recovered, in seconds. Counts for those that are destroyed already, too.
     VM_EXPUNGE_PERIOD = ("vm", "expungePeriod", number(86_400, 1, 31_536_000), &[Kind::VmInstance]),
     /// How often destroyed instances are looked for, in seconds. They are also looked for when one of these settings changes.
@@ -243,6 +277,38 @@ settings! {
 
 /// Longest vendor data, in bytes.
 pub const VENDOR_DATA_MAX: usize = 16_384;
+
+words! {
+    /// What becomes of a connection that no rule of a security group decides.
+    DefaultPolicy {
+        /// It passes.
+        Accept = "accept",
+        /// It does not.
+        Drop = "drop",
+        /// It passes until there are rules.
+        AcceptUntilRule = "acceptUntilRule",
+    }
+}
+
+words! {
+    /// Which default security groups there are.
+    DefaultGroup {
+        /// None.
+        None = "None",
+        /// One of each account.
+        Account = "Account",
+    }
+}
+
+words! {
+    /// What passes at a NIC that is in no security group.
+    WithoutGroup {
+        /// All.
+        Open = "Open",
+        /// Nothing.
+        Closed = "Closed",
+    }
+}
 
 words! {
     /// Which addresses instances may use where they make their own.

@@ -3,6 +3,7 @@
 pub mod access_key;
 pub mod account;
 pub mod account_resource_ref;
+pub mod address_group;
 pub mod audit;
 pub mod cluster;
 pub mod config;
@@ -39,6 +40,9 @@ pub mod quota;
 pub mod release;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
+pub mod security_group;
+pub mod security_group_member;
+pub mod security_group_rule;
 pub mod sharing;
 pub mod tag;
 pub mod used_ip;
@@ -143,6 +147,12 @@ records! {
     GuestData in guest_data,
     VmNic in vm_nic,
     UsedIp in used_ip,
+    AddressGroup in address_group,
+    SecurityGroup in security_group,
+    SecurityGroupRule in security_group_rule,
+    SecurityGroupL3NetworkRef in security_group,
+    VmNicSecurityGroupRef in security_group_member,
+    VmNicSecurityPolicy in security_group_member,
     LongJob in long_job,
     Webhook in webhook,
     WebhookCursor in webhook,
