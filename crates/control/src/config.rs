@@ -47,6 +47,16 @@ pub fn number_for(read: &impl Read<Record>, setting: &Setting, resource: Uuid) -
     setting.number(value.as_deref())
 }
 
+/// The word that a setting is.
+pub(crate) fn word(read: &impl Read<Record>, setting: &Setting) -> String {
+    global(read, setting).unwrap_or_else(|| setting.of.default())
+}
+
+/// The word that a setting is for a resource.
+pub(crate) fn word_for(read: &impl Read<Record>, setting: &Setting, resource: Uuid) -> String {
+    own(read, setting, resource).unwrap_or_else(|| word(read, setting))
+}
+
 /// What becomes of an instance that is destroyed.
 #[must_use]
 pub fn deletion_policy(read: &impl Read<Record>, instance: Uuid) -> DeletionPolicy {

@@ -66,6 +66,7 @@ impl Txn<'_> {
         let (mut objects, mut resting) = (BTreeSet::new(), Vec::new());
         for (id, record) in &gone {
             self.note(record);
+            self.regroup(record);
             self.fence_uuid(id.uuid);
             for parent in parents(record) {
                 self.fence_uuid(parent);

@@ -25,6 +25,7 @@ pub mod lease;
 mod log_in;
 mod logins;
 pub mod look;
+mod memberships;
 pub mod mover;
 mod neighbours;
 pub mod operation;
@@ -48,6 +49,7 @@ pub mod validate;
 
 pub mod access_key;
 pub mod account;
+mod address_group;
 pub mod cluster;
 mod dhcp_option;
 pub mod dhcp_server;
@@ -81,6 +83,10 @@ mod nic_told;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 mod rivals;
+pub mod rule_fields;
+pub mod security_group;
+pub mod security_group_member;
+pub mod security_group_rule;
 pub mod used_ip;
 mod user;
 pub mod vm_instance;
@@ -130,6 +136,10 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     network_service::operations,
     dhcp_server::operations,
     dhcp_option::operations,
+    address_group::operations,
+    security_group::operations,
+    security_group_rule::operations,
+    security_group_member::operations,
     instance_offering::operations,
     image::operations,
     vm_instance::operations,

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use store::{Key, Read};
 
 use crate::{
-    Look, Reply, Txn, addresses, l2_network, l3_network, nic_device,
+    Look, Reply, Txn, addresses, l2_network, l3_network, memberships, nic_device,
     operation::{Operation, job, look},
     realiser, vm_instance, vm_life,
     vm_nic::{self, Plug, Wanted},
@@ -115,6 +115,7 @@ pub(crate) fn change_network(txn: &mut Txn<'_>, message: ChangeVmNicNetwork) -> 
         Some("l3NetworkUuid") => error.on_field("destL3NetworkUuid"),
         _ => error,
     })?;
+    memberships::check_network(txn, &nic, &l3)?;
     let was_default = is_default(&instance, &nic);
     let used = txn.used_by(AnyId::of(nic.uuid));
     txn.delete_all::<UsedIp>(used)?;

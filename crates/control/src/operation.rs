@@ -17,7 +17,7 @@ use crate::{
     command::{Call, Caller, Command, Surroundings},
     field_tags,
     inventory::Observed,
-    tag, validate,
+    memberships, tag, validate,
 };
 
 type InJob = Box<dyn Fn(&mut Txn<'_>, Map<String, Value>) -> Result<Reply> + Send + Sync>;
@@ -129,6 +129,7 @@ impl Operation {
             tag::keep(txn, made, &call.system_tags, &call.user_tags)?;
         }
         field_tags::follow(txn)?;
+        memberships::follow(txn)?;
         Ok(reply)
     }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::{
     Look, Reply, Txn,
     inventory::names,
+    memberships,
     operation::{Operation, job, look},
 };
 
@@ -109,6 +110,7 @@ fn revoke(txn: &mut Txn<'_>, message: RevokeResourceSharing) -> Result<Reply> {
 fn change_owner(txn: &mut Txn<'_>, message: ChangeResourceOwner) -> Result<Reply> {
     let first = txn.any("resourceUuid", message.resource_uuid)?;
     check_ownable(&first)?;
+    memberships::check_given(txn, &first)?;
     let account = txn.get(message.account_uuid)?;
     let (mut waiting, mut given) = (vec![first], 0);
     while let Some(record) = waiting.pop() {

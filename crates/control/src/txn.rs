@@ -12,8 +12,15 @@ use model::{
     AnyId, Claim, Code, Error, Id, Kind, Meta, Record, Relation, Resource, Result, Timestamp,
     record::{OWNER, UNCOUNTED},
     resource::{
-        account::Account, dhcp_option::DhcpOption, guest_data::GuestData, host::Host,
-        release::Release, used_ip::UsedIp, vm_instance::VmInstance, vm_nic::VmNic,
+        account::Account,
+        dhcp_option::DhcpOption,
+        guest_data::GuestData,
+        host::Host,
+        release::Release,
+        security_group_member::{VmNicSecurityGroupRef, VmNicSecurityPolicy},
+        used_ip::UsedIp,
+        vm_instance::VmInstance,
+        vm_nic::VmNic,
     },
     status::{Board, HostStatus},
 };
@@ -23,6 +30,7 @@ use uuid::Uuid;
 use crate::{
     claim,
     command::{Call, Caller, Surroundings},
+    memberships,
     operation::Done,
     quota,
 };
@@ -42,6 +50,8 @@ pub struct Txn<'a> {
     objects: BTreeSet<Uuid>,
     /// The instances that changed, or whose NICs did.
     instances: BTreeSet<Id<VmInstance>>,
+    /// The instances and NICs that may be in other groups now, because of queries for members.
+    regrouped: BTreeSet<AnyId>,
     waits_for_lost_hosts: bool,
     /// Hosts whose evacuation success waits for.
     evacuated: BTreeSet<Id<Host>>,
@@ -73,6 +83,7 @@ impl<'a> Txn<'a> {
             hosts,
             objects,
             instances,
+            regrouped: BTreeSet::new(),
             waits_for_lost_hosts,
             evacuated: BTreeSet::new(),
             moved: BTreeSet::new(),
@@ -102,6 +113,11 @@ impl<'a> Txn<'a> {
         mem::take(&mut self.instances)
     }
 
+    /// The instances and NICs that may be in other groups, since this was asked last.
+    pub(crate) fn take_regrouped(&mut self) -> BTreeSet<AnyId> {
+        mem::take(&mut self.regrouped)
+    }
+
     /// Success does not wait for hosts that are not connected: they act when they are back.
     pub(crate) fn waits_for_no_lost_host(&mut self) {
         self.waits_for_lost_hosts = false;
@@ -117,6 +133,17 @@ impl<'a> Txn<'a> {
     pub(crate) fn waits_for_evacuation(&mut self, host: Id<Host>) {
         self.waits_for(host);
         self.evacuated.insert(host);
+    }
+
+    /// Success waits until this object is settled on these hosts.
+    pub(crate) fn waits_for_object(&mut self, object: Uuid, hosts: BTreeSet<Id<Host>>) {
+        self.hosts.extend(hosts);
+        self.objects.insert(object);
+    }
+
+    /// Remembers that the members of groups may be others once a row is gone.
+    pub(crate) fn regroup(&mut self, gone: &Record) {
+        self.regrouped.extend(memberships::affected(Some(gone), gone));
     }
 
     /// Success waits until this instance is where it moves to.
@@ -294,6 +321,7 @@ impl<'a> Txn<'a> {
             record.meta.owner = owner_of_parts(&whole).or(owner);
         }
         self.fence_parents(&record);
+        self.regrouped.extend(memberships::affected(None, &record));
         self.put(record)?;
         Ok(id)
     }
@@ -337,6 +365,7 @@ impl<'a> Txn<'a> {
         let mut given_up = before.claims();
         given_up.retain(|claim| claim.rests() && !kept.contains(claim));
         let object = before.object();
+        self.regrouped.extend(memberships::affected(Some(before), &after));
         self.note(before);
         self.put(after)?;
         // Of this it is known who was told: nobody else need be waited for after a restart.
@@ -367,7 +396,12 @@ impl<'a> Txn<'a> {
         // Of these hosts know as a part of something else.
         let data = GuestData::of(record).map(|data| AnyId::of(data.vm_instance_uuid));
         let option = DhcpOption::of(record).map(|option| option.resource);
-        let whole = data.or(option).and_then(|whole| self.tx.get(whole.kind, whole.uuid));
+        let member = VmNicSecurityGroupRef::of(record).map(|member| member.vm_nic_uuid);
+        let nic = member.or(VmNicSecurityPolicy::of(record).map(|policy| policy.vm_nic_uuid));
+        let whole = data
+            .or(option)
+            .or(nic.map(AnyId::of))
+            .and_then(|whole| self.tx.get(whole.kind, whole.uuid));
         if let Some(whole) = whole {
             self.note(&whole);
         }

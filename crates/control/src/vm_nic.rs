@@ -14,7 +14,7 @@ use model::{
 };
 
 use crate::{
-    Reply, Txn, addresses, l3_network,
+    Reply, Txn, addresses, l3_network, memberships,
     operation::{Operation, job},
 };
 
@@ -85,7 +85,7 @@ pub(crate) fn insert(
     };
     let mtu = l3_network::mtu_bytes(&*txn.tx, l3);
     let addresses = addresses::give(txn, l3, AnyId::of(id), &wanted.addresses, mac)?;
-    txn.insert(VmNic {
+    let id = txn.insert(VmNic {
         uuid: id,
         vm_instance_uuid: wanted.plug.map(|plug| plug.instance),
         l3_network_uuid: l3.uuid,
@@ -108,7 +108,9 @@ pub(crate) fn insert(
         device_id: wanted.plug.map_or(0, |plug| plug.device_id),
         state: EnableState::Enabled,
         allowed_prefixes: Vec::new(),
-    })
+    })?;
+    memberships::born(txn, id, l3)?;
+    Ok(id)
 }
 
 /// Netloom's own MACs: locally administered (second bit of the first byte), with ZStack's first

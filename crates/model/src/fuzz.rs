@@ -4,7 +4,7 @@
 use damage::Target;
 use serde_json::{Value, value::RawValue};
 
-use crate::{Kind, Mac, Record, Timestamp, id::parse_uuid, spans};
+use crate::{Kind, Mac, Record, Timestamp, id::parse_uuid, member_query::MemberQuery, spans};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[RECORD, TEXT];
@@ -56,7 +56,7 @@ fn text(bytes: &[u8]) -> bool {
     time.is_ok() || mac.is_ok() || http.is_some() || parse_uuid(text).is_some() || lists(text)
 }
 
-/// Lists of rules of security groups.
+/// Lists of rules of security groups, and queries for members.
 fn lists(text: &str) -> bool {
     let ports = spans::ports(text);
     if let Ok(ports) = &ports {
@@ -67,7 +67,11 @@ fn lists(text: &str) -> bool {
         assert_eq!(spans::addresses(&spans::show_addresses(&spans), version).as_ref(), Ok(&spans));
         Some(())
     });
-    ports.is_ok() || addresses.iter().any(Option::is_some)
+    let query = text.parse::<MemberQuery>();
+    if let Ok(query) = &query {
+        assert_eq!(query.to_string().parse().as_ref(), Ok(query));
+    }
+    ports.is_ok() || query.is_ok() || addresses.iter().any(Option::is_some)
 }
 
 fn texts() -> Vec<Vec<u8>> {
@@ -80,6 +84,8 @@ fn texts() -> Vec<Vec<u8>> {
         "0123456789abcdef0123456789abcdef",
         "01234567-89ab-cdef-0123-456789abcdef",
         "22,80-90",
+        "role=web AND account=shop",
+        "tag='a b' AND env!=\"x\" OR account=0123456789abcdef0123456789abcdef",
         "10.0.0.0/8,10.1.2.3-10.1.2.9,192.0.2.1",
         "fd00::/64,fe80::1-fe80::9",
     ];

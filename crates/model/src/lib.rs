@@ -14,6 +14,7 @@ pub mod field;
 pub mod fuzz;
 pub mod id;
 pub mod mac;
+pub mod member_query;
 pub mod mtu;
 mod plain;
 pub mod record;

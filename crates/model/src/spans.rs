@@ -45,7 +45,12 @@ pub fn addresses(list: &str, ip_version: u8) -> Result<Vec<AddressSpan>, String>
 /// The rule that it breaks.
 pub fn address_span(item: &str) -> Result<AddressSpan, String> {
     let no_address = |text: &str| format!("\"{text}\" is no address, network or first-last");
-    let ip = |text: &str| text.parse::<IpAddr>().map_err(|_| no_address(text));
+    let ip = |text: &str| match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
+            Err(format!("{v6} is an IPv4 address in IPv6 form"))
+        }
+        read => read.map_err(|_| no_address(text)),
+    };
     if item.contains('/') {
         let net: IpNet = item.parse().map_err(|_| no_address(item))?;
         return match net.trunc() == net {

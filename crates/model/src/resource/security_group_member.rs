@@ -1,13 +1,15 @@
 //! Membership: which security groups a NIC is in, in which order, and what happens to what none of them
 //! decides.
 
-use derive::Resource;
+use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{security_group::SecurityGroup, vm_nic::VmNic};
 use crate::{
-    FieldDef, Id, Kind, Plain, Record, Resource,
+    FieldDef, Id, Kind, Message, MessageDef, Plain, Record, Resource,
+    declare::Column,
     shown::{Derived, View},
     words,
 };
@@ -41,7 +43,13 @@ impl NicPolicy {
 /// That a NIC is in a security group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(name = "VmNicInSecurityGroup", path = "/security-groups/vm-instances/nics", derived)]
+#[resource(
+    name = "VmNicInSecurityGroup",
+    path = "/security-groups/vm-instances/nics",
+    also,
+    derived,
+    messages
+)]
 pub struct VmNicSecurityGroupRef {
     /// Its id, derived from NIC and group.
     pub uuid: Id<VmNicSecurityGroupRef>,
@@ -66,6 +74,26 @@ impl VmNicSecurityGroupRef {
         Id::new(Uuid::new_v5(&nic.uuid(), group.uuid().as_bytes()))
     }
 
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &AddVmNicToSecurityGroup::DEF,
+        &DeleteVmNicFromSecurityGroup::DEF,
+        &SetVmNicSecurityGroup::DEF,
+        &GetCandidateVmNicForSecurityGroup::DEF,
+    ];
+
+    /// The hidden field by which those are found that a group has by its query.
+    pub const FOUND_BY: &'static str = "foundBy";
+
+    const ALSO: &'static [Column] = &[Column::computed(
+        FieldDef::of::<Option<Uuid>>(Self::FOUND_BY, "The group, if its query finds the instance."),
+        |record| match Self::of(record) {
+            Some(found) if found.is_found => Plain::Uuid(found.security_group_uuid.uuid()),
+            _ => Plain::Null,
+        },
+    )
+    .indexed()
+    .unseen()];
+
     const DERIVED: &'static [Derived] = &[Derived {
         field: FieldDef::of::<Option<Uuid>>("vmInstanceUuid", "The NIC's instance."),
         read: |record: &Record, view: &dyn View| {
@@ -81,7 +109,7 @@ impl VmNicSecurityGroupRef {
 /// What happens to what no rule decides, at a NIC that is in security groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/security-groups/nics/security-policy")]
+#[resource(path = "/security-groups/nics/security-policy", messages)]
 pub struct VmNicSecurityPolicy {
     /// Its id, derived from the NIC.
     pub uuid: Id<VmNicSecurityPolicy>,
@@ -100,4 +128,83 @@ impl VmNicSecurityPolicy {
     pub fn id_of(nic: Id<VmNic>) -> Id<Self> {
         Id::new(Uuid::new_v5(&nic.uuid(), b"security policy"))
     }
+
+    const MESSAGES: &'static [&'static MessageDef] = &[&ChangeVmNicSecurityPolicy::DEF];
+}
+
+/// Puts NICs into a security group, behind those that they are in.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/security-groups/{securityGroupUuid}/vm-instances/nics")]
+pub struct AddVmNicToSecurityGroup {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// The NICs, whose L3 networks have the service SecurityGroup.
+    #[field(required, max_len = 1000)]
+    pub vm_nic_uuids: Vec<Id<VmNic>>,
+}
+
+/// Takes NICs out of a security group. One that is not in it is out already. Who is in it by its query
+/// stays.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(delete = "/security-groups/{securityGroupUuid}/vm-instances/nics")]
+pub struct DeleteVmNicFromSecurityGroup {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// The NICs.
+    #[field(required, max_len = 1000)]
+    pub vm_nic_uuids: Vec<Uuid>,
+}
+
+/// Says which security groups a NIC is in, and in which order they are asked. For an account that is its
+/// own groups; those that administrators have put it into stay, and are asked first. Those whose query
+/// finds its instance stay, too.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/security-groups/nics/{vmNicUuid}/actions", action = "setVmNicSecurityGroup")]
+pub struct SetVmNicSecurityGroup {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// The groups, with priorities from 1 without gaps: `[{"securityGroupUuid": "..", "priority": 1}]`;
+    /// an empty list: none.
+    #[field(max_len = 32)]
+    pub refs: Option<Vec<Value>>,
+}
+
+/// A group of a NIC, and its place: ZStack's `VmNicSecurityGroupRefAO`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GroupRank {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// Its priority.
+    pub priority: u32,
+}
+
+/// Says what happens to connections that no rule decides, at a NIC that is in a security group. What is
+/// not named stays.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(
+    put = "/security-groups/nics/{vmNicUuid}/security-policy/actions",
+    action = "changeVmNicSecurityPolicy"
+)]
+pub struct ChangeVmNicSecurityPolicy {
+    /// The NIC.
+    pub vm_nic_uuid: Id<VmNic>,
+    /// For connections that others open.
+    pub ingress_policy: Option<NicPolicy>,
+    /// For connections that it opens.
+    pub egress_policy: Option<NicPolicy>,
+}
+
+/// The NICs that could be put into a security group: they are not in it, and their L3 network has the
+/// service SecurityGroup.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(get = "/security-groups/{securityGroupUuid}/vm-instances/candidate-nics", answer = "now")]
+pub struct GetCandidateVmNicForSecurityGroup {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
 }

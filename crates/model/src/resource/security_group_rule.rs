@@ -2,12 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
-use derive::Resource;
+use derive::{Message, Resource};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
+use uuid::Uuid;
 
 use super::{address_group::AddressGroup, security_group::SecurityGroup, zone::EnableState};
 use crate::{
-    FieldDef, FieldType, Id, Plain, Record, Resource,
+    FieldDef, FieldType, Id, Message, MessageDef, Plain, Record, Resource, Update,
     declare::Column,
     field::{FieldValue, Readable},
     spans::{self, AddressSpan, PortSpan},
@@ -136,7 +138,7 @@ impl Readable for RuleProtocol {
 /// Which connections pass, and which do not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Resource)]
 #[serde(rename_all = "camelCase")]
-#[resource(path = "/security-groups/rules", also)]
+#[resource(path = "/security-groups/rules", also, messages)]
 pub struct SecurityGroupRule {
     /// Its id.
     pub uuid: Id<SecurityGroupRule>,
@@ -194,6 +196,15 @@ pub enum Remote {
 }
 
 impl SecurityGroupRule {
+    const MESSAGES: &'static [&'static MessageDef] = &[
+        &AddSecurityGroupRule::DEF,
+        &DeleteSecurityGroupRule::DEF,
+        &ChangeSecurityGroupRule::DEF,
+        &ChangeSecurityGroupRuleState::DEF,
+        &UpdateSecurityGroupRulePriority::DEF,
+        &ValidateSecurityGroupRule::DEF,
+    ];
+
     /// The spans of what packets have in the place of ports: destination ports of TCP and UDP; type and
     /// code of ICMP, `type << 8 | code`. None: every one.
     #[must_use]
@@ -278,4 +289,206 @@ impl SecurityGroupRule {
             (Remote::Group(_) | Remote::AddressGroup(_), _) => Plain::Null,
         }
     }
+}
+
+/// Adds rules to a security group: all of them or none.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(post = "/security-groups/{securityGroupUuid}/rules")]
+pub struct AddSecurityGroupRule {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// The rules: `[{"type": "Ingress", "protocol": "TCP", "dstPortRange": "22,80-90", "srcIpRange":
+    /// "10.0.0.0/8"}]`; further `state`, `description`, `ipVersion`, `dstIpRange`, `action`,
+    /// `remoteSecurityGroupUuid`, `remoteAddressGroupUuid`, `icmpType`, `icmpCode`, and the older
+    /// `allowedCidr`, `startPort`, `endPort`.
+    #[field(required, max_len = 20000)]
+    pub rules: Vec<Value>,
+    /// Each rule once for each of these groups, as its remote.
+    #[serde(default)]
+    #[field(max_len = 100)]
+    pub remote_security_group_uuids: Vec<Id<SecurityGroup>>,
+    /// The place of the first of each type, from 1; those from there on move up. After all others if
+    /// absent or -1.
+    #[field(range = "-1..=10000")]
+    pub priority: Option<i64>,
+}
+
+/// A rule as a message has it: ZStack's `SecurityGroupRuleAO`, and what Neutron has beside it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields of `SecurityGroupRule`, and of ZStack's older form")]
+pub struct RuleParam {
+    #[serde(rename = "type")]
+    pub rule_type: RuleType,
+    pub state: Option<EnableState>,
+    pub description: Option<String>,
+    pub remote_security_group_uuid: Option<Id<SecurityGroup>>,
+    pub remote_address_group_uuid: Option<Id<AddressGroup>>,
+    pub ip_version: Option<u8>,
+    pub protocol: String,
+    pub src_ip_range: Option<String>,
+    pub dst_ip_range: Option<String>,
+    pub src_port_range: Option<String>,
+    pub dst_port_range: Option<String>,
+    pub action: Option<RuleAction>,
+    pub icmp_type: Option<u8>,
+    pub icmp_code: Option<u8>,
+    pub allowed_cidr: Option<String>,
+    pub start_port: Option<i64>,
+    pub end_port: Option<i64>,
+}
+
+/// The place that a rule is to have: ZStack's `SecurityGroupRulePriorityAO`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleRank {
+    /// The rule.
+    pub rule_uuid: Id<SecurityGroupRule>,
+    /// Its priority.
+    pub priority: u32,
+}
+
+/// Deletes rules of one security group. Those behind them move down.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(delete = "/security-groups/rules")]
+pub struct DeleteSecurityGroupRule {
+    /// The rules. One that is not there is gone already.
+    #[field(required, max_len = 20000)]
+    pub rule_uuids: Vec<Uuid>,
+}
+
+/// Changes a rule. Of a default rule only the description and the state change. A remote that is named
+/// takes the place of the one that was there, of whatever form; with a protocol that has no ports they
+/// are gone.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(put = "/security-groups/rules/{uuid}/actions", action = "changeSecurityGroupRule")]
+pub struct ChangeSecurityGroupRule {
+    /// The rule.
+    pub uuid: Id<SecurityGroupRule>,
+    /// A new text, or none.
+    #[serde(default)]
+    #[field(max_len = 2048)]
+    pub description: Update<String>,
+    /// The group whose members are at the other end, or none.
+    #[serde(default)]
+    pub remote_security_group_uuid: Update<Id<SecurityGroup>>,
+    /// The addresses at the other end, or none.
+    #[serde(default)]
+    pub remote_address_group_uuid: Update<Id<AddressGroup>>,
+    /// What becomes of the connections.
+    pub action: Option<RuleAction>,
+    /// Whether it counts.
+    pub state: Option<EnableState>,
+    /// Its place, from 1; -1: the last. Those between move.
+    #[field(range = "-1..=10000")]
+    pub priority: Option<i64>,
+    /// The protocol: ALL, TCP, UDP, ICMP or a number.
+    #[field(max_len = 16)]
+    pub protocol: Option<String>,
+    /// From where, or from anywhere.
+    #[serde(default)]
+    #[field(max_len = 1024)]
+    pub src_ip_range: Update<String>,
+    /// To where, or to anywhere.
+    #[serde(default)]
+    #[field(max_len = 1024)]
+    pub dst_ip_range: Update<String>,
+    /// To which ports.
+    #[serde(default)]
+    #[field(max_len = 1024)]
+    pub dst_port_range: Update<String>,
+    /// The type of ICMP, or any.
+    #[serde(default)]
+    #[field(range = "0..=255")]
+    pub icmp_type: Update<u8>,
+    /// Its code, or any.
+    #[serde(default)]
+    #[field(range = "0..=255")]
+    pub icmp_code: Update<u8>,
+}
+
+/// Enables or disables rules of a security group.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(
+    put = "/security-groups/{securityGroupUuid}/rules/state/actions",
+    action = "changeSecurityGroupRuleState"
+)]
+pub struct ChangeSecurityGroupRuleState {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// The rules, one of which at least has another state.
+    #[field(required, max_len = 20000)]
+    pub rule_uuids: Vec<Uuid>,
+    /// The state.
+    pub state: EnableState,
+}
+
+/// Puts the rules of a security group into another order.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(
+    put = "/security-groups/{securityGroupUuid}/rules/priority/actions",
+    action = "updateSecurityGroupRulePriority"
+)]
+pub struct UpdateSecurityGroupRulePriority {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// Of which rules.
+    #[serde(rename = "type")]
+    pub rule_type: RuleType,
+    /// All of them but the default rules: `[{"ruleUuid": "..", "priority": 1}]`.
+    #[field(required, max_len = 10000)]
+    pub rules: Vec<Value>,
+}
+
+/// Tells whether a rule could be added to a security group, and if not, why.
+#[derive(Debug, Deserialize, Message)]
+#[serde(rename_all = "camelCase")]
+#[message(get = "/security-groups/{securityGroupUuid}/rules/validation", answer = "now")]
+pub struct ValidateSecurityGroupRule {
+    /// The group.
+    pub security_group_uuid: Id<SecurityGroup>,
+    /// Who opens the connections.
+    #[serde(rename = "type")]
+    pub rule_type: RuleType,
+    /// The protocol: ALL, TCP, UDP, ICMP or a number.
+    #[field(max_len = 16)]
+    pub protocol: String,
+    /// The group whose members are at the other end.
+    pub remote_security_group_uuid: Option<Id<SecurityGroup>>,
+    /// The addresses at the other end.
+    pub remote_address_group_uuid: Option<Id<AddressGroup>>,
+    /// 4 or 6.
+    #[field(range = "4..=6")]
+    pub ip_version: Option<u8>,
+    /// From where.
+    #[field(max_len = 1024)]
+    pub src_ip_range: Option<String>,
+    /// To where.
+    #[field(max_len = 1024)]
+    pub dst_ip_range: Option<String>,
+    /// To which ports.
+    #[field(max_len = 1024)]
+    pub dst_port_range: Option<String>,
+    /// What becomes of the connections.
+    pub action: Option<RuleAction>,
+    /// The older form of ports: the first.
+    #[field(range = "-1..=65535")]
+    pub start_port: Option<i64>,
+    /// The last.
+    #[field(range = "-1..=65535")]
+    pub end_port: Option<i64>,
+    /// The older form of addresses.
+    #[field(max_len = 1024)]
+    pub allowed_cidr: Option<String>,
+    /// The type of ICMP.
+    #[field(range = "0..=255")]
+    pub icmp_type: Option<u8>,
+    /// Its code.
+    #[field(range = "0..=255")]
+    pub icmp_code: Option<u8>,
 }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    AnyId, FieldDef, Id, Kind, Message, MessageDef, Plain, Record,
+    AnyId, FieldDef, Id, Kind, Message, MessageDef, Plain, Record, Resource,
     declare::Column,
+    member_query::{self, Anchor},
     shown::{Child, Shown},
     words,
 };
@@ -71,7 +72,22 @@ impl UserTag {
     const ALSO: &'static [Column] = &[
         Column::computed(RESOURCE_TYPE, resource_type),
         Column::computed(TAG_TYPE, |_| Plain::word(TagType::User.as_str())),
+        Column::computed(
+            FieldDef::of::<Option<String>>(Self::ANCHOR, "What queries for members find."),
+            |record| match (UserTag::of(record), record.meta.owner) {
+                (Some(tag), Some(owner)) if tag.resource.kind == Kind::VmInstance => {
+                    let anchor = Anchor { account: owner, tag: Some(member_query::said(&tag.tag)) };
+                    Plain::Text(anchor.key().into())
+                }
+                _ => Plain::Null,
+            },
+        )
+        .indexed()
+        .unseen(),
     ];
+
+    /// The hidden field by which an account's instances are found that have a tag.
+    pub const ANCHOR: &'static str = "anchor";
 }
 
 /// The pseudo-fields of every resource by which queries find what has a tag, as ZStack has them.

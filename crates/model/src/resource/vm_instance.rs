@@ -191,6 +191,12 @@ impl VmInstance {
             doc: "The MAC address that its NIC gets when it is made.",
         },
         TagForm {
+            form: "l3::{l3NetworkUuid}::SecurityGroupUuids::{securityGroupUuids}",
+            at_any_time: false,
+            of_field: false,
+            doc: "The security groups that its NIC is made in, with commas between them, in this order.",
+        },
+        TagForm {
             form: "hostname::{hostname}",
             at_any_time: true,
             of_field: true,
@@ -385,6 +391,7 @@ impl VmInstance {
 
 /// Makes an instance and starts it, unless `strategy` says otherwise. System tags
 /// `staticIp::<l3>::<ip>` (IPv6 with `--` for `:`) and `customMac::<l3>::<mac>` choose addresses,
+/// `l3::<l3>::SecurityGroupUuids::<uuid>,<uuid>` security groups,
 /// `hostname::<name>` names it, `userdata::<base64>` and `sshkey::<key>` are for its software to read.
 #[derive(Debug, Deserialize, Message)]
 #[serde(rename_all = "camelCase")]
