@@ -1,5 +1,9 @@
 //! The incremental compiler against the plain one, over random histories, and how much it works.
 
+mod followed;
+mod group_rows;
+mod groups;
+mod joins;
 mod random;
 mod rows;
 mod told;
