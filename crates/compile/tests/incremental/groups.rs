@@ -348,6 +348,14 @@ fn a_membership_change_reaches_the_hosts_that_look_for_it_and_no_other() {
     assert_eq!(all.told(), [50, 51], "whom the others know by another group");
     all.delete(&in_group(150, 1, 1));
     assert_eq!(all.told(), [0, 1, 2, 50]);
+    // Whom all hosts know by another group costs those who look for this one.
+    let rows = (0..100).map(|n| record_of(in_group(100 + n, 4, 5)));
+    all.put(rows.chain([record_of(group(4)), record_of(rule_about(14, 4, 4))]).collect());
+    let before = all.compiler.work().total();
+    all.put(vec![record_of(in_group(152, 1, 1))]);
+    assert_eq!(all.told(), [0, 1, 2, 52]);
+    let work = all.compiler.work().total() - before;
+    assert!(work < 60, "{work} entries for five objects, of 100 hosts that know it");
 }
 
 #[test]
