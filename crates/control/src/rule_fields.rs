@@ -309,8 +309,7 @@ impl Meaning {
         }
         ports.sort_unstable();
         addresses.sort_unstable();
-        let (whole, _) = (["0.0.0.0/0", "::/0"], ());
-        if whole.contains(&spans::show_addresses(&addresses).as_str()) {
+        if ["0.0.0.0/0", "::/0"].contains(&spans::show_addresses(&addresses).as_str()) {
             addresses.clear();
         }
         Self {

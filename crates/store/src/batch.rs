@@ -17,8 +17,9 @@ use crate::{
     tx::Finished,
 };
 
-/// Most keys that one transaction may write.
-pub(crate) const MAX_WRITES: usize = 10_000;
+/// Most keys that one transaction may write: a security group with 10,000 rules of both types, which is the
+/// most that one may have, goes at once.
+pub(crate) const MAX_WRITES: usize = 25_000;
 
 /// A caller's closure with its result, whatever the type, so that one queue can hold them all.
 pub(crate) trait Work<R: Row>: Send {

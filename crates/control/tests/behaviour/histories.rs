@@ -4,6 +4,8 @@
 //! Values come from small sets, so that messages meet: most references lead to what exists, some to
 //! another kind or nowhere; addresses and VNIs collide.
 
+mod groups;
+
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use model::{
@@ -13,7 +15,7 @@ use model::{
         account::Account,
         ip_range::IpRange,
         job::Job,
-        l2_network::L2Network,
+        l2_network::{L2Network, Segment},
         l3_network::L3Network,
         long_job::{LongJob, LongJobState},
         network_service::ProviderType,
@@ -98,18 +100,34 @@ fn value(
         }
         (Some(Kind::L2Network), _) if of_pools(def, field) && dice.roll(8) > 0 => {
             let pools = rows::<L2Network>(snapshot).into_iter();
-            let pools = pools.filter(|l2| l2.segment.is_pool()).map(|l2| l2.uuid);
+            let fits = |l2: &L2Network| match def.name {
+                "CreateL2GreNetwork" => matches!(l2.segment, Segment::GrePool),
+                _ => l2.segment.is_pool(),
+            };
+            let pools = pools.filter(fits).map(|l2| l2.uuid);
             let pools: Vec<_> = pools.collect();
             if pools.is_empty() { Value::Null } else { json!(dice.one_of(&pools)) }
         }
         (Some(kind), _) => reference(kind, snapshot, dice),
         (None, _) if field.nullable && dice.roll(3) == 0 => Value::Null,
+        (None, FieldType::List(FieldType::Uuid)) if field.name == "ruleUuids" => {
+            (0..=dice.roll(2)).map(|_| reference(Kind::SecurityGroupRule, snapshot, dice)).collect()
+        }
+        (None, FieldType::List(FieldType::Uuid)) if field.name == "vmNicUuids" => {
+            json!([reference(Kind::VmNic, snapshot, dice)])
+        }
         (None, FieldType::List(FieldType::Uuid)) => {
             let kind =
                 dice.one_of(&[Kind::L3Network, Kind::L3Network, Kind::L2Network, Kind::Zone]);
             json!([reference(kind, snapshot, dice)])
         }
         (None, FieldType::List(FieldType::Text)) if field.name == "tags" => json!(["hostname::b"]),
+        (None, FieldType::List(FieldType::Text)) if field.name == "addresses" => {
+            (0..=dice.roll(2)).map(|_| dice.one_of(&ADDRESSES)).collect()
+        }
+        (None, FieldType::List(_)) if ["rules", "refs"].contains(&field.name) => {
+            groups::entries(def, snapshot, dice)
+        }
         (None, FieldType::List(FieldType::Cidr)) => {
             (0..dice.roll(4)).map(|_| dice.one_of(&PREFIXES)).collect()
         }
@@ -140,7 +158,7 @@ fn value(
             json!(dice.one_of(&["VmInstanceVO", "VmInstanceVO", "L3NetworkVO"]))
         }
         (None, FieldType::Text) if field.name == "tag" => {
-            json!(dice.one_of(&["hostname::a", "hostname::b", "b"]))
+            json!(dice.one_of(&["hostname::a", "hostname::b", "b", "role=web", "role=web"]))
         }
         (None, FieldType::Text) if field.name == "jobName" => {
             json!(dice.one_of(&["APICreateZoneMsg", "CreateZone", "CreateNothing"]))
@@ -167,6 +185,12 @@ fn value(
 /// What instances are told; of anything else a word.
 fn for_guests(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
     match field.name {
+        "memberQuery" => {
+            json!(dice.one_of(&["role=web", "role=web AND tag=b", "account=admin", "a"]))
+        }
+        "protocol" => json!(dice.one_of(&["TCP", "ICMP", "ALL", "132"])),
+        "dstPortRange" => json!(dice.one_of(&["22", "80-90", ""])),
+        "srcIpRange" | "dstIpRange" => json!(dice.one_of(&ADDRESSES)),
         "userdata" => json!(dice.one_of(&["aGk=", "a"])),
         "SshKey" => json!(dice.one_of(&["ssh-rsa AAAA", "ssh-rsa AAAA a", "tea"])),
         "options" => {
@@ -177,6 +201,10 @@ fn for_guests(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
         _ => json!(dice.one_of(&["a", "b", "a", "b", "a", "b", "a", ""])),
     }
 }
+
+/// Addresses, networks and spans; the last says two things.
+const ADDRESSES: [&str; 5] =
+    ["10.0.0.10", "10.0.0.0/24", "10.0.0.1-10.0.0.9", "fd00::/64", "10.0.0.1/8"];
 
 /// Only pools are right there.
 fn of_pools(def: &MessageDef, field: &FieldDef) -> bool {
@@ -203,6 +231,7 @@ fn integer(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
         "mtu" => json!(1276 + dice.roll(16)),
         "prefixLen" => json!(dice.one_of(&[64, 64, 120, 0])),
         "ipVersion" => json!(4 + dice.roll(3)),
+        "priority" => json!(dice.one_of(&[1, 1, 2, -1, 0])),
         _ => json!(dice.roll(8)),
     }
 }
@@ -278,7 +307,10 @@ fn tags(def: &MessageDef, params: &Map<String, Value>, dice: &mut Dice<'_>) -> V
 fn start() -> Cloud {
     let (cloud, fixture) = Cloud::with_two_hosts();
     let l3 = cloud.l3(&fixture, "red");
-    let services = json!({ProviderType::Flat.provider().to_string(): ["DHCP"]});
+    let services = json!({
+        ProviderType::Flat.provider().to_string(): ["DHCP"],
+        ProviderType::SecurityGroup.provider().to_string(): ["SecurityGroup"],
+    });
     let attach = json!({"l3NetworkUuid": l3, "networkServices": services});
     cloud.call("AttachNetworkServiceToL3Network", attach).unwrap();
     let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
@@ -292,6 +324,9 @@ fn start() -> Cloud {
         "startIp": "fd00::10", "endIp": "fd00::1f", "prefixLen": 64, "addressMode": "Stateful-DHCP",
     });
     cloud.made("AddIpv6Range", range);
+    let keys = cloud.made("CreateL2GreNetworkPool", json!({"name": "g", "zoneUuid": fixture.zone}));
+    let range = json!({"name": "g", "startVni": 100, "endVni": 110, "l2NetworkUuid": keys});
+    cloud.made("CreateVniRange", range);
     give_to_tenant(&cloud, &fixture);
     put_jobs(&cloud, &fixture);
     cloud
@@ -436,6 +471,7 @@ fn is_sound(cloud: &Cloud, what: &str) {
     let report = doctor::examine(&cloud.snapshot());
     assert!(report.is_sound(), "after {what}: {:?}", report.findings);
     tags_say_what_fields_say(&cloud.snapshot());
+    groups::are_in_order(&cloud.snapshot());
 }
 
 fn same(one: &Snapshot<Record>, other: &Snapshot<Record>) {

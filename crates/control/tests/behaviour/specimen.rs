@@ -209,6 +209,31 @@ impl Filling {
             let tag = json!({"resourceType": "VmInstanceVO", "resourceUuid": made.vm, "tag": tag});
             self.call(message, tag, &[]);
         }
+        self.security_groups(made);
+    }
+
+    /// Groups with members by hand and by query, and rules with each form of a remote.
+    fn security_groups(&mut self, made: &Made) {
+        let services = json!({"SecurityGroup": ["SecurityGroup"]});
+        let services = json!({"l3NetworkUuid": made.l3, "networkServices": services});
+        self.call("AttachNetworkServiceToL3Network", services, &[]);
+        let list = json!({"name": "offices", "addresses": ["192.0.2.0/24", "2001:db8::1"]});
+        let list = self.call("CreateAddressGroup", list, &[]);
+        let found = json!({"name": "found", "description": "a", "memberQuery": "tag=web"});
+        let found = self.call("CreateSecurityGroup", found, &[]);
+        let group = json!({"name": "chosen", "ipVersion": 6, "isStateless": true});
+        let group = self.call("CreateSecurityGroup", group, &[]);
+        let rules = json!([
+            {"type": "Ingress", "protocol": "TCP", "ipVersion": 4, "dstPortRange": "22,80-90",
+                "srcIpRange": "10.0.0.0/8,10.1.2.3-10.1.2.9", "description": "a"},
+            {"type": "Ingress", "protocol": "ICMP", "icmpType": 128, "icmpCode": 0,
+                "remoteSecurityGroupUuid": found},
+            {"type": "Egress", "protocol": "132", "remoteAddressGroupUuid": list, "action": "DROP"},
+        ]);
+        let rules = json!({"securityGroupUuid": group, "rules": rules});
+        self.call("AddSecurityGroupRule", rules, &[]);
+        let members = json!({"securityGroupUuid": group, "vmNicUuids": [made.nic]});
+        self.call("AddVmNicToSecurityGroup", members, &[]);
     }
 
     /// A row of each kind that is not there yet, made of its declaration.

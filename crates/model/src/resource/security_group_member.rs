@@ -1,12 +1,19 @@
 //! Membership: which security groups a NIC is in, in which order, and what happens to what none of them
 //! decides.
 
+use std::sync::Arc;
+
 use derive::{Message, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{security_group::SecurityGroup, vm_nic::VmNic};
+use super::{
+    l3_network::L3Network,
+    network_service::{NetworkServiceL3NetworkRef, NetworkServiceType},
+    security_group::SecurityGroup,
+    vm_nic::VmNic,
+};
 use crate::{
     FieldDef, Id, Kind, Message, MessageDef, Plain, Record, Resource,
     declare::Column,
@@ -94,16 +101,47 @@ impl VmNicSecurityGroupRef {
     .indexed()
     .unseen()];
 
-    const DERIVED: &'static [Derived] = &[Derived {
-        field: FieldDef::of::<Option<Uuid>>("vmInstanceUuid", "The NIC's instance."),
-        read: |record: &Record, view: &dyn View| {
-            let nic = Self::of(record).map(|found| found.vm_nic_uuid.uuid());
-            let nic = nic.and_then(|nic| view.get(Kind::VmNic, nic));
-            nic.map_or(Plain::Null, |nic| nic.field("vmInstanceUuid").into_owned())
+    const DERIVED: &'static [Derived] = &[
+        Derived {
+            field: FieldDef::of::<Option<Uuid>>("vmInstanceUuid", "The NIC's instance."),
+            read: |record, view| {
+                nic_of(record, view)
+                    .map_or(Plain::Null, |nic| nic.field("vmInstanceUuid").into_owned())
+            },
+            found_by: &["vmNic.vmInstanceUuid"],
+            only: &[],
         },
-        found_by: &["vmNic.vmInstanceUuid"],
-        only: &[],
-    }];
+        Derived {
+            read: |record, view| {
+                let reason = nic_of(record, view).and_then(|nic| not_filtered(&nic, view));
+                reason.map_or(Plain::Null, |reason| Plain::Text(reason.into()))
+            },
+            ..Derived::NOT_IN_EFFECT
+        },
+    ];
+}
+
+fn nic_of(record: &Record, view: &dyn View) -> Option<Arc<Record>> {
+    view.get(Kind::VmNic, VmNicSecurityGroupRef::of(record)?.vm_nic_uuid.uuid())
+}
+
+/// Services of an L3 network that are looked through: there is one of each type.
+const SERVICES_MAX: usize = 64;
+
+/// Why groups have no effect at a NIC.
+fn not_filtered(record: &Record, view: &dyn View) -> Option<String> {
+    let nic = VmNic::of(record)?;
+    let has = |l3: Id<L3Network>| {
+        let kind = Kind::NetworkServiceL3NetworkRef;
+        let services = view.pointing(kind, "l3NetworkUuid", l3.uuid(), SERVICES_MAX);
+        let services = services.iter().filter_map(|row| NetworkServiceL3NetworkRef::of(row));
+        services
+            .into_iter()
+            .any(|row| row.network_service_type == NetworkServiceType::SecurityGroup)
+    };
+    let l3s = [nic.l3_network_uuid].into_iter().chain(nic.more_l3_network_uuids.iter().copied());
+    let l3 = nic.l3_network_uuid;
+    (!l3s.into_iter().any(has)).then(|| format!("L3 network {l3} has no service SecurityGroup"))
 }
 
 /// What happens to what no rule decides, at a NIC that is in security groups.

@@ -1,0 +1,181 @@
+//! Members by a query over tags and accounts: they follow tags, owners and NICs at once.
+
+use model::{Code, Id, Kind, resource::vm_nic::VmNic};
+use serde_json::{Value, json};
+use store::Read;
+
+use crate::{
+    harness::{Cloud, Fixture, request, tenant},
+    security_group_members::groups,
+    security_groups::{group, guarded, send},
+};
+
+fn by_query(cloud: &Cloud, query: &str) -> String {
+    cloud.made("CreateSecurityGroup", json!({"name": "q", "memberQuery": query}))
+}
+
+/// A VM with user tags.
+fn vm(cloud: &Cloud, l3: &str, tags: &[&str]) -> (String, Id<VmNic>) {
+    let mut create = request("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    create.user_tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+    let done = cloud.send(crate::harness::ADMINISTRATOR, vec![create]).unwrap();
+    let vm = done.reply.subject.unwrap().1.simple().to_string();
+    let nic = cloud.nics(&vm)[0].uuid;
+    (vm, nic)
+}
+
+fn tag(cloud: &Cloud, vm: &str, tag: &str) -> String {
+    let params = json!({"resourceType": "VmInstanceVO", "resourceUuid": vm, "tag": tag});
+    cloud.made("CreateUserTag", params)
+}
+
+fn none() -> Vec<String> {
+    Vec::new()
+}
+
+#[test]
+fn members_follow_the_tags_of_instances() {
+    let (cloud, _, l3) = guarded();
+    let (_, early) = vm(&cloud, &l3, &["role=web", "env=prod"]);
+    let web = by_query(&cloud, "role=web AND env!=test");
+    assert_eq!(groups(&cloud, early), [web.clone()], "those that are there");
+    let (late_vm, late) = vm(&cloud, &l3, &["role::web"]);
+    assert_eq!(groups(&cloud, late), [web.clone()], "those that come, in ZStack's form, too");
+    let test = tag(&cloud, &late_vm, "env=test");
+    assert_eq!(groups(&cloud, late), none());
+    cloud.call("DeleteTag", json!({"uuid": test})).unwrap();
+    assert_eq!(groups(&cloud, late), [web.clone()]);
+    assert_eq!(groups(&cloud, early), [web.clone()], "nobody else is touched");
+    cloud.call("DestroyVmInstance", json!({"uuid": late_vm})).unwrap();
+    cloud.call("ExpungeVmInstance", json!({"uuid": late_vm})).unwrap();
+    cloud.call("DeleteSecurityGroup", json!({"uuid": web})).unwrap();
+    assert_eq!(groups(&cloud, early), none(), "a group by query alone is not in use");
+}
+
+#[test]
+fn members_follow_the_query() {
+    let (cloud, _, l3) = guarded();
+    let (_, a) = vm(&cloud, &l3, &["role=a"]);
+    let (_, b) = vm(&cloud, &l3, &["role=b"]);
+    let id = by_query(&cloud, "role=a");
+    let set = |query: Value| {
+        cloud.call("UpdateSecurityGroup", json!({"uuid": id, "memberQuery": query})).unwrap();
+        [a, b].map(|nic| groups(&cloud, nic).len())
+    };
+    assert_eq!(set(json!("role=b")), [0, 1]);
+    assert_eq!(set(json!("role=b OR role=a")), [1, 1]);
+    assert_eq!(set(json!("account=admin")), [1, 1]);
+    assert_eq!(set(json!("role=c")), [0, 0]);
+    assert_eq!(
+        set(json!("tag=role=a").as_str().map_or(json!("role=a"), |_| json!("role=a"))),
+        [1, 0]
+    );
+    assert_eq!(set(Value::Null), [0, 0]);
+}
+
+#[test]
+fn a_nic_may_be_in_a_group_for_both_reasons_and_leaves_when_none_is_left() {
+    let (cloud, _, l3) = guarded();
+    let (vm, nic) = vm(&cloud, &l3, &[]);
+    let (id, other) = (by_query(&cloud, "role=web"), group(&cloud, "other"));
+    let member = |group: &str| json!({"securityGroupUuid": group, "vmNicUuids": [nic]});
+    let role = tag(&cloud, &vm, "role=web");
+    cloud.call("AddVmNicToSecurityGroup", member(&other)).unwrap();
+    assert_eq!(groups(&cloud, nic), [id.clone(), other.clone()]);
+    let (code, field, _) = cloud.refusal("DeleteVmNicFromSecurityGroup", member(&id));
+    assert_eq!((code, field.as_deref()), (Code::InvalidArgument, Some("vmNicUuids")));
+    cloud.call("AddVmNicToSecurityGroup", member(&id)).unwrap();
+    cloud.call("DeleteTag", json!({"uuid": role})).unwrap();
+    assert_eq!(groups(&cloud, nic), [id.clone(), other.clone()], "it was put into it");
+    tag(&cloud, &vm, "role=web");
+    let refs = json!({"vmNicUuid": nic, "refs": [{"securityGroupUuid": other, "priority": 1}]});
+    cloud.call("SetVmNicSecurityGroup", refs).unwrap();
+    assert_eq!(groups(&cloud, nic), [other, id.clone()], "the query goes on to find it");
+    assert_eq!(
+        cloud
+            .refusal(
+                "ChangeResourceOwner",
+                json!({
+                    "accountUuid": tenant(&cloud, 7).account().unwrap(), "resourceUuid": id,
+                })
+            )
+            .0,
+        Code::InvalidArgument
+    );
+}
+
+#[test]
+fn members_follow_nics_and_owners() {
+    let (cloud, fixture, l3) = guarded();
+    let red = tenant(&cloud, 7).account().unwrap();
+    let (vm, nic) = vm(&cloud, &l3, &["role=web"]);
+    let admins = by_query(&cloud, "role=web");
+    let reds = by_query(&cloud, "role=web AND account='tenant 7'");
+    assert_eq!(groups(&cloud, nic), [admins.clone()]);
+    let second = cloud.l3(&fixture, "blue");
+    let attach = json!({"vmInstanceUuid": vm, "l3NetworkUuid": second});
+    cloud.call("AttachL3NetworkToVm", attach).unwrap();
+    let nics = cloud.nics(&vm);
+    let other = nics.iter().find(|one| one.uuid != nic).unwrap().uuid;
+    assert_eq!(groups(&cloud, other), [admins.clone()], "each NIC of the instance");
+    let give = json!({"accountUuid": red, "resourceUuid": vm});
+    cloud.call("ChangeResourceOwner", give).unwrap();
+    assert_eq!(groups(&cloud, nic), [reds.clone()]);
+    let detach = json!({"vmNicUuid": other});
+    cloud.call("DetachL3NetworkFromVm", detach).unwrap();
+    assert_eq!(cloud.snapshot().total(Kind::VmNicSecurityGroupRef), 1);
+}
+
+#[test]
+fn an_account_finds_its_own_instances_alone() {
+    let (cloud, _, l3) = guarded();
+    let (red, blue) = (tenant(&cloud, 7), tenant(&cloud, 8));
+    let (vm, nic) = vm(&cloud, &l3, &["role=web"]);
+    let give = json!({"accountUuid": blue.account().unwrap(), "resourceUuid": vm});
+    cloud.call("ChangeResourceOwner", give).unwrap();
+    let make = |caller, query: &str| {
+        let params = json!({"name": "q", "memberQuery": query});
+        send(&cloud, caller, "CreateSecurityGroup", params)
+    };
+    make(red, "role=web").unwrap();
+    assert_eq!(groups(&cloud, nic), none());
+    let of_blue = make(blue, "account='tenant 8' AND role=web").unwrap();
+    assert_eq!(groups(&cloud, nic), [of_blue.clone()]);
+    let platform = by_query(&cloud, "account='tenant 8'");
+    assert_eq!(groups(&cloud, nic), [platform, of_blue], "an administrator's comes first");
+    let errors = ["account='tenant 8' AND role=web", "account=nobody"]
+        .map(|query| make(red, query).unwrap_err());
+    for error in errors {
+        assert_eq!(
+            (error.code, error.field.as_deref()),
+            (Code::InvalidArgument, Some("memberQuery"))
+        );
+    }
+}
+
+#[test]
+fn a_query_that_is_malformed_or_finds_everything_or_itself_is_refused() {
+    let (cloud, _, _): (Cloud, Fixture, String) = guarded();
+    for query in [
+        "",
+        " ",
+        "role",
+        "role=",
+        "role!=web",
+        "role=web OR env!=test",
+        "group=web",
+        "securityGroupUuid=00000000000000000000000000000001",
+        "account!=admin",
+        "(role=web)",
+        "role=web AND",
+        "account=00000000000000000000000000000bad",
+    ] {
+        let params = json!({"name": "q", "memberQuery": query});
+        let (code, field, text) = cloud.refusal("CreateSecurityGroup", params);
+        assert_eq!(
+            (code, field.as_deref()),
+            (Code::InvalidArgument, Some("memberQuery")),
+            "{text}"
+        );
+    }
+}
