@@ -28,7 +28,7 @@ use crate::{followed::Followed, group_rows::*, rows::*};
 
 impl Followed {
     /// Networks 1 and 2, each with a NIC on each of hosts 0 to 3: NICs 10 to 13, 20 to 23. Group 0.
-    fn grouped() -> Self {
+    pub(crate) fn grouped() -> Self {
         let mut all = Self::empty();
         let mut rows: Vec<Record> = (0..4).map(|h| record_of(vtep(h, h, 0, h))).collect();
         for net in [1, 2] {

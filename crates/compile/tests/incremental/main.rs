@@ -4,6 +4,7 @@ mod followed;
 mod group_rows;
 mod groups;
 mod joins;
+mod judged;
 mod random;
 mod rows;
 mod told;

@@ -142,7 +142,7 @@ fn told() -> impl Strategy<Value = Record> {
 }
 
 /// What guards NICs.
-fn guarded_by() -> impl Strategy<Value = Record> {
+pub(crate) fn guarded_by() -> impl Strategy<Value = Record> {
     let states = || prop::sample::select(EnableState::ALL.to_vec());
     let groups = (0..4u32, states(), any::<bool>())
         .prop_map(|(n, state, is_stateless)| SecurityGroup { state, is_stateless, ..group(n) });
