@@ -69,6 +69,20 @@ fn one_way_another_instance_or_a_public_network_joins_nothing() {
     assert_eq!(all.domains(3), apart);
     all.put(vec![record_of(leg(501, 500, 2, &[1, 3]))]);
     assert_eq!(all.domains(3), [1, 1, 3]);
+    // The range of network 2 is 10.0.2.10 to 10.0.2.19.
+    let routes = |prefix: &str| {
+        let allowed_prefixes = vec![prefix.parse().expect("a prefix")];
+        vec![record_of(VmNic { allowed_prefixes, ..leg(500, 500, 1, &[]) })]
+    };
+    for (prefix, expected) in [
+        ("10.0.2.8/29", apart),
+        ("0.0.0.0/0", [1, 1, 3]),
+        ("10.0.2.16/28", apart),
+        ("10.0.2.0/27", [1, 1, 3]),
+    ] {
+        all.put(routes(prefix));
+        assert_eq!(all.domains(3), expected, "{prefix}");
+    }
     all.put(vec![record_of(l3_on(2, L3Category::Public))]);
     assert_eq!(all.domains(3), apart);
     all.put(vec![record_of(l3_on(2, L3Category::Private))]);
