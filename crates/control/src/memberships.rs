@@ -90,6 +90,8 @@ pub(crate) fn set(txn: &mut Txn<'_>, nic: Id<VmNic>, wanted: &[Membership]) -> R
         let hint = format!("a NIC is in {GROUPS_MAX} at most, also by queries for members");
         return Err(Error::new(Code::OperationFailed, text).hint(hint));
     }
+    // The order rests on all groups of the NIC.
+    txn.fence(nic);
     let (mut order, own): (Vec<Membership>, Vec<Membership>) =
         wanted.iter().copied().partition(|member| is_imposed(txn, nic, member.group));
     order.extend(own);

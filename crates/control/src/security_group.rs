@@ -52,7 +52,7 @@ fn create(txn: &mut Txn<'_>, message: CreateSecurityGroup) -> Result<Reply> {
     }
     let member_query = message.member_query.map(|text| query(txn, &text)).transpose()?;
     let has_query = member_query.is_some();
-    let number = txn.number("security group")?;
+    let number = txn.number("securityGroup")?;
     let id = txn.insert(SecurityGroup {
         uuid: txn.new_id(),
         name: message.name,
@@ -82,7 +82,7 @@ pub(crate) fn default_of(txn: &mut Txn<'_>, account: Id<Account>) -> Result<Id<S
         description: Some("for NICs that are made with no choice of groups".to_owned()),
         state: EnableState::Enabled,
         ip_version: 4,
-        number: txn.number("security group")?,
+        number: txn.number("securityGroup")?,
         is_stateless: false,
         member_query: None,
     };

@@ -50,7 +50,7 @@ pub(crate) fn operations() -> Vec<Operation> {
 pub(crate) fn insert_defaults(txn: &mut Txn<'_>, group: Id<SecurityGroup>) -> Result<()> {
     for rule_type in RuleType::ALL {
         for ip_version in [4, 6] {
-            let number = txn.number("security group rule")?;
+            let number = txn.number("securityGroupRule")?;
             txn.insert(SecurityGroupRule {
                 uuid: Id::new(txn.random_uuid()),
                 security_group_uuid: group,
@@ -89,7 +89,7 @@ fn add(txn: &mut Txn<'_>, message: AddSecurityGroupRule) -> Result<Reply> {
     let mut rules = Vec::with_capacity(wanted.len());
     for (at, wanted) in wanted.into_iter().enumerate() {
         let priority = &mut next[of_type(wanted.rule_type)];
-        let (uuid, number) = (Id::new(txn.random_uuid()), txn.number("security group rule")?);
+        let (uuid, number) = (Id::new(txn.random_uuid()), txn.number("securityGroupRule")?);
         let place = Place { uuid, group: group.uuid, number, priority: *priority };
         let rule = rule_fields::rule(wanted, group.ip_version, place);
         let rule = rule.map_err(|fault| fault.of_list("rules", at))?;
@@ -275,6 +275,8 @@ fn change(txn: &mut Txn<'_>, message: ChangeSecurityGroupRule) -> Result<Reply> 
     let priority = message.priority;
     let wanted = changed(rule_fields::of_rule(&rule), message);
     let after = rule_fields::rule(wanted, group.ip_version, place).map_err(Fault::of_field)?;
+    // That no rule says the same, and its place, rest on all rules of the group.
+    txn.fence(group.uuid);
     let rules = txn.children(SecurityGroupRule::SECURITY_GROUP, group.uuid);
     let meaning = Meaning::of(&after);
     let same =
@@ -411,6 +413,7 @@ fn update_priority(txn: &mut Txn<'_>, message: UpdateSecurityGroupRulePriority) 
         serde_json::from_value(entry.clone()).map_err(|cause| wrong(format!("entry {at}: {cause}")))
     };
     let ranks = message.rules.iter().enumerate().map(read).collect::<Result<Vec<RuleRank>>>()?;
+    txn.fence(group);
     let mut rules: BTreeMap<_, _> = txn
         .children(SecurityGroupRule::SECURITY_GROUP, group)
         .into_iter()

@@ -329,6 +329,7 @@ fn start() -> Cloud {
     cloud.made("CreateVniRange", range);
     give_to_tenant(&cloud, &fixture);
     put_jobs(&cloud, &fixture);
+    groups::put(&cloud, cloud.nics(&vm)[0].uuid);
     cloud
 }
 

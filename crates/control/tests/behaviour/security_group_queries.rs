@@ -8,6 +8,7 @@ use crate::{
     harness::{Cloud, Fixture, request, tenant},
     security_group_members::groups,
     security_groups::{group, guarded, send},
+    servers::race,
 };
 
 fn by_query(cloud: &Cloud, query: &str) -> String {
@@ -177,5 +178,53 @@ fn a_query_that_is_malformed_or_finds_everything_or_itself_is_refused() {
             (Code::InvalidArgument, Some("memberQuery")),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn a_nic_is_in_so_many_groups_and_a_tag_does_not_put_it_into_more() {
+    let (cloud, _, l3) = guarded();
+    let (vm, nic) = vm(&cloud, &l3, &[]);
+    for _ in 0..32 {
+        by_query(&cloud, "role=web");
+    }
+    let role = tag(&cloud, &vm, "role=web");
+    assert_eq!(groups(&cloud, nic).len(), 32);
+    let more = json!({"name": "q", "memberQuery": "role=web"});
+    assert_eq!(cloud.refusal("CreateSecurityGroup", more).0, Code::OperationFailed);
+    cloud.call("DeleteTag", json!({"uuid": role})).unwrap();
+    by_query(&cloud, "role=web");
+    let again = json!({"resourceType": "VmInstanceVO", "resourceUuid": vm, "tag": "role=web"});
+    let (code, _, text) = cloud.refusal("CreateUserTag", again);
+    assert_eq!(code, Code::OperationFailed);
+    assert!(text.contains("33 security groups"), "{text}");
+}
+
+#[test]
+fn two_servers_agree_on_members_and_places_whichever_comes_first() {
+    for reverse in [false, true] {
+        let (cloud, _, l3) = guarded();
+        let (vm, nic) = vm(&cloud, &l3, &[]);
+        let create = ("CreateSecurityGroup", json!({"name": "q", "memberQuery": "role=web"}));
+        let role = json!({"resourceType": "VmInstanceVO", "resourceUuid": vm, "tag": "role=web"});
+        let (a, b) = (create, ("CreateUserTag", role));
+        let raced = if reverse { race(&cloud, b, a) } else { race(&cloud, a, b) };
+        raced.unwrap();
+        assert_eq!(groups(&cloud, nic).len(), 1, "{reverse}");
+        let [one, two] = ["one", "two"].map(|name| group(&cloud, name));
+        let refs = [&two, &one].into_iter().zip(1..);
+        let refs: Vec<_> =
+            refs.map(|(group, at)| json!({"securityGroupUuid": group, "priority": at})).collect();
+        for id in [&one, &two] {
+            let add = json!({"securityGroupUuid": id, "vmNicUuids": [nic]});
+            cloud.call("AddVmNicToSecurityGroup", add).unwrap();
+        }
+        let three = json!({"securityGroupUuid": group(&cloud, "three"), "vmNicUuids": [nic]});
+        let join = ("AddVmNicToSecurityGroup", three);
+        let set = ("SetVmNicSecurityGroup", json!({"vmNicUuid": nic, "refs": refs}));
+        let raced = if reverse { race(&cloud, set, join) } else { race(&cloud, join, set) };
+        raced.unwrap();
+        let expected = if reverse { 4 } else { 3 };
+        assert_eq!(groups(&cloud, nic).len(), expected, "the second one decides");
     }
 }

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use crate::harness::{Cloud, Fixture, range};
 
-type Message<'a> = (&'a str, Value);
+pub(crate) type Message<'a> = (&'a str, Value);
 
 /// `first` on one server, then `second` on another one that has not seen it: that one decides on
 /// old state, and must decide again when its commit meets the newer head.
-fn race(cloud: &Cloud, first: Message<'_>, second: Message<'_>) -> Result<Done, Error> {
+pub(crate) fn race(cloud: &Cloud, first: Message<'_>, second: Message<'_>) -> Result<Done, Error> {
     let behind = cloud.second_server();
     cloud.engine.delay_log();
     cloud.call(first.0, first.1).unwrap();

@@ -191,7 +191,8 @@ pub enum Remote {
     Addresses(Vec<AddressSpan>),
     /// The members of a group.
     Group(Id<SecurityGroup>),
-    /// Who has an address of an address group: [`AddressGroup::spans`] of the rule's family.
+    /// Who has an address of an address group: [`AddressGroup::spans`] of the rule's family. Of a group
+    /// without any it is nobody.
     AddressGroup(Id<AddressGroup>),
 }
 

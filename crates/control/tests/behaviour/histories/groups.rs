@@ -18,6 +18,23 @@ use serde_json::{Value, json};
 use store::{Read, Snapshot};
 
 use super::{ADDRESSES, Dice, reference, rows};
+use crate::harness::Cloud;
+
+/// A group with a NIC and some rules, and one that finds instances by their tags.
+pub(super) fn put(cloud: &Cloud, nic: Id<VmNic>) {
+    let group = cloud.made("CreateSecurityGroup", json!({"name": "g"}));
+    let rules: Vec<_> = (1..4)
+        .map(
+            |port| json!({"type": "Ingress", "protocol": "TCP", "dstPortRange": format!("{port}")}),
+        )
+        .collect();
+    let add = json!({"securityGroupUuid": group, "rules": rules});
+    cloud.call("AddSecurityGroupRule", add).unwrap();
+    let add = json!({"securityGroupUuid": group, "vmNicUuids": [nic]});
+    cloud.call("AddVmNicToSecurityGroup", add).unwrap();
+    let found = json!({"name": "f", "memberQuery": "role=web"});
+    cloud.made("CreateSecurityGroup", found);
+}
 
 /// Rules, their places, and the places of groups.
 pub(super) fn entries(def: &MessageDef, snapshot: &Snapshot<Record>, dice: &mut Dice<'_>) -> Value {
