@@ -44,8 +44,9 @@ pub(crate) enum Guard {
     /// A group that it is in has enabled rules of this way, beside those that came with the group. Known where
     /// it matters.
     Ruled(GroupId, Way),
-    /// One of its L3 networks closes NICs that are in no group.
-    Closed,
+    /// One of its L3 networks has security groups, and closes NICs that are in none, or does not. Without any
+    /// such network groups have no effect on it.
+    Served(bool),
     /// The number of its network's routing domain, where it is not the network's own.
     Domain(u32),
 }
@@ -94,7 +95,7 @@ impl Guarded<'_> {
     pub(crate) fn policy(&self) -> Option<Policy> {
         if self.memberships().next().is_none() {
             let closed = Policy { groups: Vec::new(), ingress: Action::Drop, egress: Action::Drop };
-            return self.guards.contains(&Guard::Closed).then_some(closed);
+            return self.guards.contains(&Guard::Served(true)).then_some(closed);
         }
         let defaults = self.guards.iter().find_map(|guard| match guard {
             Guard::Defaults(ingress, egress) => Some((*ingress, *egress)),
@@ -155,11 +156,14 @@ impl Guarded<'_> {
         is_one.then_some(Person { nic: self.nic.uuid, addresses, groups })
     }
 
+    /// Its groups, if they have an effect.
     fn memberships(&self) -> impl Iterator<Item = (GroupId, Standing)> + '_ {
-        self.guards.iter().filter_map(|guard| match guard {
+        let is_served = self.guards.iter().any(|guard| matches!(guard, Guard::Served(_)));
+        let groups = self.guards.iter().filter_map(|guard| match guard {
             Guard::In(_, group, standing) => Some((*group, *standing)),
             _ => None,
-        })
+        });
+        groups.filter(move |_| is_served)
     }
 
     fn is_ruled(&self, way: Way) -> bool {

@@ -36,7 +36,7 @@ pub(crate) struct Plain {
     memberships: Vec<(Id<VmNic>, Guard)>,
     defaults: Vec<(Id<VmNic>, Guard)>,
     until: BTreeSet<(Id<VmNic>, wire::policy::Way)>,
-    closed: BTreeSet<Id<VmNic>>,
+    served: BTreeSet<(Id<VmNic>, bool)>,
     networks: BTreeMap<Id<VmNic>, Id<L2Network>>,
     domains: BTreeMap<Id<L2Network>, u32>,
     globals: Vec<Value>,
@@ -64,9 +64,12 @@ impl Plain {
         let rules: Vec<_> =
             all::<SecurityGroupRule>(read).iter().filter_map(groups::rule).collect();
         let nics: Vec<VmNic> = all(read);
-        let closing = closing(read, &globals);
-        let is_closed =
-            |nic: &&VmNic| guard::places(nic).iter().any(|(l3, _)| closing.contains(l3));
+        let serving = serving(read, &globals);
+        let served = |nic: &VmNic| {
+            let places = guard::places(nic).into_iter();
+            let closes = places.filter_map(|(l3, nic)| Some((nic, *serving.get(&l3)?)));
+            closes.collect::<Vec<_>>()
+        };
         let policies: Vec<VmNicSecurityPolicy> = all(read);
         Self {
             held: held(read, &rules),
@@ -74,7 +77,7 @@ impl Plain {
             memberships: memberships(read),
             defaults: policies.iter().map(guard::defaults).collect(),
             until: policies.iter().flat_map(guard::until_ruled).collect(),
-            closed: nics.iter().filter(is_closed).map(|nic| nic.uuid).collect(),
+            served: nics.iter().flat_map(served).collect(),
             networks: nics.iter().map(|nic| (nic.uuid, nic.l2_network_uuid)).collect(),
             domains: domains::all(read),
             globals,
@@ -96,7 +99,9 @@ impl Plain {
             let way = written.rule.chosen_way().filter(|way| self.until.contains(&(nic, *way)));
             guards.extend(way.map(|way| Guard::Ruled(written.group, way)));
         }
-        guards.extend(self.closed.contains(&nic).then_some(Guard::Closed));
+        let served =
+            [false, true].into_iter().filter(|closes| self.served.contains(&(nic, *closes)));
+        guards.extend(served.map(Guard::Served));
         let domain = self.networks.get(&nic).and_then(|l2| self.domains.get(l2));
         guards.extend(domain.map(|number| Guard::Domain(*number)));
         guards.into_iter().collect()
@@ -145,17 +150,17 @@ fn memberships(read: &impl Read<Record>) -> Vec<(Id<VmNic>, Guard)> {
     refs.iter().filter_map(guard).collect()
 }
 
-/// The L3 networks that close NICs which are in no group.
-fn closing(read: &impl Read<Record>, globals: &[Value]) -> BTreeSet<Id<L3Network>> {
+/// The L3 networks that have security groups, and whether each closes NICs that are in none.
+fn serving(read: &impl Read<Record>, globals: &[Value]) -> BTreeMap<Id<L3Network>, bool> {
     let own: Vec<ResourceConfig> = all(read);
     let services = all::<NetworkServiceL3NetworkRef>(read).into_iter();
     let l3s = services.filter(guard::is_service).map(|row| row.l3_network_uuid);
-    let closes = |l3: &Id<L3Network>| {
-        let own = own.iter().filter(|row| row.resource.id() == Some(*l3));
+    let closes = |l3: Id<L3Network>| {
+        let own = own.iter().filter(|row| row.resource.id() == Some(l3));
         let own: Vec<_> = own.filter_map(settings::own_guarding).collect();
-        guard::closes(&own, globals)
+        (l3, guard::closes(&own, globals))
     };
-    l3s.filter(closes).collect()
+    l3s.map(closes).collect()
 }
 
 /// What hosts hold for each group that is enabled.

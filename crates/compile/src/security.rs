@@ -62,8 +62,8 @@ pub(crate) struct Security {
     globals: Gather<(), (), Value>,
     /// What has every setting, until it is taken in.
     all: Delta<((), ())>,
-    closed: Join<(), (Id<L3Network>, Vec<Value>), Vec<Value>>,
-    closed_nics: Join<Id<L3Network>, Id<VmNic>, ()>,
+    serving: Join<(), (Id<L3Network>, Vec<Value>), Vec<Value>>,
+    served: Join<Id<L3Network>, Id<VmNic>, bool>,
     domains: Join<NetworkId, Id<VmNic>, u32>,
     guarded: Gather<Id<VmNic>, Arc<Bound>, Guard>,
 
@@ -92,8 +92,8 @@ impl Security {
             closing: Gather::new(),
             globals: Gather::new(),
             all: vec![(((), ()), 1)],
-            closed: Join::new(),
-            closed_nics: Join::new(),
+            serving: Join::new(),
+            served: Join::new(),
             domains: Join::new(),
             guarded: Gather::new(),
             present: operators::Group::new(),
@@ -124,7 +124,7 @@ impl Security {
         let ruled = self.ruled.step(ruled);
 
         let mut guards = self.memberships(changes, ruled);
-        guards.extend(self.closed(changes, globals.clone()));
+        guards.extend(self.served(changes, globals.clone()));
         let on = rows(changes, |row: &VmNic| Some(guard::on(row)));
         let domains = self.domains.step(on, domains);
         guards.extend(map(&domains, |(_, nic, number)| Some((*nic, Guard::Domain(*number)))));
@@ -156,8 +156,8 @@ impl Security {
             + self.services.work
             + self.closing.work
             + self.globals.work
-            + self.closed.work
-            + self.closed_nics.work
+            + self.serving.work
+            + self.served.work
             + self.domains.work
             + self.guarded.work
             + self.present.work
@@ -223,8 +223,8 @@ impl Security {
         guards
     }
 
-    /// The NICs of L3 networks that close those that are in no group.
-    fn closed(
+    /// The NICs of L3 networks that have security groups.
+    fn served(
         &mut self,
         changes: &[Change<Record>],
         globals: Delta<((), Vec<Value>)>,
@@ -238,13 +238,12 @@ impl Security {
         });
         let closing = self.closing.step(services, own);
         let closing = map(&closing, |it| Some(((), it.clone())));
-        let closing = self.closed.step(closing, globals);
-        let closed = map(&closing, |((), (l3, own), globals)| {
-            guard::closes(own, globals).then_some((*l3, ()))
-        });
+        let serving = self.serving.step(closing, globals);
+        let serving =
+            map(&serving, |((), (l3, own), globals)| Some((*l3, guard::closes(own, globals))));
         let nics = each(&rows(changes, |row: &VmNic| Some(guard::places(row))), Clone::clone);
-        let nics = self.closed_nics.step(nics, operators::settle(closed));
-        map(&nics, |(_, nic, ())| Some((*nic, Guard::Closed)))
+        let nics = self.served.step(nics, operators::settle(serving));
+        map(&nics, |(_, nic, closes)| Some((*nic, Guard::Served(*closes))))
     }
 
     /// The groups that a host has ports in.

@@ -33,7 +33,7 @@ impl Followed {
         let mut rows: Vec<Record> = (0..4).map(|h| record_of(vtep(h, h, 0, h))).collect();
         for net in [1, 2] {
             rows.extend([record_of(network(net, 0, net)), range_on(net, net)]);
-            rows.push(record_of(l3_on(net, L3Category::Private)));
+            rows.extend([record_of(l3_on(net, L3Category::Private)), record_of(guarded(net))]);
             rows.extend((0..4).flat_map(|host| nic_on(net * 10 + host, net, host)));
         }
         rows.push(record_of(group(0)));
@@ -129,12 +129,13 @@ fn a_default_that_holds_until_there_are_rules_follows_them() {
 fn a_network_may_close_nics_that_are_in_no_group() {
     let mut all = Followed::grouped();
     let nothing = Policy { egress: Action::Drop, ..closed(&[]) };
+    all.delete(&guarded(1));
     all.put(vec![record_of(own_setting(&WITHOUT_GROUP, id::<L3Network>(9, 1), "Closed"))]);
     assert_eq!(all.policy(10), None, "the network does not have the service");
     all.put(vec![record_of(guarded(1))]);
     assert_eq!(all.told(), [0, 1, 2, 3]);
     assert_eq!((all.policy(10), all.policy(20)), (Some(nothing.clone()), None));
-    all.put(vec![record_of(guarded(2)), record_of(setting(&WITHOUT_GROUP, "Closed"))]);
+    all.put(vec![record_of(setting(&WITHOUT_GROUP, "Closed"))]);
     assert_eq!(all.policy(20), Some(nothing));
     all.put(vec![record_of(own_setting(&WITHOUT_GROUP, id::<L3Network>(9, 1), "Open"))]);
     assert_eq!(all.policy(10), None);
@@ -144,6 +145,28 @@ fn a_network_may_close_nics_that_are_in_no_group() {
     all.delete(&guarded(2));
     all.put(vec![record_of(service(2, ProviderType::Flat, NetworkServiceType::Dhcp))]);
     assert_eq!(all.policy(20), None);
+}
+
+/// As the API says: such a membership is not in effect.
+#[test]
+fn groups_count_on_networks_that_have_the_service() {
+    let mut all = Followed::grouped();
+    all.put(vec![record_of(rule_about(10, 0, 0)), record_of(in_group(10, 0, 1))]);
+    all.put(vec![record_of(in_group(11, 0, 1))]);
+    assert_eq!(all.members(0), [(10, vec![100]), (11, vec![100])]);
+    all.delete(&guarded(1));
+    assert_eq!(all.policy(10), None);
+    assert_eq!((all.group(0, 0), all.members(0)), (None, vec![]), "nobody is a member either");
+    // One of a NIC's networks is enough.
+    let both = VmNic {
+        l3_network_uuid: id(9, 1),
+        more_l3_network_uuids: vec![id(9, 2)],
+        ..nic(10, 1, Some(0))
+    };
+    all.put(vec![record_of(both)]);
+    assert_eq!(all.policy(10), Some(closed(&[0])));
+    all.put(vec![record_of(guarded(1))]);
+    assert_eq!(all.members(0), [(10, vec![100]), (11, vec![100])]);
 }
 
 #[test]
@@ -318,7 +341,7 @@ fn hundred() -> Followed {
     let mut all = Followed::empty();
     let mut rows: Vec<Record> = (0..100).map(|h| record_of(vtep(h, h, 0, h))).collect();
     rows.extend([record_of(network(1, 0, 1)), range_on(1, 1)]);
-    rows.extend([record_of(l3_on(1, L3Category::Private))]);
+    rows.extend([record_of(l3_on(1, L3Category::Private)), record_of(guarded(1))]);
     rows.extend((0..100).flat_map(|host| nic_on(100 + host, 1, host)));
     rows.extend([record_of(group(0)), record_of(group(1)), record_of(rule_about(1, 0, 1))]);
     rows.extend((0..3).map(|n| record_of(in_group(100 + n, 0, 1))));
@@ -392,7 +415,8 @@ fn one_more_member_of_a_large_group_costs_its_hosts() {
     let cost = |members: u32| {
         let mut compiler = Compiler::new();
         let first = [record_of(on(1, Segment::NoVlan)), record_of(group(0))];
-        let first = first.into_iter().chain([record_of(rule_about(10, 0, 0))]);
+        let rules = [record_of(rule_about(10, 0, 0)), record_of(guarded(1))];
+        let first = first.into_iter().chain(rules);
         let all: Vec<_> = first.chain((0..members).flat_map(rows)).map(new).collect();
         let held = compiler.apply(&all).into_values().map(|delta| delta.upserts.len());
         // Of each member a port and three objects; of each host a network and a group.

@@ -18,7 +18,7 @@ fn networks(nets: u32) -> Vec<Record> {
     let mut rows = vec![record_of(group(0)), record_of(rule_about(10, 0, 0))];
     for net in 1..=nets {
         rows.extend([record_of(on(net, Segment::Vlan { vlan: 9 })), range_on(net, net)]);
-        rows.push(record_of(l3_on(net, L3Category::Private)));
+        rows.extend([record_of(l3_on(net, L3Category::Private)), record_of(guarded(net))]);
         rows.extend(nic_on(net * 10, net, 0));
         rows.push(record_of(in_group(net * 10, 0, 1)));
     }

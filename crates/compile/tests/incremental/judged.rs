@@ -73,7 +73,7 @@ fn web_servers_reach_their_database_across_networks_that_a_vm_joins() {
     let mut rows = vec![record_of(group(1)), record_of(group(2)), record_of(group(3))];
     for net in [1, 2, 3] {
         rows.extend([record_of(network(net, 0, net)), range_on(net, net)]);
-        rows.push(record_of(l3_on(net, L3Category::Private)));
+        rows.extend([record_of(l3_on(net, L3Category::Private)), record_of(guarded(net))]);
     }
     rows.extend((0..4).map(|h| record_of(vtep(h, h, 0, h))));
     for (nic, net) in [(10, 1), (11, 1), (13, 1), (22, 2), (33, 3)] {

@@ -8,6 +8,7 @@ use model::{
         cluster::HypervisorType,
         host::{Host, HostMode},
         l2_network::{L2Network, Segment},
+        network_service::{NetworkServiceL3NetworkRef, NetworkServiceType, ProviderType},
         security_group::SecurityGroup,
         security_group_member::VmNicSecurityGroupRef,
         security_group_rule::{RuleAction, RuleProtocol, RuleType, SecurityGroupRule},
@@ -156,8 +157,14 @@ pub(crate) fn group_uuid(number: u32) -> Uuid {
     id::<SecurityGroup>(20, number).uuid()
 }
 
-/// A group whose members reach each other, and a rule of its that says so.
-pub(crate) fn group(number: u32) -> [Record; 2] {
+/// A group whose members reach each other, a rule of its that says so, and the service of the network.
+pub(crate) fn group(number: u32) -> [Record; 3] {
+    let service = NetworkServiceL3NetworkRef {
+        uuid: id(12, 2),
+        l3_network_uuid: id(9, 2),
+        network_service_provider_uuid: ProviderType::SecurityGroup.provider(),
+        network_service_type: NetworkServiceType::SecurityGroup,
+    };
     let group = SecurityGroup {
         uuid: id(20, number),
         name: format!("group-{number}"),
@@ -168,7 +175,7 @@ pub(crate) fn group(number: u32) -> [Record; 2] {
         is_stateless: false,
         member_query: None,
     };
-    [record(group), record(rule(number))]
+    [record(group), record(rule(number)), record(service)]
 }
 
 /// The rule of a group that lets its members reach each other.
