@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("seats", &[]),
     ("model", &["damage", "derive"]),
     ("wire", &["damage", "model"]),
+    ("judge", &["wire"]),
     ("store", &["model"]),
     ("compile", &["model", "store", "wire"]),
     ("link", &["compile", "model", "seats", "store", "wire"]),

@@ -37,11 +37,16 @@ use wire::shared::Shared;
 
 use crate::{
     HostDelta, HostObjects, MissingVtep, about,
+    changes::{records, rows, rows_unsettled},
+    domains::{self, Domains},
+    guard::Guarded,
     lan::{self, Brief, Fact, L3, Lan},
     objects::{self, Ends, Local, Net, Nic, Of, RouteKey, Site},
     operators::{Delta, Gather, Group, Join, count, each, map, settle},
     output::by_host,
+    security::{Guards, Security},
     settings,
+    work::Work,
 };
 
 /// Rows that are taken in at once while a snapshot is loaded.
@@ -54,7 +59,7 @@ type Homed = (Arc<Nic>, Net, Option<Arc<Ends>>);
 /// A network on a host, with the ends of the tunnels there if it needs some.
 type Presence = (Id<Host>, Net, Option<Arc<Ends>>);
 /// The same, with the ends of the tunnels where it moves to, if it moves and there are some.
-type Bound = (Homed, Option<Arc<Ends>>);
+pub(crate) type Bound = (Homed, Option<Arc<Ends>>);
 
 /// What settings are for all.
 type Settings = Vec<settings::Value>;
@@ -135,34 +140,9 @@ pub struct Compiler {
     needed: Group<Site, ()>,
     served: Group<Site, ()>,
     missing: BTreeSet<MissingVtep>,
+    domains: Domains,
+    security: Security,
     objects: u64,
-}
-
-/// How many entries each operator has read and made so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Finding where the tunnels of each host and pool end.
-    pub vteps: u64,
-    /// Finding what the guests of each L3 network are told.
-    pub told: u64,
-    /// Finding the hosts of which each such network has guests.
-    pub subnets: u64,
-    /// Finding what instances may read about themselves.
-    pub abouts: u64,
-    /// Bringing NICs, their addresses and their instances' default routes together.
-    pub nics: u64,
-    /// Bringing NICs and their networks together.
-    pub placed: u64,
-    /// Bringing these and their VTEPs together, and those of the hosts they move to.
-    pub homed: u64,
-    /// Finding the networks on each host.
-    pub present: u64,
-    /// Bringing NICs and the other hosts of their networks together.
-    pub peers: u64,
-    /// Finding hosts without a VTEP.
-    pub missing: u64,
-    /// Objects that came or went.
-    pub objects: u64,
 }
 
 impl Default for Compiler {
@@ -202,6 +182,8 @@ impl Compiler {
             needed: Group::new(),
             served: Group::new(),
             missing: BTreeSet::new(),
+            domains: Domains::new(),
+            security: Security::new(),
             objects: 0,
         }
     }
@@ -229,34 +211,53 @@ impl Compiler {
             Kind::UserTag,
             Kind::GuestData,
             Kind::UsedIp,
+            Kind::AddressGroup,
+            Kind::SecurityGroup,
+            Kind::SecurityGroupRule,
+            Kind::VmNicSecurityGroupRef,
+            Kind::VmNicSecurityPolicy,
             Kind::VmInstance,
             Kind::VmNic,
         ];
-        let rows = kinds.into_iter().flat_map(|kind| snapshot.list(kind));
-        let mut changes = rows.map(|row| Change {
+        let new = |row: Arc<Record>| Change {
             kind: row.kind(),
             id: row.uuid(),
             before: None,
             after: Some(row),
-        });
+        };
+        // Of the NICs few join networks; these are known before the first host is told anything.
+        let joins = |row: &Arc<Record>| VmNic::of(row).is_none_or(domains::routes);
+        let kinds_of_domains = [Kind::L2Network, Kind::L3Network, Kind::IpRange, Kind::VmNic];
+        let rows = kinds_of_domains.into_iter().flat_map(|kind| snapshot.list(kind));
+        let mut domains = self.domains.step(&rows.filter(joins).map(new).collect::<Vec<_>>());
+        let mut changes = kinds.into_iter().flat_map(|kind| snapshot.list(kind)).map(new);
         let mut hosts: BTreeMap<Id<Host>, HostObjects> = BTreeMap::new();
         loop {
             let step: Vec<_> = changes.by_ref().take(LOAD_ROWS).collect();
             if step.is_empty() {
                 break;
             }
-            for (host, delta) in self.apply(&step) {
+            for (host, delta) in self.take_in(&step, std::mem::take(&mut domains)) {
                 debug_assert!(delta.removes.is_empty(), "rows that come add objects");
                 hosts.entry(host).or_default().extend(delta.upserts);
             }
         }
-        hosts.values_mut().for_each(|objects| objects.sort_unstable_by_key(|object| object.key()));
+        hosts.values_mut().for_each(in_order);
         hosts
     }
 
     /// Takes in what one or more transactions have changed, in order; gives what that changes per
     /// host. Hosts for which nothing changes are absent.
     pub fn apply(&mut self, changes: &[Change<Record>]) -> BTreeMap<Id<Host>, HostDelta> {
+        let domains = self.domains.step(changes);
+        self.take_in(changes, domains)
+    }
+
+    fn take_in(
+        &mut self,
+        changes: &[Change<Record>],
+        domains: Delta<(NetworkId, u32)>,
+    ) -> BTreeMap<Id<Host>, HostDelta> {
         let settings = rows(changes, |row: &GlobalConfig| Some(((), settings::global(row)?)));
         let globals = self.globals.step(std::mem::take(&mut self.all), settings);
         let globals = map(&globals, |((), all)| Some(((), all.clone())));
@@ -296,7 +297,9 @@ impl Compiler {
         let mut bound: Delta<Bound> =
             map(&homed, |homed| homed.0.pending.is_none().then(|| (homed.clone(), None)));
         bound.extend(map(&moving, |(homed, goals)| Some((homed.clone(), goals.first().cloned()))));
-        let mut out = self.compile(&bound);
+        let (guarded, mut out) = self.security.step(changes, &bound, domains);
+        out.extend(ports(&guarded));
+        out.extend(self.compile(&bound));
         out.extend(self.subnets(&bound, lans));
         out.extend(self.abouts(changes, &bound, globals));
         for at in [0, 1] {
@@ -333,6 +336,9 @@ impl Compiler {
             present: self.present.work,
             peers: self.peers.work,
             missing: self.needed.work + self.served.work,
+            domains: self.domains.work(),
+            guards: self.security.work(),
+            members: self.security.members_work(),
             objects: self.objects,
         }
     }
@@ -438,14 +444,8 @@ impl Compiler {
         })
     }
 
-    /// Networks, ports and peers.
+    /// Networks and peers.
     fn compile(&mut self, bound: &Delta<Bound>) -> Delta<(Id<Host>, Shared)> {
-        let local = |ends: &Option<Arc<Ends>>| ends.as_ref().map(|ends| ends.local);
-        let ports = map(bound, |((nic, ..), goal)| Some((nic.host, nic.port(local(goal)).into())));
-        let waiting = map(bound, |((nic, _, ends), goal)| {
-            goal.as_ref()?;
-            Some((nic.pending.as_ref()?.host, nic.waiting(local(ends))?.into()))
-        });
         let mut at =
             map(bound, |((nic, net, ends), _)| Some(((nic.host, net.clone(), ends.clone()), ())));
         at.extend(map(bound, |((nic, net, _), goal)| {
@@ -469,7 +469,7 @@ impl Compiler {
         let peers = map(&peers, |(_, member, host)| {
             (!member.lives_on(*host)).then(|| (*host, member.peer.clone()))
         });
-        [networks, ports, waiting, peers].concat()
+        [networks, peers].concat()
     }
 
     fn note_missing(&mut self, needed: Delta<(Site, ())>, served: Delta<(Site, ())>) {
@@ -486,63 +486,47 @@ impl Compiler {
     }
 }
 
-impl Work {
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        let Work {
-            vteps,
-            told,
-            subnets,
-            abouts,
-            nics,
-            placed,
-            homed,
-            present,
-            peers,
-            missing,
-            objects,
-        } = self;
-        vteps
-            + told
-            + subnets
-            + abouts
-            + nics
-            + placed
-            + homed
-            + present
-            + peers
-            + missing
-            + objects
+/// What is guarded, with what guards it.
+impl<'a> From<&'a Guards> for Guarded<'a> {
+    fn from((bound, guards): &'a Guards) -> Self {
+        let ((nic, net, ends), goal) = &**bound;
+        Self { nic, net, ends: [ends.as_deref(), goal.as_deref()], guards }
     }
 }
 
+/// Ports where they are, and where they wait.
+fn ports(guarded: &Delta<Guards>) -> Delta<(Id<Host>, Shared)> {
+    let here = map(guarded, |guards| {
+        let ((nic, ..), goal) = &*guards.0;
+        Some((nic.host, Guarded::from(guards).port(nic.port(local(goal))).into()))
+    });
+    let there = map(guarded, |guards| {
+        let ((nic, _, ends), goal) = &*guards.0;
+        let pending = goal.as_ref().and(nic.pending.as_ref())?;
+        Some((pending.host, Guarded::from(guards).port(nic.waiting(local(ends))?).into()))
+    });
+    [here, there].concat()
+}
+
+fn local(ends: &Option<Arc<Ends>>) -> Option<IpAddr> {
+    ends.as_ref().map(|ends| ends.local)
+}
+
+/// Sorted, each with its last content alone.
+fn in_order(objects: &mut HostObjects) {
+    objects.sort_by_key(|object| object.key());
+    // Of several, the last one is kept in the place of the first.
+    objects.dedup_by(|later, kept| {
+        let same = later.key() == kept.key();
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+}
+
 /// The host of a NIC, and that which it moves to, if that has a port for it.
-fn hosts_of(((nic, ..), goal): &Bound) -> impl Iterator<Item = Id<Host>> + '_ {
+pub(crate) fn hosts_of(((nic, ..), goal): &Bound) -> impl Iterator<Item = Id<Host>> + '_ {
     let there = goal.as_ref().and(nic.pending.as_ref()).map(|pending| pending.host);
     [Some(nic.host), there].into_iter().flatten()
-}
-
-/// What the rows of any table say, and no longer say.
-fn records<T: Ord>(changes: &[Change<Record>], of: impl Fn(&Record) -> Option<T>) -> Delta<T> {
-    let of = |row: &Option<Arc<Record>>| of(row.as_deref()?);
-    let said = changes.iter().flat_map(|change| [(of(&change.before), -1), (of(&change.after), 1)]);
-    settle(said.filter_map(|(entry, weight)| Some((entry?, weight))))
-}
-
-/// The change of one table, as far as `of` wants it: a change of a field that it leaves out is
-/// none.
-fn rows<R: Resource, T: Ord>(changes: &[Change<Record>], of: impl Fn(&R) -> Option<T>) -> Delta<T> {
-    settle(rows_unsettled(changes, of))
-}
-
-fn rows_unsettled<R: Resource, T>(
-    changes: &[Change<Record>],
-    of: impl Fn(&R) -> Option<T>,
-) -> Delta<T> {
-    let of = |row: &Option<Arc<Record>>| R::of(row.as_deref()?).and_then(&of);
-    let mine = changes.iter().filter(|change| change.kind == R::KIND);
-    mine.flat_map(|change| [(of(&change.before), -1), (of(&change.after), 1)])
-        .filter_map(|(entry, weight)| Some((entry?, weight)))
-        .collect()
 }

@@ -22,9 +22,11 @@ use wire::{
 
 use crate::{
     HostObjects, MissingVtep, about,
+    guard::Guarded,
     lan::Lan,
     objects::{self, Ends, Net, Nic, Site},
     one,
+    plain::Plain,
 };
 
 /// What every host must hold; a host that must hold nothing is absent.
@@ -41,7 +43,7 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
         None => Some(None),
         Some(pool) => vteps.get(&(nic.host, pool)).map(Some),
     };
-    let mut bound = Vec::new();
+    let (mut bound, mut plain) = (Vec::new(), Plain::new(read));
     for (nic, net) in &placed {
         let Some(ends) = home(nic, net) else { continue };
         if let Some(network) = net.network(ends) {
@@ -49,14 +51,19 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
         }
         let goal = goal(&vteps, nic, net);
         let to = goal.map(|(_, ends)| ends.local);
-        hold(nic.host, nic.port(to));
+        let guards = plain.guards(nic.uuid);
+        let guarded =
+            Guarded { nic, net, ends: [ends, goal.map(|(_, ends)| ends)], guards: &guards };
+        hold(nic.host, guarded.port(nic.port(to)));
         let homes: Vec<_> = [nic.host].into_iter().chain(goal.map(|(host, _)| host)).collect();
         for lan in nic.lans().filter_map(|l3| lans.get(&l3)) {
             homes.iter().for_each(|host| hold(*host, Object::clone(&lan.subnet)));
         }
+        plain.meet(&guarded, &homes);
         bound.push((Arc::clone(nic), homes));
         if let Some((host, goal)) = goal {
             let waiting = nic.waiting(ends.map(|ends| ends.local));
+            let waiting = waiting.map(|port| guarded.port(port));
             net.network(Some(goal)).into_iter().chain(waiting).for_each(|o| hold(host, o));
         }
         let Some(ends) = ends else { continue };
@@ -69,6 +76,7 @@ pub fn compile_all(read: &impl Read<Record>) -> BTreeMap<Id<Host>, HostObjects> 
             }
         }
     }
+    plain.objects().into_iter().for_each(|(host, object)| hold(host, object));
     abouts(read, &bound).into_iter().for_each(|(host, object)| hold(host, object));
     for record in read.list(Kind::VmInstance) {
         let Some(instance) = VmInstance::of(&record) else { continue };

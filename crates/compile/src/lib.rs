@@ -13,6 +13,9 @@
 //! | `Subnet` | L3 network of whose guests hosts take care, of which a `Port` on H has an address |
 //! | `About` | VM instance of which a `Port` on H has the service Userdata |
 //! | `Instance` | VM instance that is meant to run on H |
+//! | `SecurityGroup` | group that is enabled and has a `Port` on H in it |
+//! | `Member` | NIC that counts, anywhere, by those of its groups that rules of these groups name, in a routing domain of their `Port`s |
+//! | `Timeouts` | H, if it holds a `Port` and an administrator has set some |
 //!
 //! A host without a VTEP in a pool gets no objects of that pool's networks, and other hosts get no
 //! peers for its NICs: such a port could reach no other host. [`MissingVtep`] lists these hosts. A
@@ -23,14 +26,23 @@
 //! tests. Nothing here does I/O, reads a clock or knows an engine.
 
 mod about;
+mod changes;
 mod compiler;
+mod domains;
 mod full;
+mod groups;
+mod guard;
 mod lan;
+mod members;
 mod objects;
 mod one;
 mod operators;
 mod output;
+mod plain;
+mod security;
 mod settings;
+mod timeouts;
+mod work;
 
 use model::{
     Id,
@@ -38,9 +50,10 @@ use model::{
 };
 use wire::{object::ObjectKey, shared::Shared};
 
-pub use compiler::{Compiler, Work};
+pub use compiler::Compiler;
 pub use full::{compile_all, missing_vteps};
 pub use one::{Guest, guest};
+pub use work::Work;
 
 /// What one host must hold, sorted by key: in the order in which to apply it.
 pub type HostObjects = Vec<Shared>;

@@ -69,7 +69,7 @@ pub(crate) struct Nic {
     device: Option<String>,
     number: u32,
     device_id: u32,
-    mac: [u8; 6],
+    pub(crate) mac: [u8; 6],
     /// Sorted.
     addresses: Vec<Address>,
     mtu_bytes: u32,
@@ -122,7 +122,7 @@ pub(crate) enum RouteKey {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Net {
     pub(crate) uuid: Id<L2Network>,
-    number: u32,
+    pub(crate) number: u32,
     way: Way,
 }
 
@@ -189,10 +189,19 @@ impl Nic {
         self.lans.iter().map(|lan| lan.uuid)
     }
 
+    /// Its addresses.
+    pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().map(|address| address.ip)
+    }
+
+    /// Whether its hosts do this for it.
+    pub(crate) fn has(&self, service: Service) -> bool {
+        self.lans.iter().any(|lan| lan.services.contains(&service))
+    }
+
     /// Its instance, if that may read something about itself.
     pub(crate) fn reader(&self) -> Option<Id<VmInstance>> {
-        let reads = |lan: &Brief| lan.services.contains(&Service::Metadata);
-        self.instance.filter(|_| self.lans.iter().any(reads))
+        self.instance.filter(|_| self.has(Service::Metadata))
     }
 
     /// Its name with its domain, for its instance; whether that has another NIC for its default one.
@@ -232,22 +241,22 @@ impl Nic {
         Arc::new(Self { addresses, is_default, ..Self::clone(self) })
     }
 
-    /// What its own host holds for it; `goal` is the VTEP where it moves to.
-    pub(crate) fn port(&self, goal: Option<IpAddr>) -> Object {
+    /// What its own host holds for it, but for what guards it; `goal` is the VTEP where it moves to.
+    pub(crate) fn port(&self, goal: Option<IpAddr>) -> Port {
         let goes = self.moving(goal);
         let handover = goes.as_ref().and_then(|_| {
             let pending = self.pending.as_ref()?;
             handover(pending.number, pending.host, pending.ips?[1])
         });
-        Object::Port(Port { goes, handover, ..self.still() })
+        Port { goes, handover, ..self.still() }
     }
 
-    /// What the host that it moves to holds for it; `vtep` is that of the host where it is.
-    pub(crate) fn waiting(&self, vtep: Option<IpAddr>) -> Option<Object> {
+    /// What the host that it moves to holds for it, likewise; `vtep` is that of the host where it is.
+    pub(crate) fn waiting(&self, vtep: Option<IpAddr>) -> Option<Port> {
         let pending = self.pending.as_ref()?;
         let (device, comes) = (pending.device.clone(), Some(self.moving(vtep)?));
         let handover = pending.ips.and_then(|ips| handover(pending.number, self.host, ips[0]));
-        Some(Object::Port(Port { device, comes, handover, ..self.still() }))
+        Some(Port { device, comes, handover, ..self.still() })
     }
 
     fn moving(&self, vtep: Option<IpAddr>) -> Option<Moving> {
@@ -287,7 +296,7 @@ impl Nic {
             uuid: self.uuid.uuid(),
             network: self.network.uuid(),
             mac: self.mac,
-            addresses: self.addresses.iter().map(|address| address.ip).collect(),
+            addresses: self.ips().collect(),
             vtep,
             prefixes: self.prefixes(),
             goes: self.moving(goal),

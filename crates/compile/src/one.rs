@@ -37,12 +37,11 @@ pub fn guest(read: &impl Read<Record>, row: &VmNic) -> Option<Guest> {
     let row = VmNic { host_uuid, ..row.clone() };
     let lan = |l3| lan(read, l3, &globals);
     let nic = nic(read, &row, |l3| lan(l3).map(|lan| lan.brief()))?;
-    let Object::Port(port) = nic.port(None) else { return None };
     let subnets = nic.lans().filter_map(|l3| match Object::clone(&lan(l3)?.subnet) {
         Object::Subnet(subnet) => Some(subnet),
         _ => None,
     });
-    Some(Guest { port, subnets: subnets.collect() })
+    Some(Guest { port: nic.port(None), subnets: subnets.collect() })
 }
 
 /// A NIC that some host carries, with its addresses and all that it is told.

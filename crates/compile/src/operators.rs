@@ -143,22 +143,22 @@ impl<K: Ord + Clone, A: Ord + Clone, V: Ord + Clone> Gather<K, A, V> {
 
 /// A multiset of values for each key.
 #[derive(Debug)]
-struct Index<K, V>(BTreeMap<K, BTreeMap<V, i64>>);
+pub(crate) struct Index<K, V>(BTreeMap<K, BTreeMap<V, i64>>);
 
 impl<K: Ord, V: Ord + Clone> Index<K, V> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(BTreeMap::new())
     }
 
-    fn of(&self, key: &K) -> impl Iterator<Item = (&V, i64)> {
+    pub(crate) fn of(&self, key: &K) -> impl Iterator<Item = (&V, i64)> {
         self.0.get(key).into_iter().flatten().map(|(value, weight)| (value, *weight))
     }
 
-    fn least(&self, key: &K) -> Option<V> {
+    pub(crate) fn least(&self, key: &K) -> Option<V> {
         self.0.get(key)?.keys().next().cloned()
     }
 
-    fn add(&mut self, delta: Delta<(K, V)>) {
+    pub(crate) fn add(&mut self, delta: Delta<(K, V)>) {
         for ((key, value), weight) in delta {
             let mut values = match self.0.entry(key) {
                 std::collections::btree_map::Entry::Occupied(values) => values,

@@ -11,7 +11,9 @@ use model::{
 };
 use world::{
     World, now,
-    records::{host, host_id, instance, instance_uuid, network, nic_uuid},
+    records::{
+        group, group_uuid, host, host_id, in_group, instance, instance_uuid, network, nic_uuid,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +32,46 @@ async fn an_agent_enrols_applies_and_agrees() {
         assert_eq!((tables.ports.len(), tables.fdb.len(), tables.vteps.len()), (1, 2, 1));
         host.assert_never_open();
     }
+}
+
+/// Groups and members are confirmed like all else: what a host has not confirmed of them is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_and_members_are_held_and_confirmed_where_they_are_needed() {
+    let mut world = World::new();
+    let (mut one, _two, three) = (world.host(1), world.host(2), world.host(3));
+    world.put([network(1)]);
+    for (number, at) in [(10, 1), (20, 2), (30, 3)] {
+        world.put(instance(number, at, 1));
+    }
+    let revision = world.put(group(1));
+    for host in 1..=3 {
+        world.settled(host, revision).await;
+    }
+    let writes = three.writes();
+    let revision = world.put([in_group(10, 1), in_group(20, 1)]);
+    for host in 1..=3 {
+        world.settled(host, revision).await;
+    }
+    assert_eq!(three.writes(), writes, "it has no port in the group");
+    // A host that is away confirms nothing, and all of it once it is back.
+    one.stop().await;
+    world.status(1, "gone", |status| !status.connected).await;
+    let gone = world.delete([in_group(20, 1)]);
+    world.settled(2, gone).await;
+    world.put(group(2));
+    let revision = world.put([in_group(10, 2)]);
+    world.settled(2, revision).await;
+    world.settled(3, revision).await;
+    let told = world.status(1, "behind", |s| s.unsettled(group_uuid(2), revision).is_some()).await;
+    // The port, and the member that it is; the member that is one no more.
+    for object in [nic_uuid(10), nic_uuid(20)] {
+        assert!(told.unsettled(object, revision).is_some(), "{told:?}");
+    }
+    assert!(told.unsettled(group_uuid(1), revision).is_none(), "it did not change");
+    one.restart();
+    let told = world.settled(1, revision).await;
+    assert!(told.failed.is_empty() && told.pending.is_empty(), "{told:?}");
+    one.assert_never_open();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ use wire::{
 };
 use world::{
     World,
-    records::{host_id, instance, network, nic_uuid},
+    records::{disabled_rule, group, group_uuid, host_id, in_group, instance, network, nic_uuid},
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -166,6 +166,62 @@ async fn an_older_agent_gets_what_it_can_hold_and_people_are_told_of_the_rest() 
     let told = world.status(1, "told", |status| !status.failed.is_empty()).await;
     let reason = &told.failed[&nic_uuid(10)];
     assert!(reason.contains("upgrade the agent on host"), "{reason}");
+}
+
+/// What an agent of the release before security groups can hold.
+fn before_groups() -> Versions {
+    let mut tables = Versions::own();
+    tables.note(Table::Port.number(), 7);
+    for table in [Table::SecurityGroup, Table::Member, Table::Timeouts] {
+        tables.note(table.number(), 0);
+    }
+    tables
+}
+
+/// A port that an agent cannot guard is not opened there, and people are told why: of the port as long as that
+/// is withheld, whatever else of the NIC comes and goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_with_a_policy_is_withheld_from_an_agent_that_cannot_guard_it() {
+    let mut world = World::new();
+    let one = identity(&mut world, 1).await;
+    world.put([network(1)]);
+    world.put(instance(10, 1, 1));
+    world.put(instance(11, 1, 1));
+    world.put(group(1));
+    let revision = world.put([in_group(10, 1)]);
+    let old = Hello { tables: before_groups(), ..hello(1, TableDigests::default()) };
+    let mut stream = Stream::open(&world, Some(&one), old).await.unwrap();
+    let mut held = (0, Holding::default());
+    while held.0 < revision {
+        held = stream.take(&held.1).await;
+    }
+    let tables = |held: &Holding| held.objects().keys().map(|key| key.table).collect::<Vec<_>>();
+    let expected = [Table::Network, Table::Instance, Table::Instance, Table::Port];
+    assert_eq!(tables(&held.1), expected, "that which is in no group");
+    let of_port = |status: &model::status::HostStatus| {
+        let reason = status.failed.get(&nic_uuid(10));
+        reason.is_some_and(|reason| reason.starts_with("port ") && reason.contains("upgrade"))
+    };
+    let told = world.status(1, "told", of_port).await;
+    assert!(told.failed[&group_uuid(1)].starts_with("security_group "));
+
+    // It is no member for anybody now, and a port that cannot be guarded as before.
+    let revision = world.put([disabled_rule(1)]);
+    world.status(1, "there", |status| status.connected).await;
+    let later = world.put(instance(12, 1, 1));
+    while held.0 < later {
+        held = stream.take(&held.1).await;
+    }
+    let told = world.status(1, "told of the port", of_port).await;
+    assert!(told.unsettled(nic_uuid(10), revision).is_some());
+
+    // Out of the group it is a port as it was.
+    let later = world.delete([in_group(10, 1)]);
+    while held.0 < later {
+        held = stream.take(&held.1).await;
+    }
+    assert_eq!(tables(&held.1).iter().filter(|table| **table == Table::Port).count(), 3);
+    world.status(1, "well", |status| status.failed.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -281,11 +281,33 @@ settings! {
         Values::Word { default: WithoutGroup::Open.as_str(), one_of: WithoutGroup::ONE_OF },
         &[Kind::L3Network]
     ),
+    /// How long hosts remember TCP connections of VMs before the opener's ACK, in seconds. This and those that follow
+    /// count for all connections at once.
+    TCP_OPENING = ("securityGroup", "conntrack.tcpOpeningSeconds", number(30, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember TCP connections of VMs that are idle, in seconds.
+    TCP_ESTABLISHED =
+        ("securityGroup", "conntrack.tcpEstablishedSeconds", number(7_440, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember TCP connections that one end has closed, in seconds.
+    TCP_CLOSING = ("securityGroup", "conntrack.tcpClosingSeconds", number(240, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember TCP connections that both ends have closed, or one has aborted, in seconds.
+    TCP_CLOSED = ("securityGroup", "conntrack.tcpClosedSeconds", number(10, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember what else VMs begin, without an answer or with the first one, in seconds.
+    OPENING = ("securityGroup", "conntrack.openingSeconds", number(30, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember UDP that goes on, in seconds.
+    UDP_ESTABLISHED =
+        ("securityGroup", "conntrack.udpEstablishedSeconds", number(120, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember ICMP echo, in seconds.
+    ICMP = ("securityGroup", "conntrack.icmpSeconds", number(30, 1, SECONDS_MAX), &[]),
+    /// How long hosts remember any other protocol that goes on, in seconds.
+    OTHER = ("securityGroup", "conntrack.otherSeconds", number(600, 1, SECONDS_MAX), &[]),
     /// How long a destroyed instance can be recovered, in seconds. Counts for those that are destroyed already, too.
     VM_EXPUNGE_PERIOD = ("vm", "expungePeriod", number(86_400, 1, 31_536_000), &[Kind::VmInstance]),
     /// How often destroyed instances are looked for, in seconds. They are also looked for when one of these settings changes.
     VM_EXPUNGE_INTERVAL = ("vm", "expungeInterval", number(3600, 1, 86_400), &[]),
 }
+
+/// Longest time for which hosts remember an idle connection, in seconds: what their tables have room for.
+const SECONDS_MAX: i64 = 14_400;
 
 /// Longest vendor data, in bytes.
 pub const VENDOR_DATA_MAX: usize = 16_384;

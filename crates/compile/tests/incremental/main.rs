@@ -1,5 +1,10 @@
 //! The incremental compiler against the plain one, over random histories, and how much it works.
 
+mod followed;
+mod group_rows;
+mod groups;
+mod joins;
+mod judged;
 mod random;
 mod rows;
 mod told;
@@ -91,6 +96,7 @@ fn told() -> Step {
     let services = services.map(|what| record_of(service(2, ProviderType::Flat, what)));
     let mut records = vec![record_of(l3(2)), record_of(range(0, 2, None)), record_of(zone("z"))];
     records.extend(services);
+    records.push(record_of(group_rows::guarded(2)));
     records.extend((0..4).map(|n| record_of(instance(n, n, "a"))));
     records.extend((0..4).map(|n| record_of(used(n, 0, n))));
     Step::Put(records)

@@ -7,17 +7,20 @@ use model::{
         l2_network::Segment,
         l3_network::L3Network,
         network_service::{NetworkServiceType, ProviderType},
+        security_group::SecurityGroup,
+        security_group_member::NicPolicy,
+        security_group_rule::{RuleAction, RuleType, SecurityGroupRule},
         used_ip::UsedIp,
         vm_instance::VmInstance,
         vm_nic::VmNic,
         zone::EnableState,
     },
-    setting::{DHCP_LEASE_TIME, METADATA_TOKEN, VENDOR_DATA},
+    setting::{DHCP_LEASE_TIME, METADATA_TOKEN, TCP_ESTABLISHED, VENDOR_DATA, WITHOUT_GROUP},
 };
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::rows::*;
+use crate::{group_rows::*, rows::*};
 
 /// One transaction of a random history.
 #[derive(Clone, Debug)]
@@ -71,6 +74,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     });
     prop_oneof![
         8 => told(),
+        14 => guarded_by(),
         2 => network.prop_map(record_of),
         3 => vtep.prop_map(record_of),
         1 => host.prop_map(record_of),
@@ -134,5 +138,60 @@ fn told() -> impl Strategy<Value = Record> {
         1 => global.prop_map(record_of),
         1 => own.prop_map(record_of),
         1 => named.prop_map(record_of),
+    ]
+}
+
+/// What guards NICs.
+pub(crate) fn guarded_by() -> impl Strategy<Value = Record> {
+    let states = || prop::sample::select(EnableState::ALL.to_vec());
+    let groups = (0..4u32, states(), any::<bool>())
+        .prop_map(|(n, state, is_stateless)| SecurityGroup { state, is_stateless, ..group(n) });
+    let remotes = (0..4u32, 0..4u32).prop_map(|(sort, which)| match sort {
+        0 => (None, Some(id(24, which % 2))),
+        1 => (None, None),
+        _ => (Some(id(20, which)), None),
+    });
+    let types = prop::sample::select(RuleType::ALL.to_vec());
+    let actions = prop::sample::select(RuleAction::ALL.to_vec());
+    let more = (types, actions, states(), 0..2u8);
+    let rules = (0..16u32, 0..4u32, remotes, more).prop_map(|(n, of, remote, more)| {
+        let (rule_type, action, state, family) = more;
+        SecurityGroupRule {
+            rule_type,
+            action,
+            state,
+            ip_version: 4 + family * 2,
+            remote_security_group_uuid: remote.0,
+            remote_address_group_uuid: remote.1,
+            ..rule(n, of)
+        }
+    });
+    let lists = prop::sample::select(vec![
+        &["10.1.0.0/16"][..],
+        &["fd00::/64"][..],
+        &["10.1.0.0/16", "fd00::/64"][..],
+        &[][..],
+    ]);
+    let addresses = (0..2u32, lists).prop_map(|(n, list)| address_group(n, list));
+    let refs = (0..8u32, 0..4u32, 1..4u32).prop_map(|(nic, group, at)| in_group(nic, group, at));
+    let policies = prop::sample::select(NicPolicy::ALL.to_vec());
+    let defaults = (0..8u32, policies.clone(), policies)
+        .prop_map(|(nic, ingress, egress)| policy(nic, ingress, egress));
+    let words = || prop::sample::select(vec!["Open", "Closed"]);
+    let own = (2..4u32, words())
+        .prop_map(|(l3, word)| own_setting(&WITHOUT_GROUP, id::<L3Network>(9, l3), word));
+    let legs = (0..4u32, 0..4u32, 0..3u32, prop::collection::vec(2..4u32, 0..3))
+        .prop_map(|(n, instance, net, routes)| leg(n, instance, net, &routes));
+    prop_oneof![
+        3 => groups.prop_map(record_of),
+        6 => rules.prop_map(record_of),
+        2 => addresses.prop_map(record_of),
+        8 => refs.prop_map(record_of),
+        3 => defaults.prop_map(record_of),
+        2 => (1..4u32).prop_map(|l3| record_of(guarded(l3))),
+        1 => words().prop_map(|word| record_of(setting(&WITHOUT_GROUP, word))),
+        1 => own.prop_map(record_of),
+        1 => Just(record_of(setting(&TCP_ESTABLISHED, "60"))),
+        1 => legs.prop_map(record_of),
     ]
 }

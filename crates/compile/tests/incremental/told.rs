@@ -21,21 +21,12 @@ use wire::{
     told::{Bytes, DhcpOption, Resolver, Service, SshKey},
 };
 
-use crate::{Hosts, commit, follow, hosts, random::Step, rows::*, start};
-
-/// A store whose hosts are followed.
-struct Followed {
-    store: store::Store<Record>,
-    watch: store::Watch<Record>,
-    compiler: netloom_compile::Compiler,
-    held: Hosts,
-}
+use crate::{followed::Followed, rows::*};
 
 impl Followed {
     /// L3 network 2 on network 0, with a NIC on each of hosts 0 and 1, and host 2 without.
     fn new() -> Self {
-        let (store, watch, compiler) = start();
-        let mut one = Self { store, watch, compiler, held: Hosts::new() };
+        let mut one = Self::empty();
         let mut records: Vec<Record> = (0..3).map(|h| record_of(vtep(h, h, 0, h))).collect();
         records.extend([
             record_of(network(0, 0, 7)),
@@ -50,28 +41,9 @@ impl Followed {
         one
     }
 
-    fn put(&mut self, records: Vec<Record>) {
-        commit(&self.store, Step::Put(records));
-        self.take_in();
-    }
-
     fn attach(&mut self, services: &[Type]) {
         let row = |what: &Type| record_of(service(2, ProviderType::Flat, *what));
         self.put(services.iter().map(row).collect());
-    }
-
-    fn delete<R: Resource>(&mut self, gone: &R) {
-        commit(&self.store, Step::Delete(R::KIND, gone.id().uuid()));
-        self.take_in();
-    }
-
-    fn take_in(&mut self) {
-        while let Some(event) = self.watch.try_next() {
-            if let store::Event::Commit(commit) = event {
-                follow(&mut self.held, self.compiler.apply(&commit.changes));
-            }
-        }
-        assert_eq!(self.held, hosts(netloom_compile::compile_all(&self.store.snapshot())));
     }
 
     fn subnet(&self, host: u32) -> Option<Subnet> {

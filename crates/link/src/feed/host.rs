@@ -148,7 +148,7 @@ impl HostFeed {
     fn hold(&mut self, host: Id<Host>, delta: HostDelta) -> HostDelta {
         let HostDelta { upserts, mut removes } = delta;
         for key in &removes {
-            self.withhold_no_more(key);
+            self.withhold_no_more(host, key);
         }
         let (upserts, too_new): (Vec<_>, Vec<_>) =
             upserts.into_iter().partition(|object| self.versions.can_hold(object));
@@ -160,7 +160,7 @@ impl HostFeed {
             self.withhold(host, object);
         }
         for object in &upserts {
-            self.withhold_no_more(&object.key());
+            self.withhold_no_more(host, &object.key());
         }
         removes.retain(|key| self.holding.get(key).is_some());
         removes.iter().for_each(|key| self.holding.remove(key));
@@ -182,19 +182,30 @@ impl HostFeed {
 
     pub(super) fn withhold(&mut self, host: Id<Host>, object: Shared) {
         let key = object.key();
+        self.withheld.insert(key, object);
+        self.tell_withheld(host, key.uuid);
+    }
+
+    fn withhold_no_more(&mut self, host: Id<Host>, key: &ObjectKey) {
+        if self.withheld.remove(key).is_some() {
+            self.tell_withheld(host, key.uuid);
+        }
+    }
+
+    /// Several objects may be made from one resource, such as a NIC's port and what it is as a member: people
+    /// are told of the first that is withheld.
+    fn tell_withheld(&mut self, host: Id<Host>, uuid: Uuid) {
+        let mut keys = Table::ALL.iter().map(|table| ObjectKey { table: *table, uuid });
+        let Some(key) = keys.find(|key| self.withheld.contains_key(key)) else {
+            self.status.failed.remove(&uuid);
+            return;
+        };
         let reason = format!(
             "{} {} is newer than the agent: upgrade the agent on host {host}",
             key.table.name(),
-            key.uuid.simple()
+            uuid.simple()
         );
-        self.status.failed.insert(key.uuid, reason.into());
-        self.withheld.insert(key, object);
-    }
-
-    fn withhold_no_more(&mut self, key: &ObjectKey) {
-        if self.withheld.remove(key).is_some() {
-            self.status.failed.remove(&key.uuid);
-        }
+        self.status.failed.insert(uuid, reason.into());
     }
 
     /// Takes a new session while the store is at `revision`.
@@ -255,7 +266,7 @@ impl HostFeed {
         for key in keys {
             let Some(object) = self.withheld.get(&key).cloned() else { continue };
             if versions.can_hold(&object) {
-                self.withhold_no_more(&key);
+                self.withhold_no_more(host, &key);
                 self.holding.upsert(object);
                 self.expect(host, key.uuid, revision);
             }

@@ -8,6 +8,10 @@ use model::{
         cluster::HypervisorType,
         host::{Host, HostMode},
         l2_network::{L2Network, Segment},
+        network_service::{NetworkServiceL3NetworkRef, NetworkServiceType, ProviderType},
+        security_group::SecurityGroup,
+        security_group_member::VmNicSecurityGroupRef,
+        security_group_rule::{RuleAction, RuleProtocol, RuleType, SecurityGroupRule},
         used_ip::UsedIp,
         vm_instance::{InstanceDriver, InstanceType, Phase, VmInstance},
         vm_nic::VmNic,
@@ -147,4 +151,69 @@ pub(crate) fn instance(number: u32, host: u32, network: u32) -> [Record; 3] {
         allowed_prefixes: Vec::new(),
     };
     [record(instance), record(nic), record(address)]
+}
+
+pub(crate) fn group_uuid(number: u32) -> Uuid {
+    id::<SecurityGroup>(20, number).uuid()
+}
+
+/// A group whose members reach each other, a rule of its that says so, and the service of the network.
+pub(crate) fn group(number: u32) -> [Record; 3] {
+    let service = NetworkServiceL3NetworkRef {
+        uuid: id(12, 2),
+        l3_network_uuid: id(9, 2),
+        network_service_provider_uuid: ProviderType::SecurityGroup.provider(),
+        network_service_type: NetworkServiceType::SecurityGroup,
+    };
+    let group = SecurityGroup {
+        uuid: id(20, number),
+        name: format!("group-{number}"),
+        description: None,
+        state: EnableState::Enabled,
+        ip_version: 4,
+        number,
+        is_stateless: false,
+        member_query: None,
+    };
+    [record(group), record(rule(number)), record(service)]
+}
+
+/// The rule of a group that lets its members reach each other.
+pub(crate) fn rule(group: u32) -> SecurityGroupRule {
+    SecurityGroupRule {
+        uuid: id(21, group),
+        security_group_uuid: id(20, group),
+        number: group,
+        rule_type: RuleType::Ingress,
+        ip_version: 4,
+        protocol: RuleProtocol::All,
+        state: EnableState::Enabled,
+        priority: 0,
+        description: None,
+        src_ip_range: None,
+        dst_ip_range: None,
+        dst_port_range: None,
+        action: RuleAction::Accept,
+        remote_security_group_uuid: Some(id(20, group)),
+        remote_address_group_uuid: None,
+        icmp_type: None,
+        icmp_code: None,
+    }
+}
+
+/// The same rule, disabled.
+pub(crate) fn disabled_rule(group: u32) -> Record {
+    record(SecurityGroupRule { state: EnableState::Disabled, ..rule(group) })
+}
+
+/// That an instance's NIC is in a group.
+pub(crate) fn in_group(nic: u32, group: u32) -> Record {
+    record(VmNicSecurityGroupRef {
+        uuid: VmNicSecurityGroupRef::id_of(id(6, nic), id(20, group)),
+        vm_nic_uuid: id(6, nic),
+        security_group_uuid: id(20, group),
+        priority: 1,
+        is_chosen: true,
+        is_found: false,
+    })
 }
