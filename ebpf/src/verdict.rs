@@ -160,7 +160,7 @@ fn address_to_host(skb: &mut Skb) {
 /// Drops what the kernel refused.
 #[inline(always)]
 pub(crate) fn refused(skb: &mut Skb, meta: &Meta, entry: Entry, reason: DropReason) -> i32 {
-    skb.count_drop(meta, &Drop { reason, entry, port: Concerned::default() });
+    skb.count_drop(meta, &Drop { reason, entry, port: Concerned::default(), rule: 0 });
     TC_ACT_SHOT
 }
 

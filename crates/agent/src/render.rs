@@ -9,8 +9,9 @@ use std::{
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Move, Neigh,
-    NeighKey, Net, PortKey, PrefixKey, Serving, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
+    Addr, AddrKey, Afar, Behind, Chapter, ChapterKey, ClassKey, Fdb, FdbKey, FdbTarget, FloodKey,
+    Flooded, IdentKey, Mac, Move, Neigh, NeighKey, Net, Node, PortKey, PrefixKey, Serving, Sharer,
+    SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
@@ -155,6 +156,7 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
             FarEnd::Elsewhere => packet::Port::PEER,
             FarEnd::Here => 0,
         },
+        ..packet::Port::default()
     };
     tables.ports.insert(key, value);
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::local(key));
@@ -162,7 +164,7 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
         let addr = ip.into();
         let gateway = port.addresses.iter().find(|a| a.ip == ip).and_then(|a| a.gateway);
         let gateway = gateway.map_or(Addr::UNSPECIFIED_V6, Addr::from);
-        let source = Source { gateway, mtu: port.mtu_bytes };
+        let source = Source { gateway, mtu: port.mtu_bytes, domain: 0 };
         tables.addrs.insert(AddrKey { port: number, addr }, source);
         tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
     }
@@ -296,6 +298,31 @@ impl Says<Source> for AddrKey {
 /// It follows from what the guest is told, which nobody reports.
 impl Says<Serving> for AddrKey {
     fn fact(&self, _: &Serving, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+/// What rules say, and to whom, nobody reports yet.
+impl Says<Node> for u64 {
+    fn fact(&self, _: &Node, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+impl Says<Chapter> for ChapterKey {
+    fn fact(&self, _: &Chapter, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+impl Says<u32> for ClassKey {
+    fn fact(&self, _: &u32, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+impl Says<u64> for IdentKey {
+    fn fact(&self, _: &u64, _: &Tables) -> Option<Fact> {
         None
     }
 }

@@ -13,8 +13,8 @@ use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::pinned::Maps;
 use packet::{
-    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, TCP_ESTABLISHED_SECONDS, WAYS,
-    WAYS_EACH, homes, tick,
+    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, Timeouts, WAYS, WAYS_EACH,
+    homes, tick,
 };
 
 /// A connection as its port sees it, without what is another thing on each host.
@@ -86,7 +86,7 @@ pub(crate) fn read(maps: &Maps, area: PortArea) -> Result<Vec<HandedConnection>,
     let mut note = |number: u32| {
         let bucket = maps.conntrack.get(number)?;
         for (word, slot) in bucket.words.iter().map(|word| CtWord(*word)).zip(&bucket.slots) {
-            let is_ours = slot.zone == area.zone && slot.allowed != 0;
+            let is_ours = slot.zone == area.zone && slot.allowed == CtSlot::ALLOWED;
             if is_ours && word.is_live(now) {
                 found.push(handed(slot, word, now));
             }
@@ -193,9 +193,11 @@ fn slot(port: &Port, connection: &HandedConnection) -> CtSlot {
         local_port: connection.local_port,
         remote_port: connection.remote_port,
         protocol: connection.protocol,
-        allowed: 1,
+        allowed: CtSlot::ALLOWED,
         // None that the port has: its next packet asks the policy anew.
         generation: port.generation.wrapping_sub(1),
+        // Nor one that anybody has: the lowest bits of an identity are zero.
+        identity: !port.generation,
         source_net: connection.source_net,
         ..CtSlot::default()
     }
@@ -208,7 +210,7 @@ fn word(connection: &HandedConnection, now: u64) -> Option<CtWord> {
         return None;
     }
     let opener = if connection.by_other { Direction::ToPort } else { Direction::FromPort };
-    let seconds = u64::from(connection.seconds_left).min(TCP_ESTABLISHED_SECONDS);
+    let seconds = u64::from(connection.seconds_left.min(Timeouts::MAX_SECONDS));
     let left = tick(seconds * 1_000_000_000) + 1;
     let word = CtWord(0).with_state(state).opened(opener).until(now + left);
     Some(if connection.picked_up { word.with_picked_up() } else { word })

@@ -126,7 +126,12 @@ pub(crate) fn apply(maps: &mut Maps, held: &mut Held, edits: Edits) -> Result<Ch
     if edits.is_empty() {
         return Ok(Changes::default());
     }
+    let are_members_others = !edits.idents.is_empty() || !edits.addrs.is_empty();
     let made = make(maps, held, edits);
+    if are_members_others {
+        // Before the epoch: what is decided in the new one is decided by the new members.
+        maps.raise_members()?;
+    }
     maps.raise_epoch()?;
     made
 }
@@ -302,6 +307,7 @@ fn place(maps: &mut Maps, held: &Ports, edits: &mut Edits) -> Result<(), Error> 
 /// Empties the counters and the area of a place.
 fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
     maps.traffic.set(place, &Traffic::default())?;
+    maps.crowded.set(place, &0)?;
     maps.budgets.set(place, &Budget::default())?;
     maps.requests.set(place, &Budget::default())?;
     maps.floods.set(place, &Budget::default())?;

@@ -15,9 +15,10 @@
 
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta};
-use crate::maps::{Flow, Port};
+use crate::maps::Flow;
 use crate::outer::HEADER_BYTES;
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::slots::Room;
 use crate::{conntrack, flow, icmp_error, learned, parse, route, slots, too_big, transport};
 
@@ -107,7 +108,7 @@ pub const fn checked_functions<K: Kernel>() -> [Checked; 18] {
         checked!(icmp_error::aim::<K>, &K, &mut Packet),
         checked!(learned::find::<K>, &mut K, &Meta, &mut Packet),
         checked!(parse::network::<K>, &K, &Meta, &mut Packet),
-        checked!(route::station::<K>, &mut K, &Meta, &Port, &mut Packet),
+        checked!(route::station::<K>, &mut K, &Meta, &PortHead, &mut Packet),
         checked!(slots::claim::<K>, &mut K, &mut Room),
         checked!(slots::look::<K>, &mut K, &mut Room),
         checked!(slots::look_around::<K>, &mut K, &mut Room, u32, u32),

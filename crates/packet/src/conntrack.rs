@@ -16,35 +16,17 @@
 //! The other fields are written whole. The generation is written after the verdict, so a mix of
 //! two writers is re-evaluated.
 
-use crate::ct_word::{CtState, CtWord, tick, ticks};
+use crate::ct_word::{CtState, CtWord, tick};
 use crate::kernel::{Direction, Kernel};
 use crate::maps::{AddrKey, CtSlot};
-use crate::parse::{Fragment, ICMP, ICMPV6, Packet, Role, TCP, UDP};
+use crate::parse::{Fragment, Packet, Role, TCP};
 use crate::policy::{self, Question};
 use crate::prefix::{End, Owner, owner};
 use crate::reason::DropReason;
 use crate::slots::{Found, Spot};
+use crate::timeouts::deadline;
 use crate::transport::{ACK, FIN, RST, SYN};
 use crate::{fragments, icmp_error, slots};
-
-/// TCP before the opener's ACK. A SYN+ACK that is sent again does not prolong it. Shorter than
-/// Linux's `nf_conntrack_tcp_timeout_syn_recv` (60 s): it costs nothing to open again.
-pub const TCP_OPENING_SECONDS: u64 = 30;
-/// Idle. RFC 5382, REQ-5: not less than 2 hours 4 minutes.
-pub const TCP_ESTABLISHED_SECONDS: u64 = 7_440;
-/// Being closed. RFC 5382, REQ-5: transitory, not less than 4 minutes.
-pub const TCP_CLOSING_SECONDS: u64 = 240;
-/// Closed from both ends, or aborted. Linux: `nf_conntrack_tcp_timeout_close`.
-pub const TCP_CLOSED_SECONDS: u64 = 10;
-/// UDP, and whatever else has no end, without an answer or with one. Linux:
-/// `nf_conntrack_udp_timeout`.
-pub const OPENING_SECONDS: u64 = 30;
-/// UDP that goes on. RFC 4787, REQ-5: not less than 2 minutes.
-pub const UDP_ESTABLISHED_SECONDS: u64 = 120;
-/// ICMP echo. Linux: `nf_conntrack_icmp_timeout`.
-pub const ICMP_SECONDS: u64 = 30;
-/// Any other protocol. Linux: `nf_conntrack_generic_timeout`.
-pub const OTHER_SECONDS: u64 = 600;
 
 /// How often a step is tried that other CPUs spoil.
 const STEPS: u32 = 3;
@@ -156,22 +138,6 @@ fn aim(packet: &mut Packet) {
     }
 }
 
-/// The last tick at which a connection lives that had a packet now.
-#[inline(always)]
-pub(crate) fn deadline(now: u64, protocol: u8, state: u8) -> u64 {
-    let half_open = state <= CtState::Answered as u8;
-    now + match protocol {
-        TCP if half_open => const { ticks(TCP_OPENING_SECONDS) },
-        TCP if state == CtState::Closed as u8 => const { ticks(TCP_CLOSED_SECONDS) },
-        TCP if state >= CtState::Closing as u8 => const { ticks(TCP_CLOSING_SECONDS) },
-        TCP => const { ticks(TCP_ESTABLISHED_SECONDS) },
-        ICMP | ICMPV6 => const { ticks(ICMP_SECONDS) },
-        _ if half_open => const { ticks(OPENING_SECONDS) },
-        UDP => const { ticks(UDP_ESTABLISHED_SECONDS) },
-        _ => const { ticks(OTHER_SECONDS) },
-    }
-}
-
 /// A packet of a connection that has an entry.
 #[inline(always)]
 fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
@@ -214,7 +180,7 @@ fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReaso
 #[inline(always)]
 fn reopen<K: Kernel>(kernel: &mut K, found: Found, zone: &CtZone) -> CtWord {
     let state = CtState::Opening;
-    let until = deadline(tick(zone.now_ns), TCP, state as u8);
+    let until = deadline(kernel, tick(zone.now_ns), TCP, state as u8);
     let new = found.word.with_state(state).opened(zone.direction).until(until);
     // If another CPU was faster, it saw a packet of the same connection.
     if kernel.ct_swap(found.number, found.word.0, new.0) { new } else { CtWord(0) }
@@ -229,7 +195,7 @@ pub(crate) fn follow<K: Kernel>(kernel: &mut K, packet: &Packet, number: u32, le
     if !word.is_live(tick(packet.zone.now_ns)) || !word.same_hands(CtWord(left)) {
         return 0;
     }
-    let next = after(word, packet);
+    let next = after(kernel, word, packet);
     if next.0 == word.0 || kernel.ct_swap(number, word.0, next.0) { next.0 } else { 0 }
 }
 
@@ -240,7 +206,7 @@ fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) -> CtWord {
     let mut seen = found.word;
     let mut tries = 0;
     while tries < STEPS {
-        let next = after(seen, packet);
+        let next = after(kernel, seen, packet);
         // A tick is long: most packets find their own, and leave the line clean.
         if next.0 == seen.0 || kernel.ct_swap(found.number, seen.0, next.0) {
             return next;
@@ -256,10 +222,10 @@ fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) -> CtWord {
 
 /// The word after a packet.
 #[inline(always)]
-fn after(seen: CtWord, packet: &Packet) -> CtWord {
+fn after<K: Kernel>(kernel: &K, seen: CtWord, packet: &Packet) -> CtWord {
     let by_initiator = seen.initiator() as u8 == packet.zone.direction as u8;
     let state = next_state(seen.state(), packet, by_initiator);
-    let until = deadline(tick(packet.zone.now_ns), packet.protocol, state);
+    let until = deadline(kernel, tick(packet.zone.now_ns), packet.protocol, state);
     let stays = state == seen.state();
     // Else a server's SYN+ACKs would keep alive what a peer never completes.
     let waits = packet.protocol == TCP && seen.is_half_open() && !by_initiator;
@@ -324,6 +290,7 @@ pub(crate) fn is_allowed(slot: &CtSlot, zone: &CtZone) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::UDP;
 
     #[test]
     fn a_connection_goes_on_by_what_each_end_sends() {

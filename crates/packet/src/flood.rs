@@ -10,8 +10,9 @@
 //! neighbour discovery have to say to strangers.
 
 use crate::kernel::{Direction, Kernel, Meta, Verdict};
-use crate::maps::{NeighKey, Port};
+use crate::maps::NeighKey;
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::service::Service;
 use crate::sizes::{COUNTER_PLACES, FLOODS_PER_NET, FLOODS_PER_PORT, MAX_NETS};
@@ -30,7 +31,7 @@ pub(crate) fn is_untracked(packet: &Packet) -> bool {
 pub(crate) fn untracked<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
     is_shared: bool,
 ) -> Result<(), DropReason> {
@@ -53,7 +54,7 @@ pub(crate) fn untracked<K: Kernel>(
         egress::remote(kernel, meta, packet, port.place());
         return Ok(());
     };
-    let receiver = route::local_port(kernel, &key, port)?;
+    let receiver = route::local_port(kernel, packet, &key, port)?;
     kernel.count(port.place(), Direction::FromPort, meta.length);
     egress::local(kernel, meta, packet, (port.place(), key), &receiver);
     Ok(())

@@ -49,6 +49,7 @@ mod outer;
 mod parse;
 mod path;
 mod policy;
+mod port;
 mod prefix;
 mod reason;
 mod rewrite;
@@ -58,6 +59,7 @@ mod service;
 mod sizes;
 mod slots;
 mod strangers;
+mod timeouts;
 mod too_big;
 mod transport;
 mod uplink;
@@ -67,10 +69,6 @@ pub mod vectors;
 pub use addr::{Addr, Mac};
 pub use budget::Budget;
 pub use checked::{Checked, PARAMETERS, Parameter, checked_functions};
-pub use conntrack::{
-    ICMP_SECONDS, OPENING_SECONDS, OTHER_SECONDS, TCP_CLOSED_SECONDS, TCP_CLOSING_SECONDS,
-    TCP_ESTABLISHED_SECONDS, TCP_OPENING_SECONDS, UDP_ESTABLISHED_SECONDS,
-};
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{Opened, from_gre, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fdb::{Fdb, FdbKey, FdbTarget};
@@ -95,4 +93,5 @@ pub use rules::*;
 pub use service::Service;
 pub use sizes::*;
 pub use slots::{Homes, PEER_WAYS, PORT_WAYS, WAYS_EACH, homes};
+pub use timeouts::{TIMEOUTS_COUNT, Timeout, Timeouts};
 pub use uplink::from_wire;

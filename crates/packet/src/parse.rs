@@ -11,6 +11,7 @@ use crate::fdb::Fdb;
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta, Verdict};
 use crate::path::Path;
+use crate::port::PortPolicy;
 use crate::reason::DropReason;
 use crate::service::Service;
 use crate::slots::Room;
@@ -112,6 +113,11 @@ pub struct Packet {
     pub service: Service,
     /// Its way through networks.
     pub path: Path,
+    /// The policies of the port that sends it and of the one that receives it, as far as they are here.
+    /// Left as they are by the parser.
+    pub(crate) policies: [PortPolicy; 2],
+    /// Number of the rule that a policy has decided by; 0 for none.
+    pub(crate) rule: u32,
     /// Where it goes. Set by `route`.
     pub(crate) station: Fdb,
     /// It may go from tunnel to tunnel: its sender has moved away from here, and does not know yet who
@@ -146,6 +152,7 @@ pub(crate) fn ethernet<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(),
     packet.identification = 0;
     packet.l4 = 0;
     packet.end = 0;
+    packet.rule = 0;
     let Some(header) = kernel.load::<14>(0) else { return Err(DropReason::Malformed) };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = header;
     packet.destination_mac = Mac([d0, d1, d2, d3, d4, d5]);

@@ -6,8 +6,8 @@
 
 use crate::conntrack::{self, CtZone};
 use crate::kernel::{Direction, Kernel, Meta};
-use crate::maps::Port;
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::reason::DropReason;
 
 /// Whether the packet may pass this side of the port.
@@ -15,7 +15,7 @@ use crate::reason::DropReason;
 pub(crate) fn side<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    (port, direction): (&Port, Direction),
+    (port, direction): (&PortHead, Direction),
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     packet.zone = CtZone {

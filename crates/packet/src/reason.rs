@@ -171,6 +171,18 @@ impl DropReason {
         self as u32
     }
 
+    /// Whether a port has no room for one more connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_for_lack_of_room(self) -> bool {
+        matches!(
+            self,
+            DropReason::ConntrackFull
+                | DropReason::ConntrackPortBudget
+                | DropReason::ConntrackPeerBudget
+        )
+    }
+
     /// The name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -129,6 +129,25 @@ impl ClassKey {
     }
 }
 
+#[cfg(any(test, feature = "vectors"))]
+impl ClassKey {
+    /// Whether another key starts with all the bits of this one that count.
+    #[must_use]
+    pub fn covers(&self, other: &ClassKey) -> bool {
+        let number = |addr: &Addr| u128::from_be_bytes(addr.octets());
+        let same = (number(&self.addr) ^ number(&other.addr)).leading_zeros();
+        (self.ruleset, self.family) == (other.ruleset, other.family)
+            && self.bits <= other.bits
+            && self.bits <= ClassKey::FIXED_BITS + same
+    }
+
+    /// Bits that count.
+    #[must_use]
+    pub const fn prefix_bits(&self) -> u32 {
+        self.bits
+    }
+}
+
 /// The selector of the chapter about NICs that are in exactly these groups, as far as any rule of the
 /// rule set names them. Identities have zeros in their two lowest bits.
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! Structs of then are written as bytes: their types are gone.
 
 use super::dataplane::packet::{
-    Config, FRAGMENTS_PER_PORT, Fdb, FdbTarget, FloodKey, Flooded, Plain, Port,
+    FRAGMENTS_PER_PORT, Fdb, FdbTarget, FloodKey, Flooded, Plain, Port,
 };
 use super::dataplane::{Hold, Tables, open_earlier};
 use aya::maps::{Array, HashMap};
@@ -76,18 +76,11 @@ impl OldPlane {
                 let areas = [tunnel_ifindex, last_zone, common_buckets, port_buckets].map(ne);
                 self.set("config", bytes::<24>(&[&areas.concat(), &seed.to_ne_bytes()]));
             }
-            // As today.
             _ => {
-                let config = Config {
-                    tunnel_ifindex,
-                    last_zone,
-                    common_buckets,
-                    port_buckets,
-                    seed,
-                    epoch: 1,
-                    direct_port,
-                };
-                self.set("config", config.to_bytes());
+                let areas = [tunnel_ifindex, last_zone, common_buckets, port_buckets].map(ne);
+                let last = [1, direct_port].map(ne).concat();
+                let config = bytes::<32>(&[&areas.concat(), &seed.to_ne_bytes(), &last]);
+                self.set("config", config);
             }
         }
     }
@@ -107,7 +100,10 @@ impl OldPlane {
         for (key, source) in &tables.addrs {
             match layout {
                 ..6 => self.insert("addrs", key.to_bytes(), ne(1)),
-                _ => self.insert("addrs", key.to_bytes(), source.to_bytes()),
+                _ => {
+                    let value = bytes::<20>(&[&source.gateway.octets(), &ne(source.mtu)]);
+                    self.insert("addrs", key.to_bytes(), value);
+                }
             }
         }
         for (key, station) in &tables.fdb {

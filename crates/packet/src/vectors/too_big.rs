@@ -123,7 +123,9 @@ fn answered_vectors() -> Vec<Vector> {
         from_a("without a gateway the destination answers", a_to(R, &big(R)))
             .with(|memory| {
                 let key = AddrKey { port: A_NUMBER, addr: addr(A.v4) };
-                memory.addrs.insert(key, Source { gateway: Addr::UNSPECIFIED_V6, mtu: MTU });
+                memory
+                    .addrs
+                    .insert(key, Source { gateway: Addr::UNSPECIFIED_V6, mtu: MTU, domain: 0 });
             })
             .leaves(&[opened(R)])
             .answered(PacketTooBig, answer(R, R.v4, &big(R))),
