@@ -384,7 +384,8 @@ impl HostKernel for Host {
     async fn room(&mut self) -> Result<Room, Refusal> {
         self.plane(|plane| {
             let present = plane.view().tables()?.ports.into_values().map(|port| port.number);
-            Ok(Room { ports_max: plane.view().room()?.ports, present: present.collect() })
+            let (ports_max, salt) = (plane.view().room()?.ports, plane.view().salt()?);
+            Ok(Room { ports_max, present: present.collect(), salt })
         })
         .await
     }

@@ -161,11 +161,13 @@ pub struct Room {
     pub ports_max: u32,
     /// Numbers of the ports that the maps hold. They keep their room before any new one.
     pub present: BTreeSet<u32>,
+    /// Drawn by lot when the maps were made: [`policy::Salt`].
+    pub salt: u64,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { ports_max: MAX_PORTS, present: BTreeSet::new() }
+        Self { ports_max: MAX_PORTS, present: BTreeSet::new(), salt: 0 }
     }
 }
 

@@ -375,7 +375,7 @@ impl HostKernel for Memory {
     async fn room(&mut self) -> Result<Room, Refusal> {
         let state = self.state();
         let present = state.tables.ports.values().map(|port| port.number).collect();
-        Ok(Room { ports_max: state.ports_max.unwrap_or(MAX_PORTS), present })
+        Ok(Room { ports_max: state.ports_max.unwrap_or(MAX_PORTS), present, salt: 7 })
     }
 
     async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {

@@ -17,9 +17,9 @@ const CHILDREN: usize = 16;
 /// Numbers of an answer.
 const NUMBERS: u32 = 1 << 16;
 /// Blocks that are looked into for one rule set, at most. Ten thousand rules for a port and an address
-/// each take 40,000. A rule set that takes more than this is made to take long: it ends after a
-/// second, and 100 MiB.
-const STEPS_MAX: u32 = 500_000;
+/// each take 40,000. A rule set that takes more than this is made to take long: it ends after half
+/// a second and 50 MiB.
+const STEPS_MAX: u32 = 250_000;
 
 /// An answer, or a block of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

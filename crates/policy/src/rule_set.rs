@@ -323,18 +323,16 @@ fn prefixes(family: Family, rules: &[&Ranked<'_>]) -> Result<BTreeMap<Prefix, Ve
                 own.push(index);
             }
             count += 1;
-            if prefixes.len() > MAX_CLASSES as usize || count > PREFIXES_MAX {
-                return Err(Unfit::Prefixes(MAX_CLASSES));
+            if prefixes.len() > packet::MAX_CLASSES as usize || count > PREFIXES_MAX {
+                return Err(Unfit::Prefixes(packet::MAX_CLASSES));
             }
         }
     }
     Ok(prefixes)
 }
 
-/// Prefixes of a host.
-const MAX_CLASSES: u32 = 131_072;
 /// Prefixes of rules at most, where several rules have the same.
-const PREFIXES_MAX: u32 = 4 * MAX_CLASSES;
+const PREFIXES_MAX: u32 = 4 * packet::MAX_CLASSES;
 
 /// Lays a rule over what is decided so far.
 fn lay(
