@@ -60,24 +60,29 @@ pub fn explain(
             _ => Explained::Inconclusive("the maps have a policy that is no more".to_owned()),
         };
     };
-    if rule_set == closed(salt) {
-        return Explained::Closed;
-    }
+    let is_closed = rule_set == closed(salt);
     let groups: Option<Vec<&SecurityGroup>> =
         policy.groups.iter().map(|uuid| group(desired, *uuid)).collect();
     let Some(groups) = groups else {
-        return Explained::Inconclusive("not all groups of the port are known".to_owned());
+        return match is_closed {
+            true => Explained::Closed,
+            false => Explained::Inconclusive("not all groups of the port are known".to_owned()),
+        };
     };
     let default = match opening.way {
         Way::Ingress => policy.ingress,
         Way::Egress => policy.egress,
     };
     let said = Said { groups: &groups, way: opening.way, default };
+    // What its rules say may be that nothing passes.
     if said.number(salt) != rule_set {
-        return Explained::Inconclusive("the maps have other rules for the port".to_owned());
+        return match is_closed {
+            true => Explained::Closed,
+            false => Explained::Inconclusive("the maps have other rules for the port".to_owned()),
+        };
     }
     let domain = domain(port, opening.remote);
-    let (known, found) = ends(desired, tables, salt, (domain, opening.remote));
+    let known = groups_of(desired, salt, (domain, opening.remote));
     let probe = Probe {
         remote: opening.remote,
         groups: &known,
@@ -85,8 +90,7 @@ pub fn explain(
         port: opening.port,
     };
     let named = first_match(&said, &probe);
-    let end = (Addr::from(opening.remote), found);
-    let cell = walk(&Live(tables), rule_set, end, (opening.protocol, opening.port));
+    let cell = by_maps(tables, entry, domain, opening);
     match cell {
         Some(cell) if agree(&named, cell) => Explained::Decided(named),
         Some(cell) => Explained::Inconclusive(format!(
@@ -117,13 +121,27 @@ fn domain(port: &Port, remote: IpAddr) -> u32 {
     own.or(port.addresses.first()).map_or(0, |own| own.domain)
 }
 
-/// The groups of the other end by the objects, and its identity by the maps.
-fn ends(
-    desired: &Holding,
+/// What the maps decide, as the programs ask them; `None` if they are not whole.
+pub(crate) fn by_maps(
     tables: &Tables,
-    salt: Salt,
-    (domain, remote): (u32, IpAddr),
-) -> (Vec<u32>, Option<u64>) {
+    entry: &packet::Port,
+    domain: u32,
+    opening: &Opening,
+) -> Option<Cell> {
+    let (rule_set, flags) = match opening.way {
+        Way::Ingress => (entry.ingress, entry.rules),
+        Way::Egress => (entry.egress, entry.rules >> packet::Port::EGRESS_SHIFT),
+    };
+    let addr = Addr::from(opening.remote);
+    let identity = tables.idents.get(&IdentKey { domain, addr }).copied();
+    let identity = identity.filter(|_| flags & packet::Port::HAS_MEMBERS != 0);
+    let has_classes = flags & packet::Port::HAS_CLASSES != 0;
+    let live = Live { tables, has_classes };
+    walk(&live, rule_set, (addr, identity), (opening.protocol, opening.port))
+}
+
+/// The groups of the other end by the objects.
+fn groups_of(desired: &Holding, salt: Salt, (domain, remote): (u32, IpAddr)) -> Vec<u32> {
     let has = |object: &Object| match object {
         Object::Member(member) => {
             let is_it = member.addresses.iter().any(|at| (at.domain, at.ip) == (domain, remote));
@@ -134,9 +152,7 @@ fn ends(
     };
     let members = desired.objects().values().filter_map(|object| has(object));
     // As in the maps, where objects disagree.
-    let known = members.min_by_key(|groups| identity(salt, groups));
-    let found = tables.idents.get(&IdentKey { domain, addr: remote.into() }).copied();
-    (known.unwrap_or_default(), found)
+    members.min_by_key(|groups| identity(salt, groups)).unwrap_or_default()
 }
 
 fn group(desired: &Holding, uuid: uuid::Uuid) -> Option<&SecurityGroup> {
@@ -146,11 +162,18 @@ fn group(desired: &Holding, uuid: uuid::Uuid) -> Option<&SecurityGroup> {
     }
 }
 
-/// The maps of a host.
-struct Live<'a>(&'a Tables);
+/// The maps of a host, as a program reads them for one rule set.
+struct Live<'a> {
+    tables: &'a Tables,
+    /// The rule set names addresses.
+    has_classes: bool,
+}
 
 impl Maps for Live<'_> {
     fn class(&self, key: &ClassKey) -> Option<u32> {
+        if !self.has_classes {
+            return None;
+        }
         let rule_set = u64::from(key.ruleset[0]) | u64::from(key.ruleset[1]) << 32;
         let most = if key.addr.is_v4() { 32 } else { 128 };
         let prefixes = (0..=most).rev().filter_map(|bits| {
@@ -158,15 +181,15 @@ impl Maps for Live<'_> {
             // A short prefix of IPv6 is not one of IPv4.
             (lowest.is_v4() == key.addr.is_v4()).then(|| ClassKey::new(rule_set, lowest, bits))
         });
-        prefixes.into_iter().find_map(|prefix| self.0.classes.get(&prefix)).copied()
+        prefixes.into_iter().find_map(|prefix| self.tables.classes.get(&prefix)).copied()
     }
 
     fn chapter(&self, key: &ChapterKey) -> Option<Chapter> {
-        self.0.chapters.get(key).copied()
+        self.tables.chapters.get(key).copied()
     }
 
     fn node(&self, key: u64) -> Option<Node> {
-        self.0.ranges.get(&key).copied()
+        self.tables.ranges.get(&key).copied()
     }
 }
 
@@ -194,7 +217,6 @@ fn has_tree(set: &RuleSet, tables: &Tables, key: u64) -> bool {
     let node = set.node(key);
     node.is_some()
         && tables.ranges.get(&key) == node
-        && node.is_some_and(|node| {
-            RuleSet::below(key, node).all(|below| has_tree(set, tables, below))
-        })
+        && node
+            .is_some_and(|node| RuleSet::below(key, node).all(|below| has_tree(set, tables, below)))
 }

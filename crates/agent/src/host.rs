@@ -16,6 +16,7 @@ use model::{
     mtu::{self, Around, Family},
     resource::vtep::VXLAN_PORT,
 };
+use packet::Timeouts;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::message::Device;
@@ -388,6 +389,11 @@ impl HostKernel for Host {
             Ok(Room { ports_max, present: present.collect(), salt })
         })
         .await
+    }
+
+    async fn remember(&mut self, timeouts: &Timeouts) -> Result<(), Refusal> {
+        let timeouts = *timeouts;
+        self.plane(move |plane| plane.set_timeouts(&timeouts)).await
     }
 
     async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
