@@ -297,7 +297,7 @@ impl<K: HostKernel> Converger<K> {
         !self.failures.is_empty()
             || self.tunnel.is_err()
             || self.borrowed.is_blind()
-            || !(known.maps && known.vteps && known.uplinks)
+            || !(known.maps && known.times && known.vteps && known.uplinks)
     }
 
     /// Waits until the driver has done something, for ever if it has nothing to do. Dropping this
