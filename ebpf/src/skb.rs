@@ -559,7 +559,7 @@ pub(crate) fn report(skb: &Skb, meta: &Meta, drop: &Drop) -> u32 {
         entry: drop.entry as u32,
         length: meta.length,
         header_length: 0,
-        rule: drop.rule,
+        rule: if drop.reason.is_of_policy() { drop.rule } else { 0 },
         pad: [0; 4],
         header: [0; EVENT_HEADER_BYTES],
     });

@@ -57,7 +57,7 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
         }
     }
     if let Err(reason) = port_stages(kernel, meta, (&port, &mut concerned), packet) {
-        packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason), packet.rule);
+        packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason), packet.zone.rule);
     }
 }
 
@@ -110,7 +110,8 @@ pub fn from_gre<K: Kernel>(kernel: &K, meta: &mut Meta) -> Option<bool> {
 pub fn from_opened<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
     let mut concerned = Concerned::default();
     if let Err(reason) = tunnel_stages(kernel, meta, &mut concerned, packet) {
-        packet.verdict = drop(kernel, meta, Entry::FromTunnel, (concerned, reason), packet.rule);
+        packet.verdict =
+            drop(kernel, meta, Entry::FromTunnel, (concerned, reason), packet.zone.rule);
     }
 }
 
@@ -161,7 +162,11 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::HandOff { port: port.number, question };
             return Ok(());
         }
-        Admission::Untracked => return flood::untracked(kernel, meta, port, packet, false),
+        Admission::Untracked => {
+            let passes = flood::untracked(kernel, meta, port, packet, false);
+            *concerned = packet.zone.concerned();
+            return passes;
+        }
         Admission::Shared => return flood::untracked(kernel, meta, port, packet, true),
         Admission::Forward => {}
     }

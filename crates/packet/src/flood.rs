@@ -7,7 +7,8 @@
 //! came from. Who asks for one station by its address, disturbs no other.
 //!
 //! It is no part of a connection, and passes beside that; so does in an open network what ARP and
-//! neighbour discovery have to say to strangers.
+//! neighbour discovery have to say to strangers. The policies of its sender and of each receiver here
+//! are asked about it as about a single packet.
 
 use crate::kernel::{Direction, Kernel, Meta, Verdict};
 use crate::maps::NeighKey;
@@ -17,7 +18,7 @@ use crate::reason::DropReason;
 use crate::service::Service;
 use crate::sizes::{COUNTER_PLACES, FLOODS_PER_NET, FLOODS_PER_PORT, MAX_NETS};
 use crate::strangers::{Mentioned, local};
-use crate::{FdbKey, egress, route};
+use crate::{FdbKey, egress, policy, route};
 
 /// Whether a packet that nobody here answers is no part of a connection.
 #[inline(always)]
@@ -26,7 +27,7 @@ pub(crate) fn is_untracked(packet: &Packet) -> bool {
 }
 
 /// Decides about a port's packet that is no part of a connection; whether it is about an address that
-/// stations share.
+/// stations share. A drop concerns the port in the packet's zone.
 #[inline(never)]
 pub(crate) fn untracked<K: Kernel>(
     kernel: &mut K,
@@ -36,6 +37,7 @@ pub(crate) fn untracked<K: Kernel>(
     is_shared: bool,
 ) -> Result<(), DropReason> {
     packet.flow.give_up();
+    policy::untracked(kernel, meta, (port, Direction::FromPort), packet)?;
     let (net, sender) = (port.net, port.number);
     if packet.destination_mac.is_group() {
         of_port(kernel, meta, port.place())?;
@@ -56,6 +58,7 @@ pub(crate) fn untracked<K: Kernel>(
     };
     let receiver = route::local_port(kernel, packet, &key, port)?;
     kernel.count(port.place(), Direction::FromPort, meta.length);
+    policy::untracked(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     egress::local(kernel, meta, packet, (port.place(), key), &receiver);
     Ok(())
 }

@@ -105,6 +105,36 @@ impl Cell {
     pub const NONE: u32 = u32::MAX;
 }
 
+impl Cell {
+    /// Above a leaf, the key of the node that has more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn node(&self) -> u64 {
+        (self.rule as u64) << 32 | self.rank as u64
+    }
+}
+
+impl Node {
+    /// Which of its ranges a number is in: the last one that does not begin above it. Four steps
+    /// without a branch, each of which doubles what the verifier walks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn range_of(&self, number: u32) -> usize {
+        let mut range = 0;
+        let mut half = FAN_OUT / 2;
+        while half > 0 {
+            let next = range + half;
+            let bound = self.bounds[next & (FAN_OUT - 1)] as u64;
+            // The highest bit is set where the difference is negative.
+            let begins = bound.wrapping_sub(number as u64 + 1) >> 63;
+            let is_there = (next as u64).wrapping_sub(self.count as u64) >> 63;
+            range += half & ((begins & is_there).wrapping_neg() as usize);
+            half /= 2;
+        }
+        range & (FAN_OUT - 1)
+    }
+}
+
 impl ClassKey {
     /// Bits of rule set and family.
     const FIXED_BITS: u32 = 96;

@@ -47,7 +47,7 @@ use crate::addr::Mac;
 use crate::conntrack::CtZone;
 use crate::ct_word::{CtState, CtWord, FURTHEST, ticks};
 use crate::kernel::{Direction, Kernel};
-use crate::maps::{Config, CtKey};
+use crate::maps::{Config, CtKey, CtSlot};
 use crate::reason::DropReason;
 use crate::sizes::WAYS;
 use crate::timeouts::{Timeouts, deadline};
@@ -173,6 +173,17 @@ pub(crate) struct Found {
     pub(crate) number: u32,
     /// Its word.
     pub(crate) word: CtWord,
+}
+
+impl Found {
+    /// None.
+    pub(crate) const NONE: Found = Found { number: u32::MAX, word: CtWord(0) };
+
+    /// Whether it is none.
+    #[inline(always)]
+    pub(crate) const fn is_none(&self) -> bool {
+        self.number == u32::MAX
+    }
 }
 
 /// Room for what is looked for and found. In a map, as the packet is, for the sake of BPF: it
@@ -470,12 +481,12 @@ fn fill<K: Kernel>(
     slot.local_port = key.local_port;
     slot.remote_port = key.remote_port;
     slot.protocol = key.protocol;
-    slot.allowed = 1;
+    slot.allowed = CtSlot::ALLOWED;
     slot.error_step = 0;
-    slot.generation = zone.generation;
+    slot.generation = zone.note;
     slot.source_net = zone.source_net;
-    slot.rule = 0;
-    slot.identity = 0;
+    slot.rule = zone.rule;
+    slot.identity = zone.basis;
     slot.rewrite = 0;
     let until = deadline(kernel, claim.now, key.protocol, CtState::Opening as u8);
     let mut opened = claim.word.with_state(CtState::Opening).until(until);

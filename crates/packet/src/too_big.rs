@@ -17,6 +17,7 @@
 
 use crate::addr::Addr;
 use crate::checksum::Checksum;
+use crate::flood;
 use crate::icmp_error;
 use crate::kernel::{Concerned, Drop, Entry, Kernel, Meta};
 use crate::maps::AddrKey;
@@ -92,8 +93,14 @@ fn outcome<K: Kernel>(
     if !is_answerable || meta.length < ETHERNET_BYTES + QUOTED {
         return Outcome::Refused;
     }
-    let Some(slot) = kernel.ct_slot(packet.room.found.number) else { return Outcome::Refused };
-    if !icmp_error::take_step(slot, meta.now_ns) {
+    // What is no part of a connection uses up the port's own budget for what goes to several.
+    let may = match packet.room.found.is_none() {
+        true => flood::of_port(kernel, meta, port.place()).is_ok(),
+        false => kernel
+            .ct_slot(packet.room.found.number)
+            .is_some_and(|slot| icmp_error::take_step(slot, meta.now_ns)),
+    };
+    if !may {
         return Outcome::Refused;
     }
     packet.answerer = source(kernel, port, packet);

@@ -76,6 +76,8 @@ pub struct Memory {
     pub requests: BTreeMap<u32, Budget>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
+    /// Number of the rule by which a policy has dropped last.
+    pub denied_by: u32,
     /// `drops`, those that occurred.
     pub drops: BTreeMap<DropReason, u64>,
 }
@@ -367,6 +369,9 @@ impl Kernel for Memory {
 
     fn count_drop(&mut self, _meta: &Meta, drop: &Drop) {
         *self.drops.entry(drop.reason).or_default() += 1;
+        if drop.reason.is_of_policy() {
+            self.denied_by = drop.rule;
+        }
         if let Some(traffic) = self.traffic.get_mut(&drop.port.number) {
             traffic.dropped_packets += 1;
         }

@@ -123,6 +123,8 @@ pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) 
         protocol,
         allowed: 1,
         generation: GENERATION,
+        // Nobody's under that.
+        identity: GENERATION,
         source_net: 1,
         ..CtSlot::default()
     };
@@ -175,6 +177,7 @@ pub(super) fn from_a(name: &'static str, frame: Vec<u8>) -> Vector {
         meta: Meta { now_ns: NOW, ifindex: A_IFINDEX, length: length(&before), ..Meta::default() },
         before,
         verdict: Verdict::Pass,
+        rule: 0,
         frame_after: None,
         answered: None,
         traffic: BTreeMap::new(),
