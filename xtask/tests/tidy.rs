@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("seats", &[]),
     ("model", &["damage", "derive"]),
     ("wire", &["damage", "model"]),
+    ("judge", &["wire"]),
     ("policy", &["damage", "packet", "wire"]),
     ("store", &["model"]),
     ("compile", &["model", "store", "wire"]),

@@ -81,7 +81,7 @@ pub fn explain(
             false => Explained::Inconclusive("the maps have other rules for the port".to_owned()),
         };
     }
-    let domain = domain(port, opening.remote);
+    let domain = domain(port, entry.net, opening.remote);
     let known = groups_of(desired, salt, (domain, opening.remote));
     let probe = Probe {
         remote: opening.remote,
@@ -101,6 +101,10 @@ pub fn explain(
     }
 }
 
+/// Of the number of a routing domain: that of the link-local addresses of a network, whose number is
+/// the rest, as `crates/packet/src/policy.rs` has it.
+const OF_LINK: u32 = 1 << 31;
+
 /// The number of the rule set that drops everything.
 #[must_use]
 pub fn closed(salt: Salt) -> u64 {
@@ -116,7 +120,10 @@ fn agree(named: &Named, cell: Cell) -> bool {
 
 /// The routing domain in which the other end is looked for, if the port's own end is its first
 /// address of the family.
-fn domain(port: &Port, remote: IpAddr) -> u32 {
+fn domain(port: &Port, net: u32, remote: IpAddr) -> u32 {
+    if Addr::from(remote).is_link_local() {
+        return OF_LINK | net;
+    }
     let own = port.addresses.iter().find(|own| own.ip.is_ipv4() == remote.is_ipv4());
     own.or(port.addresses.first()).map_or(0, |own| own.domain)
 }
@@ -144,7 +151,8 @@ pub(crate) fn by_maps(
 fn groups_of(desired: &Holding, salt: Salt, (domain, remote): (u32, IpAddr)) -> Vec<u32> {
     let has = |object: &Object| match object {
         Object::Member(member) => {
-            let is_it = member.addresses.iter().any(|at| (at.domain, at.ip) == (domain, remote));
+            let is_it = domain != 0
+                && member.addresses.iter().any(|at| (at.domain, at.ip) == (domain, remote));
             let groups: BTreeSet<u32> = member.groups.iter().copied().collect();
             (is_it && !groups.is_empty()).then(|| groups.into_iter().collect::<Vec<_>>())
         }

@@ -70,8 +70,9 @@ fn member_tables(member: &Member, policies: &Policies) -> Tables {
     let Some(identity) = policies.identity(&member.groups) else { return tables };
     for MemberAddress { ip, domain } in &member.addresses {
         let addr = Addr::from(*ip);
-        // No packet has an address of IPv6 that is one of IPv4: here it would be that.
-        if addr.is_v4() == ip.is_ipv4() {
+        // No packet has an address of IPv6 that is one of IPv4: here it would be that. And in no
+        // domain there are others with the same address.
+        if addr.is_v4() == ip.is_ipv4() && *domain != 0 {
             tables.idents.insert(IdentKey { domain: *domain, addr }, identity);
         }
     }

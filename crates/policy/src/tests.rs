@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use wire::{
-    object::SecurityGroup,
-    policy::{Action, AddressSpan, PortSpan, Rule, Way},
+    object::{Member, SecurityGroup},
+    policy::{Action, AddressSpan, MemberAddress, Policy, PortSpan, Rule, Way},
 };
 
 use crate::{
-    Probe, RuleSet, Said, Salt, Unfit,
+    Probe, RuleSet, Said, Salt, Unfit, first_match,
     fuzz::maps::Entries,
     identity,
     sample::{group, of, rule, span, tcp},
@@ -145,6 +145,56 @@ proptest! {
                     let probe = Probe { remote, groups: &member_of, protocol, port };
                     let known = (!member_of.is_empty()).then(|| identity(SALT, &member_of));
                     entries.check(&said, set.number, &probe, known);
+                }
+            }
+        }
+    }
+
+    /// The reference is written from the documentation, and shares no code with what is here.
+    #[test]
+    fn rules_decide_as_the_reference_says(
+        mut groups in groups(),
+        accepts in any::<bool>(),
+        member_of in prop::sample::subsequence(GROUPS.to_vec(), 0..4),
+        picks in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 50),
+    ) {
+        for (at, group) in (1..).zip(&mut groups) {
+            group.uuid = uuid::Uuid::from_u128(at);
+        }
+        let default = if accepts { Action::Accept } else { Action::Drop };
+        let uuids = groups.iter().map(|group| group.uuid).collect();
+        let policy = Policy { groups: uuids, ingress: default, egress: Action::Drop };
+        let held: Vec<_> = groups.iter().collect();
+        let said = Said { groups: &held, way: Way::Ingress, default };
+        let mut set = RuleSet::compile(&said, SALT).unwrap();
+        let about = set.about(&member_of).unwrap();
+        let entries = Entries::of(&set, &about);
+        let ports = ports(&said);
+        for is_v6 in [false, true] {
+            let remotes = remotes(is_v6);
+            for (remote, port) in &picks {
+                let (remote, port) = (*remote.get(&remotes), *port.get(&ports));
+                let addresses = vec![MemberAddress { ip: remote, domain: 7 }];
+                let uuid = uuid::Uuid::from_u128(99);
+                let members = [Member { uuid, addresses, groups: member_of.clone() }];
+                let known = judge::Known { groups: &groups, members: &members };
+                for protocol in PROTOCOLS {
+                    let [kind, code] = port.to_be_bytes();
+                    let shows = match (protocol, is_v6) {
+                        (6 | 17, _) => judge::Shows::Ports { source: 9, destination: port },
+                        (1, false) | (58, true) => judge::Shows::Icmp { kind, code },
+                        _ => judge::Shows::Nothing,
+                    };
+                    let asked = judge::Probe { domain: 7, remote, protocol, shows };
+                    let expected = judge::judge(&policy, known, Way::Ingress, &asked);
+                    let probe = Probe { remote, groups: &member_of, protocol, port };
+                    let named = first_match(&said, &probe);
+                    prop_assert_eq!(
+                        (named.number, named.action, named.is_stateless),
+                        (expected.rule, expected.action, expected.is_stateless)
+                    );
+                    let identity = (!member_of.is_empty()).then(|| identity(SALT, &member_of));
+                    entries.check(&said, set.number, &probe, identity);
                 }
             }
         }

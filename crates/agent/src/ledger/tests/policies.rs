@@ -115,6 +115,31 @@ fn rules_are_asked_in_the_order_of_groups_and_members_follow() {
 }
 
 #[test]
+fn whoever_is_in_no_domain_or_in_no_group_has_no_identity() {
+    let Object::Member(member) = sample::member(501, 9, &[WEB]) else { unreachable!("a member") };
+    let idents = |addresses: &[(&str, u32)], groups: &[u32]| {
+        let address = |(ip, domain): &(&str, u32)| wire::policy::MemberAddress {
+            ip: ip.parse().unwrap(),
+            domain: *domain,
+        };
+        let addresses = addresses.iter().map(address).collect();
+        let mut desired = Holding::default();
+        desired.upsert(Object::Member(wire::object::Member {
+            addresses,
+            groups: groups.to_vec(),
+            ..member.clone()
+        }));
+        Ledger::of(&desired, &Ties::default()).tables().idents.clone()
+    };
+    assert_eq!(idents(&[("10.0.0.9", 40), ("fd00::9", 40)], &[WEB]).len(), 2);
+    assert_eq!(idents(&[("10.0.0.9", 0), ("::ffff:10.0.0.9", 40)], &[WEB]), BTreeMap::new());
+    assert_eq!(idents(&[("10.0.0.9", 40)], &[]), BTreeMap::new());
+    let (one, other) =
+        (idents(&[("10.0.0.9", 40)], &[1, 2]), idents(&[("10.0.0.9", 40)], &[2, 1, 2]));
+    assert_eq!(one, other, "a set has no order");
+}
+
+#[test]
 fn a_port_whose_group_is_not_known_is_closed_until_it_is() {
     let web = sample::group(WEB, vec![sample::rule(1, Action::Accept, Some(80))]);
     let mut desired = with(&[WEB, DATABASE], [web.clone()]);
