@@ -13,8 +13,8 @@ use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::pinned::Maps;
 use packet::{
-    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, Timeouts, WAYS, WAYS_EACH,
-    homes, tick,
+    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, TIMEOUTS_COUNT, WAYS, WAYS_EACH,
+    homes, tick, ticks,
 };
 
 /// A connection as its port sees it, without what is another thing on each host.
@@ -132,8 +132,11 @@ pub(crate) fn take(
         return Ok(done);
     };
     let config = maps.config()?;
+    // Whatever the other host says, none lives longer than one that is used here.
+    let times = (0..TIMEOUTS_COUNT).map(|number| maps.timeouts.get(number));
+    let longest = times.collect::<Result<Vec<u32>, Error>>()?.into_iter().max().unwrap_or(0);
     for connection in connections {
-        match put(maps, (&config, &port, usage), connection)? {
+        match put(maps, (&config, &port, usage, longest), connection)? {
             true => done.taken += 1,
             false => done.lost += 1,
         }
@@ -143,11 +146,11 @@ pub(crate) fn take(
 
 fn put(
     maps: &mut Maps,
-    (config, port, usage): (&Config, &Port, Use),
+    (config, port, usage, longest): (&Config, &Port, Use, u32),
     connection: &HandedConnection,
 ) -> Result<bool, Error> {
     let now = tick(monotonic_ns());
-    let (slot, Some(word)) = (slot(port, connection), word(connection, now)) else {
+    let (slot, Some(word)) = (slot(port, connection), word(connection, now, longest)) else {
         return Ok(false);
     };
     let Some(Homes { own, by_peer, .. }) = homes(config, &slot.key(), port.place()) else {
@@ -204,14 +207,13 @@ fn slot(port: &Port, connection: &HandedConnection) -> CtSlot {
 }
 
 /// Its word, as far as it does not depend on where it is; `None` if it makes no sense.
-fn word(connection: &HandedConnection, now: u64) -> Option<CtWord> {
+fn word(connection: &HandedConnection, now: u64, longest: u32) -> Option<CtWord> {
     let state = CtState::from_number(connection.state)?;
     if matches!(state, CtState::Free | CtState::Taken) {
         return None;
     }
     let opener = if connection.by_other { Direction::ToPort } else { Direction::FromPort };
-    let seconds = u64::from(connection.seconds_left.min(Timeouts::MAX_SECONDS));
-    let left = tick(seconds * 1_000_000_000) + 1;
+    let left = ticks(connection.seconds_left.into()).min(longest.into());
     let word = CtWord(0).with_state(state).opened(opener).until(now + left);
     Some(if connection.picked_up { word.with_picked_up() } else { word })
 }

@@ -7,7 +7,7 @@ use super::policy::{
 };
 use super::rules::Rule;
 use super::world::{
-    A, A_IFINDEX, A_NUMBER, GENERATION, R, a_to, connection, earlier, from_a, from_r, now,
+    A, A_IFINDEX, A_NUMBER, GENERATION, R, connection, earlier, from_a, from_r, now,
 };
 use super::{Memory, Vector};
 use crate::{CtSlot, CtState, DropReason, Mac, Net, Port};
