@@ -427,7 +427,10 @@ macro_rules! steps {
                 };
                 steps.extend(come.map(step));
             })*
-            $(if stringify!($when) == "Last" {
+            // Who is no member any more is none before what was said of them goes.
+            let gone = edits.idents.iter().filter(|(_, value)| value.is_none());
+            steps.extend(gone.map(|(key, _)| Edits { idents: [(*key, None)].into(), ..Edits::default() }));
+            $(if stringify!($when) == "Last" && stringify!($name) != "idents" {
                 let gone = edits.$name.iter().filter(|(_, value)| value.is_none());
                 let step = |(key, _): (&$key, _)| Edits { $name: [(*key, None)].into(), ..Edits::default() };
                 steps.extend(gone.map(step));
@@ -460,9 +463,16 @@ fn check_order(maps: &mut Tables, edits: &Edits) {
         (9..13_u32).map(|number| key(number).map(|(key, _)| *key)).collect()
     };
     let (old, new) = (all(maps), all(&after));
-    let stays: Vec<bool> =
-        numbers(maps).iter().zip(numbers(&after)).map(|(old, new)| *old == new).collect();
-    for step in steps(edits) {
+    let mut rest = edits.clone();
+    let unsure = rest.take_unsure(&maps.ports);
+    let stays = numbers(maps).into_iter().zip(numbers(&after)).map(|(old, new)| {
+        // Those are shut for a moment.
+        old == new && !old.is_some_and(|key| unsure.after.contains_key(&key))
+    });
+    let stays: Vec<bool> = stays.collect();
+    let only = |ports| steps(&Edits { ports, ..Edits::default() });
+    let all_steps = [only(unsure.before), steps(&rest), only(unsure.after)].concat();
+    for step in all_steps {
         maps.apply(&step);
         for (at, accepts) in all(maps).into_iter().enumerate() {
             let is_sure = old[at] == new[at] && (!old[at] || stays[at / probes.len()]);
