@@ -352,9 +352,9 @@ fn tables() -> Tables {
     let mut tables = Tables::default();
     tables.nets.insert(NET, Net::closed());
     for ((ifindex, number), station) in [(PORT_A, A), (PORT_B, B)] {
-        let key = PortKey::untagged(ifindex);
+        let (key, mac) = (PortKey::untagged(ifindex), station.mac);
         let port =
-            Port { number, net: NET, generation: 1, zone: 0, mac: station.mac, flags: Port::PEER };
+            Port { number, net: NET, generation: 1, mac, flags: Port::PEER, ..Port::default() };
         tables.ports.insert(key, port);
         tables
             .addrs

@@ -11,16 +11,18 @@ use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use packet::{
-    DELIVERED_MARK, Direction, FLOOD_TARGETS, FLOOD_VTEPS, FloodKey, Kernel, Meta, PortKey,
+    DELIVERED_MARK, Direction, Entry, FLOOD_TARGETS, FLOOD_VTEPS, FloodKey, Kernel, Meta, Packet,
+    PortKey, Verdict, receives,
 };
 
 /// Gives each port of the network but the sender a copy, and so each VTEP of the network; or the
-/// frame leaves by the uplink, and the host gets a copy.
-#[inline(always)]
-pub(crate) fn from_port(skb: &mut Skb, meta: &Meta, net: u32, sender: u32) -> i32 {
+/// frame leaves by the uplink, and the host gets a copy. A function of its own, for the sake of the
+/// stack.
+#[inline(never)]
+pub(crate) fn from_port(skb: &mut Skb, meta: &Meta, packet: &mut Packet, net: u32) -> i32 {
     take_tag(skb);
     set_mark(skb, DELIVERED_MARK);
-    copy_to_ports(skb, meta.length, net, sender);
+    copy_to_ports(skb, meta, packet, Entry::FromPort);
     // SAFETY: the maps are preallocated; a value that the agent replaces is read word by word.
     let Some(uplink) = unsafe { NETS.get(&net) }.map(|net| net.uplink) else { return TC_ACT_SHOT };
     if uplink.ifindex == 0 {
@@ -44,11 +46,11 @@ pub(crate) fn to_strangers(skb: &mut Skb, net: u32) -> i32 {
 }
 
 /// Gives each port of the network a copy of a frame that is from elsewhere, which goes on as it was.
-#[inline(always)]
-pub(crate) fn from_elsewhere(skb: &mut Skb, meta: &Meta, net: u32) -> i32 {
+#[inline(never)]
+pub(crate) fn from_elsewhere(skb: &mut Skb, meta: &Meta, packet: &mut Packet, entry: Entry) -> i32 {
     let tag = take_tag(skb);
     let mark = set_mark(skb, DELIVERED_MARK);
-    copy_to_ports(skb, meta.length, net, 0);
+    copy_to_ports(skb, meta, packet, entry);
     go_on(skb, mark, tag)
 }
 
@@ -80,13 +82,14 @@ fn to_vteps(skb: &mut Skb, net: u32, is_foreign: u32) -> i32 {
     TC_ACT_SHOT
 }
 
-#[inline(never)]
-fn copy_to_ports(skb: &mut Skb, length: u32, net: u32, sender: u32) {
+#[inline(always)]
+fn copy_to_ports(skb: &mut Skb, meta: &Meta, packet: &mut Packet, entry: Entry) {
+    let Verdict::Flood { net, sender } = packet.verdict else { return };
     each(FLOOD_TARGETS, |index| {
         // SAFETY: as above.
         let Some(target) = (unsafe { FLOOD.get(&FloodKey { net, index }) }) else { return false };
-        if target.number != sender {
-            skb.count(target.place, Direction::ToPort, length);
+        if target.number != sender && receives(skb, meta, entry, packet, &target.key) {
+            skb.count(target.place, Direction::ToPort, meta.length);
             copy_to(skb, target.key);
         }
         true

@@ -16,5 +16,5 @@ pub fn from_port(ctx: TcContext) -> i32 {
     let Some(Room { meta, packet, .. }) = skb::room() else { return TC_ACT_SHOT };
     *meta = Meta { checksum_end: fill_in::end(skb), ..skb.meta() };
     packet::from_port(skb, meta, packet);
-    of_port(skb, meta, &packet.verdict)
+    of_port(skb, meta, packet)
 }

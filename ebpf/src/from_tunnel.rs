@@ -17,5 +17,5 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
     *meta = Meta { checksum_end: fill_in::end(skb), ..skb.meta() };
     skb.add_tunnel(meta);
     packet::from_tunnel(skb, meta, packet);
-    of_tunnel(skb, meta, &packet.verdict)
+    of_tunnel(skb, meta, packet)
 }

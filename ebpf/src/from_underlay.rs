@@ -38,5 +38,5 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     if opened == Opened::Admitted {
         packet::from_opened(skb, meta, packet);
     }
-    of_tunnel(skb, meta, &packet.verdict)
+    of_tunnel(skb, meta, packet)
 }

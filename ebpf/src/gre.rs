@@ -31,7 +31,7 @@ pub fn from_gre(ctx: TcContext) -> i32 {
         return refused(skb, meta, Entry::FromTunnel, DropReason::GreRefused);
     }
     packet::from_tunnel(skb, meta, packet);
-    of_tunnel(skb, meta, &packet.verdict)
+    of_tunnel(skb, meta, packet)
 }
 
 /// Puts a frame into GRE that has a key of it, and sends it to its next hop: it never reaches the device. A program of

@@ -5,11 +5,20 @@
 //! that is removed stays readable memory for a program that still holds it. The agent writes the
 //! filled ones; a program that races with it sees the old value or the new one, copied.
 //!
+//! But for those that may have many entries and mostly have few (`sparse`, `BPF_F_NO_PREALLOC`): what
+//! rules say, and to whom. The programs only read them, user space alone writes. There an insert may
+//! fail where memory is short: the agent tells why and tries again, and until then who needs the entry
+//! is let nothing pass. What is removed may become another entry of the map while a program still
+//! reads it. That changes the verdict of a packet or two, as if they had come a moment later or
+//! earlier, and is not remembered: nothing is removed that is in use before the generation of the
+//! ports, or the count of changes of members, is another one (`Removed::Last`, `Config::members`), and
+//! a verdict is noted under what was there before it was asked for.
+//!
 //! The kernel preallocates no trie (`BPF_F_NO_PREALLOC`). Where memory is short, an insert fails:
 //! the agent tells why and tries again, and until then the prefix lets nothing pass. A value that is
 //! removed is freed once no program runs that may have seen it (RCU).
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use packet::{FLOWS, Flow, Meta, Packet, VerdictRecord};
@@ -33,6 +42,9 @@ macro_rules! make {
     };
     ($(#[$doc:meta])* $name:ident $constant:ident $version:literal hash [$($type:ty),*] $entries:expr) => {
         make! { $(#[$doc])* $name $constant $version = HashMap<$($type),*>, $entries, 0 }
+    };
+    ($(#[$doc:meta])* $name:ident $constant:ident $version:literal sparse [$($type:ty),*] $entries:expr) => {
+        make! { $(#[$doc])* $name $constant $version = HashMap<$($type),*>, $entries, BPF_F_NO_PREALLOC }
     };
     // The key as aya has it: the number of bits, and bytes.
     ($(#[$doc:meta])* $name:ident $constant:ident $version:literal lpm [$key:ty, $value:ty] $entries:expr) => {

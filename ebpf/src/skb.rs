@@ -5,9 +5,10 @@
 //! alone (`packet_cost` of `netloom-dataplane`).
 
 use crate::maps::{
-    ADDRS, AFAR, ANSWERS, ARRIVED, BEHIND, BUDGETS, CONFIG, CONNTRACK, DROPS, EVENTS, EVENTS_LOST,
-    EVENTS_WANTED, FDB, FLOODS, FLOW_CACHE, FRAGMENTS, LEARNED, MOVES, NEIGH, NETS, PORTS,
-    REQUESTS, ROOM, Room, SERVING, SHARERS, TRAFFIC, VTEPS, WIRES,
+    ADDRS, AFAR, ANSWERS, ARRIVED, BEHIND, BUDGETS, CHAPTERS, CLASSES, CONFIG, CONNTRACK, CROWDED,
+    DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOODS, FLOW_CACHE, FRAGMENTS, IDENTS, LEARNED,
+    MOVES, NEIGH, NETS, PORTS, RANGES, REQUESTS, ROOM, Room, SERVING, SHARERS, TIMEOUTS, TRAFFIC,
+    VTEPS, WIRES,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -28,10 +29,11 @@ use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
 use core::ptr::from_ref;
 use packet::{
-    Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, Covered, CtSlot, Direction, Drop,
-    DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow, Kernel, Learned, Meta, Move,
-    Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey, PrefixKey, Serving, Sharer, SharerKey,
-    Source, Traffic, Vtep, VtepKey, WAYS, Wire,
+    Addr, AddrKey, Afar, Behind, Bucket, Budget, Chapter, ChapterKey, ClassKey, Config, Covered,
+    CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow,
+    IdentKey, Kernel, Learned, Meta, Move, Neigh, NeighKey, Net, NextHop, Node, Noted, Port,
+    PortKey, PrefixKey, Serving, Sharer, SharerKey, Source, Timeout, Traffic, Vtep, VtepKey, WAYS,
+    Wire,
 };
 
 /// For the helpers that change a checksum: what has changed is a word of four bytes.
@@ -371,6 +373,35 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn node(&self, key: u64) -> Option<&Node> {
+        // SAFETY: the memory stays as long as the program runs. What `maps` says of a node that is
+        // removed meanwhile holds; each of its fields is aligned.
+        unsafe { RANGES.get(&key) }
+    }
+
+    #[inline(always)]
+    fn chapter(&self, key: &ChapterKey) -> Option<Chapter> {
+        lookup!(CHAPTERS, key)
+    }
+
+    #[inline(always)]
+    fn class(&self, key: &ClassKey) -> Option<u32> {
+        let key: *const ClassKey = key;
+        // SAFETY: aya's form of the same bytes, which may start anywhere.
+        CLASSES.get(unsafe { &*key.cast::<Key<_>>() }).copied()
+    }
+
+    #[inline(always)]
+    fn ident(&self, key: &IdentKey) -> Option<u64> {
+        lookup!(IDENTS, key)
+    }
+
+    #[inline(always)]
+    fn timeout(&self, timeout: Timeout) -> u32 {
+        TIMEOUTS.get(timeout as u32).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
     fn noted(&mut self, number: u32) -> Option<&mut Noted> {
         // SAFETY: array memory lives as long as the map. Other CPUs may write the same place; each
         // of its two words is aligned, and `packet::fragments` says why a mix is harmless.
@@ -502,6 +533,12 @@ pub(crate) fn report(skb: &Skb, meta: &Meta, drop: &Drop) -> u32 {
         // SAFETY: as above.
         unsafe { (*traffic).dropped_packets += 1 };
     }
+    if drop.reason.is_for_lack_of_room()
+        && let Some(crowded) = CROWDED.get_ptr_mut(drop.port.place)
+    {
+        // SAFETY: as above.
+        unsafe { *crowded += 1 };
+    }
     // A buffer that nobody reads is full after some thousands of drops. All CPUs would queue for
     // its lock with each further one, only to find out.
     if EVENTS_WANTED.get(0).is_none_or(|wanted| *wanted == 0) {
@@ -522,6 +559,8 @@ pub(crate) fn report(skb: &Skb, meta: &Meta, drop: &Drop) -> u32 {
         entry: drop.entry as u32,
         length: meta.length,
         header_length: 0,
+        rule: if drop.reason.is_of_policy() { drop.rule } else { 0 },
+        pad: [0; 4],
         header: [0; EVENT_HEADER_BYTES],
     });
     // A constant size would fail on a frame that is shorter, so the size has steps.

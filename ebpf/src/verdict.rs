@@ -16,7 +16,7 @@ use aya_ebpf::maps::RingBuf;
 use core::mem::MaybeUninit;
 use packet::{
     Addr, Concerned, DELIVERED_MARK, Drop, DropReason, Entry, HANDED_FRAME_BYTES, HandedOff,
-    Kernel, Meta, PortKey, Question, TUNNEL_TTL, Verdict, Via,
+    Kernel, Meta, Packet, PortKey, Question, TUNNEL_TTL, Verdict, Via,
 };
 
 /// A frame for the one who has it; `linux/if_packet.h`.
@@ -26,18 +26,18 @@ pub(crate) const DOT1Q: u16 = 0x8100;
 
 /// Executes the verdict about a port's frame; the program's return value.
 #[inline(always)]
-pub(crate) fn of_port(skb: &mut Skb, meta: &Meta, verdict: &Verdict) -> i32 {
-    match *verdict {
-        Verdict::Flood { net, sender } => flood::from_port(skb, meta, net, sender),
+pub(crate) fn of_port(skb: &mut Skb, meta: &Meta, packet: &mut Packet) -> i32 {
+    match packet.verdict {
+        Verdict::Flood { net, .. } => flood::from_port(skb, meta, packet, net),
         Verdict::Strangers { net } => flood::to_strangers(skb, net),
-        _ => execute(skb, meta, Entry::FromPort, verdict),
+        _ => execute(skb, meta, Entry::FromPort, &packet.verdict),
     }
 }
 
 /// The same of a frame that comes out of a tunnel.
 #[inline(always)]
-pub(crate) fn of_tunnel(skb: &mut Skb, meta: &Meta, verdict: &Verdict) -> i32 {
-    match of_uplink(skb, meta, Entry::FromTunnel, verdict) {
+pub(crate) fn of_tunnel(skb: &mut Skb, meta: &Meta, packet: &mut Packet) -> i32 {
+    match of_uplink(skb, meta, Entry::FromTunnel, packet) {
         // What it was copied from is for nobody else.
         TC_ACT_UNSPEC => TC_ACT_SHOT,
         done => done,
@@ -46,11 +46,11 @@ pub(crate) fn of_tunnel(skb: &mut Skb, meta: &Meta, verdict: &Verdict) -> i32 {
 
 /// The same of a frame on an uplink, which may go on.
 #[inline(always)]
-pub(crate) fn of_uplink(skb: &mut Skb, meta: &Meta, entry: Entry, verdict: &Verdict) -> i32 {
-    match *verdict {
-        Verdict::Flood { net, .. } => flood::from_elsewhere(skb, meta, net),
+pub(crate) fn of_uplink(skb: &mut Skb, meta: &Meta, entry: Entry, packet: &mut Packet) -> i32 {
+    match packet.verdict {
+        Verdict::Flood { .. } => flood::from_elsewhere(skb, meta, packet, entry),
         Verdict::Copy { ifindex, vlan } => flood::copy(skb, PortKey::tagged(ifindex, vlan)),
-        _ => execute(skb, meta, entry, verdict),
+        _ => execute(skb, meta, entry, &packet.verdict),
     }
 }
 
@@ -160,7 +160,7 @@ fn address_to_host(skb: &mut Skb) {
 /// Drops what the kernel refused.
 #[inline(always)]
 pub(crate) fn refused(skb: &mut Skb, meta: &Meta, entry: Entry, reason: DropReason) -> i32 {
-    skb.count_drop(meta, &Drop { reason, entry, port: Concerned::default() });
+    skb.count_drop(meta, &Drop { reason, entry, port: Concerned::default(), rule: 0 });
     TC_ACT_SHOT
 }
 

@@ -39,5 +39,5 @@ fn cross(skb: &mut Skb, entry: Entry) -> i32 {
     if !packet::from_wire(skb, meta, entry, packet) {
         return TC_ACT_UNSPEC;
     }
-    of_uplink(skb, meta, entry, &packet.verdict)
+    of_uplink(skb, meta, entry, packet)
 }

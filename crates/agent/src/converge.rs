@@ -9,12 +9,14 @@
 mod borrowed;
 mod chores;
 mod moves;
+mod times;
 mod tunnels;
 mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compute::InstanceSpec;
+use packet::Timeouts;
 use uuid::Uuid;
 use wire::{counters::MapFill, digest::SetDigest, fact, holding::Holding};
 
@@ -106,6 +108,8 @@ pub struct Converger<K> {
     direct: Direct,
     uplinks: Uplinks,
     moves: Moves,
+    /// How long connections are remembered that are idle, unless that is not known.
+    times: Timeouts,
     /// What the last job about something could not do.
     failures: BTreeMap<Subject, (BTreeMap<Uuid, String>, Vec<String>)>,
 }
@@ -118,6 +122,7 @@ struct Known {
     devices: bool,
     external: bool,
     maps: bool,
+    times: bool,
     underlay: bool,
     uplinks: bool,
 }
@@ -145,6 +150,7 @@ impl<K: HostKernel> Converger<K> {
             direct: Direct::default(),
             uplinks: Uplinks::new(),
             moves: Moves::default(),
+            times: Timeouts::default(),
             failures: BTreeMap::new(),
         }
     }
@@ -267,6 +273,7 @@ impl<K: HostKernel> Converger<K> {
         self.find(&wanted, &mut outcome).await;
         let filled = self.fill(desired, &wanted, &mut outcome).await;
         outcome.trouble.extend(self.kernel.notice().await);
+        self.times(desired, &mut outcome).await;
         self.underlay(desired, &mut outcome).await;
         self.arrivals(desired, &mut outcome).await;
         self.journeys(desired, &wanted, &mut outcome);
@@ -290,7 +297,7 @@ impl<K: HostKernel> Converger<K> {
         !self.failures.is_empty()
             || self.tunnel.is_err()
             || self.borrowed.is_blind()
-            || !(known.maps && known.vteps && known.uplinks)
+            || !(known.maps && known.times && known.vteps && known.uplinks)
     }
 
     /// Waits until the driver has done something, for ever if it has nothing to do. Dropping this
@@ -452,6 +459,8 @@ impl<K: HostKernel> Converger<K> {
             outcome.failed.insert(peer, plan::lacking("network", network));
         }
         outcome.failed.extend(self.ledger.unfit().clone());
+        let closed = self.ledger.closed().map(|(port, reason)| (port, reason.to_owned()));
+        outcome.failed.extend(closed);
         let (observed, borrowed) = (&self.observed, &self.borrowed);
         self.failures.retain(|subject, _| match subject {
             Subject::Instance(uuid) => {

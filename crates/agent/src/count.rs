@@ -152,6 +152,7 @@ mod tests {
         let counted = dataplane::Counters {
             drops: [(DropReason::SpoofedMac.name(), 3)].into(),
             traffic: [(1, one), (2, one)].into(),
+            crowded: BTreeMap::new(),
             events_lost: 0,
         };
         let room = ConntrackSize { ports: 10, port_buckets: 4, common_buckets: 8 };

@@ -16,6 +16,7 @@ use model::{
     mtu::{self, Around, Family},
     resource::vtep::VXLAN_PORT,
 };
+use packet::Timeouts;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::message::Device;
@@ -384,9 +385,15 @@ impl HostKernel for Host {
     async fn room(&mut self) -> Result<Room, Refusal> {
         self.plane(|plane| {
             let present = plane.view().tables()?.ports.into_values().map(|port| port.number);
-            Ok(Room { ports_max: plane.view().room()?.ports, present: present.collect() })
+            let (ports_max, salt) = (plane.view().room()?.ports, plane.view().salt()?);
+            Ok(Room { ports_max, present: present.collect(), salt })
         })
         .await
+    }
+
+    async fn remember(&mut self, timeouts: &Timeouts) -> Result<(), Refusal> {
+        let timeouts = *timeouts;
+        self.plane(move |plane| plane.set_timeouts(&timeouts)).await
     }
 
     async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {

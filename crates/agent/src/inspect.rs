@@ -1,6 +1,8 @@
 //! What a host should hold, what its data plane holds, and what it counted: for an operator, on
 //! the host, with or without an agent that runs. Changes nothing.
 
+mod policies;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Display},
@@ -26,6 +28,9 @@ use crate::{
     tell::{self, Loss, Word},
     underlay::{self, Underlay, Ways},
 };
+use policies::Policies;
+
+pub use policies::{GroupLine, PolicyLine, why};
 
 /// What is on a host.
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +49,7 @@ pub struct Inspection {
     pub in_effect: bool,
     /// The digest of the facts that the eBPF maps hold.
     pub kernel: String,
-    /// Whether these are the facts that were wanted; it says nothing of devices and programs. An agent that is at work on a change makes
+    /// Whether these are the facts that were wanted, and the maps have all of the policies; it says nothing of devices and programs. An agent that is at work on a change makes
     /// this false for a moment.
     pub as_desired: bool,
     /// Facts that the maps should hold and do not.
@@ -120,6 +125,8 @@ pub struct PortLine {
     pub to_port_bytes: u64,
     /// Packets from or to it that were dropped.
     pub dropped_packets: u64,
+    /// Who may talk to it, and to whom it may; absent: whoever is in its network.
+    pub policy: Option<PolicyLine>,
 }
 
 /// Where a machine is that nobody has told us of.
@@ -173,6 +180,7 @@ struct Seen {
     tables: Tables,
     counters: Counters,
     room: ConntrackSize,
+    salt: u64,
     learned: Vec<Learned>,
     /// Connections by port number.
     connections: BTreeMap<u32, u64>,
@@ -186,7 +194,8 @@ impl Seen {
         }
         let (tables, counters) = (view.tables()?, view.counters()?);
         let (room, learned) = (view.room()?, view.learned()?);
-        Ok(Seen { tables, counters, room, learned, connections })
+        let salt = view.salt()?;
+        Ok(Seen { tables, counters, room, salt, learned, connections })
     }
 }
 
@@ -194,8 +203,13 @@ fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
     let Seen { tables, counters, room, .. } = seen;
     let wanted = desired.map(|d| fact::facts(d.holding.objects())).unwrap_or_default();
     let held = render::facts(tables);
-    let differing =
-        |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>| a.difference(b).map(render::words).collect();
+    let limits = (room.ports, seen.salt);
+    let policies = desired.map(|d| policies::compare(&d.holding, tables, limits));
+    let Policies { lines, missing, unexpected } = policies.unwrap_or_default();
+    let differing = |a: &BTreeSet<Fact>, b: &BTreeSet<Fact>, also: &[String]| {
+        a.difference(b).map(render::words).chain(also.iter().cloned()).collect()
+    };
+    let has_policies = missing.is_empty() && unexpected.is_empty();
     Inspection {
         saved: desired.map(saved),
         damage: None,
@@ -203,12 +217,12 @@ fn report(desired: Option<&Desired>, seen: &Seen) -> Inspection {
         agent_silent: None,
         in_effect: false,
         kernel: fact::digest(&held).to_string(),
-        as_desired: desired.is_some() && wanted == held,
-        missing: differing(&wanted, &held),
-        unexpected: differing(&held, &wanted),
+        as_desired: desired.is_some() && wanted == held && has_policies,
+        missing: differing(&wanted, &held, &missing),
+        unexpected: differing(&held, &wanted, &unexpected),
         underlay: Vec::new(),
         ports_max: room.ports,
-        ports: ports(desired, seen),
+        ports: ports(desired, seen, &lines),
         strangers: strangers(&seen.learned),
         drops: drops(counters),
         events_lost: counters.events_lost,
@@ -242,7 +256,11 @@ fn saved(desired: &Desired) -> Saved {
     Saved { revision: desired.revision, objects, kernel }
 }
 
-fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
+fn ports(
+    desired: Option<&Desired>,
+    seen: &Seen,
+    policies: &BTreeMap<u32, PolicyLine>,
+) -> Vec<PortLine> {
     let Seen { tables, counters, room, .. } = seen;
     let objects = || {
         let held = desired.into_iter().flat_map(|desired| desired.holding.objects().values());
@@ -282,6 +300,7 @@ fn ports(desired: Option<&Desired>, seen: &Seen) -> Vec<PortLine> {
             to_port_packets: traffic.to_port_packets,
             to_port_bytes: traffic.to_port_bytes,
             dropped_packets: traffic.dropped_packets,
+            policy: policies.get(&number).cloned(),
         }
     };
     tables.ports.iter().map(|(key, port)| line(key.ifindex, port)).collect()
@@ -348,6 +367,11 @@ impl Display for Inspection {
             "dropped"
         )?;
         self.ports.iter().try_for_each(|port| writeln!(f, "{port}"))?;
+        let policies =
+            self.ports.iter().filter_map(|port| Some((port.number, port.policy.as_ref()?)));
+        for (number, policy) in policies {
+            writeln!(f, "port {number}: {policy}")?;
+        }
         for StrangerLine { network, mac, vtep } in &self.strangers {
             writeln!(f, "network {network}: {mac} is behind foreign VTEP {vtep}")?;
         }
@@ -450,93 +474,5 @@ fn short(digest: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{kernel::Ties, ledger::Ledger, sample};
-
-    fn desired() -> Desired {
-        Desired { revision: 7, lineage: None, holding: Arc::new(sample::two_networks()) }
-    }
-
-    fn seen(tables: Tables, counters: Counters) -> Seen {
-        let room = ConntrackSize::of_host(0, ConntrackSize::DEFAULT_PER_PORT);
-        Seen { tables, counters, room, learned: Vec::new(), connections: BTreeMap::new() }
-    }
-
-    fn tables() -> Tables {
-        let interfaces = [(sample::PORT_A, 5), (sample::PORT_B, 6)];
-        let interfaces =
-            interfaces.map(|(port, ifindex)| (sample::uuid(port), sample::plug(ifindex)));
-        let ties = Ties { ports: interfaces.into(), ..Ties::default() };
-        Ledger::of(&sample::two_networks(), &ties).tables().clone()
-    }
-
-    #[test]
-    fn maps_as_wanted_say_so_with_equal_digests() {
-        let report = report(Some(&desired()), &seen(tables(), Counters::default()));
-        assert!(report.as_desired);
-        assert_eq!(report.saved.unwrap().kernel, report.kernel);
-        assert_eq!((report.missing, report.unexpected), (vec![], vec![]));
-        let ports: Vec<_> = report.ports.iter().map(|port| (port.ifindex, port.nic)).collect();
-        let nics = [sample::PORT_A, sample::PORT_B].map(|nic| Some(sample::uuid(nic)));
-        assert_eq!(ports, [(5, nics[0]), (6, nics[1])]);
-        assert!(report.ports.iter().all(|port| port.instance.as_deref() == Some("vm 20")));
-    }
-
-    #[test]
-    fn what_differs_is_named() {
-        let mut tables = tables();
-        let key = *tables.vteps.keys().next().unwrap();
-        let vtep = tables.vteps.remove(&key).unwrap();
-        tables.vteps.insert(packet::VtepKey { vni: 77, ..key }, vtep);
-        let report = report(Some(&desired()), &seen(tables, Counters::default()));
-        assert!(!report.as_desired);
-        assert_eq!(report.missing, ["VTEP 192.0.2.2 may send VNI 101 into network 1"]);
-        assert_eq!(report.unexpected, ["VTEP 192.0.2.2 may send VNI 77 into network 1"]);
-        let text = report.to_string();
-        assert!(text.contains("not as wanted"), "{text}");
-        assert!(text.contains("  missing: VTEP 192.0.2.2 may send VNI 101"), "{text}");
-    }
-
-    #[test]
-    fn maps_as_wanted_are_not_all_that_is() {
-        let report = report(Some(&desired()), &seen(tables(), Counters::default()));
-        let text = |agent, in_effect| {
-            let report = Inspection { agent, in_effect, ..report.clone() };
-            report.to_string()
-        };
-        let alone = text(None, false);
-        assert!(alone.contains("in force the maps are as wanted"), "{alone}");
-        assert!(alone.contains("agent    does not run"), "{alone}");
-        let well = text(Some(Word { revision: Some(7), ..Word::default() }), true);
-        assert!(well.contains("in force as wanted"), "{well}");
-        assert!(well.contains("agent    all is in effect"), "{well}");
-        let reason = "the host has no tunnel device".to_owned();
-        let not_in_effect = [(sample::uuid(sample::PORT_A), reason.clone())].into();
-        let word =
-            Word { revision: Some(7), not_in_effect, trouble: vec![reason], ..Word::default() };
-        let losses = vec![Loss { device: "nlvx".to_owned(), tx_errors: 3, ..Loss::default() }];
-        let ill = text(Some(Word { losses, ..word }), false);
-        assert!(ill.contains("           3  dropped by the kernel on nlvx"), "{ill}");
-        assert!(ill.contains("agent    not all is in effect"), "{ill}");
-        assert!(ill.contains("  this host: the host has no tunnel device"), "{ill}");
-        assert!(ill.contains("(NIC of vm 20): the host has no tunnel device"), "{ill}");
-    }
-
-    #[test]
-    fn without_a_saved_state_nothing_is_as_wanted() {
-        let report = report(None, &seen(Tables::default(), Counters::default()));
-        assert!(!report.as_desired);
-        assert!(report.to_string().contains("nothing was saved yet"));
-    }
-
-    #[test]
-    fn drops_come_with_their_meaning() {
-        let counters = Counters { drops: [("spoofed_mac", 3)].into(), ..Counters::default() };
-        let report = report(Some(&desired()), &seen(tables(), counters));
-        let text = report.to_string();
-        assert!(text.contains("3  spoofed_mac: The source MAC is not the port's."), "{text}");
-    }
-}
+#[path = "inspect/tests.rs"]
+mod tests;

@@ -13,7 +13,7 @@ use std::{
 use compute::{FarEnd, FoundNic, InstanceSpec, Prepared, Qemu};
 use dataplane::{Desk, Edits, Tables};
 use hostnet::Losses;
-use packet::MAX_PORTS;
+use packet::{MAX_PORTS, Timeouts};
 use uuid::Uuid;
 use wire::{counters::Counters, message::Device};
 
@@ -161,11 +161,13 @@ pub struct Room {
     pub ports_max: u32,
     /// Numbers of the ports that the maps hold. They keep their room before any new one.
     pub present: BTreeSet<u32>,
+    /// Drawn by lot when the maps were made: [`policy::Salt`].
+    pub salt: u64,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { ports_max: MAX_PORTS, present: BTreeSet::new() }
+        Self { ports_max: MAX_PORTS, present: BTreeSet::new(), salt: 0 }
     }
 }
 
@@ -260,6 +262,10 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Says what the maps have room for, which stays so, and which ports have some.
     fn room(&mut self) -> impl Future<Output = Result<Room, Refusal>> + Send;
+
+    /// Has connections that are idle remembered for so long.
+    fn remember(&mut self, timeouts: &Timeouts)
+    -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Makes edits in the maps, without reading them.
     fn apply(&mut self, edits: Edits) -> impl Future<Output = Result<(), Refusal>> + Send;

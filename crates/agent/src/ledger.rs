@@ -5,23 +5,28 @@
 //! from the same objects and interfaces. But where there is no room for all ports of the host, it
 //! is the older ones that have some.
 
+mod policies;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::{Edits, Tables};
 use imbl::ordmap::DiffItem;
+use policy::Salt;
 use uuid::Uuid;
 use wire::{
     counters::MapFill,
     digest::SetDigest,
     fact,
     holding::Holding,
-    object::{Network, Object, ObjectKey, Table},
+    object::{Network, Object, ObjectKey, Port, Table},
 };
 
 use crate::{
     kernel::{Plug, Room, Ties},
     render::{self, Says as _},
 };
+use policies::Maps;
+pub(crate) use policies::{Policies, Stance};
 
 /// The map that has the ports, and what to do when it is full. Each port has its own room for
 /// connections, which no other port's existence takes away: so there are only so many.
@@ -31,8 +36,14 @@ const FLOOD: &str = "flood";
 const PORTS_ADVICE: &str = ", as many as have room for connections: use another host, or give the \
     agent of this one more --connection-mib or fewer --connections-per-port";
 
+const IDENTS: &str = "idents";
+const IDENTS_ADVICE: &str = ": rules that name groups of this NIC do not match it; use another host, or \
+    rules that name smaller groups";
+const CHAPTERS: &str = "chapters";
+const RANGES: &str = "ranges";
+
 /// What the maps must hold when objects are tied to the host in a certain way.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     desired: Holding,
     ties: Ties,
@@ -42,6 +53,7 @@ pub struct Ledger {
     shared: Shared,
     /// Ports and peers whose network is not held.
     lacking: BTreeSet<ObjectKey>,
+    policies: Policies,
     unfit: BTreeMap<Uuid, String>,
     facts: SetDigest,
 }
@@ -68,7 +80,9 @@ macro_rules! each {
         fn full(tables: &Tables, more: &Tables, room: &Room) -> Option<(&'static str, u32)> {
             $(
                 let limit = most(stringify!($name), $entries, room);
-                if together(&tables.$name, &more.$name) > limit as usize {
+                if !more.$name.is_empty()
+                    && together(&tables.$name, &more.$name) > limit as usize
+                {
                     return Some((stringify!($name), limit));
                 }
             )*
@@ -145,7 +159,8 @@ impl Ledger {
     /// A ledger of nothing, for maps with this room.
     #[must_use]
     pub fn new(room: Room) -> Self {
-        Self { room, ..Self::default() }
+        let policies = Policies::new(Salt(room.salt));
+        Self { room, policies, ..Self::default() }
     }
 
     /// A ledger that has followed to here from nothing.
@@ -168,10 +183,16 @@ impl Ledger {
         self.facts
     }
 
-    /// Objects for which a map has no room, with the reason. Nothing of them is in the tables.
+    /// Objects for which a map has no room, with the reason. Nothing of them is in the tables, but for ports
+    /// whose policy has none: they are closed.
     #[must_use]
     pub const fn unfit(&self) -> &BTreeMap<Uuid, String> {
         &self.unfit
+    }
+
+    /// Ports that are closed whatever there is room for, and why.
+    pub fn closed(&self) -> impl Iterator<Item = (Uuid, &str)> {
+        self.policies.closed()
     }
 
     /// Peers whose network the host does not have, and that network.
@@ -195,15 +216,19 @@ impl Ledger {
             return self.anew(desired, ties);
         }
         let before: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
-        (self.desired, self.ties) = (desired.clone(), ties.clone());
-        let after: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
+        let held = std::mem::replace(&mut self.desired, desired.clone());
+        self.ties = ties.clone();
         let mut noted = Edits::default();
+        let mut maps = Maps { tables: &mut self.tables, noted: &mut noted };
+        let is_there = |port: &Port| is_there(port, desired, ties);
+        let is_whole = self.policies.follow(&changed, (&held, desired), is_there, &mut maps);
+        let after: Vec<_> = changed.iter().map(|key| self.entries(key)).collect();
         before.iter().chain(&after).for_each(|entries| self.note(entries, &mut noted));
         let mut facts = self.facts;
         self.facts_of(&noted, |fact| facts.take(fact::hash(&fact)));
         before.iter().for_each(|entries| self.withdraw(entries));
         after.iter().for_each(|entries| self.claim(entries));
-        if self.is_overfull() {
+        if !is_whole || self.is_overfull() {
             self.tables.apply(&noted);
             return self.anew(desired, ties);
         }
@@ -234,6 +259,9 @@ impl Ledger {
             if key.table == Table::Subnet {
                 subnets.insert(key.uuid);
             }
+            if key.table == Table::SecurityGroup {
+                changed.extend(self.policies.ports_in(key.uuid).map(port_key));
+            }
             if key.table != Table::Network || network(before) == network(after) {
                 continue;
             }
@@ -246,13 +274,12 @@ impl Ledger {
         if !subnets.is_empty() {
             changed.extend(guests(desired, &subnets));
         }
-        let port = |uuid: &Uuid| ObjectKey { table: Table::Port, uuid: *uuid };
         let other = |(uuid, plug): &(&Uuid, &Plug), than: &BTreeMap<Uuid, Plug>| {
             than.get(*uuid) != Some(*plug)
         };
         let comes = ties.ports.iter().filter(|at| other(at, &self.ties.ports));
         let goes = self.ties.ports.iter().filter(|at| other(at, &ties.ports));
-        changed.extend(comes.chain(goes).map(|(uuid, _)| port(uuid)));
+        changed.extend(comes.chain(goes).map(|(uuid, _)| port_key(*uuid)));
         if ties.uplinks != self.ties.uplinks {
             changed.extend([&self.desired, desired].into_iter().flat_map(physical));
         }
@@ -261,7 +288,8 @@ impl Ledger {
 
     fn entries(&self, key: &ObjectKey) -> Tables {
         let object = self.desired.get(key);
-        let entries = object.map(|object| render::entries(object, &self.desired, &self.ties));
+        let entries =
+            object.map(|object| render::entries(object, &self.desired, &self.ties, &self.policies));
         entries.unwrap_or_default()
     }
 
@@ -271,12 +299,14 @@ impl Ledger {
     }
 
     /// Makes it from nothing. The host's own ports come first where there is no room for all, and
-    /// of these the older ones.
+    /// of these the older ones; but members, which need what nothing else does, before them: who is not
+    /// known as one may be whom a port's rules drop.
     fn anew(&mut self, desired: &Holding, ties: &Ties) -> Edits {
         let mut new = Self {
             desired: desired.clone(),
             ties: ties.clone(),
             room: Room { present: BTreeSet::new(), ..self.room },
+            policies: self.policies.emptied(&self.desired, desired),
             ..Self::default()
         };
         let mut older = std::mem::take(&mut self.room.present);
@@ -287,25 +317,95 @@ impl Ledger {
         };
         let mut ports: Vec<ObjectKey> = keys(desired, Table::Port).collect();
         ports.sort_by_key(is_newer);
-        let others = desired.objects().keys().copied().filter(|key| key.table != Table::Port);
+        let unknown = new.add_members();
+        let others = desired.objects().keys().copied();
+        let others = others.filter(|key| !matches!(key.table, Table::Port | Table::Member));
         for key in ports.into_iter().chain(others) {
             if new.lacks_network(&key) {
                 new.lacking.insert(key);
             }
-            let entries = new.entries(&key);
-            match full(&new.tables, &entries, &new.room) {
-                None => new.claim(&entries),
-                Some((map, limit)) => {
-                    let advice = if map == PORTS { PORTS_ADVICE } else { "" };
-                    let reason = format!("the host's {limit} entries for {map} are in use{advice}");
-                    new.unfit.insert(key.uuid, reason);
+            let why_closed = match desired.get(&key) {
+                Some(Object::Port(port)) if is_there(port, desired, ties) => {
+                    new.filter(port, &unknown)
                 }
+                _ => None,
+            };
+            if new.add(&key) {
+                new.unfit.extend(why_closed.map(|reason| (key.uuid, reason)));
+            } else if let Some(left) = new.policies.cease(key.uuid) {
+                let (tables, noted) = (&mut new.tables, &mut Edits::default());
+                new.policies.let_go(left, &mut Maps { tables, noted });
             }
         }
+        new.policies.prune();
         new.facts = fact::digest(&render::facts(&new.tables));
         let edits = self.tables.edits_to(&new.tables);
         *self = new;
         edits
+    }
+
+    /// Adds the entries of an object, if there is room for them.
+    fn add(&mut self, key: &ObjectKey) -> bool {
+        let entries = self.entries(key);
+        let Some((map, limit)) = full(&self.tables, &entries, &self.room) else {
+            self.claim(&entries);
+            return true;
+        };
+        let advice = match map {
+            PORTS => PORTS_ADVICE,
+            IDENTS => IDENTS_ADVICE,
+            _ => "",
+        };
+        let reason = format!("the host's {limit} entries for {map} are in use{advice}");
+        self.unfit.insert(key.uuid, reason);
+        false
+    }
+
+    /// Adds the members; the groups of those for which there is no room.
+    fn add_members(&mut self) -> BTreeSet<u32> {
+        let (desired, mut unknown) = (self.desired.clone(), BTreeSet::new());
+        for key in keys(&desired, Table::Member) {
+            let Some(Object::Member(member)) = desired.get(&key) else { continue };
+            if self.add(&key) {
+                let (tables, noted) = (&mut self.tables, &mut Edits::default());
+                self.policies.add_member(member, &mut Maps { tables, noted });
+            } else {
+                unknown.extend(&member.groups);
+            }
+        }
+        unknown
+    }
+
+    /// Gives a port the rule sets of its policy, or those of a closed one; why it is closed, if it
+    /// would not be where there is more room.
+    fn filter(&mut self, port: &Port, unknown: &BTreeSet<u32>) -> Option<String> {
+        let (uuid, noted) = (port.uuid, &mut Edits::default());
+        let mut maps = Maps { tables: &mut self.tables, noted };
+        if !self.policies.ask(port, &self.desired) {
+            return None;
+        }
+        let has = self.policies.have(uuid, &mut maps);
+        if let Err(unfit) = has {
+            self.policies.give_up(uuid, unfit, &mut maps);
+        }
+        if self.policies.is_closed(uuid) {
+            return None;
+        }
+        let reason = match policies::full(maps.tables, &self.room) {
+            Some((map, limit)) => format!(
+                "it is closed: with its policy, more than the host's {limit} entries for {map} would be \
+                 in use; use another host, or fewer rules, addresses and groups"
+            ),
+            None if self.policies.refuses(uuid, unknown) => {
+                "it is closed: the host has no room for all members of groups that its rules drop; use \
+                 another host, or rules that name smaller groups"
+                    .to_owned()
+            }
+            None => return None,
+        };
+        self.policies.have_not(uuid, &mut maps);
+        self.policies.close(uuid, &mut maps);
+        Some(reason)
     }
 }
 
@@ -315,7 +415,17 @@ impl PartialEq for Ledger {
             && self.unfit == other.unfit
             && self.lacking == other.lacking
             && self.facts == other.facts
+            && self.closed().eq(other.closed())
     }
+}
+
+/// Whether a port is in the maps.
+fn is_there(port: &Port, desired: &Holding, ties: &Ties) -> bool {
+    desired.network(port.network).is_some() && ties.ports.contains_key(&port.uuid)
+}
+
+const fn port_key(uuid: Uuid) -> ObjectKey {
+    ObjectKey { table: Table::Port, uuid }
 }
 
 /// The keys of a table.
@@ -356,7 +466,12 @@ fn network(object: Option<&Object>) -> Option<&Network> {
 
 /// Most entries of a map.
 fn most(map: &str, entries: u32, room: &Room) -> u32 {
-    if map == PORTS { room.ports_max } else { entries }
+    match map {
+        PORTS => room.ports_max,
+        CHAPTERS => entries - policies::CLOSED_CHAPTERS,
+        RANGES => entries - policies::CLOSED_RANGES,
+        _ => entries,
+    }
 }
 
 fn together<K: Ord, V>(have: &BTreeMap<K, V>, more: &BTreeMap<K, V>) -> usize {

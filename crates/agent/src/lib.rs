@@ -17,6 +17,7 @@ mod count;
 mod devices;
 mod drivers;
 mod enrol;
+pub mod explain;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;

@@ -10,7 +10,7 @@ use std::{
 use compute::{FarEnd, InstanceSpec, Prepared};
 use dataplane::{Desk, Edits, Tables};
 use hostnet::Losses;
-use packet::{MAX_PORTS, PortKey};
+use packet::{MAX_PORTS, PortKey, Timeouts};
 use uuid::Uuid;
 use wire::message::Device;
 
@@ -72,6 +72,8 @@ pub struct MemoryState {
     pub is_no_ethernet: bool,
     /// The UDP port of the tunnel device.
     pub port: u16,
+    /// How long connections are remembered that are idle.
+    pub timeouts: Timeouts,
     /// The maps cannot be written.
     pub maps_refused: bool,
     /// Interfaces that lead into physical networks.
@@ -375,7 +377,19 @@ impl HostKernel for Memory {
     async fn room(&mut self) -> Result<Room, Refusal> {
         let state = self.state();
         let present = state.tables.ports.values().map(|port| port.number).collect();
-        Ok(Room { ports_max: state.ports_max.unwrap_or(MAX_PORTS), present })
+        Ok(Room { ports_max: state.ports_max.unwrap_or(MAX_PORTS), present, salt: 7 })
+    }
+
+    async fn remember(&mut self, timeouts: &Timeouts) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if timeouts.icmp == 0 {
+            return Err(Refusal::new("timeout icmp is 0 s"));
+        }
+        if state.timeouts != *timeouts {
+            state.write()?;
+            state.timeouts = *timeouts;
+        }
+        Ok(())
     }
 
     async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {

@@ -9,19 +9,22 @@ use std::{
 use compute::FarEnd;
 use dataplane::Tables;
 use packet::{
-    Addr, AddrKey, Afar, Behind, Fdb, FdbKey, FdbTarget, FloodKey, Flooded, Mac, Move, Neigh,
-    NeighKey, Net, PortKey, PrefixKey, Serving, Sharer, SharerKey, Source, Vtep, VtepKey, Wire,
+    Addr, AddrKey, Afar, Behind, Chapter, ChapterKey, ClassKey, Fdb, FdbKey, FdbTarget, FloodKey,
+    Flooded, IdentKey, Mac, Move, Neigh, NeighKey, Net, Node, PortKey, PrefixKey, Serving, Sharer,
+    SharerKey, Source, Vtep, VtepKey, Wire,
 };
 use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
     holding::Holding,
-    object::{Moving, Network, Object, Peer, Port, Prefix, Subnet, Tunnel},
+    object::{Member, Moving, Network, Object, Peer, Port, Prefix, Subnet, Tunnel},
+    policy::MemberAddress,
     told::Service,
 };
 
 use crate::{
     kernel::{Plug, Ties},
+    ledger::{Policies, Stance},
     uplink::Uplink,
 };
 
@@ -32,12 +35,14 @@ pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// what it advertises.
 pub(crate) const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe);
 
-/// The policy generation of every port while there is no policy.
-const GENERATION: u32 = 0;
-
 /// The entries of one object; of a port or a peer none while its network is not there, or its port has no interface.
 #[must_use]
-pub fn entries(object: &Object, desired: &Holding, ties: &Ties) -> Tables {
+pub(crate) fn entries(
+    object: &Object,
+    desired: &Holding,
+    ties: &Ties,
+    policies: &Policies,
+) -> Tables {
     let network = network_of(object).and_then(|network| desired.network(network));
     match (object, network) {
         (Object::Network(network), _) => network_tables(network, &ties.uplinks),
@@ -47,15 +52,31 @@ pub fn entries(object: &Object, desired: &Holding, ties: &Ties) -> Tables {
         },
         (Object::Port(port), Some(network)) => match ties.ports.get(&port.uuid) {
             Some(plug) => {
-                let mut tables = port_tables(port, network, plug);
+                let mut tables = port_tables(port, network, plug, policies.stance(port.uuid));
                 tables.serving = serving(port, network, desired);
                 tables
             }
             // Until its device is there it is where it is for everybody else.
             None => coming_tables(port, network),
         },
+        (Object::Member(member), _) => member_tables(member, policies),
         _ => Tables::default(),
     }
+}
+
+/// A member has the same identity at each of its addresses.
+fn member_tables(member: &Member, policies: &Policies) -> Tables {
+    let mut tables = Tables::default();
+    let Some(identity) = policies.identity(&member.groups) else { return tables };
+    for MemberAddress { ip, domain } in &member.addresses {
+        let addr = Addr::from(*ip);
+        // No packet has an address of IPv6 that is one of IPv4: here it would be that. And in no
+        // domain there are others with the same address.
+        if addr.is_v4() == ip.is_ipv4() && *domain != 0 {
+            tables.idents.insert(IdentKey { domain: *domain, addr }, identity);
+        }
+    }
+    tables
 }
 
 /// The network that an object belongs to.
@@ -140,14 +161,14 @@ fn coming_tables(port: &Port, network: &Network) -> Tables {
     peer_tables(&peer, network, tunnel)
 }
 
-fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
+fn port_tables(port: &Port, network: &Network, plug: &Plug, stance: Stance) -> Tables {
     let key = PortKey::untagged(plug.ifindex);
     let (number, net, mac) = (port.number, network.number, Mac(port.mac));
     let mut tables = Tables::default();
     let value = packet::Port {
         number,
         net,
-        generation: GENERATION,
+        generation: stance.generation(),
         // The data plane gives it one.
         zone: 0,
         mac,
@@ -155,14 +176,20 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug) -> Tables {
             FarEnd::Elsewhere => packet::Port::PEER,
             FarEnd::Here => 0,
         },
+        ingress: stance.ingress,
+        egress: stance.egress,
+        rules: stance.rules,
+        domain: port.addresses.first().map_or(0, |address| address.domain),
     };
     tables.ports.insert(key, value);
     tables.fdb.insert(FdbKey::new(net, mac), Fdb::local(key));
     for ip in port.ips(network) {
         let addr = ip.into();
-        let gateway = port.addresses.iter().find(|a| a.ip == ip).and_then(|a| a.gateway);
+        let address = port.addresses.iter().find(|address| address.ip == ip);
+        let gateway = address.and_then(|address| address.gateway);
         let gateway = gateway.map_or(Addr::UNSPECIFIED_V6, Addr::from);
-        let source = Source { gateway, mtu: port.mtu_bytes };
+        let domain = address.map_or(value.domain, |address| address.domain);
+        let source = Source { gateway, mtu: port.mtu_bytes, domain };
         tables.addrs.insert(AddrKey { port: number, addr }, source);
         tables.neigh.insert(NeighKey { net, addr }, Neigh::local(mac));
     }
@@ -296,6 +323,31 @@ impl Says<Source> for AddrKey {
 /// It follows from what the guest is told, which nobody reports.
 impl Says<Serving> for AddrKey {
     fn fact(&self, _: &Serving, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+/// What rules say, and to whom, nobody reports yet.
+impl Says<Node> for u64 {
+    fn fact(&self, _: &Node, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+impl Says<Chapter> for ChapterKey {
+    fn fact(&self, _: &Chapter, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+impl Says<u32> for ClassKey {
+    fn fact(&self, _: &u32, _: &Tables) -> Option<Fact> {
+        None
+    }
+}
+
+impl Says<u64> for IdentKey {
+    fn fact(&self, _: &u64, _: &Tables) -> Option<Fact> {
         None
     }
 }

@@ -7,9 +7,10 @@ use uuid::Uuid;
 use wire::{
     holding::Holding,
     object::{
-        Attachment, Driver, Instance, Moving, Network, Object, Peer, Port, PortAddress, Prefix,
-        Subnet, Tunnel, Uplink,
+        Attachment, Driver, Instance, Member, Moving, Network, Object, Peer, Port, PortAddress,
+        Prefix, SecurityGroup, Subnet, Tunnel, Uplink,
     },
+    policy::{Action, MemberAddress, Policy, PortSpan, Rule, Way},
     told::{AddressMode, AddressRange, Dhcp, Resolver, Service, Told},
 };
 
@@ -195,4 +196,44 @@ pub(crate) fn two_networks() -> Holding {
         port(PORT_B, INSTANCE, NETWORK_B, 6),
     ];
     objects.into_iter().collect()
+}
+
+/// A security group with the number that its uuid is.
+pub(crate) fn group(number: u32, rules: Vec<Rule>) -> Object {
+    let is_stateless = false;
+    Object::SecurityGroup(SecurityGroup { uuid: uuid(number.into()), number, rules, is_stateless })
+}
+
+/// A rule for IPv4 towards the port: TCP to a port, if one is named.
+pub(crate) fn rule(number: u32, action: Action, port: Option<u16>) -> Rule {
+    Rule {
+        uuid: uuid(number.into()),
+        number,
+        way: Way::Ingress,
+        is_v6: false,
+        action,
+        protocol: port.map(|_| 6),
+        ports: port.map(|port| PortSpan { first: port, last: port }).into_iter().collect(),
+        group: None,
+        addresses: Vec::new(),
+    }
+}
+
+/// The same port, in these groups; what no rule is for may leave it, and not come to it.
+pub(crate) fn filtered(object: Object, groups: &[u32]) -> Object {
+    let Object::Port(mut port) = object else { unreachable!("a port") };
+    port.addresses.iter_mut().for_each(|address| address.domain = DOMAIN);
+    let groups = groups.iter().map(|group| uuid((*group).into())).collect();
+    port.policy = Some(Policy { groups, ingress: Action::Drop, egress: Action::Accept });
+    Object::Port(port)
+}
+
+/// The routing domain of ports and members.
+pub(crate) const DOMAIN: u32 = 40;
+
+/// A NIC at 10.0.0.0/24 that is in these groups.
+pub(crate) fn member(at: u128, last: u8, groups: &[u32]) -> Object {
+    let ip = IpAddr::from([10, 0, 0, last]);
+    let addresses = vec![MemberAddress { ip, domain: DOMAIN }];
+    Object::Member(Member { uuid: uuid(at), addresses, groups: groups.to_vec() })
 }

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pinned::Maps;
 use nix::time::{ClockId, clock_gettime};
-use packet::{CtKey, CtState, CtWord, Direction, DropReason, Traffic, tick};
+use packet::{CtKey, CtSlot, CtState, CtWord, Direction, DropReason, Traffic, tick};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ pub struct Counters {
     pub drops: BTreeMap<&'static str, u64>,
     /// Traffic by port number.
     pub traffic: BTreeMap<u32, Traffic>,
+    /// Connections that a port had no room for, by its number; ports that had room for all are absent.
+    pub crowded: BTreeMap<u32, u64>,
     /// Drop events that found the ring buffer full.
     pub events_lost: u64,
 }
@@ -31,6 +33,8 @@ pub struct Connection {
     pub state: &'static str,
     /// Whether the policy allowed it.
     pub allowed: bool,
+    /// Number of the rule that decided; 0 if none did.
+    pub rule: u32,
     /// Seconds that it lives without another packet.
     pub seconds_left: u64,
 }
@@ -54,6 +58,10 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
             sum.dropped_packets += one.dropped_packets;
         }
         counters.traffic.insert(port.number, sum);
+        let crowded: u64 = maps.crowded.get(port.place())?.iter().sum();
+        if crowded > 0 {
+            counters.crowded.insert(port.number, crowded);
+        }
     }
     counters.events_lost = maps.events_lost.get(0)?.iter().sum();
     Ok(counters)
@@ -79,7 +87,8 @@ pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
                 key: slot.key(),
                 initiator: (!word.picked_up()).then(|| word.initiator()),
                 state: CtState::from_number(word.state()).map_or("unknown", CtState::name),
-                allowed: slot.allowed != 0,
+                allowed: slot.allowed == CtSlot::ALLOWED,
+                rule: slot.rule,
                 seconds_left: word.seconds_left(now),
             });
         }

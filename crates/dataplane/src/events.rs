@@ -22,6 +22,8 @@ pub struct DroppedFrame {
     pub port: u32,
     /// Why; `None` for a number that this version does not know.
     pub reason: Option<DropReason>,
+    /// Number of the rule that decided, if a policy's did; else 0.
+    pub rule: u32,
     /// Bytes of the frame.
     pub length: u32,
     /// Its first bytes.
@@ -158,6 +160,7 @@ fn dropped_frame(event: &DropEvent) -> DroppedFrame {
         ifindex: event.ifindex,
         port: event.port,
         reason: DropReason::from_number(event.reason),
+        rule: event.rule,
         length: event.length,
         header: event.header[..length].to_vec(),
     }

@@ -13,8 +13,8 @@ use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::pinned::Maps;
 use packet::{
-    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, TCP_ESTABLISHED_SECONDS, WAYS,
-    WAYS_EACH, homes, tick,
+    Addr, Config, CtSlot, CtState, CtWord, Direction, Homes, Port, TIMEOUTS_COUNT, WAYS, WAYS_EACH,
+    homes, tick, ticks,
 };
 
 /// A connection as its port sees it, without what is another thing on each host.
@@ -86,7 +86,7 @@ pub(crate) fn read(maps: &Maps, area: PortArea) -> Result<Vec<HandedConnection>,
     let mut note = |number: u32| {
         let bucket = maps.conntrack.get(number)?;
         for (word, slot) in bucket.words.iter().map(|word| CtWord(*word)).zip(&bucket.slots) {
-            let is_ours = slot.zone == area.zone && slot.allowed != 0;
+            let is_ours = slot.zone == area.zone && slot.allowed == CtSlot::ALLOWED;
             if is_ours && word.is_live(now) {
                 found.push(handed(slot, word, now));
             }
@@ -132,8 +132,11 @@ pub(crate) fn take(
         return Ok(done);
     };
     let config = maps.config()?;
+    // Whatever the other host says, none lives longer than one that is used here.
+    let times = (0..TIMEOUTS_COUNT).map(|number| maps.timeouts.get(number));
+    let longest = times.collect::<Result<Vec<u32>, Error>>()?.into_iter().max().unwrap_or(0);
     for connection in connections {
-        match put(maps, (&config, &port, usage), connection)? {
+        match put(maps, (&config, &port, usage, longest), connection)? {
             true => done.taken += 1,
             false => done.lost += 1,
         }
@@ -143,11 +146,11 @@ pub(crate) fn take(
 
 fn put(
     maps: &mut Maps,
-    (config, port, usage): (&Config, &Port, Use),
+    (config, port, usage, longest): (&Config, &Port, Use, u32),
     connection: &HandedConnection,
 ) -> Result<bool, Error> {
     let now = tick(monotonic_ns());
-    let (slot, Some(word)) = (slot(port, connection), word(connection, now)) else {
+    let (slot, Some(word)) = (slot(port, connection), word(connection, now, longest)) else {
         return Ok(false);
     };
     let Some(Homes { own, by_peer, .. }) = homes(config, &slot.key(), port.place()) else {
@@ -193,23 +196,24 @@ fn slot(port: &Port, connection: &HandedConnection) -> CtSlot {
         local_port: connection.local_port,
         remote_port: connection.remote_port,
         protocol: connection.protocol,
-        allowed: 1,
+        allowed: CtSlot::ALLOWED,
         // None that the port has: its next packet asks the policy anew.
         generation: port.generation.wrapping_sub(1),
+        // Nor one that anybody has: the lowest bits of an identity are zero.
+        identity: !port.generation,
         source_net: connection.source_net,
         ..CtSlot::default()
     }
 }
 
 /// Its word, as far as it does not depend on where it is; `None` if it makes no sense.
-fn word(connection: &HandedConnection, now: u64) -> Option<CtWord> {
+fn word(connection: &HandedConnection, now: u64, longest: u32) -> Option<CtWord> {
     let state = CtState::from_number(connection.state)?;
     if matches!(state, CtState::Free | CtState::Taken) {
         return None;
     }
     let opener = if connection.by_other { Direction::ToPort } else { Direction::FromPort };
-    let seconds = u64::from(connection.seconds_left).min(TCP_ESTABLISHED_SECONDS);
-    let left = tick(seconds * 1_000_000_000) + 1;
+    let left = ticks(connection.seconds_left.into()).min(longest.into());
     let word = CtWord(0).with_state(state).opened(opener).until(now + left);
     Some(if connection.picked_up { word.with_picked_up() } else { word })
 }

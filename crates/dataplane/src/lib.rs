@@ -40,5 +40,5 @@ pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;
-pub use tables::{Change, Changes, Edits, Tables};
+pub use tables::{Change, Changes, Edits, Tables, Unsure};
 pub use view::View;

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use aya::{Ebpf, Pod};
-use packet::{Config, Plain};
+use packet::{Config, Plain, Timeouts};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -243,6 +243,24 @@ impl Maps {
     pub(crate) fn raise_epoch(&mut self) -> Result<(), Error> {
         let config = self.config()?;
         self.set_config(Config { epoch: config.epoch.wrapping_add(1), ..config })
+    }
+
+    /// What is remembered of connections holds no longer, where a policy names groups: others may be in
+    /// them.
+    pub(crate) fn raise_members(&mut self) -> Result<(), Error> {
+        let config = self.config()?;
+        self.set_config(Config { members: config.members.wrapping_add(1), ..config })
+    }
+
+    /// Sets how long connections live that are idle.
+    pub(crate) fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), Error> {
+        (0..).zip(timeouts.ticks()).try_for_each(|(number, ticks)| {
+            if self.timeouts.get(number)? == ticks {
+                Ok(())
+            } else {
+                self.timeouts.set(number, &ticks)
+            }
+        })
     }
 }
 

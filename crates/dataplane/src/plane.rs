@@ -14,7 +14,7 @@ use crate::upgrade::{Running, Upgrade};
 use crate::view::View;
 use crate::{object, reconcile};
 use aya::Ebpf;
-use packet::{Config, ConntrackSize};
+use packet::{Config, ConntrackSize, Timeouts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -102,6 +102,10 @@ impl DataPlane {
             upgrade.seed(&mut maps)?;
         }
         lay_out(&mut maps, size)?;
+        if maps.timeouts.get(0)? == 0 {
+            // Nobody has set any yet.
+            maps.set_timeouts(&Timeouts::default())?;
+        }
         let config = maps.config()?;
         // Another one that is in use is the right one, until somebody says otherwise.
         let direct_port = match options.direct_port {
@@ -233,6 +237,24 @@ impl DataPlane {
             }
         }
         devices.iter().try_for_each(|ifindex| self.attach(hook, *ifindex))
+    }
+
+    /// Has connections that are idle remembered for so long; at their next packets, as for those that
+    /// there are. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::BadTable`] for a time that is none or too long, before anything is changed;
+    /// [`Error::Map`].
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), Error> {
+        for (name, seconds) in timeouts.named() {
+            if !(1..=Timeouts::MAX_SECONDS).contains(&seconds) {
+                let most = Timeouts::MAX_SECONDS;
+                return Err(Error::BadTable(format!(
+                    "timeout {name} is {seconds} s: it may be from 1 s to {most} s"
+                )));
+            }
+        }
+        self.view.maps.set_timeouts(timeouts)
     }
 
     /// Looks at the frames that come in and leave by these devices, and by no others: those of the

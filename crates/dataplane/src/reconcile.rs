@@ -10,7 +10,7 @@ use crate::areas::Areas;
 use crate::error::Error;
 use crate::members::Members;
 use crate::pinned::{Maps, PinnedMap};
-use crate::tables::{Changes, Edits, Tables};
+use crate::tables::{Changes, Edits, Tables, Unsure};
 use aya::Pod;
 use packet::{
     Bucket, Budget, COUNTER_PLACES, Config, Plain, Port, PortKey, Traffic, Vtep, VtepKey,
@@ -126,7 +126,12 @@ pub(crate) fn apply(maps: &mut Maps, held: &mut Held, edits: Edits) -> Result<Ch
     if edits.is_empty() {
         return Ok(Changes::default());
     }
+    let are_members_others = !edits.idents.is_empty() || !edits.addrs.is_empty();
     let made = make(maps, held, edits);
+    if are_members_others {
+        // Before the epoch: what is decided in the new one is decided by the new members.
+        maps.raise_members()?;
+    }
     maps.raise_epoch()?;
     made
 }
@@ -144,12 +149,20 @@ fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, E
     }
     place(maps, ports, &mut edits)?;
     begin_moves(maps, &edits)?;
+    let unsure = edits.take_unsure(ports);
+    bar(maps, &unsure)?;
     let added = add(maps, &edits, &mut changes);
+    // Who is no member any more is none before what was said of them goes.
+    let idents = std::mem::take(&mut edits.idents);
+    changes.idents.removed = remove_from(&mut maps.idents, &idents)?;
     remove(maps, &edits, Removed::Last, &mut changes)?;
+    edits.idents = idents;
     if added.is_err() {
         // A map that is nearly full has no room for both: by now what went has made some.
         add(maps, &edits, &mut changes)?;
     }
+    unbar(maps, &unsure, &mut changes)?;
+    edits.ports.extend(unsure.after);
     for (key, port) in edits.ports.iter().filter_map(|(key, port)| Some((*key, (*port)?))) {
         ports.insert(key, port);
         if !port.waits() {
@@ -161,6 +174,25 @@ fn make(maps: &mut Maps, held: &mut Held, mut edits: Edits) -> Result<Changes, E
         afar.join(maps, key, &vtep)?;
     }
     Ok(changes)
+}
+
+/// Lets nobody pass ports whose policy and members both become others.
+fn bar(maps: &mut Maps, unsure: &Unsure) -> Result<(), Error> {
+    if unsure.before.is_empty() {
+        return Ok(());
+    }
+    add_to(&mut maps.ports, &unsure.before)?;
+    maps.raise_epoch()
+}
+
+/// Gives them their new policies, which meet the new members alone.
+fn unbar(maps: &mut Maps, unsure: &Unsure, changes: &mut Changes) -> Result<(), Error> {
+    if unsure.after.is_empty() {
+        return Ok(());
+    }
+    maps.raise_members()?;
+    changes.ports.written += add_to(&mut maps.ports, &unsure.after)?;
+    Ok(())
 }
 
 /// Refuses what no packet could be decided by.
@@ -302,6 +334,7 @@ fn place(maps: &mut Maps, held: &Ports, edits: &mut Edits) -> Result<(), Error> 
 /// Empties the counters and the area of a place.
 fn empty_place(maps: &mut Maps, place: u32) -> Result<(), Error> {
     maps.traffic.set(place, &Traffic::default())?;
+    maps.crowded.set(place, &0)?;
     maps.budgets.set(place, &Budget::default())?;
     maps.requests.set(place, &Budget::default())?;
     maps.floods.set(place, &Budget::default())?;

@@ -3,6 +3,7 @@
 //!
 //! Pure data: ordering happens in `reconcile`, kernel access in `pinned`.
 
+use packet::{Port, PortKey};
 use std::collections::BTreeMap;
 
 /// What each filled map is given.
@@ -73,6 +74,46 @@ macro_rules! tables {
 }
 packet::maps!(tables);
 
+/// Ports whose policy becomes another one while others become members: until all else is done nobody
+/// passes, for neither policy was made with the other's members in mind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unsure {
+    /// As they are before all else: barred. Those to come are not there.
+    pub before: BTreeMap<PortKey, Option<Port>>,
+    /// As they are after all else.
+    pub after: BTreeMap<PortKey, Option<Port>>,
+}
+
+impl Edits {
+    /// Takes those out, where the maps hold these ports.
+    pub fn take_unsure(&mut self, held: &BTreeMap<PortKey, Port>) -> Unsure {
+        let mut unsure = Unsure::default();
+        if self.idents.is_empty() {
+            return unsure;
+        }
+        let policy = |port: &Port| (port.ingress, port.egress, port.domain);
+        let names = Port::HAS_MEMBERS | Port::HAS_MEMBERS << Port::EGRESS_SHIFT;
+        for (key, wanted) in &self.ports {
+            let Some(wanted) = wanted else { continue };
+            let before = held.get(key).filter(|port| port.number == wanted.number);
+            let rules = wanted.rules | before.map_or(0, |port| port.rules);
+            if rules & names == 0 || before.map(policy) == Some(policy(wanted)) {
+                continue;
+            }
+            unsure.before.extend(before.map(|port| (*key, Some(barred(port)))));
+            unsure.after.insert(*key, Some(*wanted));
+        }
+        self.ports.retain(|key, _| !unsure.after.contains_key(key));
+        unsure
+    }
+}
+
+/// The same port with rule sets that are not there: what should be in a map and is not, denies.
+const fn barred(port: &Port) -> Port {
+    let (ingress, egress) = (u64::MAX, u64::MAX);
+    Port { ingress, egress, rules: 0, generation: !port.generation, ..*port }
+}
+
 /// How many entries a reconcile wrote and removed in one map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
@@ -123,6 +164,27 @@ mod tests {
 
     fn key(last: u8) -> FdbKey {
         FdbKey::new(1, Mac([2, 0, 0, 0, 0, last]))
+    }
+
+    #[test]
+    fn no_policy_meets_members_of_another_time() {
+        let at = PortKey::untagged;
+        let old = Port { number: 5, ingress: 3, rules: Port::HAS_MEMBERS, ..Port::default() };
+        let held: BTreeMap<_, _> = [(at(1), old), (at(2), Port { number: 6, ..old })].into();
+        let new = Port { ingress: 4, generation: 1, ..old };
+        let moved = Port { flags: Port::MOVES, number: 6, ..old };
+        let fresh = Port { number: 7, ..new };
+        let ports = [(at(1), Some(new)), (at(2), Some(moved)), (at(3), Some(fresh))];
+        let mut edits = Edits { ports: ports.into(), ..Edits::default() };
+        assert_eq!(edits.take_unsure(&held), Unsure::default(), "the members stay");
+        edits.idents.insert(packet::IdentKey::default(), None);
+        let Unsure { before, after } = edits.take_unsure(&held);
+        assert_eq!(after, [(at(1), Some(new)), (at(3), Some(fresh))].into());
+        assert_eq!(before.keys().collect::<Vec<_>>(), [&at(1)]);
+        let bar = before[&at(1)].unwrap();
+        assert_eq!((bar.number, bar.ingress, bar.rules), (5, u64::MAX, 0));
+        assert_ne!(bar.generation, old.generation);
+        assert_eq!(edits.ports, [(at(2), Some(moved))].into(), "the same policy");
     }
 
     #[test]

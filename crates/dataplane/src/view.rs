@@ -70,6 +70,14 @@ impl View {
         Ok(ConntrackSize { ports, port_buckets, common_buckets })
     }
 
+    /// What was drawn by lot when the maps were made, and is known to nobody else.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn salt(&self) -> Result<u64, Error> {
+        Ok(self.maps.config()?.seed)
+    }
+
     /// The strangers that were heard of behind foreign VTEPs, some of them long ago. Takes a system
     /// call for each that a network with such VTEPs may have.
     ///

@@ -50,7 +50,7 @@ impl Lab {
                 true => {
                     let (net, generation) = (1, 1);
                     let port =
-                        Port { number, net, generation, zone: 0, mac: mac(station), flags: 0 };
+                        Port { number, net, generation, mac: mac(station), ..Port::default() };
                     tables.ports.insert(key, port);
                     tables
                         .addrs

@@ -11,7 +11,8 @@ use std::fs;
 
 const PACKET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packet/src");
 /// The table of maps, and the structs that are in maps.
-const FILES: [&str; 7] = ["maps", "prefix", "fdb", "net", "budget", "hand_off", "moves"];
+const FILES: [&str; 9] =
+    ["maps", "port", "rules", "prefix", "fdb", "net", "budget", "hand_off", "moves"];
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gen/layouts.txt");
 
 #[test]

@@ -29,7 +29,8 @@ fn links(bpffs: &Path) -> Vec<(String, u32, u32)> {
 }
 
 fn port(number: u32) -> Port {
-    Port { number, net: 1, generation: 1, zone: 0, mac: Mac([2, 0, 0, 0, 0, 1]), flags: Port::PEER }
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    Port { number, net: 1, generation: 1, mac, flags: Port::PEER, ..Port::default() }
 }
 
 fn tables() -> Tables {

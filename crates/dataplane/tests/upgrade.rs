@@ -210,6 +210,13 @@ fn an_upgrade_of_some_maps_cuts_no_traffic() {
 }
 
 #[test]
+fn an_upgrade_to_ports_with_policies_cuts_no_traffic() {
+    if may_run("an_upgrade_to_ports_with_policies_cuts_no_traffic") {
+        check_upgrade_from(7);
+    }
+}
+
+#[test]
 fn maps_that_cannot_be_filled_leave_the_old_data_plane() {
     if !may_run("maps_that_cannot_be_filled_leave_the_old_data_plane") {
         return;

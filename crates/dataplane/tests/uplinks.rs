@@ -124,7 +124,7 @@ fn tables_of(ports: &std::collections::BTreeMap<u32, u32>) -> Tables {
     let mut tables = Tables::default();
     for (number, net) in ports {
         let mac = Mac([2, 0, 0, 0, 1, u8::try_from(*number).unwrap()]);
-        let port = Port { number: *number, net: *net, generation: 0, zone: 0, mac, flags: 0 };
+        let port = Port { number: *number, net: *net, mac, ..Port::default() };
         tables.ports.insert(PortKey::untagged(100 + number), port);
     }
     tables

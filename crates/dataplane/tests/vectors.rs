@@ -129,6 +129,10 @@ fn fill(harness: &mut TestHarness, memory: &Memory) {
         vteps: memory.vteps.clone(),
         wires: memory.wires.clone(),
         moves: memory.moves.clone(),
+        ranges: memory.ranges.clone(),
+        chapters: memory.chapters.clone(),
+        classes: memory.classes.clone(),
+        idents: memory.idents.clone(),
         ..Tables::default()
     };
     harness.plane.reconcile(&tables).unwrap();
@@ -201,6 +205,7 @@ fn told(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     same("events", &events.len(), &1)?;
     let event = &events[0];
     same("reason", &event.reason, &Some(reason))?;
+    same("rule", &event.rule, &vector.rule)?;
     same("interface", &event.ifindex, &vector.meta.ifindex)?;
     let length = event.header.len();
     let frame = vector.expected_frame();

@@ -70,7 +70,7 @@ impl Drop for Wire {
 /// Adds what is in a VLAN of the wire as a port.
 fn add_sub_port(tables: &mut Tables, number: u32, vlan: u16) {
     let key = PortKey::tagged(ifindex("wire0"), vlan);
-    let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags: 0 };
+    let port = Port { number, net: 1, generation: 1, mac: mac(number), ..Port::default() };
     tables.ports.insert(key, port);
     for addr in addresses(number).map(Addr::from) {
         tables.addrs.insert(AddrKey { port: number, addr }, Source::default());

@@ -8,8 +8,9 @@
 use crate::addr::{Addr, Mac};
 use crate::guard;
 use crate::kernel::Kernel;
-use crate::maps::{NeighKey, Port};
+use crate::maps::NeighKey;
 use crate::parse::{ETHERNET_BYTES, Packet};
+use crate::port::PortHead;
 use crate::prefix::{self, Sharers};
 use crate::reason::DropReason;
 use crate::service::{self, Answer};
@@ -57,7 +58,7 @@ pub(crate) fn read<K: Kernel>(kernel: &K) -> Result<Arp, DropReason> {
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<Answer, DropReason> {
     let (is_open, arp) = (packet.path.net.is_open(), read(kernel)?);
@@ -108,7 +109,7 @@ pub(crate) fn answer<K: Kernel>(
 #[inline(always)]
 fn probe<K: Kernel>(
     kernel: &K,
-    port: &Port,
+    port: &PortHead,
     target: &Addr,
     is_open: bool,
 ) -> Result<Answer, DropReason> {

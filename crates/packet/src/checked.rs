@@ -15,11 +15,14 @@
 
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta};
-use crate::maps::{Flow, Port};
+use crate::maps::Flow;
 use crate::outer::HEADER_BYTES;
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::slots::Room;
-use crate::{conntrack, flow, icmp_error, learned, parse, route, slots, too_big, transport};
+use crate::{
+    conntrack, flow, icmp_error, learned, parse, policy, route, slots, too_big, transport,
+};
 
 /// The most parameters of a function.
 pub const PARAMETERS: usize = 5;
@@ -96,7 +99,7 @@ macro_rules! checked {
 /// The functions of this crate that are checked by themselves: those that take long, by what they are
 /// or by how often they are called.
 #[must_use]
-pub const fn checked_functions<K: Kernel>() -> [Checked; 18] {
+pub const fn checked_functions<K: Kernel>() -> [Checked; 23] {
     [
         checked!(conntrack::follow::<K>, &mut K, &Packet, u32, u64),
         checked!(conntrack::set_spot::<K>, &K, &mut Packet),
@@ -107,7 +110,12 @@ pub const fn checked_functions<K: Kernel>() -> [Checked; 18] {
         checked!(icmp_error::aim::<K>, &K, &mut Packet),
         checked!(learned::find::<K>, &mut K, &Meta, &mut Packet),
         checked!(parse::network::<K>, &K, &Meta, &mut Packet),
-        checked!(route::station::<K>, &mut K, &Meta, &Port, &mut Packet),
+        checked!(policy::ask::<K>, &mut K, &mut Packet),
+        checked!(policy::identify::<K>, &K, &mut Packet),
+        checked!(policy::judge::<K>, &mut K, &mut Packet),
+        checked!(policy::read::<K>, &mut K, &mut Packet),
+        checked!(policy::renew::<K>, &mut K, &mut Packet),
+        checked!(route::station::<K>, &mut K, &Meta, &PortHead, &mut Packet),
         checked!(slots::claim::<K>, &mut K, &mut Room),
         checked!(slots::look::<K>, &mut K, &mut Room),
         checked!(slots::look_around::<K>, &mut K, &mut Room, u32, u32),

@@ -1,20 +1,25 @@
 //! Stage 1, classify: who sent the frame, into which network, and what its headers say.
 
 use crate::kernel::{Concerned, Kernel, Meta};
-use crate::maps::{Port, PortKey, Vtep, VtepKey};
+use crate::maps::{PortKey, Vtep, VtepKey};
 use crate::parse::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
 use crate::path::Path;
+use crate::port::{PortHead, sender};
 use crate::reason::DropReason;
 use crate::service::Service;
 
 /// The port that the frame comes from, or why there is none and the port that this concerns.
 #[inline(always)]
-pub(crate) fn port<K: Kernel>(kernel: &K, meta: &Meta) -> Result<Port, (Concerned, DropReason)> {
+pub(crate) fn port<K: Kernel>(
+    kernel: &K,
+    meta: &Meta,
+    packet: &mut Packet,
+) -> Result<PortHead, (Concerned, DropReason)> {
     let key = PortKey::tagged(meta.ifindex, meta.vlan);
-    if let Some(port) = kernel.port(&key) {
+    if let Some(port) = sender(kernel, &key, packet) {
         return Ok(port);
     }
-    match kernel.port(&PortKey::untagged(meta.ifindex)) {
+    match sender(kernel, &PortKey::untagged(meta.ifindex), packet) {
         Some(trunk) => Err((Concerned::of(&trunk), DropReason::VlanTagged)),
         None => Err((Concerned::default(), DropReason::UnknownPort)),
     }

@@ -2,7 +2,9 @@
 //!
 //! Two ports of one host that talk hold an entry each, so overlapping addresses and a neighbour's
 //! table never matter. An entry caches the policy's verdict and the generation that gave it; a
-//! new generation asks the policy again, from the view of whoever opened the connection.
+//! new generation asks the policy again, from the view of whoever opened the connection; where the
+//! policy names groups, so does a change of their members, if the other end is in others now.
+//! What a stateless rule decides about has no entry.
 //! An answer is what comes back to whoever opened: a SYN never is one, and an echo request has
 //! another key than an echo reply. Established is what its opener went on with after an answer;
 //! everything before that has a short time, and gives way. An ACK without an entry is taken for a
@@ -16,35 +18,18 @@
 //! The other fields are written whole. The generation is written after the verdict, so a mix of
 //! two writers is re-evaluated.
 
-use crate::ct_word::{CtState, CtWord, tick, ticks};
-use crate::kernel::{Direction, Kernel};
-use crate::maps::{AddrKey, CtSlot};
-use crate::parse::{Fragment, ICMP, ICMPV6, Packet, Role, TCP, UDP};
-use crate::policy::{self, Question};
+use crate::ct_word::{CtState, CtWord, tick};
+use crate::kernel::{Concerned, Direction, Kernel};
+use crate::maps::{AddrKey, Config, CtSlot, Port};
+use crate::parse::{Fragment, Packet, Role, TCP};
+use crate::policy;
+use crate::port::PortPolicy;
 use crate::prefix::{End, Owner, owner};
 use crate::reason::DropReason;
 use crate::slots::{Found, Spot};
+use crate::timeouts::deadline;
 use crate::transport::{ACK, FIN, RST, SYN};
 use crate::{fragments, icmp_error, slots};
-
-/// TCP before the opener's ACK. A SYN+ACK that is sent again does not prolong it. Shorter than
-/// Linux's `nf_conntrack_tcp_timeout_syn_recv` (60 s): it costs nothing to open again.
-pub const TCP_OPENING_SECONDS: u64 = 30;
-/// Idle. RFC 5382, REQ-5: not less than 2 hours 4 minutes.
-pub const TCP_ESTABLISHED_SECONDS: u64 = 7_440;
-/// Being closed. RFC 5382, REQ-5: transitory, not less than 4 minutes.
-pub const TCP_CLOSING_SECONDS: u64 = 240;
-/// Closed from both ends, or aborted. Linux: `nf_conntrack_tcp_timeout_close`.
-pub const TCP_CLOSED_SECONDS: u64 = 10;
-/// UDP, and whatever else has no end, without an answer or with one. Linux:
-/// `nf_conntrack_udp_timeout`.
-pub const OPENING_SECONDS: u64 = 30;
-/// UDP that goes on. RFC 4787, REQ-5: not less than 2 minutes.
-pub const UDP_ESTABLISHED_SECONDS: u64 = 120;
-/// ICMP echo. Linux: `nf_conntrack_icmp_timeout`.
-pub const ICMP_SECONDS: u64 = 30;
-/// Any other protocol. Linux: `nf_conntrack_generic_timeout`.
-pub const OTHER_SECONDS: u64 = 600;
 
 /// How often a step is tried that other CPUs spoil.
 const STEPS: u32 = 3;
@@ -66,9 +51,59 @@ pub(crate) struct CtZone {
     pub(crate) source_net: u32,
     /// Generation of the port's policy.
     pub(crate) generation: u32,
+    /// [`CtSlot::generation`] of what is decided now. Set with the room's spot.
+    pub(crate) note: u32,
+    /// [`CtSlot::rule`] and [`CtSlot::identity`] of it. Set by the policy.
+    pub(crate) rule: u32,
+    pub(crate) basis: u32,
+    /// The port's policy.
+    pub(crate) policy: PortPolicy,
     /// Which way the packet goes.
     pub(crate) direction: Direction,
 }
+
+impl CtZone {
+    /// Whether the port's rule sets have any of this.
+    #[inline(always)]
+    pub(crate) const fn has(&self, what: u32) -> bool {
+        self.policy.rules & what != 0
+    }
+
+    /// Its port, as something is counted under it.
+    #[inline(always)]
+    pub(crate) const fn concerned(&self) -> Concerned {
+        Concerned { number: self.port, place: self.place }
+    }
+
+    /// Number of the rule set for the way that the packet goes.
+    #[inline(always)]
+    pub(crate) const fn ruleset(&self) -> u64 {
+        match self.direction {
+            Direction::FromPort => self.policy.egress,
+            Direction::ToPort => self.policy.ingress,
+        }
+    }
+
+    /// Whether some rule for the way that the packet goes is for single packets.
+    #[inline(always)]
+    pub(crate) const fn has_stateless(&self) -> bool {
+        self.has(match self.direction {
+            Direction::FromPort => Port::HAS_STATELESS << Port::EGRESS_SHIFT,
+            Direction::ToPort => Port::HAS_STATELESS,
+        })
+    }
+
+    /// [`CtSlot::generation`] of what is decided under this configuration.
+    #[inline(always)]
+    pub(crate) const fn note_of(&self, config: &Config) -> u32 {
+        let names =
+            (self.policy.rules | self.policy.rules >> Port::EGRESS_SHIFT) & Port::HAS_MEMBERS;
+        self.generation.wrapping_add(config.members.wrapping_mul(names))
+    }
+}
+
+/// Whether groups are named, as a factor.
+const _: () = assert!(Port::HAS_MEMBERS == 1);
 
 /// Decides about a packet on one side of a port. The room has the word as it is left, or zero if
 /// others have changed it meanwhile.
@@ -80,7 +115,7 @@ pub(crate) fn decide<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(
     match packet.role {
         Role::Opens | Role::Continues => track(kernel, packet)?,
         Role::Error => icmp_error::related(kernel, packet)?,
-        Role::Unsupported => return Err(DropReason::UnsupportedIcmp),
+        Role::Unsupported => policy::stateless(kernel, packet, DropReason::UnsupportedIcmp)?,
     }
     if packet.fragment == Fragment::First {
         fragments::remember(kernel, packet);
@@ -95,27 +130,87 @@ pub(crate) fn track<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<()
     if !set_spot(kernel, packet) {
         return Err(DropReason::ConntrackFull);
     }
-    if slots::find(kernel, &mut packet.room, tick(packet.zone.now_ns)) {
-        return known(kernel, packet);
+    if !slots::find(kernel, &mut packet.room, tick(packet.zone.now_ns)) {
+        packet.room.found = Found::NONE;
+    } else if !opens_anew(packet)
+        && let Some(decided) = known(kernel, packet)
+    {
+        return decided;
     }
-    if packet.role != Role::Opens {
+    open(kernel, packet)
+}
+
+/// Whether a packet of a connection that has an entry may open another one with the same key: of both
+/// ends, one opens. The other end's SYN is an opening of its own, of the same ports again or of both ends
+/// at once (RFC 9293, 3.5), and needs to be allowed as such.
+#[inline(always)]
+fn opens_anew(packet: &Packet) -> bool {
+    let word = packet.room.found.word;
+    packet.protocol == TCP
+        && packet.flags & (SYN | ACK | FIN | RST) == SYN
+        && (is_over(word) || word.initiator() as u8 != packet.zone.direction as u8)
+}
+
+/// Whether a TCP connection is over, or will soon be.
+#[inline(always)]
+fn is_over(word: CtWord) -> bool {
+    word.state() >= CtState::Closing as u8
+}
+
+/// Decides about a packet that belongs to no entry that counts, or opens anew what has one. One that may
+/// not be opened leaves no trace: what is over may still have its last packets to come.
+#[inline(always)]
+fn open<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
+    if packet.role as u8 != Role::Opens as u8 && !packet.zone.has_stateless() {
         return Err(DropReason::NoConnection);
     }
     // Asked once a connection: a destination that the port does not have never gets an entry.
     // Else any peer could use up the port's room with addresses of its own making.
     // What the port sends has been through the guard.
     if packet.zone.direction == Direction::ToPort
+        && packet.room.found.is_none()
         && !kernel.addr_allowed(&AddrKey { port: packet.zone.port, addr: packet.destination })
         && owner(kernel, packet, End::Destination, None) != Owner::Station
     {
         return Err(DropReason::ForeignDestination);
     }
-    let Packet { zone, room, .. } = packet;
-    let is_picked_up = packet.protocol == TCP && packet.flags & (SYN | ACK) == ACK;
-    if !allows(zone.direction, is_picked_up, zone.source_net, zone) {
-        return Err(DropReason::PolicyDenied);
+    packet.inquiry.source_net = packet.zone.source_net;
+    packet.inquiry.what = packet.zone.direction as u32;
+    if is_picked_up(packet) {
+        packet.inquiry.what |= policy::PICKED_UP;
     }
-    slots::open(kernel, room, zone, is_picked_up)
+    policy::ask(kernel, packet);
+    match packet.inquiry.verdict {
+        policy::ALLOWED => {}
+        policy::STATELESS => {
+            policy::alone(packet);
+            return Ok(());
+        }
+        denied => return Err(policy::reason(denied)),
+    }
+    if packet.role as u8 != Role::Opens as u8 {
+        return Err(DropReason::NoConnection);
+    }
+    if packet.room.found.is_none() {
+        let is_picked_up = is_picked_up(packet);
+        let Packet { zone, room, .. } = packet;
+        return slots::open(kernel, room, zone, is_picked_up);
+    }
+    if opens_anew(packet) && !is_over(packet.room.found.word) {
+        // Both ends open at once.
+        return match known(kernel, packet) {
+            Some(decided) => decided,
+            None => Err(DropReason::NoConnection),
+        };
+    }
+    begin_anew(kernel, packet);
+    Ok(())
+}
+
+/// Whether the packet is of a connection whose opening the table has lost, if it has no entry.
+#[inline(always)]
+fn is_picked_up(packet: &Packet) -> bool {
+    packet.protocol == TCP && packet.flags & (SYN | ACK) == ACK
 }
 
 /// Makes the room's spot that of its key; whether the port has any.
@@ -131,12 +226,13 @@ pub(crate) fn set_spot<K: Kernel>(kernel: &K, packet: &mut Packet) -> bool {
         return false;
     };
     packet.room.spot = spot;
+    packet.zone.note = packet.zone.note_of(&config);
     true
 }
 
 /// Puts the packet's connection, as the port sees it, into its room.
 #[inline(always)]
-fn aim(packet: &mut Packet) {
+pub(crate) fn aim(packet: &mut Packet) {
     let key = &mut packet.room.key;
     key.zone = packet.zone.zone;
     key.protocol = packet.protocol;
@@ -156,68 +252,58 @@ fn aim(packet: &mut Packet) {
     }
 }
 
-/// The last tick at which a connection lives that had a packet now.
+/// A packet of a connection that has an entry; `None` if that counts no longer, and the packet has to be
+/// decided by itself.
 #[inline(always)]
-pub(crate) fn deadline(now: u64, protocol: u8, state: u8) -> u64 {
-    let half_open = state <= CtState::Answered as u8;
-    now + match protocol {
-        TCP if half_open => const { ticks(TCP_OPENING_SECONDS) },
-        TCP if state == CtState::Closed as u8 => const { ticks(TCP_CLOSED_SECONDS) },
-        TCP if state >= CtState::Closing as u8 => const { ticks(TCP_CLOSING_SECONDS) },
-        TCP => const { ticks(TCP_ESTABLISHED_SECONDS) },
-        ICMP | ICMPV6 => const { ticks(ICMP_SECONDS) },
-        _ if half_open => const { ticks(OPENING_SECONDS) },
-        UDP => const { ticks(UDP_ESTABLISHED_SECONDS) },
-        _ => const { ticks(OTHER_SECONDS) },
+fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Option<Result<(), DropReason>> {
+    let found = packet.room.found;
+    let Some(slot) = kernel.ct_slot(found.number) else {
+        return Some(Err(DropReason::NoConnection));
+    };
+    packet.zone.rule = slot.rule;
+    packet.inquiry.verdict = u32::from(slot.allowed);
+    if slot.generation != packet.zone.note {
+        policy::renew(kernel, packet);
     }
-}
-
-/// A packet of a connection that has an entry.
-#[inline(always)]
-fn known<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
-    let (found, zone) = (packet.room.found, &packet.zone);
-    packet.room.found.word = CtWord(0);
-    let Some(slot) = kernel.ct_slot(found.number) else { return Err(DropReason::NoConnection) };
-    let opener = found.word.initiator();
-    if packet.protocol == TCP && packet.flags & (SYN | ACK | FIN | RST) == SYN {
-        let over = found.word.state() >= CtState::Closing as u8;
-        // Of both ends, one opens. The other end's SYN is an opening of its own, of the same
-        // ports again or of both ends at once (RFC 9293, 3.5), and needs to be allowed as such.
-        if over || opener as u8 != zone.direction as u8 {
-            // One that may not be opened leaves no trace: the old one may still have its last
-            // packets to come.
-            if !allows(zone.direction, false, zone.source_net, zone) {
-                return Err(DropReason::PolicyDenied);
-            }
-            if over {
-                slot.source_net = zone.source_net;
-                slot.allowed = 1;
-                slot.generation = zone.generation;
-                packet.room.found.word = reopen(kernel, found, zone);
-                return Ok(());
-            }
+    match packet.inquiry.verdict {
+        policy::ALLOWED => {}
+        // What was asked about the connection, is what would be asked about the packet.
+        policy::STATELESS if found.word.initiator() as u8 == packet.zone.direction as u8 => {
+            policy::alone(packet);
+            return Some(Ok(()));
         }
+        policy::STATELESS => return None,
+        denied => return Some(Err(policy::reason(denied))),
     }
-    if slot.generation != zone.generation {
-        let allowed = allows(opener, found.word.picked_up(), slot.source_net, zone);
-        slot.allowed = u8::from(allowed);
-        slot.generation = zone.generation;
-    }
-    if slot.allowed == 0 {
-        return Err(DropReason::PolicyDenied);
-    }
-    packet.room.found.word = step(kernel, found, packet);
-    Ok(())
+    let word = step(kernel, found, packet);
+    packet.room.found.word = word;
+    Some(Ok(()))
 }
 
-/// Begins anew, by whoever sent the packet: its word then, or zero.
+/// Begins a connection in the way of one that is over, or counts no longer. The room has its word then,
+/// or zero.
 #[inline(always)]
-fn reopen<K: Kernel>(kernel: &mut K, found: Found, zone: &CtZone) -> CtWord {
+fn begin_anew<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
+    let picked_up = is_picked_up(packet);
+    let Packet { zone, room, .. } = packet;
+    let found = room.found;
+    room.found.word = CtWord(0);
+    let Some(slot) = kernel.ct_slot(found.number) else { return };
+    slot.source_net = zone.source_net;
+    slot.allowed = CtSlot::ALLOWED;
+    slot.rule = zone.rule;
+    slot.identity = zone.basis;
+    slot.generation = zone.note;
     let state = CtState::Opening;
-    let until = deadline(tick(zone.now_ns), TCP, state as u8);
-    let new = found.word.with_state(state).opened(zone.direction).until(until);
+    let until = deadline(kernel, tick(zone.now_ns), room.key.protocol, state as u8);
+    let mut new = found.word.with_state(state).opened(zone.direction).until(until);
+    if picked_up {
+        new = new.with_picked_up();
+    }
     // If another CPU was faster, it saw a packet of the same connection.
-    if kernel.ct_swap(found.number, found.word.0, new.0) { new } else { CtWord(0) }
+    if kernel.ct_swap(found.number, found.word.0, new.0) {
+        room.found.word = new;
+    }
 }
 
 /// Moves on the connection in a way where an earlier packet has left this word: its word then, or
@@ -229,7 +315,7 @@ pub(crate) fn follow<K: Kernel>(kernel: &mut K, packet: &Packet, number: u32, le
     if !word.is_live(tick(packet.zone.now_ns)) || !word.same_hands(CtWord(left)) {
         return 0;
     }
-    let next = after(word, packet);
+    let next = after(kernel, word, packet);
     if next.0 == word.0 || kernel.ct_swap(number, word.0, next.0) { next.0 } else { 0 }
 }
 
@@ -240,7 +326,7 @@ fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) -> CtWord {
     let mut seen = found.word;
     let mut tries = 0;
     while tries < STEPS {
-        let next = after(seen, packet);
+        let next = after(kernel, seen, packet);
         // A tick is long: most packets find their own, and leave the line clean.
         if next.0 == seen.0 || kernel.ct_swap(found.number, seen.0, next.0) {
             return next;
@@ -256,10 +342,10 @@ fn step<K: Kernel>(kernel: &mut K, found: Found, packet: &Packet) -> CtWord {
 
 /// The word after a packet.
 #[inline(always)]
-fn after(seen: CtWord, packet: &Packet) -> CtWord {
+fn after<K: Kernel>(kernel: &K, seen: CtWord, packet: &Packet) -> CtWord {
     let by_initiator = seen.initiator() as u8 == packet.zone.direction as u8;
     let state = next_state(seen.state(), packet, by_initiator);
-    let until = deadline(tick(packet.zone.now_ns), packet.protocol, state);
+    let until = deadline(kernel, tick(packet.zone.now_ns), packet.protocol, state);
     let stays = state == seen.state();
     // Else a server's SYN+ACKs would keep alive what a peer never completes.
     let waits = packet.protocol == TCP && seen.is_half_open() && !by_initiator;
@@ -298,32 +384,10 @@ fn next_state(state: u8, packet: &Packet, by_initiator: bool) -> u8 {
     state
 }
 
-/// Whether the policy allows a connection that this side opened; of one that was picked up,
-/// whichever side it was.
-#[inline(always)]
-fn allows(opener: Direction, picked_up: bool, source_net: u32, zone: &CtZone) -> bool {
-    let ask = |direction| policy::allows(Question { direction, net: zone.net, source_net });
-    ask(opener) && (!picked_up || ask(opposite(opener)))
-}
-
-#[inline(always)]
-fn opposite(direction: Direction) -> Direction {
-    match direction {
-        Direction::FromPort => Direction::ToPort,
-        Direction::ToPort => Direction::FromPort,
-    }
-}
-
-/// Whether a verdict is one that holds now. One of an older generation may be wrong; the next
-/// packet of the connection re-evaluates it.
-#[inline(always)]
-pub(crate) fn is_allowed(slot: &CtSlot, zone: &CtZone) -> bool {
-    slot.allowed != 0 && slot.generation == zone.generation
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::UDP;
 
     #[test]
     fn a_connection_goes_on_by_what_each_end_sends() {

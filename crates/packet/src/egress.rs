@@ -5,6 +5,7 @@ use crate::flow;
 use crate::kernel::{Direction, Kernel, Meta, Verdict, Via};
 use crate::maps::{Port, PortKey};
 use crate::parse::Packet;
+use crate::port::PortHead;
 
 /// Out of a port of this host. The sender is a place, or 0.
 #[inline(always)]
@@ -13,7 +14,7 @@ pub(crate) fn local<K: Kernel>(
     meta: &Meta,
     packet: &mut Packet,
     (sender, key): (u32, PortKey),
-    receiver: &Port,
+    receiver: &PortHead,
 ) {
     kernel.count(receiver.place(), Direction::ToPort, meta.length);
     flow::keep_local(kernel, packet, (sender, key), receiver);

@@ -20,11 +20,12 @@ use crate::maps::{Port, PortKey};
 use crate::moves::{self, Passage};
 use crate::outer::{self, HEADER_BYTES};
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::service::Answer;
 use crate::sizes::DELIVERED_MARK;
 use crate::strangers::{self, Mentioned};
-use crate::{classify, egress, flood, flow, guard, policy, route, service, too_big};
+use crate::{classify, egress, flood, flow, guard, policy, port, route, service, too_big};
 
 /// A frame from a port's VM. `packet` is room for the parsed headers, see [`Packet`], and for the
 /// verdict.
@@ -33,10 +34,10 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
     if flow::hit::<K, 0>(kernel, meta, packet) {
         return;
     }
-    let port = match classify::port(kernel, meta) {
+    let port = match classify::port(kernel, meta, packet) {
         Ok(port) => port,
         Err(refused) => {
-            packet.verdict = drop(kernel, meta, Entry::FromPort, refused);
+            packet.verdict = drop(kernel, meta, Entry::FromPort, refused, 0);
             return;
         }
     };
@@ -50,13 +51,13 @@ pub fn from_port<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
                 return;
             }
             Passage::Refused(reason) => {
-                packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason));
+                packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason), 0);
                 return;
             }
         }
     }
     if let Err(reason) = port_stages(kernel, meta, (&port, &mut concerned), packet) {
-        packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason));
+        packet.verdict = drop(kernel, meta, Entry::FromPort, (concerned, reason), packet.zone.rule);
     }
 }
 
@@ -109,7 +110,8 @@ pub fn from_gre<K: Kernel>(kernel: &K, meta: &mut Meta) -> Option<bool> {
 pub fn from_opened<K: Kernel>(kernel: &mut K, meta: &Meta, packet: &mut Packet) {
     let mut concerned = Concerned::default();
     if let Err(reason) = tunnel_stages(kernel, meta, &mut concerned, packet) {
-        packet.verdict = drop(kernel, meta, Entry::FromTunnel, (concerned, reason));
+        packet.verdict =
+            drop(kernel, meta, Entry::FromTunnel, (concerned, reason), packet.zone.rule);
     }
 }
 
@@ -131,8 +133,9 @@ pub fn to_port<K: Kernel>(kernel: &mut K, meta: &Meta) -> Verdict {
         kernel.count(port.place(), Direction::ToPort, meta.length);
         return Verdict::Pass;
     }
-    let port = port.map_or(Concerned::default(), |port| Concerned::of(&port));
-    drop(kernel, meta, Entry::ToPort, (port, DropReason::HostToPort))
+    let concerned = |port: Port| Concerned { number: port.number, place: port.place() };
+    let port = port.map_or(Concerned::default(), concerned);
+    drop(kernel, meta, Entry::ToPort, (port, DropReason::HostToPort), 0)
 }
 
 /// `concerned` is the port that a drop is counted under: the sender, then the receiver.
@@ -140,7 +143,7 @@ pub fn to_port<K: Kernel>(kernel: &mut K, meta: &Meta) -> Verdict {
 fn port_stages<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    (port, concerned): (&Port, &mut Concerned),
+    (port, concerned): (&PortHead, &mut Concerned),
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let admitted = match admit(kernel, meta, port, packet) {
@@ -159,13 +162,17 @@ fn port_stages<K: Kernel>(
             packet.verdict = Verdict::HandOff { port: port.number, question };
             return Ok(());
         }
-        Admission::Untracked => return flood::untracked(kernel, meta, port, packet, false),
+        Admission::Untracked => {
+            let passes = flood::untracked(kernel, meta, port, packet, false);
+            *concerned = packet.zone.concerned();
+            return passes;
+        }
         Admission::Shared => return flood::untracked(kernel, meta, port, packet, true),
         Admission::Forward => {}
     }
     route::station(kernel, meta, port, packet)?;
     let receiver = match packet.station.as_local() {
-        Some(key) => route::local_port(kernel, &key, port)?,
+        Some(key) => route::local_port(kernel, packet, &key, port)?,
         None => route::way_out(kernel, packet)?,
     };
     policy::side(kernel, meta, (port, Direction::FromPort), packet)?;
@@ -207,7 +214,12 @@ enum Admission {
 
 /// The first stages of a frame from a port.
 #[inline(never)]
-fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
+fn admit<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    port: &PortHead,
+    packet: &mut Packet,
+) -> Admission {
     let admitted = classify::headers(kernel, meta, port.net, packet).and_then(|()| {
         service::of_agent(kernel, port, packet);
         guard::from_port(kernel, port, packet)
@@ -221,7 +233,12 @@ fn admit<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packe
 /// The one after them: the last before any destination is looked up. A function of its own, for the
 /// sake of the stack.
 #[inline(never)]
-fn serve<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Admission {
+fn serve<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    port: &PortHead,
+    packet: &mut Packet,
+) -> Admission {
     match service::answer(kernel, meta, port, packet) {
         Ok(Answer::None) if flood::is_untracked(packet) => Admission::Untracked,
         Ok(Answer::None) => Admission::Forward,
@@ -263,7 +280,9 @@ fn tunnel_stages<K: Kernel>(
         packet.verdict = packet.station.tunnel();
         return Ok(());
     };
-    let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
+    let Some(receiver) = port::receiver(kernel, &key, packet) else {
+        return Err(DropReason::MissingLocalPort);
+    };
     *concerned = Concerned::of(&receiver);
     strangers::receive(kernel, meta, packet, &receiver)?;
     egress::local(kernel, meta, packet, (0, key), &receiver);
@@ -290,7 +309,8 @@ fn drop<K: Kernel>(
     meta: &Meta,
     entry: Entry,
     (port, reason): (Concerned, DropReason),
+    rule: u32,
 ) -> Verdict {
-    kernel.count_drop(meta, &Drop { reason, entry, port });
+    kernel.count_drop(meta, &Drop { reason, entry, port, rule });
     Verdict::Drop(reason)
 }

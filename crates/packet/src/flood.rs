@@ -7,16 +7,18 @@
 //! came from. Who asks for one station by its address, disturbs no other.
 //!
 //! It is no part of a connection, and passes beside that; so does in an open network what ARP and
-//! neighbour discovery have to say to strangers.
+//! neighbour discovery have to say to strangers. The policies of its sender and of each receiver here
+//! are asked about it as about a single packet.
 
 use crate::kernel::{Direction, Kernel, Meta, Verdict};
-use crate::maps::{NeighKey, Port};
+use crate::maps::NeighKey;
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::service::Service;
 use crate::sizes::{COUNTER_PLACES, FLOODS_PER_NET, FLOODS_PER_PORT, MAX_NETS};
 use crate::strangers::{Mentioned, local};
-use crate::{FdbKey, egress, route};
+use crate::{FdbKey, egress, policy, route};
 
 /// Whether a packet that nobody here answers is no part of a connection.
 #[inline(always)]
@@ -25,16 +27,17 @@ pub(crate) fn is_untracked(packet: &Packet) -> bool {
 }
 
 /// Decides about a port's packet that is no part of a connection; whether it is about an address that
-/// stations share.
+/// stations share. A drop concerns the port in the packet's zone.
 #[inline(never)]
 pub(crate) fn untracked<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
     is_shared: bool,
 ) -> Result<(), DropReason> {
     packet.flow.give_up();
+    policy::untracked(kernel, meta, (port, Direction::FromPort), packet)?;
     let (net, sender) = (port.net, port.number);
     if packet.destination_mac.is_group() {
         of_port(kernel, meta, port.place())?;
@@ -53,8 +56,9 @@ pub(crate) fn untracked<K: Kernel>(
         egress::remote(kernel, meta, packet, port.place());
         return Ok(());
     };
-    let receiver = route::local_port(kernel, &key, port)?;
+    let receiver = route::local_port(kernel, packet, &key, port)?;
     kernel.count(port.place(), Direction::FromPort, meta.length);
+    policy::untracked(kernel, meta, (&receiver, Direction::ToPort), packet)?;
     egress::local(kernel, meta, packet, (port.place(), key), &receiver);
     Ok(())
 }

@@ -31,6 +31,7 @@ use crate::parse::{
     ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_BITS, IPV4_BYTES, IPV6_BYTES, Packet,
     TCP, UDP,
 };
+use crate::port::PortHead;
 use crate::sizes::{FLOW_BITS, GRE, GRE_OUTER_BYTES, OUTER_BYTES};
 use crate::slots::{Found, mix};
 use crate::transport::{ACK, FIN, RST, SHORT_BYTES, SYN, TCP_BYTES};
@@ -278,7 +279,7 @@ pub(crate) fn keep_local<K: Kernel>(
     kernel: &mut K,
     packet: &mut Packet,
     (sender, key): (u32, PortKey),
-    receiver: &Port,
+    receiver: &PortHead,
 ) {
     if key.vlan != 0 {
         packet.flow.give_up();

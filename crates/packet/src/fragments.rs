@@ -94,7 +94,7 @@ fn places(config: &Config, packet: &Packet) -> Option<Places> {
     let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (packet.source.words(), packet.destination.words());
     let mut hash = mix(config.seed ^ pair(zone.zone, packet.identification));
     // Another policy, or another network that it comes from, would have to decide anew.
-    hash = mix(hash ^ pair(zone.generation, zone.source_net));
+    hash = mix(hash ^ pair(zone.note_of(config), zone.source_net));
     hash = mix(hash ^ pair(s0, s1));
     hash = mix(hash ^ pair(s2, s3));
     hash = mix(hash ^ pair(d0, d1));

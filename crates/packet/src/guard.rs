@@ -11,9 +11,10 @@
 use crate::addr::Addr;
 use crate::fdb::FdbKey;
 use crate::kernel::Kernel;
-use crate::maps::{AddrKey, NeighKey, Port};
+use crate::maps::{AddrKey, NeighKey};
 use crate::moves;
 use crate::parse::{Packet, UDP};
+use crate::port::PortHead;
 use crate::prefix::{self, End, Owner, owner};
 use crate::reason::DropReason;
 use crate::service::Service;
@@ -24,7 +25,7 @@ use crate::{arp, nd};
 #[inline(always)]
 pub(crate) fn from_port<K: Kernel>(
     kernel: &K,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     if !packet.source_mac.same(port.mac) {
@@ -79,7 +80,7 @@ pub(crate) fn from_tunnel<K: Kernel>(
 #[inline(always)]
 fn source_address<K: Kernel>(
     kernel: &K,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     if let Some(source) = kernel.source(&AddrKey { port: port.number, addr: packet.source }) {
@@ -149,6 +150,6 @@ fn at<K: Kernel>(kernel: &K, vtep: &Addr, packet: &Packet) -> Result<(), DropRea
 
 /// Whether the port has the address.
 #[inline(always)]
-pub(crate) fn allowed<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
+pub(crate) fn allowed<K: Kernel>(kernel: &K, port: &PortHead, addr: &Addr) -> bool {
     kernel.addr_allowed(&AddrKey { port: port.number, addr: *addr })
 }

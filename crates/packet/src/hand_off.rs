@@ -8,7 +8,7 @@
 use crate::budget::WINDOW_BITS;
 use crate::kernel::Kernel;
 use crate::layout::plain;
-use crate::maps::Port;
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::sizes::{ASKED_PER_WINDOW, ASKED_WINDOW_BITS, HANDED_FRAME_BYTES, HANDED_PER_WINDOW};
 
@@ -67,7 +67,7 @@ pub enum Question {
 pub(crate) fn take<K: Kernel>(
     kernel: &mut K,
     now_ns: u64,
-    port: &Port,
+    port: &PortHead,
     question: Question,
 ) -> Result<(), DropReason> {
     let (budget, bits, most) = match question {

@@ -12,7 +12,7 @@ use crate::kernel::{Direction, Kernel};
 use crate::maps::{CtKey, CtSlot};
 use crate::parse::{ICMP, ICMPV6, Packet, TCP, UDP};
 use crate::reason::DropReason;
-use crate::{conntrack, slots, transport};
+use crate::{conntrack, policy, slots, transport};
 
 /// Bytes of an ICMP error before the quoted packet.
 const ERROR_BYTES: u32 = 8;
@@ -23,19 +23,29 @@ const STEP_BITS: u32 = 27;
 #[inline(never)]
 pub(crate) fn related<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     aim(kernel, packet)?;
-    if !conntrack::set_spot(kernel, packet) {
-        return Err(DropReason::UnrelatedIcmpError);
-    }
-    if !slots::find(kernel, &mut packet.room, tick(packet.zone.now_ns)) {
-        return Err(DropReason::UnrelatedIcmpError);
+    if !is_of_connection(kernel, packet) {
+        return policy::stateless(kernel, packet, DropReason::UnrelatedIcmpError);
     }
     let Some(slot) = kernel.ct_slot(packet.room.found.number) else {
         return Err(DropReason::UnrelatedIcmpError);
     };
-    if !conntrack::is_allowed(slot, &packet.zone) {
-        return Err(DropReason::UnrelatedIcmpError);
-    }
     if take_step(slot, packet.zone.now_ns) { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
+}
+
+/// Whether the port has the connection in the packet's room, live and allowed.
+#[inline(always)]
+fn is_of_connection<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> bool {
+    if !conntrack::set_spot(kernel, packet)
+        || !slots::find(kernel, &mut packet.room, tick(packet.zone.now_ns))
+    {
+        return false;
+    }
+    let Some(slot) = kernel.ct_slot(packet.room.found.number) else { return false };
+    packet.inquiry.verdict = u32::from(slot.allowed);
+    if slot.generation != packet.zone.note {
+        policy::renew(kernel, packet);
+    }
+    packet.inquiry.verdict == policy::ALLOWED
 }
 
 /// Whether nobody has had an error about the connection in this step yet.

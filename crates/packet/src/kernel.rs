@@ -12,9 +12,12 @@ use crate::maps::{
 };
 use crate::moves::Move;
 use crate::net::Net;
+use crate::port::PortHead;
 use crate::prefix::{Behind, PrefixKey};
 use crate::reason::DropReason;
 use crate::rewrite::Covered;
+use crate::rules::{Chapter, ChapterKey, ClassKey, IdentKey, Node};
+use crate::timeouts::Timeout;
 
 /// Access to the frame and the maps. Implemented by the eBPF shims and by the in-memory twin of
 /// the tests.
@@ -77,6 +80,18 @@ pub trait Kernel {
     fn wire(&self, key: &PortKey) -> Option<Wire>;
     /// A VTEP that may send to us.
     fn vtep(&self, key: &VtepKey) -> Option<Vtep>;
+
+    /// A node of a tree of ranges.
+    fn node(&self, key: u64) -> Option<&Node>;
+    /// What a rule set says to somebody.
+    fn chapter(&self, key: &ChapterKey) -> Option<Chapter>;
+    /// The class of the longest prefix that an address is in.
+    fn class(&self, key: &ClassKey) -> Option<u32>;
+    /// The identity of an address.
+    fn ident(&self, key: &IdentKey) -> Option<u64>;
+
+    /// How long a connection lives that is idle, in ticks.
+    fn timeout(&self, timeout: Timeout) -> u32;
 
     /// A place of the table of fragments.
     fn noted(&mut self, number: u32) -> Option<&mut Noted>;
@@ -158,6 +173,8 @@ pub struct Drop {
     pub entry: Entry,
     /// The port concerned; number and place are 0 if none was found.
     pub port: Concerned,
+    /// Number of the rule that decided, if the reason is a policy's; else anything.
+    pub rule: u32,
 }
 
 /// The port that something is counted under.
@@ -172,7 +189,7 @@ pub struct Concerned {
 impl Concerned {
     /// This port.
     #[inline(always)]
-    pub(crate) fn of(port: &Port) -> Concerned {
+    pub(crate) fn of(port: &PortHead) -> Concerned {
         Concerned { number: port.number, place: port.place() }
     }
 }

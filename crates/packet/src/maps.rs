@@ -9,52 +9,10 @@
 
 use crate::addr::{Addr, Mac};
 use crate::layout::{Zero, plain};
-use crate::sizes::{COUNTER_PLACES, EVENT_HEADER_BYTES, WAYS};
+pub use crate::port::{AddrKey, Port, PortKey, Source};
+use crate::sizes::{EVENT_HEADER_BYTES, WAYS};
 
 plain! {
-    /// Key of `ports`: where a port's frames enter the host.
-    pub struct PortKey[8] {
-        /// Interface index of the host side.
-        pub ifindex: u32,
-        /// VLAN id of a trunk's sub-port, 0 for untagged.
-        pub vlan: u16,
-        /// Zero.
-        pub pad: [u8; 2],
-    }
-
-    /// Value of `ports`.
-    pub struct Port[24] {
-        /// Number of the port on this host, its conntrack zone. Never 0.
-        pub number: u32,
-        /// Number of its network on this host. Never 0.
-        pub net: u32,
-        /// Generation of its policy: another number re-evaluates every cached verdict.
-        pub generation: u32,
-        /// Its zone of the connection table. Never given to another port, so that no connection
-        /// of one port is ever taken for another's. In the map only, from 1 on: see `place`.
-        pub zone: u32,
-        /// Its MAC, the only source MAC that it may use.
-        pub mac: Mac,
-        /// [`Port::PEER`], [`Port::MOVES`] and [`Port::WAITS`], or 0; in the map, between them, [`Port::place`].
-        pub flags: u16,
-    }
-
-    /// Key of `addrs`: an address that a port may use as its source.
-    pub struct AddrKey[20] {
-        /// Number of the port.
-        pub port: u32,
-        /// The address.
-        pub addr: Addr,
-    }
-
-    /// Value of `addrs`: the L3 network of the address.
-    pub struct Source[20] {
-        /// Its gateway; `::` if it has none.
-        pub gateway: Addr,
-        /// Its MTU, in bytes; 0 for no limit.
-        pub mtu: u32,
-    }
-
     /// Value of `wires`: the physical network that an interface and a VLAN on it lead to.
     pub struct Wire[4] {
         /// Number of the network. Never 0.
@@ -165,7 +123,7 @@ plain! {
     }
 
     /// The one value of `config`.
-    pub struct Config[32] {
+    pub struct Config[40] {
         /// Interface index of the VXLAN device, 0 while there is none.
         pub tunnel_ifindex: u32,
         /// The zone that was given away last.
@@ -183,6 +141,13 @@ plain! {
         pub epoch: u32,
         /// UDP port for frames that are sent past the tunnel device; 0 if all go through it.
         pub direct_port: u32,
+        /// Raised by the loader after who is a member of groups has changed: an entry of `idents`, or of
+        /// `addrs`, which says in which routing domain it is looked for. The epoch is not enough. It is
+        /// raised for each change of any map, and asks the stages anew; what is remembered of a
+        /// connection holds on then, as long as neither this nor its port's policy is another one.
+        pub members: u32,
+        /// Zero.
+        pub pad: u32,
     }
 
     /// One connection in a [`Bucket`], as one port sees it: a cache line. What changes with its
@@ -200,17 +165,19 @@ plain! {
         pub remote_port: u16,
         /// IP protocol number.
         pub protocol: u8,
-        /// 1 if the policy allowed it.
+        /// What the policy said: [`CtSlot::ALLOWED`] and so on.
         pub allowed: u8,
         /// When an ICMP error about it was last let through, in steps of 2^27 ns.
         pub error_step: u16,
-        /// Policy generation under which it was decided.
+        /// What it was decided under: [`Port::generation`], and [`Config::members`] if the policy names
+        /// groups, in sum.
         pub generation: u32,
         /// Number of the network that the opening packet came from.
         pub source_net: u32,
-        /// Number of the rule that decided, for policies to come. 0.
+        /// Number of the rule that decided, [`crate::Cell::rule`].
         pub rule: u32,
-        /// Identity of whoever opened it, for policies to come. 0.
+        /// Lower half of the other end's identity, as it was then, xor [`Port::generation`]: the
+        /// verdict holds for this identity under that policy.
         pub identity: u32,
         /// Number of what is to be rewritten on its way and of the network that it leads to, for
         /// translation and routing to come. 0: nothing.
@@ -290,7 +257,7 @@ plain! {
     }
 
     /// A record of the ring buffer `events`: one dropped frame.
-    pub struct DropEvent[96] {
+    pub struct DropEvent[104] {
         /// Time, nanoseconds of the coarse monotonic clock.
         pub time_ns: u64,
         /// Interface index of the hook.
@@ -305,6 +272,10 @@ plain! {
         pub length: u32,
         /// Bytes of `header` that are from the frame.
         pub header_length: u32,
+        /// Number of the rule that decided, [`crate::Cell::rule`], if the reason is a policy's.
+        pub rule: u32,
+        /// Zero.
+        pub pad: [u8; 4],
         /// Start of the frame.
         pub header: [u8; EVENT_HEADER_BYTES],
     }
@@ -318,8 +289,9 @@ plain! {
 /// (`upgrade` in `dataplane`). A map whose version stays is kept over an upgrade, with its content.
 /// In the object, in the kernel and in its pin a map is called by name and version, `ports_4`.
 ///
-/// *Filled* maps hold what the agent wants: `shape Key => Value, entries`. The shape is `hash`, or
-/// `lpm` for the longest prefix that matches. They stand in the order in which entries are added, from the far end of a packet's way to the near one. `removed Last` says that
+/// *Filled* maps hold what the agent wants: `shape Key => Value, entries`. The shape is `hash`,
+/// `sparse` for a hash that takes memory for the entries that it has and not for those that it may
+/// have, or `lpm` for the longest prefix that matches. They stand in the order in which entries are added, from the far end of a packet's way to the near one. `removed Last` says that
 /// what goes stays until everything that comes is there, so that traffic which goes on has an entry
 /// at any time; `removed First` says that two owners of one thing must never be there together.
 ///
@@ -343,12 +315,20 @@ macro_rules! maps {
                 behind BEHIND 7: lpm $crate::PrefixKey => $crate::Behind, $crate::MAX_PREFIXES, removed Last;
                 /// Who shares an address: `packet::prefix`.
                 sharers SHARERS 7: hash $crate::SharerKey => $crate::Sharer, $crate::MAX_PREFIXES, removed Last;
+                /// Nodes of the trees of ranges that chapters have: `packet::rules`.
+                ranges RANGES 8: sparse u64 => $crate::Node, $crate::MAX_RANGES, removed Last;
+                /// What rule sets say to whom: `packet::rules`.
+                chapters CHAPTERS 8: sparse $crate::ChapterKey => $crate::Chapter, $crate::MAX_CHAPTERS, removed Last;
+                /// Prefixes that rules name: `packet::rules`.
+                classes CLASSES 8: lpm $crate::ClassKey => u32, $crate::MAX_CLASSES, removed Last;
+                /// Identities of those whom rules name by their groups: `packet::rules`.
+                idents IDENTS 8: sparse $crate::IdentKey => u64, $crate::MAX_IDENTS, removed Last;
                 /// Addresses that ports may use as source.
-                addrs ADDRS 5: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
+                addrs ADDRS 8: hash $crate::AddrKey => $crate::Source, $crate::MAX_ADDRS, removed First;
                 /// What netloom does for ports, and at which addresses: `packet::service`.
                 serving SERVING 8: hash $crate::AddrKey => $crate::Serving, $crate::MAX_SERVING, removed First;
                 /// Ports by interface. A port that is attached and not listed drops everything.
-                ports PORTS 7: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
+                ports PORTS 8: hash $crate::PortKey => $crate::Port, $crate::MAX_PORTS, removed First;
                 /// Ports by network, for what is flooded. The loader derives it from `ports`.
                 flood FLOOD 6: hash $crate::FloodKey => $crate::Flooded, $crate::MAX_PORTS, removed First;
                 /// VTEPs by network, for what is flooded. The loader derives it from `vteps`.
@@ -358,7 +338,7 @@ macro_rules! maps {
             }
             kept {
                 /// Written by the loader, once per tunnel device.
-                config CONFIG 5: array $crate::Config, 1;
+                config CONFIG 8: array $crate::Config, 1;
                 /// The connections, in buckets. Written by the programs on all CPUs; races:
                 /// `packet::slots`. The loader sets the size. `paged` lets the values start at a
                 /// page, and so each bucket and each slot at a cache line.
@@ -369,10 +349,16 @@ macro_rules! maps {
                 /// Traffic by `Port::place`. Set to zero by the agent when a port gets the place;
                 /// per CPU, so there is no race.
                 traffic TRAFFIC 3: per_cpu $crate::Traffic, $crate::COUNTER_PLACES;
+                /// How long connections live that are idle, by number of a `Timeout`, in ticks of
+                /// `ct_word`. Written by the loader.
+                timeouts TIMEOUTS 8: array u32, $crate::TIMEOUTS_COUNT;
+                /// New connections refused for lack of room, by `Port::place` of the port that had none.
+                /// Set to zero with `traffic`; per CPU.
+                crowded CROWDED 8: per_cpu u64, $crate::COUNTER_PLACES;
                 /// Drops by reason number, per CPU.
                 drops DROPS 3: per_cpu u64, $crate::MAX_REASONS;
                 /// Drop events, while `events_wanted`. A full buffer loses the event.
-                events EVENTS 3: ring $crate::DropEvent, $crate::EVENTS_BYTES;
+                events EVENTS 8: ring $crate::DropEvent, $crate::EVENTS_BYTES;
                 /// Frames for the agent, of ports that want to know their addresses. Full: lost.
                 handed HANDED 5: ring $crate::HandedOff, $crate::HANDED_BYTES;
                 /// What ports have handed off lately, by `Port::place`.
@@ -401,9 +387,6 @@ macro_rules! maps {
     };
 }
 
-impl Zero for PortKey {
-    const ZERO: PortKey = PortKey { ifindex: 0, vlan: 0, pad: [0; 2] };
-}
 impl Zero for CtSlot {
     const ZERO: CtSlot = CtSlot {
         local: Addr::UNSPECIFIED_V6,
@@ -430,52 +413,6 @@ impl Config {
         place.checked_sub(1).map_or(0..0, |before| start(before)..start(place))
     }
 }
-
-impl PortKey {
-    /// The untagged port of an interface.
-    #[inline(always)]
-    #[must_use]
-    pub const fn untagged(ifindex: u32) -> PortKey {
-        PortKey::tagged(ifindex, 0)
-    }
-
-    /// The sub-port of this VLAN on a trunk.
-    #[inline(always)]
-    #[must_use]
-    pub const fn tagged(ifindex: u32, vlan: u16) -> PortKey {
-        PortKey { ifindex, vlan, pad: [0; 2] }
-    }
-}
-
-impl Port {
-    /// Flag: the port is a veth whose other end is in another network namespace, so frames go
-    /// there directly (`bpf_redirect_peer`). Without it (tap, veth within one namespace) they
-    /// leave through the interface.
-    pub const PEER: u16 = 1;
-    /// Flag: its NIC moves here or away, see `moves`.
-    pub const MOVES: u16 = 1 << 15;
-    /// Flag: it moves here, and gets nothing that is flooded until that is over.
-    pub const WAITS: u16 = 1 << 14;
-    const FLAGS: u16 = Port::PEER | Port::MOVES | Port::WAITS;
-
-    /// Where its counters are in `traffic`, and its own area in the connection table: an array
-    /// costs a packet a tenth of a hash. The data plane gives places and zones to the ports in the
-    /// map; 0 has none.
-    #[inline(always)]
-    #[must_use]
-    pub const fn place(&self) -> u32 {
-        ((self.flags & !Port::FLAGS) >> 1) as u32
-    }
-
-    /// The same port at this place, less than [`COUNTER_PLACES`], and in this zone.
-    #[must_use]
-    pub fn placed(self, place: u16, zone: u32) -> Port {
-        Port { flags: self.flags & Port::FLAGS | place << 1, zone, ..self }
-    }
-}
-
-// Every place fits between the flags.
-const _: () = assert!(COUNTER_PLACES <= 1 << 13);
 
 impl Vtep {
     /// That of another host.
@@ -535,6 +472,17 @@ pub struct CtKey {
 }
 
 impl CtSlot {
+    /// [`CtSlot::allowed`]: only the port's own network may open towards it.
+    pub const DENIED: u8 = 0;
+    /// It may be.
+    pub const ALLOWED: u8 = 1;
+    /// What may be is for single packets now: it counts no longer as a connection.
+    pub const STATELESS: u8 = 2;
+    /// The policy for what is opened towards the port denied it.
+    pub const DENIED_INGRESS: u8 = 4;
+    /// The policy for what the port opens denied it.
+    pub const DENIED_EGRESS: u8 = 8;
+
     /// Its connection.
     #[must_use]
     pub const fn key(&self) -> CtKey {

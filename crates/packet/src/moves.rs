@@ -19,6 +19,7 @@ use crate::kernel::Kernel;
 use crate::layout::plain;
 use crate::maps::{NeighKey, Port};
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_ARP, ETHERTYPE_IPV6, ICMPV6, IPV6_BYTES, Packet};
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::sizes::MAX_MOVES;
 
@@ -47,7 +48,9 @@ impl Port {
     pub const fn waits(&self) -> bool {
         self.flags & Port::WAITS != 0
     }
+}
 
+impl PortHead {
     /// Whether its NIC moves here or away.
     #[inline(always)]
     pub(crate) const fn is_moving(&self) -> bool {
@@ -100,7 +103,11 @@ pub(crate) enum Passage {
 
 /// Whether a port that moves is the station's, and whether the old host is yet to be told.
 #[inline(never)]
-pub(crate) fn from_port<K: Kernel>(kernel: &mut K, port: &Port, packet: &mut Packet) -> Passage {
+pub(crate) fn from_port<K: Kernel>(
+    kernel: &mut K,
+    port: &PortHead,
+    packet: &mut Packet,
+) -> Passage {
     packet.flow.give_up();
     let key = FdbKey::new(port.net, port.mac);
     let Some(before) = kernel.fdb(&key) else {

@@ -9,8 +9,9 @@ use crate::checksum::Checksum;
 use crate::fdb::FdbKey;
 use crate::guard;
 use crate::kernel::Kernel;
-use crate::maps::{NeighKey, Port};
+use crate::maps::NeighKey;
 use crate::parse::{ETHERNET_BYTES, ETHERTYPE_IPV6, Fragment, ICMPV6, Packet};
+use crate::port::PortHead;
 use crate::prefix::{self, Sharers};
 use crate::reason::DropReason;
 use crate::service::{self, Answer};
@@ -45,7 +46,7 @@ pub(crate) fn is_signalling(packet: &Packet) -> bool {
 #[inline(never)]
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<Answer, DropReason> {
     let is_open = packet.path.net.is_open();
@@ -128,14 +129,14 @@ fn is_plain(packet: &Packet) -> bool {
 
 /// Whether it is the link-local address of the MAC of a station.
 #[inline(always)]
-fn is_derived<K: Kernel>(kernel: &K, port: &Port, target: &Addr) -> bool {
+fn is_derived<K: Kernel>(kernel: &K, port: &PortHead, target: &Addr) -> bool {
     let mac = target.eui64_mac();
     target.same(&Addr::link_local(mac)) && kernel.fdb(&FdbKey::new(port.net, mac)).is_some()
 }
 
 /// Whether it is an address of the port, be it by its MAC.
 #[inline(always)]
-fn is_own<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
+fn is_own<K: Kernel>(kernel: &K, port: &PortHead, addr: &Addr) -> bool {
     guard::allowed(kernel, port, addr) || addr.same(&Addr::link_local(port.mac))
 }
 
@@ -144,7 +145,7 @@ fn is_own<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
 #[inline(always)]
 fn asks_for_itself<K: Kernel>(
     kernel: &K,
-    port: &Port,
+    port: &PortHead,
     packet: &Packet,
 ) -> Result<Answer, DropReason> {
     match packet.source.is_unspecified() || is_own(kernel, port, &packet.source) {
@@ -157,7 +158,7 @@ fn asks_for_itself<K: Kernel>(
 #[inline(always)]
 fn speaks_for_itself<K: Kernel>(
     kernel: &K,
-    port: &Port,
+    port: &PortHead,
     packet: &Packet,
     is_open: bool,
 ) -> Result<Answer, DropReason> {

@@ -11,6 +11,8 @@ use crate::fdb::Fdb;
 use crate::flow::Candidate;
 use crate::kernel::{Kernel, Meta, Verdict};
 use crate::path::Path;
+use crate::policy::Inquiry;
+use crate::port::PortPolicy;
 use crate::reason::DropReason;
 use crate::service::Service;
 use crate::slots::Room;
@@ -98,6 +100,8 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP flags, or the ICMP type.
     pub flags: u8,
+    /// The ICMP code.
+    pub code: u8,
     /// What the fragments of one packet have in common. Of IPv6, a fragment has one only.
     pub identification: u32,
     /// MTU of the sender's network, 0 for no limit. Set by the guard.
@@ -112,6 +116,11 @@ pub struct Packet {
     pub service: Service,
     /// Its way through networks.
     pub path: Path,
+    /// The policies of the port that sends it and of the one that receives it, as far as they are here.
+    /// Left as they are by the parser.
+    pub(crate) policies: [PortPolicy; 2],
+    /// What a policy is asked, and what it has found. Left as it is by the parser.
+    pub(crate) inquiry: Inquiry,
     /// Where it goes. Set by `route`.
     pub(crate) station: Fdb,
     /// It may go from tunnel to tunnel: its sender has moved away from here, and does not know yet who
@@ -146,6 +155,7 @@ pub(crate) fn ethernet<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(),
     packet.identification = 0;
     packet.l4 = 0;
     packet.end = 0;
+    packet.code = 0;
     let Some(header) = kernel.load::<14>(0) else { return Err(DropReason::Malformed) };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = header;
     packet.destination_mac = Mac([d0, d1, d2, d3, d4, d5]);

@@ -22,8 +22,9 @@
 use crate::addr::{Addr, Mac};
 use crate::kernel::Kernel;
 use crate::layout::plain;
-use crate::maps::{NeighKey, Port, SharerKey};
+use crate::maps::{NeighKey, SharerKey};
 use crate::parse::Packet;
+use crate::port::PortHead;
 
 plain! {
     /// Key of `behind`: a prefix, in the form that the kernel's trie wants. Made by
@@ -213,7 +214,7 @@ pub(crate) fn router<K: Kernel>(kernel: &K, at: &NeighKey) -> Option<Mac> {
 
 /// Whether a port routes for an address: what it may send packets from beside its own addresses.
 #[inline(always)]
-pub(crate) fn is_behind<K: Kernel>(kernel: &K, port: &Port, addr: Addr) -> bool {
+pub(crate) fn is_behind<K: Kernel>(kernel: &K, port: &PortHead, addr: Addr) -> bool {
     let key = NeighKey { net: port.net, addr };
     if !addr.is_routed() || kernel.neigh(&key).is_some() {
         return false;
@@ -246,7 +247,7 @@ pub(crate) enum Sharers {
 /// Whether the port shares the address, or others do. A function of its own, for the sake of the
 /// stack.
 #[inline(never)]
-pub(crate) fn sharers<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> Sharers {
+pub(crate) fn sharers<K: Kernel>(kernel: &K, port: &PortHead, addr: &Addr) -> Sharers {
     let at = NeighKey { net: port.net, addr: *addr };
     match kernel.behind(&PrefixKey::of(port.net, *addr)) {
         Some(behind) if behind.is_shared() && kernel.neigh(&at).is_none() => {

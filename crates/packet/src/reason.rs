@@ -95,7 +95,7 @@ reasons! {
     TunnelToTunnel = 29 "tunnel_to_tunnel",
     /// ARP or ND out of a tunnel; each host answers its own ports.
     NeighbourFromTunnel = 30 "neighbour_from_tunnel",
-    /// The policy of the port does not allow the connection.
+    /// A connection from another network: only its own may open one towards the port.
     PolicyDenied = 32 "policy_denied",
     /// The packet cannot open a connection and belongs to none.
     NoConnection = 33 "no_connection",
@@ -131,6 +131,8 @@ reasons! {
     PacketTooBig = 47 "packet_too_big",
     /// A later fragment whose first one has not been let through before it, within 30 s.
     FragmentAlone = 48 "fragment_alone",
+    /// The rules of the port's groups do not allow what is sent to it.
+    PolicyIngress = 49 "policy_ingress",
     /// The network of the frame is not configured on this host, or of an unknown kind.
     UnknownNetwork = 50 "unknown_network",
     /// The kernel refused to change the VLAN tag.
@@ -158,6 +160,8 @@ reasons! {
     GreRefused = 61 "gre_refused",
     /// A request to netloom itself that comes in fragments.
     ServiceFragment = 62 "service_fragment",
+    /// The rules of the port's groups do not allow what it sends.
+    PolicyEgress = 63 "policy_egress",
 }
 
 impl DropReason {
@@ -169,6 +173,25 @@ impl DropReason {
     #[must_use]
     pub const fn number(self) -> u32 {
         self as u32
+    }
+
+    /// Whether a policy decided, so that there is a rule that did.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_policy(self) -> bool {
+        matches!(self, DropReason::PolicyIngress | DropReason::PolicyEgress)
+    }
+
+    /// Whether a port has no room for one more connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_for_lack_of_room(self) -> bool {
+        matches!(
+            self,
+            DropReason::ConntrackFull
+                | DropReason::ConntrackPortBudget
+                | DropReason::ConntrackPeerBudget
+        )
     }
 
     /// The name in metrics.

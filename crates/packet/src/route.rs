@@ -8,9 +8,11 @@ use crate::fdb::{Fdb, FdbKey};
 use crate::flood;
 use crate::kernel::{Kernel, Meta};
 use crate::learned;
-use crate::maps::{NeighKey, Port, PortKey};
+use crate::maps::{NeighKey, PortKey};
 use crate::moves;
 use crate::parse::Packet;
+use crate::port;
+use crate::port::PortHead;
 use crate::prefix;
 use crate::reason::DropReason;
 use crate::sizes::SERVICE_MAC;
@@ -30,7 +32,7 @@ use crate::uplink;
 pub(crate) fn station<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     if find(kernel, packet) {
@@ -89,21 +91,24 @@ pub(crate) fn find<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> bool {
 #[inline(always)]
 pub(crate) fn local_port<K: Kernel>(
     kernel: &K,
+    packet: &mut Packet,
     key: &PortKey,
-    sender: &Port,
-) -> Result<Port, DropReason> {
-    let Some(port) = kernel.port(key) else { return Err(DropReason::MissingLocalPort) };
+    sender: &PortHead,
+) -> Result<PortHead, DropReason> {
+    let Some(port) = port::receiver(kernel, key, packet) else {
+        return Err(DropReason::MissingLocalPort);
+    };
     if port.number == sender.number { Err(DropReason::Hairpin) } else { Ok(port) }
 }
 
 /// Refuses a station of another host while there is no tunnel device. The port that it gives is
 /// none.
 #[inline(always)]
-pub(crate) fn way_out<K: Kernel>(kernel: &K, packet: &Packet) -> Result<Port, DropReason> {
+pub(crate) fn way_out<K: Kernel>(kernel: &K, packet: &Packet) -> Result<PortHead, DropReason> {
     // One question for both ways: the verifier walks all later stages once for each branch here.
     match kernel.config() {
         Some(config) if config.tunnel_ifindex | packet.station.uplink_ifindex() != 0 => {
-            Ok(Port::default())
+            Ok(PortHead::default())
         }
         _ => Err(DropReason::NoTunnelDevice),
     }

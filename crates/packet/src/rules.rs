@@ -105,6 +105,36 @@ impl Cell {
     pub const NONE: u32 = u32::MAX;
 }
 
+impl Cell {
+    /// Above a leaf, the key of the node that has more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn node(&self) -> u64 {
+        (self.rule as u64) << 32 | self.rank as u64
+    }
+}
+
+impl Node {
+    /// Which of its ranges a number is in: the last one that does not begin above it. Four steps
+    /// without a branch, each of which doubles what the verifier walks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn range_of(&self, number: u32) -> usize {
+        let mut range = 0;
+        let mut half = FAN_OUT / 2;
+        while half > 0 {
+            let next = range + half;
+            let bound = self.bounds[next & (FAN_OUT - 1)] as u64;
+            // The highest bit is set where the difference is negative.
+            let begins = bound.wrapping_sub(number as u64 + 1) >> 63;
+            let is_there = (next as u64).wrapping_sub(self.count as u64) >> 63;
+            range += half & ((begins & is_there).wrapping_neg() as usize);
+            half /= 2;
+        }
+        range & (FAN_OUT - 1)
+    }
+}
+
 impl ClassKey {
     /// Bits of rule set and family.
     const FIXED_BITS: u32 = 96;
@@ -126,6 +156,25 @@ impl ClassKey {
         let family = if addr.is_v4() { 4 } else { 6 };
         let halves = [(ruleset & 0xffff_ffff) as u32, (ruleset >> 32) as u32];
         ClassKey { bits: ClassKey::FIXED_BITS + 128, ruleset: halves, family, addr }
+    }
+}
+
+#[cfg(any(test, feature = "vectors"))]
+impl ClassKey {
+    /// Whether another key starts with all the bits of this one that count.
+    #[must_use]
+    pub fn covers(&self, other: &ClassKey) -> bool {
+        let number = |addr: &Addr| u128::from_be_bytes(addr.octets());
+        let same = (number(&self.addr) ^ number(&other.addr)).leading_zeros();
+        (self.ruleset, self.family) == (other.ruleset, other.family)
+            && self.bits <= other.bits
+            && self.bits <= ClassKey::FIXED_BITS + same
+    }
+
+    /// Bits that count.
+    #[must_use]
+    pub const fn prefix_bits(&self) -> u32 {
+        self.bits
     }
 }
 

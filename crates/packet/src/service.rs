@@ -9,8 +9,9 @@
 use crate::addr::Addr;
 use crate::hand_off::{Question, Serving};
 use crate::kernel::{Kernel, Meta};
-use crate::maps::{AddrKey, Port};
+use crate::maps::AddrKey;
 use crate::parse::{ETHERTYPE_ARP, Fragment, ICMPV6, Packet, TCP, UDP};
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::{arp, hand_off, nd};
 
@@ -68,7 +69,7 @@ fn is_dhcp(packet: &Packet) -> bool {
 
 /// Notes it if a port's packet asks for what the agent does for it.
 #[inline(never)]
-pub(crate) fn of_agent<K: Kernel>(kernel: &K, port: &Port, packet: &mut Packet) {
+pub(crate) fn of_agent<K: Kernel>(kernel: &K, port: &PortHead, packet: &mut Packet) {
     let (wanted, question) = match (packet.protocol, packet.destination_port) {
         (UDP, DHCP_SERVER) if is_dhcp(packet) => (Serving::DHCP, Service::Lease),
         // Of a relay (RFC 2131, 4.1), which knows its server.
@@ -95,7 +96,7 @@ pub(crate) fn of_agent<K: Kernel>(kernel: &K, port: &Port, packet: &mut Packet) 
 
 /// Whether the address is netloom's own for the port, so that ARP and neighbour discovery tell of it.
 #[inline(always)]
-pub(crate) fn has<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
+pub(crate) fn has<K: Kernel>(kernel: &K, port: &PortHead, addr: &Addr) -> bool {
     let serving = kernel.serving(&AddrKey { port: port.number, addr: *addr });
     serving.is_some_and(|serving| serving.what & Serving::ADDRESS != 0)
 }
@@ -106,7 +107,7 @@ pub(crate) fn has<K: Kernel>(kernel: &K, port: &Port, addr: &Addr) -> bool {
 pub(crate) fn answer<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<Answer, DropReason> {
     let question = match packet.service {

@@ -26,6 +26,17 @@ pub const MAX_NEIGH: u32 = 65_536;
 pub const MAX_PREFIXES: u32 = 16_384;
 /// Pairs of VNI and remote VTEP that may send to this host.
 pub const MAX_VTEPS: u32 = 16_384;
+/// Addresses of members of groups that rules of ports of one host name. This map and the three that
+/// follow take memory for what is in them. Full: a change that needs more is refused as a whole, and
+/// the agent reports what it is for as not in effect; the ports keep the policy that they have, and
+/// those to come stay closed.
+pub const MAX_IDENTS: u32 = 262_144;
+/// Prefixes in rules, of all rule sets of one host.
+pub const MAX_CLASSES: u32 = 131_072;
+/// Chapters of all rule sets of one host.
+pub const MAX_CHAPTERS: u32 = 65_536;
+/// Nodes of their trees, of [`crate::FAN_OUT`] ranges each.
+pub const MAX_RANGES: u32 = 65_536;
 /// Connections of one bucket of the connection table.
 pub const WAYS: usize = 7;
 /// Bytes of a bucket.

@@ -44,12 +44,13 @@
 //! by more than the clocks of two CPUs differ.
 
 use crate::addr::Mac;
-use crate::conntrack::{CtZone, TCP_ESTABLISHED_SECONDS, deadline};
+use crate::conntrack::CtZone;
 use crate::ct_word::{CtState, CtWord, FURTHEST, ticks};
 use crate::kernel::{Direction, Kernel};
-use crate::maps::{Config, CtKey};
+use crate::maps::{Config, CtKey, CtSlot};
 use crate::reason::DropReason;
 use crate::sizes::WAYS;
+use crate::timeouts::{Timeouts, deadline};
 use core::hint::black_box;
 
 /// Ways of a bucket of a port's own area that each side may use: some are for both.
@@ -67,7 +68,9 @@ const _: () = assert!(ALL as usize == WAYS);
 /// No way.
 const NONE: u32 = u32::MAX;
 /// How long a bucket remembers that something was put elsewhere, and how early it is told again.
-const SPILL_TICKS: u64 = ticks(TCP_ESTABLISHED_SECONDS) + 64;
+const SPILL_TICKS: u64 = LONGEST + 64;
+/// No connection lives longer without another packet.
+const LONGEST: u64 = ticks(Timeouts::MAX_SECONDS as u64);
 /// How long a CPU may take to fill a slot.
 const FILL_TICKS: u64 = ticks(4);
 
@@ -172,6 +175,17 @@ pub(crate) struct Found {
     pub(crate) word: CtWord,
 }
 
+impl Found {
+    /// None.
+    pub(crate) const NONE: Found = Found { number: u32::MAX, word: CtWord(0) };
+
+    /// Whether it is none.
+    #[inline(always)]
+    pub(crate) const fn is_none(&self) -> bool {
+        self.number == u32::MAX
+    }
+}
+
 /// Room for what is looked for and found. In a map, as the packet is, for the sake of BPF: it
 /// spares the stack, and of memory there the verifier knows nothing, so it walks what follows once,
 /// and not once for every way of every bucket.
@@ -259,7 +273,7 @@ fn spilled_until<K: Kernel>(kernel: &mut K, spot: &Spot) -> u64 {
 fn remember_spill<K: Kernel>(kernel: &mut K, room: &Room) {
     let now = room.place.now;
     if let Some(bucket) = kernel.ct_bucket(room.spot.own.first)
-        && bucket.spilled_until < now + ticks(TCP_ESTABLISHED_SECONDS) + 2
+        && bucket.spilled_until < now + LONGEST + 2
     {
         bucket.spilled_until = now + SPILL_TICKS;
     }
@@ -467,14 +481,14 @@ fn fill<K: Kernel>(
     slot.local_port = key.local_port;
     slot.remote_port = key.remote_port;
     slot.protocol = key.protocol;
-    slot.allowed = 1;
+    slot.allowed = CtSlot::ALLOWED;
     slot.error_step = 0;
-    slot.generation = zone.generation;
+    slot.generation = zone.note;
     slot.source_net = zone.source_net;
-    slot.rule = 0;
-    slot.identity = 0;
+    slot.rule = zone.rule;
+    slot.identity = zone.basis;
     slot.rewrite = 0;
-    let until = deadline(claim.now, key.protocol, CtState::Opening as u8);
+    let until = deadline(kernel, claim.now, key.protocol, CtState::Opening as u8);
     let mut opened = claim.word.with_state(CtState::Opening).until(until);
     if is_picked_up {
         opened = opened.with_picked_up();

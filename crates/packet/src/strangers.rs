@@ -7,11 +7,12 @@
 use crate::addr::Addr;
 use crate::fdb::FdbKey;
 use crate::kernel::{Concerned, Direction, Kernel, Meta};
-use crate::maps::{NeighKey, Port, PortKey};
+use crate::maps::{NeighKey, PortKey};
 use crate::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet};
+use crate::port::PortHead;
 use crate::reason::DropReason;
 use crate::service::Service;
-use crate::{arp, classify, egress, flood, flow, learned, nd, parse, policy};
+use crate::{arp, classify, egress, flood, flow, learned, nd, parse, policy, port};
 
 /// The stages of a frame from a stranger; whether it is a matter of ours. `concerned` is the port
 /// that a drop is counted under.
@@ -42,7 +43,9 @@ pub(crate) fn arrive<K: Kernel>(
         return flood::arrived(kernel, meta, mentioned, packet).map(|()| true);
     }
     let Some(key) = station else { return Ok(false) };
-    let Some(receiver) = kernel.port(&key) else { return Err(DropReason::MissingLocalPort) };
+    let Some(receiver) = port::receiver(kernel, &key, packet) else {
+        return Err(DropReason::MissingLocalPort);
+    };
     *concerned = Concerned::of(&receiver);
     receive(kernel, meta, packet, &receiver)?;
     egress::local(kernel, meta, packet, (0, key), &receiver);
@@ -56,7 +59,7 @@ pub(crate) fn receive<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
     packet: &mut Packet,
-    receiver: &Port,
+    receiver: &PortHead,
 ) -> Result<(), DropReason> {
     if matches!(packet.service, Service::Arp | Service::Neighbour) {
         packet.flow.give_up();

@@ -17,13 +17,15 @@
 
 use crate::addr::Addr;
 use crate::checksum::Checksum;
+use crate::flood;
 use crate::icmp_error;
 use crate::kernel::{Concerned, Drop, Entry, Kernel, Meta};
-use crate::maps::{AddrKey, Port};
+use crate::maps::AddrKey;
 use crate::parse::{
     ETHERNET_BYTES, ETHERTYPE_IPV4, Fragment, ICMP, ICMPV6, IPV4_BYTES, IPV6_BYTES, Packet, Role,
     TCP, UDP,
 };
+use crate::port::PortHead;
 use crate::reason::DropReason;
 
 /// Bit of the third byte of IPv4's fragment word: don't fragment.
@@ -48,7 +50,7 @@ const TTL: u8 = 64;
 pub(crate) fn fits<K: Kernel>(
     kernel: &mut K,
     meta: &Meta,
-    port: &Port,
+    port: &PortHead,
     packet: &mut Packet,
 ) -> Result<bool, DropReason> {
     if packet.mtu == 0 || meta.length <= ETHERNET_BYTES + packet.mtu {
@@ -64,7 +66,8 @@ pub(crate) fn fits<K: Kernel>(
     if !is_written {
         return Err(reason);
     }
-    kernel.count_drop(meta, &Drop { reason, entry: Entry::FromPort, port: Concerned::of(port) });
+    let port = Concerned::of(port);
+    kernel.count_drop(meta, &Drop { reason, entry: Entry::FromPort, port, rule: 0 });
     Ok(false)
 }
 
@@ -77,7 +80,12 @@ enum Outcome {
 
 /// What becomes of a packet; if it is answered, it knows by whom.
 #[inline(never)]
-fn outcome<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Packet) -> Outcome {
+fn outcome<K: Kernel>(
+    kernel: &mut K,
+    meta: &Meta,
+    port: &PortHead,
+    packet: &mut Packet,
+) -> Outcome {
     if size(kernel, meta, packet) <= packet.mtu || may_be_fragmented(kernel, packet) {
         return Outcome::Fits;
     }
@@ -85,8 +93,14 @@ fn outcome<K: Kernel>(kernel: &mut K, meta: &Meta, port: &Port, packet: &mut Pac
     if !is_answerable || meta.length < ETHERNET_BYTES + QUOTED {
         return Outcome::Refused;
     }
-    let Some(slot) = kernel.ct_slot(packet.room.found.number) else { return Outcome::Refused };
-    if !icmp_error::take_step(slot, meta.now_ns) {
+    // What is no part of a connection uses up the port's own budget for what goes to several.
+    let may = match packet.room.found.is_none() {
+        true => flood::of_port(kernel, meta, port.place()).is_ok(),
+        false => kernel
+            .ct_slot(packet.room.found.number)
+            .is_some_and(|slot| icmp_error::take_step(slot, meta.now_ns)),
+    };
+    if !may {
         return Outcome::Refused;
     }
     packet.answerer = source(kernel, port, packet);
@@ -119,7 +133,7 @@ fn may_be_fragmented<K: Kernel>(kernel: &K, packet: &Packet) -> bool {
 
 /// Who answers.
 #[inline(always)]
-fn source<K: Kernel>(kernel: &K, port: &Port, packet: &Packet) -> Addr {
+fn source<K: Kernel>(kernel: &K, port: &PortHead, packet: &Packet) -> Addr {
     let key = AddrKey { port: port.number, addr: packet.source };
     match kernel.source(&key) {
         Some(source) if !source.gateway.same(&Addr::UNSPECIFIED_V6) => source.gateway,

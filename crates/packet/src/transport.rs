@@ -74,10 +74,11 @@ fn icmp<K: Kernel>(kernel: &K, packet: &mut Packet) -> Result<(), DropReason> {
     if packet.l4 + SHORT_BYTES > packet.end {
         return Err(DropReason::Malformed);
     }
-    let Some([kind, _, _, _, id0, id1]) = kernel.load::<6>(packet.l4) else {
+    let Some([kind, code, _, _, id0, id1]) = kernel.load::<6>(packet.l4) else {
         return Err(DropReason::Malformed);
     };
     packet.flags = kind;
+    packet.code = code;
     packet.role = match (packet.ethertype, packet.protocol) {
         (ETHERTYPE_IPV4, ICMP) => icmpv4_role(kind),
         (ETHERTYPE_IPV6, ICMPV6) => icmpv6_role(kind),

@@ -48,7 +48,7 @@ pub fn from_wire<K: Kernel>(
             is_ours
         }
         Err(reason) => {
-            kernel.count_drop(meta, &Drop { reason, entry, port });
+            kernel.count_drop(meta, &Drop { reason, entry, port, rule: packet.zone.rule });
             packet.verdict = Verdict::Drop(reason);
             // What no port gets is still for everybody else.
             !packet.destination_mac.is_group()

@@ -12,6 +12,8 @@ use crate::{
 
 #[path = "tests/borrowed.rs"]
 mod borrowed;
+#[path = "tests/policies.rs"]
+mod policies;
 #[path = "tests/tunnels.rs"]
 mod tunnels;
 

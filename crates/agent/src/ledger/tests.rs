@@ -1,6 +1,6 @@
 //! What the ledger says, and that it does not depend on how it came about.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use compute::FarEnd;
 use packet::{Addr, Fdb, FdbKey, FdbTarget, MAX_NEIGH, MAX_VTEPS, Net, PortKey, Serving};
@@ -16,6 +16,9 @@ use crate::{
     sample::{self, uuid},
     uplink::Uplink,
 };
+
+#[path = "tests/policies.rs"]
+mod policies;
 
 fn interfaces(of: &[(u128, u32)]) -> Ties {
     let ports = of.iter().map(|(port, ifindex)| (uuid(*port), sample::plug(*ifindex)));

@@ -23,9 +23,9 @@ pub(super) fn ports(version: u32, pin: &Path) -> Result<Ports, Untold> {
         3 => Ok(entries(pin)?
             .map(|(key, port)| (PortKey::from_bytes(&key), port_3(&port)))
             .collect()),
-        // None of them moves.
-        4 => Ok(entries(pin)?
-            .map(|(key, port)| (PortKey::from_bytes(&key), Port::from_bytes(&port)))
+        // In 4 none of them moves.
+        4 | 7 => Ok(entries(pin)?
+            .map(|(key, port)| (PortKey::from_bytes(&key), port_4(&port)))
             .collect()),
         _ => Err(unknown("ports", version)),
     }
@@ -36,6 +36,7 @@ pub(super) fn config(version: u32, pin: &Path) -> Result<Config, Untold> {
     match version {
         3 => Ok(config_3(&single(pin)?)),
         4 => Ok(config_4(&single(pin)?)),
+        5 => Ok(config_5(&single(pin)?)),
         _ => Err(unknown("config", version)),
     }
 }
@@ -127,7 +128,14 @@ fn port_3(bytes: &[u8; 24]) -> Port {
         zone: number,
         mac: Mac(piece(bytes, 16)),
         flags: u16_at(bytes, 22),
+        ..Port::default()
     }
+}
+
+/// number, net, generation, zone: 4 bytes each; MAC: 6; flags and place, as they are: 2.
+fn port_4(bytes: &[u8; 24]) -> Port {
+    // That version had a zone in the place of the budget, and nothing else that was new.
+    Port { zone: u32_at(bytes, 12), ..port_3(bytes) }
 }
 
 /// Interface of the tunnel device, connections: 4 bytes each.
@@ -146,6 +154,14 @@ fn config_4(bytes: &[u8; 24]) -> Config {
         seed: u64::from_ne_bytes(piece(bytes, 16)),
         ..Config::default()
     }
+}
+
+/// As version 4; then epoch, port of direct frames: 4 bytes each.
+fn config_5(bytes: &[u8; 32]) -> Config {
+    let mut before = [0; 24];
+    before.copy_from_slice(&bytes[..24]);
+    let (epoch, direct_port) = (u32_at(bytes, 24), u32_at(bytes, 28));
+    Config { epoch, direct_port, ..config_4(&before) }
 }
 
 /// Time of the last packet in nanoseconds: 8; port: 4; own address, the other end's: 16 each; own
@@ -227,6 +243,10 @@ mod tests {
         let mut bytes = [0; 24];
         bytes.copy_from_slice(&now.to_bytes()[..24]);
         assert_eq!(config_4(&bytes), now, "version 5 has added fields behind");
+        let now = Config { epoch: 6, direct_port: 7, ..now };
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(&now.to_bytes()[..32]);
+        assert_eq!(config_5(&bytes), now, "version 8 has added more of them");
     }
 
     const NOW: u64 = 10_000_000_000_000;
@@ -278,5 +298,16 @@ mod tests {
         let port = port_3(&bytes);
         assert_eq!((port.number, port.zone, port.place()), (9, 9, 5));
         assert_eq!(port.flags & Port::PEER, Port::PEER);
+    }
+
+    #[test]
+    fn a_port_of_version_7_keeps_place_and_zone_and_has_no_policy() {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let now =
+            Port { number: 9, net: 2, generation: 3, mac, flags: Port::MOVES, ..Port::default() };
+        let now = now.placed(5, 7);
+        let mut bytes = [0; 24];
+        bytes.copy_from_slice(&now.to_bytes()[..24]);
+        assert_eq!(port_4(&bytes), now);
     }
 }

@@ -4,7 +4,7 @@
 //! Structs of then are written as bytes: their types are gone.
 
 use super::dataplane::packet::{
-    Config, FRAGMENTS_PER_PORT, Fdb, FdbTarget, FloodKey, Flooded, Plain, Port,
+    FRAGMENTS_PER_PORT, Fdb, FdbTarget, FloodKey, Flooded, Plain, Port,
 };
 use super::dataplane::{Hold, Tables, open_earlier};
 use aya::maps::{Array, HashMap};
@@ -76,18 +76,11 @@ impl OldPlane {
                 let areas = [tunnel_ifindex, last_zone, common_buckets, port_buckets].map(ne);
                 self.set("config", bytes::<24>(&[&areas.concat(), &seed.to_ne_bytes()]));
             }
-            // As today.
             _ => {
-                let config = Config {
-                    tunnel_ifindex,
-                    last_zone,
-                    common_buckets,
-                    port_buckets,
-                    seed,
-                    epoch: 1,
-                    direct_port,
-                };
-                self.set("config", config.to_bytes());
+                let areas = [tunnel_ifindex, last_zone, common_buckets, port_buckets].map(ne);
+                let last = [1, direct_port].map(ne).concat();
+                let config = bytes::<32>(&[&areas.concat(), &seed.to_ne_bytes(), &last]);
+                self.set("config", config);
             }
         }
     }
@@ -107,7 +100,10 @@ impl OldPlane {
         for (key, source) in &tables.addrs {
             match layout {
                 ..6 => self.insert("addrs", key.to_bytes(), ne(1)),
-                _ => self.insert("addrs", key.to_bytes(), source.to_bytes()),
+                _ => {
+                    let value = bytes::<20>(&[&source.gateway.octets(), &ne(source.mtu)]);
+                    self.insert("addrs", key.to_bytes(), value);
+                }
             }
         }
         for (key, station) in &tables.fdb {
@@ -131,9 +127,11 @@ impl OldPlane {
             let local = vtep.local.octets();
             match layout {
                 ..4 => self.insert("vteps", key.to_bytes(), ne(vtep.net)),
-                _ => {
+                ..7 => {
                     self.insert("vteps", key.to_bytes(), bytes::<20>(&[&ne(vtep.net), &local]));
                 }
+                // As today.
+                _ => self.insert("vteps", key.to_bytes(), vtep.to_bytes()),
             }
         }
     }
@@ -179,8 +177,7 @@ impl OldPlane {
 
     /// What a map is called in the object.
     fn full<'a>(&self, map: &'a str) -> &'a str {
-        let versioned = MAPS_6.iter().find(|full| full.starts_with(&format!("{map}_")));
-        if self.layout < 6 { map } else { versioned.unwrap() }
+        if self.layout < 6 { map } else { full_name(self.layout, map) }
     }
 }
 
@@ -199,6 +196,16 @@ const MAPS_6: [&str; 11] = [
     "fragments_5",
 ];
 
+/// Those that have another version in layout 7.
+const MAPS_7: [&str; 5] = ["nets_7", "vteps_7", "fdb_7", "neigh_7", "ports_7"];
+
+/// What a map is called in an object from layout 6 on.
+fn full_name(layout: u32, map: &str) -> &'static str {
+    let newer = if layout < 7 { &[][..] } else { &MAPS_7[..] };
+    let mut all = newer.iter().chain(&MAPS_6);
+    all.find(|full| full.starts_with(&format!("{map}_"))).unwrap()
+}
+
 /// The object of a layout, with its maps made and pinned.
 fn load(layout: u32, maps: &Path) -> Ebpf {
     let [ports, own, common] = SIZE;
@@ -206,7 +213,7 @@ fn load(layout: u32, maps: &Path) -> Ebpf {
     if layout >= 6 {
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
         let sizes = [
-            ("ports_4", ports),
+            (full_name(layout, "ports"), ports),
             ("conntrack_4", buckets),
             ("fragments_5", ports * FRAGMENTS_PER_PORT),
             ("flows", FLOWS_6 * (cpus + 1)),
@@ -229,7 +236,17 @@ const FLOWS_6: u32 = 4_096;
 pub(crate) fn programs_of(layout: u32) -> &'static [&'static str] {
     match layout {
         ..6 => &["from_port", "from_tunnel", "to_port"],
-        _ => &["from_port", "from_tunnel", "to_port", "from_underlay", "from_uplink", "to_uplink"],
+        6 => &["from_port", "from_tunnel", "to_port", "from_underlay", "from_uplink", "to_uplink"],
+        _ => &[
+            "from_port",
+            "from_tunnel",
+            "to_port",
+            "from_underlay",
+            "from_uplink",
+            "to_uplink",
+            "from_gre",
+            "to_tunnel",
+        ],
     }
 }
 
@@ -242,6 +259,7 @@ pub(crate) fn object_of(layout: u32) -> &'static [u8] {
         3 => aya::include_bytes_aligned!("../objects/layout-3.bpf.o"),
         4 => aya::include_bytes_aligned!("../objects/layout-4.bpf.o"),
         6 => aya::include_bytes_aligned!("../objects/layout-6.bpf.o"),
+        7 => aya::include_bytes_aligned!("../objects/layout-7.bpf.o"),
         _ => panic!("no object of layout {layout}"),
     }
 }

@@ -68,12 +68,14 @@ pub(crate) fn addresses(number: u32) -> [IpAddr; 2] {
 /// Adds a local VM to network 1.
 pub(crate) fn add_local(tables: &mut Tables, number: u32, ifindex: u32, flags: u16) {
     let key = PortKey::untagged(ifindex);
-    let port = Port { number, net: 1, generation: 1, zone: 0, mac: mac(number), flags };
+    let port = Port { number, net: 1, generation: 1, mac: mac(number), flags, ..Port::default() };
     tables.nets.insert(1, Net::closed());
     tables.ports.insert(key, port);
     for addr in addresses(number).map(Addr::from) {
         let gateway = Addr::from(if addr.is_v4() { GATEWAY.0 } else { GATEWAY.1 });
-        tables.addrs.insert(AddrKey { port: number, addr }, Source { gateway, mtu: MTU });
+        tables
+            .addrs
+            .insert(AddrKey { port: number, addr }, Source { gateway, mtu: MTU, domain: 0 });
     }
     add_station(tables, number, Fdb::local(key));
 }

@@ -19,6 +19,7 @@ use crate::fdb::FdbKey;
 use crate::kernel::Kernel;
 use crate::maps::{AddrKey, Flow, Port, PortKey};
 use crate::parse::Packet;
+use crate::port::PortHead;
 use crate::slots::mix;
 use crate::transport::{ACK, SYN};
 use core::hint::black_box;
@@ -95,8 +96,8 @@ fn seal(flow: &Flow, seed: u64) -> u64 {
 pub(crate) fn keep_answers<K: Kernel>(
     kernel: &mut K,
     packet: &mut Packet,
-    opener: &Port,
-    answerer: &Port,
+    opener: &PortHead,
+    answerer: &PortHead,
 ) {
     let candidate = &packet.flow;
     let [one, other] = candidate.flow.words;

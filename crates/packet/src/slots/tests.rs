@@ -91,7 +91,7 @@ impl Opening {
     fn establish(self, memory: &mut Memory) -> Result<(), DropReason> {
         self.open(memory)?;
         let Found { number, word } = self.find(memory).expect("just opened").room.found;
-        let until = deadline(tick(self.at_ns), TCP, CtState::Established as u8);
+        let until = deadline(memory, tick(self.at_ns), TCP, CtState::Established as u8);
         let established = word.with_state(CtState::Established).until(until);
         assert!(memory.ct_swap(number, word.0, established.0));
         Ok(())

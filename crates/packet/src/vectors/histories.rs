@@ -3,13 +3,15 @@
 
 use super::Memory;
 use super::frame::{Ip, icmp, tcp, udp, vxlan};
+use super::rules::Rule;
 use super::world::{
-    A, A_IFINDEX, B, B_IFINDEX, C, LOCAL_VTEP, MTU, NOW, R, Station, VNI, VTEP, addr, world,
+    A, A_IFINDEX, B, B_IFINDEX, C, DOMAIN, LOCAL_VTEP, MTU, NOW, R, Station, VNI, VTEP, addr, world,
 };
 use crate::flow::hit;
 use crate::{
-    Addr, AddrKey, Behind, DropReason, Fdb, FdbKey, Flow, Meta, NeighKey, Net, NextHop, Packet,
-    Port, PortKey, PrefixKey, Verdict, VtepKey, from_opened, from_port, from_tunnel, from_underlay,
+    Addr, AddrKey, Behind, Direction, DropReason, Fdb, FdbKey, Flow, Meta, NeighKey, Net, NextHop,
+    Packet, Port, PortKey, PrefixKey, Verdict, VtepKey, from_opened, from_port, from_tunnel,
+    from_underlay,
 };
 use crate::{HEADER_BYTES, Opened};
 use proptest::prelude::*;
@@ -49,6 +51,10 @@ enum Kind {
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Policy(usize),
+    /// Another rule set for one way of a port: one of [`rules`].
+    Rules(usize, Direction, usize),
+    /// Who is in which group of two, or in none.
+    Member(usize, usize),
     Net(usize),
     /// Of the network: closed, open, or not known.
     Kind(u32),
@@ -61,6 +67,17 @@ enum Change {
     Vtep,
     Tunnel,
 }
+
+/// Rule sets, and what becomes of the rest.
+const RULES: [(&[Rule], bool); 7] = [
+    (&[], true),
+    (&[], false),
+    (&[Rule::accept(1).group(1)], false),
+    (&[Rule::deny(2).group(2), Rule::accept(3).group(1).v6()], true),
+    (&[Rule::accept(4).stateless()], false),
+    (&[Rule::accept(5).group(1).stateless(), Rule::accept(6).ports(6, 80, 80)], false),
+    (&[Rule::accept(7).ports(17, 81, 81), Rule::deny(8).of(17), Rule::accept(9)], false),
+];
 
 const STATIONS: [Station; 4] = [A, B, C, R];
 /// R is on another host: its frames come out of the tunnel.
@@ -104,17 +121,20 @@ fn event() -> impl Strategy<Value = Event> {
         let (from, to) = if turned { (b, a) } else { (a, b) };
         Event::Flood { from, to, flows }
     });
+    let way = prop_oneof![Just(Direction::FromPort), Just(Direction::ToPort)];
     let change = prop_oneof![
-        (0..3_usize).prop_map(Change::Policy),
-        (0..3_usize).prop_map(Change::Net),
-        (1..3_u32).prop_map(Change::Kind),
-        (0..3_usize).prop_map(Change::Via),
-        (0..4_usize).prop_map(Change::Station),
-        Just(Change::Moves),
-        (0..3_usize).prop_map(Change::Address),
-        (0..4_usize).prop_map(Change::Prefix),
-        Just(Change::Vtep),
-        Just(Change::Tunnel),
+        1 => (0..3_usize).prop_map(Change::Policy),
+        4 => (0..3_usize, way, 0..RULES.len()).prop_map(|(at, way, set)| Change::Rules(at, way, set)),
+        3 => (0..4_usize, 0..3_usize).prop_map(|(at, group)| Change::Member(at, group)),
+        1 => (0..3_usize).prop_map(Change::Net),
+        1 => (1..3_u32).prop_map(Change::Kind),
+        1 => (0..3_usize).prop_map(Change::Via),
+        1 => (0..4_usize).prop_map(Change::Station),
+        1 => Just(Change::Moves),
+        1 => (0..3_usize).prop_map(Change::Address),
+        1 => (0..4_usize).prop_map(Change::Prefix),
+        1 => Just(Change::Vtep),
+        1 => Just(Change::Tunnel),
     ];
     let passes = prop_oneof![4 => 0..4_u64, 2 => 0..40_u64, 1 => 0..4_000_u64];
     prop_oneof![
@@ -123,7 +143,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => passes.prop_map(Event::Passes),
         1 => prop_oneof![Just(0_u16), Just(1_410), 1_380..1_480_u16].prop_map(Event::Segments),
         2 => prop_oneof![Just(0_u16), Just(52), Just(42), 2..80_u16].prop_map(Event::FillsIn),
-        1 => change.prop_map(Event::Changes),
+        2 => change.prop_map(Event::Changes),
         4 => Just(Event::OtherCpu),
     ]
 }
@@ -183,6 +203,18 @@ fn change(memory: &mut Memory, change: Change) {
     let station = |at: usize| FdbKey::new(NETS[at], STATIONS[at].mac);
     match change {
         Change::Policy(at) => port(memory, at, |port| port.generation += 1),
+        Change::Rules(at, way, set) => {
+            let (rules, accepts) = RULES[set];
+            memory.police(key(at), way, rules, accepts);
+            port(memory, at, |port| port.generation += 1);
+        }
+        Change::Member(at, group) => {
+            let groups: &[u32] = [&[][..], &[1], &[1, 2]][group];
+            for text in [STATIONS[at].v4, STATIONS[at].v6] {
+                memory.member(DOMAIN, text, groups);
+            }
+            memory.config.members += 1;
+        }
         Change::Net(at) => port(memory, at, |port| port.net = 3 - port.net),
         Change::Kind(net) => {
             match memory.nets.remove(&net) {

@@ -3,10 +3,11 @@
 use super::Tracked;
 use crate::slots::{Spot, way_number};
 use crate::{
-    Addr, AddrKey, Afar, Behind, Bucket, Budget, Config, ConntrackSize, Covered, CtKey, CtSlot,
-    CtState, CtWord, Direction, Drop, DropReason, FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow,
-    Kernel, Learned, Mac, Meta, Move, Neigh, NeighKey, Net, NextHop, Noted, Port, PortKey,
-    PrefixKey, Serving, Sharer, SharerKey, Source, Traffic, Vtep, VtepKey, Wire,
+    Addr, AddrKey, Afar, Behind, Bucket, Budget, Chapter, ChapterKey, ClassKey, Config,
+    ConntrackSize, Covered, CtKey, CtSlot, CtState, CtWord, Direction, Drop, DropReason,
+    FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow, IdentKey, Kernel, Learned, Mac, Meta, Move,
+    Neigh, NeighKey, Net, NextHop, Node, Noted, Port, PortKey, PrefixKey, Serving, Sharer,
+    SharerKey, Source, Timeout, Timeouts, Traffic, Vtep, VtepKey, Wire,
 };
 use std::collections::BTreeMap;
 
@@ -33,6 +34,16 @@ pub struct Memory {
     pub neigh: BTreeMap<NeighKey, Neigh>,
     /// `behind`.
     pub behind: BTreeMap<PrefixKey, Behind>,
+    /// `ranges`.
+    pub ranges: BTreeMap<u64, Node>,
+    /// `chapters`.
+    pub chapters: BTreeMap<ChapterKey, Chapter>,
+    /// `classes`.
+    pub classes: BTreeMap<ClassKey, u32>,
+    /// `idents`.
+    pub idents: BTreeMap<IdentKey, u64>,
+    /// `timeouts`.
+    pub timeouts: Timeouts,
     /// `vteps`.
     pub vteps: BTreeMap<VtepKey, Vtep>,
     /// `conntrack`; as many as `config` says.
@@ -65,6 +76,8 @@ pub struct Memory {
     pub requests: BTreeMap<u32, Budget>,
     /// `traffic`; ports without an entry are not counted.
     pub traffic: BTreeMap<u32, Traffic>,
+    /// Number of the rule by which a policy has dropped last.
+    pub denied_by: u32,
     /// `drops`, those that occurred.
     pub drops: BTreeMap<DropReason, u64>,
 }
@@ -252,6 +265,27 @@ impl Kernel for Memory {
         self.vteps.get(key).copied()
     }
 
+    fn node(&self, key: u64) -> Option<&Node> {
+        self.ranges.get(&key)
+    }
+
+    fn chapter(&self, key: &ChapterKey) -> Option<Chapter> {
+        self.chapters.get(key).copied()
+    }
+
+    fn class(&self, key: &ClassKey) -> Option<u32> {
+        let found = self.classes.iter().filter(|(prefix, _)| prefix.covers(key));
+        found.max_by_key(|(prefix, _)| prefix.prefix_bits()).map(|(_, class)| *class)
+    }
+
+    fn ident(&self, key: &IdentKey) -> Option<u64> {
+        self.idents.get(key).copied()
+    }
+
+    fn timeout(&self, timeout: Timeout) -> u32 {
+        self.timeouts.ticks()[timeout as usize]
+    }
+
     fn noted(&mut self, number: u32) -> Option<&mut Noted> {
         self.fragments.get_mut(usize::try_from(number).ok()?)
     }
@@ -335,6 +369,9 @@ impl Kernel for Memory {
 
     fn count_drop(&mut self, _meta: &Meta, drop: &Drop) {
         *self.drops.entry(drop.reason).or_default() += 1;
+        if drop.reason.is_of_policy() {
+            self.denied_by = drop.rule;
+        }
         if let Some(traffic) = self.traffic.get_mut(&drop.port.number) {
             traffic.dropped_packets += 1;
         }

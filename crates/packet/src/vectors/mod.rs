@@ -19,10 +19,13 @@ mod memory;
 mod moves;
 mod neighbours;
 mod nets;
+mod policy;
 mod prefixes;
 mod rewrite;
 mod room;
+pub mod rules;
 mod sharers;
+mod singles;
 mod too_big;
 mod uplinks;
 mod vlans;
@@ -63,6 +66,8 @@ pub struct Vector {
     pub before: Memory,
     /// The verdict.
     pub verdict: Verdict,
+    /// Number of the rule that drops it, if a policy does.
+    pub rule: u32,
     /// Why the frame is dropped that is answered, or that ports do not get while it goes on.
     pub answered: Option<DropReason>,
     /// The frame afterwards, if it is changed.
@@ -165,6 +170,8 @@ pub fn all() -> Vec<Vector> {
     vectors.extend(foreign::vectors());
     vectors.extend(sharers::vectors());
     vectors.extend(moves::vectors());
+    vectors.extend(policy::vectors());
+    vectors.extend(singles::vectors());
     vectors
 }
 
@@ -181,6 +188,7 @@ mod tests {
             assert_eq!(verdict, vector.verdict, "{name}");
             assert_eq!(after.frame, vector.expected_frame(), "{name}");
             assert_eq!(after.drops, vector.expected_drops(), "{name}");
+            assert_eq!(after.denied_by, vector.rule, "{name}");
             let mut traffic = after.traffic.clone();
             traffic.retain(|_, counts| *counts != Traffic::default());
             assert_eq!(traffic, vector.traffic, "{name}");

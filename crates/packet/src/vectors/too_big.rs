@@ -2,11 +2,15 @@
 
 use super::Vector;
 use super::frame::{Ip, icmp, udp, with_icmpv6_checksum};
+use super::rules::Rule;
 use super::world::{
-    A, A_NUMBER, B, GATEWAY, GATEWAY_V6, MTU, NOW, R, Station, a_to, addr, connection, earlier,
-    from_a, now,
+    A, A_IFINDEX, A_NUMBER, B, GATEWAY, GATEWAY_V6, MTU, NOW, R, Station, a_to, addr, connection,
+    earlier, from_a, now,
 };
-use crate::{Addr, AddrKey, Behind, CtState, DropReason, PrefixKey, Source};
+use crate::{
+    Addr, AddrKey, Behind, Budget, CtState, Direction, DropReason, FLOODS_PER_PORT, PortKey,
+    PrefixKey, Source,
+};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 /// Bytes of the packet that an answer quotes.
@@ -17,6 +21,7 @@ pub(super) fn vectors() -> Vec<Vector> {
     vectors.extend(answered_vectors());
     vectors.extend(refused_vectors());
     vectors.extend(segment_vectors());
+    vectors.extend(stateless_vectors());
     vectors
 }
 
@@ -123,7 +128,9 @@ fn answered_vectors() -> Vec<Vector> {
         from_a("without a gateway the destination answers", a_to(R, &big(R)))
             .with(|memory| {
                 let key = AddrKey { port: A_NUMBER, addr: addr(A.v4) };
-                memory.addrs.insert(key, Source { gateway: Addr::UNSPECIFIED_V6, mtu: MTU });
+                memory
+                    .addrs
+                    .insert(key, Source { gateway: Addr::UNSPECIFIED_V6, mtu: MTU, domain: 0 });
             })
             .leaves(&[opened(R)])
             .answered(PacketTooBig, answer(R, R.v4, &big(R))),
@@ -177,4 +184,26 @@ fn segment_vectors() -> Vec<Vector> {
 /// The step of errors at a time.
 fn step(now_ns: u64) -> u16 {
     u16::try_from(now_ns >> 27 & 0x7fff | 0x8000).expect("16 bits")
+}
+
+/// What is no part of a connection.
+fn stateless_vectors() -> Vec<Vector> {
+    let big = datagram(R, MTU + 1, DONT_FRAGMENT);
+    let stateless = |name| {
+        from_a(name, a_to(R, &big)).with(|memory| {
+            let rules = [Rule::accept(5).stateless()];
+            memory.police(PortKey::untagged(A_IFINDEX), Direction::FromPort, &rules, false);
+        })
+    };
+    let window = u32::try_from(NOW >> 30 & 0xffff_ffff).expect("32 bits");
+    vec![
+        stateless("a packet too big of no connection")
+            .leaves(&[])
+            .answered(DropReason::PacketTooBig, answer(R, GATEWAY, &big)),
+        stateless("one too many of them")
+            .with(|memory| {
+                memory.floods.insert(1, Budget { window, used: FLOODS_PER_PORT });
+            })
+            .dropped(A_NUMBER, DropReason::PacketTooBig),
+    ]
 }

@@ -23,7 +23,8 @@ fn trunk(vector: Vector) -> Vector {
     vector.with(|memory| {
         let (number, mac, v4) = SUB;
         let key = PortKey::tagged(B_IFINDEX, VLAN);
-        let port = Port { number, net: 1, generation: 5, zone: 0, mac, flags: Port::PEER };
+        let port =
+            Port { number, net: 1, generation: 5, mac, flags: Port::PEER, ..Port::default() };
         memory.ports.insert(key, port.placed(4, 114));
         memory.fdb.insert(FdbKey::new(1, mac), Fdb::local(key));
         memory.neigh.insert(NeighKey { net: 1, addr: addr(v4) }, Neigh::local(mac));

@@ -5,10 +5,10 @@
 
 use super::frame::{Ip, address};
 use super::{CONNTRACK, Memory, Tracked, Vector};
-use crate::conntrack::deadline;
 use crate::{
     Addr, AddrKey, CtSlot, CtState, CtWord, Direction, DropReason, Entry, Fdb, FdbKey, Mac, Meta,
-    Neigh, NeighKey, Net, Port, PortKey, Source, Traffic, Verdict, Vtep, VtepKey, tick,
+    Neigh, NeighKey, Net, Port, PortKey, Source, Timeout, Timeouts, Traffic, Verdict, Vtep,
+    VtepKey, tick,
 };
 use std::collections::BTreeMap;
 
@@ -38,6 +38,8 @@ pub(super) const A_IFINDEX: u32 = 1;
 pub(super) const B_IFINDEX: u32 = 2;
 /// Generation of all policies.
 pub(super) const GENERATION: u32 = 5;
+/// Routing domain of all networks.
+pub(super) const DOMAIN: u32 = 70;
 /// VNI of network 1.
 pub(super) const VNI: u32 = 100;
 /// The VTEP behind which R is.
@@ -81,14 +83,16 @@ pub(super) fn world() -> Memory {
     for (place, (station, number, ifindex, net, flags)) in (1..).zip(ports) {
         let key = PortKey::untagged(ifindex);
         let mac = station.mac;
-        let port = Port { number, net, generation: GENERATION, zone: 0, mac, flags };
+        let port = Port { number, net, generation: GENERATION, mac, flags, ..Port::default() };
         let port = port.placed(place, zone_of(number));
         memory.ports.insert(key, port);
         memory.fdb.insert(FdbKey::new(net, station.mac), Fdb::local(key));
         memory.traffic.insert(number, Traffic::default());
         for text in [station.v4, station.v6] {
             let key = AddrKey { port: number, addr: addr(text) };
-            memory.addrs.insert(key, Source { gateway: gateway_of(text), mtu: MTU });
+            memory
+                .addrs
+                .insert(key, Source { gateway: gateway_of(text), mtu: MTU, domain: DOMAIN });
             memory.neigh.insert(NeighKey { net, addr: addr(text) }, Neigh::local(station.mac));
         }
     }
@@ -119,6 +123,8 @@ pub(super) fn connection(local: (&str, u16), remote: (&str, u16), protocol: u8) 
         protocol,
         allowed: 1,
         generation: GENERATION,
+        // Nobody's under that.
+        identity: GENERATION,
         source_net: 1,
         ..CtSlot::default()
     };
@@ -137,7 +143,8 @@ pub(super) fn now(tracked: Tracked, state: CtState) -> Tracked {
 }
 
 fn seen_at(tracked: Tracked, tick: u64, state: CtState) -> Tracked {
-    let until = deadline(tick, tracked.slot.protocol, state as u8);
+    let timeout = Timeout::of(tracked.slot.protocol, state as u8);
+    let until = tick + u64::from(Timeouts::default().ticks()[timeout as usize]);
     Tracked { word: tracked.word.with_state(state).until(until), ..tracked }
 }
 
@@ -170,6 +177,7 @@ pub(super) fn from_a(name: &'static str, frame: Vec<u8>) -> Vector {
         meta: Meta { now_ns: NOW, ifindex: A_IFINDEX, length: length(&before), ..Meta::default() },
         before,
         verdict: Verdict::Pass,
+        rule: 0,
         frame_after: None,
         answered: None,
         traffic: BTreeMap::new(),
