@@ -19,10 +19,11 @@ import link
 import neighbours
 import transport
 import tunnels
+import wired
 from wire import Wire
 from world import World
 
-TOPICS = (link, neighbours, ipv4, ipv6, transport, tunnels, floods)
+TOPICS = (link, neighbours, ipv4, ipv6, transport, tunnels, wired, floods)
 
 
 def main() -> None:

@@ -107,6 +107,13 @@ def targets(w):
             far=1,
             underlay=1,
         ),
+        # So may be what is for one of them: it is no part of a connection.
+        Case(
+            "to a neighbour's address by everybody's MAC",
+            [w.to(w.near, dst=BROADCAST) / IP(src=w.evil.v4, dst=w.near.v4) / udp()],
+            near=1,
+            far=1,
+        ),
         Case(
             "to the hosts' addresses by everybody's MAC: all of the network hear it, no host",
             [

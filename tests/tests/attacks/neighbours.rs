@@ -77,6 +77,10 @@ impl Neighbours {
             assert!(probes.sent > 100 && probes.lost == 0, "{name}: {probes:?}");
         }
         let (sent, answered) = self.pings.finish_counted();
-        assert!(sent > 50 && answered == sent, "{answered} of {sent} echo requests are answered");
+        // The answer to the last one may have been on its way.
+        assert!(
+            sent > 50 && answered + 1 >= sent,
+            "{answered} of {sent} echo requests are answered"
+        );
     }
 }

@@ -7,6 +7,7 @@ use netloom_tests::{
     TestLab,
     guest::{Guest, ip},
     machine::device,
+    networks,
 };
 use serde_json::{Value, json};
 
@@ -15,13 +16,17 @@ pub(crate) const HOSTS: [&str; 2] = ["h1", "h2"];
 pub(crate) const EVIL: &str = "evil";
 /// Its neighbours, on its own host and on the other one.
 pub(crate) const NEIGHBOURS: [&str; 2] = ["near", "far"];
-/// Another tenant's, with the same addresses.
-pub(crate) const OTHERS: [&str; 2] = ["other-near", "other-far"];
+/// Another tenant's, with the same addresses; and those of the attacker in a physical network.
+pub(crate) const OTHERS: [&str; 4] = ["other-near", "other-far", WIRED[1], WIRED[2]];
 /// Where somebody listens who never answers (`SINK` in `world.py`).
 pub(crate) const SINK: u16 = 4000;
 /// How long a count that is not right yet may become so.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
+/// An attacker in a physical network, and its neighbours.
+const WIRED: [&str; 3] = ["wired", "wired-near", "wired-far"];
+/// The physical network's, on the hosts' only wire.
+const VLAN: u16 = 300;
 /// On the underlay, no host's.
 const STRANGER: &str = "172.31.255.66";
 /// Memory for connections: enough for the few ports of a host here. A small table is full soon.
@@ -50,17 +55,19 @@ impl Site {
         let ports = lab.inspect("h1")["ports"].clone();
         let port = ports.as_array().unwrap().iter().find(|port| port["instance"] == EVIL).unwrap();
         let port = u32::try_from(port["number"].as_u64().unwrap()).unwrap();
+        wire(&lab);
         let site = Self { stranger: stranger(&lab), lab, port };
-        NEIGHBOURS.iter().for_each(|name| site.prepare(name));
-        site.mute();
+        NEIGHBOURS.iter().for_each(|name| site.prepare(name, EVIL, ["10.0.0.66", "fd00::66"]));
+        WIRED[1..].iter().for_each(|name| site.prepare(name, WIRED[0], ["10.8.0.66", "fd08::66"]));
+        [EVIL, WIRED[0]].iter().for_each(|name| site.mute(name));
         site
     }
 
     /// The kernel of a neighbour does nothing of its own that would be counted later on: it asks nobody who
     /// the attacker is, and waits long for the rest of a packet.
-    fn prepare(&self, name: &str) {
-        let mac = mac(&self.lab.namespace(EVIL), "eth0");
-        for address in ["10.0.0.66", "fd00::66"] {
+    fn prepare(&self, name: &str, attacker: &str, addresses: [&str; 2]) {
+        let mac = mac(&self.lab.namespace(attacker), "eth0");
+        for address in addresses {
             self.lab.ip(name, &format!("neigh replace {address} lladdr {mac} dev eth0"));
         }
         let vm = self.lab.namespace(name);
@@ -69,9 +76,9 @@ impl Site {
         }
     }
 
-    /// The kernel of the attacker says nothing by itself: what it sends is the attack alone.
-    fn mute(&self) {
-        let evil = self.lab.namespace(EVIL);
+    /// The kernel of an attacker says nothing by itself: what it sends is the attack alone.
+    fn mute(&self, name: &str) {
+        let evil = self.lab.namespace(name);
         evil.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1").unwrap();
         for words in ["address flush dev eth0", "link set eth0 arp off"] {
             ip(&evil, words);
@@ -82,11 +89,13 @@ impl Site {
     /// What the attacker is told: who is there.
     pub(crate) fn told(&self) -> Value {
         let lab = &self.lab;
-        let vm = |name: &str, last: u8| {
+        let vm_of = |net: u8, name: &str, last: u8| {
             let namespace = lab.namespace(name);
-            json!({"mac": mac(&namespace, "eth0"), "v4": format!("10.0.0.{last}"),
-                "v6": format!("fd00::{last}"), "mtu": mtu(&namespace), "namespace": path(&namespace)})
+            json!({"mac": mac(&namespace, "eth0"), "v4": format!("10.{net}.0.{last}"),
+                "v6": format!("fd0{net}::{last}"), "mtu": mtu(&namespace),
+                "namespace": path(&namespace)})
         };
+        let vm = |name: &str, last: u8| vm_of(0, name, last);
         let host = |name: &str, last: u8| {
             let (namespace, end) = (lab.namespace(name), lab.host_end(EVIL));
             let own = mac(&namespace, "eth0");
@@ -100,11 +109,29 @@ impl Site {
         let rest_port: u16 = lab.url().rsplit(':').next().unwrap().parse().unwrap();
         json!({"evil": vm(EVIL, 66), "near": vm("near", 11), "far": vm("far", 12),
             "other_near": vm("other-near", 11), "other_far": vm("other-far", 12),
+            "wired": vm_of(8, WIRED[0], 66), "wired_near": vm_of(8, WIRED[1], 11),
+            "wired_far": vm_of(8, WIRED[2], 12), "vlan": VLAN,
             "h1": host("h1", 11), "h2": host("h2", 12),
             "stranger": {"mac": mac(stranger, "eth0"), "v4": STRANGER, "namespace": path(stranger)},
             "server": "172.31.255.1", "link_port": 7481, "rest_port": rest_port,
             "vxlan_port": 8472, "red": vni("red"), "blue": vni("blue")})
     }
+}
+
+/// Makes the physical network.
+fn wire(lab: &TestLab) {
+    let rest = lab.rest();
+    let (zone, cluster) = (rest.uuid("/zones", "lab"), rest.uuid("/clusters", "cluster"));
+    let l2 = json!({"name": "wire", "zoneUuid": zone, "physicalInterface": "eth0", "vlan": VLAN});
+    let l2 = rest.made("/l2-networks/vlan", &l2);
+    rest.post(&format!("/l2-networks/{l2}/clusters/{cluster}"), &json!({}));
+    let l3 = networks::l3(&rest, "wire", &l2, 8);
+    for (name, host, last) in [(WIRED[0], "h1", 66), (WIRED[1], "h1", 11), (WIRED[2], "h2", 12)] {
+        let addresses = [format!("10.8.0.{last}"), format!("fd08::{last}")];
+        let made = rest.create_vm(name, (&l3, host), &addresses.map(|ip| ip.parse().unwrap()));
+        assert_eq!(made.status, 200, "{made:?}");
+    }
+    lab.settle(&HOSTS);
 }
 
 /// Somebody with a cable to the bridge between the hosts.

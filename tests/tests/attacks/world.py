@@ -1,5 +1,6 @@
 """Who is there, what a case is, and the headers that most frames begin with."""
 
+from copy import copy
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -96,8 +97,16 @@ class World:
             setattr(self, name, SimpleNamespace(**what) if isinstance(what, dict) else what)
         neighbours = [(self.near.mac, self.near.v4), (self.far.mac, self.far.v4)]
         self.evil.targets = neighbours
+        beside = [(self.wired_near.mac, self.wired_near.v4), (self.wired_far.mac, self.wired_far.v4)]
+        self.wired.targets = beside
         self.stranger.targets = [(host.mac, host.v4) for host in (self.h1, self.h2)]
-        self.senders = {"evil": self.evil, "stranger": self.stranger}
+        self.senders = {"evil": self.evil, "wired": self.wired, "stranger": self.stranger}
+
+    def of(self, evil, near, far):
+        """The same world as another attacker sees it."""
+        other = copy(self)
+        other.evil, other.near, other.far = evil, near, far
+        return other
 
     def to(self, station, **fields):
         """An Ethernet header from the attacker."""
