@@ -13,7 +13,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use dataplane::{
-    Counters, Tables, View,
+    Tables, View,
     packet::{
         AddrKey, Fdb, FdbKey, Neigh, NeighKey, Net, Plain, Port, PortKey, Source, Vtep, VtepKey,
     },
@@ -131,12 +131,7 @@ pub fn tables(data: &Path) -> Tables {
 
 /// How many frames a host has dropped, by reason: quicker than a whole inspection.
 pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
-    counters(data).drops
-}
-
-/// All counters of a host.
-pub fn counters(data: &Path) -> Counters {
-    view(data).counters().unwrap()
+    view(data).counters().unwrap().drops
 }
 
 /// The id of the program that sees what a port sends, by the host's device.

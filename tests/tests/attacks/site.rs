@@ -2,6 +2,7 @@
 
 use std::{fs, net::Ipv6Addr, path::Path, time::Duration};
 
+use dataplane::View;
 use hostnet::Namespace;
 use netloom_tests::{
     TestLab,
@@ -39,6 +40,8 @@ pub(crate) struct Site {
     pub(crate) lab: TestLab,
     /// Somebody who is on the underlay.
     stranger: Guest,
+    /// The tables of its hosts.
+    pub(crate) views: [View; HOSTS.len()],
     /// Number of the attacker's port.
     pub(crate) port: u32,
 }
@@ -56,7 +59,8 @@ impl Site {
         let port = ports.as_array().unwrap().iter().find(|port| port["instance"] == EVIL).unwrap();
         let port = u32::try_from(port["number"].as_u64().unwrap()).unwrap();
         wire(&lab);
-        let site = Self { stranger: stranger(&lab), lab, port };
+        let views = HOSTS.map(|host| View::open(&lab.data(host).join("bpf")).unwrap());
+        let site = Self { views, stranger: stranger(&lab), lab, port };
         NEIGHBOURS.iter().for_each(|name| site.prepare(name, EVIL, ["10.0.0.66", "fd00::66"]));
         WIRED[1..].iter().for_each(|name| site.prepare(name, WIRED[0], ["10.8.0.66", "fd08::66"]));
         [EVIL, WIRED[0]].iter().for_each(|name| site.mute(name));

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, fs};
 
-use netloom_tests::machine::counters;
-
 use crate::{
     attacker::{Account, Case, Count},
     ears::{Ears, Heard},
@@ -36,7 +34,7 @@ pub(crate) struct Seen {
 
 impl Baseline {
     pub(crate) fn take(site: &Site) -> Self {
-        let [h1, h2] = HOSTS.map(|host| counters(&site.lab.data(host)));
+        let [h1, h2] = site.views.each_ref().map(|view| view.counters().unwrap());
         let port = h1.traffic.get(&site.port).map_or(0, |port| port.dropped_packets);
         Self { drops: [h1.drops, h2.drops], port, lost: lost(site) }
     }
