@@ -1,9 +1,14 @@
 //! Where frames of the attacker would be heard: at its neighbours, at another tenant's, on the underlay, and
 //! by the hosts themselves.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    net::UdpSocket,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use hostnet::{Namespace, Tap};
+use lab::wait;
+use netloom_tests::LIMIT;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 use crate::site::{EVIL, HOSTS, NEIGHBOURS, OTHERS, SINK, Site, mac};
@@ -59,6 +64,30 @@ impl Ears {
             hosts: namespaces.flat_map(|namespace| stack(&namespace)).collect(),
             buffer: vec![0; 1 << 16],
         }
+    }
+
+    /// Hears what somebody else says who may: where nothing must be heard, something could be.
+    pub(crate) fn prove(&mut self, site: &Site) {
+        let ways = [
+            ("other-near", "other-far", "10.0.0.12"),
+            ("wired-near", "wired-far", "10.8.0.12"),
+            ("h1", "h2", "172.31.255.12"),
+        ];
+        let socket = |name: &str, at: (&str, u16)| {
+            site.lab.namespace(name).run_in(|| UdpSocket::bind(at)).unwrap().unwrap()
+        };
+        // Else kernels would say that nobody listens.
+        let _listening = ways.map(|(_, to, address)| socket(to, (address, SINK)));
+        for (from, _, address) in ways {
+            socket(from, ("0.0.0.0", 0)).send_to(MARKER, (address, SINK)).unwrap();
+        }
+        let mut heard = Heard::default();
+        let is_heard = || {
+            self.look(&mut heard);
+            // An instance's device hears what it sends and what it receives.
+            heard.others == 4 && heard.hosts == 1
+        };
+        assert!(wait::holds(LIMIT, is_heard), "{heard:?}");
     }
 
     /// Adds what was heard since the last look.
@@ -120,11 +149,11 @@ fn stack(namespace: &Namespace) -> Vec<OwnedFd> {
 
 /// Sockets at the neighbours that take what comes and never answer, so that no kernel says that nobody
 /// listens.
-pub(crate) fn sinks(site: &Site) -> Vec<std::net::UdpSocket> {
+pub(crate) fn sinks(site: &Site) -> Vec<UdpSocket> {
     let bind = |name: &&str| {
         let namespace = site.lab.namespace(name);
         // IPv4 too.
-        namespace.run_in(|| std::net::UdpSocket::bind(("::", SINK))).unwrap().unwrap()
+        namespace.run_in(|| UdpSocket::bind(("::", SINK))).unwrap().unwrap()
     };
     NEIGHBOURS.iter().map(bind).collect()
 }

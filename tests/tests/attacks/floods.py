@@ -59,7 +59,7 @@ def guarded(w):
         ),
         Case(
             "a flood of multicast listener reports",
-            [report] * MANY,
+            [bytes(report)] * MANY,
             drops={"multicast_listener": MANY},
         ),
         Case(
@@ -93,7 +93,7 @@ def to_all(w):
     return [
         Case(
             f"a flood of {name}",
-            [frame] * 2 * MANY,
+            [bytes(frame)] * 2 * MANY,
             drops={"flood_rate": Least(2 * MANY - FLOODS)},
             near=Least(0),
             far=Least(0),

@@ -38,6 +38,7 @@ fn nothing_forbidden_arrives_each_drop_is_counted_and_neighbours_go_on() {
     let (mut attacker, cases) = Attacker::start(&site);
     assert!(cases.len() >= CASES_MIN, "{} cases", cases.len());
     let mut ears = Ears::open(&site);
+    ears.prove(&site);
     let mut neighbours = Neighbours::start(&site);
     let cost = Cost::of(&site);
     an_idle_attacker_fails_each(&site, &mut ears, (&mut attacker, &cases));

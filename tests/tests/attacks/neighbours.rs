@@ -3,7 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
 };
 
 use hostnet::Namespace;
@@ -60,7 +60,7 @@ impl Neighbours {
     pub(crate) fn go_on(&mut self, case: &str) {
         let before: Vec<u64> = self.flows.iter().map(|(_, flow)| flow.bytes()).collect();
         for Door { from, listener, to } in &self.doors {
-            let connect = || TcpStream::connect_timeout(to, Duration::from_secs(5));
+            let connect = || TcpStream::connect_timeout(to, LIMIT);
             let connected = from.run_in(connect).unwrap();
             assert!(connected.is_ok(), "{case}: {} to {to}: {connected:?}", from.name());
             listener.accept().unwrap();
@@ -72,10 +72,15 @@ impl Neighbours {
 
     /// Ends it: nothing was lost.
     pub(crate) fn finish(self) {
-        for (name, flow) in self.flows {
-            let probes = flow.finish();
-            assert!(probes.sent > 100 && probes.lost == 0, "{name}: {probes:?}");
-        }
+        // Each waits for its last answers.
+        thread::scope(|scope| {
+            for (name, flow) in self.flows {
+                scope.spawn(move || {
+                    let probes = flow.finish();
+                    assert!(probes.sent > 100 && probes.lost == 0, "{name}: {probes:?}");
+                });
+            }
+        });
         let (sent, answered) = self.pings.finish_counted();
         // The answer to the last one may have been on its way.
         assert!(
