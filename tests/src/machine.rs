@@ -115,6 +115,15 @@ pub(crate) fn devices(namespace: &Namespace) -> Vec<LinkInfo> {
     runtime.block_on(async { namespace.netlink().await.unwrap().links().await.unwrap() })
 }
 
+/// One of them.
+///
+/// # Panics
+/// When there is none of this name.
+pub fn device(namespace: &Namespace, name: &str) -> LinkInfo {
+    let mut found = devices(namespace).into_iter().filter(|link| link.name == name);
+    found.next().unwrap_or_else(|| panic!("{} has no {name}", namespace.name()))
+}
+
 /// What the maps of a host hold; `data` is where its agent keeps its files.
 pub fn tables(data: &Path) -> Tables {
     view(data).tables().unwrap()
@@ -123,6 +132,12 @@ pub fn tables(data: &Path) -> Tables {
 /// How many frames a host has dropped, by reason: quicker than a whole inspection.
 pub fn drops(data: &Path) -> BTreeMap<&'static str, u64> {
     view(data).counters().unwrap().drops
+}
+
+/// The id of the program that sees what a port sends, by the host's device.
+pub fn program(data: &Path, ifindex: u32) -> u32 {
+    let pin = data.join(format!("bpf/links/{ifindex}-from_port"));
+    FdLink::from(PinnedLink::from_pin(pin).unwrap()).info().unwrap().program_id()
 }
 
 fn view(data: &Path) -> View {

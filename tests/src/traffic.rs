@@ -257,17 +257,30 @@ impl Pings {
         Self { child: from.run_in(|| command.spawn()).unwrap().unwrap() }
     }
 
+    /// Ends it, and tells how many were sent, and how many answered; the last one may be on its way.
+    pub fn finish_counted(self) -> (u64, u64) {
+        let text = self.end();
+        let line = text.lines().find(|line| line.contains("packets transmitted")).unwrap();
+        let mut numbers = line.split(' ').filter_map(|word| word.parse().ok());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
     /// Ends it, and gives the times of the answers.
     pub fn finish(self) -> Vec<SystemTime> {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
-        let output = self.child.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = self.end();
         let answers = text.lines().filter(|line| line.contains("bytes from"));
         let time = |line: &str| {
             let seconds = line.strip_prefix('[')?.split_once(']')?.0.parse().ok()?;
             Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds))
         };
         answers.filter_map(time).collect()
+    }
+
+    /// Ends it; what it has said.
+    fn end(self) -> String {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 
