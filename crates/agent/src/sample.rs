@@ -86,9 +86,10 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         prefix_bits: 24,
         gateway: (network == NETWORK_A).then_some(IpAddr::from([10, 0, 0, 1])),
         subnet: None,
+        domain: 0,
     };
     let v6 = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]);
-    let v6 = PortAddress { ip: v6, prefix_bits: 64, gateway: None, subnet: None };
+    let v6 = PortAddress { ip: v6, prefix_bits: 64, gateway: None, subnet: None, domain: 0 };
     Object::Port(Port {
         uuid: uuid(at),
         number: u32::from(last),
@@ -104,6 +105,7 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         comes: None,
         handover: None,
         told: None,
+        policy: None,
     })
 }
 
@@ -117,6 +119,7 @@ pub(crate) fn served(object: Object, subnet: u128) -> Object {
         options: Vec::new(),
         is_default: true,
         may_choose: false,
+        addresses: None,
     });
     Object::Port(port)
 }

@@ -260,6 +260,7 @@ impl Nic {
             prefix_bits,
             gateway,
             subnet: self.lans.iter().any(|lan| lan.uuid == l3).then(|| l3.uuid()),
+            domain: 0,
         };
         Port {
             uuid: self.uuid.uuid(),
@@ -276,6 +277,7 @@ impl Nic {
             comes: None,
             handover: None,
             told: self.told(),
+            policy: None,
         }
     }
 
@@ -305,6 +307,7 @@ impl Nic {
             options: self.options.iter().filter_map(Choice::option).collect(),
             is_default: self.is_default,
             may_choose: self.lans.iter().any(|lan| lan.may_choose),
+            addresses: self.lans.iter().find_map(|lan| lan.addresses),
         })
     }
 

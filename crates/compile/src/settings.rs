@@ -6,9 +6,10 @@ use model::{
 };
 
 /// All of them. Rows name one by its place here.
-const SETTINGS: [&Setting; 4] = [
+const SETTINGS: [&Setting; 5] = [
     &setting::DHCP_LEASE_TIME,
     &setting::DHCP_SLAAC_ADDRESSES,
+    &setting::DHCP_NETNS_ADDRESSES,
     &setting::METADATA_TOKEN,
     &setting::VENDOR_DATA,
 ];

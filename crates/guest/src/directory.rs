@@ -202,6 +202,7 @@ fn is_asked_about(object: &Object) -> bool {
         Object::Network(_) => false,
         Object::Peer(peer) => peer.known_as.is_some(),
         Object::Instance(_) | Object::Port(_) | Object::Subnet(_) | Object::About(_) => true,
+        Object::SecurityGroup(_) | Object::Member(_) | Object::Timeouts(_) => false,
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn port(number: u32, instance: Uuid, hostname: &str, ips: &[&str]) ->
         prefix_bits: if text.contains(':') { 64 } else { 24 },
         gateway: Some(ip(if text.contains(':') { "fd00:1::1" } else { "10.0.0.1" })),
         subnet: Some(SUBNET),
+        domain: 0,
     });
     let [_, a, b, c] = number.to_be_bytes();
     Port {
@@ -83,7 +84,9 @@ pub(crate) fn port(number: u32, instance: Uuid, hostname: &str, ips: &[&str]) ->
             options: Vec::new(),
             is_default: true,
             may_choose: false,
+            addresses: None,
         }),
+        policy: None,
     }
 }
 

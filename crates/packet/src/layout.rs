@@ -87,7 +87,7 @@ macro_rules! array_fields {
         }
     )*};
 }
-array_fields!(u32, u64, crate::maps::CtSlot);
+array_fields!(u16, u32, u64, crate::maps::CtSlot, crate::rules::Cell);
 
 impl Field for Mac {
     const SIZE: usize = 6;

@@ -147,8 +147,13 @@ fn objects() -> Vec<Shared> {
         port: Some(4789),
     };
     let uplink = Uplink { interface: "eth1".into(), vlan: Some(7) };
-    let address =
-        |ip| PortAddress { ip, prefix_bits: 24, gateway: Some(v4), subnet: Some(uuid(7)) };
+    let address = |ip| PortAddress {
+        ip,
+        prefix_bits: 24,
+        gateway: Some(v4),
+        subnet: Some(uuid(7)),
+        domain: 0,
+    };
     let network = |uuid, attachment| Object::Network(Network { uuid, number: 1, attachment });
     let port = Port {
         uuid: uuid(5),
@@ -165,6 +170,7 @@ fn objects() -> Vec<Shared> {
         comes: None,
         handover: None,
         told: Some(samples::told(1)),
+        policy: None,
     };
     let all = [
         network(uuid(1), Attachment::Tunnel(tunnel)),

@@ -2,7 +2,7 @@
 //!
 //! [`object`] has the typed objects that `compile` produces and the agent applies ([`shared`] among
 //! hosts), [`message`] what carries them, [`counters`] what hosts count, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
-//! they agree, [`told`] what guests are told, [`versions`] what an end of another release can be told. The protobuf encoding
+//! they agree, [`told`] what guests are told, [`policy`] who may talk to whom, [`versions`] what an end of another release can be told. The protobuf encoding
 //! (`proto/link.proto`) is parsed at the door by [`codec`]; [`gen`](mod@r#gen) is what the door
 //! itself is made of, and nothing behind it is used elsewhere.
 //! [`durable`] is how both ends put a file on disk.
@@ -24,6 +24,7 @@ pub mod message;
 pub mod object;
 pub mod parts;
 pub mod paths;
+pub mod policy;
 #[cfg(any(test, feature = "fuzz"))]
 mod samples;
 pub mod shared;

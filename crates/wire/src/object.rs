@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     codec::ParseError,
     declare::{message, objects, one_of, words},
+    policy::{MemberAddress, Policy, Rule},
     told::{AddressRange, Bytes, Dhcp, KnownAs, Resolver, Route, Service, SshKey, Told},
 };
 
@@ -103,6 +104,8 @@ objects! {
         13 since 6 => handover: Option<Handover>,
         /// What the guest is told about it, if netloom tells it anything.
         14 since 7 => told: Option<Told>,
+        /// Who may talk to it, and to whom it may. Absent: whoever is in its network.
+        15 since 8 => policy: Option<Policy>,
     }
 
     /// An L3 network that NICs on this host have addresses of: what its guests are told.
@@ -149,6 +152,52 @@ objects! {
         10 => tags: Vec<String>,
         /// It gets nothing without a token (as of EC2's IMDSv2).
         11 => needs_token: bool,
+    }
+
+    /// A security group that a port on this host is in.
+    7 "security_group" => SecurityGroup {
+        /// The group's uuid.
+        1 => uuid: Uuid,
+        /// Its number in the data plane: unique in the installation, never reused.
+        2 => number: u32,
+        /// Its rules, in the order in which they are asked.
+        3 => rules: Vec<Rule>,
+        /// Its rules are for single packets: no connection is remembered, and an answer needs a
+        /// rule of its own.
+        4 => is_stateless: bool,
+    }
+
+    /// A NIC, wherever it lives, that is in groups which rules of ports on this host name.
+    8 "member" => Member {
+        /// The NIC's uuid.
+        1 => uuid: Uuid,
+        /// Its addresses, sorted.
+        2 => addresses: Vec<MemberAddress>,
+        /// Numbers of those groups, sorted.
+        3 => groups: Vec<u32>,
+    }
+
+    /// How long the host remembers connections that are idle, in seconds. There is one at most:
+    /// without it, the data plane's own times hold.
+    9 "timeouts" => Timeouts {
+        /// The host's uuid.
+        1 => uuid: Uuid,
+        /// TCP before the opener's ACK.
+        2 => tcp_opening: u32,
+        /// TCP.
+        3 => tcp_established: u32,
+        /// TCP that one end has closed.
+        4 => tcp_closing: u32,
+        /// TCP that both ends have closed, or one has aborted.
+        5 => tcp_closed: u32,
+        /// Anything else, without an answer or with the first one.
+        6 => opening: u32,
+        /// UDP that goes on.
+        7 => udp_established: u32,
+        /// ICMP echo.
+        8 => icmp: u32,
+        /// Any other protocol that goes on.
+        9 => other: u32,
     }
 }
 
@@ -259,6 +308,8 @@ message! {
         3 => gateway: Option<IpAddr>,
         /// The L3 network that it is of, if that has services.
         4 since 7 => subnet: Option<Uuid>,
+        /// Number of the routing domain in which nobody else has it; 0 if nothing here depends on it.
+        5 since 8 => domain: u32,
     }
 }
 
@@ -434,9 +485,12 @@ mod tests {
             ("port", 4),
             ("subnet", 5),
             ("about", 6),
+            ("security_group", 7),
+            ("member", 8),
+            ("timeouts", 9),
         ];
         assert_eq!(numbers.collect::<Vec<_>>(), expected);
-        assert_eq!(Table::from_number(9), None);
+        assert_eq!(Table::from_number(10), None);
     }
 
     #[test]
@@ -480,6 +534,7 @@ mod tests {
                 comes: None,
                 handover: None,
                 told: None,
+                policy: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -532,6 +587,7 @@ mod tests {
                 comes,
                 handover: None,
                 told: None,
+                policy: None,
             };
             let read = Port::decode(&port.encode());
             read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())

@@ -82,8 +82,13 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         4 => Object::About(about(uuid, at)),
         _ => {
             let subnet = flag.then_some(network);
-            let address =
-                PortAddress { ip: own, prefix_bits: 24, gateway: flag.then_some(ip), subnet };
+            let address = PortAddress {
+                ip: own,
+                prefix_bits: 24,
+                gateway: flag.then_some(ip),
+                subnet,
+                domain: 0,
+            };
             let addresses = vec![address];
             let (instance, device_id, mtu_bytes) = (Uuid::from_u128(7), number, 1450);
             Object::Port(Port {
@@ -101,6 +106,7 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
                 comes: moving(1),
                 handover: handover(),
                 told: flag.then(|| told(at)),
+                policy: None,
             })
         }
     }

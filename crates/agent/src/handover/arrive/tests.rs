@@ -40,6 +40,7 @@ fn port(of: u128, instance: Option<u128>, number: u32) -> Port {
         comes: Some(Moving { number, vtep: [192, 0, 2, 1].into() }),
         handover: handover(number),
         told: None,
+        policy: None,
     }
 }
 
