@@ -8,7 +8,11 @@ use model::{
         security_group_rule::{Remote, RuleAction, RuleProtocol, RuleType, SecurityGroupRule},
     },
 };
-use netloom_control::Caller;
+use netloom_control::{
+    Caller,
+    inventory::Observed,
+    query::{self, Condition, Operator, Path, Query},
+};
 use serde_json::{Value, json};
 use store::Read;
 
@@ -496,4 +500,37 @@ fn a_group_that_is_disabled_keeps_its_members_and_rules() {
     let update = json!({"uuid": id, "name": "new", "description": null});
     cloud.call("UpdateSecurityGroup", update).unwrap();
     assert_eq!(shown(&cloud, Kind::SecurityGroup, &id)["name"], "new");
+}
+
+/// How many rows of a kind a condition finds.
+fn found(cloud: &Cloud, kind: Kind, path: &str, value: &str) -> usize {
+    let mut query = Query::new(kind, &kind.def().faces[0], ADMINISTRATOR.scope().unwrap());
+    let path = Path::read(kind, "q", path).unwrap();
+    query.conditions.push(Condition::read("q", path, Operator::Equal, &[value]).unwrap());
+    let snapshot = cloud.snapshot();
+    let found = query::run(&query, &Observed::new(&snapshot, &cloud.board)).unwrap();
+    found.inventories.unwrap().len()
+}
+
+#[test]
+fn groups_are_found_by_what_they_are_for() {
+    let (cloud, _, l3) = guarded();
+    let (id, _) = (group(&cloud, "web"), group(&cloud, "other"));
+    let vm = cloud.made("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    let nic = cloud.nics(&vm)[0].uuid;
+    let member = json!({"securityGroupUuid": id, "vmNicUuids": [nic]});
+    cloud.call("AddVmNicToSecurityGroup", member).unwrap();
+    let nic = nic.to_string();
+    let (groups, members) = (Kind::SecurityGroup, Kind::VmNicSecurityGroupRef);
+    for (kind, path, value) in [
+        (groups, "vmNic.uuid", &nic),
+        (groups, "l3Network.uuid", &l3),
+        (groups, "attachedL3NetworkUuids", &l3),
+        (members, "vmInstanceUuid", &vm),
+        (members, "securityGroup.uuid", &id),
+        (Kind::VmNicSecurityPolicy, "vmNicUuid", &nic),
+    ] {
+        assert_eq!(found(&cloud, kind, path, value), 1, "{path}");
+    }
+    assert_eq!(found(&cloud, Kind::SecurityGroupRule, "securityGroup.name", "web"), 4);
 }

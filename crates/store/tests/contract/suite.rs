@@ -39,7 +39,7 @@ on_every_engine! {
     a_follower_ends_with_the_store,
     a_reopened_store_has_the_same_state,
     what_changes_nothing_makes_no_revision,
-    ten_thousand_rows_fit_in_a_transaction_and_no_more,
+    many_rows_fit_in_a_transaction_and_no_more,
     a_transaction_whose_caller_has_left_is_finished,
     a_handle_dropped_inside_a_transaction_harms_nobody,
     a_transaction_inside_a_transaction_is_refused,
@@ -350,7 +350,7 @@ fn what_changes_nothing_makes_no_revision(disk: &Disk) {
     assert_eq!(commit(&store, |tx| tx.fence("f")).1, 2, "a fence is a write");
 }
 
-fn ten_thousand_rows_fit_in_a_transaction_and_no_more(disk: &Disk) {
+fn many_rows_fit_in_a_transaction_and_no_more(disk: &Disk) {
     let store = disk.open();
     let fill = |rows: u64| {
         move |tx: &mut Tx<Toy>| {
@@ -358,12 +358,12 @@ fn ten_thousand_rows_fit_in_a_transaction_and_no_more(disk: &Disk) {
             Ok(())
         }
     };
-    let refused = store.transact(fill(10_001)).expect_err("too much at once");
+    let refused = store.transact(fill(25_001)).expect_err("too much at once");
     assert_eq!(refused.code, Code::OperationFailed);
     assert_eq!(store.snapshot().list(Kind::Thing).count(), 0);
-    store.transact(fill(10_000)).expect("it fits");
+    store.transact(fill(25_000)).expect("it fits");
     drop(store);
-    assert_eq!(disk.open().snapshot().list(Kind::Thing).count(), 10_000);
+    assert_eq!(disk.open().snapshot().list(Kind::Thing).count(), 25_000);
 }
 
 fn a_transaction_whose_caller_has_left_is_finished(disk: &Disk) {
