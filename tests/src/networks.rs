@@ -29,6 +29,18 @@ pub fn services(rest: &Rest, l3: &str, services: &[&str]) {
     rest.made(&format!("/l3-networks/{l3}/network-services"), &body);
 }
 
+/// How instances without software of their own come to addresses of an L3 network with DHCP:
+/// `Client`, `Injected`, or `None` for tests that run clients in them.
+///
+/// # Panics
+/// When that is refused.
+pub fn addresses(rest: &Rest, l3: &str, how: &str) {
+    let path = format!("/resource-configurations/dhcp/netnsAddresses/{l3}/actions");
+    let body = json!({"updateResourceConfig": {"value": how}}).to_string();
+    let changed = rest.clone().with("prefer", "wait=30").send("PUT", &path, &body).unwrap();
+    assert_eq!(changed.status, 200, "{changed:?}");
+}
+
 /// Makes an L3 network with addresses of both families from 10.N.0.10 and fd00::N:10 on; its uuid.
 pub fn l3(rest: &Rest, name: &str, l2: &str, number: u8) -> String {
     let l3 = rest.made("/l3-networks", &json!({"name": name, "l2NetworkUuid": l2}));

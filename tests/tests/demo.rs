@@ -14,7 +14,8 @@ fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
     if !root_or_skip() {
         return;
     }
-    let lab = TestLab::up();
+    let lab = TestLab::unmade();
+    lab.apply();
     let report = lab.check();
     // Twelve pairs of VMs; red's have two addresses each.
     assert_eq!((report.expected, report.as_expected), (18, 18), "{report}");

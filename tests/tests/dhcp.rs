@@ -33,7 +33,6 @@ impl Guest {
         fs::write(guest.path("script"), SCRIPT.replace("DIR", here)).unwrap();
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(guest.path("script"), mode).unwrap();
-        guest.run("ip", "-4 addr flush dev eth0");
         guest
     }
 
@@ -86,6 +85,7 @@ fn leased(lab: &TestLab, number: u8) -> String {
     let l3 = networks::l3(&rest, "leased", &l2, number);
     networks::services(&rest, &l3, &["DHCP"]);
     networks::dhcp_last(&rest, &l3, &format!("10.{number}.0"));
+    networks::addresses(&rest, &l3, "None");
     l3
 }
 
@@ -200,6 +200,7 @@ fn a_guest_makes_its_address_of_the_prefix_that_it_hears() {
     let range = json!({"name": "v6", "networkCidr": "fd08::/64", "addressMode": "SLAAC"});
     rest.made(&format!("/l3-networks/{l3}/ipv6-ranges/by-cidr"), &range);
     networks::services(&rest, &l3, &["DHCP"]);
+    networks::addresses(&rest, &l3, "None");
     for (name, host) in [("one", "h1"), ("two", "h2")] {
         let made = rest.create_vm(name, (&l3, host), &[]);
         assert_eq!(made.status, 200, "{made:?}");
@@ -284,4 +285,74 @@ fn clients_that_configure_the_machine_get_addresses_of_both_families_and_a_route
         assert!(wait::holds(LIMIT, has_all), "{}{}", guest.run("ip", "addr"), log());
         drop(client);
     }
+}
+
+/// The pids that are noted of DHCP clients of a host's instances.
+fn clients(lab: &TestLab, host: &str) -> Vec<i32> {
+    let Ok(files) = fs::read_dir(lab.data(host).join("clients")) else { return Vec::new() };
+    let names = files.map(|file| file.unwrap().path());
+    let notes = names.filter(|path| path.extension().is_some_and(|word| word == "client"));
+    let pid = |path: PathBuf| {
+        let noted: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        i32::try_from(noted["pid"].as_i64().unwrap()).unwrap()
+    };
+    notes.map(pid).collect()
+}
+
+/// An instance that is nothing but a namespace has a client that is run for it, which is as good as any.
+#[test]
+fn an_instance_without_software_asks_for_its_addresses_like_any_guest() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let l3 = leased(&lab, 6);
+    let rest = lab.rest();
+    networks::addresses(&rest, &l3, "Client");
+    let both = ["10.6.0.42", "fd06::42"].map(|ip| ip.parse().unwrap());
+    let made = rest.create_vm("guest", (&l3, "h1"), &both);
+    assert_eq!(made.status, 200, "{made:?}");
+    let guest = Guest::of(&lab, "guest");
+    let has = |ip: &str| {
+        let shown = guest.run("ip", "addr show dev eth0 scope global -tentative");
+        let routes = guest.run("ip", "route");
+        [ip, "fd06::42"].iter().all(|ip| shown.contains(&format!("{ip}/")))
+            && routes.contains("default via 10.6.0.1 ")
+    };
+    assert!(wait::holds(LIMIT, || has("10.6.0.42")), "{}", guest.run("ip", "addr"));
+    assert!(has_seen(&lab, "leased", false) && has_seen(&lab, "leased", true));
+    let first = clients(&lab, "h1");
+    assert_eq!(first.len(), 1, "one for all of its NICs");
+
+    // The next agent finds it as it is.
+    lab.kill(&["h1"]);
+    lab.start(&["h1"]);
+    lab.settle(&["h1"]);
+    assert_eq!(clients(&lab, "h1"), first);
+    assert!(has("10.6.0.42"));
+
+    // Another address is asked for at once.
+    let own = lab.named("/vm-instances", "guest")["uuid"].as_str().unwrap().to_owned();
+    let params = json!({"setVmStaticIp": {"l3NetworkUuid": l3, "ip": "10.6.0.77"}}).to_string();
+    let path = format!("/vm-instances/{own}/actions");
+    let changed = rest.clone().with("prefer", "wait=30").send("PUT", &path, &params).unwrap();
+    assert_eq!(changed.status, 200, "{changed:?}");
+    let shown = || guest.run("ip", "-4 addr show dev eth0");
+    assert!(
+        wait::holds(LIMIT, || shown().contains("10.6.0.77/") && !shown().contains("10.6.0.42/"))
+    );
+    assert_eq!(clients(&lab, "h1"), first);
+
+    // Set by the host, and asked for again.
+    networks::addresses(&rest, &l3, "Injected");
+    assert!(wait::holds(LIMIT, || clients(&lab, "h1").is_empty() && has("10.6.0.77")));
+    let has_ended = |pid: i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_err();
+    assert!(wait::holds(LIMIT, || has_ended(first[0])));
+    networks::addresses(&rest, &l3, "Client");
+    assert!(wait::holds(LIMIT, || clients(&lab, "h1").len() == 1 && has("10.6.0.77")));
+
+    let last = clients(&lab, "h1")[0];
+    assert_eq!(rest.delete(&format!("/vm-instances/{own}")).status, 200);
+    assert!(wait::holds(LIMIT, || clients(&lab, "h1").is_empty()));
+    assert!(wait::holds(LIMIT, || has_ended(last)));
 }

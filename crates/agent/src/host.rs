@@ -87,7 +87,7 @@ impl Host {
     /// Opens the data plane, or makes it, unless another agent has it. Blocks.
     pub(crate) fn open(
         options: &Options,
-        (prefix, qemu): (String, QemuOptions),
+        (prefix, data, qemu): (String, &Path, QemuOptions),
         spares: usize,
         has_policies: bool,
     ) -> Result<Self, Error> {
@@ -107,7 +107,7 @@ impl Host {
             (text, Instant::now() + NOTICED_FOR)
         });
         let plane = Arc::new(Mutex::new(plane));
-        let driver = Drivers { netns: Netns::new(prefix), qemu: Qemu::new(qemu) };
+        let driver = Drivers { netns: Netns::new(prefix, data), qemu: Qemu::new(qemu) };
         if let Err(error) = driver.netns.sweep() {
             tracing::warn!(%error, "files of namespaces that were never made stay behind");
         }

@@ -185,7 +185,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         let direct_port = if own.direct_underlay { host::DIRECT_PORT } else { 0 };
         let options = Options { bpffs: own.bpffs, conntrack: own.conntrack, direct_port };
         let qemu = QemuOptions::below(&own.data, own.accel);
-        Host::open(&options, (own.prefix, qemu), own.spares, has_policies)
+        Host::open(&options, (own.prefix, &own.data, qemu), own.spares, has_policies)
     };
     let kernel = tokio::task::spawn_blocking(open).await??;
     run_on(kernel, config, stop).await

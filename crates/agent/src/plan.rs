@@ -19,7 +19,8 @@ use model::resource::vtep::VXLAN_PORT;
 use uuid::Uuid;
 use wire::{
     holding::Holding,
-    object::{ImageFormat, Instance, Object, ObjectKey, Port, Table},
+    object::{ImageFormat, Instance, Object, ObjectKey, Port, PortAddress, Table},
+    told::GuestAddresses,
 };
 
 use crate::{
@@ -74,7 +75,7 @@ impl Wanted {
         };
         desired.network(port.network).ok_or_else(|| lacking("network", port.network))?;
         match (instance, &port.device) {
-            (Some(instance), _) => instance.nics.push(nic(port)),
+            (Some(instance), _) => instance.nics.push(nic(port, desired)),
             (None, Some(device)) => {
                 let is_same = |other: &external::Wanted| other.device == *device;
                 if let Some((other, _)) = self.external.iter().find(|(_, other)| is_same(other)) {
@@ -185,14 +186,27 @@ fn spec(instance: &Instance) -> InstanceSpec {
     }
 }
 
-fn nic(port: &Port) -> NicSpec {
-    let gateways: BTreeSet<_> = port.addresses.iter().filter_map(|a| a.gateway).collect();
+/// What its guest learns by itself is not given to it: its addresses of L3 networks with DHCP.
+fn nic(port: &Port, desired: &Holding) -> NicSpec {
+    let guest = port.told.as_ref().map(|told| told.addresses.unwrap_or(GuestAddresses::Asked));
+    let has_dhcp = |subnet| desired.subnet(subnet).is_some_and(|subnet| subnet.dhcp.is_some());
+    let is_given = |address: &&PortAddress| match guest {
+        None | Some(GuestAddresses::Injected) => true,
+        Some(GuestAddresses::Asked | GuestAddresses::Left) => !address.subnet.is_some_and(has_dhcp),
+    };
+    let (given, own): (Vec<_>, Vec<_>) = port.addresses.iter().partition(is_given);
+    let asks_for = match guest {
+        Some(GuestAddresses::Asked) => own.iter().map(|address| address.ip).collect(),
+        _ => Vec::new(),
+    };
+    let gateways: BTreeSet<_> = given.iter().filter_map(|address| address.gateway).collect();
     NicSpec {
         uuid: port.uuid,
         device: format!("eth{}", port.device_id),
         mac: port.mac,
         mtu_bytes: port.mtu_bytes,
-        addresses: port.addresses.iter().map(|a| (a.ip, a.prefix_bits)).collect(),
+        addresses: given.iter().map(|address| (address.ip, address.prefix_bits)).collect(),
+        asks_for,
         gateways: gateways.into_iter().collect(),
     }
 }

@@ -119,6 +119,7 @@ pub(crate) fn served(object: Object, subnet: u128) -> Object {
         options: Vec::new(),
         is_default: true,
         may_choose: false,
+        addresses: None,
     });
     Object::Port(port)
 }

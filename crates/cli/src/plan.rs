@@ -82,7 +82,7 @@ impl Plan {
             let mut call = call_of(client, entry, &known).map_err(at)?;
             known.used.extend(call.params.values().flat_map(texts));
             if !entry.makes {
-                match is_attached(client, entry, &call)? {
+                match is_attached(client, entry, &mut call)? {
                     true => plan.unchanged += 1,
                     false => plan.add(entry, call),
                 }
@@ -345,12 +345,25 @@ fn find(client: &Client, entry: &Entry, call: &Call) -> Result<Option<Value>, Er
     }
 }
 
-/// Whether what an attachment names first lists what it names second.
-fn is_attached(client: &Client, entry: &Entry, call: &Call) -> Result<bool, Error> {
+/// The field that attaches what is no resource: by provider, a list of services.
+const SERVICES: &str = "networkServices";
+
+/// Whether what an attachment names first lists what it names second. Of services, those that are listed are
+/// taken out of the call.
+fn is_attached(client: &Client, entry: &Entry, call: &mut Call) -> Result<bool, Error> {
     let def = client::message(call.message)?;
     let Some(target) = def.target() else { return Ok(false) };
     let uuid = call.params.get(target.name).and_then(Value::as_str).unwrap_or_default();
     let found = client.query(entry.noun.face.path, &[format!("uuid={uuid}")])?;
+    if let Some(Value::Object(wanted)) = call.params.get_mut(SERVICES) {
+        let listed = found.first().and_then(|row| row[SERVICES].as_array()).into_iter().flatten();
+        let listed: Vec<&Value> = listed.map(|service| &service["networkServiceType"]).collect();
+        for services in wanted.values_mut().filter_map(Value::as_array_mut) {
+            services.retain(|service| !listed.contains(&service));
+        }
+        wanted.retain(|_, services| services.as_array().is_none_or(|list| !list.is_empty()));
+        return Ok(wanted.is_empty());
+    }
     let others =
         def.fields.iter().filter(|field| field.refs.is_some() && field.name != target.name);
     let others: Vec<&Value> = others.filter_map(|field| call.params.get(field.name)).collect();

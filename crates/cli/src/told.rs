@@ -58,6 +58,13 @@ fn lines(told: &Value) -> String {
         let what = format!("{}{} on {}", of("outcome", ""), of("ip", " "), of("date", ""));
         say("last asked", format!("{what}{}", of("hostname", ", calls itself ")));
     }
+    let event = |it: &Value| {
+        format!("{} {} on {}", text(&it["outcome"]), text(&it["ip"]), text(&it["date"]))
+    };
+    let events = each(&told["events"], event);
+    // The last one of each version is shown already.
+    let is_more = events.len() > told["asked"].as_array().map_or(0, Vec::len);
+    say("asked", if is_more { events.join(", ") } else { String::new() });
     lines.join("\n")
 }
 

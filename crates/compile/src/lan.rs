@@ -16,12 +16,12 @@ use model::{
         l3_network::L3Network,
         network_service::{NetworkServiceL3NetworkRef, NetworkServiceType},
     },
-    setting::{self, Setting, SlaacAddresses},
+    setting::{self, NetnsAddresses, Setting, SlaacAddresses},
 };
 use wire::{
     object::{Object, Prefix, Subnet},
     shared::Shared,
-    told::{self, AddressRange, Bytes, Dhcp, Resolver, Route, Service},
+    told::{self, AddressRange, Bytes, Dhcp, GuestAddresses, Resolver, Route, Service},
 };
 
 use crate::settings::{self, Value};
@@ -95,6 +95,8 @@ pub(crate) struct Brief {
     pub(crate) domain: Option<String>,
     /// It may use any address where it makes its own.
     pub(crate) may_choose: bool,
+    /// How it comes to its addresses, if it has no software of its own that asks.
+    pub(crate) addresses: Option<GuestAddresses>,
 }
 
 /// An L3 network of whose guests hosts take care.
@@ -182,7 +184,14 @@ impl Lan {
         let seen = self.seen();
         let addresses = seen.setting(&setting::DHCP_SLAAC_ADDRESSES);
         let may_choose = addresses == Some(SlaacAddresses::Any.as_str());
-        Brief { uuid: self.l3.uuid, services, domain, may_choose }
+        let addresses = match seen.setting(&setting::DHCP_NETNS_ADDRESSES) {
+            Some(word) if word == NetnsAddresses::Injected.as_str() => {
+                Some(GuestAddresses::Injected)
+            }
+            Some(word) if word == NetnsAddresses::None.as_str() => Some(GuestAddresses::Left),
+            _ => None,
+        };
+        Brief { uuid: self.l3.uuid, services, domain, may_choose, addresses }
     }
 
     fn seen(&self) -> View<'_> {

@@ -316,6 +316,7 @@ impl Nic {
             options: self.options.iter().filter_map(Choice::option).collect(),
             is_default: self.is_default,
             may_choose: self.lans.iter().any(|lan| lan.may_choose),
+            addresses: self.lans.iter().find_map(|lan| lan.addresses),
         })
     }
 

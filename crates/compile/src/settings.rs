@@ -7,9 +7,10 @@ use model::{
 
 /// All of them: those that guests are told of, what closes NICs, and how long connections rest. Rows name one
 /// by its place here.
-const SETTINGS: [&Setting; 13] = [
+const SETTINGS: [&Setting; 14] = [
     &setting::DHCP_LEASE_TIME,
     &setting::DHCP_SLAAC_ADDRESSES,
+    &setting::DHCP_NETNS_ADDRESSES,
     &setting::METADATA_TOKEN,
     &setting::VENDOR_DATA,
     &setting::WITHOUT_GROUP,
@@ -24,7 +25,7 @@ const SETTINGS: [&Setting; 13] = [
 ];
 
 /// The first that guests are told nothing of.
-const GUESTS: usize = 4;
+const GUESTS: usize = 5;
 
 /// The value that a setting has, by its place.
 pub(crate) type Value = (usize, String);

@@ -1,9 +1,11 @@
 //! All drivers of a host as one: an instance's spec says which one runs it, the kind of a device
 //! whose it is.
 
+use std::path::Path;
+
 use uuid::Uuid;
 
-use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Netns, Prepared, Qemu};
+use crate::{Driver, Error, Found, FoundNic, InstanceSpec, Netns, Prepared, Qemu, netns, qemu};
 
 /// The drivers of a host.
 #[derive(Clone)]
@@ -59,4 +61,13 @@ impl Driver for Drivers {
         found.sort_by_key(|found| found.instance);
         Ok(found)
     }
+}
+
+/// Ends all processes of instances of a host whose agent kept its data there and does not run any more; how
+/// many there were. They may still be there for a moment.
+///
+/// # Errors
+/// What the kernel says.
+pub fn end_all(data: &Path) -> Result<usize, Error> {
+    Ok(netns::end_all(data)? + qemu::end_all(data)?)
 }

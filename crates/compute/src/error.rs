@@ -28,6 +28,18 @@ pub enum Error {
     /// The host has no QEMU.
     #[error("the host has no {0}: install Debian's package qemu-system-x86 there")]
     NoQemu(&'static str),
+    /// The host has no DHCP client for the instances that have no software of their own.
+    #[error(
+        "the host has no {0}, which asks for its addresses: install Debian's package dhcpcd-base there, or set \
+         dhcp/netnsAddresses of its L3 network to Injected"
+    )]
+    NoClient(&'static str),
+    /// The DHCP client of an instance has not come up.
+    #[error("its DHCP client does not start: {words}")]
+    ClientNotStarted {
+        /// What it said.
+        words: String,
+    },
     /// The host does not have the image.
     #[error("the host has no image file {path} ({cause}): put it there, or choose another image")]
     NoImage {

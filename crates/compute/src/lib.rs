@@ -17,11 +17,11 @@ use std::future::Future;
 
 use uuid::Uuid;
 
-pub use drivers::Drivers;
+pub use drivers::{Drivers, end_all};
 pub use error::Error;
 pub use fake::{DriverCall, Fake};
 pub use netns::{Netns, Spare, host_device_name};
-pub use qemu::{Accel, Begun, Qemu, QemuOptions, Sent, Traits, end_all};
+pub use qemu::{Accel, Begun, Qemu, QemuOptions, Sent, Traits};
 pub use spec::{
     FarEnd, Found, FoundNic, ImageFormat, InstanceSpec, Journey, Machine, NicSpec, Prepared,
 };

@@ -2,14 +2,16 @@
 //!
 //! The namespace is named `<prefix>-<instance>`, the host's end of a NIC `nl` and the last twelve
 //! digits of the NIC, and carries the whole NIC in its alias: what runs can be told from the
-//! kernel alone. No process belongs to an instance, so a restart of the agent ends nothing; and
-//! processes that somebody started inside are never ended here, they only lose their NICs.
+//! kernel alone. The only process that belongs to an instance is its DHCP client, if it has one
+//! ([`client`]), which goes on when the agent ends; processes that somebody else started inside are never
+//! ended here, they only lose their NICs.
 
 mod cable;
+mod client;
 mod inside;
 mod spare;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use hostnet::{Kind, LinkInfo, Namespace, Netlink};
 use tokio::task;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 use crate::{Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Prepared};
 
 pub(crate) use cable::{is_host_device_name, silence};
+use client::Clients;
 pub use spare::Spare;
 
 /// The metric of the first NIC's default routes; each further NIC has the next one. Above zero, so
@@ -38,18 +41,20 @@ pub struct Netns {
     /// Where the host's ends live; `None`: in the namespace of the calling process.
     host: Option<Namespace>,
     stock: Arc<spare::Stock>,
+    clients: Arc<Clients>,
 }
 
 impl Netns {
-    /// A driver whose host is the namespace of this process. Drivers with one prefix on one
-    /// machine share their instances.
-    pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into().into(), host: None, stock: Arc::default() }
+    /// A driver whose host is the namespace of this process, and whose agent keeps its data in a
+    /// directory. Drivers with one prefix on one machine share their instances.
+    pub fn new(prefix: impl Into<String>, data: &Path) -> Self {
+        let clients = Arc::new(Clients::below(data));
+        Self { prefix: prefix.into().into(), host: None, stock: Arc::default(), clients }
     }
 
     /// A driver whose host is another namespace: one of several hosts of a lab.
-    pub fn on(prefix: impl Into<String>, host: Namespace) -> Self {
-        Self { prefix: prefix.into().into(), host: Some(host), stock: Arc::default() }
+    pub fn on(prefix: impl Into<String>, data: &Path, host: Namespace) -> Self {
+        Self { host: Some(host), ..Self::new(prefix, data) }
     }
 
     /// The name of the namespace of an instance, as `ip netns` shows it.
@@ -87,7 +92,7 @@ impl Netns {
                 if inside::is_of(&inside, spec.generation).await? {
                     return Ok((inside, None));
                 }
-                self.remove_named(name.clone()).await?;
+                self.remove(spec.uuid).await?;
             }
         }
         let made = match spec.nics.first() {
@@ -129,6 +134,15 @@ impl Netns {
     }
 }
 
+/// Ends what is run for the instances of a host whose agent kept its data there and does not run any more;
+/// how many there were.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn end_all(data: &Path) -> Result<usize, Error> {
+    Clients::below(data).end_all()
+}
+
 fn found_nic(nic: Uuid, link: &LinkInfo) -> FoundNic {
     FoundNic { nic, host_ifindex: link.index, up: link.is_up, far_end: FarEnd::of(link) }
 }
@@ -156,6 +170,7 @@ impl Driver for Netns {
                 host_device: link.name,
             });
         }
+        self.clients.ensure((spec.uuid, &self.namespace_name(spec.uuid)), &spec.nics).await?;
         Ok(prepared)
     }
 
@@ -181,6 +196,8 @@ impl Driver for Netns {
     }
 
     async fn remove(&self, instance: Uuid) -> Result<(), Error> {
+        // It would keep the namespace.
+        self.clients.end(instance)?;
         self.remove_named(self.namespace_name(instance)).await
     }
 
@@ -285,10 +302,10 @@ mod tests {
     fn names_fit_and_lead_back_to_the_uuid() {
         let uuid = Uuid::parse_str("00112233-4455-4677-8899-aabbccddeeff").unwrap();
         assert_eq!(host_device_name(uuid), "nlaabbccddeeff");
-        let driver = Netns::new("lab-7");
+        let driver = Netns::new("lab-7", Path::new(""));
         let name = driver.namespace_name(uuid);
         assert_eq!(name, "lab-7-00112233445546778899aabbccddeeff");
         assert_eq!(driver.instance_of(&name), Some(uuid));
-        assert_eq!(Netns::new("lab").instance_of(&name), None);
+        assert_eq!(Netns::new("lab", Path::new("")).instance_of(&name), None);
     }
 }

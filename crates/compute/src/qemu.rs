@@ -38,7 +38,7 @@ use crate::{
     Driver, Error, FarEnd, Found, FoundNic, InstanceSpec, Journey, Machine, Prepared,
     host_device_name,
 };
-pub use leave::end_all;
+pub(crate) use leave::end_all;
 
 /// A QEMU that has run for so long has not failed to start.
 const LIVED_LONG: Duration = Duration::from_secs(60);

@@ -81,8 +81,11 @@ pub struct NicSpec {
     pub mac: [u8; 6],
     /// The MTU, in bytes without the Ethernet header.
     pub mtu_bytes: u32,
-    /// Addresses with their prefix lengths. Empty where the guest gets its own, by DHCP.
+    /// Addresses with their prefix lengths. Those that the guest gets by itself are not among them.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Addresses that the guest gets by itself, by DHCP and router solicitations: one that has no software
+    /// of its own needs a client for them.
+    pub asks_for: Vec<IpAddr>,
     /// Default gateways, at most one per address family; they may lie outside of every prefix.
     pub gateways: Vec<IpAddr>,
 }
@@ -222,6 +225,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu_bytes: 1450,
             addresses: vec![("10.0.0.2".parse().unwrap(), 24)],
+            asks_for: Vec::new(),
             gateways: vec!["10.0.0.1".parse().unwrap()],
         }
     }

@@ -38,7 +38,7 @@ impl Host {
         let namespace = Scratch::new("host").unwrap();
         let netlink = namespace.netlink().await.unwrap();
         let prefix = name("vm");
-        let driver = Netns::on(prefix.clone(), (*namespace).clone());
+        let driver = Netns::on(prefix.clone(), &std::env::temp_dir(), (*namespace).clone());
         Self { namespace, netlink, driver, prefix }
     }
 
@@ -107,6 +107,7 @@ fn nic(number: u8) -> NicSpec {
             (ip(&format!("10.0.{number}.2")), 24),
             (ip(&format!("2001:db8:{number}::2")), 64),
         ],
+        asks_for: Vec::new(),
         gateways: vec![ip(&format!("10.0.{number}.1")), ip(&format!("2001:db8:{number}::1"))],
     }
 }
@@ -231,7 +232,8 @@ async fn a_new_driver_finds_what_runs() {
     host.driver.activate(one.nics[1].uuid).await.unwrap();
     host.driver.activate(one.nics[1].uuid).await.unwrap();
 
-    let restarted = Netns::on(host.prefix.clone(), (*host.namespace).clone());
+    let restarted =
+        Netns::on(host.prefix.clone(), &std::env::temp_dir(), (*host.namespace).clone());
     let nics = prepared.iter().zip([false, true]).map(|(prepared, up)| FoundNic {
         far_end: FarEnd::Elsewhere,
         nic: prepared.nic,
@@ -348,7 +350,8 @@ async fn an_instance_of_another_generation_is_made_anew_once() {
         assert!(!is_marked(&spec).await, "generation {generation} is a new namespace");
         mark(&spec).await;
         // A driver that knows nothing of earlier calls, as after a restart.
-        let restarted = Netns::on(host.prefix.clone(), (*host.namespace).clone());
+        let restarted =
+            Netns::on(host.prefix.clone(), &std::env::temp_dir(), (*host.namespace).clone());
         restarted.prepare(&spec).await.unwrap();
         assert!(is_marked(&spec).await, "generation {generation} is there already");
     }

@@ -123,6 +123,7 @@ fn nic(at: u8) -> NicSpec {
         mac: [2, 0, 0, 0, 0, at],
         mtu_bytes: 1450,
         addresses: vec![("10.0.0.2".parse().unwrap(), 24)],
+        asks_for: Vec::new(),
         gateways: Vec::new(),
     }
 }

@@ -28,13 +28,13 @@ impl Host {
         let namespace = Scratch::new("host").unwrap();
         let netlink = namespace.netlink().await.unwrap();
         let prefix = name("vm");
-        let driver = Netns::on(prefix.clone(), (*namespace).clone());
+        let driver = Netns::on(prefix.clone(), &std::env::temp_dir(), (*namespace).clone());
         Self { namespace, netlink, driver, prefix }
     }
 
     /// A driver as a new process has it.
     fn restarted(&self) -> Netns {
-        Netns::on(self.prefix.clone(), (*self.namespace).clone())
+        Netns::on(self.prefix.clone(), &std::env::temp_dir(), (*self.namespace).clone())
     }
 
     /// A spare that may be taken.
@@ -96,6 +96,7 @@ fn instance(devices: &[&str]) -> InstanceSpec {
         mac: [2, 0, 0, 0, 0, number],
         mtu_bytes: 1450,
         addresses: vec![([10, 0, number, 2].into(), 24)],
+        asks_for: Vec::new(),
         gateways: vec![[10, 0, number, 1].into()],
     };
     let nics = (1..).zip(devices).map(nic).collect();

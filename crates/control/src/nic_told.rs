@@ -73,27 +73,35 @@ fn told(look: &Look<'_>, message: GetVmNicTold) -> Result<Value> {
             "dhcp/slaacAddresses: hosts do not let addresses of the guest's own choice pass yet; have it \
              make EUI-64 addresses",
         ),
-        "asked": asked(look, &nic),
+        "asked": asked(look, &nic, 1),
+        "events": asked(look, &nic, LeaseSeen::KEPT),
     }))
 }
 
-/// What the guest has asked for its addresses last, as its host has told: of IPv4 and of IPv6.
-fn asked(look: &Look<'_>, nic: &VmNic) -> Vec<Value> {
+/// What the guest has asked for its addresses, as its host has told: of each version of IP so many, the
+/// newest last.
+fn asked(look: &Look<'_>, nic: &VmNic, most: usize) -> Vec<Value> {
     let Some(host) = nic.host_uuid else { return Vec::new() };
     let leases = &look.status(host).leases;
-    let seen = |(version, is_v6)| {
-        let seen = leases.get(&(nic.uuid.uuid(), is_v6))?;
-        let LeaseSeen { at, kind, address, hostname, client_id } = &**seen;
-        Some(json!({
+    let mut all = Vec::new();
+    for (version, is_v6) in [(4, false), (6, true)] {
+        let seen = leases.get(&(nic.uuid.uuid(), is_v6)).map_or(&[][..], |seen| seen);
+        let last = seen.iter().skip(seen.len().saturating_sub(most));
+        all.extend(last.map(|seen| (version, seen)));
+    }
+    all.sort_by_key(|(_, seen)| seen.at);
+    let shown = |(version, seen): (u8, &LeaseSeen)| {
+        let LeaseSeen { at, kind, address, hostname, client_id } = seen;
+        json!({
             "ipVersion": version,
             "date": at.to_string(),
             "outcome": kind,
             "ip": address,
             "hostname": hostname,
             "clientId": hex(client_id),
-        }))
+        })
     };
-    [(4, false), (6, true)].into_iter().filter_map(seen).collect()
+    all.into_iter().map(shown).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -84,6 +84,7 @@ pub(crate) fn port(number: u32, instance: Uuid, hostname: &str, ips: &[&str]) ->
             options: Vec::new(),
             is_default: true,
             may_choose: false,
+            addresses: None,
         }),
         policy: None,
     }

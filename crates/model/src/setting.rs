@@ -226,6 +226,18 @@ settings! {
         },
         &[Kind::L3Network]
     ),
+    /// How instances of the driver netns, which have no software of their own, come to their addresses of L3
+    /// networks with DHCP: Client, a DHCP client is run in each; Injected, hosts set them, as they do
+    /// where there is no DHCP; None, their owners see to it.
+    DHCP_NETNS_ADDRESSES = (
+        "dhcp",
+        "netnsAddresses",
+        Values::Word {
+            default: NetnsAddresses::Client.as_str(),
+            one_of: NetnsAddresses::ONE_OF,
+        },
+        &[Kind::L3Network]
+    ),
     /// Whether an instance needs a token to read its metadata, as of EC2's IMDSv2: Optional or Required.
     METADATA_TOKEN = (
         "metadata",
@@ -299,6 +311,18 @@ const SECONDS_MAX: i64 = 14_400;
 
 /// Longest vendor data, in bytes.
 pub const VENDOR_DATA_MAX: usize = 16_384;
+
+words! {
+    /// How instances without software of their own come to addresses of networks with DHCP.
+    NetnsAddresses {
+        /// By a DHCP client.
+        Client = "Client",
+        /// From their hosts.
+        Injected = "Injected",
+        /// By what their owners do.
+        None = "None",
+    }
+}
 
 words! {
     /// What becomes of a connection that no rule of a security group decides.

@@ -85,8 +85,9 @@ pub struct HostStatus {
     pub lacking: Arc<BTreeMap<String, String>>,
     /// How the ways to its peers are, as it has told them on this stream.
     pub paths: Option<Arc<HostPaths>>,
-    /// What guests of its NICs asked last for their addresses, by NIC and whether it was IPv6.
-    pub leases: OrdMap<(Uuid, bool), Arc<LeaseSeen>>,
+    /// What guests of its NICs have asked for their addresses, by NIC and whether it was IPv6: the newest
+    /// last, [`LeaseSeen::KEPT`] at most.
+    pub leases: OrdMap<(Uuid, bool), Arc<[LeaseSeen]>>,
     /// That two agents use its identity, and from where, if so.
     pub doubled: Option<Arc<str>>,
 }
@@ -109,6 +110,9 @@ pub struct LeaseSeen {
 impl LeaseSeen {
     /// The kind of what a guest has found in use by somebody else (RFC 2131, 4.4.4; RFC 8415, 18.2.8).
     pub const DECLINED: &'static str = "declined";
+    /// So many are remembered of a NIC, of each version of IP: more than a client that is refused, or
+    /// finds its address in use, needs to come to rest.
+    pub const KEPT: usize = 16;
 }
 
 /// A device of a host that networks and tunnels may use: none of netloom's own.
@@ -347,7 +351,7 @@ impl HostStatus {
         let own = self.failed.get(&object).map(|reason| reason.to_string());
         let whole = || self.trouble(host).filter(|_| self.pending.contains_key(&object));
         let declined = || {
-            let seen = [false, true].map(|is_v6| self.leases.get(&(object, is_v6)));
+            let seen = [false, true].map(|is_v6| self.leases.get(&(object, is_v6))?.last());
             let declined =
                 seen.into_iter().flatten().find(|seen| seen.kind == LeaseSeen::DECLINED)?;
             let ip = declined.address.map(|ip| ip.to_string()).unwrap_or_default();

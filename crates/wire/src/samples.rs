@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::{
     object::{About, Prefix, Subnet},
     told::{
-        AddressMode, AddressRange, Bytes, Dhcp, DhcpOption, Resolver, Route, Service, SshKey, Told,
+        AddressMode, AddressRange, Bytes, Dhcp, DhcpOption, GuestAddresses, Resolver, Route,
+        Service, SshKey, Told,
     },
 };
 
@@ -20,6 +21,7 @@ pub(crate) fn told(at: usize) -> Told {
         options: vec![option],
         is_default: at.is_multiple_of(2),
         may_choose: at.is_multiple_of(3),
+        addresses: at.is_multiple_of(4).then_some(GuestAddresses::Left),
     }
 }
 

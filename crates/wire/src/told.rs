@@ -115,6 +115,22 @@ message! {
         /// It may use any address of its SLAAC ranges: a privacy address (RFC 8981), or one that it has made
         /// of another identifier (RFC 7217).
         5 => may_choose: bool,
+        /// How the guest comes to addresses that it can learn by itself, where it has no software of its own;
+        /// it asks for them if absent.
+        6 since 8 => addresses: Option<GuestAddresses>,
+    }
+}
+
+words! {
+    /// How a guest without software of its own, an instance of the driver netns, comes to addresses of L3
+    /// networks with DHCP.
+    GuestAddresses {
+        /// A DHCP client is run in it.
+        1 => Asked,
+        /// They are set in it.
+        2 => Injected,
+        /// Its owner sees to it.
+        3 => Left,
     }
 }
 

@@ -146,7 +146,7 @@ fn aside(directory: &Path) -> Result<Vec<Files>, Error> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn end_all(data: &Path) -> Result<usize, Error> {
+pub(crate) fn end_all(data: &Path) -> Result<usize, Error> {
     let directory = data.join(INSTANCES);
     let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),

@@ -306,7 +306,9 @@ fn what_a_client_has_asked_last_is_shown() {
         let (at, address, hostname) = (Timestamp(0), Some(ip), Some("box".to_owned()));
         let seen = LeaseSeen { at, kind, address, hostname, client_id: vec![1, 0xab] };
         let mut status = cloud.board.status(host).clone();
-        status.leases.insert((id.uuid(), false), seen.into());
+        let key = (id.uuid(), false);
+        let before = status.leases.get(&key).map_or(Vec::new(), |seen| seen.to_vec());
+        status.leases.insert(key, before.into_iter().chain([seen]).collect());
         cloud.board.put(host, status);
         let shown = shown(&cloud, Kind::VmNic, &id.to_string());
         (
@@ -321,7 +323,15 @@ fn what_a_client_has_asked_last_is_shown() {
     }]);
     assert_eq!((asked, trouble), (expected, Value::Null));
     let (asked, trouble) = heard("declined");
-    assert_eq!(asked[0]["outcome"], "declined");
+    assert_eq!(
+        (asked.as_array().map(Vec::len), &asked[0]["outcome"]),
+        (Some(1), &json!("declined"))
+    );
+    let events = told(&cloud, &id.to_string())["events"].clone();
+    assert_eq!(
+        (&events[0]["outcome"], &events[1]["outcome"]),
+        (&json!("leased"), &json!("declined"))
+    );
     let trouble = trouble.as_str().unwrap_or_default();
     assert!(trouble.contains("10.0.0.11") && trouble.contains("SetVmStaticIp"), "{trouble}");
 }

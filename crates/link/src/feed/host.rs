@@ -425,7 +425,9 @@ impl HostFeed {
         let is_here = |nic: Uuid| self.holds(&[Table::Port], nic);
         let mut known: imbl::OrdMap<_, _> = known.filter(|((nic, _), _)| is_here(*nic)).collect();
         for seen in leases.into_iter().filter(|seen| is_here(seen.nic)) {
-            known.insert((seen.nic, seen.is_v6), Arc::new(shown::lease(seen)));
+            let all: &mut Arc<[_]> = known.entry((seen.nic, seen.is_v6)).or_default();
+            let kept = &all[all.len().saturating_sub(model::status::LeaseSeen::KEPT - 1)..];
+            *all = kept.iter().cloned().chain([shown::lease(seen)]).collect();
         }
         self.status.leases = known;
         true
