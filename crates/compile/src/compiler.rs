@@ -16,6 +16,8 @@
 //! ```
 //! A NIC that moves also passes a join with the VTEP of the host it moves to, after `homed`.
 //! A network that needs no tunnel skips the join with VTEPs, and tells nobody of its NICs.
+//! What guards a port joins it last ([`security`](crate::security)), with its routing domain
+//! ([`domains`]): a change of either is no news for the peers.
 
 use std::{
     cmp::Ordering,

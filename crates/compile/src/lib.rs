@@ -17,6 +17,9 @@
 //! | `Member` | NIC that counts, anywhere, by those of its groups that rules of these groups name, in a routing domain of their `Port`s |
 //! | `Timeouts` | H, if it holds a `Port` and an administrator has set some |
 //!
+//! Groups count for NICs of L3 networks that have the service SecurityGroup. What a `Port` has for a policy stands
+//! in `guard`, how networks become one routing domain in `domains`.
+//!
 //! A host without a VTEP in a pool gets no objects of that pool's networks, and other hosts get no
 //! peers for its NICs: such a port could reach no other host. [`MissingVtep`] lists these hosts. A
 //! host that has several VTEPs in a pool uses the one with the lowest uuid.
