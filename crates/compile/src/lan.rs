@@ -152,7 +152,7 @@ pub(crate) fn fact(row: &Record) -> Option<(Id<L3Network>, Fact)> {
 /// A service, if hosts provide it.
 fn service(row: &NetworkServiceL3NetworkRef) -> Option<(Id<L3Network>, Fact)> {
     let fact = Fact::Service(row.network_service_type);
-    row.is_provided().then_some((row.l3_network_uuid, fact))
+    row.is_for_guests().then_some((row.l3_network_uuid, fact))
 }
 
 /// A subnet, if NICs have addresses of it.

@@ -153,9 +153,16 @@ impl NetworkServiceL3NetworkRef {
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("serviceProvider", "networkServiceProvider")];
 
-    /// Whether hosts provide it. DHCP they do in the place of routers, too: they know what to answer.
+    /// Whether hosts provide it.
     #[must_use]
     pub fn is_provided(&self) -> bool {
+        self.is_for_guests() || self.network_service_type == Type::SecurityGroup
+    }
+
+    /// Whether hosts provide it, and guests ask for it. DHCP they do in the place of routers, too: they
+    /// know what to answer.
+    #[must_use]
+    pub fn is_for_guests(&self) -> bool {
         let by_hosts = self.network_service_provider_uuid == ProviderType::Flat.provider();
         match self.network_service_type {
             Type::Dhcp => true,
