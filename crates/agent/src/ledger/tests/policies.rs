@@ -295,7 +295,7 @@ fn whose_drop_cannot_know_all_members_is_closed() {
 }
 
 /// Groups, members and ports of a history; few, so that they have to do with each other.
-fn object_of_policy(which: u8, variant: u8) -> Object {
+pub(super) fn object_of_policy(which: u8, variant: u8) -> Object {
     let number = u32::from(which);
     let rule = |at: u8| {
         let number = 10 * number + u32::from(at);
