@@ -82,6 +82,7 @@ fn order_vectors() -> Vec<Vector> {
     let ssh = |rule: Rule| rule.ports(TCP, 22, 22);
     let wide = Rule::accept(7).prefix("10.0.0.0", 8);
     vec![
+        to_a("a port without a policy lets in its network", 22, SYN).reaches_a(),
         ingress(
             to_a("a rule lets in what the rest does not", 22, SYN),
             &[ssh(Rule::accept(5))],
