@@ -24,7 +24,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &["damage", "derive"]),
     ("wire", &["damage", "model"]),
     ("judge", &["wire"]),
-    ("policy", &["damage", "packet", "wire"]),
     ("store", &["model"]),
     ("compile", &["model", "store", "wire"]),
     ("link", &["compile", "model", "seats", "store", "wire"]),
@@ -34,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("dataplane", &["packet"]),
     ("compute", &["hostnet"]),
     ("guest", &["damage", "hostnet", "seats", "wire"]),
+    ("policy", &["damage", "packet", "wire"]),
     (
         "agent",
         &[

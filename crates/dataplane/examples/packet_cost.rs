@@ -41,6 +41,18 @@ fn measure(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         ("established, local delivery, ipv6", "new tcp connection to a local port over ipv6"),
         ("established, into the tunnel", "new udp flow to a remote station"),
         ("established, out of the tunnel", "udp from the same network reaches the port"),
+        ("a syn sent again, out of the tunnel", "a port without a policy lets in its network"),
+        ("a syn sent again, by a rule", "a rule lets in what the rest does not"),
+        ("a syn sent again, by a rule for a group", "a member of a group"),
+        ("decided each time, by a stateless rule", "a stateless rule opens nothing"),
+        (
+            "decided each time, denied by a rule for addresses",
+            "an earlier rule about fewer addresses",
+        ),
+        (
+            "decided each time, denied by a rule for a group",
+            "a member whose address is denied before",
+        ),
         ("spoofed source, dropped", "another's ipv4 address is spoofed"),
     ] {
         report(&mut harness, what, &find(name)?)?;
@@ -49,6 +61,12 @@ fn measure(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     singly(&mut harness, "arp reply", &find("arp request for a local port is answered")?, None)?;
     let udp = find("new udp flow to a remote station")?;
     singly(&mut harness, "new connection, into the tunnel", &udp, Some(34))?;
+    for (what, name) in [
+        ("new connection, out of the tunnel", "udp from the same network reaches the port"),
+        ("new connection, by a rule", "udp to the lowest port"),
+    ] {
+        singly(&mut harness, what, &find(name)?, Some(34))?;
+    }
     for (what, name) in [
         ("into the tunnel", "new udp flow to a remote station"),
         ("local delivery", "new tcp connection to a local port"),
@@ -75,6 +93,10 @@ fn fill(harness: &mut TestHarness, vector: &Vector) -> Result<(), netloom_datapl
         behind: memory.behind.clone(),
         vteps: memory.vteps.clone(),
         wires: memory.wires.clone(),
+        ranges: memory.ranges.clone(),
+        chapters: memory.chapters.clone(),
+        classes: memory.classes.clone(),
+        idents: memory.idents.clone(),
         ..Tables::default()
     };
     harness.plane.reconcile(&tables)?;
@@ -89,6 +111,8 @@ fn report(
     vector: &Vector,
 ) -> Result<(), Box<dyn std::error::Error>> {
     fill(harness, vector)?;
+    // Another policy would still find what the one before has let in.
+    harness.set_conntrack(&[])?;
     repeat(harness, what, vector)
 }
 

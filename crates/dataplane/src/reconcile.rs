@@ -4,7 +4,8 @@
 //! everything that comes is added, from the far end of a packet's way to the near: no packet
 //! reaches a port whose peers are not there yet. Stations that go, go last: whoever moves from one
 //! entry to another has one at any time. A port that keeps its key but becomes another port
-//! (number, network or MAC) is removed and added: its old connections must not outlive it.
+//! (number, network or MAC) is removed and added: its old connections must not outlive it. One whose policy
+//! changes while others become members is shut until both are there.
 
 use crate::areas::Areas;
 use crate::error::Error;

@@ -4,7 +4,8 @@
 mod support;
 
 use netloom_dataplane::packet::{
-    Addr, AddrKey, Fdb, FdbKey, Mac, Neigh, NeighKey, Net, Port, PortKey, Source, Vtep, VtepKey,
+    Addr, AddrKey, Fdb, FdbKey, IdentKey, Mac, Neigh, NeighKey, Net, Port, PortKey, Source, Vtep,
+    VtepKey,
 };
 use netloom_dataplane::{
     Changes, DataPlane, Edits, Error, Hold, Options, Tables, TestHarness, preflight, unload,
@@ -220,6 +221,41 @@ fn a_port_keeps_its_place_while_it_lives() {
     harness.set_port(&key(4), &port(4)).unwrap();
     assert_eq!(harness.plane.reconcile(&desired).unwrap().ports.written, 2);
     assert_eq!([1, 3, 4].map(|number| seen(&harness, number)), [(1, 1), (2, 5), (3, 6)]);
+}
+
+#[test]
+fn a_port_stays_the_same_while_policy_and_members_change() {
+    if !may_run("a_port_stays_the_same_while_policy_and_members_change") {
+        return;
+    }
+    let host = Host::enter();
+    let mut harness = TestHarness::open(&Options::new(host.bpffs())).unwrap();
+    let filtered = |number, ingress| Port { ingress, rules: Port::HAS_MEMBERS, ..port(number) };
+    let member = |last| IdentKey { domain: 7, addr: Addr::v4([10, 0, 0, last]) };
+    let mut desired = tables();
+    let key = PortKey::untagged(40);
+    desired.ports.insert(key, filtered(1, 3));
+    desired.idents.insert(member(9), 4);
+    harness.plane.reconcile(&desired).unwrap();
+    let before = harness.port(&key).unwrap().unwrap();
+
+    // The other policy, other members, and one more port: by edits, and by reading back.
+    for (ingress, last) in [(5, 8), (6, 7)] {
+        let (held, more) = (desired.clone(), PortKey::untagged(40 + u32::from(last)));
+        desired.ports.insert(key, filtered(1, ingress));
+        desired.ports.insert(more, filtered(u32::from(last), ingress));
+        desired.idents = [(member(last), 4)].into();
+        let changes = match last {
+            8 => harness.plane.apply(held.edits_to(&desired)).unwrap(),
+            _ => harness.plane.reconcile(&desired).unwrap(),
+        };
+        assert_eq!((changes.ports.written, changes.ports.removed), (2, 0));
+        assert_eq!((changes.idents.written, changes.idents.removed), (1, 1));
+        assert_eq!(harness.plane.view().tables().unwrap(), desired);
+        let after = harness.port(&key).unwrap().unwrap();
+        assert_eq!((after.place(), after.zone), (before.place(), before.zone));
+        assert!(harness.plane.reconcile(&desired).unwrap().is_empty());
+    }
 }
 
 #[test]

@@ -180,6 +180,9 @@ fn counted(before: &Counters, after: &Counters, vector: &Vector) -> Result<(), S
     let expected = vector.expected_drops();
     let expected = expected.iter().map(|(reason, count)| (reason.name(), *count)).collect();
     same("drops", &drops, &expected)?;
+    let crowded = |counters: &Counters| counters.crowded.values().sum::<u64>();
+    let is_crowded = vector.expected_drops().keys().any(|reason| reason.is_for_lack_of_room());
+    same("crowded", &(crowded(after) - crowded(before)), &u64::from(is_crowded))?;
     let traffic = after.traffic.iter().map(|(port, now)| {
         let was = before.traffic.get(port).copied().unwrap_or_default();
         let difference = Traffic {

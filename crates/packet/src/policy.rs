@@ -292,7 +292,7 @@ fn recognise<K: Kernel>(kernel: &K, packet: &mut Packet) {
     packet.inquiry.identity = 0;
     let what = packet.inquiry.what;
     // Bit 0 is the way from the port, bit 1 the one to it; both, if nobody knows.
-    let ways = what & WAY | (what & PICKED_UP) / PICKED_UP * WAY;
+    let ways = what & WAY | ((what & PICKED_UP) / PICKED_UP * WAY);
     let wanted = (ways & 1) << Port::EGRESS_SHIFT | ways >> 1;
     if packet.zone.has(wanted * Port::HAS_MEMBERS) {
         identify(kernel, packet);

@@ -120,18 +120,19 @@ impl Node {
     #[inline(always)]
     #[must_use]
     pub const fn range_of(&self, number: u32) -> usize {
+        const LAST: u64 = FAN_OUT as u64 - 1;
         let mut range = 0;
-        let mut half = FAN_OUT / 2;
+        let mut half = FAN_OUT as u64 / 2;
         while half > 0 {
             let next = range + half;
-            let bound = self.bounds[next & (FAN_OUT - 1)] as u64;
+            let bound = self.bounds[(next & LAST) as usize] as u64;
             // The highest bit is set where the difference is negative.
             let begins = bound.wrapping_sub(number as u64 + 1) >> 63;
-            let is_there = (next as u64).wrapping_sub(self.count as u64) >> 63;
-            range += half & ((begins & is_there).wrapping_neg() as usize);
+            let is_there = next.wrapping_sub(self.count as u64) >> 63;
+            range += half & (begins & is_there).wrapping_neg();
             half /= 2;
         }
-        range & (FAN_OUT - 1)
+        (range & LAST) as usize
     }
 }
 

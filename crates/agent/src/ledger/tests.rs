@@ -17,6 +17,8 @@ use crate::{
     uplink::Uplink,
 };
 
+#[path = "tests/packets.rs"]
+mod packets;
 #[path = "tests/policies.rs"]
 mod policies;
 

@@ -127,7 +127,7 @@ impl OldPlane {
             let local = vtep.local.octets();
             match layout {
                 ..4 => self.insert("vteps", key.to_bytes(), ne(vtep.net)),
-                ..7 => {
+                4..7 => {
                     self.insert("vteps", key.to_bytes(), bytes::<20>(&[&ne(vtep.net), &local]));
                 }
                 // As today.

@@ -22,7 +22,9 @@ const ELSEWHERE: u32 = 71;
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = order_vectors();
     vectors.extend(identity_vectors());
+    vectors.extend(domain_vectors());
     vectors.extend(egress_vectors());
+    vectors.extend(range_vectors());
     vectors.extend(protocol_vectors());
     vectors.extend(picked_up_vectors());
     vectors.extend(cut_vectors());
@@ -82,6 +84,7 @@ fn order_vectors() -> Vec<Vector> {
     let ssh = |rule: Rule| rule.ports(TCP, 22, 22);
     let wide = Rule::accept(7).prefix("10.0.0.0", 8);
     vec![
+        to_a("a port without a policy lets in its network", 22, SYN).reaches_a(),
         ingress(
             to_a("a rule lets in what the rest does not", 22, SYN),
             &[ssh(Rule::accept(5))],
@@ -145,20 +148,6 @@ fn identity_vectors() -> Vec<Vector> {
     let group = Rule::accept(5).group(WEB);
     let prefix = Rule::deny(6).prefix("10.0.0.0", 8);
     let known = |name| with_member(to_a(name, 22, SYN));
-    let own = Addr::link_local(R.mac);
-    let link_local = std::net::Ipv6Addr::from(own.octets()).to_string();
-    let from_link = |name| {
-        let packet = Ip::new(&link_local, A.v6, TCP, tcp(80, 22, SYN));
-        from_r(name, packet.frame(A.mac, R.mac))
-    };
-    let to_prefix = |name| {
-        let packet = Ip::new(R.v4, "192.168.7.7", TCP, tcp(80, 22, SYN));
-        from_r(name, packet.frame(A.mac, R.mac)).with(|memory| {
-            let key = PrefixKey::new(1, addr("192.168.7.0"), 24);
-            memory.behind.insert(key, Behind::local(A.mac, MTU));
-            port(memory, A_IFINDEX).domain = ELSEWHERE;
-        })
-    };
     vec![
         ingress(known("a member of a group"), &[group, prefix], false)
             .leaves(&[now(
@@ -200,6 +189,28 @@ fn identity_vectors() -> Vec<Vector> {
             memory.police(key, Direction::ToPort, &rules, false);
         })
         .denied(A_NUMBER, PolicyIngress, 4),
+    ]
+}
+
+/// In which domain somebody is looked for whose address says nothing of it, or the port's own does not.
+fn domain_vectors() -> Vec<Vector> {
+    use DropReason::PolicyIngress;
+    let group = Rule::accept(5).group(WEB);
+    let own = Addr::link_local(R.mac);
+    let link_local = std::net::Ipv6Addr::from(own.octets()).to_string();
+    let from_link = |name| {
+        let packet = Ip::new(&link_local, A.v6, TCP, tcp(80, 22, SYN));
+        from_r(name, packet.frame(A.mac, R.mac))
+    };
+    let to_prefix = |name| {
+        let packet = Ip::new(R.v4, "192.168.7.7", TCP, tcp(80, 22, SYN));
+        from_r(name, packet.frame(A.mac, R.mac)).with(|memory| {
+            let key = PrefixKey::new(1, addr("192.168.7.0"), 24);
+            memory.behind.insert(key, Behind::local(A.mac, MTU));
+            port(memory, A_IFINDEX).domain = ELSEWHERE;
+        })
+    };
+    vec![
         ingress(
             from_link("a member by its link-local address")
                 .with(|memory| memory.member(1 << 31 | 1, &link_local, &[WEB])),
@@ -284,19 +295,14 @@ fn egress_vectors() -> Vec<Vector> {
     ]
 }
 
-fn protocol_vectors() -> Vec<Vector> {
+fn range_vectors() -> Vec<Vector> {
     use DropReason::PolicyIngress;
     let v4 = |name, protocol, payload| {
         from_r(name, Ip::new(R.v4, A.v4, protocol, payload).frame(A.mac, R.mac))
     };
-    let v6 = |name, protocol, payload| {
-        from_r(name, Ip::new(R.v6, A.v6, protocol, payload).frame(A.mac, R.mac))
-    };
-    let echo = |code| icmp(8, code, [0, 7, 0, 1], &[0; 8]);
-    let ping = Rule::accept(5).ports(1, 8 << 8, 8 << 8 | 0xff);
     let zero = Rule::accept(5).ports(UDP, 0, 0);
     let last = Rule::accept(5).ports(UDP, u16::MAX, u16::MAX);
-    let mut vectors = vec![
+    vec![
         ingress(v4("udp to the lowest port", UDP, udp(1, 0)), &[zero], false).reaches_a(),
         ingress(v4("udp above the lowest port", UDP, udp(1, 1)), &[zero], false).denied(
             A_NUMBER,
@@ -311,6 +317,20 @@ fn protocol_vectors() -> Vec<Vector> {
             PolicyIngress,
             0,
         ),
+    ]
+}
+
+fn protocol_vectors() -> Vec<Vector> {
+    use DropReason::PolicyIngress;
+    let v4 = |name, protocol, payload| {
+        from_r(name, Ip::new(R.v4, A.v4, protocol, payload).frame(A.mac, R.mac))
+    };
+    let v6 = |name, protocol, payload| {
+        from_r(name, Ip::new(R.v6, A.v6, protocol, payload).frame(A.mac, R.mac))
+    };
+    let echo = |code| icmp(8, code, [0, 7, 0, 1], &[0; 8]);
+    let ping = Rule::accept(5).ports(1, 8 << 8, 8 << 8 | 0xff);
+    let mut vectors = vec![
         ingress(v4("an echo request of any code", 1, echo(3)), &[ping], false).reaches_a(),
         ingress(
             v4("an echo request of another code", 1, echo(3)),
