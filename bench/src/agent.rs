@@ -20,7 +20,7 @@ use agent::{
     uplink::Uplinks,
 };
 use compute::{InstanceSpec, Prepared};
-use dataplane::{DataPlane, Desk, Edits, Options, Tables};
+use dataplane::{DataPlane, Desk, Edits, Options, Tables, packet::Timeouts};
 use hostnet::Losses;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -271,6 +271,10 @@ impl HostKernel for Maps {
 
     async fn apply(&mut self, edits: Edits) -> Result<(), Refusal> {
         self.plane(|plane| plane.apply(edits)).map(|_| ())
+    }
+
+    async fn remember(&mut self, _: &Timeouts) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn losses(&mut self) -> Result<Vec<Losses>, Refusal> {
