@@ -153,6 +153,7 @@ mod tests {
             drops: [(DropReason::SpoofedMac.name(), 3)].into(),
             traffic: [(1, one), (2, one)].into(),
             events_lost: 0,
+            crowded: BTreeMap::new(),
         };
         let room = ConntrackSize { ports: 10, port_buckets: 4, common_buckets: 8 };
         let told = counters(&counted, &room, &[(1, 5), (2, 2)].into());
