@@ -252,15 +252,16 @@ impl Maps {
         self.set_config(Config { members: config.members.wrapping_add(1), ..config })
     }
 
-    /// Sets how long connections live that are idle.
-    pub(crate) fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), Error> {
-        (0..).zip(timeouts.ticks()).try_for_each(|(number, ticks)| {
-            if self.timeouts.get(number)? == ticks {
-                Ok(())
-            } else {
-                self.timeouts.set(number, &ticks)
+    /// Sets how long connections live that are idle; whether that is another time for any.
+    pub(crate) fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<bool, Error> {
+        let mut changes = false;
+        for (number, ticks) in (0..).zip(timeouts.ticks()) {
+            if self.timeouts.get(number)? != ticks {
+                self.timeouts.set(number, &ticks)?;
+                changes = true;
             }
-        })
+        }
+        Ok(changes)
     }
 }
 

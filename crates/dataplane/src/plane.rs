@@ -254,7 +254,10 @@ impl DataPlane {
                 )));
             }
         }
-        self.view.maps.set_timeouts(timeouts)
+        if self.view.maps.set_timeouts(timeouts)? {
+            self.view.maps.raise_epoch()?;
+        }
+        Ok(())
     }
 
     /// Looks at the frames that come in and leave by these devices, and by no others: those of the
