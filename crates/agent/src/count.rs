@@ -154,7 +154,6 @@ mod tests {
             traffic: [(1, one), (2, one)].into(),
             crowded: BTreeMap::new(),
             events_lost: 0,
-            crowded: BTreeMap::new(),
         };
         let room = ConntrackSize { ports: 10, port_buckets: 4, common_buckets: 8 };
         let told = counters(&counted, &room, &[(1, 5), (2, 2)].into());

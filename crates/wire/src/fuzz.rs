@@ -147,31 +147,8 @@ fn objects() -> Vec<Shared> {
         port: Some(4789),
     };
     let uplink = Uplink { interface: "eth1".into(), vlan: Some(7) };
-    let address = |ip| PortAddress {
-        ip,
-        prefix_bits: 24,
-        gateway: Some(v4),
-        subnet: Some(uuid(7)),
-        domain: 0,
-    };
     let network = |uuid, attachment| Object::Network(Network { uuid, number: 1, attachment });
-    let port = Port {
-        uuid: uuid(5),
-        number: 1,
-        network: uuid(1),
-        instance: Some(uuid(4)),
-        device_id: 0,
-        mac: [2, 0, 0, 0, 0, 2],
-        addresses: vec![address(v4), address(v6)],
-        mtu_bytes: 1450,
-        prefixes: Vec::new(),
-        device: None,
-        goes: None,
-        comes: None,
-        handover: None,
-        told: Some(samples::told(1)),
-        policy: None,
-    };
+    let port = port(v4, v6);
     let all = [
         network(uuid(1), Attachment::Tunnel(tunnel)),
         network(uuid(2), Attachment::Uplink(uplink)),
@@ -206,8 +183,39 @@ fn objects() -> Vec<Shared> {
         }),
         Object::Subnet(samples::subnet(uuid(7), uuid(1), v6, 0)),
         Object::About(samples::about(uuid(4), 1)),
+        Object::SecurityGroup(samples::security_group(uuid(8), 1)),
+        Object::Member(samples::member(uuid(5), v4, 1)),
+        Object::Timeouts(samples::timeouts(uuid(9))),
     ];
     all.into_iter().map(Shared::from).collect()
+}
+
+fn port(v4: IpAddr, v6: IpAddr) -> Port {
+    let uuid = Uuid::from_u128;
+    let address = |ip| PortAddress {
+        ip,
+        prefix_bits: 24,
+        gateway: Some(v4),
+        subnet: Some(uuid(7)),
+        domain: 1,
+    };
+    Port {
+        uuid: uuid(5),
+        number: 1,
+        network: uuid(1),
+        instance: Some(uuid(4)),
+        device_id: 0,
+        mac: [2, 0, 0, 0, 0, 2],
+        addresses: vec![address(v4), address(v6)],
+        mtu_bytes: 1450,
+        prefixes: Vec::new(),
+        device: None,
+        goes: None,
+        comes: None,
+        handover: None,
+        told: Some(samples::told(1)),
+        policy: Some(samples::policy(uuid(8))),
+    }
 }
 
 #[cfg(test)]

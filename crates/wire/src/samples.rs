@@ -1,11 +1,12 @@
-//! What guests are told, for tests and fuzzing.
+//! What guests are told, and who may talk to whom, for tests and fuzzing.
 
 use std::net::IpAddr;
 
 use uuid::Uuid;
 
 use crate::{
-    object::{About, Prefix, Subnet},
+    object::{About, Member, Prefix, SecurityGroup, Subnet, Timeouts},
+    policy::{Action, AddressSpan, MemberAddress, Policy, PortSpan, Rule, Way},
     told::{
         AddressMode, AddressRange, Bytes, Dhcp, DhcpOption, GuestAddresses, Resolver, Route,
         Service, SshKey, Told,
@@ -63,5 +64,55 @@ pub(crate) fn about(uuid: Uuid, at: usize) -> About {
         offering: "small".to_owned(),
         tags: vec!["role=web".to_owned()],
         needs_token: at.is_multiple_of(2),
+    }
+}
+
+pub(crate) fn policy(group: Uuid) -> Policy {
+    Policy { groups: vec![group], ingress: Action::Drop, egress: Action::Accept }
+}
+
+pub(crate) fn security_group(uuid: Uuid, number: u32) -> SecurityGroup {
+    let of_group = Rule {
+        uuid,
+        number,
+        way: Way::Ingress,
+        is_v6: false,
+        action: Action::Accept,
+        protocol: Some(6),
+        ports: vec![PortSpan { first: 80, last: 90 }],
+        group: Some(number),
+        addresses: Vec::new(),
+    };
+    let [first, last] = [0, 9].map(|last| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]));
+    let of_addresses = Rule {
+        way: Way::Egress,
+        is_v6: true,
+        action: Action::Drop,
+        protocol: None,
+        ports: Vec::new(),
+        group: None,
+        addresses: vec![AddressSpan { first, last }],
+        ..of_group.clone()
+    };
+    let is_stateless = number.is_multiple_of(2);
+    SecurityGroup { uuid, number, rules: vec![of_group, of_addresses], is_stateless }
+}
+
+pub(crate) fn member(uuid: Uuid, ip: IpAddr, number: u32) -> Member {
+    let addresses = vec![MemberAddress { ip, domain: number }];
+    Member { uuid, addresses, groups: vec![number, number + 1] }
+}
+
+pub(crate) fn timeouts(uuid: Uuid) -> Timeouts {
+    Timeouts {
+        uuid,
+        tcp_opening: 30,
+        tcp_established: 7_440,
+        tcp_closing: 240,
+        tcp_closed: 10,
+        opening: 30,
+        udp_established: 120,
+        icmp: 30,
+        other: 600,
     }
 }

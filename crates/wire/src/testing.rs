@@ -13,7 +13,7 @@ use crate::{
         Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
     },
     paths::{BlockedPath, Direction, Paths},
-    samples::{about, subnet, told},
+    samples::{about, member, policy, security_group, subnet, timeouts, told},
     told::KnownAs,
 };
 
@@ -22,7 +22,7 @@ const NETWORKS: u128 = 3;
 /// Up to 40 objects with distinct keys, in three networks that are mostly among them. MACs,
 /// addresses and numbers are distinct, as the store's claims make them.
 pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
-    let one = (0..6_u8, 0..NETWORKS, any::<IpAddr>(), any::<bool>());
+    let one = (0..9_u8, 0..NETWORKS, any::<IpAddr>(), any::<bool>());
     vec(one, 0..40).prop_map(|rows| {
         let distinct = |(at, row): (usize, _)| object(at, row);
         let mut objects: Vec<_> = rows.into_iter().enumerate().map(distinct).collect();
@@ -80,35 +80,44 @@ fn object(at: usize, row: (u8, u128, IpAddr, bool)) -> Object {
         }
         3 => Object::Subnet(subnet(uuid, network, own, at)),
         4 => Object::About(about(uuid, at)),
+        5 => Object::SecurityGroup(security_group(uuid, number)),
+        6 => Object::Member(member(uuid, own, number)),
+        7 => Object::Timeouts(timeouts(uuid)),
         _ => {
-            let subnet = flag.then_some(network);
-            let address = PortAddress {
-                ip: own,
-                prefix_bits: 24,
-                gateway: flag.then_some(ip),
-                subnet,
-                domain: 0,
-            };
-            let addresses = vec![address];
-            let (instance, device_id, mtu_bytes) = (Uuid::from_u128(7), number, 1450);
-            Object::Port(Port {
-                uuid,
-                number,
-                network,
-                instance: Some(instance),
-                device_id,
+            let made = Port {
                 mac,
-                addresses,
-                mtu_bytes,
                 prefixes,
-                device: None,
                 goes: moving(0),
                 comes: moving(1),
-                handover: handover(),
-                told: flag.then(|| told(at)),
-                policy: None,
-            })
+                ..port(at, own, flag.then_some(ip))
+            };
+            Object::Port(Port { uuid, network, handover: handover(), ..made })
         }
+    }
+}
+
+/// One that stays where it is, of nobody's network.
+fn port(at: usize, ip: IpAddr, gateway: Option<IpAddr>) -> Port {
+    let number = u32::try_from(at).unwrap() + 1;
+    let other = Uuid::from_u128(7);
+    let subnet = gateway.map(|_| other);
+    let domain = gateway.map_or(0, |_| number);
+    Port {
+        uuid: other,
+        number,
+        network: other,
+        instance: Some(other),
+        device_id: number,
+        mac: [2; 6],
+        addresses: vec![PortAddress { ip, prefix_bits: 24, gateway, subnet, domain }],
+        mtu_bytes: 1450,
+        prefixes: Vec::new(),
+        device: None,
+        goes: None,
+        comes: None,
+        handover: None,
+        told: gateway.map(|_| told(at)),
+        policy: gateway.map(|_| policy(other)),
     }
 }
 

@@ -150,6 +150,7 @@ mod tests {
 
     fn drop(at: Duration, ifindex: u32, bytes: &[u8]) -> DroppedFrame {
         DroppedFrame {
+            rule: 0,
             time_ns: u64::try_from(at.as_nanos()).unwrap(),
             entry: Some(Entry::FromPort),
             ifindex,

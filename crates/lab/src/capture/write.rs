@@ -168,6 +168,7 @@ mod tests {
         let bytes = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &[8, 6], &[0; 28]].concat();
         let header = bytes[..20].to_vec();
         let drop = reason.map(|reason| DroppedFrame {
+            rule: 0,
             time_ns: 0,
             entry: Some(Entry::FromPort),
             ifindex: 7,

@@ -236,19 +236,7 @@ fn change(memory: &mut Memory, change: Change) {
             let now = memory.fdb.get(&station(REMOTE)) == Some(&remote);
             memory.fdb.insert(station(REMOTE), if now { moved } else { remote });
         }
-        Change::Prefix(at) => {
-            let mac = STATIONS[at].mac;
-            let behind = match at {
-                REMOTE => Behind::remote(mac, addr(VTEP)),
-                _ => Behind::local(mac, MTU),
-            };
-            for (prefix, bits) in [("10.0.0.0", 24), ("fd00::", 64)] {
-                let key = PrefixKey::new(NETS[at], addr(prefix), bits);
-                if memory.behind.insert(key, behind) == Some(behind) {
-                    memory.behind.remove(&key);
-                }
-            }
-        }
+        Change::Prefix(at) => change_prefix(memory, at),
         Change::Address(at) => {
             let number = memory.ports[&key(at)].number;
             let address = AddrKey { port: number, addr: addr(STATIONS[at].v4) };
@@ -272,6 +260,21 @@ fn change(memory: &mut Memory, change: Change) {
         Change::Tunnel => memory.config.tunnel_ifindex = 9 - memory.config.tunnel_ifindex,
     }
     memory.config.epoch += 1;
+}
+
+/// A station routes for its network, or no more.
+fn change_prefix(memory: &mut Memory, at: usize) {
+    let mac = STATIONS[at].mac;
+    let behind = match at {
+        REMOTE => Behind::remote(mac, addr(VTEP)),
+        _ => Behind::local(mac, MTU),
+    };
+    for (prefix, bits) in [("10.0.0.0", 24), ("fd00::", 64)] {
+        let key = PrefixKey::new(NETS[at], addr(prefix), bits);
+        if memory.behind.insert(key, behind) == Some(behind) {
+            memory.behind.remove(&key);
+        }
+    }
 }
 
 /// The verdict if all outer packets went through the tunnel device: it is the same packet.
