@@ -49,3 +49,29 @@ fn seconds(wanted: &wire::object::Timeouts) -> Timeouts {
         other: wanted.other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::setting;
+
+    use super::*;
+
+    #[test]
+    fn what_settings_say_by_default_is_what_the_data_plane_does_by_itself() {
+        let settings = [
+            &setting::TCP_OPENING,
+            &setting::TCP_ESTABLISHED,
+            &setting::TCP_CLOSING,
+            &setting::TCP_CLOSED,
+            &setting::OPENING,
+            &setting::UDP_ESTABLISHED,
+            &setting::ICMP,
+            &setting::OTHER,
+        ];
+        let named = Timeouts::default().named();
+        assert_eq!(named.len(), settings.len());
+        for ((name, seconds), setting) in named.into_iter().zip(settings) {
+            assert_eq!(setting.of.default(), seconds.to_string(), "{name}");
+        }
+    }
+}
