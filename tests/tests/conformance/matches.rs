@@ -6,7 +6,7 @@ use crate::{
 };
 
 pub fn all() -> Vec<Case> {
-    [without_rules(), ports(), protocols()].concat()
+    [without_rules(), ports(), protocols(), addresses(), lists()].concat()
 }
 
 fn without_rules() -> Vec<Case> {
@@ -106,4 +106,93 @@ fn protocols() -> Vec<Case> {
         cases.push(base(&format!("all but {name}")).rules(A, &rules).also(&tried));
     }
     cases
+}
+
+/// Lists of addresses, in IPv4 and in IPv6. The instances have .21 to .26, and ::21 to ::26.
+const ADDRESSES: [(&str, [&str; 2]); 20] = [
+    ("one address", ["10.6.0.21", "fd06::21"]),
+    ("one address as a network", ["10.6.0.21/32", "fd06::21/128"]),
+    ("one address on the other host", ["10.6.0.24", "fd06::24"]),
+    ("a network of two", ["10.6.0.22/31", "fd06::22/127"]),
+    ("a network of four", ["10.6.0.20/30", "fd06::20/126"]),
+    ("a network of sixteen", ["10.6.0.16/28", "fd06::20/124"]),
+    ("the whole subnet", ["10.6.0.0/24", "fd06::/64"]),
+    ("a network around the subnet", ["10.0.0.0/8", "fd00::/8"]),
+    ("half of all", ["0.0.0.0/1", "8000::/1"]),
+    ("the other half of all", ["128.0.0.0/1", "::/1"]),
+    ("all addresses", ["0.0.0.0/0", "::/0"]),
+    ("a network beside", ["10.7.0.0/24", "fd07::/64"]),
+    ("from first to last", ["10.6.0.22-10.6.0.25", "fd06::22-fd06::25"]),
+    ("from one to itself", ["10.6.0.22-10.6.0.22", "fd06::22-fd06::22"]),
+    ("from all the way down", ["0.0.0.0-10.6.0.23", "::-fd06::23"]),
+    (
+        "to all the way up",
+        ["10.6.0.24-255.255.255.255", "fd06::24-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+    ),
+    ("two addresses", ["10.6.0.21,10.6.0.26", "fd06::21,fd06::26"]),
+    (
+        "an address, a network and a range",
+        ["10.6.0.21,10.6.0.24/31,10.6.0.26-10.6.0.40", "fd06::21,fd06::24/127,fd06::26-fd06::40"],
+    ),
+    ("the first address of a network", ["10.6.0.24/29", "fd06::24/126"]),
+    ("the last address of a network", ["10.6.0.24/30", "fd06::26/127"]),
+];
+
+fn addresses() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, at) in ADDRESSES {
+        let base = |way: &str| case(format!("{way} {name}")).member(&[B1, B2], &[A]);
+        cases.push(base("from").rules(A, &[&inward().at(at)]));
+        cases.push(base("TCP from").rules(A, &[&inward().tcp("80").at(at)]));
+        cases.push(base("not from").rules(A, &[&inward().at(at).drop(), &inward()]));
+        cases.push(base("not to").rules(A, &[&outward().at(at).drop()]));
+    }
+    cases
+}
+
+/// A rule about an address group, while that changes.
+fn lists() -> Vec<Case> {
+    let base = case("an address group of nobody")
+        .member(&[B1, B2], &[A])
+        .rules(A, &[&inward().tcp("80").in_list()]);
+    let none: [&str; 0] = [];
+    vec![
+        base.clone(),
+        base.then("an address group of one").listed(&["10.6.0.21", "fd06::21"]),
+        base.then("an address group of one in IPv4").listed(&["10.6.0.21"]),
+        base.then("an address group of one in IPv6").listed(&["fd06::21"]),
+        base.then("an address group of networks").listed(&["10.6.0.24/30", "fd06::24/126"]),
+        base.then("an address group of ranges")
+            .listed(&["10.6.0.21-10.6.0.23", "fd06::24-fd06::25"]),
+        base.then("an address group of many").listed(&[
+            "10.6.0.21",
+            "10.6.0.23",
+            "10.6.0.25",
+            "10.6.1.0/24",
+            "10.6.2.0/24",
+            "10.6.3.0/24",
+            "10.6.4.0/24",
+            "10.6.5.0/24",
+            "10.6.6.0/24",
+            "10.6.7.0/24",
+            "10.6.8.0/24",
+            "10.6.9.0/24",
+            "fd06::22",
+            "fd06::24",
+            "fd06::26",
+        ]),
+        base.then("an address group of all").listed(&["0.0.0.0/0", "::/0"]),
+        base.then("an address group of nobody again").listed(&none),
+        base.then("all but an address group")
+            .rules(A, &[&inward().in_list().drop(), &inward()])
+            .listed(&["10.6.0.21", "fd06::24"]),
+        base.then("all but an address group of nobody")
+            .rules(A, &[&inward().in_list().drop(), &inward()]),
+        base.then("to all but an address group")
+            .rules(A, &[&outward().in_list().drop()])
+            .listed(&["10.6.0.21", "fd06::24"]),
+        base.then("an address group in two rules")
+            .rules(A, &[&inward().tcp("80").in_list(), &inward().udp("81").in_list()])
+            .listed(&["10.6.0.21", "fd06::24"]),
+    ]
 }
