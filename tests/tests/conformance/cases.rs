@@ -3,7 +3,7 @@
 use wire::policy::{Action, Way};
 
 use crate::describe::{
-    ICMP, ICMPV6, NAMES, Otherwise, Probe, Remote, Rule, TCP, UDP, What, World, rule,
+    ICMP, ICMPV6, NAMES, Otherwise, Probe, Remote, Rule, S, T, TCP, UDP, What, World, rule,
 };
 
 /// Groups, rules and members with a name, and what is tried beside what every case tries.
@@ -90,6 +90,12 @@ impl Case {
         self
     }
 
+    /// Whether a stateless rule may decide.
+    pub fn is_stateless(&self) -> bool {
+        let mut groups = self.world.nics.iter().flat_map(|nic| &nic.groups);
+        groups.any(|group| [S, T].contains(group))
+    }
+
     /// All that is tried: between all instances in both families.
     pub fn probes(&self) -> Vec<Probe> {
         let all = 0..NAMES.len();
@@ -101,7 +107,13 @@ impl Case {
                 if matches!(what, What::Other(_)) && from > to {
                     continue;
                 }
-                probes.extend([false, true].map(|is_v6| Probe { from, to, is_v6, what: *what }));
+                probes.extend([false, true].map(|is_v6| Probe {
+                    from,
+                    to,
+                    is_v6,
+                    what: *what,
+                    is_answer: false,
+                }));
             }
         }
         probes

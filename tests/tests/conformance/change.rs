@@ -1,7 +1,8 @@
 //! Brings the server from one case to the next by the calls that a user would make: what differs is
 //! added, deleted, changed or put into another order, and everything else stays.
 
-use netloom_tests::{TestLab, networks, rest::Rest};
+use lab::wait;
+use netloom_tests::{LIMIT, TestLab, networks, rest::Rest};
 use serde_json::{Value, json};
 use wire::policy::{Action, Way};
 
@@ -67,7 +68,7 @@ impl Live {
     }
 
     /// What is there is `world` from now on, on all hosts.
-    pub fn become_as(&mut self, lab: &TestLab, world: &World) {
+    pub fn become_as(&mut self, world: &World) {
         if self.world.is_closed != world.is_closed {
             let value = if world.is_closed { "Closed" } else { "Open" };
             let path = format!(
@@ -75,8 +76,6 @@ impl Live {
                 self.l3
             );
             self.put(&path, &json!({"updateResourceConfig": {"value": value}}));
-            // What settings say is answered at once, before hosts have it.
-            lab.settle(&["h1", "h2"]);
         }
         if self.world.listed != world.listed {
             let path = format!("/address-groups/{}/actions", self.list);
@@ -88,7 +87,20 @@ impl Live {
         for number in 0..NAMES.len() {
             self.change_nic(number, &world.nics[number]);
         }
+        // Hosts hear later than the caller what settings say, and who joins or leaves elsewhere.
+        if (self.world.is_closed, &self.world.nics) != (world.is_closed, &world.nics) {
+            self.settle();
+        }
         self.world = world.clone();
+    }
+
+    /// Waits until hosts have all that the server knows.
+    fn settle(&self) {
+        let has_all = || {
+            let synced = self.rest.all("/hosts").into_iter().filter(|host| host["synced"] == true);
+            synced.count() == 2
+        };
+        assert!(wait::holds(LIMIT, has_all), "hosts do not settle");
     }
 
     fn put(&self, path: &str, body: &Value) {

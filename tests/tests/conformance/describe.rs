@@ -234,13 +234,18 @@ impl World {
         let (groups, members) = (self.groups(), self.members());
         let known = Known { groups: &groups, members: &members };
         let policies: Vec<_> = (0..NAMES.len()).map(|nic| self.policy(nic)).collect();
+        let end = |nic: usize, is_v6| judge::End {
+            policy: policies[nic].as_ref(),
+            known,
+            address: address(nic, is_v6),
+            domain: DOMAIN,
+        };
         let decide = |probe: &Probe| {
-            let [sender, receiver] = [probe.from, probe.to].map(|nic| judge::End {
-                policy: policies[nic].as_ref(),
-                known,
-                address: address(nic, probe.is_v6),
-                domain: DOMAIN,
-            });
+            let [sender, receiver] = [probe.from, probe.to].map(|nic| end(nic, probe.is_v6));
+            if probe.is_answer {
+                // Both ends remember what it answers.
+                return Outcome::Arrives;
+            }
             let (protocol, shows) = probe.what.shown(probe.is_v6);
             let passage = judge::judge_pair(&sender, &receiver, protocol, shows);
             match passage.ingress {
@@ -253,13 +258,22 @@ impl World {
     }
 }
 
-/// A packet that opens something.
+/// A packet that opens something, or that answers one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Probe {
     pub from: usize,
     pub to: usize,
     pub is_v6: bool,
+    /// What it opens, or what it answers.
     pub what: What,
+    pub is_answer: bool,
+}
+
+impl Probe {
+    /// What answers it.
+    pub fn answer(&self) -> Self {
+        Self { from: self.to, to: self.from, is_answer: true, ..*self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
