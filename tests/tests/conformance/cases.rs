@@ -8,7 +8,7 @@ use crate::describe::{
 
 /// Groups, rules and members with a name, and what is tried beside what every case tries.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub(crate) struct Case {
     pub name: String,
     pub world: World,
     pub also: Vec<What>,
@@ -19,41 +19,41 @@ const USUAL: [What; 5] =
     [What::Tcp(80), What::Tcp(81), What::Udp(80), What::Udp(81), What::Echo(0)];
 
 /// A case in which there is nothing yet.
-pub fn case(name: impl Into<String>) -> Case {
+pub(crate) fn case(name: impl Into<String>) -> Case {
     Case { name: name.into(), world: World::default(), also: Vec::new() }
 }
 
 impl Case {
     /// The same under another name, to be changed.
-    pub fn then(&self, name: &str) -> Self {
+    pub(crate) fn then(&self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self.clone() }
     }
 
     /// A group has these rules, and no others.
-    pub fn rules(mut self, group: usize, rules: &[&[Rule]]) -> Self {
+    pub(crate) fn rules(mut self, group: usize, rules: &[&[Rule]]) -> Self {
         self.world.groups[group].rules = rules.concat();
         self
     }
 
     /// NICs are in these groups, in this order.
-    pub fn member(mut self, nics: &[usize], groups: &[usize]) -> Self {
+    pub(crate) fn member(mut self, nics: &[usize], groups: &[usize]) -> Self {
         for nic in nics {
             self.world.nics[*nic].groups = groups.to_vec();
         }
         self
     }
 
-    pub fn ingress(mut self, nic: usize, otherwise: Otherwise) -> Self {
+    pub(crate) fn ingress(mut self, nic: usize, otherwise: Otherwise) -> Self {
         self.world.nics[nic].ingress = otherwise;
         self
     }
 
-    pub fn egress(mut self, nic: usize, otherwise: Otherwise) -> Self {
+    pub(crate) fn egress(mut self, nic: usize, otherwise: Otherwise) -> Self {
         self.world.nics[nic].egress = otherwise;
         self
     }
 
-    pub fn tagged(mut self, nics: &[usize]) -> Self {
+    pub(crate) fn tagged(mut self, nics: &[usize]) -> Self {
         for (number, nic) in self.world.nics.iter_mut().enumerate() {
             nic.is_tagged = nics.contains(&number);
         }
@@ -61,43 +61,43 @@ impl Case {
     }
 
     /// Groups are disabled.
-    pub fn off(mut self, groups: &[usize]) -> Self {
+    pub(crate) fn off(mut self, groups: &[usize]) -> Self {
         groups.iter().for_each(|group| self.world.groups[*group].is_enabled = false);
         self
     }
 
     /// The default rules of groups are disabled.
-    pub fn bare(mut self, groups: &[usize]) -> Self {
+    pub(crate) fn bare(mut self, groups: &[usize]) -> Self {
         groups.iter().for_each(|group| self.world.groups[*group].has_defaults = false);
         self
     }
 
     /// What the address group has.
-    pub fn listed(mut self, items: &[&str]) -> Self {
+    pub(crate) fn listed(mut self, items: &[&str]) -> Self {
         self.world.listed = items.iter().map(|&item| item.to_owned()).collect();
         self
     }
 
     /// NICs in no group are closed.
-    pub fn closed(mut self) -> Self {
+    pub(crate) fn closed(mut self) -> Self {
         self.world.is_closed = true;
         self
     }
 
     /// This is tried, too.
-    pub fn also(mut self, what: &[What]) -> Self {
+    pub(crate) fn also(mut self, what: &[What]) -> Self {
         self.also.extend(what.iter().filter(|what| !USUAL.contains(what)));
         self
     }
 
     /// Whether a stateless rule may decide.
-    pub fn is_stateless(&self) -> bool {
+    pub(crate) fn is_stateless(&self) -> bool {
         let mut groups = self.world.nics.iter().flat_map(|nic| &nic.groups);
         groups.any(|group| [S, T].contains(group))
     }
 
     /// All that is tried: between all instances in both families.
-    pub fn probes(&self) -> Vec<Probe> {
+    pub(crate) fn probes(&self) -> Vec<Probe> {
         let all = 0..NAMES.len();
         let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
         let mut probes = Vec::new();
@@ -121,22 +121,22 @@ impl Case {
 }
 
 /// A rule for each family.
-pub fn both(way: Way) -> Vec<Rule> {
+pub(crate) fn both(way: Way) -> Vec<Rule> {
     [false, true].map(|is_v6| rule(way, is_v6)).to_vec()
 }
 
 /// Everything that others open, in both families.
-pub fn inward() -> Vec<Rule> {
+pub(crate) fn inward() -> Vec<Rule> {
     both(Way::Ingress)
 }
 
 /// Everything that a NIC opens.
-pub fn outward() -> Vec<Rule> {
+pub(crate) fn outward() -> Vec<Rule> {
     both(Way::Egress)
 }
 
 /// What can be said of rules, one thing after the other.
-pub trait Said: Sized {
+pub(crate) trait Said: Sized {
     fn each(self, change: impl Fn(&mut Rule)) -> Self;
 
     fn tcp(self, ports: &str) -> Self {

@@ -16,7 +16,7 @@ const LETTERS: [&str; GROUPS] = ["a", "b", "c", "d", "s", "t", "q"];
 type Known = (String, Rule);
 
 /// The server, and what it was told.
-pub struct Live {
+pub(crate) struct Live {
     rest: Rest,
     l3: String,
     groups: Vec<String>,
@@ -32,7 +32,7 @@ pub struct Live {
 
 impl Live {
     /// Makes a network with groups, and the instances.
-    pub fn make(lab: &TestLab) -> Self {
+    pub(crate) fn make(lab: &TestLab) -> Self {
         let rest = lab.rest();
         let pool = rest.all("/l2-networks/vxlan-pool")[0]["uuid"].clone();
         let l2 = rest.made("/l2-networks/vxlan", &json!({"name": "cases", "poolUuid": pool}));
@@ -68,7 +68,7 @@ impl Live {
     }
 
     /// What is there is `world` from now on, on all hosts.
-    pub fn become_as(&mut self, world: &World) {
+    pub(crate) fn become_as(&mut self, world: &World) {
         if self.world.is_closed != world.is_closed {
             let value = if world.is_closed { "Closed" } else { "Open" };
             let path = format!(

@@ -6,7 +6,7 @@ use crate::{
     describe::{A, A1, A2, B, B1, B2, C, C1, C2, Otherwise, Q, S},
 };
 
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     [rules(), members(), queries(), states()].concat()
 }
 

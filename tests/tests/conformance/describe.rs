@@ -11,35 +11,35 @@ use wire::{
 };
 
 /// The instances, by number: the first three on one host, the others on another.
-pub const NAMES: [&str; 6] = ["a1", "b1", "c1", "a2", "b2", "c2"];
-pub const A1: usize = 0;
-pub const B1: usize = 1;
-pub const C1: usize = 2;
-pub const A2: usize = 3;
-pub const B2: usize = 4;
-pub const C2: usize = 5;
+pub(crate) const NAMES: [&str; 6] = ["a1", "b1", "c1", "a2", "b2", "c2"];
+pub(crate) const A1: usize = 0;
+pub(crate) const B1: usize = 1;
+pub(crate) const C1: usize = 2;
+pub(crate) const A2: usize = 3;
+pub(crate) const B2: usize = 4;
+pub(crate) const C2: usize = 5;
 
 /// The groups, by number. The rules of S and T are stateless; who is in Q says a query.
-pub const GROUPS: usize = 7;
-pub const A: usize = 0;
-pub const B: usize = 1;
-pub const C: usize = 2;
-pub const D: usize = 3;
-pub const S: usize = 4;
-pub const T: usize = 5;
-pub const Q: usize = 6;
+pub(crate) const GROUPS: usize = 7;
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+pub(crate) const C: usize = 2;
+pub(crate) const D: usize = 3;
+pub(crate) const S: usize = 4;
+pub(crate) const T: usize = 5;
+pub(crate) const Q: usize = 6;
 
 /// Number of the one routing domain.
 const DOMAIN: u32 = 1;
 /// Protocol numbers (IANA).
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const ICMPV6: u8 = 58;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// Which other ends a rule is for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Remote {
+pub(crate) enum Remote {
     Anyone,
     Addresses(String),
     Group(usize),
@@ -48,7 +48,7 @@ pub enum Remote {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
+pub(crate) struct Rule {
     pub way: Way,
     pub is_v6: bool,
     pub action: Action,
@@ -60,7 +60,7 @@ pub struct Rule {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Group {
+pub(crate) struct Group {
     pub rules: Vec<Rule>,
     pub is_enabled: bool,
     /// Its default rules count.
@@ -69,14 +69,14 @@ pub struct Group {
 
 /// What becomes of what no rule decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Otherwise {
+pub(crate) enum Otherwise {
     Allow,
     Deny,
     AllowUntilRule,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Nic {
+pub(crate) struct Nic {
     /// The groups that were chosen for it, in their order.
     pub groups: Vec<usize>,
     pub ingress: Otherwise,
@@ -87,7 +87,7 @@ pub struct Nic {
 
 /// All that decides about packets.
 #[derive(Clone, Debug, PartialEq)]
-pub struct World {
+pub(crate) struct World {
     pub groups: [Group; GROUPS],
     pub nics: [Nic; NAMES.len()],
     /// What the address group has.
@@ -124,7 +124,7 @@ impl Nic {
 }
 
 /// The address of an instance.
-pub fn address(nic: usize, is_v6: bool) -> IpAddr {
+pub(crate) fn address(nic: usize, is_v6: bool) -> IpAddr {
     let last = 21 + u8::try_from(nic).unwrap();
     match is_v6 {
         // 0x21 and so on.
@@ -134,7 +134,7 @@ pub fn address(nic: usize, is_v6: bool) -> IpAddr {
 }
 
 impl World {
-    pub fn groups(&self) -> Vec<SecurityGroup> {
+    pub(crate) fn groups(&self) -> Vec<SecurityGroup> {
         (0..GROUPS).map(|number| self.group(number)).collect()
     }
 
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    pub fn members(&self) -> Vec<Member> {
+    pub(crate) fn members(&self) -> Vec<Member> {
         let member = |(number, nic): (usize, &Nic)| {
             let at = |is_v6| MemberAddress { ip: address(number, is_v6), domain: DOMAIN };
             let groups = nic.all_groups().into_iter().map(identity).collect();
@@ -230,7 +230,7 @@ impl World {
     }
 
     /// What the reference says of these, in their order.
-    pub fn judge(&self, probes: &[Probe]) -> Vec<Outcome> {
+    pub(crate) fn judge(&self, probes: &[Probe]) -> Vec<Outcome> {
         let (groups, members) = (self.groups(), self.members());
         let known = Known { groups: &groups, members: &members };
         let policies: Vec<_> = (0..NAMES.len()).map(|nic| self.policy(nic)).collect();
@@ -260,7 +260,7 @@ impl World {
 
 /// A packet that opens something, or that answers one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Probe {
+pub(crate) struct Probe {
     pub from: usize,
     pub to: usize,
     pub is_v6: bool,
@@ -271,13 +271,13 @@ pub struct Probe {
 
 impl Probe {
     /// What answers it.
-    pub fn answer(&self) -> Self {
+    pub(crate) fn answer(&self) -> Self {
         Self { from: self.to, to: self.from, is_answer: true, ..*self }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum What {
+pub(crate) enum What {
     /// A SYN to a port.
     Tcp(u16),
     /// A datagram to a port.
@@ -290,7 +290,7 @@ pub enum What {
 
 impl What {
     /// The protocol number, and what a rule sees of it.
-    pub fn shown(self, is_v6: bool) -> (u8, judge::Shows) {
+    pub(crate) fn shown(self, is_v6: bool) -> (u8, judge::Shows) {
         let ports = |destination| judge::Shows::Ports { source: 0, destination };
         match (self, is_v6) {
             (Self::Tcp(port), _) => (TCP, ports(port)),
@@ -303,14 +303,14 @@ impl What {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Arrives,
     DeniedBySender,
     DeniedByReceiver,
 }
 
 /// A rule that accepts everything of everyone.
-pub fn rule(way: Way, is_v6: bool) -> Rule {
+pub(crate) fn rule(way: Way, is_v6: bool) -> Rule {
     Rule {
         way,
         is_v6,

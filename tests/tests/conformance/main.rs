@@ -94,9 +94,9 @@ fn packets_between_instances_fare_as_the_reference_says() {
         live.become_as(&case.world);
         wrong.extend(failures(&field, number, case));
         if wrong.len() >= TOLD {
-            // The rest would tell the same again.
+            // Enough is told.
             break;
         }
     }
-    assert!(wrong.is_empty(), "{} of {} cases: {wrong:#?}", wrong.len(), cases.len());
+    assert!(wrong.is_empty(), "{} failures in {} cases: {wrong:#?}", wrong.len(), cases.len());
 }

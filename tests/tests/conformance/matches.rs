@@ -5,7 +5,7 @@ use crate::{
     describe::{A, A1, A2, B, B1, B2, C1, C2, What},
 };
 
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     [without_rules(), ports(), protocols(), addresses(), lists()].concat()
 }
 
@@ -122,11 +122,11 @@ const ADDRESSES: [(&str, [&str; 2]); 20] = [
     ("the other half of all", ["128.0.0.0/1", "::/1"]),
     ("all addresses", ["0.0.0.0/0", "::/0"]),
     ("a network beside", ["10.7.0.0/24", "fd07::/64"]),
-    ("from first to last", ["10.6.0.22-10.6.0.25", "fd06::22-fd06::25"]),
-    ("from one to itself", ["10.6.0.22-10.6.0.22", "fd06::22-fd06::22"]),
-    ("from all the way down", ["0.0.0.0-10.6.0.23", "::-fd06::23"]),
+    ("first to last", ["10.6.0.22-10.6.0.25", "fd06::22-fd06::25"]),
+    ("one to itself", ["10.6.0.22-10.6.0.22", "fd06::22-fd06::22"]),
+    ("all the way down", ["0.0.0.0-10.6.0.23", "::-fd06::23"]),
     (
-        "to all the way up",
+        "all the way up",
         ["10.6.0.24-255.255.255.255", "fd06::24-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
     ),
     ("two addresses", ["10.6.0.21,10.6.0.26", "fd06::21,fd06::26"]),

@@ -12,7 +12,7 @@ const OTHERWISE: [(&str, Otherwise); 3] = [
     ("ALLOW_UNTIL_RULE", Otherwise::AllowUntilRule),
 ];
 
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     [remotes(), rules(), groups(), policies(), both_ends(), stateless()].concat()
 }
 

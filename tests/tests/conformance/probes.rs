@@ -13,7 +13,7 @@ use netloom_tests::{
 use crate::describe::{NAMES, Outcome, Probe, What, address};
 
 /// How long packets may be on their way: only a failure takes that long.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(10);
 /// Looks before it pauses between two.
 const SPINS: usize = 20;
 /// What every packet has in it, before its number.
@@ -31,14 +31,14 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
 /// The instances of the cases, whose own stacks are silent.
-pub struct Field {
+pub(crate) struct Field {
     wires: Vec<Wire>,
     hosts: Vec<View>,
 }
 
 /// What became of probes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Which of them have arrived.
     pub arrived: Vec<bool>,
     /// How many the hosts have dropped, by host: for the policy of a sender, and of a receiver.
@@ -47,7 +47,7 @@ pub struct Seen {
 
 impl Seen {
     /// What is to be seen when this becomes of probes.
-    pub fn of(probes: &[Probe], outcomes: &[Outcome]) -> Self {
+    pub(crate) fn of(probes: &[Probe], outcomes: &[Outcome]) -> Self {
         let mut seen = Self { arrived: Vec::new(), drops: [[0; 2]; 2] };
         let host = |nic: usize| nic / (NAMES.len() / 2);
         for (probe, outcome) in probes.iter().zip(outcomes) {
@@ -63,7 +63,7 @@ impl Seen {
 }
 
 impl Field {
-    pub fn of(lab: &TestLab) -> Self {
+    pub(crate) fn of(lab: &TestLab) -> Self {
         for name in NAMES {
             // What has no address answers nobody.
             for words in ["address flush dev eth0", "-6 address flush dev eth0"] {
@@ -76,7 +76,7 @@ impl Field {
     }
 
     /// What becomes of these; `case` numbers their connections.
-    pub fn see(&self, case: u16, probes: &[Probe]) -> Result<Seen, String> {
+    pub(crate) fn see(&self, case: u16, probes: &[Probe]) -> Result<Seen, String> {
         let before = self.drops();
         let mut arrived = vec![false; probes.len()];
         let mut strays = Vec::new();
