@@ -33,8 +33,9 @@ use crate::{
 /// Rules that are deleted at once: fewer than one deletion takes.
 const RULES_AT_ONCE: usize = 2000;
 
-/// Of a group with more members than this it is not looked up on which hosts they are.
-const MEMBERS_LOOKED_UP: u64 = 1000;
+/// Of a group with more members than this it is not looked up on which hosts they are, and of one that more
+/// rules name not by whom.
+const LOOKED_UP: u64 = 1000;
 
 /// Members that leave by one message at most.
 const LEAVE_MAX: usize = 3000;
@@ -185,21 +186,41 @@ fn change_state(txn: &mut Txn<'_>, message: ChangeSecurityGroupState) -> Result<
     Ok(Reply::shows(message.uuid))
 }
 
-/// Success waits until the hosts of a group's members have what changed of it. Where there are many
-/// members it waits for every host: one that does not have the group has nothing to confirm.
+/// Success waits until the hosts of a group's members have what changed of it.
 pub(crate) fn waits_for_members(txn: &mut Txn<'_>, group: Id<SecurityGroup>) {
-    let hosts: BTreeSet<Id<Host>> =
-        match txn.count(VmNicSecurityGroupRef::SECURITY_GROUP, group) > MEMBERS_LOOKED_UP {
-            true => txn.tx.list(Kind::Host).map(|host| Id::new(host.uuid())).collect(),
-            false => {
-                let rows = txn.children(VmNicSecurityGroupRef::SECURITY_GROUP, group).into_iter();
-                let nics = rows.filter_map(|row| txn.find(row.vm_nic_uuid));
-                nics.flat_map(|nic| nic.host_uuid.into_iter().chain(nic.moves_to())).collect()
-            }
-        };
+    let hosts = hosts_of_members(txn, group);
     if !hosts.is_empty() {
         txn.waits_for_object(group.uuid(), hosts);
     }
+}
+
+/// Success waits until a NIC is a member of a group, or is none any more, for all whose rules name it.
+pub(crate) fn waits_for_namers(txn: &mut Txn<'_>, nic: Id<VmNic>, group: Id<SecurityGroup>) {
+    let hosts = match txn.count(SecurityGroupRule::REMOTE_SECURITY_GROUP, group) > LOOKED_UP {
+        true => every_host(txn),
+        false => {
+            let rules = txn.children(SecurityGroupRule::REMOTE_SECURITY_GROUP, group);
+            let groups: BTreeSet<_> =
+                rules.into_iter().map(|rule| rule.security_group_uuid).collect();
+            groups.into_iter().flat_map(|group| hosts_of_members(txn, group)).collect()
+        }
+    };
+    txn.waits_for_object(nic.uuid(), hosts);
+}
+
+/// The hosts of a group's members. Where there are many, it is every host: one that does not have the group
+/// has nothing to confirm.
+fn hosts_of_members(txn: &Txn<'_>, group: Id<SecurityGroup>) -> BTreeSet<Id<Host>> {
+    if txn.count(VmNicSecurityGroupRef::SECURITY_GROUP, group) > LOOKED_UP {
+        return every_host(txn);
+    }
+    let rows = txn.children(VmNicSecurityGroupRef::SECURITY_GROUP, group).into_iter();
+    let nics = rows.filter_map(|row| txn.find(row.vm_nic_uuid));
+    nics.flat_map(|nic| nic.host_uuid.into_iter().chain(nic.moves_to())).collect()
+}
+
+fn every_host(txn: &Txn<'_>) -> BTreeSet<Id<Host>> {
+    txn.tx.list(Kind::Host).map(|host| Id::new(host.uuid())).collect()
 }
 
 fn attach(txn: &mut Txn<'_>, message: AttachSecurityGroupToL3Network) -> Result<Reply> {

@@ -49,6 +49,7 @@ fn add(txn: &mut Txn<'_>, message: AddVmNicToSecurityGroup) -> Result<Reply> {
         }
         memberships::check(txn, &nic, group).map_err(|error| error.on_field(FIELD))?;
         memberships::set(txn, id, &members)?;
+        security_group::waits_for_namers(txn, id, group);
     }
     Ok(Reply::shows(group))
 }
@@ -67,7 +68,10 @@ fn delete(txn: &mut Txn<'_>, message: DeleteVmNicFromSecurityGroup) -> Result<Re
     let group = message.security_group_uuid;
     for nic in message.vm_nic_uuids.into_iter().map(Id::<VmNic>::new) {
         match txn.find(VmNicSecurityGroupRef::id_of(nic, group)) {
-            Some(row) if row.is_chosen => security_group::leave(txn, nic, group)?,
+            Some(row) if row.is_chosen => {
+                security_group::leave(txn, row.vm_nic_uuid, group)?;
+                security_group::waits_for_namers(txn, row.vm_nic_uuid, group);
+            }
             Some(row) => {
                 let nic = row.vm_nic_uuid;
                 let rule =
@@ -116,6 +120,11 @@ fn set(txn: &mut Txn<'_>, message: SetVmNicSecurityGroup) -> Result<Reply> {
         }
     }
     memberships::set(txn, nic.uuid, &after)?;
+    let groups = |list: &[Membership]| list.iter().map(|member| member.group).collect();
+    let (was, is): (BTreeSet<_>, BTreeSet<_>) = (groups(&before), groups(&after));
+    for group in was.symmetric_difference(&is) {
+        security_group::waits_for_namers(txn, nic.uuid, *group);
+    }
     Ok(Reply::shows(nic.uuid))
 }
 

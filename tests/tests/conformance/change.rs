@@ -87,8 +87,9 @@ impl Live {
         for number in 0..NAMES.len() {
             self.change_nic(number, &world.nics[number]);
         }
-        // Hosts hear later than the caller what settings say, and who joins or leaves elsewhere.
-        if (self.world.is_closed, &self.world.nics) != (world.is_closed, &world.nics) {
+        // Hosts hear later than the caller what settings say, and who joins or leaves by a tag.
+        let tags = |world: &World| world.nics.each_ref().map(|nic| nic.is_tagged);
+        if (self.world.is_closed, tags(&self.world)) != (world.is_closed, tags(world)) {
             self.settle();
         }
         self.world = world.clone();
