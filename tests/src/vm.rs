@@ -96,8 +96,12 @@ impl<'a> Machine<'a> {
 
     /// Waits until it runs and its host has nothing left to do.
     pub fn settle(&self) {
-        self.lab.settle(&[&self.host]);
-        assert_eq!(self.shown()["state"], "Running", "{:#}", self.shown());
+        // Its host may have nothing left to do because it has not noticed yet what happened.
+        let runs = || {
+            self.lab.settle(&[&self.host]);
+            self.shown()["state"] == "Running"
+        };
+        assert!(lab::wait::holds(LIMIT, runs), "{:#}", self.shown());
     }
 
     /// It as the API shows it.
