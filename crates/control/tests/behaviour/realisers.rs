@@ -226,6 +226,8 @@ async fn the_first_instance_on_a_host_waits_and_the_last_one_ends_it() {
             let state = world.call("CreateVmInstance", vm(name, host)).await;
             assert!(matches!(state, JobState::Processing(_)), "{state:?}");
         }
+        // Until it is known what came there, a place is kept for as long as it was asked for.
+        world.until(|rows| rows.len() == 2 && rows.iter().all(|row| row.asked_until.0 == 0)).await;
     };
     world.serving(made).await;
     let call = |action: &str| (action.to_owned(), "InUse".to_owned(), 1);
