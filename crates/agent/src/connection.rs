@@ -293,6 +293,9 @@ impl Session {
         if let ServerMessage::Welcome(welcome) = message {
             return self.welcome(welcome);
         }
+        if let ServerMessage::Asked(_) = message {
+            return Ok(());
+        }
         let held = self.desired.borrow().as_ref().map(|desired| Arc::clone(&desired.holding));
         let held = held.unwrap_or_else(|| Arc::new(Holding::default()));
         let done = assembly.take(&held, message).map_err(|error| error.to_string())?;

@@ -85,6 +85,7 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
         }
         match parse(message) {
             Err(error) => return error,
+            Ok(AgentMessage::Answered(_)) => {}
             Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),
             Ok(AgentMessage::Heartbeat(beat)) => {
                 let ports = beat.connections.as_ref().map_or(0, |counted| counted.ports.len());

@@ -20,6 +20,7 @@ use crate::{
     },
     object::{Object, ObjectKey, Table},
     paths::{self, Paths},
+    question::{Answered, Asked},
     shared::Shared,
     versions::Versions,
 };
@@ -121,6 +122,7 @@ impl From<&AgentMessage> for pb::AgentMessage {
             AgentMessage::Hello(hello) => pb::agent_message::Kind::Hello(hello.into()),
             AgentMessage::Report(report) => pb::agent_message::Kind::Report(report.into()),
             AgentMessage::Heartbeat(beat) => pb::agent_message::Kind::Heartbeat(beat.into()),
+            AgentMessage::Answered(answered) => pb::agent_message::Kind::Answer(answered.encode()),
         };
         Self { kind: Some(kind) }
     }
@@ -133,6 +135,7 @@ impl TryFrom<pb::AgentMessage> for AgentMessage {
             pb::agent_message::Kind::Hello(hello) => hello.try_into().map(Self::Hello),
             pb::agent_message::Kind::Report(report) => report.try_into().map(Self::Report),
             pb::agent_message::Kind::Heartbeat(beat) => beat.try_into().map(Self::Heartbeat),
+            pb::agent_message::Kind::Answer(body) => Answered::decode(&body).map(Self::Answered),
         }
     }
 }
@@ -339,6 +342,7 @@ impl From<&ServerMessage> for pb::ServerMessage {
                 last: part.last.is_some(),
                 digests: part.last.map(digests_to_pb).unwrap_or_default(),
             }),
+            ServerMessage::Asked(asked) => pb::server_message::Kind::Question(asked.encode()),
         };
         Self { kind: Some(kind) }
     }
@@ -364,6 +368,7 @@ impl TryFrom<pb::ServerMessage> for ServerMessage {
                 removes: each(part.removes, key)?,
                 last: part.last.then(|| digests(&part.digests)).transpose()?,
             })),
+            pb::server_message::Kind::Question(body) => Asked::decode(&body).map(Self::Asked),
         }
     }
 }

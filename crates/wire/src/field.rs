@@ -151,6 +151,22 @@ impl Single for u32 {
     }
 }
 
+impl Single for u64 {
+    fn write(&self, tag: u32, out: &mut Vec<u8>) {
+        encoding::uint64::encode(tag, self, out);
+    }
+
+    fn read(_: &'static str, wire: WireType, bytes: &mut &[u8]) -> Result<Self, ParseError> {
+        let mut value = 0;
+        encoding::uint64::merge(wire, &mut value, bytes, DecodeContext::default())?;
+        Ok(value)
+    }
+
+    fn implied() -> Option<Self> {
+        Some(0)
+    }
+}
+
 /// Small numbers go as `uint32`; one that does not fit is refused.
 macro_rules! small_number {
     ($($type:ty),*) => {$(

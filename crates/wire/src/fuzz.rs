@@ -71,7 +71,9 @@ fn server() -> Vec<Vec<u8>> {
         ServerMessage::Snapshot(Snapshot { revision, objects: objects(), last }),
         ServerMessage::Delta(Delta { revision, upserts: objects(), removes, last: None }),
     ];
-    all.iter().map(|message| pb::ServerMessage::from(message).encode_to_vec()).collect()
+    let asked = samples::questions().into_iter().map(ServerMessage::Asked);
+    let all = all.into_iter().chain(asked);
+    all.map(|message| pb::ServerMessage::from(&message).encode_to_vec()).collect()
 }
 
 fn agent() -> Vec<Vec<u8>> {
@@ -121,7 +123,9 @@ fn agent() -> Vec<Vec<u8>> {
     let beat = Heartbeat { clock_ms, connections, devices, counters, paths, lacking, leases };
     let all =
         [AgentMessage::Hello(hello), AgentMessage::Report(report), AgentMessage::Heartbeat(beat)];
-    all.iter().map(|message| pb::AgentMessage::from(message).encode_to_vec()).collect()
+    let answered = samples::answers().into_iter().map(AgentMessage::Answered);
+    let all = all.into_iter().chain(answered);
+    all.map(|message| pb::AgentMessage::from(&message).encode_to_vec()).collect()
 }
 
 fn enrol() -> Vec<Vec<u8>> {

@@ -2,7 +2,7 @@
 //!
 //! [`object`] has the typed objects that `compile` produces and the agent applies ([`shared`] among
 //! hosts), [`message`] what carries them, [`counters`] what hosts count, [`holding`], [`digest`] and [`fact`] the digests by which both ends prove that
-//! they agree, [`told`] what guests are told, [`policy`] who may talk to whom, [`versions`] what an end of another release can be told. The protobuf encoding
+//! they agree, [`told`] what guests are told, [`policy`] who may talk to whom, [`question`] what is asked of one host and answered, [`versions`] what an end of another release can be told. The protobuf encoding
 //! (`proto/link.proto`) is parsed at the door by [`codec`]; [`gen`](mod@r#gen) is what the door
 //! itself is made of, and nothing behind it is used elsewhere.
 //! [`durable`] is how both ends put a file on disk.
@@ -25,6 +25,7 @@ pub mod object;
 pub mod parts;
 pub mod paths;
 pub mod policy;
+pub mod question;
 #[cfg(any(test, feature = "fuzz"))]
 mod samples;
 pub mod shared;
@@ -36,7 +37,10 @@ pub mod versions;
 use std::time::Duration;
 
 /// Version of the protocol: of what carries the objects, which have versions of their own.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
+
+/// The protocol since which agents answer questions.
+pub const PROTOCOL_QUESTIONS: u32 = 3;
 
 /// The oldest protocol that this release understands. Each end refuses the other below this.
 pub const PROTOCOL_MIN: u32 = 2;

@@ -13,6 +13,7 @@ use crate::{
     leases::LeaseSeen,
     object::ObjectKey,
     paths::Paths,
+    question::{Answered, Asked},
     shared::Shared,
     versions::Versions,
 };
@@ -46,6 +47,8 @@ pub enum AgentMessage {
     Report(Report),
     /// It lives.
     Heartbeat(Heartbeat),
+    /// What it was asked, answered.
+    Answered(Answered),
 }
 
 /// Who the agent is and what it holds.
@@ -153,6 +156,8 @@ pub enum ServerMessage {
     Snapshot(Snapshot),
     /// A part of a change.
     Delta(Delta),
+    /// What somebody wants to know of the host.
+    Asked(Asked),
 }
 
 /// Who the server is.

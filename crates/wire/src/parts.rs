@@ -81,6 +81,9 @@ pub enum AssemblyError {
     /// Something came that is no part of what a host must hold.
     #[error("a second Welcome came")]
     Welcome,
+    /// The same.
+    #[error("a question is no part of what a host must hold")]
+    Question,
     /// What the host would hold is not what the server says it should.
     #[error("the digests at revision {0} are not those that the server expects")]
     Digests(u64),
@@ -113,6 +116,7 @@ impl Assembly {
     ) -> Result<Option<(u64, Holding)>, AssemblyError> {
         let (revision, whole, upserts, removes, last) = match message {
             ServerMessage::Welcome(_) => return Err(AssemblyError::Welcome),
+            ServerMessage::Asked(_) => return Err(AssemblyError::Question),
             ServerMessage::Snapshot(part) => {
                 (part.revision, true, part.objects, Vec::new(), part.last)
             }

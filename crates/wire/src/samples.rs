@@ -1,4 +1,4 @@
-//! What guests are told, and who may talk to whom, for tests and fuzzing.
+//! What guests are told, who may talk to whom, questions and their answers, for tests and fuzzing.
 
 use std::net::IpAddr;
 
@@ -7,6 +7,10 @@ use uuid::Uuid;
 use crate::{
     object::{About, Member, Prefix, SecurityGroup, Subnet, Timeouts},
     policy::{Action, AddressSpan, MemberAddress, Policy, PortSpan, Rule, Way},
+    question::{
+        Answer, Answered, Arrival, Asked, By, Decision, Delivered, DropSeen, Dropped, Drops,
+        DropsOf, End, FromPort, Other, Question, Sent, Served, Step, Trace, Unanswered,
+    },
     told::{
         AddressMode, AddressRange, Bytes, Dhcp, DhcpOption, GuestAddresses, Resolver, Route,
         Service, SshKey, Told,
@@ -115,4 +119,73 @@ pub(crate) fn timeouts(uuid: Uuid) -> Timeouts {
         icmp: 30,
         other: 600,
     }
+}
+
+/// One question of each kind.
+pub(crate) fn questions() -> Vec<Asked> {
+    let (port, remote) = (Uuid::from_u128(5), [10, 0, 0, 3].into());
+    let from_port =
+        FromPort { port, source: None, remote, protocol: 6, source_port: 0, port_or_type: 80 };
+    let arrival = Arrival { network: port, vtep: Some(remote), frame: Bytes(vec![1; 60]) };
+    let all = [
+        Question::FromPort(from_port),
+        Question::Arrival(arrival),
+        Question::DropsOf(DropsOf { port, most: 16 }),
+    ];
+    let asked = |(number, question)| Asked { number, question };
+    (1..).zip(all).map(asked).collect()
+}
+
+/// One answer of each kind.
+pub(crate) fn answers() -> Vec<Answered> {
+    let (port, remote): (_, IpAddr) = (Uuid::from_u128(5), [10, 0, 0, 3].into());
+    let trace = |end, inconclusive: Option<&str>| {
+        let step =
+            Step { stage: "guard".to_owned(), text: "its own".to_owned(), object: Some(port) };
+        let decision = Decision {
+            port,
+            way: Way::Egress,
+            by: By::Rule,
+            action: Action::Accept,
+            rule: Some(port),
+            group: Some(port),
+            is_stateless: false,
+        };
+        let inconclusive = inconclusive.map(str::to_owned);
+        Answer::Trace(Trace {
+            revision: 7,
+            steps: vec![step],
+            decisions: vec![decision],
+            end,
+            inconclusive,
+        })
+    };
+    let (reason, meaning) = ("denied".to_owned(), "A rule.".to_owned());
+    let sent = Sent { network: port, vtep: Some(remote), own: None, frame: Bytes(vec![1; 60]) };
+    let seen = DropSeen {
+        at_ms: 1,
+        count: 2,
+        reason: reason.clone(),
+        meaning: meaning.clone(),
+        is_from_port: true,
+        what: "TCP".to_owned(),
+        rule: Some(port),
+        group: None,
+        source: Some(remote),
+        destination: Some(remote),
+        protocol: Some(6),
+        source_port: 1,
+        port_or_type: 80,
+    };
+    let all = [
+        trace(End::Dropped(Dropped { reason, meaning }), None),
+        trace(End::Delivered(Delivered { port }), None),
+        trace(End::Sent(sent), Some("about to change")),
+        trace(End::Served(Served { by: "DHCP".to_owned() }), None),
+        trace(End::Other(Other { what: "flooded".to_owned() }), None),
+        Answer::Drops(Drops { frames: vec![seen], counted: 3, lost: 0, since_ms: 1 }),
+        Answer::Unanswered(Unanswered { why: "no such port".to_owned() }),
+    ];
+    let answered = |(number, answer)| Answered { number, answer };
+    (1..).zip(all).map(answered).collect()
 }

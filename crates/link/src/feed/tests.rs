@@ -91,7 +91,7 @@ impl Agent {
         let (mut assembly, mut count) = (Assembly::default(), 0);
         for message in messages {
             count += match &message {
-                ServerMessage::Welcome(_) => continue,
+                ServerMessage::Welcome(_) | ServerMessage::Asked(_) => continue,
                 ServerMessage::Snapshot(part) => part.objects.len(),
                 ServerMessage::Delta(part) => part.upserts.len() + part.removes.len(),
             };

@@ -31,7 +31,7 @@ pub struct RenewResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -45,6 +45,9 @@ pub mod agent_message {
         Report(super::Report),
         #[prost(message, tag = "3")]
         Heartbeat(super::Heartbeat),
+        /// Since protocol 3: an `Answered` of `question.rs`.
+        #[prost(bytes, tag = "4")]
+        Answer(::prost::alloc::vec::Vec<u8>),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -300,7 +303,7 @@ pub struct TableVersion {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
-    #[prost(oneof = "server_message::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "server_message::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<server_message::Kind>,
 }
 /// Nested message and enum types in `ServerMessage`.
@@ -314,6 +317,9 @@ pub mod server_message {
         /// First, and once.
         #[prost(message, tag = "3")]
         Welcome(super::Welcome),
+        /// Only to agents that speak protocol 3: an `Asked` of `question.rs`.
+        #[prost(bytes, tag = "4")]
+        Question(::prost::alloc::vec::Vec<u8>),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
