@@ -91,7 +91,11 @@ pub(crate) enum News {
 #[derive(Clone)]
 pub(crate) struct Ticket {
     pub(crate) host: Id<Host>,
-    number: u64,
+    /// No other session of this server has it; later ones have greater ones.
+    pub(crate) number: u64,
+    /// The protocol of its agent, and its release.
+    pub(crate) protocol: u32,
+    pub(crate) release: String,
     /// Signalled when there may be something to pull.
     pub(crate) wake: Arc<Notify>,
     /// Cancelled when another session took its place or the host lost its credential.
@@ -181,7 +185,8 @@ impl Feed {
         self.hosts.entry(host).or_default().connect(self.revision, (hello, source), session);
         self.news.insert(host);
         wake.notify_one();
-        Ticket { host, number, wake, over }
+        let (protocol, release) = (hello.protocol, hello.agent_version.clone());
+        Ticket { host, number, protocol, release, wake, over }
     }
 
     /// Closes a session, unless another one took its place.

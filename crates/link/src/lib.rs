@@ -2,6 +2,7 @@
 //!
 //! [`pki`] vouches for both ends, [`enrol`] gives agents their certificates, [`service`] is the
 //! gRPC door, [`guest`] and [`bounded`] what may come through it, [`session`] one host's open stream,
+//! [`questions`] what hosts are asked on it,
 //! [`follow`] turns commits into changes for hosts, and [`feed`], the core without I/O, knows what
 //! every host must hold and has confirmed.
 //!
@@ -14,6 +15,7 @@ mod feed;
 mod follow;
 mod guest;
 mod pki;
+mod questions;
 mod service;
 mod session;
 
@@ -42,6 +44,7 @@ use feed::{Feed, Origin};
 use guest::Guests;
 pub use guest::Limits;
 pub use pki::{KeyedCertificate, Pki};
+pub use questions::Questions;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -93,6 +96,8 @@ pub struct Config {
     pub accept_older: bool,
     /// What connections may take.
     pub limits: Limits,
+    /// By what others ask hosts.
+    pub questions: Questions,
 }
 
 /// Why the server's end cannot start or go on.
@@ -134,6 +139,7 @@ pub(crate) struct Link {
     pub(crate) store: Store<Record>,
     pub(crate) pki: Pki,
     pub(crate) clock: fn() -> Timestamp,
+    pub(crate) questions: Questions,
     pub(crate) cutting: Semaphore,
     pub(crate) sessions: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -150,7 +156,7 @@ pub async fn serve(
     board: watch::Sender<Board>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Config { listener, pki, clock, lineage, earlier, accept_older, limits } = config;
+    let Config { listener, pki, clock, lineage, earlier, accept_older, limits, questions } = config;
     let server = pki.server()?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(server.certificate, server.key))
@@ -163,7 +169,9 @@ pub async fn serve(
     let stop = stop.child_token();
     let feed = Mutex::new(Feed::new(Origin { lineage, earlier: earlier.into(), accept_older }));
     let (cutting, sessions) = (Semaphore::new(CUTS_MAX), TaskTracker::new());
-    let link = Link { feed, board, store, pki, clock, cutting, sessions, stop: stop.clone() };
+    let stopped = stop.clone();
+    let link =
+        Link { feed, board, store, pki, clock, questions, cutting, sessions, stop: stopped };
     let link = Arc::new(link);
     let service = LinkServer::new(service::Service(Arc::clone(&link)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc::{self, Sender},
+    sync::mpsc::{self, Receiver, Sender},
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,6 +12,7 @@ use tonic::{Status, Streaming};
 use wire::{
     SILENCE_MAX, r#gen as pb,
     message::{AgentMessage, Heartbeat, Report, ServerMessage},
+    question::Asked,
 };
 
 use crate::{
@@ -49,16 +50,19 @@ pub(crate) fn start(
     let (outbound, stream) = mpsc::channel(OUTBOUND_MESSAGES);
     let own = Arc::clone(link);
     guest.becomes_host();
+    let asked = link.questions.open(&ticket);
     link.sessions.spawn(async move {
-        // All three end for good; dropping the others loses nothing that the feed does not know.
+        // All four end for good; dropping the others loses nothing that the feed does not know.
         let why = tokio::select! {
             why = read(&own, &ticket, inbound) => why,
             why = write(&own, (&ticket, &guest), &outbound) => why,
+            why = pass_on(asked, &outbound) => why,
             () = ticket.over.cancelled() => Status::aborted("the server ends this stream"),
         };
         tracing::info!(host = %ticket.host, why = why.message(), "agent disconnected");
         // Best effort: the host notices the end of the stream anyway.
         let _ = outbound.try_send(Err(why));
+        own.questions.close(&ticket);
         let mut feed = own.feed();
         feed.disconnect(&ticket);
         own.publish(&mut feed);
@@ -85,7 +89,7 @@ async fn read(link: &Link, ticket: &Ticket, mut inbound: Streaming<pb::AgentMess
         }
         match parse(message) {
             Err(error) => return error,
-            Ok(AgentMessage::Answered(_)) => {}
+            Ok(AgentMessage::Answered(answered)) => link.questions.take(ticket, answered),
             Ok(AgentMessage::Hello(_)) => return Status::invalid_argument("a second Hello"),
             Ok(AgentMessage::Heartbeat(beat)) => {
                 let ports = beat.connections.as_ref().map_or(0, |counted| counted.ports.len());
@@ -147,6 +151,19 @@ async fn write(link: &Link, (ticket, guest): (&Ticket, &Guest), outbound: &Outbo
         }
         ticket.wake.notified().await;
     }
+}
+
+/// Sends what the host is asked, between the parts of what it is to hold.
+async fn pass_on(mut asked: Receiver<Asked>, outbound: &Outbound) -> Status {
+    while let Some(asked) = asked.recv().await {
+        let message = pb::ServerMessage::from(&ServerMessage::Asked(asked));
+        match timeout(SEND_WAIT, outbound.send(Ok(message))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Status::ok("the stream is gone"),
+            Err(_) => return Status::deadline_exceeded("the agent does not read"),
+        }
+    }
+    Status::aborted("another stream took its place")
 }
 
 /// Cuts the next message. Few cut snapshots at a time: when all hosts come back at once, what is

@@ -7,6 +7,7 @@
 //! *pending* until the host confirms the change. It is *failed* as long as the host says that it
 //! could not be made, changed or removed. It is *settled* on a host when it is neither.
 
+mod no_answer;
 mod word;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{Id, Timestamp, resource::host::Host};
 
+pub use no_answer::NoAnswer;
 pub use word::{AgentRelease, Agreement, BlockedPath, HostCounters, HostPaths, Reason, Room};
 
 /// What is known of every host right now.

@@ -17,7 +17,7 @@ use model::{
     resource::host::{Host, HostCredential},
     status::{Board, HostStatus},
 };
-use netloom_link::{Config, Limits, Pki, serve};
+use netloom_link::{Config, Limits, Pki, Questions, serve};
 use sha2::{Digest, Sha256};
 use store::{Read, Store};
 use tempfile::TempDir;
@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) accept_older: bool,
     pub(crate) limits: Limits,
+    /// By what hosts are asked.
+    pub(crate) questions: Questions,
     sender: watch::Sender<Board>,
     server: JoinSet<Result<(), netloom_link::Error>>,
     stop: CancellationToken,
@@ -81,6 +83,7 @@ impl World {
             clock,
             accept_older: false,
             limits,
+            questions: Questions::default(),
             sender,
             server: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -100,6 +103,7 @@ impl World {
             earlier: BTreeMap::new(),
             accept_older: self.accept_older,
             limits: self.limits,
+            questions: self.questions.clone(),
         };
         let serving = serve(config, self.store.clone(), self.sender.clone(), self.stop.clone());
         self.server.spawn(serving);
