@@ -12,6 +12,7 @@ mod call;
 mod connection;
 mod describe;
 mod doctor;
+mod explain;
 mod export;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -71,6 +72,10 @@ pub enum Verb {
     Delete(apply::Delete),
     /// What there is, as a file for `apply`.
     Export,
+    /// What would become of a packet, and which rule decides.
+    Trace(explain::Trace),
+    /// What was dropped at a NIC lately, and why.
+    WhyDropped(explain::WhyDropped),
     /// List ZStack's messages, or show one with its fields.
     Messages {
         /// A message, such as `CreateZone`.
@@ -163,6 +168,8 @@ pub fn run(verb: &Verb, connection: &Connection, manner: &Manner) -> Result<(), 
         Verb::Diff(diff) => apply::diff(diff, connection),
         Verb::Delete(delete) => apply::delete(delete, connection, manner),
         Verb::Export => export::run(connection, manner),
+        Verb::Trace(trace) => explain::trace(trace, connection, manner),
+        Verb::WhyDropped(why) => explain::why_dropped(why, connection, manner),
         Verb::Messages { name: None } => print(&describe::list().trim_end()),
         Verb::Messages { name: Some(name) } => print(&describe::one(name)?.trim_end()),
     }

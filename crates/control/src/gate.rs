@@ -15,6 +15,7 @@ use crate::{
     By, Caller, Command, Jobs, Operations, Request,
     access_key::{self, Signed},
     audit::Strangers,
+    explain::{Asks, Explaining},
     inventory::{self, Observed},
     jobs::NOTES,
     logins::Logins,
@@ -48,6 +49,7 @@ pub struct Gate {
     /// How many rows of the audit strangers have made.
     pub(crate) strangers: Strangers,
     pub(crate) readers: Readers,
+    pub(crate) explaining: Explaining,
     operations: Operations,
 }
 
@@ -60,7 +62,24 @@ impl Gate {
         let strangers = Strangers::default();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let readers = Readers::new(cores);
-        Self { jobs, sessions, enrolment, logins, throttle, strangers, readers, operations }
+        let explaining = Explaining::default();
+        Self {
+            jobs,
+            sessions,
+            enrolment,
+            logins,
+            throttle,
+            strangers,
+            readers,
+            explaining,
+            operations,
+        }
+    }
+
+    /// The same, with hosts that can be asked. Without, none is connected.
+    #[must_use]
+    pub fn asking(self, asks: Asks) -> Self {
+        Self { explaining: Explaining::by(asks), ..self }
     }
 
     /// Now.

@@ -13,6 +13,7 @@ mod delete;
 pub mod doctor;
 pub mod evacuation;
 pub mod events;
+pub mod explain;
 pub mod expunger;
 mod field_tags;
 #[cfg(any(test, feature = "fuzz"))]
@@ -153,6 +154,7 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     nic_prefixes::operations,
     nic_settings::operations,
     nic_told::operations,
+    explain::operations,
     jobs::operations,
     long_job::operations,
     webhook::operations,

@@ -170,8 +170,7 @@ pub async fn serve(
     let feed = Mutex::new(Feed::new(Origin { lineage, earlier: earlier.into(), accept_older }));
     let (cutting, sessions) = (Semaphore::new(CUTS_MAX), TaskTracker::new());
     let stopped = stop.clone();
-    let link =
-        Link { feed, board, store, pki, clock, questions, cutting, sessions, stop: stopped };
+    let link = Link { feed, board, store, pki, clock, questions, cutting, sessions, stop: stopped };
     let link = Arc::new(link);
     let service = LinkServer::new(service::Service(Arc::clone(&link)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -28,8 +28,8 @@ use crate::feed::Ticket;
 /// How long an answer may take: an agent looks into its maps, which is a matter of milliseconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// Questions that one host works on at a time.
-const OF_HOST_MAX: usize = 8;
+/// Questions that one host has at a time: an agent works on one, and as many as these may wait there.
+const OF_HOST_MAX: usize = 4;
 
 /// Questions to all hosts at a time.
 const ALL_MAX: usize = 256;

@@ -13,8 +13,8 @@ use std::{
 use api::Limits;
 use clap::Args;
 use control::{
-    Enrolment, Gate, Jobs, audit, evacuation, expunger, jobs::spans, long_job, mover, realiser,
-    releaser, steady::Steady, webhook,
+    Enrolment, Gate, Jobs, audit, evacuation, explain, expunger, jobs::spans, long_job, mover,
+    realiser, releaser, steady::Steady, webhook,
 };
 use hostnet::Namespace;
 use ipnet::IpNet;
@@ -200,7 +200,13 @@ async fn serve(
     let stop = CancellationToken::new();
     let (board, reports) = watch::channel(Board::default());
     let jobs = Jobs::new(store.clone(), reports.clone(), runtime::now);
-    let gate = Arc::new(Gate::new(jobs, enrolment));
+    let questions = link::Questions::default();
+    let asking = questions.clone();
+    let asks = Arc::new(move |host, question| -> explain::Asking {
+        let asking = asking.clone();
+        Box::pin(async move { asking.ask(host, question).await })
+    });
+    let gate = Arc::new(Gate::new(jobs, enrolment).asking(asks));
     let mut parts: JoinSet<Result<(), String>> = JoinSet::new();
     let text = |error: &dyn std::error::Error| error.to_string();
 
@@ -214,6 +220,7 @@ async fn serve(
         earlier: installation::earlier_lineages(&store),
         accept_older: sockets.accept_older,
         limits: sockets.agents_limits,
+        questions,
     };
     let serving = link::serve(agents, store.clone(), board, stop.clone());
     parts.spawn(async move { serving.await.map_err(|error| text(&error)) });

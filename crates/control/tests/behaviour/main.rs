@@ -10,6 +10,7 @@ mod deletions;
 mod devices;
 mod doctor;
 mod evacuations;
+mod explain;
 mod field_cases;
 mod gate;
 mod gre;

@@ -34,6 +34,7 @@ pub mod lease;
 pub mod long_job;
 pub mod network_service;
 pub mod nic_binding;
+pub mod nic_looks;
 pub mod nic_plug;
 pub mod nic_settings;
 pub mod quota;

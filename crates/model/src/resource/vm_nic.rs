@@ -10,7 +10,7 @@ use super::{
     host::Host,
     l2_network::L2Network,
     l3_network::L3Network,
-    nic_binding, nic_plug, nic_settings,
+    nic_binding, nic_looks, nic_plug, nic_settings,
     used_ip::UsedIp,
     vm_instance::{InstanceDriver, VmInstance},
     zone::EnableState,
@@ -110,6 +110,7 @@ impl VmNic {
         ] = nic_plug::MESSAGES;
         let [bind, unbind, activate] = nic_binding::MESSAGES;
         let [state, driver, mac, set_ip, delete_ip, prefixes, told] = nic_settings::MESSAGES;
+        let [trace, drops, rules] = nic_looks::MESSAGES;
         [
             &CreateVmNic::DEF,
             &DeleteVmNic::DEF,
@@ -132,6 +133,9 @@ impl VmNic {
             delete_ip,
             prefixes,
             told,
+            trace,
+            drops,
+            rules,
         ]
     };
 

@@ -28,9 +28,10 @@ impl NoAnswer {
                 format!("has an agent of release {release}, which answers no questions"),
                 "upgrade the agent there: a new binary and a restart",
             ),
-            Self::Busy => {
-                ("has too many questions to answer already".to_owned(), "try again in a few seconds")
-            }
+            Self::Busy => (
+                "has too many questions to answer already".to_owned(),
+                "try again in a few seconds",
+            ),
             Self::Silent => (
                 "has not answered in time".to_owned(),
                 "it may be overloaded: try again; if it stays silent, look at the log of its agent",
