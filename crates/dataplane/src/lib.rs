@@ -17,6 +17,7 @@ mod handed;
 mod harness;
 mod keep;
 mod links;
+mod lookup;
 mod members;
 mod object;
 mod pinned;
@@ -25,6 +26,7 @@ mod preflight;
 mod programs;
 mod reconcile;
 mod tables;
+mod trace;
 mod upgrade;
 mod view;
 
@@ -36,9 +38,11 @@ pub use events::{DropWatch, DroppedFrame};
 pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness, open_earlier};
+pub use lookup::Lookup;
 pub use object::map_version;
 pub use packet;
 pub use plane::{DataPlane, Options, unload};
 pub use preflight::preflight;
 pub use tables::{Change, Changes, Edits, Tables, Unsure};
+pub use trace::{FINDINGS_MAX, Finding, Traced, trace};
 pub use view::View;
