@@ -34,7 +34,7 @@ pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
 pub use desk::{Answers, Desk, HandedFrame, PortMap, Questions};
 pub use error::{Error, PreflightError};
-pub use events::{DropWatch, DroppedFrame};
+pub use events::{DropTurns, DropWatch, DroppedFrame, Turn, TurnFrame};
 pub use handed::{HandedConnection, PortArea, TakenOver, Use};
 #[cfg(feature = "test-run")]
 pub use harness::{Outcome, TestHarness, open_earlier};

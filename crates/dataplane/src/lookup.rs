@@ -42,6 +42,9 @@ macro_rules! lookup {
             /// A place of the moves that have come to their end.
             #[allow(clippy::missing_errors_doc, reason = "said once, above")]
             fn arrived(&self, place: u32) -> Result<u64, Error>;
+            /// Dropped frames that concerned the port at this place, since it has it.
+            #[allow(clippy::missing_errors_doc, reason = "said once, above")]
+            fn dropped_at(&self, place: u32) -> Result<u64, Error>;
         }
 
         impl Lookup for View {
@@ -69,6 +72,11 @@ macro_rules! lookup {
             fn arrived(&self, place: u32) -> Result<u64, Error> {
                 self.maps.arrived.get(place % MAX_MOVES)
             }
+
+            fn dropped_at(&self, place: u32) -> Result<u64, Error> {
+                let of_cpus = self.maps.traffic.get(place)?;
+                Ok(of_cpus.iter().map(|traffic| traffic.dropped_packets).sum())
+            }
         }
 
         /// Of a host that has a tunnel device, and where nothing has happened yet.
@@ -92,6 +100,10 @@ macro_rules! lookup {
             }
 
             fn arrived(&self, _place: u32) -> Result<u64, Error> {
+                Ok(0)
+            }
+
+            fn dropped_at(&self, _place: u32) -> Result<u64, Error> {
                 Ok(0)
             }
         }
