@@ -24,6 +24,7 @@ use wire::{
     },
     parts::Assembly,
     paths::Paths,
+    question::Answered,
     versions::Versions,
 };
 
@@ -33,6 +34,7 @@ use crate::{
     count::Counts,
     enrol,
     identity::{Identity, endpoint},
+    questions::{ANSWERS_MAX, Inbox},
     serve::{Leases, Served},
     state::Desired,
     worker::Achieved,
@@ -75,6 +77,8 @@ pub(crate) struct Sources {
     pub(crate) served: watch::Receiver<Served>,
     /// The drivers that cannot run instances.
     pub(crate) lacking: watch::Receiver<Option<BTreeMap<String, String>>>,
+    /// Where questions go.
+    pub(crate) inbox: Inbox,
 }
 
 /// Keeps a stream to the server open until told to stop.
@@ -205,6 +209,8 @@ impl Session {
         mut inbound: Streaming<pb::ServerMessage>,
     ) -> Ending {
         let mut assembly = Assembly::default();
+        // Of this stream: what was asked by another one is of no use to its server any more.
+        let (reply, mut answers) = mpsc::channel(ANSWERS_MAX);
         let (mut heartbeat, mut renewal) = (interval(HEARTBEAT), interval(RENEWAL));
         // This server has not heard any.
         self.sources.counted.mark_changed();
@@ -215,7 +221,7 @@ impl Session {
             let message = tokio::select! {
                 message = inbound.message() => {
                     let taken = match message {
-                        Ok(Some(message)) => self.take(&mut assembly, message),
+                        Ok(Some(message)) => self.take(&mut assembly, &reply, message),
                         Ok(None) => Err("the server ended the stream".to_owned()),
                         Err(status) => Err(refused(&status)),
                     };
@@ -235,6 +241,7 @@ impl Session {
                     AgentMessage::Heartbeat(self.beat())
                 }
                 Ok(()) = self.sources.lacking.changed() => AgentMessage::Heartbeat(self.beat()),
+                Some(answered) = answers.recv() => AgentMessage::Answered(answered),
                 _ = renewal.tick() => match self.renew(&mut client).await {
                     true => return "it has another certificate from now on".to_owned(),
                     false => continue,
@@ -287,13 +294,19 @@ impl Session {
         }
     }
 
-    /// Takes a part; with the last one, what is wanted changes.
-    fn take(&mut self, assembly: &mut Assembly, message: pb::ServerMessage) -> Result<(), Ending> {
+    /// Takes a part; with the last one, what is wanted changes. A question is passed on.
+    fn take(
+        &mut self,
+        assembly: &mut Assembly,
+        reply: &mpsc::Sender<Answered>,
+        message: pb::ServerMessage,
+    ) -> Result<(), Ending> {
         let message = ServerMessage::try_from(message).map_err(|error| error.to_string())?;
         if let ServerMessage::Welcome(welcome) = message {
             return self.welcome(welcome);
         }
-        if let ServerMessage::Asked(_) = message {
+        if let ServerMessage::Asked(asked) = message {
+            self.sources.inbox.take(asked, reply);
             return Ok(());
         }
         let held = self.desired.borrow().as_ref().map(|desired| Arc::clone(&desired.holding));

@@ -1,10 +1,13 @@
 //! Which rule decides about a connection: asked of the objects, rule by rule, and of the maps, as the
 //! programs ask them. The two must agree.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{cell::RefCell, collections::BTreeSet, net::IpAddr};
 
-use dataplane::Tables;
-use packet::{Addr, Cell, Chapter, ChapterKey, ClassKey, IdentKey, Node};
+use dataplane::{Error, Lookup, Tables};
+use packet::{
+    Addr, AddrKey, Cell, Chapter, ChapterKey, ClassKey, FdbKey, FdbTarget, IdentKey, Mac, Node,
+    PortKey,
+};
 use policy::{Maps, Named, Probe, RuleSet, Said, Salt, first_match, identity, walk};
 use wire::{
     holding::Holding,
@@ -17,6 +20,8 @@ use wire::{
 pub struct Opening {
     /// Which way, as the port sees it.
     pub way: Way,
+    /// The port's own address; if absent, its first one of the other end's family.
+    pub own: Option<IpAddr>,
     /// The other end.
     pub remote: IpAddr,
     /// IP protocol number.
@@ -40,48 +45,29 @@ pub enum Explained {
 }
 
 /// Says what decides about a connection of a port, by what the host should hold and by what its maps
-/// hold.
+/// hold, of which only the entries are read that are asked for.
 #[must_use]
 pub fn explain(
-    (desired, tables, salt): (&Holding, &Tables, Salt),
+    (desired, live, salt): (&Holding, &dyn Lookup, Salt),
     port: &Port,
     opening: &Opening,
 ) -> Explained {
-    let Some(entry) = tables.ports.values().find(|entry| entry.number == port.number) else {
+    let unread = |error: Error| Explained::Inconclusive(error.to_string());
+    let seat = match seat(desired, live, port) {
+        Ok(seat) => seat,
+        Err(error) => return unread(error),
+    };
+    let Some((_, entry)) = seat else {
         return Explained::Inconclusive("the maps do not have the port: it is shut".to_owned());
     };
-    let rule_set = match opening.way {
-        Way::Ingress => entry.ingress,
-        Way::Egress => entry.egress,
+    let said = match said(desired, salt, (port, &entry), opening) {
+        Ok(said) => said,
+        Err(explained) => return explained,
     };
-    let Some(policy) = &port.policy else {
-        return match rule_set {
-            0 => Explained::Unfiltered,
-            _ => Explained::Inconclusive("the maps have a policy that is no more".to_owned()),
-        };
+    let domain = match domain(live, port, &entry, opening) {
+        Ok(domain) => domain,
+        Err(error) => return unread(error),
     };
-    let is_closed = rule_set == closed(salt);
-    let groups: Option<Vec<&SecurityGroup>> =
-        policy.groups.iter().map(|uuid| group(desired, *uuid)).collect();
-    let Some(groups) = groups else {
-        return match is_closed {
-            true => Explained::Closed,
-            false => Explained::Inconclusive("not all groups of the port are known".to_owned()),
-        };
-    };
-    let default = match opening.way {
-        Way::Ingress => policy.ingress,
-        Way::Egress => policy.egress,
-    };
-    let said = Said { groups: &groups, way: opening.way, default };
-    // What its rules say may be that nothing passes.
-    if said.number(salt) != rule_set {
-        return match is_closed {
-            true => Explained::Closed,
-            false => Explained::Inconclusive("the maps have other rules for the port".to_owned()),
-        };
-    }
-    let domain = domain(port, entry.net, opening.remote);
     let known = groups_of(desired, salt, (domain, opening.remote));
     let probe = Probe {
         remote: opening.remote,
@@ -89,15 +75,87 @@ pub fn explain(
         protocol: opening.protocol,
         port: opening.port,
     };
-    let named = first_match(&said, &probe);
-    let cell = by_maps(tables, entry, domain, opening);
-    match cell {
-        Some(cell) if agree(&named, cell) => Explained::Decided(named),
-        Some(cell) => Explained::Inconclusive(format!(
+    let (groups, way, default) = (&said.groups, opening.way, said.default);
+    let named = first_match(&Said { groups, way, default }, &probe);
+    match by_maps(live, &entry, domain, opening) {
+        Err(error) => unread(error),
+        Ok(Some(cell)) if agree(&named, cell) => Explained::Decided(named),
+        Ok(Some(cell)) => Explained::Inconclusive(format!(
             "by its objects rule {} decides, by the maps rule {}",
             named.number, cell.rule
         )),
-        None => Explained::Inconclusive("the maps have not all of its rules".to_owned()),
+        Ok(None) => Explained::Inconclusive("the maps have not all of its rules".to_owned()),
+    }
+}
+
+/// Where a port is in the maps, and its entry there: the station with its MAC, if that is on this host or
+/// comes here.
+///
+/// # Errors
+/// [`Error::Map`].
+pub fn seat(
+    desired: &Holding,
+    live: &dyn Lookup,
+    port: &Port,
+) -> Result<Option<(PortKey, packet::Port)>, Error> {
+    let Some(network) = desired.network(port.network) else { return Ok(None) };
+    let key = FdbKey::new(network.number, Mac(port.mac));
+    let now = live.fdb(&key)?.and_then(|station| station.target());
+    let then = match now {
+        Some(FdbTarget::Local(_)) => None,
+        _ => live.moves(&key)?.and_then(|moving| moving.then.target()),
+    };
+    let places = [now, then].into_iter().filter_map(|target| match target {
+        Some(FdbTarget::Local(place)) => Some(place),
+        _ => None,
+    });
+    for place in places {
+        let entry = live.ports(&place)?.filter(|entry| entry.number == port.number);
+        if let Some(entry) = entry {
+            return Ok(Some((place, entry)));
+        }
+    }
+    Ok(None)
+}
+
+/// What the objects say to a port about one way.
+struct Spoken<'a> {
+    groups: Vec<&'a SecurityGroup>,
+    default: Action,
+}
+
+/// What they say, if the maps have the same; else what that means.
+fn said<'a>(
+    desired: &'a Holding,
+    salt: Salt,
+    (port, entry): (&Port, &packet::Port),
+    opening: &Opening,
+) -> Result<Spoken<'a>, Explained> {
+    let rule_set = match opening.way {
+        Way::Ingress => entry.ingress,
+        Way::Egress => entry.egress,
+    };
+    let inconclusive = |why: &str| Explained::Inconclusive(why.to_owned());
+    let Some(policy) = &port.policy else {
+        return Err(match rule_set {
+            0 => Explained::Unfiltered,
+            _ => inconclusive("the maps have a policy that is no more"),
+        });
+    };
+    let is_closed = rule_set == closed(salt);
+    let or_closed = |why| if is_closed { Explained::Closed } else { inconclusive(why) };
+    let groups: Option<Vec<&SecurityGroup>> =
+        policy.groups.iter().map(|uuid| group(desired, *uuid)).collect();
+    let groups = groups.ok_or_else(|| or_closed("not all groups of the port are known"))?;
+    let default = match opening.way {
+        Way::Ingress => policy.ingress,
+        Way::Egress => policy.egress,
+    };
+    let number = Said { groups: &groups, way: opening.way, default }.number(salt);
+    // What its rules say may be that nothing passes.
+    match number == rule_set {
+        true => Ok(Spoken { groups, default }),
+        false => Err(or_closed("the maps have other rules for the port")),
     }
 }
 
@@ -118,33 +176,45 @@ fn agree(named: &Named, cell: Cell) -> bool {
         && named.is_stateless == has(Cell::STATELESS)
 }
 
-/// The routing domain in which the other end is looked for, if the port's own end is its first
-/// address of the family.
-fn domain(port: &Port, net: u32, remote: IpAddr) -> u32 {
+/// The routing domain in which the other end is looked for: that of the port's own address, as the
+/// programs find it.
+fn domain(
+    live: &dyn Lookup,
+    port: &Port,
+    entry: &packet::Port,
+    opening: &Opening,
+) -> Result<u32, Error> {
+    let remote = opening.remote;
     if Addr::from(remote).is_link_local() {
-        return OF_LINK | net;
+        return Ok(OF_LINK | entry.net);
     }
     let own = port.addresses.iter().find(|own| own.ip.is_ipv4() == remote.is_ipv4());
-    own.or(port.addresses.first()).map_or(0, |own| own.domain)
+    let own = opening.own.or_else(|| own.or(port.addresses.first()).map(|own| own.ip));
+    let Some(own) = own else { return Ok(entry.domain) };
+    let source = live.addrs(&AddrKey { port: entry.number, addr: own.into() })?;
+    Ok(source.map_or(entry.domain, |source| source.domain))
 }
 
 /// What the maps decide, as the programs ask them; `None` if they are not whole.
 pub(crate) fn by_maps(
-    tables: &Tables,
+    live: &dyn Lookup,
     entry: &packet::Port,
     domain: u32,
     opening: &Opening,
-) -> Option<Cell> {
+) -> Result<Option<Cell>, Error> {
     let (rule_set, flags) = match opening.way {
         Way::Ingress => (entry.ingress, entry.rules),
         Way::Egress => (entry.egress, entry.rules >> packet::Port::EGRESS_SHIFT),
     };
     let addr = Addr::from(opening.remote);
-    let identity = tables.idents.get(&IdentKey { domain, addr }).copied();
-    let identity = identity.filter(|_| flags & packet::Port::HAS_MEMBERS != 0);
+    let identity = match flags & packet::Port::HAS_MEMBERS {
+        0 => None,
+        _ => live.idents(&IdentKey { domain, addr })?,
+    };
     let has_classes = flags & packet::Port::HAS_CLASSES != 0;
-    let live = Live { tables, has_classes };
-    walk(&live, rule_set, (addr, identity), (opening.protocol, opening.port))
+    let maps = Live { live, has_classes, failed: RefCell::new(None) };
+    let cell = walk(&maps, rule_set, (addr, identity), (opening.protocol, opening.port));
+    maps.failed.into_inner().map_or(Ok(cell), Err)
 }
 
 /// The groups of the other end by the objects.
@@ -172,41 +242,34 @@ fn group(desired: &Holding, uuid: uuid::Uuid) -> Option<&SecurityGroup> {
 
 /// The maps of a host, as a program reads them for one rule set.
 struct Live<'a> {
-    tables: &'a Tables,
+    live: &'a dyn Lookup,
     /// The rule set names addresses.
     has_classes: bool,
+    /// What went wrong first: nothing is found then.
+    failed: RefCell<Option<Error>>,
+}
+
+impl Live<'_> {
+    fn answer<T>(&self, answer: Result<Option<T>, Error>) -> Option<T> {
+        answer.unwrap_or_else(|error| {
+            self.failed.borrow_mut().get_or_insert(error);
+            None
+        })
+    }
 }
 
 impl Maps for Live<'_> {
     fn class(&self, key: &ClassKey) -> Option<u32> {
-        if !self.has_classes {
-            return None;
-        }
-        let rule_set = u64::from(key.ruleset[0]) | u64::from(key.ruleset[1]) << 32;
-        let most = if key.addr.is_v4() { 32 } else { 128 };
-        let prefixes = (0..=most).rev().filter_map(|bits| {
-            let lowest = lowest(key.addr, bits, most);
-            // A short prefix of IPv6 is not one of IPv4.
-            (lowest.is_v4() == key.addr.is_v4()).then(|| ClassKey::new(rule_set, lowest, bits))
-        });
-        prefixes.into_iter().find_map(|prefix| self.tables.classes.get(&prefix)).copied()
+        if self.has_classes { self.answer(self.live.classes(key)) } else { None }
     }
 
     fn chapter(&self, key: &ChapterKey) -> Option<Chapter> {
-        self.tables.chapters.get(key).copied()
+        self.answer(self.live.chapters(key))
     }
 
     fn node(&self, key: u64) -> Option<Node> {
-        self.tables.ranges.get(&key).copied()
+        self.answer(self.live.ranges(&key))
     }
-}
-
-/// The lowest address with the same first bits, of so many that an address of its family has.
-fn lowest(addr: Addr, bits: u8, most: u8) -> Addr {
-    let mask = u128::MAX.checked_shl(u32::from(most - bits)).unwrap_or(0);
-    let number = u128::from_be_bytes(addr.octets()) & mask;
-    let mapped = if most == 32 { 0xffff_u128 << 32 } else { 0 };
-    Addr::v6((number | mapped).to_be_bytes())
 }
 
 /// Whether all entries that a rule set needs are in the maps as they should be, but for what it says

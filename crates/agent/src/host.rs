@@ -10,7 +10,7 @@ use std::{
 };
 
 use compute::{Driver, Drivers, InstanceSpec, Netns, Prepared, Qemu, QemuOptions};
-use dataplane::{DataPlane, Desk, Edits, Hold, Options, Tables, View};
+use dataplane::{DataPlane, Desk, DropTurns, Edits, Hold, Lookup, Options, Tables, View};
 use hostnet::{LinkNews, Losses, Namespace, Netlink, Promiscuity, VxlanSpec};
 use model::{
     mtu::{self, Around, Family},
@@ -413,6 +413,18 @@ impl HostKernel for Host {
 
     async fn desk(&mut self) -> Result<Option<Desk>, Refusal> {
         self.plane(|plane| plane.desk().map(Some)).await
+    }
+
+    async fn lookup(&mut self) -> Result<Box<dyn Lookup + Send>, Refusal> {
+        let bpffs = Arc::clone(&self.bpffs);
+        let opened = tokio::task::spawn_blocking(move || View::open(&bpffs)).await;
+        Ok(Box::new(opened.map_err(Refusal::new)?.map_err(Refusal::new)?))
+    }
+
+    async fn drop_turns(&mut self) -> Result<Option<DropTurns>, Refusal> {
+        let bpffs = Arc::clone(&self.bpffs);
+        let opened = tokio::task::spawn_blocking(move || DropTurns::open(&bpffs)).await;
+        opened.map_err(Refusal::new)?.map(Some).map_err(Refusal::new)
     }
 
     fn movers(&self) -> Option<Movers> {

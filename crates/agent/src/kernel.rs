@@ -11,7 +11,7 @@ use std::{
 };
 
 use compute::{FarEnd, FoundNic, InstanceSpec, Prepared, Qemu};
-use dataplane::{Desk, Edits, Tables};
+use dataplane::{Desk, DropTurns, Edits, Lookup, Tables};
 use hostnet::Losses;
 use packet::{MAX_PORTS, Timeouts};
 use uuid::Uuid;
@@ -281,6 +281,12 @@ pub trait HostKernel: Clone + Send + 'static {
 
     /// Where ports ask the agent, and it answers; `None`: they never do.
     fn desk(&mut self) -> impl Future<Output = Result<Option<Desk>, Refusal>> + Send;
+
+    /// The maps, to look up single entries of; beside all else.
+    fn lookup(&mut self) -> impl Future<Output = Result<Box<dyn Lookup + Send>, Refusal>> + Send;
+
+    /// What tells of dropped frames, beside all else; `None`: nothing does.
+    fn drop_turns(&mut self) -> impl Future<Output = Result<Option<DropTurns>, Refusal>> + Send;
 
     /// What can go to another host and come here; `None`: nothing.
     fn movers(&self) -> Option<Movers>;

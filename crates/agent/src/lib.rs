@@ -4,7 +4,8 @@
 //! that something else made, [`render`] what the maps must hold, [`guests`] what guests are told who ask. Around it, [`converge`] does one pass over a [`kernel`], [`worker`] repeats passes, [`state`] keeps the
 //! last desired objects on disk, [`connection`] talks to the server, [`identity`] and [`enrol`]
 //! make it trusted. [`inspect`] looks at a host beside it, or without it; [`tell`] is what the agent
-//! itself has to say then.
+//! itself has to say then. [`questions`] are the server's: what would become of a packet ([`trace`]), and
+//! what became of real ones ([`drops`]).
 //!
 //! A pass never waits for the server, and a connection never for the kernel. Nothing is taken down
 //! because the agent does not know: without a known desired state it does not touch the host. When
@@ -16,12 +17,14 @@ pub mod converge;
 mod count;
 mod devices;
 mod drivers;
+mod drops;
 mod enrol;
 pub mod explain;
 pub mod external;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod handover;
+mod headers;
 mod host;
 mod identity;
 pub mod inspect;
@@ -31,6 +34,7 @@ pub mod ledger;
 pub mod memory;
 mod paths;
 pub mod plan;
+mod questions;
 pub mod render;
 mod requests;
 #[cfg(any(test, feature = "fuzz"))]
@@ -38,6 +42,7 @@ mod sample;
 pub mod serve;
 pub mod state;
 pub mod tell;
+mod trace;
 pub mod underlay;
 pub mod uplink;
 mod worker;
@@ -210,6 +215,8 @@ pub async fn run_on<K: HostKernel>(
     let own = stop.clone();
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
     let (able, serving) = (kernel.clone(), kernel.clone());
+    let (hearing, answering) = (kernel.clone(), kernel.clone());
+    let seen_by = wanted.clone();
     let (seen_of, served) = watch::channel(serve::Served::default());
     let guests = Arc::new(guest::Shared::new(secret()?));
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
@@ -235,6 +242,11 @@ pub async fn run_on<K: HostKernel>(
     part(&mut parts, serving);
     part(&mut parts, requests::keep(guests, desired.subscribe(), desks, stop.clone()));
     parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
+    let (inbox, asks) = questions::Inbox::new();
+    let history = drops::Shared::default();
+    part(&mut parts, drops::keep(hearing, seen_by, Arc::clone(&history), stop.clone()));
+    let known = (desired.subscribe(), results.clone());
+    part(&mut parts, questions::keep(answering, known, history, asks, stop.clone()));
     let (runs, lacking) = watch::channel(None);
     part(&mut parts, drivers::keep(able, runs, stop.clone()));
     let (walked, paths) = watch::channel(None);
@@ -249,6 +261,7 @@ pub async fn run_on<K: HostKernel>(
         paths,
         served: served.clone(),
         lacking,
+        inbox,
     };
     parts.spawn(connection::keep(config, desired, sources, stop.clone()));
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use compute::{FarEnd, InstanceSpec, Prepared};
-use dataplane::{Desk, Edits, Tables};
+use dataplane::{Desk, DropTurns, Edits, Lookup, Tables};
 use hostnet::Losses;
 use packet::{MAX_PORTS, PortKey, Timeouts};
 use uuid::Uuid;
@@ -405,6 +405,14 @@ impl HostKernel for Memory {
     }
 
     async fn desk(&mut self) -> Result<Option<Desk>, Refusal> {
+        Ok(None)
+    }
+
+    async fn lookup(&mut self) -> Result<Box<dyn Lookup + Send>, Refusal> {
+        Ok(Box::new(self.state().tables.clone()))
+    }
+
+    async fn drop_turns(&mut self) -> Result<Option<DropTurns>, Refusal> {
         Ok(None)
     }
 

@@ -216,6 +216,13 @@ pub(crate) fn lock(root: &Path) -> Result<File, Error> {
     }
 }
 
+/// The same, once whoever has it lets go.
+pub(crate) fn wait_for(root: &Path) -> Result<File, Error> {
+    let directory = File::open(root).map_err(failed(root, "open"))?;
+    directory.lock().map_err(failed(root, "lock"))?;
+    Ok(directory)
+}
+
 /// Mounts the file system if it is not.
 fn mount(root: &Path) -> Result<(), Error> {
     fs::create_dir_all(root).map_err(failed(root, "create"))?;

@@ -67,6 +67,14 @@ pub(crate) fn counters(maps: &Maps) -> Result<Counters, Error> {
     Ok(counters)
 }
 
+/// Drops for all reasons.
+pub(crate) fn dropped(maps: &Maps) -> Result<u64, Error> {
+    DropReason::ALL.iter().try_fold(0_u64, |all, info| {
+        let of_cpus = maps.drops.get(info.reason.number())?;
+        Ok(all.saturating_add(of_cpus.iter().sum()))
+    })
+}
+
 /// Every connection of a port that has not expired.
 pub(crate) fn conntrack(maps: &Maps) -> Result<Vec<Connection>, Error> {
     let ports = maps.ports.read()?;

@@ -5,13 +5,14 @@ use crate::error::{Error, chain};
 use crate::object;
 use crate::pinned::Slots;
 use crate::plane::{DataPlane, Options};
-use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, Pod};
 use packet::{
-    Bucket, Budget, Config, Entry, FloodKey, Flooded, LEARNED_PER_NET, Learned, Meta, Net, Noted,
-    Port, PortKey, Rewrite, Side, VerdictRecord,
+    Bucket, Budget, COUNTER_PLACES, Config, Entry, FloodKey, Flooded, LEARNED_PER_NET, Learned,
+    Meta, Net, Noted, Plain, Port, PortKey, Rewrite, Side, VerdictRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
@@ -275,6 +276,18 @@ impl TestHarness {
         self.plane.view.maps.arrived.get(place)
     }
 
+    /// What all ports have handed off, asked and had flooded lately, and the words of moves: how much
+    /// there is, and a hash of it.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn spent(&self) -> Result<[(usize, u64); 4], Error> {
+        let maps = &self.plane.view.maps;
+        let budgets = [&maps.budgets, &maps.requests, &maps.floods];
+        let [budgets, requests, floods] = budgets.map(content);
+        Ok([budgets?, requests?, floods?, content(&maps.arrived)?])
+    }
+
     /// Who gets what is flooded.
     ///
     /// # Errors
@@ -306,6 +319,27 @@ impl TestHarness {
     pub fn set_config(&mut self, config: Config) -> Result<(), Error> {
         self.plane.view.maps.set_config(config)
     }
+}
+
+/// As many ports, networks and moves as a test has, and more.
+const FEW: u32 = 64;
+
+/// How many entries are not as they were made, and a hash of these.
+fn content<V: Plain + Default + PartialEq>(slots: &Slots<V>) -> Result<(usize, u64), Error>
+where
+    V::Bytes: Pod + AsRef<[u8]>,
+{
+    let (mut count, mut hasher) = (0, DefaultHasher::new());
+    // The first ones of ports, moves and networks: tests have few.
+    let first = (0..FEW).chain(COUNTER_PLACES..COUNTER_PLACES + FEW);
+    for number in first.filter(|number| *number < slots.limit()) {
+        let value = slots.get(number)?;
+        if value != V::default() {
+            count += 1;
+            (number, value.to_bytes().as_ref()).hash(&mut hasher);
+        }
+    }
+    Ok((count, hasher.finish()))
 }
 
 fn program_name(entry: Entry) -> &'static str {

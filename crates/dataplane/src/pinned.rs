@@ -59,6 +59,15 @@ where
         Ok(entries)
     }
 
+    /// One entry; of a trie that of the longest prefix that the key is in.
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        match self.map.get(&key.to_bytes(), 0) {
+            Ok(value) => Ok(Some(V::from_bytes(&value))),
+            Err(cause) if is_absent(&cause) => Ok(None),
+            Err(cause) => Err(failed(self.name, "read")(cause)),
+        }
+    }
+
     /// Adds or overwrites.
     pub(crate) fn insert(&mut self, key: &K, value: &V) -> Result<(), Error> {
         self.map.insert(key.to_bytes(), value.to_bytes(), 0).map_err(failed(self.name, "write"))

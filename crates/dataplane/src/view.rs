@@ -50,6 +50,14 @@ impl View {
         counters::counters(&self.maps)
     }
 
+    /// All drops that have been counted.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn dropped_in_all(&self) -> Result<u64, Error> {
+        counters::dropped(&self.maps)
+    }
+
     /// Whether the move with this number has come to its end.
     ///
     /// # Errors

@@ -7,9 +7,9 @@ mod support;
 use netloom_dataplane::packet::vectors::frame::with_class;
 use netloom_dataplane::packet::vectors::{CONNTRACK, Memory, Vector, all, gres, rewrites};
 use netloom_dataplane::packet::{
-    Bucket, COUNTER_PLACES, Config, GRE, Meta, Net, Traffic, Verdict, Vtep, VtepKey,
+    Bucket, COUNTER_PLACES, Config, GRE, Meta, Net, Noted, Traffic, Verdict, Vtep, VtepKey,
 };
-use netloom_dataplane::{Counters, Options, Tables, TestHarness};
+use netloom_dataplane::{Counters, Options, Tables, TestHarness, trace};
 use std::collections::BTreeMap;
 use support::{Host, may_run};
 
@@ -91,6 +91,7 @@ fn the_kernel_puts_frames_into_gre_and_takes_them_out() {
 fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
     let (verdict, after) = vector.run();
     fill(harness, &vector.before);
+    traced(harness, vector)?;
     let before = harness.plane.view().counters().unwrap();
     let _ = harness.plane.events().unwrap();
     let outcome = harness
@@ -106,6 +107,43 @@ fn check(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
         same("arrived", &harness.arrived(moving.place()).unwrap(), &word)?;
     }
     same("table", &harness.conntrack_table().unwrap(), &numbered(&after))
+}
+
+/// A trace over the same maps says what the host says, where nothing is known of the connection, and
+/// changes nothing.
+fn traced(harness: &mut TestHarness, vector: &Vector) -> Result<(), String> {
+    let state = |harness: &TestHarness| {
+        let view = harness.plane.view();
+        let tables =
+            (view.tables().unwrap(), harness.config().unwrap(), harness.flooded().unwrap());
+        let kept = (harness.conntrack_table().unwrap(), harness.fragments().unwrap());
+        (tables, kept, view.counters().unwrap(), view.learned().unwrap(), harness.spent().unwrap())
+    };
+    let before = state(harness);
+    let _ = harness.plane.events().unwrap();
+    let traced = trace(harness.plane.view(), (vector.entry, &vector.meta), &vector.before.frame);
+    let traced = traced.map_err(|error| error.to_string())?;
+    if state(harness) != before || !harness.plane.events().unwrap().is_empty() {
+        return Err("a trace changed something".to_owned());
+    }
+    let Memory { budgets, requests, floods, fragments, answer_mark, .. } = &vector.before;
+    let is_new = vector.before.tracked().is_empty()
+        && [budgets, requests, floods].iter().all(|spent| spent.is_empty())
+        && fragments.iter().all(|noted| *noted == Noted::default())
+        && *answer_mark == 0;
+    // A frame that is longer than its first bytes is told by its length alone.
+    if !is_new {
+        return Ok(());
+    }
+    same("a trace's verdict", &traced.verdict.record(), &vector.verdict.record())?;
+    same("a trace's frame", &traced.frame.as_slice(), &vector.expected_frame())?;
+    let dropped = traced.dropped.map(|drop| (drop.reason, drop.rule));
+    let expected = match vector.verdict {
+        Verdict::Drop(reason) if reason.is_of_policy() => Some((reason, vector.rule)),
+        Verdict::Drop(reason) => Some((reason, dropped.map_or(0, |(_, rule)| rule))),
+        _ => None,
+    };
+    same("a trace's drop", &dropped, &expected)
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<(), String> {

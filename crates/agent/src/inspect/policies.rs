@@ -199,6 +199,6 @@ pub fn why(
         let (nic, host) = (nic.simple(), "is not on this host");
         return Ok(Explained::Inconclusive(format!("NIC {nic} {host}")));
     };
-    let (tables, salt) = (view.tables()?, Salt(view.salt()?));
-    Ok(explain((&saved.holding, &tables, salt), port, opening))
+    let salt = Salt(view.salt()?);
+    Ok(explain((&saved.holding, &view, salt), port, opening))
 }

@@ -1,5 +1,7 @@
 //! From objects to packets: what the ledger puts into the maps, read by the programs themselves, decides
-//! as the reference evaluator does.
+//! as the reference evaluator does; and a trace says so, with the rule that decided.
+
+use std::sync::Arc;
 
 use packet::{
     ConntrackSize, Meta, Packet, Verdict, from_port,
@@ -11,9 +13,16 @@ use packet::{
 use wire::{
     object::{Member, Port, SecurityGroup},
     policy::{Action, Way},
+    question::{By, Decision, Delivered, End, FromPort, Trace},
 };
 
 use super::{policies::object_of_policy, *};
+use crate::{
+    converge::Outcome,
+    state::Desired,
+    trace::{self, Sight},
+    worker::Achieved,
+};
 
 /// The ports that talk to each other, and their places in the maps.
 const SENDER: u8 = 9;
@@ -67,7 +76,13 @@ fn arrives(tables: &Tables, (sender, receiver): (&Port, &Port), at: usize, frame
 }
 
 /// What the reference says.
-fn judged(holding: &Holding, ends: (&Port, &Port), at: usize, is_tcp: bool, to: u16) -> bool {
+fn judged(
+    holding: &Holding,
+    ends: (&Port, &Port),
+    at: usize,
+    is_tcp: bool,
+    to: u16,
+) -> judge::Passage {
     let objects = || holding.objects().values().map(|object| &**object);
     let groups: Vec<SecurityGroup> = objects()
         .filter_map(|object| match object {
@@ -84,8 +99,75 @@ fn judged(holding: &Holding, ends: (&Port, &Port), at: usize, is_tcp: bool, to: 
     let known = judge::Known { groups: &groups, members: &members };
     let shows = judge::Shows::Ports { source: 4_000, destination: to };
     let protocol = if is_tcp { 6 } else { 17 };
-    let (sender, receiver) = (end(ends.0, known, at), end(ends.1, known, at));
-    judge::judge_pair(&sender, &receiver, protocol, shows).arrives()
+    let (sender, receiver) = (self::end(ends.0, known, at), self::end(ends.1, known, at));
+    judge::judge_pair(&sender, &receiver, protocol, shows)
+}
+
+/// What a trace says, which has to be sure.
+fn traced(
+    holding: &Arc<Holding>,
+    tables: &Tables,
+    (sender, receiver): (&Port, &Port),
+    at: usize,
+    (is_tcp, to): (bool, u16),
+) -> Trace {
+    let ports = (1..).zip(tables.ports.clone());
+    let ports = ports.map(|(place, (key, port))| (key, port.placed(place, place.into())));
+    let tables = Tables { ports: ports.collect(), ..tables.clone() };
+    let desired = Desired { revision: 7, lineage: None, holding: Arc::clone(holding) };
+    let outcome = Outcome { processed: true, ..Outcome::default() };
+    let achieved = Achieved { revision: 7, digests: holding.digests(), outcome };
+    let sight = Sight { desired: &desired, achieved: Some(&achieved), live: &tables };
+    let asked = FromPort {
+        port: sender.uuid,
+        source: Some(sender.addresses[at].ip),
+        remote: receiver.addresses[at].ip,
+        protocol: if is_tcp { 6 } else { 17 },
+        source_port: 4_000,
+        port_or_type: to,
+    };
+    let trace = trace::from_port(sight, &asked).unwrap();
+    assert_eq!(trace.inconclusive, None, "{asked:?}: {trace:?}");
+    trace
+}
+
+/// Whether a trace says what the reference says: where it ends, and what decided.
+fn agrees(
+    holding: &Holding,
+    (sender, receiver): (&Port, &Port),
+    trace: &Trace,
+    passage: &judge::Passage,
+) -> bool {
+    let delivered = End::Delivered(Delivered { port: receiver.uuid });
+    let is_end = match passage.arrives() {
+        true => trace.end == delivered,
+        false => {
+            matches!(&trace.end, End::Dropped(dropped) if dropped.reason.starts_with("policy_"))
+        }
+    };
+    let rule_numbered = |number: u32| {
+        let objects = holding.objects().values();
+        let rules = objects.flat_map(|object| match &**object {
+            Object::SecurityGroup(group) => group.rules.clone(),
+            _ => Vec::new(),
+        });
+        rules.into_iter().find(|rule| rule.number == number).map(|rule| rule.uuid)
+    };
+    let said = |port: &Port, way, verdict: &judge::Verdict| {
+        let by = match (port.policy.is_some(), verdict.rule) {
+            (false, _) => By::Nothing,
+            (true, 0) => By::Policy,
+            (true, _) => By::Rule,
+        };
+        (port.uuid, way, by, verdict.action, rule_numbered(verdict.rule), verdict.is_stateless)
+    };
+    let egress = [said(sender, Way::Egress, &passage.egress)];
+    let ingress = passage.ingress.map(|verdict| said(receiver, Way::Ingress, &verdict));
+    let told = trace.decisions.iter().map(|decision| {
+        let Decision { port, way, by, action, rule, is_stateless, .. } = decision;
+        (*port, *way, *by, *action, *rule, *is_stateless)
+    });
+    is_end && told.eq(egress.into_iter().chain(ingress))
 }
 
 fn end<'a>(port: &'a Port, known: judge::Known<'a>, at: usize) -> judge::End<'a> {
@@ -111,6 +193,8 @@ proptest! {
             let Object::SecurityGroup(mut group) = object_of_policy(which, variant) else {
                 unreachable!("a group")
             };
+            // 0 is no rule's number.
+            group.rules.iter_mut().for_each(|rule| rule.number += 1);
             let all = group.rules.clone();
             for (at, rule) in (0_u32..).zip(&mut group.rules) {
                 let is_out = ways >> (u32::from(which) * 4 + at) & 1 == 1;
@@ -143,6 +227,7 @@ proptest! {
         }
         let ledger = Ledger::of(&holding, &ties);
         prop_assert_eq!(ledger.closed().count(), 0);
+        let holding = Arc::new(holding);
         let ends = (port(&holding, SENDER), port(&holding, RECEIVER));
         for (at, is_tcp, to) in ports_to.iter().flat_map(|to| {
             [(0, true), (0, false), (1, true), (1, false)].map(|(at, is_tcp)| (at, is_tcp, *to))
@@ -152,11 +237,13 @@ proptest! {
             let payload = if is_tcp { tcp(4_000, to, 2) } else { udp(4_000, to) };
             let ip = Ip::new(&source, &destination, if is_tcp { 6 } else { 17 }, payload);
             let frame = ip.frame(packet::Mac(ends.1.mac), packet::Mac(ends.0.mac));
-            let expected = judged(&holding, ends, at, is_tcp, to);
+            let passage = judged(&holding, ends, at, is_tcp, to);
             prop_assert_eq!(
-                arrives(ledger.tables(), ends, at, &frame), expected,
+                arrives(ledger.tables(), ends, at, &frame), passage.arrives(),
                 "{} to {}, TCP: {}, port {}", source, destination, is_tcp, to
             );
+            let trace = traced(&holding, ledger.tables(), ends, at, (is_tcp, to));
+            prop_assert!(agrees(&holding, ends, &trace, &passage), "{passage:?}: {trace:?}");
         }
     }
 }

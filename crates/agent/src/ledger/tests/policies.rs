@@ -41,7 +41,7 @@ fn decided(desired: &Holding, ledger: &Ledger, last: u8, port: u16) -> (u32, boo
     let key = ObjectKey { table: Table::Port, uuid: uuid(sample::PORT_A) };
     let Some(Object::Port(of)) = desired.get(&key) else { panic!("no port") };
     let remote = IpAddr::from([10, 0, 0, last]);
-    let opening = Opening { way: Way::Ingress, remote, protocol: 6, port };
+    let opening = Opening { way: Way::Ingress, own: None, remote, protocol: 6, port };
     match explain((desired, ledger.tables(), SALT), of, &opening) {
         Explained::Decided(named) => (named.number, named.action == Action::Accept),
         other => panic!("{other:?}"),
@@ -428,7 +428,9 @@ fn check_decisions(holding: &Holding, maps: &Tables) {
         for (last, port_number) in [(3, 80), (4, 81), (9, 80), (200, 3), (5, 64)] {
             for protocol in [6, 17] {
                 let remote = IpAddr::from([10, 0, 0, last]);
-                let opening = Opening { way: Way::Ingress, remote, protocol, port: port_number };
+                let port_to = port_number;
+                let opening =
+                    Opening { way: Way::Ingress, own: None, remote, protocol, port: port_to };
                 let found = explain((holding, maps, SALT), port, &opening);
                 let is_right = match (&found, &port.policy) {
                     (Explained::Unfiltered, None) => true,
@@ -489,7 +491,7 @@ fn check_order(maps: &mut Tables, edits: &Edits) {
         [(3, 80), (4, 81), (5, 64), (9, 80), (200, 3)].into_iter().flat_map(|(last, port)| {
             [6, 17].map(|protocol| {
                 let remote = IpAddr::from([10, 0, 0, last]);
-                Opening { way: Way::Ingress, remote, protocol, port }
+                Opening { way: Way::Ingress, own: None, remote, protocol, port }
             })
         });
     let probes: Vec<Opening> = probes.collect();
@@ -527,6 +529,6 @@ fn check_order(maps: &mut Tables, edits: &Edits) {
 /// Whether the programs would let this connection be opened.
 fn accepts(maps: &Tables, port: u32, opening: &Opening) -> bool {
     let Some(entry) = maps.ports.values().find(|entry| entry.number == port) else { return false };
-    let cell = crate::explain::by_maps(maps, entry, entry.domain, opening);
+    let cell = crate::explain::by_maps(maps, entry, entry.domain, opening).unwrap();
     entry.ingress == 0 || cell.is_some_and(|cell| cell.rank & packet::Cell::ACCEPT != 0)
 }
