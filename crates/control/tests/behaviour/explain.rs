@@ -10,7 +10,7 @@ use imbl::OrdMap;
 use model::{
     Code, Error, Id, Kind, Timestamp,
     resource::{account::Account, host::Host, vm_nic::VmNic},
-    status::{Board, NoAnswer, Pending},
+    status::{NoAnswer, Pending},
 };
 use netloom_control::{Caller, Enrolment, Gate, Jobs, explain};
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ use uuid::Uuid;
 use wire::{
     policy::{Action, Way},
     question::{
-        Answer, Arrival, By, Decision, Delivered, DropSeen, Dropped, Drops, End, Other, Question,
-        Sent, Served, Step, Trace, Unanswered,
+        Answer, Arrival, By, Decision, Delivered, Dropped, End, Other, Question, Sent, Served,
+        Step, Trace,
     },
     told::Bytes,
 };
@@ -35,17 +35,17 @@ const VTEPS: [&str; 2] = ["172.30.0.1", "172.30.0.2"];
 type Answers = VecDeque<Result<Answer, NoAnswer>>;
 
 /// Two NICs on two hosts, of two accounts, and hosts that answer as a test says.
-struct World {
-    cloud: Cloud,
-    fixture: Fixture,
-    nics: [VmNic; 2],
-    owners: [Caller; 2],
-    asked: Arc<Mutex<Vec<(Id<Host>, Question)>>>,
-    answers: Arc<Mutex<Answers>>,
+pub(crate) struct World {
+    pub(crate) cloud: Cloud,
+    pub(crate) fixture: Fixture,
+    pub(crate) nics: [VmNic; 2],
+    pub(crate) owners: [Caller; 2],
+    pub(crate) asked: Arc<Mutex<Vec<(Id<Host>, Question)>>>,
+    pub(crate) answers: Arc<Mutex<Answers>>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (mut cloud, fixture, l3) = guarded();
         let owners = [1, 2].map(|number| tenant(&cloud, number));
         let nics = [0, 1].map(|at| {
@@ -63,15 +63,15 @@ impl World {
         Self { cloud, fixture, nics, owners, asked, answers }
     }
 
-    fn host(&self, at: usize) -> Id<Host> {
+    pub(crate) fn host(&self, at: usize) -> Id<Host> {
         self.fixture.hosts[at].parse().unwrap()
     }
 
-    fn ip(&self, at: usize) -> IpAddr {
+    pub(crate) fn ip(&self, at: usize) -> IpAddr {
         self.cloud.addresses(self.nics[at].uuid)[0].ip
     }
 
-    fn gate(&self) -> Arc<Gate> {
+    pub(crate) fn gate(&self) -> Arc<Gate> {
         let (_board, reports) = watch::channel(self.cloud.board.clone());
         let jobs = Jobs::new(self.cloud.store.clone(), reports, || Timestamp(1_000));
         let enrolment = Enrolment { server: String::new(), ca: String::new() };
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// What a message is answered, while hosts answer this.
-    fn call(
+    pub(crate) fn call(
         &self,
         caller: Caller,
         (name, params): (&str, Value),
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// A trace from the first NIC to the second one's port 80.
-    fn trace(
+    pub(crate) fn trace(
         &self,
         caller: Caller,
         answers: impl IntoIterator<Item = Answer>,
@@ -143,11 +143,11 @@ impl World {
     }
 }
 
-fn traced(end: End) -> Trace {
+pub(crate) fn traced(end: End) -> Trace {
     Trace { revision: 1, steps: vec![], decisions: vec![], end, inconclusive: None }
 }
 
-fn denied() -> End {
+pub(crate) fn denied() -> End {
     End::Dropped(Dropped { reason: "policy_denied".into(), meaning: "A rule denies it.".into() })
 }
 
@@ -156,7 +156,7 @@ fn uuid(text: &str) -> Uuid {
 }
 
 /// A group of the second owner, with a rule; the second NIC is in it.
-fn guard(world: &mut World) -> (Uuid, Uuid) {
+pub(crate) fn guard(world: &mut World) -> (Uuid, Uuid) {
     let web = group(&world.cloud, "secret-group");
     let rules =
         json!([{"type": "Ingress", "protocol": "TCP", "dstPortRange": "80", "action": "DROP"}]);
@@ -410,285 +410,4 @@ fn a_packet_that_is_not_followed_to_its_end_says_why() {
     assert!(told["words"].as_str().unwrap().contains("h2"), "{told:#}");
     assert!(told["words"].as_str().unwrap().contains("has not answered in time"), "{told:#}");
     assert_eq!(told["hosts"].as_array().unwrap().len(), 1);
-}
-
-#[test]
-fn a_host_that_cannot_be_asked_is_named_to_those_who_can_do_something_about_it() {
-    let world = World::new();
-    let params = json!({"vmNicUuid": world.nics[0].uuid, "to": world.ip(1), "protocol": "ICMP"});
-    let cases = [
-        (NoAnswer::NotConnected, Code::OperationFailed, "is not connected"),
-        (NoAnswer::TooOld("0.1".into()), Code::OperationFailed, "release 0.1"),
-        (NoAnswer::Busy, Code::Overloaded, "too many questions"),
-        (NoAnswer::Silent, Code::Timeout, "has not answered in time"),
-        (NoAnswer::Ended, Code::OperationFailed, "lost its connection"),
-    ];
-    for (why, code, words) in cases {
-        for name in ["GetVmNicTrace", "GetVmNicDrops"] {
-            let params = match name {
-                "GetVmNicTrace" => params.clone(),
-                _ => json!({"vmNicUuid": world.nics[0].uuid}),
-            };
-            let asked = |caller| {
-                world.call(caller, (name, params.clone()), [Err(why.clone())]).unwrap_err()
-            };
-            let error = asked(ADMINISTRATOR);
-            assert_eq!(error.code, code, "{error}");
-            assert!(error.message.contains("host h1") && error.message.contains(words), "{error}");
-            assert!(error.hint.is_some());
-            let error = asked(world.owners[0]);
-            assert!(
-                error.message.starts_with("the NIC's host") && error.message.contains(words),
-                "{error}"
-            );
-            assert!(!error.to_string().contains(&world.fixture.hosts[0]), "{error}");
-        }
-    }
-    let why =
-        Answer::Unanswered(Unanswered { why: format!("{} is not there", world.nics[1].uuid) });
-    let error = world.trace(world.owners[0], [why]).unwrap_err();
-    assert_eq!(error.message, "the NIC's host cannot answer: (...) is not there");
-}
-
-#[test]
-fn what_a_packet_cannot_be_is_refused_with_its_field() {
-    let world = World::new();
-    let (nic, to) = (json!(world.nics[0].uuid), json!(world.ip(1)));
-    let cases = [
-        (json!({"to": "10.0.0.300"}), "to"),
-        (json!({"to": "0.0.0.0"}), "to"),
-        (json!({"to": "224.0.0.1"}), "to"),
-        (json!({"to": "255.255.255.255"}), "to"),
-        (json!({"to": "127.0.0.1"}), "to"),
-        (json!({"to": "::ffff:10.0.0.1"}), "to"),
-        (json!({"to": "fd00::1"}), "to"),
-        (json!({"to": "7d0e7d0e7d0e7d0e7d0e7d0e7d0e7d0e"}), "to"),
-        (json!({"to": world.nics[0].uuid}), "to"),
-        (json!({"protocol": "SCTPX"}), "protocol"),
-        (json!({"protocol": "256"}), "protocol"),
-        (json!({"protocol": "+6"}), "protocol"),
-        (json!({"port": null}), "port"),
-        (json!({"port": 0}), "port"),
-        (json!({"port": 65_536}), "port"),
-        (json!({"sourcePort": 0}), "sourcePort"),
-        (json!({"protocol": "ICMP"}), "port"),
-        (json!({"protocol": "47"}), "port"),
-        (json!({"protocol": "132", "port": null, "sourcePort": 5}), "sourcePort"),
-        (json!({"icmpType": 8}), "icmpType"),
-        (json!({"icmpCode": 8}), "icmpCode"),
-        (json!({"protocol": "ICMP", "port": null, "icmpCode": 8}), "icmpCode"),
-        (json!({"protocol": "ICMP", "port": null, "icmpType": 256}), "icmpType"),
-        (json!({"source": "fd00::9"}), "source"),
-        (json!({"source": "x"}), "source"),
-        (json!({"vmNicUuid": "7d0e7d0e7d0e7d0e7d0e7d0e7d0e7d0e"}), "vmNicUuid"),
-    ];
-    for (change, field) in cases {
-        let mut params = json!({"vmNicUuid": nic, "to": to, "protocol": "TCP", "port": 80});
-        let fields = change.as_object().unwrap().clone();
-        for (key, value) in fields {
-            match value {
-                Value::Null => drop(params.as_object_mut().unwrap().remove(&key)),
-                value => params[key] = value,
-            }
-        }
-        let error = world.call(ADMINISTRATOR, ("GetVmNicTrace", params), []).unwrap_err();
-        assert_eq!(error.field.as_deref(), Some(field), "{change}: {error}");
-        assert!(error.hint.is_some() || error.code == Code::InvalidArgument, "{change}: {error}");
-    }
-    assert!(world.asked.lock().unwrap().is_empty(), "no host was asked");
-}
-
-#[test]
-fn a_nic_that_is_nowhere_says_why() {
-    let world = World::new();
-    let ask = |nic: Id<VmNic>| {
-        let error = world
-            .call(ADMINISTRATOR, ("GetVmNicDrops", json!({"vmNicUuid": nic})), [])
-            .unwrap_err();
-        assert_eq!(error.field.as_deref(), Some("vmNicUuid"));
-        error.to_string()
-    };
-    let nic = world.nics[0].uuid;
-    let off = json!({"vmNicUuid": nic, "state": "disable"});
-    world.cloud.call("ChangeVmNicState", off).unwrap();
-    assert!(ask(nic).contains("ChangeVmNicState"), "{}", ask(nic));
-    let vm = world.nics[1].vm_instance_uuid.unwrap();
-    world.cloud.call("StopVmInstance", json!({"uuid": vm})).unwrap();
-    assert!(ask(world.nics[1].uuid).contains("StartVmInstance"), "{}", ask(world.nics[1].uuid));
-    let l3 = world.nics[0].l3_network_uuid;
-    let loose = world.cloud.made("CreateVmNic", json!({"l3NetworkUuid": l3}));
-    assert!(ask(loose.parse().unwrap()).contains("PlugVmNic"));
-}
-
-#[test]
-fn a_target_may_be_a_nic_or_an_instance() {
-    let world = World::new();
-    for to in [world.nics[1].uuid.to_string(), world.nics[1].vm_instance_uuid.unwrap().to_string()]
-    {
-        let params = json!({"vmNicUuid": world.nics[0].uuid, "to": to, "protocol": "icmp"});
-        let end = Answer::Trace(traced(denied()));
-        world.call(ADMINISTRATOR, ("GetVmNicTrace", params), [Ok(end)]).unwrap();
-        let asked = world.asked.lock().unwrap().clone();
-        let Question::FromPort(question) = &asked[0].1 else { panic!("{asked:?}") };
-        assert_eq!(
-            (question.remote, question.protocol, question.port_or_type),
-            (world.ip(1), 1, 8 << 8)
-        );
-    }
-}
-
-/// An account that asks and asks waits for its own answers, and keeps nobody else from theirs.
-#[tokio::test]
-async fn an_account_has_few_explanations_at_a_time() {
-    let world = World::new();
-    let gate = world.gate();
-    let ask = |caller, nic: &VmNic| {
-        let drops = request("GetVmNicDrops", json!({"vmNicUuid": nic.uuid}));
-        let command = gate.command(caller, vec![drops]).unwrap();
-        let gate = Arc::clone(&gate);
-        async move { gate.answer(command).await }
-    };
-    let mut waiting = tokio::task::JoinSet::new();
-    for _ in 0..explain::OF_ACCOUNT_MAX {
-        waiting.spawn(ask(world.owners[0], &world.nics[0]));
-    }
-    while world.asked.lock().unwrap().len() < explain::OF_ACCOUNT_MAX {
-        tokio::task::yield_now().await;
-    }
-    let error = ask(world.owners[0], &world.nics[0]).await.unwrap_err();
-    assert_eq!(error.code, Code::Overloaded);
-    let answer = Answer::Drops(Drops { frames: vec![], counted: 0, lost: 0, since_ms: 1 });
-    world.answers.lock().unwrap().push_back(Ok(answer.clone()));
-    limit(ask(world.owners[1], &world.nics[1])).await.unwrap();
-    // Who gives up makes room.
-    waiting.shutdown().await;
-    world.answers.lock().unwrap().push_back(Ok(answer));
-    limit(ask(world.owners[0], &world.nics[0])).await.unwrap();
-}
-
-#[test]
-fn drops_are_told_with_their_rule() {
-    let mut world = World::new();
-    let (rule, group) = guard(&mut world);
-    let seen = DropSeen {
-        at_ms: 2_000,
-        count: 3,
-        reason: "policy_denied".into(),
-        meaning: "A rule denies it.".into(),
-        is_from_port: false,
-        what: format!("TCP {}:40000 > {}:80", world.ip(0), world.ip(1)),
-        rule: Some(rule),
-        group: Some(group),
-        source: Some(world.ip(0)),
-        destination: Some(world.ip(1)),
-        protocol: Some(6),
-        source_port: 40_000,
-        port_or_type: 80,
-    };
-    let drops = Answer::Drops(Drops { frames: vec![seen], counted: 9, lost: 1, since_ms: 1_000 });
-    let params = json!({"vmNicUuid": world.nics[1].uuid, "limit": 5});
-    let told = world.call(world.owners[1], ("GetVmNicDrops", params), [Ok(drops.clone())]).unwrap();
-    let drop = &told["drops"][0];
-    assert_eq!(drop["rule"]["uuid"], json!(rule.simple().to_string()));
-    assert_eq!(drop["securityGroup"]["name"], json!("secret-group"));
-    assert_eq!((&drop["direction"], &drop["port"]), (&json!("ToNic"), &json!(80)));
-    assert!(drop["what"].as_str().unwrap().contains("40000"), "{drop}");
-    assert_eq!((&told["counted"], &told["lost"]), (&json!(9), &json!(1)));
-    assert_eq!(told["host"], Value::Null);
-    let asked = world.asked.lock().unwrap().clone();
-    assert!(matches!(&asked[0].1, Question::DropsOf(drops) if drops.most == 5), "{asked:?}");
-    // The other one has sent it, and is told that something of somebody's denied it.
-    let params = json!({"vmNicUuid": world.nics[0].uuid});
-    let told = world.call(world.owners[0], ("GetVmNicDrops", params), [Ok(drops)]).unwrap();
-    assert_eq!(
-        told["drops"][0]["securityGroup"]["words"],
-        json!("another account's security group")
-    );
-    assert!(!told.to_string().contains("secret-group"), "{told}");
-}
-
-#[test]
-fn the_rules_of_a_nic_are_in_the_order_in_which_they_are_asked() {
-    let mut world = World::new();
-    let (rule, first) = guard(&mut world);
-    let open = group(&world.cloud, "open");
-    let rules = json!([
-        {"type": "Ingress", "protocol": "ALL", "remoteSecurityGroupUuid": first.simple().to_string()},
-        {"type": "Egress", "protocol": "UDP", "dstPortRange": "53", "state": "Disabled"},
-    ]);
-    world
-        .cloud
-        .call("AddSecurityGroupRule", json!({"securityGroupUuid": open, "rules": rules}))
-        .unwrap();
-    let nic = world.nics[1].uuid;
-    let join = json!({"securityGroupUuid": open, "vmNicUuids": [nic]});
-    world.cloud.call("AddVmNicToSecurityGroup", join).unwrap();
-    let read = |caller| {
-        world.cloud.look(caller, "GetVmNicSecurityRules", json!({"vmNicUuid": nic})).unwrap()
-    };
-    let told = read(ADMINISTRATOR);
-    let groups: Vec<_> =
-        told["securityGroups"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
-    assert_eq!(groups, ["open", "secret-group"], "that of an administrator is asked first");
-    let ingress = told["ingress"]["rules"].as_array().unwrap();
-    let order: Vec<_> = ingress
-        .iter()
-        .map(|it| (it["securityGroup"]["name"].as_str().unwrap(), it["priority"].as_u64().unwrap()))
-        .collect();
-    let (own, other) = ("open", "secret-group");
-    assert_eq!(order, [(own, 0), (own, 0), (own, 1), (other, 0), (other, 0), (other, 1)]);
-    assert_eq!(ingress[5]["uuid"], json!(rule.simple().to_string()));
-    assert_eq!(ingress[2]["remote"]["name"], json!("secret-group"));
-    assert_eq!(ingress[2]["remote"]["memberCount"], json!(1));
-    assert_eq!(
-        (&told["ingress"]["policy"], &told["ingress"]["elseAction"]),
-        (&json!("DENY"), &json!("DROP"))
-    );
-    assert_eq!(
-        (&told["egress"]["policy"], &told["egress"]["elseAction"]),
-        (&json!("ALLOW"), &json!("ACCEPT"))
-    );
-    let egress = told["egress"]["rules"].as_array().unwrap();
-    assert_eq!(egress[2]["passedOver"], json!("it is disabled"));
-
-    // The administrator's group is there, and its rules are not told.
-    let told = read(world.owners[1]);
-    let whose: Vec<_> = told["securityGroups"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|it| it["words"].as_str().unwrap())
-        .collect();
-    assert_eq!(whose, ["another account's security group", "security group secret-group"]);
-    let ingress = told["ingress"]["rules"].as_array().unwrap();
-    assert_eq!(ingress[0]["words"], json!("rules of another account's security group"));
-    assert!(
-        !told.to_string().contains("\"open\"") && !told.to_string().contains(&open),
-        "{told:#}"
-    );
-
-    // In no group: as the setting says.
-    let nic = world.nics[0].uuid;
-    let read = || {
-        world.cloud.look(ADMINISTRATOR, "GetVmNicSecurityRules", json!({"vmNicUuid": nic})).unwrap()
-    };
-    assert_eq!(read()["ingress"]["elseAction"], json!("ACCEPT"));
-    let close = json!({"category": "securityGroup", "name": "nic.withoutGroup", "value": "Closed"});
-    world.cloud.call("UpdateGlobalConfig", close).unwrap();
-    assert_eq!(read()["egress"]["elseAction"], json!("DROP"));
-}
-
-/// Only what the board says of hosts is needed to know that it is nothing new.
-#[test]
-fn without_hosts_to_ask_none_is_connected() {
-    let world = World::new();
-    let (_board, reports) = watch::channel(Board::default());
-    let jobs = Jobs::new(world.cloud.store.clone(), reports, || Timestamp(1_000));
-    let enrolment = Enrolment { server: String::new(), ca: String::new() };
-    let gate = Arc::new(Gate::new(jobs, enrolment));
-    let drops = request("GetVmNicDrops", json!({"vmNicUuid": world.nics[0].uuid}));
-    let command = gate.command(ADMINISTRATOR, vec![drops]).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let error = runtime.block_on(gate.answer(command)).unwrap_err();
-    assert!(error.message.contains("is not connected"), "{error}");
 }

@@ -11,6 +11,8 @@ mod devices;
 mod doctor;
 mod evacuations;
 mod explain;
+mod explain_refusals;
+mod explain_rules;
 mod field_cases;
 mod gate;
 mod gre;
