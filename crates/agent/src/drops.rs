@@ -89,7 +89,8 @@ pub(crate) async fn keep<K: HostKernel>(
                     let refusal = listen(turns, &mut desired, &history).await;
                     tracing::debug!(refusal, "drops are not heard of; trying again");
                 }
-                Ok(None) => return,
+                // Where nothing can be heard; an agent ends with the first of its parts that does.
+                Ok(None) => std::future::pending::<()>().await,
                 Err(refusal) => tracing::debug!(%refusal, "drops are not heard of; trying again"),
             }
             sleep(RETRY).await;
