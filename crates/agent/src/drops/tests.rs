@@ -1,3 +1,5 @@
+//! What is kept of dropped frames, and what a flood of them costs.
+
 use dataplane::TurnFrame;
 use etherparse::PacketBuilder;
 use packet::Entry;
