@@ -26,7 +26,7 @@ use crate::{
 const WAITING_MAX: usize = 4;
 
 /// Questions in a second: a trace takes some milliseconds where a host has a hundred thousand peers.
-const PER_SECOND: u32 = 32;
+const PER_SECOND: u32 = 16;
 
 /// Answers on their way to the stream.
 pub(crate) const ANSWERS_MAX: usize = 16;
@@ -199,9 +199,9 @@ mod tests {
         let (mut inbox, _asks) = Inbox::new();
         let now = inbox.second.0;
         let may = |inbox: &mut Inbox, at| (0..50).filter(|_| inbox.may(at)).count();
-        assert_eq!(may(&mut inbox, now), 32);
+        assert_eq!(may(&mut inbox, now), 16);
         assert_eq!(may(&mut inbox, now + Duration::from_millis(999)), 0);
-        assert_eq!(may(&mut inbox, now + Duration::from_millis(1_000)), 32);
+        assert_eq!(may(&mut inbox, now + Duration::from_millis(1_000)), 16);
     }
 
     #[tokio::test(flavor = "multi_thread")]
