@@ -15,6 +15,8 @@ use wire::{
     policy::{Action, Way},
 };
 
+use crate::trace::of_table;
+
 /// A connection that is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
@@ -228,7 +230,7 @@ fn groups_of(desired: &Holding, salt: Salt, (domain, remote): (u32, IpAddr)) -> 
         }
         _ => None,
     };
-    let members = desired.objects().values().filter_map(|object| has(object));
+    let members = of_table(desired, Table::Member).filter_map(has);
     // As in the maps, where objects disagree.
     members.min_by_key(|groups| identity(salt, groups)).unwrap_or_default()
 }

@@ -409,7 +409,12 @@ impl HostKernel for Memory {
     }
 
     async fn lookup(&mut self) -> Result<Box<dyn Lookup + Send>, Refusal> {
-        Ok(Box::new(self.state().tables.clone()))
+        let mut tables = self.state().tables.clone();
+        // Which the data plane does.
+        for (place, port) in (1..).zip(tables.ports.values_mut()) {
+            *port = port.placed(place, place.into());
+        }
+        Ok(Box::new(tables))
     }
 
     async fn drop_turns(&mut self) -> Result<Option<DropTurns>, Refusal> {

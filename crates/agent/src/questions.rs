@@ -26,7 +26,7 @@ use crate::{
 const WAITING_MAX: usize = 4;
 
 /// Questions in a second: a trace takes some milliseconds where a host has a hundred thousand peers.
-const PER_SECOND: u32 = 32;
+const PER_SECOND: u32 = 16;
 
 /// Answers on their way to the stream.
 pub(crate) const ANSWERS_MAX: usize = 16;
@@ -146,4 +146,119 @@ fn drops_of(
     };
     let history = history.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Answer::Drops(history.tell(&desired.holding, port, asked.most, counted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+    use wire::question::{End, FromPort};
+
+    use super::*;
+    use crate::{converge::Converger, memory::Memory, sample, state::StateFile, worker};
+
+    fn asked(number: u64, question: Question) -> Asked {
+        Asked { number, question }
+    }
+
+    fn drops_of(port: u128) -> Question {
+        Question::DropsOf(DropsOf { port: Uuid::from_u128(port), most: 9 })
+    }
+
+    fn why(answered: &Answered) -> &str {
+        match &answered.answer {
+            Answer::Unanswered(Unanswered { why }) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn more_questions_than_can_wait_are_refused_at_once() {
+        let (mut inbox, mut asks) = Inbox::new();
+        let (reply, mut answers) = mpsc::channel(ANSWERS_MAX);
+        for number in 0..6 {
+            inbox.take(asked(number, drops_of(1)), &reply);
+        }
+        for number in [4, 5] {
+            let refused = answers.recv().await.unwrap();
+            assert_eq!(refused.number, number);
+            assert!(why(&refused).contains("busy"));
+        }
+        for number in 0..4 {
+            assert_eq!(asks.recv().await.unwrap().asked.number, number);
+        }
+        // Of what nobody reads nothing is kept.
+        for number in 0..100 {
+            inbox.take(asked(number, drops_of(1)), &reply);
+        }
+    }
+
+    #[test]
+    fn a_second_has_so_many_questions() {
+        let (mut inbox, _asks) = Inbox::new();
+        let now = inbox.second.0;
+        let may = |inbox: &mut Inbox, at| (0..50).filter(|_| inbox.may(at)).count();
+        assert_eq!(may(&mut inbox, now), 16);
+        assert_eq!(may(&mut inbox, now + Duration::from_millis(999)), 0);
+        assert_eq!(may(&mut inbox, now + Duration::from_millis(1_000)), 16);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_question_is_answered_about_what_the_host_holds_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, _) = StateFile::open(directory.path()).unwrap();
+        let memory = Memory::default();
+        let (wanted, desired) = watch::channel(None);
+        let (achieved, mut results) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let mut parts = tokio::task::JoinSet::new();
+        let moves = watch::channel(crate::handover::Told::default()).1;
+        let converger = Converger::new(memory.clone());
+        parts.spawn(worker::work(
+            (converger, moves),
+            file,
+            desired.clone(),
+            achieved,
+            stop.clone(),
+        ));
+        let (mut inbox, asks) = Inbox::new();
+        let known = (desired, results.clone());
+        parts.spawn(keep(memory, known, drops::Shared::default(), asks, stop.clone()));
+        let (reply, mut answers) = mpsc::channel(ANSWERS_MAX);
+        let from = |port: u128| {
+            Question::FromPort(FromPort {
+                port: Uuid::from_u128(port),
+                source: None,
+                remote: [10, 0, 0, 91].into(),
+                protocol: 17,
+                source_port: 0,
+                port_or_type: 53,
+            })
+        };
+        inbox.take(asked(1, from(sample::PORT_A)), &reply);
+        assert!(why(&answers.recv().await.unwrap()).contains("does not know yet"));
+
+        let holding = Arc::new(sample::two_networks());
+        wanted.send_replace(Some(Desired { revision: 7, lineage: None, holding }));
+        let is_done = |achieved: &Option<Achieved>| {
+            achieved.as_ref().is_some_and(|done| done.outcome.is_clean())
+        };
+        results.wait_for(is_done).await.unwrap();
+        inbox.take(asked(2, from(sample::PORT_A)), &reply);
+        let Answered { number: 2, answer: Answer::Trace(trace) } = answers.recv().await.unwrap()
+        else {
+            panic!("no trace")
+        };
+        assert_eq!((trace.revision, &trace.inconclusive), (7, &None));
+        assert!(matches!(trace.end, End::Sent(_)), "{trace:?}");
+        inbox.take(asked(3, drops_of(sample::PORT_A)), &reply);
+        assert!(matches!(answers.recv().await.unwrap().answer, Answer::Drops(_)));
+        for question in [from(99), drops_of(99)] {
+            inbox.take(asked(4, question), &reply);
+            assert!(why(&answers.recv().await.unwrap()).contains("not on this host"));
+        }
+        stop.cancel();
+        parts.join_all().await;
+    }
 }

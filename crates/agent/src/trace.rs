@@ -129,7 +129,8 @@ fn follow(sight: Sight<'_>, way: &Journey<'_>, mut steps: Vec<Step>) -> Result<T
     let holding = &sight.desired.holding;
     let receiver = receiver(sight, &traced).map_err(|error| error.to_string())?;
     let decided = decided(sight, way, &traced, receiver)?;
-    steps.extend(words::steps(holding, way.network, &traced, &decided));
+    let sent_to = way.frame.first_chunk().copied().filter(|_| way.sender.is_some());
+    words::tell((holding, way.network), (&traced, sent_to), &decided, &mut steps);
     steps.truncate(STEPS_MAX);
     let uuids: Vec<Uuid> = [way.sender, receiver].into_iter().flatten().map(|p| p.uuid).collect();
     let differs = decided.iter().find_map(|side| side.contradicts(traced.dropped.as_ref()));

@@ -68,7 +68,8 @@ message! {
         4 => protocol: u8,
         /// Port of the source, of TCP and UDP; any if 0.
         5 => source_port: u16,
-        /// Port of the destination, of TCP and UDP. Of ICMP and ICMPv6: type * 256 + code.
+        /// Port of the destination, of TCP and UDP. Of ICMP and ICMPv6: type * 256 + code; an echo
+        /// request if 0, which opens nothing.
         6 => port_or_type: u16,
     }
 }

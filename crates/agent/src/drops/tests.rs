@@ -1,3 +1,5 @@
+//! What is kept of dropped frames, and what a flood of them costs.
+
 use dataplane::TurnFrame;
 use etherparse::PacketBuilder;
 use packet::Entry;
@@ -51,7 +53,7 @@ fn what_frames_have_in_common_is_told_once_the_newest_last() {
     assert_eq!((new.count, new.at_ms, new.source_port), (2, 2_000, 4_002));
     assert_eq!((new.rule, new.group), (Some(sample::uuid(7)), Some(sample::uuid(101))));
     assert_eq!((&*new.reason, new.is_from_port), ("policy_ingress", false));
-    assert_eq!(history.tell(&holding, &port(5), 1, 0).frames, [new.clone()]);
+    assert_eq!(history.tell(&holding, &port(5), 1, 0).frames, std::slice::from_ref(new));
     assert!(history.tell(&holding, &port(6), 9, 0).frames.is_empty());
     history.retain(&[6].into());
     assert_eq!((history.total, history.ports.len(), history.sizes.len()), (0, 0, 0));

@@ -39,8 +39,8 @@ pub(super) fn of_guest(
         return Err(format!("source {source} and destination {remote} are of two families"));
     }
     let to = next_hop(sight, network, entry, port, (source, remote));
-    let (mac, text, object) = to.map_err(|error| error.to_string())?;
-    steps.push(Step { stage: "guest".to_owned(), text, object });
+    let (mac, text) = to.map_err(|error| error.to_string())?;
+    steps.push(Step { stage: "guest".to_owned(), text, object: None });
     let port_or_type = match (asked.protocol, asked.port_or_type) {
         (1, 0) => ECHO,
         (58, 0) => ECHO_V6,
@@ -52,7 +52,7 @@ pub(super) fn of_guest(
         .ok_or("no frame can be made of it".to_owned())
 }
 
-type Hop = ([u8; 6], String, Option<uuid::Uuid>);
+type Hop = ([u8; 6], String);
 
 /// The MAC that the guest sends to, and why.
 fn next_hop(
@@ -63,7 +63,7 @@ fn next_hop(
     (source, remote): (IpAddr, IpAddr),
 ) -> Result<Hop, Error> {
     if let Some(mac) = group_mac(port, remote) {
-        return Ok((mac, format!("the guest sends to the group {remote}"), None));
+        return Ok((mac, format!("the guest sends to the group {remote}")));
     }
     let is_link = Addr::from(remote).is_link_local();
     let is_near = is_link || port.addresses.iter().any(|own| is_in(own, remote));
@@ -77,24 +77,23 @@ fn next_hop(
         (false, None) => {
             let text =
                 format!("the guest has no route to {remote}: it gets as far as nobody's MAC");
-            return Ok((NOBODY, text, None));
+            return Ok((NOBODY, text));
         }
     };
     let at = NeighKey { net: network.number, addr: hop.into() };
     if let Some(neigh) = sight.live.neigh(&at)? {
-        let object = super::words::station(&sight.desired.holding, network, neigh.mac.0);
         let mac = model::Mac(neigh.mac.0);
-        return Ok((neigh.mac.0, format!("{what}; {hop} has MAC {mac}"), object));
+        return Ok((neigh.mac.0, format!("{what}; {hop} has MAC {mac}")));
     }
     let own = sight.live.serving(&AddrKey { port: entry.number, addr: hop.into() })?;
     if own.is_some_and(|serving| serving.what & Serving::ADDRESS != 0) {
-        return Ok((SERVICE_MAC.0, format!("{what}; {hop} is netloom's own"), None));
+        return Ok((SERVICE_MAC.0, format!("{what}; {hop} is netloom's own")));
     }
     let whose = match network.is_open() {
         true => "no NIC has it, maybe a machine that netloom does not know",
         false => "nobody in the network has it: a guest gets no answer to its question for the MAC",
     };
-    Ok((NOBODY, format!("{what}; {whose}"), None))
+    Ok((NOBODY, format!("{what}; {whose}")))
 }
 
 /// The MAC of a group of stations (RFC 1112, 6.4; RFC 2464, 7).

@@ -1,3 +1,5 @@
+//! What a trace tells: the way, the end, who decided, and when it is not sure.
+
 use std::sync::Arc;
 
 use dataplane::Tables;

@@ -1,6 +1,9 @@
 //! A packet's way in the words of the field.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use dataplane::{Finding, Traced};
 use packet::{Addr, Direction, Fdb, FdbTarget, Mac, PortKey, Serving};
@@ -15,16 +18,12 @@ use wire::{
 use super::{Side, of_table};
 use crate::explain::Explained;
 
-/// The NIC with a MAC in a network, here or on another host.
-pub(super) fn station(holding: &Holding, network: &Network, mac: [u8; 6]) -> Option<Uuid> {
-    Stations::of(holding, network).0.get(&mac).copied()
-}
-
-/// The NICs of a network by their MACs.
+/// The NICs of a network by their MACs, as far as a trace has met these.
 struct Stations(BTreeMap<[u8; 6], Uuid>);
 
 impl Stations {
-    fn of(holding: &Holding, network: &Network) -> Stations {
+    /// Looks at all peers once: there may be a hundred thousand.
+    fn of(holding: &Holding, network: &Network, met: &BTreeSet<[u8; 6]>) -> Stations {
         let peers = of_table(holding, Table::Peer).filter_map(|object| match object {
             Object::Peer(peer) => Some((peer.network, peer.mac, peer.uuid)),
             _ => None,
@@ -33,7 +32,8 @@ impl Stations {
             Object::Port(port) => Some((port.network, port.mac, port.uuid)),
             _ => None,
         });
-        let all = peers.chain(ports).filter(|(of, ..)| *of == network.uuid);
+        let all = peers.chain(ports);
+        let all = all.filter(|(of, mac, _)| *of == network.uuid && met.contains(mac));
         Stations(all.map(|(_, mac, uuid)| (mac, uuid)).collect())
     }
 }
@@ -49,21 +49,34 @@ struct Teller<'a> {
     has_route: bool,
 }
 
-/// Tells what the programs found, in order, each thing once.
-pub(super) fn steps(
-    holding: &Holding,
-    network: &Network,
-    traced: &Traced,
+/// Adds what the programs found to what a guest does before, in order, each thing once. The guest has
+/// sent to this MAC.
+pub(super) fn tell(
+    (holding, network): (&Holding, &Network),
+    (traced, sent_to): (&Traced, Option<[u8; 6]>),
     sides: &[Side<'_>],
-) -> Vec<Step> {
-    let stations = Stations::of(holding, network);
+    steps: &mut Vec<Step>,
+) {
+    let met = traced.findings.iter().filter_map(met).chain(sent_to).collect();
+    let stations = Stations::of(holding, network, &met);
+    let of_guest = sent_to.and_then(|mac| stations.0.get(&mac).copied());
+    steps.iter_mut().for_each(|step| step.object = of_guest);
     let mut teller = Teller { holding, stations, sides, has_sender: false, has_route: false };
-    let mut steps: Vec<Step> = Vec::new();
     for finding in &traced.findings {
         let step = teller.step(finding).filter(|step| !steps.contains(step));
         steps.extend(step);
     }
-    steps
+}
+
+/// The MAC that was found.
+fn met(finding: &Finding) -> Option<[u8; 6]> {
+    match finding {
+        Finding::Station(key, _) | Finding::Move(key, _) => Some(key.mac.0),
+        Finding::Neighbour(_, Some(neigh)) => Some(neigh.mac.0),
+        Finding::Behind(_, Some(behind)) => Some(behind.mac.0),
+        Finding::Sharer(key, Some(_)) => Some(key.mac.0),
+        _ => None,
+    }
 }
 
 impl Teller<'_> {
