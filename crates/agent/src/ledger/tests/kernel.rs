@@ -33,7 +33,12 @@ const MOST_TOLD: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     Arrives,
-    Denied { way: Way, rule: u32 },
+    Denied {
+        way: Way,
+        rule: u32,
+    },
+    /// It is dropped, because of a rule or as part of no connection.
+    Refused,
 }
 
 /// What the reference says of a packet on each side that is on this host.
@@ -44,7 +49,13 @@ struct Judged {
 }
 
 impl Judged {
-    fn seen(&self) -> Seen {
+    /// What becomes of a packet. One that opens nothing passes by rules about single packets alone.
+    fn seen(&self, opens: bool) -> Seen {
+        let is_alone = |it: Verdict| it.action == Action::Accept && it.is_stateless;
+        if !opens {
+            let alone = [self.egress, self.ingress].into_iter().flatten().all(is_alone);
+            return if alone { Seen::Arrives } else { Seen::Refused };
+        }
         for (way, verdict) in [(Way::Egress, self.egress), (Way::Ingress, self.ingress)] {
             if let Some(Verdict { action: Action::Drop, rule, .. }) = verdict {
                 return Seen::Denied { way, rule };
@@ -54,7 +65,7 @@ impl Judged {
     }
 }
 
-/// Whether what was decided so is remembered.
+/// Whether what was decided so about an opening is remembered.
 fn is_tracked(verdict: &Verdict) -> bool {
     verdict.action == Action::Accept && !verdict.is_stateless
 }
@@ -79,7 +90,8 @@ impl Tally {
     }
 }
 
-/// Fills the maps, sends packets and answers, fills them with other policies and sends the same again.
+/// Fills the maps, sends packets and answers; then the same again under other members, and under other
+/// policies.
 fn round(world: &mut World, lot: &mut Lot, tally: &mut Tally) {
     world.forget_connections();
     let mut ends = BTreeSet::new();
@@ -90,6 +102,8 @@ fn round(world: &mut World, lot: &mut Lot, tally: &mut Tally) {
     send(world, &probes, tally);
     probes.retain(|probe| !probe.may_be_answered() || answer(world, probe, tally));
     probes.retain(Probe::is_remembered_whole);
+    world.regroup(lot);
+    send(world, &probes, tally);
     tally.policies += world.fill(lot);
     send(world, &probes, tally);
 }
@@ -100,14 +114,15 @@ fn send(world: &mut World, probes: &[Probe], tally: &mut Tally) {
     for probe in probes {
         let judged = world.judged(probe);
         tally.probes += 1;
-        tally.compare("a packet", probe, (world.send(probe), judged.seen()));
+        tally.compare("a packet", probe, (world.send(probe), judged.seen(probe.opens)));
         for (nic, way, verdict) in [
             (probe.sender, Way::Egress, judged.egress),
             (probe.receiver, Way::Ingress, judged.ingress),
         ] {
             // Where it was not asked about, what was remembered earlier stays.
             if let Some(verdict) = verdict {
-                let rule = is_tracked(&verdict).then_some(verdict.rule);
+                let is_tracked = probe.opens && is_tracked(&verdict);
+                let rule = is_tracked.then_some(verdict.rule);
                 expected.insert(probe.connection(nic, way), rule);
             }
         }
@@ -126,7 +141,7 @@ fn send(world: &mut World, probes: &[Probe], tally: &mut Tally) {
 /// Answers a packet where it arrives; whether nothing is remembered of that but what it opened.
 fn answer(world: &mut World, probe: &Probe, tally: &mut Tally) -> bool {
     let (judged, answer) = (world.judged(probe), probe.answer());
-    if judged.seen() != Seen::Arrives {
+    if judged.seen(true) != Seen::Arrives {
         return true;
     }
     let alone = world.judged(&answer);
@@ -140,7 +155,7 @@ fn answer(world: &mut World, probe: &Probe, tally: &mut Tally) -> bool {
     let ingress = if leaves { unless(judged.egress, world.ingress(&answer)) } else { None };
     let expected = Judged { egress, ingress };
     tally.answers += 1;
-    tally.compare("an answer", probe, (world.send(&answer), expected.seen()));
+    tally.compare("an answer", probe, (world.send(&answer), expected.seen(true)));
     egress.is_none() && ingress.is_none()
 }
 

@@ -18,6 +18,12 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const ECHO: u8 = 8;
 const ECHO_V6: u8 = 128;
+/// Types that open nothing: timestamps (RFC 792), questions about nodes (RFC 4620).
+const OTHER: u8 = 13;
+const OTHER_V6: u8 = 139;
+const SYN: u8 = 2;
+/// What ends a connection, and is nothing without one.
+const RST: u8 = 4;
 /// GRE, ESP, SCTP and IPIP.
 const WITHOUT_PORTS: [u8; 4] = [47, 50, 132, 4];
 
@@ -163,18 +169,33 @@ fn at(place: u16, is_v6: bool) -> IpAddr {
     }
 }
 
-/// What a host holds of NICs, groups and members: other groups, policies and members at each call.
-pub(super) fn objects(lot: &mut Lot) -> Vec<Object> {
+/// Sets of groups that NICs are in.
+pub(super) type Sets = Vec<Vec<u32>>;
+
+pub(super) fn sets_by_lot(lot: &mut Lot) -> Sets {
+    (0..SETS).map(|_| lot.groups()).collect()
+}
+
+fn set_by_lot<'a>(lot: &mut Lot, sets: &'a Sets) -> &'a [u32] {
+    &sets[usize::from(lot.below(u16::try_from(SETS).unwrap()))]
+}
+
+/// Who is a member of what: others at each call.
+pub(super) fn members(lot: &mut Lot, sets: &Sets) -> Vec<Object> {
+    let member = |nic| {
+        let set = set_by_lot(lot, sets);
+        (!set.is_empty() && lot.is(85)).then(|| member_by_lot(lot, nic, set))
+    };
+    Nic::all().filter_map(member).collect()
+}
+
+/// What a host holds of NICs and groups: other groups and policies at each call.
+pub(super) fn objects(lot: &mut Lot, sets: &Sets) -> Vec<Object> {
     let mut number = 0;
     let groups = (1..=GROUPS).map(|group| group_by_lot(lot, group, &mut number));
     let mut objects: Vec<Object> = groups.collect();
-    let sets: Vec<Vec<u32>> = (0..SETS).map(|_| lot.groups()).collect();
     for nic in Nic::all() {
-        let set = &sets[usize::from(lot.below(u16::try_from(SETS).unwrap()))];
-        if !set.is_empty() && lot.is(85) {
-            objects.push(member_by_lot(lot, nic, set));
-        }
-        let policy = lot.is(92).then(|| policy_by_lot(lot, set));
+        let policy = lot.is(92).then(|| policy_by_lot(lot, sets));
         objects.push(nic.object(policy));
     }
     objects
@@ -195,9 +216,9 @@ fn group_by_lot(lot: &mut Lot, group: u32, number: &mut u32) -> Object {
     })
 }
 
-fn policy_by_lot(lot: &mut Lot, set: &[u32]) -> Policy {
-    // Mostly what it is a member of, as it is outside of tests.
-    let groups = if lot.is(50) { set.to_vec() } else { lot.groups() };
+fn policy_by_lot(lot: &mut Lot, sets: &Sets) -> Policy {
+    // Members of the same groups have several orders of them.
+    let groups = if lot.is(50) { set_by_lot(lot, sets).to_vec() } else { lot.groups() };
     let groups = groups.into_iter().map(|group| uuid(group.into())).collect();
     Policy { groups, ingress: lot.action(), egress: lot.action() }
 }
@@ -252,8 +273,8 @@ fn ports_by_lot(lot: &mut Lot) -> PortSpan {
 
 /// A type of ICMP with one code or with all.
 fn kinds_by_lot(lot: &mut Lot, is_v6: bool) -> PortSpan {
-    let kind = if lot.is(70) { if is_v6 { ECHO_V6 } else { ECHO } } else { 13 };
-    let kind = u16::from(kind) << 8;
+    let of_family = if is_v6 { [ECHO_V6, OTHER_V6] } else { [ECHO, OTHER] };
+    let kind = u16::from(of_family[usize::from(lot.is(30))]) << 8;
     let (first, last) = lot.of(&[(0, 0xff), (0, 0), (0, 1), (1, 1), (255, 255)]);
     PortSpan { first: kind | first, last: kind | last }
 }
@@ -273,7 +294,7 @@ fn addresses_by_lot(lot: &mut Lot, is_v6: bool) -> AddressSpan {
     }
 }
 
-/// A packet that opens something.
+/// A packet that opens something, or is alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     pub(super) sender: Nic,
@@ -281,6 +302,8 @@ pub(super) struct Probe {
     pub(super) is_v6: bool,
     pub(super) protocol: u8,
     pub(super) shows: Shows,
+    /// It may open a connection. If not, there is none that it belongs to.
+    pub(super) opens: bool,
     /// Number of an echo request: which no other probe has.
     pub(super) number: u16,
 }
@@ -302,13 +325,21 @@ impl Probe {
             80..95 => ICMP,
             _ => lot.of(&WITHOUT_PORTS),
         };
+        let opens = !matches!(protocol, TCP | ICMP | ICMPV6) || lot.is(80);
         let shows = match protocol {
             TCP | UDP => Shows::Ports { source: number, destination: lot.port() },
-            ICMP => Shows::Icmp { kind: ECHO, code: lot.of(&[0, 0, 1, 2, 255]) },
-            ICMPV6 => Shows::Icmp { kind: ECHO_V6, code: lot.of(&[0, 0, 1, 2, 255]) },
+            ICMP | ICMPV6 => {
+                let kind = match (opens, is_v6) {
+                    (true, false) => ECHO,
+                    (true, true) => ECHO_V6,
+                    (false, false) => OTHER,
+                    (false, true) => OTHER_V6,
+                };
+                Shows::Icmp { kind, code: lot.of(&[0, 0, 1, 2, 255]) }
+            }
             _ => Shows::Nothing,
         };
-        Probe { sender, receiver, is_v6, protocol, shows, number }
+        Probe { sender, receiver, is_v6, protocol, shows, opens, number }
     }
 
     /// The ends, if nothing else distinguishes it from others.
@@ -354,11 +385,11 @@ impl Probe {
         Probe { sender: self.receiver, receiver: self.sender, shows, ..*self }
     }
 
-    /// Its bytes; of TCP a SYN.
+    /// Its bytes.
     pub(super) fn frame(&self) -> Vec<u8> {
         let payload = match self.shows {
             Shows::Ports { source, destination } if self.protocol == TCP => {
-                tcp(source, destination, 2)
+                tcp(source, destination, if self.opens { SYN } else { RST })
             }
             Shows::Ports { source, destination } => udp(source, destination),
             Shows::Icmp { kind, code } => {

@@ -15,7 +15,7 @@ use wire::{
     policy::Policy,
 };
 
-use super::lot::{LOCALS, objects};
+use super::lot::{LOCALS, Sets, members, objects, sets_by_lot};
 use super::*;
 
 /// Where the private mount namespace has an empty directory; the kernel's own has no files.
@@ -47,6 +47,9 @@ pub(super) struct World {
     harness: TestHarness,
     ledger: Ledger,
     ties: Ties,
+    sets: Sets,
+    /// What is held but for members.
+    objects: Vec<Object>,
     /// What the reference knows.
     groups: Vec<SecurityGroup>,
     members: Vec<Member>,
@@ -63,6 +66,8 @@ impl World {
         let bpffs = Path::new(BPF_DIRECTORY).join("host");
         let options = Options { conntrack: SIZE, ..Options::new(bpffs) };
         let mut harness = TestHarness::open(&options).unwrap();
+        // From now on somebody listens.
+        assert_eq!(harness.plane.events().unwrap(), []);
         let config = harness.config().unwrap();
         harness.set_config(Config { tunnel_ifindex: TUNNEL, ..config }).unwrap();
         let locals = Nic::all().filter(|nic| nic.is_local());
@@ -71,6 +76,8 @@ impl World {
             harness,
             ledger: Ledger::default(),
             ties: Ties { ports: ports.collect(), ..Ties::default() },
+            sets: Vec::new(),
+            objects: Vec::new(),
             groups: Vec::new(),
             members: Vec::new(),
             policies: BTreeMap::new(),
@@ -79,7 +86,17 @@ impl World {
 
     /// Fills the maps with other groups, members and policies. Gives the number of policies.
     pub(super) fn fill(&mut self, lot: &mut Lot) -> u32 {
-        let objects = objects(lot);
+        self.sets = sets_by_lot(lot);
+        self.objects = objects(lot, &self.sets);
+        self.regroup(lot);
+        let policies = self.policies.values().filter(|policy| policy.is_some());
+        u32::try_from(policies.count()).unwrap()
+    }
+
+    /// Makes others members of the groups, whose policies stay.
+    pub(super) fn regroup(&mut self, lot: &mut Lot) {
+        let mut objects = members(lot, &self.sets);
+        objects.extend(self.objects.iter().cloned());
         self.groups.clear();
         self.members.clear();
         self.policies.clear();
@@ -101,8 +118,6 @@ impl World {
         assert_eq!(self.ledger.closed().collect::<Vec<_>>(), [], "every group is known");
         assert!(self.ledger.unfit().is_empty(), "{:?}", self.ledger.unfit());
         self.harness.plane.apply(edits).unwrap();
-        let policies = self.policies.values().filter(|policy| policy.is_some());
-        u32::try_from(policies.count()).unwrap()
     }
 
     /// What the reference says of a packet on each side that is on this host.
@@ -150,6 +165,7 @@ impl World {
         let verdict = self.harness.run(entry, &meta, &frame, 1).unwrap().verdict;
         let told = self.harness.plane.events().unwrap();
         match (verdict.kind, &told[..]) {
+            (1, [_]) if !probe.opens => Seen::Refused,
             (1, [drop]) => {
                 let (way, at) = match drop.reason {
                     Some(DropReason::PolicyIngress) => (Way::Ingress, receiver),
