@@ -58,8 +58,9 @@ e2e: setup-test ## end to end: real processes, real packets in network namespace
 	$(CARGO) build --locked -p netloom
 	NETLOOM_BIN=$(abspath $(TARGET))/debug/netloom $(CARGO) $(RUN_TESTS) --locked -p netloom-tests $(TWO_AT_A_TIME)
 
-soak: setup-test ## what takes hours: a server killed 300 times, 100 times as many odd requests
+soak: setup-test ## what takes hours: a server killed 300 times, 100 times as many odd requests, 10,000 policies in the kernel
 	NETLOOM_SOAK=$(abspath bench/results/soak.json) $(CARGO) test --locked -p netloom --test kills -- --nocapture
+	NETLOOM_SOAK_POLICIES=$(abspath bench/results/policies.json) $(CARGO) test --locked -p netloom-agent --lib kernels_decide -- --nocapture
 	NETLOOM_CASES=100 NETLOOM_SEED=$$RANDOM $(CARGO) test --locked -p netloom-api --test schemathesis
 
 fuzz: setup ## let a fuzzer look for bytes that a parser does not bear; needs a nightly toolchain

@@ -39,6 +39,28 @@ fn the_example_comes_up_isolates_its_tenants_stays_and_goes_without_a_trace() {
     }
 }
 
+/// Groups, their rules and who is in them, from a file.
+#[test]
+fn a_web_server_reaches_its_database_at_its_port_and_nobody_else_does() {
+    if !root_or_skip() {
+        return;
+    }
+    let text = fs::read_to_string(example().with_file_name("web-and-database.yaml")).unwrap();
+    let lab = TestLab::of(&text);
+    let report = lab.check();
+    assert_eq!(report.expected, 4 * 3 * 3, "{report}");
+    let again = lab.apply();
+    assert!(again.done.is_empty(), "rules are found again: {again}");
+    // The database moves to another port, and the web server is one no more.
+    let later = text.replace("5432", "3306").replace("[role=web]", "[role=was]");
+    let later = later.replace("web-1, 80]", "web-1]").replace("    - [web-1, db-1, 3306]\n", "");
+    fs::write(&lab.options.topology, later).unwrap();
+    let report = lab.apply();
+    let told = report.done.join("\n");
+    assert!(told.contains("3306") && told.contains("2 rules of security group"), "{told}");
+    lab.check();
+}
+
 #[test]
 fn what_a_later_file_says_differently_is_changed_and_what_it_leaves_out_goes() {
     if !root_or_skip() {

@@ -20,6 +20,7 @@ use netloom_tests::{
     gre,
     guest::{Guest, ip},
     machine::drops,
+    networks,
     rest::Answer,
     root_or_skip, three_hosts,
     traffic::{Ping, Probes, Traffic, one_packet_passes, ping},
@@ -284,6 +285,89 @@ fn connections_go_along_with_a_guest_that_moves() {
     assert_eq!(accepted.read(&mut said).unwrap(), 0, "{:?}", drops(&stage.lab.data("h2")));
     red_3.sysctl("net/ipv4/icmp_echo_ignore_all", "0").unwrap();
     stage.lab.check();
+}
+
+/// From one end to the other.
+fn passes((near, far): (&mut TcpStream, &mut TcpStream)) -> bool {
+    let mut said = [0; 5];
+    far.set_read_timeout(Some(PATIENCE * 10)).unwrap();
+    near.write_all(b"hello").and_then(|()| far.read_exact(&mut said)).is_ok()
+}
+
+/// The guest is in a group that one VM's group may reach; gives what takes that VM out of its group.
+fn in_groups(stage: &Stage) -> String {
+    let rest = stage.lab.rest();
+    networks::groups(&rest, &rest.uuid("/l3-networks", "red-l3"));
+    let [guests, clients] =
+        ["guests", "clients"].map(|name| rest.made("/security-groups", &json!({"name": name})));
+    let rule = json!({"type": "Ingress", "protocol": "TCP", "dstPortRange": "7000",
+        "remoteSecurityGroupUuid": clients});
+    rest.made(&format!("/security-groups/{guests}/rules"), &json!({"rules": [rule]}));
+    let client = stage.lab.named("/vm-instances", "red-2")["vmNics"][0]["uuid"].clone();
+    let client = client.as_str().unwrap();
+    for (group, nic) in [(&guests, stage.nic.as_str()), (&clients, client)] {
+        let members = json!({"vmNicUuids": [nic]});
+        rest.made(&format!("/security-groups/{group}/vm-instances/nics"), &members);
+    }
+    format!("/security-groups/{clients}/vm-instances/nics?vmNicUuids={client}")
+}
+
+/// What its groups allow goes on, what it has opened is remembered, and what they deny is denied at the
+/// new host from its first packet on.
+#[test]
+fn groups_go_along_with_a_guest_that_moves() {
+    if !root_or_skip() {
+        return;
+    }
+    let stage = Stage::new();
+    stage.plugged("h1");
+    let leave = in_groups(&stage);
+    let (red_2, red_3) = (stage.lab.namespace("red-2"), stage.lab.namespace("red-3"));
+    let guest = &stage.guest.namespace;
+    let connect = |(from, of): (&Namespace, &Namespace), at: (Ipv4Addr, u16)| {
+        let listener = of.run_in(|| TcpListener::bind(at)).unwrap().unwrap();
+        let near = from.run_in(|| TcpStream::connect_timeout(&at.into(), LIMIT)).unwrap();
+        (near.unwrap(), listener.accept().unwrap().0)
+    };
+    let (mut client, mut served) = connect((&red_2, guest), (GUEST, 7_000));
+    // Nobody may open what red-3 answers here.
+    let (mut opened, mut answers) = connect((guest, &red_3), (RED_3, 7_001));
+    assert!(passes((&mut client, &mut served)) && passes((&mut served, &mut client)));
+    assert!(passes((&mut opened, &mut answers)) && passes((&mut answers, &mut opened)));
+    let denied = |host: &str| {
+        drops(&stage.lab.data(host)).get("policy_ingress").copied().unwrap_or_default()
+    };
+    let (intruder, heard) = (Wire::open(&red_3), Wire::open(guest));
+    let frame = udp(RED_3, GUEST, 7_000, b"never-to-be-heard");
+    let mut mac = [0; 6];
+    for (byte, text) in mac.iter_mut().zip(stage.mac.split(':')) {
+        *byte = u8::from_str_radix(text, 16).unwrap();
+    }
+    let intrude = || intruder.send(&ethernet(mac, intruder.mac, 0x0800, &frame));
+
+    stage.bound("h2");
+    assert_eq!(denied("h2"), 0, "it is on another host");
+    intrude();
+    assert!(wait::holds(LIMIT, || denied("h1") > 0));
+    stage.cable("h2");
+    stage.announce();
+    let is_denied_there = wait::holds(LIMIT, || {
+        intrude();
+        denied("h2") > 0
+    });
+    assert!(is_denied_there, "{:?}", drops(&stage.lab.data("h2")));
+    stage.arrived("h2");
+    assert!(!heard.hears(b"never-to-be-heard", PATIENCE), "not one of them got through");
+    // The other ends speak first: without what was remembered, that would be an opening.
+    assert!(passes((&mut answers, &mut opened)), "{:?}", drops(&stage.lab.data("h2")));
+    assert!(passes((&mut client, &mut served)), "{:?}", drops(&stage.lab.data("h2")));
+    let _ = connect((&red_2, guest), (GUEST, 7_000));
+    let before = denied("h2");
+    let left = stage.lab.rest().delete(&leave);
+    assert_eq!(left.status, 200, "{left:?}");
+    assert!(!passes((&mut client, &mut served)), "the new host follows what changes");
+    assert!(denied("h2") > before);
+    assert!(passes((&mut opened, &mut answers)) && passes((&mut answers, &mut opened)));
 }
 
 #[test]

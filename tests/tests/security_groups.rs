@@ -252,3 +252,123 @@ fn connections_end_with_the_rule_or_the_member_that_allowed_them_and_others_go_o
     assert!(passes(&mut by_member[0]));
     assert!(denied(&lab) >= 3);
 }
+
+/// An instance with a NIC in each of two L3 networks, at .31, which forwards between them.
+fn router(lab: &TestLab, l3s: [&str; 2], host: &str) {
+    let tag = |(l3, number): (&str, u8)| {
+        [format!("10.{number}.0.31"), format!("fd0{number}----31")]
+            .map(|ip| format!("staticIp::{l3}::{ip}"))
+    };
+    let host = lab.named("/hosts", host)["uuid"].clone();
+    let params = json!({"name": "router", "l3NetworkUuids": l3s, "defaultL3NetworkUuid": l3s[0],
+        "hostUuid": host});
+    let tags = [tag((l3s[0], 6)), tag((l3s[1], 7))].concat();
+    let body = json!({"params": params, "systemTags": tags});
+    let rest = lab.rest().with("prefer", "wait=30");
+    let made = rest.send("POST", "/vm-instances", &body.to_string()).unwrap();
+    assert_eq!(made.status, 200, "{made:?}");
+    let inside = lab.namespace("router");
+    for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        inside.sysctl(setting, "1").unwrap();
+    }
+}
+
+/// The router's NIC in an L3 network may send from these, beside its own addresses.
+fn route(lab: &TestLab, l3: &str, prefixes: &[&str]) {
+    let vm = lab.named("/vm-instances", "router");
+    let nic = vm["vmNics"].as_array().unwrap().iter().find(|nic| nic["l3NetworkUuid"] == *l3);
+    let path = format!("/vm-instances/nics/{}/actions", nic.unwrap()["uuid"].as_str().unwrap());
+    let body = json!({"setVmNicAllowedPrefixes": {"prefixes": prefixes}}).to_string();
+    let done = lab.rest().with("prefer", "wait=30").send("PUT", &path, &body).unwrap();
+    assert_eq!(done.status, 200, "{done:?}");
+    lab.settle(&HOSTS);
+}
+
+/// Two networks that an instance joins are one routing domain: a group of one is known in the other. What
+/// it routes without joining them passes by its addresses alone. Each port tracks by itself what it sees,
+/// wherever the router is (Q35 of the field's cases).
+#[test]
+fn a_group_counts_across_networks_as_long_as_an_instance_joins_them() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let [front, back] = [("front", 6), ("back", 7)].map(|(name, at)| guarded(&rest, name, at));
+    instances(&lab, &front, 6, &[("client", "h1"), ("other", "h2")]);
+    instances(&lab, &back, 7, &[("server", "h2")]);
+    router(&lab, [&front, &back], "h1");
+    for (vm, far, near) in [("client", 7, 6), ("other", 7, 6), ("server", 6, 7)] {
+        lab.ip(vm, &format!("route add 10.{far}.0.0/24 via 10.{near}.0.31"));
+        lab.ip(vm, &format!("-6 route add fd0{far}::/64 via fd0{near}::31"));
+    }
+    let whole = ["10.6.0.0/24", "fd06::/64"];
+    route(&lab, &front, &["10.7.0.0/24", "fd07::/64"]);
+    route(&lab, &back, &whole);
+
+    let [servers, clients] = ["servers", "clients"].map(|name| group(&rest, name));
+    let (by_group, by_address) = (80, 81);
+    add(&rest, &servers, &tcp("80", Some(&clients)));
+    let mut rules = tcp("81", None);
+    for (rule, from) in rules.iter_mut().zip(whole) {
+        rule["srcIpRange"] = from.into();
+    }
+    add(&rest, &servers, &rules);
+    join(&lab, &servers, "server");
+    join(&lab, &clients, "client");
+    let [client, other] = ["client", "other"].map(|name| Node::of(&lab, name, &[]));
+    let server = Node::of(&lab, "server", &[by_group, by_address]);
+    let reaches = |from: &Node, port: u16, expected: Outcome| {
+        for ip in &server.addresses {
+            assert_eq!(outcome(&lab, from, (*ip, port).into()), expected, "{} {ip}", from.name);
+        }
+    };
+    let check = |client_by_group| {
+        reaches(&client, by_group, client_by_group);
+        reaches(&other, by_group, Outcome::Denied);
+        reaches(&client, by_address, Outcome::Reaches);
+        reaches(&other, by_address, Outcome::Reaches);
+    };
+    check(Outcome::Reaches);
+    // It goes on routing for these two, but no longer for the whole network: that is no join.
+    route(&lab, &back, &["10.6.0.21/32", "10.6.0.22/32", "fd06::21/128", "fd06::22/128"]);
+    check(Outcome::Denied);
+    route(&lab, &back, &whole);
+    check(Outcome::Reaches);
+}
+
+/// P52 of ZStack's tests: rules outlive what becomes of an instance, and change while it is stopped.
+#[test]
+fn p52_rules_are_kept_while_an_instance_stops_starts_and_reboots() {
+    if !root_or_skip() {
+        return;
+    }
+    let lab = TestLab::up();
+    let rest = lab.rest();
+    let l3 = guarded(&rest, "shop", 6);
+    let servers = group(&rest, "servers");
+    instances(&lab, &l3, 6, &[("server", "h1"), ("far", "h2")]);
+    join(&lab, &servers, "server");
+    add(&rest, &servers, &tcp("80", None));
+    let far = Node::of(&lab, "far", &[]);
+    let check = |open: &[u16]| {
+        let server = Node::of(&lab, "server", &[22, 80, 81]);
+        for (ip, port) in server.addresses.iter().flat_map(|ip| [22, 80, 81].map(|at| (*ip, at))) {
+            let wanted = if open.contains(&port) { Outcome::Reaches } else { Outcome::Denied };
+            assert_eq!(outcome(&lab, &far, (ip, port).into()), wanted, "{ip} {port}");
+        }
+    };
+    let act = |message: &str| {
+        let path = format!("/vm-instances/{}/actions", rest.uuid("/vm-instances", "server"));
+        let body = json!({message: {}}).to_string();
+        let done = rest.clone().with("prefer", "wait=30").send("PUT", &path, &body).unwrap();
+        assert_eq!(done.status, 200, "{message}: {done:?}");
+    };
+    check(&[80]);
+    act("rebootVmInstance");
+    check(&[80]);
+    act("stopVmInstance");
+    add(&rest, &servers, &tcp("81", None));
+    act("startVmInstance");
+    check(&[80, 81]);
+}

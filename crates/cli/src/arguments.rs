@@ -286,6 +286,14 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_structures_is_json() {
+        let rules = r#"rules=[{"type": "Ingress", "dstPortRange": "80,81"}, {"type": "Egress"}]"#;
+        let made = make("AddSecurityGroupRule", &["securityGroupUuid=red", rules]).unwrap();
+        let expected = json!([{"type": "Ingress", "dstPortRange": "80,81"}, {"type": "Egress"}]);
+        assert_eq!(made.params["rules"], expected);
+    }
+
+    #[test]
     fn several_networks_get_their_addresses_in_order() {
         let words = ["name=a", "l3=x,y", "ip=10.0.0.1", "ip=10.0.0.2"];
         let made = make("CreateVmInstance", &words).unwrap();

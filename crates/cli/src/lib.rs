@@ -25,6 +25,7 @@ mod output;
 mod plan;
 mod print;
 mod profile;
+mod rules;
 mod session;
 mod shell;
 mod status;

@@ -16,6 +16,7 @@ use crate::{
     arguments::{self, Call, Unknown},
     names,
     noun::{Noun, nouns},
+    rules::{self, Wanted},
     table::harmless,
     topology::{Entry, RESOURCE_UUID, Topology},
     words::DELETES,
@@ -72,7 +73,8 @@ impl Plan {
     /// # Errors
     /// A name that nothing has, a difference that no message can change, no answer.
     pub fn apply(client: &Client, topology: &Topology, prune: bool) -> Result<Self, Error> {
-        let (mut plan, mut known) = (Self::default(), Known::default());
+        let (mut plan, mut known, mut rules) =
+            (Self::default(), Known::default(), Wanted::default());
         for entry in &topology.entries {
             let at = |error: Error| match error {
                 Error::Usage(text) => Error::Usage(format!("{}: {text}", entry.place)),
@@ -81,6 +83,13 @@ impl Plan {
             };
             let mut call = call_of(client, entry, &known).map_err(at)?;
             known.used.extend(call.params.values().flat_map(texts));
+            if entry.noun.kind == rules::KIND {
+                match rules.note(client, &mut call).map_err(at)? {
+                    true => plan.add(entry, call),
+                    false => plan.unchanged += 1,
+                }
+                continue;
+            }
             if !entry.makes {
                 match is_attached(client, entry, &mut call)? {
                     true => plan.unchanged += 1,
@@ -117,6 +126,9 @@ impl Plan {
             let set = topology.name.as_ref().ok_or_else(|| {
                 Error::Usage("--prune needs a name in the file: whose resources these are".into())
             })?;
+            for (what, call) in rules.others(client)? {
+                plan.steps.push(Step { does: Does::Removes, text: format!("- {what}"), call });
+            }
             plan.prune(client, set, &known)?;
         }
         Ok(plan)
@@ -143,7 +155,7 @@ impl Plan {
 
     fn add(&mut self, entry: &Entry, call: Call) {
         let mut text = format!("+ {}", entry.noun.word);
-        if !entry.makes {
+        if !entry.makes && entry.noun.kind != rules::KIND {
             text.push_str(" attach");
         }
         let mut pairs: Vec<_> = entry.pairs.iter().collect();

@@ -6,6 +6,7 @@
 //!   - zone: {name: z1}             # a noun: what `zone create` takes
 //!   - CreateCluster: {name: c1, zoneUuid: z1, hypervisorType: KVM}   # or a message
 //!   - pool attach: {l2: p1, cluster: c1, cidr: 192.0.2.0/24}         # a noun and `attach`
+//!   - AddSecurityGroupRule: {securityGroupUuid: web, rules: [..]}    # rules: of a group, by what they say
 //! ```
 
 use std::{collections::BTreeMap, fs, io, path::Path};
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use crate::{
     Error, near,
     noun::{Noun, Verb, nouns},
+    rules,
     words::MAKES,
 };
 
@@ -141,7 +143,7 @@ fn entry_of(
         let messages = model::resource::messages().map(|def| def.name);
         format!("there is no \"{key}\" to make{}", near::hint(&key, words.chain(messages)))
     })?;
-    let makes = verb.word == MAKES[0];
+    let makes = verb.word == MAKES[0] && noun.kind != rules::KIND;
     Ok(Entry {
         noun,
         makes,
@@ -173,9 +175,11 @@ fn named(all: &[Noun], key: &str) -> Option<(Noun, Verb)> {
     })
 }
 
-/// A value as it would be given on the command line: of a list, once for each item.
+/// A value as it would be given on the command line: of a list, once for each item, unless they are
+/// structures.
 fn texts(value: &Value) -> Vec<String> {
     match value {
+        Value::Array(items) if items.iter().any(Value::is_object) => vec![value.to_string()],
         Value::Array(items) if !items.is_empty() => items.iter().map(text).collect(),
         other => vec![text(other)],
     }
@@ -209,6 +213,18 @@ mod tests {
             let problem = Topology::parse(text).unwrap_err();
             assert!(problem.contains(part), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn rules_of_a_group_are_no_resources() {
+        let text = "resources: [{AddSecurityGroupRule: {securityGroupUuid: web, rules: [{type: Ingress, \
+                    dstPortRange: '80,81'}]}}]";
+        let topology = Topology::parse(text).unwrap();
+        let entry = &topology.entries[0];
+        assert_eq!((entry.makes, entry.makes()), (false, None));
+        let rules = entry.pairs.iter().find(|(key, _)| key == "rules").map(|(_, text)| text);
+        let rules: Value = serde_json::from_str(rules.unwrap()).unwrap();
+        assert_eq!(rules, serde_json::json!([{"type": "Ingress", "dstPortRange": "80,81"}]));
     }
 
     #[test]

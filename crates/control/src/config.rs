@@ -9,7 +9,7 @@ use model::{
     },
     setting::{
         DeletionPolicy, HOST_MAINTENANCE_POLICY, MaintenancePolicy, Setting, VM_DELETION_POLICY,
-        VXLAN_UDP_PORT, Values,
+        VXLAN_UDP_PORT, Values, WITHOUT_GROUP,
     },
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     Look, Reply, Txn,
     operation::{Operation, job, look},
-    sharing, vtep,
+    security_group, sharing, vtep,
 };
 
 /// What its messages do.
@@ -182,7 +182,15 @@ fn update_of_resource(txn: &mut Txn<'_>, message: UpdateResourceConfig) -> Resul
         Some(_) => txn.update(config)?,
         None => txn.insert(config).map(|_| ())?,
     }
+    waits(txn, &setting, resource.uuid);
     Ok(Reply::shows(id))
+}
+
+/// Success waits for what a setting of one resource changes on hosts.
+fn waits(txn: &mut Txn<'_>, setting: &Setting, resource: Uuid) {
+    if *setting == WITHOUT_GROUP {
+        security_group::waits_for_ungrouped(txn, Id::new(resource));
+    }
 }
 
 fn check_per(setting: &Setting, kind: Kind) -> Result<()> {
@@ -217,5 +225,6 @@ fn of_resource(look: &Look<'_>, message: GetResourceConfig) -> Result<Value> {
 fn delete_of_resource(txn: &mut Txn<'_>, message: DeleteResourceConfig) -> Result<Reply> {
     let setting = find(&message.category, &message.name)?;
     txn.delete(Id::<ResourceConfig>::new(setting.row_of(message.resource_uuid)))?;
+    waits(txn, &setting, message.resource_uuid);
     Ok(Reply::nothing())
 }

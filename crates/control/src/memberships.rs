@@ -279,6 +279,8 @@ fn default_group(txn: &mut Txn<'_>, nic: &VmNic) -> Result<Option<Id<SecurityGro
 /// Makes the rows say what queries find, for what was touched.
 pub(crate) fn follow(txn: &mut Txn<'_>) -> Result<()> {
     let mut by_instance: BTreeMap<Option<Id<VmInstance>>, BTreeSet<Id<VmNic>>> = BTreeMap::new();
+    // Nobody knows them yet, so nothing that a peer's host has of them is wrong.
+    let mut fresh = BTreeSet::new();
     for touched in txn.take_regrouped() {
         if let Some(instance) = touched.id::<VmInstance>() {
             let nics = txn.child_ids(VmNic::VM_INSTANCE, instance);
@@ -286,6 +288,7 @@ pub(crate) fn follow(txn: &mut Txn<'_>) -> Result<()> {
         }
         if let Some(nic) = touched.id().and_then(|id| txn.find::<VmNic>(id)) {
             by_instance.entry(nic.vm_instance_uuid).or_default().insert(nic.uuid);
+            fresh.insert(nic.uuid);
         }
     }
     for (instance, nics) in by_instance {
@@ -294,20 +297,23 @@ pub(crate) fn follow(txn: &mut Txn<'_>) -> Result<()> {
             None => BTreeSet::new(),
         };
         for nic in nics {
-            find(txn, nic, |group| found.contains(&group), &found)?;
+            let changed = find(txn, nic, |group| found.contains(&group), &found)?;
+            for group in changed.into_iter().filter(|_| !fresh.contains(&nic)) {
+                security_group::waits_for_namers(txn, nic, group);
+            }
         }
     }
     Ok(())
 }
 
 /// Makes the rows of a NIC say of each group whether its query finds the NIC's instance; `more` are
-/// groups that do, of which there may be no row.
+/// groups that do, of which there may be no row. Gives the groups that it has joined or left.
 fn find(
     txn: &mut Txn<'_>,
     nic: Id<VmNic>,
     finds: impl Fn(Id<SecurityGroup>) -> bool,
     more: &BTreeSet<Id<SecurityGroup>>,
-) -> Result<()> {
+) -> Result<BTreeSet<Id<SecurityGroup>>> {
     let before = of(txn, nic);
     let mut after: Vec<_> = before
         .iter()
@@ -316,10 +322,12 @@ fn find(
         .collect();
     let come = more.iter().filter(|group| before.iter().all(|member| member.group != **group));
     after.extend(come.map(|group| Membership { group: *group, is_chosen: false, is_found: true }));
-    match before == after {
-        true => Ok(()),
-        false => set(txn, nic, &after),
+    if before != after {
+        set(txn, nic, &after)?;
     }
+    let groups = |list: &[Membership]| list.iter().map(|member| member.group).collect();
+    let (was, is): (BTreeSet<_>, BTreeSet<_>) = (groups(&before), groups(&after));
+    Ok(was.symmetric_difference(&is).copied().collect())
 }
 
 /// The groups whose queries find an instance.
@@ -368,13 +376,16 @@ pub(crate) fn refind(txn: &mut Txn<'_>, group: Id<SecurityGroup>) -> Result<()> 
     if changed.len() > MEMBERS_AT_ONCE {
         return Err(too_many(format!("{} NICs would come or go at once", changed.len())));
     }
+    let namers = security_group::namers(txn, group);
     for nic in changed {
         let is_wanted = wanted.contains(&nic);
         let more = is_wanted.then_some(group).into_iter().collect();
         let kept: BTreeSet<_> =
             of(txn, nic).iter().filter(|it| it.is_found).map(|it| it.group).collect();
         let finds = |other| if other == group { is_wanted } else { kept.contains(&other) };
-        find(txn, nic, finds, &more)?;
+        if find(txn, nic, finds, &more)?.contains(&group) {
+            txn.waits_for_object(nic.uuid(), namers.clone());
+        }
     }
     Ok(())
 }

@@ -196,16 +196,30 @@ pub(crate) fn waits_for_members(txn: &mut Txn<'_>, group: Id<SecurityGroup>) {
 
 /// Success waits until a NIC is a member of a group, or is none any more, for all whose rules name it.
 pub(crate) fn waits_for_namers(txn: &mut Txn<'_>, nic: Id<VmNic>, group: Id<SecurityGroup>) {
-    let hosts = match txn.count(SecurityGroupRule::REMOTE_SECURITY_GROUP, group) > LOOKED_UP {
-        true => every_host(txn),
-        false => {
-            let rules = txn.children(SecurityGroupRule::REMOTE_SECURITY_GROUP, group);
-            let groups: BTreeSet<_> =
-                rules.into_iter().map(|rule| rule.security_group_uuid).collect();
-            groups.into_iter().flat_map(|group| hosts_of_members(txn, group)).collect()
-        }
-    };
+    let hosts = namers(txn, group);
     txn.waits_for_object(nic.uuid(), hosts);
+}
+
+/// The hosts of members of groups whose rules name a group.
+pub(crate) fn namers(txn: &Txn<'_>, group: Id<SecurityGroup>) -> BTreeSet<Id<Host>> {
+    if txn.count(SecurityGroupRule::REMOTE_SECURITY_GROUP, group) > LOOKED_UP {
+        return every_host(txn);
+    }
+    let rules = txn.children(SecurityGroupRule::REMOTE_SECURITY_GROUP, group);
+    let groups: BTreeSet<_> = rules.into_iter().map(|rule| rule.security_group_uuid).collect();
+    groups.into_iter().flat_map(|group| hosts_of_members(txn, group)).collect()
+}
+
+/// Success waits until the hosts of an L3 network's NICs have what is said of those in no group. Where
+/// there are many NICs, it does not: the job would have to name each.
+pub(crate) fn waits_for_ungrouped(txn: &mut Txn<'_>, l3: Id<L3Network>) {
+    if txn.count(VmNic::L3_NETWORK, l3) > LOOKED_UP {
+        return;
+    }
+    for nic in txn.children(VmNic::L3_NETWORK, l3) {
+        let hosts = nic.host_uuid.into_iter().chain(nic.moves_to()).collect();
+        txn.waits_for_object(nic.uuid.uuid(), hosts);
+    }
 }
 
 /// The hosts of a group's members. Where there are many, it is every host: one that does not have the group

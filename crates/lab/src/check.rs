@@ -3,13 +3,13 @@
 //! Which addresses VMs must have was written down by `up`. So a check works when the server is dead,
 //! and notices a VM that has lost an address.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 
 use model::Kind;
 
 use crate::{
     CheckReport, Error, Pair, exec, names,
-    probe::{Case, Probes, Seen, Vm},
+    probe::{self, Case, Probes, Seen, Vm},
     state::Place,
     topology::Topology,
     wait,
@@ -27,16 +27,17 @@ const FORBIDDEN_PROBES: usize = 3;
 pub(crate) fn check(lab: &str, root: &Path) -> Result<CheckReport, Error> {
     let place = Place::new(lab, root)?;
     let topology = exec::applied_topology(&place)?;
-    let vms = open(&place, &topology)?;
+    let ports: BTreeSet<u16> = topology.ports().into_iter().chain([probe::PORT]).collect();
+    let vms = open(&place, &topology, &ports)?;
     let named: Vec<(String, Vec<_>)> =
         vms.iter().map(|vm| (vm.name.clone(), vm.addresses.clone())).collect();
-    let cases = cases(&named, &topology);
+    let cases = cases(&named, &topology, &ports);
     let seen = probe(vms, cases.clone())?;
     let vm_names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
     Ok(judge(&vm_names, &cases, &seen))
 }
 
-fn open(place: &Place, topology: &Topology) -> Result<Vec<Vm>, Error> {
+fn open(place: &Place, topology: &Topology, ports: &BTreeSet<u16>) -> Result<Vec<Vm>, Error> {
     let missing = |vm: &str| Error::NoNode {
         lab: place.lab.clone(),
         node: vm.to_owned(),
@@ -49,18 +50,22 @@ fn open(place: &Place, topology: &Topology) -> Result<Vec<Vm>, Error> {
             names::vm_namespace(&place.lab, names::uuid(&place.lab, Kind::VmInstance, name))?;
         let namespace = namespace.ok_or_else(|| missing(name))?;
         let wanted = addresses.remove(name).ok_or_else(|| missing(name))?;
-        vms.push(Vm::open(name, wanted, &namespace)?);
+        vms.push(Vm::open(name, wanted, &namespace, ports)?);
     }
     Ok(vms)
 }
 
-/// Each VM towards each address of each other VM.
-fn cases(vms: &[(String, Vec<std::net::IpAddr>)], topology: &Topology) -> Vec<Case> {
+/// Each VM towards each address of each other VM, at each port.
+fn cases(vms: &[(String, Vec<IpAddr>)], topology: &Topology, ports: &BTreeSet<u16>) -> Vec<Case> {
     let mut cases = Vec::new();
     for (from, (from_name, _)) in vms.iter().enumerate() {
         for (to, (to_name, addresses)) in vms.iter().enumerate().filter(|(to, _)| *to != from) {
-            let expected = topology.reach.contains(&(from_name.clone(), to_name.clone()));
-            cases.extend(addresses.iter().map(|ip| Case { from, to, address: *ip, expected }));
+            for address in addresses.iter().copied() {
+                cases.extend(ports.iter().copied().map(|port| {
+                    let expected = topology.reaches(from_name, to_name, port);
+                    Case { from, to, address, port, expected }
+                }));
+            }
         }
     }
     cases
@@ -105,7 +110,8 @@ fn judge(vms: &[&str], cases: &[Case], seen: &[Seen]) -> CheckReport {
     for (case, seen) in cases.iter().zip(seen) {
         for other in seen.arrived.union(&seen.answered).filter(|vm| **vm != case.to) {
             let is_stray = |at: &usize| {
-                cases[*at].from == case.from && cases[*at].to == *other && !cases[*at].expected
+                let at = &cases[*at];
+                (at.from, at.to, at.port) == (case.from, *other, case.port) && !at.expected
             };
             (0..cases.len()).filter(is_stray).for_each(|at| reached[at] = true);
         }
@@ -118,6 +124,7 @@ fn judge(vms: &[&str], cases: &[Case], seen: &[Seen]) -> CheckReport {
             from: vms[case.from].to_owned(),
             to: vms[case.to].to_owned(),
             address: case.address,
+            port: case.port,
             expected: case.expected,
             seen: *reached,
             answered_by: seen.answered.iter().map(|vm| vms[*vm].to_owned()).collect(),
@@ -139,8 +146,9 @@ mod tests {
         let same = |a: usize, b: usize| a / 2 == b / 2;
         let pairs = (0..4).flat_map(|from| (0..4).map(move |to| (from, to)));
         let pairs = pairs.filter(|(from, to)| from != to);
-        let cases: Vec<Case> =
-            pairs.map(|(from, to)| Case { from, to, address, expected: same(from, to) }).collect();
+        let cases: Vec<Case> = pairs
+            .map(|(from, to)| Case { from, to, address, port: 1, expected: same(from, to) })
+            .collect();
         let fine = |case: &Case| match case.expected {
             true => Seen { arrived: [case.to].into(), answered: [case.to].into() },
             false => Seen::default(),

@@ -4,7 +4,7 @@
 //! VMs share addresses. The sockets are opened inside, and used from here: nothing runs in a VM.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd,
@@ -18,8 +18,10 @@ use uuid::Uuid;
 
 use crate::Error;
 
-/// Where VMs answer during a check.
-const PORT: u16 = 7489;
+/// Where VMs answer during a check, beside the ports that the topology names.
+pub(crate) const PORT: u16 = 7489;
+/// Stands for the port of what asks.
+const ASKS: u16 = 0;
 /// Packets taken from one socket at a time.
 const BATCH: usize = 256;
 
@@ -27,8 +29,9 @@ const BATCH: usize = 256;
 pub(crate) struct Vm {
     pub(crate) name: String,
     pub(crate) addresses: Vec<IpAddr>,
-    v4: UdpSocket,
-    v6: UdpSocket,
+    /// By port: of IPv4, of IPv6. That of 0 has a port of the kernel's choice, and asks: from the port that
+    /// is asked, an answer to one could not be told from a question of the other.
+    sockets: BTreeMap<u16, [UdpSocket; 2]>,
 }
 
 /// A VM towards an address of another one, by their places in the list of VMs.
@@ -37,6 +40,8 @@ pub(crate) struct Case {
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) address: IpAddr,
+    /// The UDP port there.
+    pub(crate) port: u16,
     pub(crate) expected: bool,
 }
 
@@ -65,19 +70,18 @@ impl Vm {
         name: &str,
         addresses: Vec<IpAddr>,
         namespace: &Namespace,
+        ports: &BTreeSet<u16>,
     ) -> Result<Self, Error> {
         let failed = |error| Error::io(format_args!("open a socket in VM {name}"), error);
-        let (v4, v6) = namespace.run_in(|| (open_v4(), open_v6()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            addresses,
-            v4: v4.map_err(failed)?,
-            v6: v6.map_err(failed)?,
-        })
+        let open = |port: u16| Ok((port, [open_v4(port)?, open_v6(port)?]));
+        let ports = || ports.iter().copied().chain([ASKS]);
+        let sockets: io::Result<_> = namespace.run_in(|| ports().map(open).collect())?;
+        Ok(Self { name: name.to_owned(), addresses, sockets: sockets.map_err(failed)? })
     }
 
-    fn send(&self, to: SocketAddr, text: &str) {
-        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+    fn send(&self, from: u16, to: SocketAddr, text: &str) {
+        let Some([v4, v6]) = self.sockets.get(&from) else { return };
+        let socket = if to.is_ipv4() { v4 } else { v6 };
         // No route, no neighbour: then the probe does not arrive, which is what is measured.
         socket.send_to(text.as_bytes(), to).ok();
     }
@@ -98,8 +102,8 @@ impl Probes {
             let case = self.cases[at];
             let (nonce, _) = Uuid::new_v4().as_u64_pair();
             self.sent.insert(nonce, at);
-            let to = SocketAddr::new(case.address, PORT);
-            self.vms[case.from].send(to, &format!("probe {nonce:x}"));
+            let to = SocketAddr::new(case.address, case.port);
+            self.vms[case.from].send(ASKS, to, &format!("probe {nonce:x}"));
             nonces.push(nonce);
         }
         nonces
@@ -121,20 +125,23 @@ impl Probes {
         for at in 0..self.vms.len() {
             let mut packets = Vec::new();
             let vm = &self.vms[at];
-            for socket in [&vm.v4, &vm.v6] {
-                let taken = take(socket, &mut packets);
-                taken
-                    .map_err(|error| Error::io(format_args!("receive in VM {}", vm.name), error))?;
+            for (port, sockets) in &vm.sockets {
+                for socket in sockets {
+                    let taken = take(socket, (*port, &mut packets));
+                    taken.map_err(|error| {
+                        Error::io(format_args!("receive in VM {}", vm.name), error)
+                    })?;
+                }
             }
-            for (text, source) in packets {
-                self.understand(at, &text, source);
+            for (port, text, source) in packets {
+                self.understand((at, port), &text, source);
             }
         }
         Ok(())
     }
 
     /// Packets that are none of ours, or of another check, say nothing.
-    fn understand(&mut self, at: usize, text: &str, source: SocketAddr) {
+    fn understand(&mut self, (at, port): (usize, u16), text: &str, source: SocketAddr) {
         let mut words = text.split(' ');
         let kind = words.next().unwrap_or_default();
         let nonce = words.next().and_then(|word| u64::from_str_radix(word, 16).ok());
@@ -145,7 +152,7 @@ impl Probes {
             ("probe", None) => {
                 self.seen[case].arrived.insert(at);
                 let vm = &self.vms[at];
-                vm.send(source, &format!("answer {nonce:x} {}", vm.name));
+                vm.send(port, source, &format!("answer {nonce:x} {}", vm.name));
             }
             ("answer", Some(name)) if self.cases[case].from == at => {
                 let who = self.vms.iter().position(|vm| vm.name == name);
@@ -157,28 +164,32 @@ impl Probes {
     }
 }
 
-fn open_v4() -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+fn open_v4(port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
 /// Apart from the IPv4 socket, which has the same port.
-fn open_v6() -> io::Result<UdpSocket> {
+fn open_v6(port: u16) -> io::Result<UdpSocket> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;
     setsockopt(&socket, Ipv6V6Only, &true)?;
-    let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0);
+    let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
     bind(socket.as_raw_fd(), &SockaddrIn6::from(address))?;
     Ok(UdpSocket::from(socket))
 }
 
-fn take(socket: &UdpSocket, packets: &mut Vec<(String, SocketAddr)>) -> io::Result<()> {
+fn take(
+    socket: &UdpSocket,
+    (port, packets): (u16, &mut Vec<(u16, String, SocketAddr)>),
+) -> io::Result<()> {
     let mut buffer = [0; 256];
     for _ in 0..BATCH {
         match socket.recv_from(&mut buffer) {
             Ok((length, source)) => {
-                packets.push((String::from_utf8_lossy(&buffer[..length]).into_owned(), source));
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                packets.push((port, text, source));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             // What an ICMP error of an earlier packet left behind.
@@ -212,12 +223,12 @@ mod tests {
         }
         let open = |host: &String| {
             let namespace = Namespace::open(&names::namespace(&lab, host)).unwrap();
-            Vm::open(host, Vec::new(), &namespace).unwrap()
+            Vm::open(host, Vec::new(), &namespace, &[PORT].into()).unwrap()
         };
         let vms: Vec<Vm> = hosts.iter().map(open).collect();
         let case = |address: &str| {
             let address = address.parse().unwrap();
-            Case { from: 0, to: 1, address, expected: true }
+            Case { from: 0, to: 1, address, port: PORT, expected: true }
         };
         let cases = vec![case("172.31.255.12"), case("172.31.255.99"), case("172.31.255.11")];
         let mut probes = Probes::new(vms, cases);

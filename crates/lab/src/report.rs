@@ -62,6 +62,8 @@ pub struct Pair {
     pub to: String,
     /// Its address.
     pub address: IpAddr,
+    /// The UDP port there.
+    pub port: u16,
     /// Whether the topology wants it reached.
     pub expected: bool,
     /// Whether it was: seen by `to` and answered. Of a pair that must not reach, anything that
@@ -81,7 +83,7 @@ impl CheckReport {
 
 impl Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<12} {:<12} {:<26} expected  seen", "from", "to", "address")?;
+        writeln!(f, "{:<12} {:<12} {:<26} {:<5} expected  seen", "from", "to", "address", "port")?;
         for pair in &self.pairs {
             let line = pair.to_string();
             writeln!(f, "{}", line.trim_end())?;
@@ -94,8 +96,9 @@ impl Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |reached| if reached { "reach" } else { "-" };
         let (expected, seen) = (word(self.expected), word(self.seen));
-        let address = self.address.to_string();
-        write!(f, "{:<12} {:<12} {address:<26} {expected:<8}  {seen:<5}", self.from, self.to)?;
+        let Self { from, to, address, port, .. } = self;
+        let address = address.to_string();
+        write!(f, "{from:<12} {to:<12} {address:<26} {port:<5} {expected:<8}  {seen:<5}")?;
         if self.expected != self.seen {
             f.write_str("  DIFFERS")?;
         }

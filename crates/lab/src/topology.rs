@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZero,
     path::Path,
 };
 
@@ -24,8 +25,8 @@ pub(crate) struct Topology {
     pub(crate) hosts: Vec<String>,
     /// What there shall be, as `netloom apply` takes it.
     pub(crate) resources: cli::Topology,
-    /// Ordered pairs of VMs, who shall reach whom.
-    pub(crate) reach: BTreeSet<(String, String)>,
+    /// Ordered pairs of VMs, who shall reach whom; at one port, or at all.
+    pub(crate) reach: BTreeSet<(String, String, Option<u16>)>,
 }
 
 /// The file as it is written.
@@ -40,7 +41,23 @@ struct Written {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expect {
-    reach: Vec<(String, String)>,
+    reach: Vec<Reach>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be [from, to] or [from, to, port]")]
+enum Reach {
+    AtEach(String, String),
+    At(String, String, NonZero<u16>),
+}
+
+impl From<Reach> for (String, String, Option<u16>) {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::AtEach(from, to) => (from, to, None),
+            Reach::At(from, to, port) => (from, to, Some(port.get())),
+        }
+    }
 }
 
 impl Topology {
@@ -54,7 +71,8 @@ impl Topology {
             serde_yaml_ng::from_str(text).map_err(|error| wrong(error.to_string()))?;
         check_hosts(&hosts)?;
         let resources = resources_of(lab, &hosts, resources).map_err(wrong)?;
-        let topology = Self { hosts, resources, reach: expect.reach.into_iter().collect() };
+        let topology =
+            Self { hosts, resources, reach: expect.reach.into_iter().map(Into::into).collect() };
         topology.check().map_err(wrong)?;
         Ok(topology)
     }
@@ -62,6 +80,18 @@ impl Topology {
     /// The names of the VMs, in the order of the file.
     pub(crate) fn vms(&self) -> Vec<&str> {
         self.made(Kind::VmInstance)
+    }
+
+    /// Whether one VM shall reach another one at a port.
+    pub(crate) fn reaches(&self, from: &str, to: &str, port: u16) -> bool {
+        [None, Some(port)]
+            .into_iter()
+            .any(|port| self.reach.contains(&(from.to_owned(), to.to_owned(), port)))
+    }
+
+    /// The ports that pairs are named with.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        self.reach.iter().filter_map(|(_, _, port)| *port).collect()
     }
 
     fn made(&self, wanted: Kind) -> Vec<&str> {
@@ -78,7 +108,7 @@ impl Topology {
             return Err(format!("host {host}: hosts does not list {host}"));
         }
         let vms = self.vms();
-        for (from, to) in &self.reach {
+        for (from, to, _) in &self.reach {
             let unknown = [from, to].into_iter().find(|name| !vms.contains(&name.as_str()));
             if let Some(name) = unknown {
                 return Err(format!(
@@ -162,6 +192,7 @@ mod tests {
     use super::*;
 
     const TWO_TENANTS: &str = include_str!("../../../examples/two-tenants.yaml");
+    const WEB_AND_DATABASE: &str = include_str!("../../../examples/web-and-database.yaml");
     const BENCH: &str = include_str!("../../../bench/topology.yaml");
 
     fn parse(text: &str) -> Result<Topology, String> {
@@ -192,7 +223,19 @@ mod tests {
         assert_eq!(topology.vms(), ["red-1", "blue-1", "red-2", "blue-2"]);
         let tenant = |vm: &str| vm.split('-').next().map(str::to_owned);
         assert_eq!(topology.reach.len(), 4);
-        assert!(topology.reach.iter().all(|(from, to)| tenant(from) == tenant(to)));
+        assert!(topology.reach.iter().all(|(from, to, _)| tenant(from) == tenant(to)));
+    }
+
+    #[test]
+    fn the_database_is_reached_by_the_web_server_at_its_port_alone() {
+        let topology = parse(WEB_AND_DATABASE).unwrap();
+        assert_eq!(topology.ports(), [80, 5432].into());
+        let to_database = |from: &str, port| topology.reaches(from, "db-1", port);
+        assert!(to_database("web-1", 5432));
+        assert!(!to_database("web-1", 80) && !to_database("client-1", 5432));
+        assert!(topology.reaches("web-1", "client-1", 80), "at each port");
+        let wrong = parse(&WEB_AND_DATABASE.replace("db-1, 5432]", "db-1, 0]")).unwrap_err();
+        assert!(wrong.contains("[from, to, port]"), "{wrong}");
     }
 
     #[test]

@@ -61,6 +61,9 @@ impl FieldDef {
         match self.kind {
             FieldType::Bool => text.parse().map_or_else(|_| text.into(), Value::Bool),
             FieldType::Integer => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+            FieldType::List(FieldType::Object) => {
+                serde_json::from_str(text).unwrap_or_else(|_| text.into())
+            }
             FieldType::List(_) => text.split(',').map(str::trim).collect(),
             FieldType::Object => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
             _ => text.into(),

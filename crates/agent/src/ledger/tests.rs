@@ -17,6 +17,8 @@ use crate::{
     uplink::Uplink,
 };
 
+#[path = "tests/kernel.rs"]
+mod kernel;
 #[path = "tests/packets.rs"]
 mod packets;
 #[path = "tests/policies.rs"]

@@ -1,13 +1,18 @@
 //! Members by a query over tags and accounts: they follow tags, owners and NICs at once.
 
-use model::{Code, Id, Kind, resource::vm_nic::VmNic};
+use std::collections::BTreeSet;
+
+use model::{
+    Code, Id, Kind,
+    resource::{host::Host, vm_instance::VmInstance, vm_nic::VmNic},
+};
 use serde_json::{Value, json};
 use store::Read;
 
 use crate::{
-    harness::{Cloud, Fixture, request, tenant},
+    harness::{ADMINISTRATOR, Cloud, Fixture, request, tenant},
     security_group_members::groups,
-    security_groups::{group, guarded, send},
+    security_groups::{group, guarded, guarded_l3, send},
     servers::race,
 };
 
@@ -19,7 +24,7 @@ fn by_query(cloud: &Cloud, query: &str) -> String {
 fn vm(cloud: &Cloud, l3: &str, tags: &[&str]) -> (String, Id<VmNic>) {
     let mut create = request("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
     create.user_tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
-    let done = cloud.send(crate::harness::ADMINISTRATOR, vec![create]).unwrap();
+    let done = cloud.send(ADMINISTRATOR, vec![create]).unwrap();
     let vm = done.reply.subject.unwrap().1.simple().to_string();
     let nic = cloud.nics(&vm)[0].uuid;
     (vm, nic)
@@ -28,6 +33,55 @@ fn vm(cloud: &Cloud, l3: &str, tags: &[&str]) -> (String, Id<VmNic>) {
 fn tag(cloud: &Cloud, vm: &str, tag: &str) -> String {
     let params = json!({"resourceType": "VmInstanceVO", "resourceUuid": vm, "tag": tag});
     cloud.made("CreateUserTag", params)
+}
+
+/// The host of an instance.
+fn host_of(cloud: &Cloud, vm: &str) -> Id<Host> {
+    cloud.get::<VmInstance>(vm.parse().unwrap()).unwrap().host_uuid.unwrap()
+}
+
+#[test]
+fn what_tags_queries_and_settings_change_is_waited_for_wherever_it_counts() {
+    let (cloud, fixture) = Cloud::with_two_hosts();
+    let l3 = guarded_l3(&cloud, &fixture, "red");
+    let (web_vm, web) = vm(&cloud, &l3, &[]);
+    let (db_vm, db) = vm(&cloud, &l3, &[]);
+    let (here, there) = (host_of(&cloud, &web_vm), host_of(&cloud, &db_vm));
+    assert_ne!(here, there);
+    let (webs, databases) = (by_query(&cloud, "role=web"), group(&cloud, "databases"));
+    let put = json!({"securityGroupUuid": databases, "vmNicUuids": [db]});
+    cloud.call("AddVmNicToSecurityGroup", put).unwrap();
+    let rule = json!([{"type": "Ingress", "protocol": "ALL", "remoteSecurityGroupUuid": webs}]);
+    cloud
+        .call("AddSecurityGroupRule", json!({"securityGroupUuid": databases, "rules": rule}))
+        .unwrap();
+
+    let waits = |message: &str, params: Value, nic: Id<VmNic>| {
+        let done = cloud.send(ADMINISTRATOR, vec![request(message, params)]).unwrap();
+        assert!(done.objects.contains(&nic.uuid()), "{message}: {:?}", done.objects);
+        (done.hosts, done.reply.subject)
+    };
+    let both = BTreeSet::from([here, there]);
+    let tagged =
+        |vm: &str| json!({"resourceType": "VmInstanceVO", "resourceUuid": vm, "tag": "role=web"});
+    let (hosts, made) = waits("CreateUserTag", tagged(&web_vm), web);
+    assert_eq!(hosts, both, "the tag says who is let in on the other host");
+    assert_eq!(waits("DeleteTag", json!({"uuid": made.unwrap().1}), web).0, both);
+    cloud.call("CreateUserTag", tagged(&web_vm)).unwrap();
+    let query = |query: &str| json!({"uuid": webs, "memberQuery": query});
+    assert_eq!(waits("UpdateSecurityGroup", query("role=other"), web).0, both);
+    assert_eq!(waits("UpdateSecurityGroup", query("role=web"), web).0, both);
+
+    let setting =
+        json!({"category": "securityGroup", "name": "nic.withoutGroup", "resourceUuid": l3});
+    let mut closed = setting.clone();
+    closed["value"] = "Closed".into();
+    assert_eq!(waits("UpdateResourceConfig", closed, web).0, both);
+    assert_eq!(waits("DeleteResourceConfig", setting, web).0, both);
+    // Of an instance that is made only now, no host knows anything that is wrong.
+    let mut create = request("CreateVmInstance", json!({"name": "vm", "l3NetworkUuids": [l3]}));
+    create.user_tags = vec!["role=web".to_owned()];
+    assert_eq!(cloud.send(ADMINISTRATOR, vec![create]).unwrap().hosts.len(), 1);
 }
 
 fn none() -> Vec<String> {

@@ -38,7 +38,8 @@ pub struct SecurityGroup {
     pub name: String,
     /// Free text.
     pub description: Option<String>,
-    /// One that is disabled is passed over, as if its NICs were not in it; they stay its members.
+    /// One that is disabled is passed over, but its NICs stay its members, and have the policy of NICs in groups: of one
+    /// whose groups are all disabled it alone decides.
     pub state: EnableState,
     /// 4 or 6: the family of a rule that names none.
     pub ip_version: u8,
