@@ -151,12 +151,13 @@ impl Asked {
         let rule = text(own.ok_or("the group has not got its rule")?, "uuid")?;
         let mut nics = Vec::new();
         for host in [HOST, OTHER_HOST] {
-            let mut own = Vec::new();
+            let (mut own, mut uuids) = (Vec::new(), Vec::new());
             for at in 0..count / 2 {
                 let vm = filtered.vm(&format!("{host}-{count}-{at}"), host)?;
-                filtered.join(&group, &[vm.nic])?;
+                uuids.push(vm.nic);
                 own.push(vm.ip);
             }
+            filtered.join(&group, &uuids)?;
             let step = (own.len() - 1) / (ASKED - 1);
             nics.extend((0..ASKED).map(|at| own[at * step]));
         }

@@ -18,22 +18,26 @@ use crate::{
 pub(crate) const GROUPS: Group = Group {
     id: "groups",
     steps: &[
-        step("connect.0", NO_RULES, &[metric("connect-0", "1/s")]),
-        step("connect.10", RULES, &[metric("connect-10", "1/s")]),
-        step("connect.1000", RULES, &[metric("connect-1000", "1/s")]),
-        step("connect.10000", RULES, &[metric("connect-10000", "1/s")]),
-        step("udp-64.0", NO_RULES, &[metric("udp-64-0", "1000/s")]),
-        step("udp-64.10", RULES, &[metric("udp-64-10", "1000/s")]),
-        step("udp-64.1000", RULES, &[metric("udp-64-1000", "1000/s")]),
-        step("udp-64.10000", RULES, &[metric("udp-64-10000", "1000/s")]),
-        step("rr.0", NO_RULES, &[metric("rr-0-p50", "us"), metric("rr-0-p99", "us")]),
-        step("rr.10", RULES, &[metric("rr-10-p50", "us"), metric("rr-10-p99", "us")]),
-        step("rr.1000", RULES, &[metric("rr-1000-p50", "us"), metric("rr-1000-p99", "us")]),
-        step("rr.10000", RULES, &[metric("rr-10000-p50", "us"), metric("rr-10000-p99", "us")]),
-        step("tcp-no-gso.0", NO_RULES, &[metric("tcp-no-gso-0", "Gbit/s")]),
-        step("tcp-no-gso.10", RULES, &[metric("tcp-no-gso-10", "Gbit/s")]),
-        step("tcp-no-gso.1000", RULES, &[metric("tcp-no-gso-1000", "Gbit/s")]),
-        step("tcp-no-gso.10000", RULES, &[metric("tcp-no-gso-10000", "Gbit/s")]),
+        step("connect.0-rules", NO_RULES, &[metric("connect-0", "1/s")]),
+        step("connect.10-rules", RULES, &[metric("connect-10", "1/s")]),
+        step("connect.1000-rules", RULES, &[metric("connect-1000", "1/s")]),
+        step("connect.10000-rules", RULES, &[metric("connect-10000", "1/s")]),
+        step("udp-64.0-rules", NO_RULES, &[metric("udp-64-0", "1000/s")]),
+        step("udp-64.10-rules", RULES, &[metric("udp-64-10", "1000/s")]),
+        step("udp-64.1000-rules", RULES, &[metric("udp-64-1000", "1000/s")]),
+        step("udp-64.10000-rules", RULES, &[metric("udp-64-10000", "1000/s")]),
+        step("rr.0-rules", NO_RULES, &[metric("rr-0-p50", "us"), metric("rr-0-p99", "us")]),
+        step("rr.10-rules", RULES, &[metric("rr-10-p50", "us"), metric("rr-10-p99", "us")]),
+        step("rr.1000-rules", RULES, &[metric("rr-1000-p50", "us"), metric("rr-1000-p99", "us")]),
+        step(
+            "rr.10000-rules",
+            RULES,
+            &[metric("rr-10000-p50", "us"), metric("rr-10000-p99", "us")],
+        ),
+        step("tcp-no-gso.0-rules", NO_RULES, &[metric("tcp-no-gso-0", "Gbit/s")]),
+        step("tcp-no-gso.10-rules", RULES, &[metric("tcp-no-gso-10", "Gbit/s")]),
+        step("tcp-no-gso.1000-rules", RULES, &[metric("tcp-no-gso-1000", "Gbit/s")]),
+        step("tcp-no-gso.10000-rules", RULES, &[metric("tcp-no-gso-10000", "Gbit/s")]),
     ],
 };
 
@@ -104,7 +108,7 @@ impl Groups {
         step: &str,
         contender: &str,
     ) -> Result<Vec<Vec<f64>>, Failure> {
-        let (load, rules) = step.split_once('.').ok_or("a step without rules")?;
+        let (load, rules) = parts(step).ok_or("a step without rules")?;
         let name = match contender {
             VETH | BRIDGE => contender.to_owned(),
             _ => format!("{contender}-{rules}"),
@@ -115,8 +119,13 @@ impl Groups {
 
 /// Whether a step with so many rules is to be measured.
 pub(crate) fn has_step(only: &str, rules: u32) -> bool {
-    let end = format!(".{rules}");
-    GROUPS.selected(only).any(|step| step.id.ends_with(&end))
+    let rules = rules.to_string();
+    GROUPS.selected(only).any(|step| parts(step.id).is_some_and(|(_, own)| own == rules))
+}
+
+/// The load of a step, and how many rules there are.
+fn parts(step: &str) -> Option<(&str, &str)> {
+    step.strip_suffix("-rules")?.split_once('.')
 }
 
 /// What is closed where there are rules is asked for: it must not be answered there, and must be
@@ -126,5 +135,27 @@ fn check(pair: &mut Pair, expected: f64) -> Result<(), Failure> {
     match found.first() {
         Some(found) if found.to_bits() == expected.to_bits() => Ok(()),
         _ => Err(format!("{} does not filter as it should", pair.contender()).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_load_and_its_contenders() {
+        for step in GROUPS.steps {
+            let (_, rules) = parts(step.id).unwrap();
+            let rules: u32 = rules.parse().unwrap();
+            assert!(rules == 0 || SIZES.iter().any(|size| size.rules == rules), "{}", step.id);
+            assert_eq!(step.contenders.contains(&BRIDGE), rules == 0);
+            assert!(step.metrics.iter().all(|metric| metric.id.contains(&format!("-{rules}"))));
+        }
+    }
+
+    #[test]
+    fn what_is_not_measured_is_not_built() {
+        assert!(has_step("groups.connect.10-", 10) && !has_step("groups.connect.10-", 1_000));
+        assert!([0, 10, 1_000, 10_000].iter().all(|rules| has_step("", *rules)));
     }
 }

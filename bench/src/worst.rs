@@ -17,6 +17,9 @@ const REPEAT: u32 = 1_000;
 /// machine's interrupts are in each.
 const SINGLES: usize = 5;
 
+/// How many of the slowest are named.
+const NAMED: usize = 3;
+
 /// The programs, and the time of each vector in the round that is being measured.
 pub(crate) struct Worst {
     harness: TestHarness,
@@ -54,17 +57,13 @@ impl Worst {
                 figures.push(vec![median]);
                 continue;
             }
-            let named = self.vectors.iter().zip(&times);
-            let slowest = named.max_by(|one, other| one.1.total_cmp(other.1));
-            let (vector, time) = slowest.ok_or("there are no vectors")?;
-            let how = ["repeated", "single"][kind];
-            eprintln!(
-                "slowest of {}, {how}: {time:.0} ns, {:.1} times the median: {}",
-                times.len(),
-                time / median,
-                vector.name
-            );
-            figures.push(vec![*time]);
+            let mut named: Vec<_> = times.iter().zip(&self.vectors).collect();
+            named.sort_by(|one, other| other.0.total_cmp(one.0));
+            for (time, vector) in named.iter().take(NAMED) {
+                let how = ["repeated", "single"][kind];
+                eprintln!("{how}: {time:.0} ns, {:.1} medians: {}", *time / median, vector.name);
+            }
+            figures.push(vec![*named.first().ok_or("there are no vectors")?.0]);
         }
         Ok(figures)
     }
