@@ -5,6 +5,7 @@
 
 use std::{
     net::Ipv4Addr,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -40,7 +41,9 @@ pub(crate) const CHANGE: Group = Group {
 
 const FEW: &str = "10-nics";
 /// NICs of either group, one half on each host.
-const COUNTS: [usize; 2] = [10, 1_000];
+const COUNTS: [u32; 2] = [10, 1_000];
+/// So much that each host has room for its half, and the connections of all.
+const CONNECTION_MIB: u32 = 240;
 /// Changes of a sample, each there and back.
 const CHANGES: usize = 5;
 /// NICs that are asked on each host: the first one, the last one and some between.
@@ -78,7 +81,8 @@ impl Change {
     ///
     /// # Errors
     /// What the lab or the server says.
-    pub(crate) fn new(loom: Loom) -> Result<Self, Failure> {
+    pub(crate) fn new(binary: &Path) -> Result<Self, Failure> {
+        let loom = Loom::with_room(binary, CONNECTION_MIB)?;
         let start = Instant::now();
         let filtered = Filtered::new(&loom)?;
         let pinger = Pinger::open(&filtered.vm("asker", HOST)?.namespace)?;
@@ -142,7 +146,7 @@ impl Change {
 }
 
 impl Asked {
-    fn new(filtered: &Filtered<'_>, count: usize) -> Result<Self, Failure> {
+    fn new(filtered: &Filtered<'_>, count: u32) -> Result<Self, Failure> {
         let group = filtered.group(&format!("asked-{count}"))?;
         let ping = json!({"type": "Ingress", "protocol": "ICMP", "state": "Disabled"});
         let made = filtered.rules(&group, vec![ping])?;
@@ -151,12 +155,8 @@ impl Asked {
         let rule = text(own.ok_or("the group has not got its rule")?, "uuid")?;
         let mut nics = Vec::new();
         for host in [HOST, OTHER_HOST] {
-            let (mut own, mut uuids) = (Vec::new(), Vec::new());
-            for at in 0..count / 2 {
-                let vm = filtered.vm(&format!("{host}-{count}-{at}"), host)?;
-                uuids.push(vm.nic);
-                own.push(vm.ip);
-            }
+            let vms = filtered.vms(host, &format!("{host}-{count}"), count / 2)?;
+            let (uuids, own): (Vec<String>, Vec<Ipv4Addr>) = vms.into_iter().unzip();
             filtered.join(&group, &uuids)?;
             let step = (own.len() - 1) / (ASKED - 1);
             nics.extend((0..ASKED).map(|at| own[at * step]));

@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use client::Client;
 use hostnet::Namespace;
 use serde_json::{Value, json};
 
@@ -121,29 +122,55 @@ impl<'a> Filtered<'a> {
         Ok(())
     }
 
+    /// So many VMs on a host, made by several clients at once: NICs and addresses.
+    pub(crate) fn vms(
+        &self,
+        host: &str,
+        names: &str,
+        count: u32,
+    ) -> Result<Vec<(String, Ipv4Addr)>, Failure> {
+        let host = self.loom.uuid("/hosts", host)?;
+        self.many(count, |client, at| {
+            let name = format!("{names}-{at}");
+            let wanted = json!({"name": name, "l3NetworkUuids": [self.l3], "hostUuid": host});
+            let made = client.call("CreateVmInstance", params(wanted), &[])?;
+            let nic = &made["inventory"]["vmNics"][0];
+            Ok((text(nic, "uuid")?, text(nic, "ip")?.parse()?))
+        })
+    }
+
     /// NICs that are plugged in nowhere, made by several clients at once.
     fn nics(&self, count: u32) -> Result<Vec<String>, Failure> {
+        self.many(count, |client, _| {
+            let nic = params(json!({"l3NetworkUuid": self.l3}));
+            text(&client.call("CreateVmNic", nic, &[])?["inventory"], "uuid")
+        })
+    }
+
+    /// Makes so many of something, with several clients at once.
+    fn many<T: Send>(
+        &self,
+        count: u32,
+        make: impl Fn(&Client, u32) -> Result<T, Failure> + Sync,
+    ) -> Result<Vec<T>, Failure> {
         let left = AtomicU32::new(count);
-        let clients: Result<Vec<_>, _> = (0..CLIENTS).map(|_| self.loom.another_client()).collect();
-        let make = |client: &client::Client| -> Result<Vec<String>, String> {
+        let work = |client: &Client| -> Result<Vec<T>, String> {
             let mut made = Vec::new();
-            let take = |left: u32| left.checked_sub(1);
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                let nic = params(json!({"l3NetworkUuid": self.l3}));
-                let nic =
-                    client.call("CreateVmNic", nic, &[]).map_err(|error| error.to_string())?;
-                made.push(text(&nic["inventory"], "uuid").map_err(|error| error.to_string())?);
+            let less = |left: u32| left.checked_sub(1);
+            while let Ok(at) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+                made.push(make(client, at).map_err(|error| error.to_string())?);
             }
             Ok(made)
         };
+        let clients: Result<Vec<_>, _> = (0..CLIENTS).map(|_| self.loom.another_client()).collect();
         let clients = clients?;
         let made: Result<Vec<_>, String> = thread::scope(|scope| {
             let threads: Vec<_> =
-                clients.iter().map(|client| scope.spawn(|| make(client))).collect();
+                clients.iter().map(|client| scope.spawn(|| work(client))).collect();
             let ended = threads.into_iter().map(|thread| thread.join());
             ended.map(|made| made.unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect()
         });
-        Ok(made?.concat())
+        Ok(made?.into_iter().flatten().collect())
     }
 }
 

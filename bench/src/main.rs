@@ -258,7 +258,7 @@ fn policy_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fa
 }
 
 fn changes_of_rules(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
-    let mut change = change::Change::new(Loom::up(setting.binary)?)?;
+    let mut change = change::Change::new(setting.binary)?;
     change::CHANGE.run(plan, &mut |_, contender| change.sample(contender))
 }
 
