@@ -45,7 +45,7 @@ pub(crate) fn other(number: u32) -> (Ipv4Addr, u32) {
 
 /// A bridge with the rules in iptables.
 pub(crate) fn iptables(site: &mut Site, size: Size) -> Result<Pair, Failure> {
-    let (host, vms, [from, to]) = bridge(site, "iptables", size)?;
+    let Bridge { host, vms, ends: [from, to] } = Bridge::new(site, "iptables", size)?;
     let mut set = format!("create {SET} hash:ip family inet maxelem {}\n", size.members + 1);
     for ip in members(from, size) {
         writeln!(set, "add {SET} {ip}")?;
@@ -57,29 +57,33 @@ pub(crate) fn iptables(site: &mut Site, size: Size) -> Result<Pair, Failure> {
 
 /// A bridge with the rules in nftables.
 pub(crate) fn nftables(site: &mut Site, size: Size) -> Result<Pair, Failure> {
-    let (host, vms, ends) = bridge(site, "nftables", size)?;
+    let Bridge { host, vms, ends } = Bridge::new(site, "nftables", size)?;
     feed(&host, &["nft", "-f", "-"], &ruleset(ends, size)?)?;
     Pair::new(&format!("nftables-{}", size.rules), vms, ends[1])
 }
 
-/// A host with a bridge whose frames pass netfilter, two VMs, and their addresses.
-#[expect(clippy::type_complexity, reason = "three things that are made together")]
-fn bridge(
-    site: &mut Site,
-    kind: &str,
-    size: Size,
-) -> Result<(Namespace, (Namespace, Namespace), [Ipv4Addr; 2]), Failure> {
-    let name = |part: &str| format!("{kind}{}-{part}", size.rules);
-    let host = site.namespace(&name("host"))?;
-    let (one, other) = (site.namespace(&name("1"))?, site.namespace(&name("2"))?);
-    for (port, vm) in PORTS.into_iter().zip([&one, &other]) {
-        site.cable((&host, port), (vm, VM_DEVICE), MTU_BYTES)?;
+/// A host with a bridge whose frames pass netfilter, and two VMs.
+struct Bridge {
+    host: Namespace,
+    vms: (Namespace, Namespace),
+    /// Their addresses.
+    ends: [Ipv4Addr; 2],
+}
+
+impl Bridge {
+    fn new(site: &mut Site, kind: &str, size: Size) -> Result<Self, Failure> {
+        let name = |part: &str| format!("{kind}{}-{part}", size.rules);
+        let host = site.namespace(&name("host"))?;
+        let vms = (site.namespace(&name("1"))?, site.namespace(&name("2"))?);
+        for (port, vm) in PORTS.into_iter().zip([&vms.0, &vms.1]) {
+            site.cable((&host, port), (vm, VM_DEVICE), MTU_BYTES)?;
+        }
+        site.bridge(&host, &PORTS, MTU_BYTES)?;
+        host.sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
+        let to = same_subnet(site, &vms.0, &vms.1)?;
+        let from = Ipv4Addr::from(u32::from(to) - 1);
+        Ok(Self { host, vms, ends: [from, to] })
     }
-    site.bridge(&host, &PORTS, MTU_BYTES)?;
-    host.sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
-    let to = same_subnet(site, &one, &other)?;
-    let from = Ipv4Addr::from(u32::from(to) - 1);
-    Ok((host, (one, other), [from, to]))
 }
 
 /// The client, and others that are nowhere.
