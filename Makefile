@@ -10,7 +10,7 @@ CARGO := cargo
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run,test)
 # Each has a lab of its own. More at a time and the machine is too slow for what they wait for.
 TWO_AT_A_TIME := $(if $(shell command -v cargo-nextest),--test-threads 2,-- --test-threads 2)
-.PHONY: help setup setup-lint setup-test build demo demo-down test check fmt lint unit e2e soak fuzz ebpf ebpf-check gen gen-check deny bench doc ci clean
+.PHONY: help setup setup-lint setup-test setup-bench build demo demo-down test check fmt lint unit e2e soak fuzz ebpf ebpf-check gen gen-check deny bench doc ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ setup-lint:
 
 setup-test:
 	@scripts/setup test
+
+setup-bench:
+	@scripts/setup bench
 
 build: setup ## target/release/netloom
 	$(CARGO) build --release --locked -p netloom
@@ -84,7 +87,7 @@ deny: ## licences, duplicates and sources of dependencies (slow to build the fir
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny --all-features check bans licenses sources
 
-bench: build ## measure side by side; writes bench/results and docs/benchmarks.md
+bench: build setup-bench ## measure side by side; writes bench/results and docs/benchmarks.md
 	$(CARGO) run --release --locked -p netloom-bench -- --netloom $(NETLOOM)
 
 doc: setup ## API documentation

@@ -2,7 +2,7 @@
 //! what arrived there.
 
 use std::{
-    io::{IoSlice, Read, Write},
+    io::{ErrorKind, IoSlice, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     thread,
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure,
-    serve::{BATCH, COUNT, ECHO, ONCE, PATIENCE, SINK},
-    stats,
+    serve::{BATCH, CLOSED, COUNT, ECHO, ONCE, PATIENCE, SINK},
+    stats, syn,
 };
 
 /// With 42 bytes of headers and 4 of checksum a frame of 64 bytes.
@@ -38,12 +38,19 @@ pub(crate) enum Load {
     /// Datagrams to ports that nobody has opened, [`FLOWS_PER_SECOND`], each a flow of its own:
     /// those sent, 1,000 per second.
     Flood,
+    /// SYNs to a port that is open, each of a connection of its own, whose answers nobody takes: those
+    /// sent, 1,000 per second.
+    SynFlood,
+    /// Whether the server answers at [`CLOSED`]: 1, or 0 if nothing comes back.
+    Probe,
 }
 
 /// New flows of a flood.
-const FLOWS_PER_SECOND: u32 = 20_000;
+pub(crate) const FLOWS_PER_SECOND: u32 = 20_000;
 /// How many of them at once, and sockets that they come from.
-const BURST: u16 = 20;
+pub(crate) const BURST: u16 = 20;
+/// How long a probe waits: shorter than it takes until a SYN is sent again.
+const PROBE: Duration = Duration::from_millis(300);
 
 impl Load {
     /// Runs it.
@@ -57,6 +64,8 @@ impl Load {
             Self::Connect => connect(to, time),
             Self::SmallFrames => small_frames(to, time),
             Self::Flood => flood(to, time),
+            Self::SynFlood => syn::flood(to, ONCE, time),
+            Self::Probe => probe(to),
         }
     }
 }
@@ -142,6 +151,15 @@ fn flood(to: Ipv4Addr, time: Duration) -> Result<Vec<f64>, Failure> {
         thread::park_timeout((pause * (sent / u32::from(BURST))).saturating_sub(start.elapsed()));
     }
     Ok(vec![f64::from(sent) / start.elapsed().as_secs_f64() / 1e3])
+}
+
+fn probe(to: Ipv4Addr) -> Result<Vec<f64>, Failure> {
+    match TcpStream::connect_timeout(&SocketAddr::from((to, CLOSED)), PROBE) {
+        Ok(_) => Ok(vec![1.0]),
+        Err(error) if error.kind() == ErrorKind::TimedOut => Ok(vec![0.0]),
+        // Whoever refuses has got it.
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn open(to: Ipv4Addr, port: u16) -> Result<TcpStream, Failure> {

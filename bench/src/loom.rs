@@ -36,6 +36,8 @@ pub(crate) const C: (&str, Ipv4Addr) = ("c", Ipv4Addr::new(10, 0, 0, 13));
 /// A lab that is up; it goes when this is dropped.
 pub(crate) struct Loom {
     name: String,
+    /// Where its server is.
+    url: String,
     /// A session of `admin` with its server.
     pub(crate) client: Client,
 }
@@ -71,10 +73,17 @@ impl Loom {
             agent_options: agent_options.to_vec(),
         })?;
         // From here on it goes with the value, whatever fails.
-        let mut loom = Self { name, client: Client::new(&report.url) };
+        let client = Client::new(&report.url);
+        let mut loom = Self { name, url: report.url, client };
         let password = fs::read_to_string(&report.password_file)?;
         loom.client.log_in("admin", password.trim())?;
         Ok((loom, report.seconds))
+    }
+
+    /// Another client with the same session, with a connection of its own.
+    pub(crate) fn another_client(&self) -> Result<Client, Failure> {
+        let session = self.client.session().ok_or("the lab has no session")?;
+        Ok(Client::with_session(&self.url, session.to_owned()))
     }
 
     /// The start of the names of its namespaces.

@@ -5,13 +5,16 @@
 
 mod agent;
 mod binding;
+mod change;
 mod clients;
 mod cloud;
 mod connection;
 mod control;
 mod creations;
+mod filtered;
 mod flood;
 mod frame;
+mod groups;
 mod hosts;
 mod http;
 mod leases;
@@ -24,12 +27,15 @@ mod node;
 mod packet;
 mod ping;
 mod plan;
+mod policy_cost;
+mod policy_objects;
 mod ports;
 mod publish;
 mod queries;
 mod reads;
 mod reconnect;
 mod restart;
+mod rivals;
 mod scale;
 mod scratch;
 mod serve;
@@ -38,8 +44,11 @@ mod site;
 mod slow_disk;
 mod stats;
 mod stream;
+mod syn;
+mod syn_flood;
 mod traffic;
 mod vms;
+mod worst;
 mod writes;
 
 use std::{
@@ -162,7 +171,7 @@ struct Setting<'a> {
 /// Measures a group.
 type Run = fn(Plan<'_>, &Setting<'_>) -> Result<Vec<Figure>, Failure>;
 
-const GROUPS: [(Group, Run); 15] = [
+const GROUPS: [(Group, Run); 19] = [
     (SAME_HOST, same_host),
     (CROSS_HOST, cross_host),
     (WIRES, wires),
@@ -170,6 +179,10 @@ const GROUPS: [(Group, Run); 15] = [
     (moves::MOVES, move_gaps),
     (flood::FLOOD, flooded),
     (packet::PACKET, packet_costs),
+    (groups::GROUPS, filtered_traffic),
+    (policy_cost::POLICY, policy_costs),
+    (change::CHANGE, changes_of_rules),
+    (syn_flood::SYN_FLOOD, flooded_by_syns),
     (control::CONTROL, control_plane),
     (http::HTTP, over_http),
     (vms::VMS, time_to_vm),
@@ -229,6 +242,30 @@ fn packet_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Fa
     packet::in_own_namespaces(setting.scratch, |costs| {
         packet::PACKET.run(plan, &mut |step, contender| costs.measure(step, contender))
     })
+}
+
+fn filtered_traffic(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let loom = Loom::up(setting.binary)?;
+    let is_wanted = |rules| groups::has_step(plan.only, rules);
+    let mut groups = groups::Groups::new(&loom, setting.time, &is_wanted)?;
+    groups::GROUPS.run(plan, &mut |step, contender| groups.measure(step, contender))
+}
+
+fn policy_costs(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    policy_cost::in_own_namespaces(setting.scratch, |costs| {
+        policy_cost::POLICY.run(plan, &mut |step, contender| costs.measure(step, contender))
+    })
+}
+
+fn changes_of_rules(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let mut change = change::Change::new(setting.binary)?;
+    change::CHANGE.run(plan, &mut |_, contender| change.sample(contender))
+}
+
+fn flooded_by_syns(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {
+    let loom = Loom::up(setting.binary)?;
+    let mut flood = syn_flood::SynFlood::new(&loom, setting.time)?;
+    syn_flood::SYN_FLOOD.run(plan, &mut |step, contender| flood.measure(step, contender))
 }
 
 fn control_plane(plan: Plan<'_>, setting: &Setting<'_>) -> Result<Vec<Figure>, Failure> {

@@ -104,6 +104,34 @@ impl Pinger {
         Err(format!("{to} does not answer within {} s", LIMIT.as_secs()).into())
     }
 
+    /// Waits until none of these answers any more, and says when the last answer came; now, if there was
+    /// none.
+    ///
+    /// # Errors
+    /// One answers for ten seconds, or the socket fails.
+    pub(crate) fn last_reply(&self, of: &[Ipv4Addr]) -> Result<Instant, Failure> {
+        let start = Instant::now();
+        let (mut last, mut next) = (start, start);
+        while last.elapsed() < STEADY {
+            if start.elapsed() > LIMIT {
+                return Err(format!("an answer still comes after {} s", LIMIT.as_secs()).into());
+            }
+            if Instant::now() >= next {
+                for to in of {
+                    self.ask(*to)?;
+                }
+                next = Instant::now() + EVERY;
+            }
+            while let Some(from) = self.replied()? {
+                if of.contains(&from) {
+                    last = Instant::now();
+                }
+            }
+            thread::yield_now();
+        }
+        Ok(last)
+    }
+
     fn ask(&self, to: Ipv4Addr) -> io::Result<()> {
         let [a, b, c, d] = to.octets();
         let target = SockaddrIn::new(a, b, c, d, 0);
@@ -119,10 +147,15 @@ impl Pinger {
 
     /// Whether a reply waits; those of others, and our own requests, are read and dropped.
     fn has_reply(&self, from: Ipv4Addr) -> io::Result<bool> {
+        Ok(self.replied()? == Some(from))
+    }
+
+    /// Whose reply is next. What is none has no address.
+    fn replied(&self) -> io::Result<Option<Ipv4Addr>> {
         let mut buffer = [0; 128];
         match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(bytes) => Ok(is_reply(&buffer[..bytes], from)),
-            Err(Errno::EAGAIN | Errno::EHOSTUNREACH) => Ok(false),
+            Ok(bytes) => Ok(Some(replier(&buffer[..bytes]).unwrap_or(Ipv4Addr::UNSPECIFIED))),
+            Err(Errno::EAGAIN | Errno::EHOSTUNREACH) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -136,13 +169,12 @@ fn request() -> [u8; 8] {
     [ECHO_REQUEST, 0, high, low, i, j, 0, 0]
 }
 
-/// Whether an IPv4 packet is the reply that we wait for.
-fn is_reply(packet: &[u8], from: Ipv4Addr) -> bool {
-    let Some(first) = packet.first() else { return false };
-    let icmp = packet.get(usize::from(first & 0x0f) * 4..).unwrap_or_default();
-    packet.get(12..16) == Some(&from.octets())
-        && icmp.first() == Some(&ECHO_REPLY)
-        && icmp.get(4..6) == Some(&IDENTIFIER)
+/// Who sent an IPv4 packet, if it is a reply to us.
+fn replier(packet: &[u8]) -> Option<Ipv4Addr> {
+    let icmp = packet.get(usize::from(packet.first()? & 0x0f) * 4..)?;
+    let is_reply = icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..6) == Some(&IDENTIFIER);
+    let from: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    is_reply.then(|| from.into())
 }
 
 #[cfg(test)]
@@ -157,15 +189,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_reply_of_that_address_counts() {
+    fn only_replies_to_us_count() {
         let from = Ipv4Addr::new(10, 0, 0, 2);
         let mut packet = vec![0x45; 20];
         packet[12..16].copy_from_slice(&from.octets());
         packet.extend([ECHO_REPLY, 0, 0, 0, b'n', b'l', 0, 0]);
-        assert!(is_reply(&packet, from));
-        assert!(!is_reply(&packet, Ipv4Addr::new(10, 0, 0, 3)));
+        assert_eq!(replier(&packet), Some(from));
         packet[20] = ECHO_REQUEST;
-        assert!(!is_reply(&packet, from));
-        assert!(!is_reply(&[], from));
+        assert_eq!(replier(&packet), None);
+        packet[20] = ECHO_REPLY;
+        packet[24] = 0;
+        assert_eq!(replier(&packet), None);
+        assert_eq!(replier(&[]), None);
     }
 }

@@ -13,7 +13,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.
 /// What people read before the figures.
 const INTRODUCTION: &str = include_str!("introduction.md");
 /// What people read before those of a group, by the group.
-const GROUPS: [(&str, &str); 15] = [
+const GROUPS: [(&str, &str); 19] = [
     ("same-host", include_str!("same_host.md")),
     ("cross-host", include_str!("cross_host.md")),
     ("wires", include_str!("wires.md")),
@@ -21,6 +21,10 @@ const GROUPS: [(&str, &str); 15] = [
     ("moves", include_str!("moves.md")),
     ("flood", include_str!("flood.md")),
     ("packet", include_str!("packet.md")),
+    ("groups", include_str!("groups.md")),
+    ("groups-packet", include_str!("policy_cost.md")),
+    ("groups-change", include_str!("change.md")),
+    ("syn-flood", include_str!("syn_flood.md")),
     ("control", include_str!("control.md")),
     ("http", include_str!("http.md")),
     ("vm", include_str!("vm.md")),

@@ -31,6 +31,8 @@ pub(crate) const ECHO: u16 = 7001;
 pub(crate) const ONCE: u16 = 7002;
 /// UDP: counts datagrams; TCP: tells how many there were.
 pub(crate) const COUNT: u16 = 7003;
+/// As [`ONCE`]; what is filtered is closed here, and open at the others.
+pub(crate) const CLOSED: u16 = 7004;
 /// How long anything that is a matter of microseconds may take before it counts as broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Datagrams per system call.
@@ -52,6 +54,7 @@ pub(crate) fn start() -> Result<(), Failure> {
     })?;
     listen(ECHO, echo)?;
     listen(ONCE, once)?;
+    listen(CLOSED, once)?;
     listen(COUNT, move |mut stream| {
         stream.write_all(&counted.load(Ordering::Relaxed).to_be_bytes())
     })?;

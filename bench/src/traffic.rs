@@ -64,8 +64,8 @@ pub(crate) struct Traffic {
 }
 
 /// Two VMs, with a node in each.
-struct Pair {
-    contender: &'static str,
+pub(crate) struct Pair {
+    contender: String,
     source: Namespace,
     to: Ipv4Addr,
     client: Node,
@@ -128,6 +128,11 @@ impl Traffic {
         Ok(Self { pairs, time, _site: site })
     }
 
+    /// Of contenders that are there already, in namespaces of the site and elsewhere.
+    pub(crate) fn of(pairs: Vec<Pair>, time: Duration, site: Site) -> Self {
+        Self { pairs, time, _site: site }
+    }
+
     /// Takes a sample of a step.
     pub(crate) fn measure(
         &mut self,
@@ -154,8 +159,9 @@ impl Traffic {
 }
 
 impl Pair {
-    fn new(
-        contender: &'static str,
+    /// Of VMs that are up, the second of which has an address.
+    pub(crate) fn new(
+        contender: &str,
         (source, destination): (Namespace, Namespace),
         to: Ipv4Addr,
     ) -> Result<Self, Failure> {
@@ -165,16 +171,22 @@ impl Pair {
         }
         let server = Node::start(&destination, Role::Server)?;
         let client = Node::start(&source, Role::Client)?;
-        Ok(Self { contender, source, to, client, _server: server })
+        Ok(Self { contender: contender.to_owned(), source, to, client, _server: server })
     }
 
-    fn run(&mut self, load: Load, time: Duration) -> Result<Vec<f64>, Failure> {
+    /// Who it is of.
+    pub(crate) fn contender(&self) -> &str {
+        &self.contender
+    }
+
+    /// Has the client do something.
+    pub(crate) fn run(&mut self, load: Load, time: Duration) -> Result<Vec<f64>, Failure> {
         self.client.run(load, self.to, time)
     }
 }
 
 /// One cable, nothing between.
-fn veth(site: &mut Site) -> Result<Pair, Failure> {
+pub(crate) fn veth(site: &mut Site) -> Result<Pair, Failure> {
     let (one, other) = (site.namespace("veth-1")?, site.namespace("veth-2")?);
     site.cable((&one, VM_DEVICE), (&other, VM_DEVICE), MTU_BYTES)?;
     let to = same_subnet(site, &one, &other)?;
@@ -182,7 +194,7 @@ fn veth(site: &mut Site) -> Result<Pair, Failure> {
 }
 
 /// A host with a bridge, and a cable to each VM.
-fn bridge(site: &mut Site) -> Result<Pair, Failure> {
+pub(crate) fn bridge(site: &mut Site) -> Result<Pair, Failure> {
     let host = site.namespace("bridge-host")?;
     let (one, other) = (site.namespace("bridge-1")?, site.namespace("bridge-2")?);
     site.cable((&host, "p1"), (&one, VM_DEVICE), MTU_BYTES)?;
@@ -254,7 +266,11 @@ fn underlay(site: &mut Site, name: &str) -> Result<[Namespace; 2], Failure> {
 }
 
 /// Gives two VMs addresses of one subnet; that of the second one is the result.
-fn same_subnet(site: &Site, one: &Namespace, other: &Namespace) -> Result<Ipv4Addr, Failure> {
+pub(crate) fn same_subnet(
+    site: &Site,
+    one: &Namespace,
+    other: &Namespace,
+) -> Result<Ipv4Addr, Failure> {
     let to = Ipv4Addr::new(10, 77, 0, 2);
     site.address((one, VM_DEVICE), Ipv4Addr::new(10, 77, 0, 1), 24)?;
     site.address((other, VM_DEVICE), to, 24)?;

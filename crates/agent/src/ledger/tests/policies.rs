@@ -1,7 +1,5 @@
 //! Policies in the ledger: what ports have of them, also when groups, members and room change.
 
-use std::time::Instant;
-
 use policy::Salt;
 use wire::{
     object::{Port, SecurityGroup},
@@ -202,54 +200,13 @@ fn ports_with_the_same_policy_share_its_rule_sets() {
         desired.upsert(sample::filtered(Object::Port(port), &[WEB]));
         ties.ports.insert(uuid(key), sample::plug(100 + number));
     }
-    let begin = Instant::now();
     let ledger = Ledger::of(&desired, &ties);
-    println!("{count} ports with {rules} rules: {:?}", begin.elapsed());
     assert_eq!(ledger.tables().ports.len(), count as usize);
     assert_eq!(ledger.tables().classes.len(), rules as usize);
     let sets: BTreeSet<_> =
         ledger.tables().ports.values().map(|port| (port.ingress, port.egress)).collect();
     assert_eq!(sets.len(), 1);
     assert!(ledger.closed().next().is_none() && ledger.unfit().is_empty());
-}
-
-/// Prints what it takes to follow: `cargo test --release -p netloom-agent measure -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn measure() {
-    let mut desired = sample::two_networks();
-    let of_members = of_group(sample::rule(1, Action::Accept, None), WEB);
-    desired.upsert(sample::group(WEB, vec![of_members]));
-    let mut ties = Ties::default();
-    for number in 0..1_000_u32 {
-        let key = 10_000 + u128::from(number);
-        let Object::Port(port) = sample::port(key, sample::INSTANCE, sample::NETWORK_A, 5) else {
-            unreachable!("a port")
-        };
-        let [_, _, c, d] = number.to_be_bytes();
-        let port =
-            Port { number: 1_000 + number, mac: [2, 1, 0, 0, c, d], addresses: vec![], ..port };
-        desired.upsert(sample::filtered(Object::Port(port), &[WEB]));
-        ties.ports.insert(uuid(key), sample::plug(100 + number));
-    }
-    let member = |number: u32, groups: &[u32]| {
-        let ip = Ipv4Addr::from(0x0b00_0000 + number).into();
-        let addresses = vec![wire::policy::MemberAddress { ip, domain: sample::DOMAIN }];
-        let (uuid, groups) = (uuid(1_000_000 + u128::from(number)), groups.to_vec());
-        Object::Member(wire::object::Member { uuid, addresses, groups })
-    };
-    (0..100_000).for_each(|number| desired.upsert(member(number, &[WEB, number % 16])));
-    let mut ledger = Ledger::default();
-    let mut timed = |name: &str, desired: &Holding| {
-        let begin = Instant::now();
-        let edits = ledger.follow(desired, &ties);
-        println!("{name}: {:?}, {} edits", begin.elapsed(), edits.len());
-    };
-    timed("1,000 ports, 100,000 members in 16 sets of groups", &desired);
-    desired.upsert(member(7, &[WEB, 99]));
-    timed("one member in another set of groups", &desired);
-    desired.upsert(sample::group(WEB, vec![sample::rule(2, Action::Accept, Some(80))]));
-    timed("another rule of the group that all ports are in", &desired);
 }
 
 /// A group whose rules need so many prefixes, each with a chapter of its own.
