@@ -1,13 +1,15 @@
 //! Makes the machine what it is to be.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hostnet::{Namespace, Netlink};
 use model::Mac;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
+    announce::{New, announce},
     network, nft,
     problems::{Problems, Service},
     sets::{self, Change, Sets},
@@ -28,10 +30,12 @@ pub struct Status {
 
 /// A router's machine, in a network namespace of its own.
 pub struct Machine {
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     netlink: Netlink,
     /// What is in the packet filter's sets, if this process has put it there: it starts from nothing.
     held: Option<Sets>,
+    /// Tells neighbours of addresses that have come.
+    announcing: JoinSet<()>,
 }
 
 impl Machine {
@@ -41,7 +45,8 @@ impl Machine {
     /// What the kernel says.
     pub async fn open(namespace: Namespace) -> Result<Machine, hostnet::Error> {
         let netlink = namespace.netlink().await?;
-        Ok(Machine { namespace, netlink, held: None })
+        let (namespace, announcing) = (Arc::new(namespace), JoinSet::new());
+        Ok(Machine { namespace, netlink, held: None, announcing })
     }
 
     /// Makes the machine like this. The packet filter comes first: what it does not know of is let nothing
@@ -61,7 +66,9 @@ impl Machine {
         let (wanted, mut problems) = sets::sets(desired, &names);
         match self.filter(wanted) {
             Ok(()) => {
-                problems.add(network::apply((&self.netlink, &devices), desired).await);
+                let (others, new) = network::apply((&self.netlink, &devices), desired).await;
+                problems.add(others);
+                self.announce(new);
                 if let Err(error) = network::forward(&self.namespace) {
                     problems.note(Service::Network, "forwarding", &error.to_string());
                 }
@@ -70,6 +77,13 @@ impl Machine {
             Err(why) => problems.note(Service::Firewall, "nftables", &why),
         }
         Status { router, generation, problems }
+    }
+
+    fn announce(&mut self, new: Vec<New>) {
+        while self.announcing.try_join_next().is_some() {}
+        if !new.is_empty() {
+            self.announcing.spawn(announce(Arc::clone(&self.namespace), new));
+        }
     }
 
     /// Brings the sets into the kernel: what has changed, or all if nothing is known or that is refused.

@@ -2,9 +2,11 @@
 //!
 //! It keeps nothing: a complete [`Desired`] comes in, and whatever was there before, [`Machine`] is made
 //! like it. [`sets`] decides what the packet filter's sets hold, [`rules`] has the rules that ask them,
-//! [`nft`] brings both into the kernel, [`network`] addresses and routes. [`serve`] is the door by which
+//! [`nft`] brings both into the kernel, [`network`] addresses and routes,
+//! of which [`announce`] tells the neighbours. [`serve`] is the door by which
 //! it comes in, [`client`] the host's end of that, [`bootstrap`] what both ends are given beforehand.
 
+pub mod announce;
 mod apply;
 pub mod bootstrap;
 pub mod client;

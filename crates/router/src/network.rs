@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use model::Mac;
 
 use crate::{
+    announce::New,
     problems::{Problems, Service},
     state::{Desired, Nic},
 };
@@ -55,25 +56,28 @@ pub fn forward(namespace: &Namespace) -> Result<(), Error> {
 }
 
 /// Gives devices their addresses and the machine its default routes, and takes away all others. Says what
-/// of it did not work; the rest is done.
+/// of it did not work; the rest is done. Also says which addresses are new.
 pub async fn apply(
     (netlink, devices): (&Netlink, &BTreeMap<Mac, LinkInfo>),
     desired: &Desired,
-) -> Problems {
-    let mut problems = Problems::default();
+) -> (Problems, Vec<New>) {
+    let (mut problems, mut all) = (Problems::default(), Vec::new());
     for nic in &desired.nics {
         let Some(device) = devices.get(&nic.mac) else { continue };
-        if let Err(error) = one(netlink, device, nic).await {
-            problems.note(Service::Network, nic.mac, &error.to_string());
+        match one(netlink, device, nic).await {
+            Ok(new) if new.is_empty() => {}
+            Ok(new) => all.push(New { device: device.name.clone(), mac: nic.mac, addresses: new }),
+            Err(error) => problems.note(Service::Network, nic.mac, &error.to_string()),
         }
     }
     if let Err(error) = routes(netlink, desired, (devices, &mut problems)).await {
         problems.note(Service::Network, "default routes", &error.to_string());
     }
-    problems
+    (problems, all)
 }
 
-async fn one(netlink: &Netlink, device: &LinkInfo, nic: &Nic) -> Result<(), Error> {
+/// The addresses that are new.
+async fn one(netlink: &Netlink, device: &LinkInfo, nic: &Nic) -> Result<Vec<IpAddr>, Error> {
     let name = &device.name;
     let settings = OF_NIC.iter().filter_map(|(family, setting)| {
         let (key, value) = setting.split_once('=')?;
@@ -90,13 +94,14 @@ async fn one(netlink: &Netlink, device: &LinkInfo, nic: &Nic) -> Result<(), Erro
     for (ip, bits) in held.difference(&wanted).filter(|(ip, _)| !is_link_local(*ip)) {
         netlink.address_remove(device.index, *ip, *bits).await?;
     }
-    for (ip, bits) in wanted.difference(&held) {
+    let new: Vec<_> = wanted.difference(&held).collect();
+    for (ip, bits) in &new {
         netlink.address_add(device.index, *ip, *bits).await?;
     }
     if !device.is_up {
         netlink.set_up(device.index).await?;
     }
-    Ok(())
+    Ok(new.into_iter().map(|(ip, _)| *ip).collect())
 }
 
 /// Addresses of a NIC, each with the length of its prefix. VIPs have none: their network is reached

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hostnet::{
@@ -14,7 +14,9 @@ use hostnet::{
     scratch::{Scratch, root_or_skip},
 };
 use model::Mac;
-use netloom_router::{Desired, Eip, Forwarding, Machine, Nic, Protocol, Role, Service, SourceNat};
+use netloom_router::{
+    Desired, Eip, Forwarding, Machine, Nic, Protocol, Role, Service, SourceNat, announce,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -316,6 +318,41 @@ async fn one_mistake_costs_nothing_else_and_is_said() {
     assert_eq!(services, expected.into());
     is_seen_as(client, "203.0.113.100", 80, "203.0.113.8");
     is_seen_as(client, "203.0.113.101", 80, "203.0.113.8");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_learn_at_once_where_an_address_has_come_to() {
+    if !root_or_skip() {
+        return;
+    }
+    let (world, mut machine, _switches) = World::new().await;
+    let [client, _] = &world.outside[..] else { unreachable!() };
+    let elsewhere = Mac([2, 0, 0, 0, 9, 9]);
+    let neighbours = |arguments: &[&str]| {
+        let run = || std::process::Command::new("ip").args(arguments).output().unwrap();
+        String::from_utf8(client.run_in(run).unwrap().stdout).unwrap()
+    };
+    let vips = ["203.0.113.100", "2001:db8::100"];
+    for vip in vips {
+        let mac = elsewhere.to_string();
+        neighbours(&["neigh", "add", vip, "lladdr", &mac, "dev", "eth0", "nud", "stale"]);
+        assert!(neighbours(&["neigh", "show", vip]).contains(&mac));
+    }
+    let mut heard = client.tap("eth0").unwrap();
+    assert!(machine.apply(&desired(1)).await.problems.is_empty());
+    let (mut heard_of, until) = (BTreeSet::<&str>::new(), Instant::now() + PATIENCE);
+    while heard_of.len() < vips.len() {
+        let left = until.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "only {heard_of:?} were heard");
+        let Some(frame) = heard.take().unwrap() else {
+            hostnet::wait_for_frames(&[&heard], left).unwrap();
+            continue;
+        };
+        heard_of.extend(vips.iter().filter(|vip| announce::frame(PUBLIC, ip(vip)) == frame.bytes));
+    }
+    for vip in vips {
+        assert!(neighbours(&["neigh", "show", vip]).contains(&PUBLIC.to_string()), "{vip}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
