@@ -1,6 +1,6 @@
 //! Makes the machine what it is to be.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fs, str::SplitWhitespace, sync::Arc};
 
 use hostnet::{Namespace, Netlink};
 use model::Mac;
@@ -26,6 +26,19 @@ pub struct Status {
     pub generation: u64,
     /// What of it does not work.
     pub problems: Problems,
+}
+
+/// What the kernel counts of connections, of the namespace of the thread that reads it.
+const TRACKING: &str = "/proc/thread-self/net/stat/nf_conntrack";
+
+/// Packets that found no room in the table of connections: of a table with a line of names, and one of
+/// hexadecimal numbers for each processor, the column `drop`.
+fn refused(table: &str) -> Option<u64> {
+    let mut lines = table.lines().map(str::split_whitespace);
+    let column = lines.next()?.position(|name| name == "drop")?;
+    let of_processor =
+        |mut line: SplitWhitespace<'_>| u64::from_str_radix(line.nth(column)?, 16).ok();
+    Some(lines.filter_map(of_processor).sum())
 }
 
 /// A router's machine, in a network namespace of its own.
@@ -79,6 +92,19 @@ impl Machine {
         Status { router, generation, problems }
     }
 
+    /// What was dropped: by the packet filter, by its counters' names, and `full` by a table of connections
+    /// that has no room, as the kernel counts it. Empty if nothing can be read.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let work = || {
+            let mut drops = nft::counted().unwrap_or_default();
+            let tracked = fs::read_to_string(TRACKING).unwrap_or_default();
+            drops.extend(refused(&tracked).map(|refused| ("full".to_owned(), refused)));
+            drops
+        };
+        self.namespace.run_in(work).unwrap_or_default()
+    }
+
     fn announce(&mut self, new: Vec<New>) {
         while self.announcing.try_join_next().is_some() {}
         if !new.is_empty() {
@@ -102,5 +128,21 @@ impl Machine {
         done.map_err(|error| words(&error))?;
         self.held = Some(wanted);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_without_room_are_those_of_all_processors() {
+        let table = "entries  found drop early_drop\n00000001 00000000 0000000a 00000003\n\
+                     00000001 00000000 00000001 00000000\n";
+        assert_eq!(refused(table), Some(11));
+        for strange in ["", "entries found\n1 2\n"] {
+            assert_eq!(refused(strange), None);
+        }
+        assert_eq!(refused("entries drop\nxyz\n"), Some(0));
     }
 }

@@ -12,6 +12,7 @@ use nftables::{
     },
     types::NfFamily,
 };
+use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
@@ -29,6 +30,9 @@ pub enum Error {
         #[from]
         error: NftablesError,
     },
+    /// nft says something else than it is known to.
+    #[error("nft lists its counters in another form: {0}")]
+    Form(serde_json::Error),
 }
 
 /// What nft has said, on a line of its own.
@@ -54,6 +58,38 @@ pub fn replace(sets: &Sets) -> Result<(), Error> {
 /// they are not as the change expects.
 pub fn change(change: &Change) -> Result<(), Error> {
     if change.is_empty() { Ok(()) } else { run(changed(change)) }
+}
+
+/// What the packet filter has dropped since it was replaced last, by the counter's name; see
+/// [`rules::COUNTERS`].
+///
+/// # Errors
+/// [`Error::Nft`], [`Error::Form`].
+pub fn counted() -> Result<BTreeMap<String, u64>, Error> {
+    let said = helper::get_current_ruleset_raw(
+        helper::DEFAULT_NFT,
+        ["list", "counters", "table", "inet", TABLE],
+    )?;
+    // The crate's own counters have 32 bits.
+    let all: Counters = serde_json::from_str(&said).map_err(Error::Form)?;
+    let one = |object: Listed| object.counter.map(|counter| (counter.name, counter.packets));
+    Ok(all.nftables.into_iter().filter_map(one).collect())
+}
+
+#[derive(Deserialize)]
+struct Counters {
+    nftables: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    counter: Option<ListedCounter>,
+}
+
+#[derive(Deserialize)]
+struct ListedCounter {
+    name: String,
+    packets: u64,
 }
 
 fn run(objects: Vec<NfObject<'_>>) -> Result<(), Error> {

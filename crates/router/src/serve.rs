@@ -9,6 +9,7 @@
 //! when all are taken, and a few seconds. Nothing of what it sends is read as HTTP.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     future::poll_fn,
     io,
@@ -69,6 +70,8 @@ pub struct Report {
     pub version: String,
     /// What has become of the state that was applied last; nothing was, if absent.
     pub status: Option<Status>,
+    /// Packets that were dropped, by reason, see [`Machine::drops`].
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// A router's agent.
@@ -154,10 +157,10 @@ impl Agent {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/v1/status") => self.report(),
+            (&Method::GET, "/v1/status") => self.report().await,
             (&Method::PUT, "/v1/state") => match state(request.into_body()).await {
                 Ok(desired) => match self.apply(desired).await {
-                    Ok(()) => self.report(),
+                    Ok(()) => self.report().await,
                     Err(why) => refusal(StatusCode::CONFLICT, &why),
                 },
                 Err(why) => refusal(StatusCode::BAD_REQUEST, &why),
@@ -166,9 +169,10 @@ impl Agent {
         }
     }
 
-    fn report(&self) -> Response<Full<Bytes>> {
+    async fn report(&self) -> Response<Full<Bytes>> {
+        let drops = self.machine.lock().await.drops();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let report = Report { run: self.run, version, status: self.status() };
+        let report = Report { run: self.run, version, status: self.status(), drops };
         response(StatusCode::OK, &json!(report))
     }
 

@@ -17,6 +17,13 @@ use model::Mac;
 use netloom_router::{
     Desired, Eip, Forwarding, Machine, Nic, Protocol, Role, Service, SourceNat, announce,
 };
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::select,
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -212,7 +219,10 @@ async fn guests_are_hidden_while_the_service_is_on_and_cut_when_it_is_not() {
     assert!(machine.apply(&wanted).await.problems.is_empty());
     assert_eq!(ask(&mut open, PATIENCE).as_deref(), Some("203.0.113.1"));
     machine.apply(&desired(2)).await;
+    let before = machine.drops();
     assert_eq!(ask(&mut open, REFUSED), None);
+    assert!(machine.drops()["refused"] > before["refused"], "{before:?}");
+    assert_eq!(before["full"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,6 +331,27 @@ async fn one_mistake_costs_nothing_else_and_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_translated_never_leaves() {
+    if !root_or_skip() {
+        return;
+    }
+    let (world, mut machine, _switches) = World::new().await;
+    let ([guest, _], [client, _]) = (&world.inside[..], &world.outside[..]) else { unreachable!() };
+    serve(client, 80, true);
+    assert!(machine.apply(&desired(1)).await.problems.is_empty());
+    // The client would answer it.
+    let back = ["route", "add", "10.1.0.0/24", "via", "203.0.113.1"];
+    let add = || std::process::Command::new("ip").args(back).status();
+    assert!(client.run_in(add).unwrap().unwrap().success());
+    // Somebody lets it through, and nothing translates it.
+    let element = r#"add element inet netloom hidden4 { "eth0" . 10.1.0.0/24 }"#;
+    let let_through = || std::process::Command::new("nft").arg(element).status();
+    assert!(world.router.run_in(let_through).unwrap().unwrap().success());
+    is_refused(guest, "203.0.113.8", 80);
+    assert!(machine.drops()["untranslated"] > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn neighbours_learn_at_once_where_an_address_has_come_to() {
     if !root_or_skip() {
         return;
@@ -382,6 +413,84 @@ async fn what_was_there_before_makes_no_difference() {
     assert_same(&content(&world.router), &after);
 }
 
+/// States of a router, one after the other.
+fn histories() -> impl Strategy<Value = Vec<Desired>> {
+    let vip = select(vec!["203.0.113.100", "203.0.113.101", "203.0.113.102", "203.0.113.1"]);
+    let guest = select(vec!["10.1.0.5", "10.1.0.6", "10.1.0.7"]);
+    let eips = vec((vip.clone(), guest.clone(), any::<bool>()), 0..3);
+    let allowed = select(vec![None, Some("203.0.113.0/24"), Some("192.0.2.7/32"), Some("::/0")]);
+    let rule = (vip, guest, 1..200_u16, 0..150_u16, 1..100_u16, allowed);
+    let has = (any::<bool>(), any::<bool>(), any::<bool>());
+    let state = (eips, vec(rule, 0..6), has).prop_map(|(eips, forwardings, has)| {
+        let (is_hidden, has_gateway, has_vips) = has;
+        let mut state = desired(1);
+        if is_hidden {
+            state.source_nats.push(hidden());
+        }
+        if has_gateway {
+            state.gateways.push(ip("203.0.113.8"));
+        }
+        if !has_vips {
+            state.nics[0].vips.clear();
+        }
+        let eip = |(vip, guest, hides_source)| Eip { hides_source, ..eip(vip, guest) };
+        state.eips = eips.into_iter().map(eip).collect();
+        let one = |(vip, guest, first, more, to, allowed): (_, _, u16, u16, u16, Option<&str>)| {
+            Forwarding {
+                vip: ip(vip),
+                guest: ip(guest),
+                allowed: allowed.map(|text| text.parse().unwrap()),
+                ..forwarding(first, first + more, to)
+            }
+        };
+        state.forwardings = forwardings.into_iter().map(one).collect();
+        state
+    });
+    vec(state, 1..5)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_any_history_a_wiped_router_comes_out_the_same() {
+    if !root_or_skip() {
+        return;
+    }
+    let (world, mut machine, _switches) = World::new().await;
+    let mut runner = TestRunner::new(Config { cases: 24, ..Config::default() });
+    for _ in 0..24 {
+        let history = histories().new_tree(&mut runner).unwrap().current();
+        let mut status = None;
+        for state in &history {
+            status = Some(machine.apply(state).await);
+        }
+        let by_steps = content(&world.router);
+        wipe(&world.router);
+        let namespace = hostnet::Namespace::open(world.router.name()).unwrap();
+        machine = Machine::open(namespace).await.unwrap();
+        let last = history.last().unwrap();
+        assert_eq!(Some(machine.apply(last).await), status, "{history:#?}");
+        assert_same(&content(&world.router), &by_steps);
+        // Nothing that is possible was refused by the kernel.
+        let firewall = status.unwrap().problems.0.get(&Service::Firewall).cloned();
+        assert_eq!(firewall, None, "{history:#?}");
+    }
+}
+
+/// Takes away all that a router's agent has made.
+fn wipe(router: &Scratch) {
+    for command in [
+        "nft flush ruleset",
+        "ip address flush dev pub0 scope global",
+        "ip address flush dev eth0 scope global",
+        "ip -4 route flush default",
+    ] {
+        let mut words = command.split(' ');
+        let mut run = std::process::Command::new(words.next().unwrap());
+        run.args(words).stderr(std::process::Stdio::null());
+        // Fails where there is nothing.
+        router.run_in(|| run.status()).unwrap().unwrap();
+    }
+}
+
 /// Addresses, routes, and the packet filter, without handles, counts, and the order of elements.
 fn content(router: &Scratch) -> Vec<String> {
     let said = |command: &str, arguments: &[&str]| {
@@ -402,11 +511,12 @@ fn content(router: &Scratch) -> Vec<String> {
         }
         object.to_string()
     };
-    // Devices and addresses, without the state of the devices.
+    // Devices and addresses, without the state of the devices and the kernel's own addresses.
     let addresses = said("ip", &["-br", "address"]);
-    let addresses =
-        addresses.split_whitespace().filter(|word| !word.starts_with(char::is_uppercase));
-    let mut all = vec![addresses.collect::<Vec<_>>().join(" "), said("ip", &["route"])];
+    let is_ours = |word: &&str| !word.starts_with(char::is_uppercase) && !word.starts_with("fe80");
+    let mut addresses: Vec<_> = addresses.split_whitespace().filter(is_ours).collect();
+    addresses.sort_unstable();
+    let mut all = vec![addresses.join(" "), said("ip", &["route"])];
     all.extend(objects.map(plain));
     all
 }
