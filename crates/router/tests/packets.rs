@@ -339,16 +339,17 @@ async fn what_is_not_translated_never_leaves() {
     let ([guest, _], [client, _]) = (&world.inside[..], &world.outside[..]) else { unreachable!() };
     serve(client, 80, true);
     assert!(machine.apply(&desired(1)).await.problems.is_empty());
-    // The client would answer it.
-    let back = ["route", "add", "10.1.0.0/24", "via", "203.0.113.1"];
-    let add = || std::process::Command::new("ip").args(back).status();
-    assert!(client.run_in(add).unwrap().unwrap().success());
     // Somebody lets it through, and nothing translates it.
     let element = r#"add element inet netloom hidden4 { "eth0" . 10.1.0.0/24 }"#;
     let let_through = || std::process::Command::new("nft").arg(element).status();
     assert!(world.router.run_in(let_through).unwrap().unwrap().success());
+    let mut heard = client.tap("eth0").unwrap();
     is_refused(guest, "203.0.113.8", 80);
     assert!(machine.drops()["untranslated"] > 0);
+    while let Some(frame) = heard.take().unwrap() {
+        // The source of an IPv4 header behind one of Ethernet.
+        assert_ne!(frame.bytes.get(26..30), Some(&[10, 1, 0, 5][..]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
