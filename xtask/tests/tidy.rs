@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("compute", &["hostnet"]),
     ("guest", &["damage", "hostnet", "seats", "wire"]),
     ("policy", &["damage", "packet", "wire"]),
+    ("router", &["hostnet", "model", "seats"]),
     (
         "agent",
         &[

@@ -9,6 +9,7 @@
 mod address;
 mod create;
 mod error;
+mod frame;
 mod ipsec;
 mod link;
 mod losses;
@@ -26,6 +27,7 @@ mod way;
 pub use address::{Address, DefaultRoute, Origin};
 pub use create::{VethSpec, VxlanSpec};
 pub use error::Error;
+pub use frame::FrameSender;
 pub use link::{Arp, Identity, Kind, LinkInfo, Promiscuity};
 pub use losses::Losses;
 pub use namespace::Namespace;

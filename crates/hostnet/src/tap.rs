@@ -14,7 +14,6 @@ use std::{
 use nix::{
     cmsg_space,
     errno::Errno,
-    ifaddrs::getifaddrs,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         socket::{
@@ -25,7 +24,7 @@ use nix::{
     },
 };
 
-use crate::{Error, Namespace};
+use crate::{Error, Namespace, frame::link_address};
 
 /// Bytes of frames that may wait in the kernel for the listener.
 const BUFFER_BYTES: usize = 16 << 20;
@@ -67,9 +66,7 @@ impl Namespace {
     pub fn tap(&self, device: &str) -> Result<Tap, Error> {
         let failed = |errno: Errno| Error::kernel(&self.name, format!("listen to {device}"), errno);
         self.run_in(|| {
-            let mut all = getifaddrs()?.filter(|found| found.interface_name == device);
-            let link = all.find_map(|found| found.address?.as_link_addr().copied());
-            let link: LinkAddr = link.ok_or(Errno::ENODEV)?;
+            let link = link_address(device)?;
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             let protocol = SockProtocol::EthAll;
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol)?;

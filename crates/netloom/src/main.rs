@@ -10,6 +10,7 @@ mod inspect;
 mod installation;
 mod lab;
 mod password;
+mod router;
 mod runtime;
 mod server;
 mod tls;
@@ -48,6 +49,9 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Run a host's agent in the foreground.
     Agent(agent::Arguments),
+    /// Run a virtual router's agent in the foreground, in its machine.
+    #[command(hide = true)]
+    Router(router::Arguments),
     /// On a host: what its data plane should hold, holds, and dropped. Needs no agent.
     Inspect(inspect::Arguments),
     /// Hosts, networks and VMs on this one machine.
@@ -106,6 +110,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::ResetPassword(arguments) => password::reset(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments, &connection, &manner),
         Verb::Agent(arguments) => agent::run(arguments),
+        Verb::Router(arguments) => router::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Lab(verb) => lab::run(verb),
         Verb::Shell => done(cli::shell(command).map_err(Into::into)),
