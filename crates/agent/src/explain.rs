@@ -9,7 +9,7 @@ use policy::{Maps, Named, Probe, RuleSet, Said, Salt, first_match, identity, wal
 use wire::{
     holding::Holding,
     object::{Object, ObjectKey, Port, SecurityGroup, Table},
-    policy::{Action, Way},
+    policy::{Action, LINK_LOCAL_DOMAIN, Way},
 };
 
 /// A connection that is to be opened.
@@ -101,10 +101,6 @@ pub fn explain(
     }
 }
 
-/// Of the number of a routing domain: that of the link-local addresses of a network, whose number is
-/// the rest, as `crates/packet/src/policy.rs` has it.
-const OF_LINK: u32 = 1 << 31;
-
 /// The number of the rule set that drops everything.
 #[must_use]
 pub fn closed(salt: Salt) -> u64 {
@@ -122,7 +118,7 @@ fn agree(named: &Named, cell: Cell) -> bool {
 /// address of the family.
 fn domain(port: &Port, net: u32, remote: IpAddr) -> u32 {
     if Addr::from(remote).is_link_local() {
-        return OF_LINK | net;
+        return LINK_LOCAL_DOMAIN | net;
     }
     let own = port.addresses.iter().find(|own| own.ip.is_ipv4() == remote.is_ipv4());
     own.or(port.addresses.first()).map_or(0, |own| own.domain)

@@ -19,7 +19,7 @@ use model::{
 };
 use wire::{
     object::{Object, Port, link_local},
-    policy::{Action, Policy, Way},
+    policy::{Action, LINK_LOCAL_DOMAIN, Policy, Way},
     told::Service,
 };
 
@@ -29,10 +29,6 @@ use crate::{
     objects::{Ends, Net, Nic},
     settings::{self, Value},
 };
-
-/// Set in the number of the domain of link-local addresses, which are one L2 network's. The rest is that
-/// network's number.
-const LINK_LOCAL: u32 = 0x8000_0000;
 
 /// What rows say about what guards a NIC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,7 +167,7 @@ impl Guarded<'_> {
     }
 
     fn link_local_domain(&self) -> u32 {
-        LINK_LOCAL | self.net.number
+        LINK_LOCAL_DOMAIN | self.net.number
     }
 
     /// The address of its MAC, where its port may send from it ([`Port::ips`](wire::object::Port::ips)).

@@ -84,6 +84,12 @@ impl CtZone {
         }
     }
 
+    /// Whether some rule is for single packets, so that what belongs to no entry may pass.
+    #[inline(always)]
+    pub(crate) const fn has_singles(&self) -> bool {
+        self.has(Port::HAS_STATELESS | Port::HAS_STATELESS << Port::EGRESS_SHIFT)
+    }
+
     /// Whether some rule for the way that the packet goes is for single packets.
     #[inline(always)]
     pub(crate) const fn has_stateless(&self) -> bool {
@@ -161,7 +167,7 @@ fn is_over(word: CtWord) -> bool {
 /// not be opened leaves no trace: what is over may still have its last packets to come.
 #[inline(always)]
 fn open<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
-    if packet.role as u8 != Role::Opens as u8 && !packet.zone.has_stateless() {
+    if packet.role as u8 != Role::Opens as u8 && !packet.zone.has_singles() {
         return Err(DropReason::NoConnection);
     }
     // Asked once a connection: a destination that the port does not have never gets an entry.
@@ -189,7 +195,11 @@ fn open<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason
         denied => return Err(policy::reason(denied)),
     }
     if packet.role as u8 != Role::Opens as u8 {
-        return Err(DropReason::NoConnection);
+        if !policy::answers_single(kernel, packet) {
+            return Err(DropReason::NoConnection);
+        }
+        policy::alone(packet);
+        return Ok(());
     }
     if packet.room.found.is_none() {
         let is_picked_up = is_picked_up(packet);

@@ -86,7 +86,7 @@ pub use net::{Net, NetKind};
 pub use outer::{GRE_HEADER_BYTES, HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};
 pub use path::Path;
-pub use policy::receives;
+pub use policy::{LINK_LOCAL_DOMAIN, receives};
 pub use prefix::{Behind, PrefixKey};
 pub use reason::{DropReason, ReasonInfo};
 pub use rewrite::{Covered, Rewrite, Side, rewrite_frame};

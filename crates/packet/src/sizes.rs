@@ -28,8 +28,8 @@ pub const MAX_PREFIXES: u32 = 16_384;
 pub const MAX_VTEPS: u32 = 16_384;
 /// Addresses of members of groups that rules of ports of one host name. This map and the three that
 /// follow take memory for what is in them. Full: a change that needs more is refused as a whole, and
-/// the agent reports what it is for as not in effect; the ports keep the policy that they have, and
-/// those to come stay closed.
+/// the agent reports what it is for as not in effect. Ports whose policy it would have changed are
+/// closed, as those to come are; all others keep what they have.
 pub const MAX_IDENTS: u32 = 262_144;
 /// Prefixes in rules, of all rule sets of one host.
 pub const MAX_CLASSES: u32 = 131_072;
