@@ -56,6 +56,8 @@ pub(crate) struct CtZone {
     /// [`CtSlot::rule`] and [`CtSlot::identity`] of it. Set by the policy.
     pub(crate) rule: u32,
     pub(crate) basis: u32,
+    /// 1 if the packet has opened a connection.
+    pub(crate) opened: u32,
     /// The port's policy.
     pub(crate) policy: PortPolicy,
     /// Which way the packet goes.
@@ -204,7 +206,9 @@ fn open<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason
     if packet.room.found.is_none() {
         let is_picked_up = is_picked_up(packet);
         let Packet { zone, room, .. } = packet;
-        return slots::open(kernel, room, zone, is_picked_up);
+        slots::open(kernel, room, zone, is_picked_up)?;
+        zone.opened = 1;
+        return Ok(());
     }
     if opens_anew(packet) && !is_over(packet.room.found.word) {
         // Both ends open at once.
@@ -313,6 +317,7 @@ fn begin_anew<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
     // If another CPU was faster, it saw a packet of the same connection.
     if kernel.ct_swap(found.number, found.word.0, new.0) {
         room.found.word = new;
+        zone.opened = 1;
     }
 }
 

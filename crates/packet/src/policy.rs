@@ -22,7 +22,7 @@ use crate::rules::{
     Cell, ChapterKey, ClassKey, DEPTH_MAX, IdentKey, depth, selector_of_class, selector_of_identity,
 };
 use crate::service::Service;
-use crate::{fragments, slots};
+use crate::{flow_log, fragments, slots};
 
 /// Of what is asked: the way that the connection is opened, by the number of a [`Direction`].
 const WAY: u32 = 3;
@@ -89,7 +89,21 @@ pub(crate) fn side<K: Kernel>(
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     enter(meta, at, packet);
-    conntrack::decide(kernel, packet)
+    let decided = conntrack::decide(kernel, packet);
+    told(kernel, packet, decided)
+}
+
+/// Has the port tell of what was decided, if it does.
+#[inline(always)]
+fn told<K: Kernel>(
+    kernel: &mut K,
+    packet: &mut Packet,
+    decided: Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    if flow_log::is_told(&packet.zone, &decided) {
+        flow_log::tell(kernel, packet, decided.err().map_or(0, DropReason::number));
+    }
+    decided
 }
 
 /// Whether a packet may pass that is no part of a connection.
@@ -107,7 +121,8 @@ pub(crate) fn untracked<K: Kernel>(
     if packet.fragment == Fragment::Later {
         return fragments::follow(kernel, packet);
     }
-    single(kernel, packet, DropReason::PolicyDenied, true)?;
+    let decided = single(kernel, packet, DropReason::PolicyDenied, true);
+    told(kernel, packet, decided)?;
     if packet.fragment == Fragment::First {
         fragments::remember(kernel, packet);
     }
@@ -160,6 +175,7 @@ fn enter(meta: &Meta, (port, direction): (&PortHead, Direction), packet: &mut Pa
         note: 0,
         rule: 0,
         basis: 0,
+        opened: 0,
         policy: packet.policies[of],
         direction,
     };

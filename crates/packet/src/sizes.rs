@@ -125,6 +125,11 @@ pub const FRAGMENTS_PER_PORT: u32 = 2 * FRAGMENTS_EACH;
 pub const EVENTS_BYTES: u32 = 256 * 1_024;
 /// Bytes of a dropped frame that an event carries.
 pub const EVENT_HEADER_BYTES: usize = 64;
+/// Bytes of the ring buffer of connections that ports tell of: 3,640. Full: the port counts it, and says
+/// so with the next one.
+pub const TOLD_BYTES: u32 = 256 * 1_024;
+/// Connections that one port tells of in a window of [`crate::Budget`], a good second.
+pub const TOLD_PER_WINDOW: u32 = 256;
 /// Bytes of the ring buffer of frames for the agent: 168 of the longest. Full: the frame is dropped
 /// and counted.
 pub const HANDED_BYTES: u32 = 256 * 1_024;
