@@ -19,6 +19,7 @@ mod drivers;
 mod enrol;
 pub mod explain;
 pub mod external;
+pub mod flow_log;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod handover;
@@ -225,15 +226,20 @@ pub async fn run_on<K: HostKernel>(
     };
     // First of all, and whether or not there is a server.
     let converger = Converger::new(kernel).told_by(moves.clone());
-    part(&mut parts, worker::work((converger, moves), file, wanted, achieved, own));
+    let (unlogged, troubles) = watch::channel(None);
+    let news = worker::News { wanted, moves, troubles };
+    part(&mut parts, worker::work(converger, file, news, achieved, own));
     let sight = (results.clone(), served.clone(), Arc::clone(&guests));
     part(&mut parts, tell::serve(asked, config.data.clone(), sight, stop.clone()));
     part(&mut parts, count::keep(counting, (seen, results.clone()), counted, stop.clone()));
     part(&mut parts, devices::keep(looking, told, stop.clone()));
     let (found, desks) = mpsc::channel(1);
-    let serving = serve::keep((serving, found), desired.subscribe(), seen_of, stop.clone());
+    let (heard, rings) = mpsc::channel(1);
+    let serving = serve::keep(serving, (found, heard), desired.subscribe(), seen_of, stop.clone());
     part(&mut parts, serving);
     part(&mut parts, requests::keep(guests, desired.subscribe(), desks, stop.clone()));
+    let log = config.data.clone();
+    part(&mut parts, flow_log::keep(log, desired.subscribe(), rings, unlogged, stop.clone()));
     parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
     let (runs, lacking) = watch::channel(None);
     part(&mut parts, drivers::keep(able, runs, stop.clone()));

@@ -15,10 +15,10 @@ use model::{
         security_group_member::{NicPolicy, VmNicSecurityGroupRef, VmNicSecurityPolicy},
         vm_nic::VmNic,
     },
-    setting::{WITHOUT_GROUP, WithoutGroup},
+    setting::{FlowLogEvents, WITHOUT_GROUP, WithoutGroup},
 };
 use wire::{
-    object::{Object, Port, link_local},
+    object::{FlowLog, Object, Port, link_local},
     policy::{Action, LINK_LOCAL_DOMAIN, Policy, Way},
     told::Service,
 };
@@ -45,6 +45,34 @@ pub(crate) enum Guard {
     Served(bool),
     /// The number of its network's routing domain, where it is not the network's own.
     Domain(u32),
+    /// Which of its connections it tells of, as somebody says.
+    Tells(Said, Telling),
+}
+
+/// Who says it: the first one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Said {
+    ByNic,
+    ByL3,
+    ByAll,
+}
+
+/// Which connections are told of: of several L3 networks, the most count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Telling {
+    All,
+    Denied,
+    Nothing,
+}
+
+impl From<FlowLogEvents> for Telling {
+    fn from(events: FlowLogEvents) -> Self {
+        match events {
+            FlowLogEvents::None => Self::Nothing,
+            FlowLogEvents::Denied => Self::Denied,
+            FlowLogEvents::All => Self::All,
+        }
+    }
 }
 
 /// A NIC that counts, with what guards it.
@@ -137,7 +165,20 @@ impl Guarded<'_> {
         if policy.as_ref().is_some_and(|policy| !policy.groups.is_empty()) {
             port.addresses.iter_mut().for_each(|address| address.domain = self.domain());
         }
-        Object::Port(Port { policy, ..port })
+        Object::Port(Port { policy, flow_log: self.flow_log(), ..port })
+    }
+
+    /// Which of its connections it tells of.
+    fn flow_log(&self) -> Option<FlowLog> {
+        let tells = self.guards.iter().filter_map(|guard| match guard {
+            Guard::Tells(said, telling) => Some((*said, *telling)),
+            _ => None,
+        });
+        match tells.min()?.1 {
+            Telling::All => Some(FlowLog::All),
+            Telling::Denied => Some(FlowLog::Denied),
+            Telling::Nothing => None,
+        }
     }
 
     /// What others know of it, if it is in groups and has addresses.

@@ -30,7 +30,7 @@ mod view;
 
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
-pub use desk::{Answers, Desk, HandedFrame, PortMap, Questions};
+pub use desk::{Answers, Desk, FlowEvents, HandedFrame, PortMap, Questions};
 pub use error::{Error, PreflightError};
 pub use events::{DropWatch, DroppedFrame};
 pub use handed::{HandedConnection, PortArea, TakenOver, Use};
