@@ -14,6 +14,7 @@ use crate::{CtSlot, CtState, DropReason, Mac, Net, Port};
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = stateless_vectors();
+    vectors.extend(message_vectors());
     vectors.extend(answer_vectors());
     vectors.extend(no_longer_vectors());
     vectors.extend(fragment_vectors());
@@ -24,11 +25,6 @@ pub(super) fn vectors() -> Vec<Vector> {
 fn stateless_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let ssh = Rule::accept(5).ports(TCP, 22, 22).stateless();
-    let v4 = |name, message| from_r(name, Ip::new(R.v4, A.v4, 1, message).frame(A.mac, R.mac));
-    let quoted = Ip::new(A.v4, R.v4, TCP, tcp(22, 80, ACK));
-    let too_big = || icmp(3, 4, [0, 0, 5, 0], &quoted.bytes());
-    let timestamp = || icmp(13, 0, [0, 7, 0, 1], &[0; 12]);
-    let control = Rule::accept(7).of(1).stateless();
     vec![
         ingress(to_a("a stateless rule opens nothing", 22, SYN), &[ssh], false)
             .leaves(&[])
@@ -75,6 +71,19 @@ fn stateless_vectors() -> Vec<Vector> {
         .dropped(A_NUMBER, Why::NoConnection),
         ingress(to_a("a stateless rule that denies", 22, SYN), &[Rule::deny(5).stateless()], true)
             .denied(A_NUMBER, Why::PolicyIngress, 5),
+    ]
+}
+
+/// ICMP that is no part of a connection, by stateless rules and by others.
+fn message_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let ssh = Rule::accept(5).ports(TCP, 22, 22).stateless();
+    let v4 = |name, message| from_r(name, Ip::new(R.v4, A.v4, 1, message).frame(A.mac, R.mac));
+    let quoted = Ip::new(A.v4, R.v4, TCP, tcp(22, 80, ACK));
+    let too_big = || icmp(3, 4, [0, 0, 5, 0], &quoted.bytes());
+    let timestamp = || icmp(13, 0, [0, 7, 0, 1], &[0; 12]);
+    let control = Rule::accept(7).of(1).stateless();
+    vec![
         ingress(v4("an error by a stateless rule", too_big()), &[control], false)
             .leaves(&[])
             .reaches_a(),
