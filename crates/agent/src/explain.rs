@@ -144,7 +144,11 @@ pub(crate) fn by_maps(
 }
 
 /// The groups of the other end by the objects.
-fn groups_of(desired: &Holding, salt: Salt, (domain, remote): (u32, IpAddr)) -> Vec<u32> {
+pub(crate) fn groups_of(
+    desired: &Holding,
+    salt: Salt,
+    (domain, remote): (u32, IpAddr),
+) -> Vec<u32> {
     let has = |object: &Object| match object {
         Object::Member(member) => {
             let is_it = domain != 0

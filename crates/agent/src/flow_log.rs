@@ -4,13 +4,17 @@
 //! names: of the NIC, its instance, the rule and its group. What is the same within a second is one line
 //! with a count; a NIC has 100 lines a second, and one more that says how many there would have been.
 //! A file that cannot be written is told of and tried again; nothing waits for it.
+//!
+//! Some of what ports tell may be asked for again of the objects ([`sampler`]).
 
 mod book;
 mod file;
+mod sampler;
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -22,10 +26,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use wire::holding::Holding;
 
-use crate::{requests::readable, state::Desired};
+use crate::{requests::readable, state::Desired, worker::Achieved};
 use book::{Book, Clock};
 use file::LogFile;
+pub use sampler::Sampled;
+use sampler::Sampler;
 
 /// The file's name in the data directory. The one before it has `.1` behind.
 pub const FILE: &str = "flows.jsonl";
@@ -39,41 +46,56 @@ const AT_ONCE: usize = 1_024;
 /// How long what is the same is counted before it is written.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes until told to stop. What cannot be written, and why, is said to `trouble`.
-pub(crate) async fn keep(
-    data: PathBuf,
-    desired: watch::Receiver<Option<Desired>>,
-    rings: mpsc::Receiver<FlowEvents>,
-    trouble: watch::Sender<Option<String>>,
-    stop: CancellationToken,
-) {
-    let mut log = Log::new(&data, trouble);
-    stop.run_until_cancelled(log.work(desired, rings)).await;
+/// What is to be written, and where it comes from.
+pub(crate) type Sources = (
+    watch::Receiver<Option<Desired>>,
+    watch::Receiver<Option<Achieved>>,
+    mpsc::Receiver<FlowEvents>,
+);
+
+/// Writes until told to stop.
+pub(crate) async fn keep(mut log: Log, sources: Sources, stop: CancellationToken) {
+    stop.run_until_cancelled(log.work(sources)).await;
     log.flush();
 }
 
-struct Log {
+/// The log.
+pub(crate) struct Log {
     book: Book,
     file: LogFile,
+    /// What cannot be written, and why.
     trouble: watch::Sender<Option<String>>,
     /// Lines that were not written since the last that were.
     lost: u64,
     /// When to write.
     due: Option<Instant>,
+    /// What is held, for the sampler.
+    holding: Arc<Holding>,
+    sampler: Sampler,
+    sampled: watch::Sender<Sampled>,
 }
 
 impl Log {
-    fn new(data: &Path, trouble: watch::Sender<Option<String>>) -> Self {
-        let file = LogFile::new(data.join(FILE), FILE_BYTES);
-        Self { book: Book::default(), file, trouble, lost: 0, due: None }
+    /// In this directory. One in so many verdicts is asked for again, with 0 none.
+    pub(crate) fn new(
+        data: &Path,
+        every: u32,
+        (trouble, sampled): (watch::Sender<Option<String>>, watch::Sender<Sampled>),
+    ) -> Self {
+        Self {
+            book: Book::default(),
+            file: LogFile::new(data.join(FILE), FILE_BYTES),
+            trouble,
+            lost: 0,
+            due: None,
+            holding: Arc::default(),
+            sampler: Sampler::new(every),
+            sampled,
+        }
     }
 
     /// Never ends by itself.
-    async fn work(
-        &mut self,
-        mut desired: watch::Receiver<Option<Desired>>,
-        mut rings: mpsc::Receiver<FlowEvents>,
-    ) {
+    async fn work(&mut self, (mut desired, mut achieved, mut rings): Sources) {
         let mut ring = None;
         desired.mark_changed();
         loop {
@@ -88,16 +110,22 @@ impl Log {
                 Ok(()) = desired.changed() => {
                     let wanted = desired.borrow_and_update().clone();
                     if let Some(Desired { holding, .. }) = wanted {
+                        self.sampler.follow(&holding);
+                        self.holding = Arc::clone(&holding);
                         self.book.follow(holding);
+                        self.settle(&achieved);
                     }
+                }
+                Ok(()) = achieved.changed() => {
+                    achieved.mark_unchanged();
+                    self.settle(&achieved);
                 }
                 taken = take(&mut ring), if ring.is_some() => match taken {
                     Ok(events) => {
-                        events.iter().for_each(|event| self.book.note(event));
-                        if self.book.is_full() {
-                            self.flush();
-                        } else if self.book.has_any() {
-                            self.due.get_or_insert_with(|| Instant::now() + PAUSE);
+                        self.note(&events);
+                        // What was decided for what is wanted since is nothing to compare with.
+                        if desired.has_changed().is_ok_and(|has_changed| !has_changed) {
+                            self.sample(&events);
                         }
                     }
                     Err(error) => {
@@ -108,6 +136,32 @@ impl Log {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.flush(),
             }
         }
+    }
+
+    fn note(&mut self, events: &[packet::FlowEvent]) {
+        events.iter().for_each(|event| self.book.note(event));
+        if self.book.is_full() {
+            self.flush();
+        } else if self.book.has_any() {
+            self.due.get_or_insert_with(|| Instant::now() + PAUSE);
+        }
+    }
+
+    fn settle(&mut self, achieved: &watch::Receiver<Option<Achieved>>) {
+        let is_settled = achieved.borrow().as_ref().is_some_and(|achieved| {
+            achieved.outcome.is_clean() && achieved.digests == self.holding.digests()
+        });
+        self.sampler.settle(is_settled, FlowEvents::now_ns());
+    }
+
+    fn sample(&mut self, events: &[packet::FlowEvent]) {
+        for event in events {
+            if let Some(difference) = self.sampler.sample(&self.holding, event) {
+                tracing::error!(difference, "the programs decide otherwise than the rules say");
+            }
+        }
+        let found = self.sampler.found();
+        self.sampled.send_if_modified(|told| std::mem::replace(told, found) != found);
     }
 
     /// Writes what there is.
