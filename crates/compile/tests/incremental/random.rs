@@ -140,9 +140,6 @@ fn told() -> impl Strategy<Value = Record> {
         1 => (2..4u32, 0..3u32).prop_map(|(l3, last)| record_of(dhcp_server(l3, last))),
         1 => global.prop_map(record_of),
         1 => own.prop_map(record_of),
-        1 => events().prop_map(|word| record_of(setting(&FLOW_LOG, word))),
-        1 => of_l3.prop_map(record_of),
-        1 => of_nic.prop_map(record_of),
         1 => named.prop_map(record_of),
     ]
 }
@@ -202,6 +199,9 @@ pub(crate) fn guarded_by() -> impl Strategy<Value = Record> {
         2 => (1..4u32).prop_map(|l3| record_of(guarded(l3))),
         1 => words().prop_map(|word| record_of(setting(&WITHOUT_GROUP, word))),
         1 => own.prop_map(record_of),
+        1 => events().prop_map(|word| record_of(setting(&FLOW_LOG, word))),
+        1 => of_l3.prop_map(record_of),
+        1 => of_nic.prop_map(record_of),
         1 => Just(record_of(setting(&TCP_ESTABLISHED, "60"))),
         1 => legs.prop_map(record_of),
     ]
