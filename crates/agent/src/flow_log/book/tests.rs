@@ -1,3 +1,5 @@
+//! Lines say what events and objects say, and no NIC takes those of another one.
+
 use packet::TOLD_PER_WINDOW;
 use serde_json::{Value, json};
 use wire::{object::FlowLog, policy::Action};
