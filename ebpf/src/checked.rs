@@ -14,7 +14,7 @@ unsafe impl<const N: usize> Sync for Table<N> {}
 /// Those of the core.
 #[used]
 #[unsafe(link_section = "checked")]
-static CORE: Table<23> = Table(checked_functions::<Skb>());
+static CORE: Table<24> = Table(checked_functions::<Skb>());
 
 /// Those of the programs.
 #[used]

@@ -7,8 +7,8 @@
 use crate::maps::{
     ADDRS, AFAR, ANSWERS, ARRIVED, BEHIND, BUDGETS, CHAPTERS, CLASSES, CONFIG, CONNTRACK, CROWDED,
     DROPS, EVENTS, EVENTS_LOST, EVENTS_WANTED, FDB, FLOODS, FLOW_CACHE, FRAGMENTS, IDENTS, LEARNED,
-    MOVES, NEIGH, NETS, PORTS, RANGES, REQUESTS, ROOM, Room, SERVING, SHARERS, TIMEOUTS, TRAFFIC,
-    VTEPS, WIRES,
+    MOVES, NEIGH, NETS, PORTS, RANGES, REQUESTS, ROOM, Room, SERVING, SHARERS, TELLING, TIMEOUTS,
+    TOLD, TRAFFIC, VTEPS, WIRES,
 };
 use crate::underlay;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -31,9 +31,9 @@ use core::ptr::from_ref;
 use packet::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Chapter, ChapterKey, ClassKey, Config, Covered,
     CtSlot, Direction, Drop, DropEvent, EVENT_HEADER_BYTES, FLOWS, Fdb, FdbKey, FloodKey, Flow,
-    IdentKey, Kernel, Learned, Meta, Move, Neigh, NeighKey, Net, NextHop, Node, Noted, Port,
-    PortKey, PrefixKey, Serving, Sharer, SharerKey, Source, Timeout, Traffic, Vtep, VtepKey, WAYS,
-    Wire,
+    FlowEvent, IdentKey, Kernel, Learned, Meta, Move, Neigh, NeighKey, Net, NextHop, Node, Noted,
+    Port, PortKey, PrefixKey, Serving, Sharer, SharerKey, Source, Timeout, Told, Traffic, Vtep,
+    VtepKey, WAYS, Wire,
 };
 
 /// For the helpers that change a checksum: what has changed is a word of four bytes.
@@ -497,6 +497,17 @@ impl Kernel for Skb {
     fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget> {
         // SAFETY: as above.
         FLOODS.get_ptr_mut(slot).map(|budget| unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn telling(&mut self, place: u32) -> Option<&mut Told> {
+        // SAFETY: as above.
+        TELLING.get_ptr_mut(place).map(|told| unsafe { &mut *told })
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, event: &FlowEvent) -> bool {
+        TOLD.output::<FlowEvent>(event, 0).is_ok()
     }
 
     #[inline(always)]

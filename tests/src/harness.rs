@@ -55,13 +55,37 @@ impl TestLab {
 
     /// One of this topology.
     pub fn of(topology: &str) -> Self {
-        let mut this = Self::unmade();
+        Self::unmade().made_of(topology)
+    }
+
+    fn made_of(self, topology: &str) -> Self {
+        let mut this = self;
         fs::create_dir_all(this.root()).unwrap();
         let path = this.root().join("topology.yaml");
         fs::write(&path, topology).unwrap();
         this.options.topology = path;
         this.apply();
         this
+    }
+
+    /// That of [`TestLab::up`], whose agents compare all verdicts of their programs with what rules say.
+    pub fn sampled() -> Self {
+        let mut this = Self::unmade();
+        this.options.agent_options = vec!["--sample=1".to_owned()];
+        this.made_of(&two_tenants())
+    }
+
+    /// How many verdicts these hosts have compared.
+    ///
+    /// # Panics
+    /// When one was not what rules say.
+    pub fn compared(&self, hosts: &[&str]) -> u64 {
+        let of = |host: &&str| {
+            let sampled = self.inspect(host)["agent"]["sampled"].clone();
+            assert_eq!(sampled["differed"], 0, "{host}: {sampled:#}");
+            sampled["compared"].as_u64().unwrap_or_default()
+        };
+        hosts.iter().map(of).sum()
     }
 
     /// Applies the topology once more.

@@ -84,6 +84,8 @@ pub struct Converger<K> {
     ledger: Ledger,
     /// The ledger knows what the maps have room for.
     has_room: bool,
+    /// All ports tell of their connections.
+    is_sampled: bool,
     observed: Observed,
     /// Instances that were made like this since the start.
     prepared: BTreeMap<Uuid, InstanceSpec>,
@@ -134,6 +136,7 @@ impl<K: HostKernel> Converger<K> {
             kernel,
             ledger: Ledger::default(),
             has_room: false,
+            is_sampled: false,
             observed: Observed::default(),
             prepared: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -358,7 +361,7 @@ impl<K: HostKernel> Converger<K> {
     /// Asks what the maps have room for, unless that is known.
     async fn room(&mut self) -> Result<(), Refusal> {
         if !self.has_room {
-            self.ledger = Ledger::new(self.kernel.room().await?);
+            self.ledger = Ledger::new(self.kernel.room().await?).telling(self.is_sampled);
             self.has_room = true;
         }
         Ok(())

@@ -12,7 +12,7 @@ use policy::{Maps, Named, Probe, RuleSet, Said, Salt, first_match, identity, wal
 use wire::{
     holding::Holding,
     object::{Object, ObjectKey, Port, SecurityGroup, Table},
-    policy::{Action, Way},
+    policy::{Action, LINK_LOCAL_DOMAIN, Way},
 };
 
 use crate::trace::of_table;
@@ -161,10 +161,6 @@ fn said<'a>(
     }
 }
 
-/// Of the number of a routing domain: that of the link-local addresses of a network, whose number is
-/// the rest, as `crates/packet/src/policy.rs` has it.
-const OF_LINK: u32 = 1 << 31;
-
 /// The number of the rule set that drops everything.
 #[must_use]
 pub fn closed(salt: Salt) -> u64 {
@@ -188,7 +184,7 @@ fn domain(
 ) -> Result<u32, Error> {
     let remote = opening.remote;
     if Addr::from(remote).is_link_local() {
-        return Ok(OF_LINK | entry.net);
+        return Ok(LINK_LOCAL_DOMAIN | entry.net);
     }
     let own = port.addresses.iter().find(|own| own.ip.is_ipv4() == remote.is_ipv4());
     let own = opening.own.or_else(|| own.or(port.addresses.first()).map(|own| own.ip));
@@ -220,7 +216,11 @@ pub(crate) fn by_maps(
 }
 
 /// The groups of the other end by the objects.
-fn groups_of(desired: &Holding, salt: Salt, (domain, remote): (u32, IpAddr)) -> Vec<u32> {
+pub(crate) fn groups_of(
+    desired: &Holding,
+    salt: Salt,
+    (domain, remote): (u32, IpAddr),
+) -> Vec<u32> {
     let has = |object: &Object| match object {
         Object::Member(member) => {
             let is_it = domain != 0

@@ -221,6 +221,7 @@ mod tests {
             accel: crate::Accel::Tcg,
             handover: None,
             spares: 0,
+            sample: 0,
         }
     }
 

@@ -23,7 +23,9 @@ use wire::{
 };
 
 use crate::{
-    Error, render,
+    Error,
+    flow_log::Sampled,
+    render,
     state::{self, Desired},
     tell::{self, Loss, Word},
     underlay::{self, Underlay, Ways},
@@ -402,6 +404,13 @@ impl Inspection {
             Some(_) if word.is_clean() => writeln!(f, "agent    all is in effect")?,
             Some(_) => writeln!(f, "agent    not all is in effect")?,
             None => writeln!(f, "agent    does not know yet what is wanted")?,
+        }
+        let Sampled { compared, differed } = word.sampled;
+        if compared > 0 {
+            writeln!(
+                f,
+                "sampled  {compared} verdicts, of which {differed} are not as the rules say"
+            )?;
         }
         word.trouble.iter().try_for_each(|trouble| writeln!(f, "  this host: {trouble}"))?;
         let name = |uuid: &Uuid| {

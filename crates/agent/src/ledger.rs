@@ -163,6 +163,13 @@ impl Ledger {
         Self { room, policies, ..Self::default() }
     }
 
+    /// The same, where all ports tell of their connections, whatever they are to write of them.
+    #[must_use]
+    pub fn telling(mut self, is_telling: bool) -> Self {
+        self.policies.telling(is_telling);
+        self
+    }
+
     /// A ledger that has followed to here from nothing.
     #[must_use]
     pub fn of(desired: &Holding, ties: &Ties) -> Self {

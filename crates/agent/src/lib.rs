@@ -21,6 +21,7 @@ mod drops;
 mod enrol;
 pub mod explain;
 pub mod external;
+pub mod flow_log;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod handover;
@@ -92,6 +93,8 @@ pub struct Config {
     pub handover: Option<SocketAddr>,
     /// How many namespaces, each with a guarded device, are kept ready for instances to come.
     pub spares: usize,
+    /// One in so many verdicts about connections is asked for again of the objects, and compared; 0: none.
+    pub sample: u32,
 }
 
 /// So many spares by default: a few instances at a time start at once, and a host that is idle has
@@ -231,16 +234,23 @@ pub async fn run_on<K: HostKernel>(
         told: moved,
     };
     // First of all, and whether or not there is a server.
-    let converger = Converger::new(kernel).told_by(moves.clone());
-    part(&mut parts, worker::work((converger, moves), file, wanted, achieved, own));
-    let sight = (results.clone(), served.clone(), Arc::clone(&guests));
+    let converger = Converger::new(kernel).told_by(moves.clone()).sampled(config.sample != 0);
+    let (sampled, samples) = watch::channel(flow_log::Sampled::default());
+    let (unlogged, troubles) = watch::channel(None);
+    let news = worker::News { wanted, moves, troubles };
+    part(&mut parts, worker::work(converger, file, news, achieved, own));
+    let sight = (results.clone(), served.clone(), Arc::clone(&guests), samples);
     part(&mut parts, tell::serve(asked, config.data.clone(), sight, stop.clone()));
     part(&mut parts, count::keep(counting, (seen, results.clone()), counted, stop.clone()));
     part(&mut parts, devices::keep(looking, told, stop.clone()));
     let (found, desks) = mpsc::channel(1);
-    let serving = serve::keep((serving, found), desired.subscribe(), seen_of, stop.clone());
+    let (heard, rings) = mpsc::channel(1);
+    let serving = serve::keep(serving, (found, heard), desired.subscribe(), seen_of, stop.clone());
     part(&mut parts, serving);
     part(&mut parts, requests::keep(guests, desired.subscribe(), desks, stop.clone()));
+    let log = flow_log::Log::new(&config.data, config.sample, (unlogged, sampled));
+    let sources = (desired.subscribe(), results.clone(), rings);
+    part(&mut parts, flow_log::keep(log, sources, stop.clone()));
     parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
     let (inbox, asks) = questions::Inbox::new();
     let history = drops::Shared::default();

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use wire::{
     fact::{Fact, Station},
     holding::Holding,
-    object::{Member, Moving, Network, Object, Peer, Port, Prefix, Subnet, Tunnel},
+    object::{FlowLog, Member, Moving, Network, Object, Peer, Port, Prefix, Subnet, Tunnel},
     policy::MemberAddress,
     told::Service,
 };
@@ -161,6 +161,15 @@ fn coming_tables(port: &Port, network: &Network) -> Tables {
     peer_tables(&peer, network, tunnel)
 }
 
+/// What a port tells of its connections, as its programs know it.
+fn tells(log: Option<FlowLog>) -> u32 {
+    match log {
+        None => 0,
+        Some(FlowLog::Denied) => packet::Port::TELLS_DENIED,
+        Some(FlowLog::All) => packet::Port::TELLS_DENIED | packet::Port::TELLS_OPENED,
+    }
+}
+
 fn port_tables(port: &Port, network: &Network, plug: &Plug, stance: Stance) -> Tables {
     let key = PortKey::untagged(plug.ifindex);
     let (number, net, mac) = (port.number, network.number, Mac(port.mac));
@@ -178,7 +187,7 @@ fn port_tables(port: &Port, network: &Network, plug: &Plug, stance: Stance) -> T
         },
         ingress: stance.ingress,
         egress: stance.egress,
-        rules: stance.rules,
+        rules: stance.rules | tells(port.flow_log),
         domain: port.addresses.first().map_or(0, |address| address.domain),
     };
     tables.ports.insert(key, value);

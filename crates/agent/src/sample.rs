@@ -107,6 +107,7 @@ pub(crate) fn port(at: u128, instance: u128, network: u128, last: u8) -> Object 
         handover: None,
         told: None,
         policy: None,
+        flow_log: None,
     })
 }
 

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dataplane::{Answers, Desk, HandedFrame, PortMap, Questions};
+use dataplane::{Answers, Desk, FlowEvents, HandedFrame, PortMap, Questions};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, watch},
@@ -85,9 +85,11 @@ pub(crate) struct Served {
     pub(crate) ignored: IgnoredCounts,
 }
 
-/// Answers until told to stop. There is one desk, so it also says where guests ask for all else.
+/// Answers until told to stop. There is one desk, so it also says where guests ask for all
+/// else, and where ports tell of connections.
 pub(crate) async fn keep<K: HostKernel>(
-    (mut kernel, others): (K, mpsc::Sender<requests::Desk>),
+    mut kernel: K,
+    (others, flows_to): (mpsc::Sender<requests::Desk>, mpsc::Sender<FlowEvents>),
     desired: watch::Receiver<Option<Desired>>,
     served: watch::Sender<Served>,
     stop: CancellationToken,
@@ -97,9 +99,10 @@ pub(crate) async fn keep<K: HostKernel>(
         loop {
             match kernel.desk().await {
                 Ok(None) => return std::future::pending().await,
-                Ok(Some(Desk { leases, requests, answers, ports })) => {
+                Ok(Some(Desk { leases, requests, flows, answers, ports })) => {
                     // With nobody there the agent ends.
                     let _ = others.send((requests, answers.clone())).await;
+                    let _ = flows_to.send(flows).await;
                     let office = Office::new((answers, ports), served.clone());
                     if let Err(error) = office.work(leases, desired.clone()).await {
                         tracing::warn!(%error, "ports cannot be heard");

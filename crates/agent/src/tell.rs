@@ -34,6 +34,7 @@ use uuid::Uuid;
 use wire::leases::LeaseSeen;
 
 use crate::{
+    flow_log::Sampled,
     kernel::HostKernel,
     serve::{IgnoredCounts, Served},
     worker::Achieved,
@@ -67,6 +68,9 @@ pub struct Word {
     /// Questions of guests that got no answer, by reason.
     #[serde(default)]
     pub ignored: IgnoredCounts,
+    /// Verdicts of the programs that were asked for again, and those that were others.
+    #[serde(default)]
+    pub sampled: Sampled,
 }
 
 /// What a guest asked last, and what became of it.
@@ -176,10 +180,11 @@ fn refused(guests: &guest::Shared) -> BTreeMap<String, u64> {
 pub(crate) async fn serve<K: HostKernel>(
     mut kernel: K,
     data: PathBuf,
-    (achieved, served, guests): (
+    (achieved, served, guests, sampled): (
         watch::Receiver<Option<Achieved>>,
         watch::Receiver<Served>,
         Arc<guest::Shared>,
+        watch::Receiver<Sampled>,
     ),
     stop: CancellationToken,
 ) {
@@ -199,6 +204,7 @@ pub(crate) async fn serve<K: HostKernel>(
             let seen = served.borrow().clone();
             word.leases = seen.leases.iter().map(Lease::from).collect();
             word.ignored = seen.ignored;
+            word.sampled = *sampled.borrow();
             let answered = async {
                 // Better no counters than no word.
                 let losses = kernel.losses().await.unwrap_or_default();
@@ -279,7 +285,9 @@ mod tests {
             let stop = CancellationToken::new();
             let mut serving = tokio::task::JoinSet::new();
             let served = watch::channel(Served::default()).1;
-            let sight = (receive.clone(), served, Arc::new(guest::Shared::new([0; 32])));
+            let sampled = watch::channel(Sampled::default()).1;
+            let guests = Arc::new(guest::Shared::new([0; 32]));
+            let sight = (receive.clone(), served, guests, sampled);
             serving.spawn(serve(Memory::default(), data.clone(), sight, stop.clone()));
             let heard = || tokio::task::block_in_place(|| ask(&data).unwrap());
             let first = loop {

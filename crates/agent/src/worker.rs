@@ -78,16 +78,27 @@ pub(crate) struct Achieved {
     pub(crate) outcome: Outcome,
 }
 
+/// What passes are done for, beside what time brings.
+pub(crate) struct News {
+    /// What is wanted.
+    pub(crate) wanted: watch::Receiver<Option<Desired>>,
+    /// What is known of moves.
+    pub(crate) moves: watch::Receiver<Told>,
+    /// What troubles the flow log.
+    pub(crate) troubles: watch::Receiver<Option<String>>,
+}
+
 /// Works until told to stop; what is under way is finished.
 pub(crate) async fn work<K: HostKernel>(
-    (converger, mut moves): (Converger<K>, watch::Receiver<Told>),
+    converger: Converger<K>,
     file: StateFile,
-    mut wanted: watch::Receiver<Option<Desired>>,
+    News { mut wanted, mut moves, mut troubles }: News,
     achieved: watch::Sender<Option<Achieved>>,
     stop: CancellationToken,
 ) {
     let (mut host, mut gate) = (converger.kernel(), converger.kernel());
     let mut worker = Worker::new(converger, file, achieved);
+    worker.troubles = Some(troubles.clone());
     let mut cause = Cause::Due;
     let mut tick = interval(MOVES);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,6 +130,10 @@ pub(crate) async fn work<K: HostKernel>(
                 () = worker.converger.driver() => break Cause::Driver,
                 () = arrival(&mut gate, &awaited, &mut tick) => break Cause::Driver,
                 Ok(()) = moves.changed() => {
+                    worker.told = None;
+                    break Cause::Driver;
+                }
+                Ok(()) = troubles.changed() => {
                     worker.told = None;
                     break Cause::Driver;
                 }
@@ -164,6 +179,8 @@ struct Worker<K> {
     /// Since when somebody waits for the driver, and when that was so last.
     busy: Option<Instant>,
     awaited: Instant,
+    /// What troubles others, which passes tell.
+    troubles: Option<watch::Receiver<Option<String>>>,
 }
 
 impl<K: HostKernel> Worker<K> {
@@ -187,6 +204,7 @@ impl<K: HostKernel> Worker<K> {
             looked: (now, Duration::ZERO),
             busy: None,
             awaited: now,
+            troubles: None,
         }
     }
 
@@ -211,6 +229,8 @@ impl<K: HostKernel> Worker<K> {
             outcome.processed = false;
             outcome.trouble.push(reason);
         }
+        let others = self.troubles.as_ref().and_then(|told| told.borrow().clone());
+        outcome.trouble.extend(others);
         span.record("processed", outcome.processed).record("failed", outcome.failed.len());
         let now = Instant::now();
         if is_audit || is_look {

@@ -15,11 +15,11 @@ use model::{
         security_group_member::{NicPolicy, VmNicSecurityGroupRef, VmNicSecurityPolicy},
         vm_nic::VmNic,
     },
-    setting::{WITHOUT_GROUP, WithoutGroup},
+    setting::{FlowLogEvents, WITHOUT_GROUP, WithoutGroup},
 };
 use wire::{
-    object::{Object, Port, link_local},
-    policy::{Action, Policy, Way},
+    object::{FlowLog, Object, Port, link_local},
+    policy::{Action, LINK_LOCAL_DOMAIN, Policy, Way},
     told::Service,
 };
 
@@ -29,10 +29,6 @@ use crate::{
     objects::{Ends, Net, Nic},
     settings::{self, Value},
 };
-
-/// Set in the number of the domain of link-local addresses, which are one L2 network's. The rest is that
-/// network's number.
-const LINK_LOCAL: u32 = 0x8000_0000;
 
 /// What rows say about what guards a NIC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +45,34 @@ pub(crate) enum Guard {
     Served(bool),
     /// The number of its network's routing domain, where it is not the network's own.
     Domain(u32),
+    /// Which of its connections it tells of, as somebody says.
+    Tells(Said, Telling),
+}
+
+/// Who says it: the first one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Said {
+    ByNic,
+    ByL3,
+    ByAll,
+}
+
+/// Which connections are told of: of several L3 networks, the most count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Telling {
+    All,
+    Denied,
+    Nothing,
+}
+
+impl From<FlowLogEvents> for Telling {
+    fn from(events: FlowLogEvents) -> Self {
+        match events {
+            FlowLogEvents::None => Self::Nothing,
+            FlowLogEvents::Denied => Self::Denied,
+            FlowLogEvents::All => Self::All,
+        }
+    }
 }
 
 /// A NIC that counts, with what guards it.
@@ -141,7 +165,20 @@ impl Guarded<'_> {
         if policy.as_ref().is_some_and(|policy| !policy.groups.is_empty()) {
             port.addresses.iter_mut().for_each(|address| address.domain = self.domain());
         }
-        Object::Port(Port { policy, ..port })
+        Object::Port(Port { policy, flow_log: self.flow_log(), ..port })
+    }
+
+    /// Which of its connections it tells of.
+    fn flow_log(&self) -> Option<FlowLog> {
+        let tells = self.guards.iter().filter_map(|guard| match guard {
+            Guard::Tells(said, telling) => Some((*said, *telling)),
+            _ => None,
+        });
+        match tells.min()?.1 {
+            Telling::All => Some(FlowLog::All),
+            Telling::Denied => Some(FlowLog::Denied),
+            Telling::Nothing => None,
+        }
     }
 
     /// What others know of it, if it is in groups and has addresses.
@@ -171,7 +208,7 @@ impl Guarded<'_> {
     }
 
     fn link_local_domain(&self) -> u32 {
-        LINK_LOCAL | self.net.number
+        LINK_LOCAL_DOMAIN | self.net.number
     }
 
     /// The address of its MAC, where its port may send from it ([`Port::ips`](wire::object::Port::ips)).

@@ -287,6 +287,7 @@ impl Nic {
             handover: None,
             told: self.told(),
             policy: None,
+            flow_log: None,
         }
     }
 

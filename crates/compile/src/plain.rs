@@ -16,14 +16,16 @@ use model::{
         security_group_rule::SecurityGroupRule,
         vm_nic::VmNic,
     },
+    setting::FlowLogEvents,
 };
 use store::Read;
+use uuid::Uuid;
 use wire::object::Object;
 
 use crate::{
     domains,
     groups::{self, GroupId, Held, Names, Written},
-    guard::{self, Guard, Guarded},
+    guard::{self, Guard, Guarded, Said},
     members::{Circle, Person},
     settings::{self, Value},
     timeouts,
@@ -35,6 +37,7 @@ pub(crate) struct Plain {
     held: BTreeMap<GroupId, Held>,
     memberships: Vec<(Id<VmNic>, Guard)>,
     defaults: Vec<(Id<VmNic>, Guard)>,
+    telling: Vec<(Id<VmNic>, Guard)>,
     until: BTreeSet<(Id<VmNic>, wire::policy::Way)>,
     served: BTreeSet<(Id<VmNic>, bool)>,
     networks: BTreeMap<Id<VmNic>, Id<L2Network>>,
@@ -76,6 +79,7 @@ impl Plain {
             rules,
             memberships: memberships(read),
             defaults: policies.iter().map(guard::defaults).collect(),
+            telling: telling(read, &nics),
             until: policies.iter().flat_map(guard::until_ruled).collect(),
             served: nics.iter().flat_map(served).collect(),
             networks: nics.iter().map(|nic| (nic.uuid, nic.l2_network_uuid)).collect(),
@@ -88,7 +92,12 @@ impl Plain {
 
     /// What guards a NIC, sorted.
     pub(crate) fn guards(&self, nic: Id<VmNic>) -> Vec<Guard> {
-        let own = self.memberships.iter().chain(&self.defaults).filter(|(of, _)| *of == nic);
+        let own = self
+            .memberships
+            .iter()
+            .chain(&self.defaults)
+            .chain(&self.telling)
+            .filter(|(of, _)| *of == nic);
         let mut guards: BTreeSet<Guard> = own.map(|(_, guard)| guard.clone()).collect();
         let groups = guards.iter().filter_map(|guard| match guard {
             Guard::In(_, group, _) => Some(*group),
@@ -148,6 +157,28 @@ fn memberships(read: &impl Read<Record>) -> Vec<(Id<VmNic>, Guard)> {
         Some((nic, Guard::In(place, group, standing(group)?.1)))
     };
     refs.iter().filter_map(guard).collect()
+}
+
+/// Which NICs tell of connections, and who says so.
+fn telling(read: &impl Read<Record>, nics: &[VmNic]) -> Vec<(Id<VmNic>, Guard)> {
+    let own: Vec<ResourceConfig> = all(read);
+    let of_all: Vec<_> = all::<GlobalConfig>(read).iter().filter_map(settings::flow_log).collect();
+    let told = |nic: &VmNic| {
+        let places: BTreeSet<Uuid> =
+            guard::places(nic).into_iter().map(|(l3, _)| l3.uuid()).collect();
+        let own = own.iter().filter_map(|row| {
+            let said = match row.resource.uuid {
+                uuid if uuid == nic.uuid.uuid() => Said::ByNic,
+                uuid if places.contains(&uuid) => Said::ByL3,
+                _ => return None,
+            };
+            Some((said, settings::own_flow_log(row)?))
+        });
+        let all = of_all.iter().map(|events| (Said::ByAll, *events));
+        let tells = |(said, events): (_, FlowLogEvents)| Guard::Tells(said, events.into());
+        own.chain(all).map(|told| (nic.uuid, tells(told))).collect::<Vec<_>>()
+    };
+    nics.iter().flat_map(told).collect()
 }
 
 /// The L3 networks that have security groups, and whether each closes NICs that are in none.

@@ -33,7 +33,7 @@ use crate::{
     changes::rows,
     compiler::{Bound, hosts_of},
     groups::{self, Addresses, Group, GroupId, Held, Names, Rule, Standing, Written},
-    guard::{self, Guard, Guarded},
+    guard::{self, Guard, Guarded, Said, Telling},
     members::{Circle, Members},
     operators::{self, Delta, Gather, Join, each, map},
     settings::{self, Value},
@@ -65,6 +65,9 @@ pub(crate) struct Security {
     serving: Join<(), (Id<L3Network>, Vec<Value>), Vec<Value>>,
     served: Join<Id<L3Network>, Id<VmNic>, bool>,
     domains: Join<NetworkId, Id<VmNic>, u32>,
+    /// Who tells of connections: the NICs of an L3 network, and all.
+    telling: Join<Id<L3Network>, Id<VmNic>, Telling>,
+    all_telling: Join<(), Id<VmNic>, Telling>,
     guarded: Gather<Id<VmNic>, Arc<Bound>, Guard>,
 
     present: operators::Group<(GroupId, Id<Host>), ()>,
@@ -95,6 +98,8 @@ impl Security {
             serving: Join::new(),
             served: Join::new(),
             domains: Join::new(),
+            telling: Join::new(),
+            all_telling: Join::new(),
             guarded: Gather::new(),
             present: operators::Group::new(),
             groups: Join::new(),
@@ -125,6 +130,7 @@ impl Security {
 
         let mut guards = self.memberships(changes, ruled);
         guards.extend(self.served(changes, globals.clone()));
+        guards.extend(self.telling(changes));
         let on = rows(changes, |row: &VmNic| Some(guard::on(row)));
         let domains = self.domains.step(on, domains);
         guards.extend(map(&domains, |(_, nic, number)| Some((*nic, Guard::Domain(*number)))));
@@ -159,6 +165,8 @@ impl Security {
             + self.serving.work
             + self.served.work
             + self.domains.work
+            + self.telling.work
+            + self.all_telling.work
             + self.guarded.work
             + self.present.work
             + self.groups.work
@@ -244,6 +252,29 @@ impl Security {
         let nics = each(&rows(changes, |row: &VmNic| Some(guard::places(row))), Clone::clone);
         let nics = self.served.step(nics, operators::settle(serving));
         map(&nics, |(_, nic, closes)| Some((*nic, Guard::Served(*closes))))
+    }
+
+    /// Who tells of its connections, as its own setting says, that of its L3 networks, and that of all.
+    fn telling(&mut self, changes: &[Change<Record>]) -> Delta<(Id<VmNic>, Guard)> {
+        let tells = |nic: Id<VmNic>, said, telling| Some((nic, Guard::Tells(said, telling)));
+        let mut guards = rows(changes, |row: &ResourceConfig| {
+            tells(row.resource.id()?, Said::ByNic, settings::own_flow_log(row)?.into())
+        });
+        let of_l3 = rows(changes, |row: &ResourceConfig| {
+            let telling: Telling = settings::own_flow_log(row)?.into();
+            Some((row.resource.id::<L3Network>()?, telling))
+        });
+        let nics = each(&rows(changes, |row: &VmNic| Some(guard::places(row))), Clone::clone);
+        let of_l3 = self.telling.step(nics, of_l3);
+        guards.extend(map(&of_l3, |(_, nic, telling)| tells(*nic, Said::ByL3, *telling)));
+        let of_all = rows(changes, |row: &GlobalConfig| {
+            let telling: Telling = settings::flow_log(row)?.into();
+            Some(((), telling))
+        });
+        let nics = rows(changes, |row: &VmNic| Some(((), row.uuid)));
+        let of_all = self.all_telling.step(nics, of_all);
+        guards.extend(map(&of_all, |((), nic, telling)| tells(*nic, Said::ByAll, *telling)));
+        guards
     }
 
     /// The groups that a host has ports in.

@@ -2,7 +2,7 @@
 
 use model::{
     resource::config::{GlobalConfig, ResourceConfig},
-    setting::{self, Setting},
+    setting::{self, FLOW_LOG, FlowLogEvents, Setting},
 };
 
 /// All of them: those that guests are told of, what closes NICs, and how long connections rest. Rows name one
@@ -52,6 +52,23 @@ pub(crate) fn guarding(row: &GlobalConfig) -> Option<Value> {
 pub(crate) fn own_guarding(row: &ResourceConfig) -> Option<Value> {
     let place = place(&row.category, &row.name).filter(|place| *place >= GUESTS)?;
     Some((place, row.value.clone()))
+}
+
+/// Which connections all NICs tell of, if they tell of any.
+pub(crate) fn flow_log(row: &GlobalConfig) -> Option<FlowLogEvents> {
+    events(&row.category, &row.name, &row.value).filter(|events| *events != FlowLogEvents::None)
+}
+
+/// Which connections NICs tell of that one resource is about.
+pub(crate) fn own_flow_log(row: &ResourceConfig) -> Option<FlowLogEvents> {
+    events(&row.category, &row.name, &row.value)
+}
+
+fn events(category: &str, name: &str, value: &str) -> Option<FlowLogEvents> {
+    if (category, name) != (FLOW_LOG.category, FLOW_LOG.name) {
+        return None;
+    }
+    FlowLogEvents::ALL.iter().find(|events| events.as_str() == value).copied()
 }
 
 /// What a setting is: the value of the resource's own, else that of all.

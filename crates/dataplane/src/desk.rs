@@ -8,6 +8,7 @@
 //! the port, and a device; `BPF_PROG_TEST_RUN` with a redirect, a system call as well, for programs
 //! that have to be loaded beside.
 
+use crate::counters::monotonic_ns;
 use crate::error::Error;
 use crate::object::full_name;
 use crate::pinned::{Maps, failed};
@@ -17,7 +18,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, setsockopt, socket, sockopt,
 };
-use packet::{DELIVERED_MARK, HandedOff, Plain, Port, PortKey};
+use packet::{DELIVERED_MARK, FlowEvent, HandedOff, Plain, Port, PortKey};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -31,6 +32,8 @@ pub struct Desk {
     pub leases: Questions,
     /// Frames of ports that ask anything else: metadata, names.
     pub requests: Questions,
+    /// Connections that were opened and denied, of ports that tell of them.
+    pub flows: FlowEvents,
     /// The way back.
     pub answers: Answers,
     /// Where ports are that have not asked anything.
@@ -55,6 +58,9 @@ pub struct HandedFrame {
 /// The frames of one ring buffer. Its descriptor is readable when one waits.
 pub struct Questions(RingBuf<MapData>);
 
+/// Connections that ports have opened or were denied. Its descriptor is readable when one waits.
+pub struct FlowEvents(RingBuf<MapData>);
+
 /// Sends frames to ports. A clone sends by the same socket.
 #[derive(Clone, Debug)]
 pub struct Answers {
@@ -68,15 +74,15 @@ impl Desk {
         let open = |name: &'static str| {
             let pin = directory.join(full_name(name));
             let data = MapData::from_pin(pin).map_err(failed(name, "open"))?;
-            let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed(name, "open"))?;
-            Ok(Questions(ring))
+            RingBuf::try_from(Map::RingBuf(data)).map_err(failed(name, "open"))
         };
-        let (leases, requests) = (open("handed")?, open("asked")?);
+        let (leases, requests) = (Questions(open("handed")?), Questions(open("asked")?));
+        let flows = FlowEvents(open("told")?);
         let ports = PortMap::open(directory)?;
         let mark = draw();
         let answers = Answers::open(mark)?;
         maps.answers.set(0, &mark)?;
-        Ok(Desk { leases, requests, answers, ports })
+        Ok(Desk { leases, requests, flows, answers, ports })
     }
 }
 
@@ -156,6 +162,43 @@ impl AsFd for Questions {
 impl std::fmt::Debug for Questions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Questions").finish_non_exhaustive()
+    }
+}
+
+impl FlowEvents {
+    /// Now, on the clock of events.
+    #[must_use]
+    pub fn now_ns() -> u64 {
+        monotonic_ns()
+    }
+}
+
+impl Iterator for FlowEvents {
+    type Item = FlowEvent;
+
+    /// The oldest one that waits, if one does.
+    fn next(&mut self) -> Option<FlowEvent> {
+        let record = self.0.next()?;
+        let bytes = <<FlowEvent as Plain>::Bytes>::try_from(&*record).ok()?;
+        Some(FlowEvent::from_bytes(&bytes))
+    }
+}
+
+impl AsRawFd for FlowEvents {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for FlowEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::fmt::Debug for FlowEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowEvents").finish_non_exhaustive()
     }
 }
 

@@ -32,7 +32,7 @@ mod view;
 
 pub use bpffs::Hold;
 pub use counters::{Connection, Counters};
-pub use desk::{Answers, Desk, HandedFrame, PortMap, Questions};
+pub use desk::{Answers, Desk, FlowEvents, HandedFrame, PortMap, Questions};
 pub use error::{Error, PreflightError};
 pub use events::{DropTurns, DropWatch, DroppedFrame, Turn, TurnFrame};
 pub use handed::{HandedConnection, PortArea, TakenOver, Use};

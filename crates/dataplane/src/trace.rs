@@ -10,9 +10,9 @@ use crate::error::Error;
 use crate::lookup::Lookup;
 use packet::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Chapter, ChapterKey, ClassKey, Config, Covered,
-    CtSlot, Direction, Drop, Entry, Fdb, FdbKey, FloodKey, Flow, IdentKey, Kernel, Learned, Meta,
-    Move, Neigh, NeighKey, Net, NextHop, Node, Noted, Packet, Port, PortKey, PrefixKey, Serving,
-    Sharer, SharerKey, Source, Timeout, Verdict, Vtep, VtepKey, Wire,
+    CtSlot, Direction, Drop, Entry, Fdb, FdbKey, FloodKey, Flow, FlowEvent, IdentKey, Kernel,
+    Learned, Meta, Move, Neigh, NeighKey, Net, NextHop, Node, Noted, Packet, Port, PortKey,
+    PrefixKey, Serving, Sharer, SharerKey, Source, Timeout, Told, Verdict, Vtep, VtepKey, Wire,
 };
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -409,6 +409,14 @@ impl Kernel for Recorder<'_> {
     fn answer_mark(&self) -> u32 {
         // Nobody has it, and a trace least of all.
         0
+    }
+
+    fn telling(&mut self, _place: u32) -> Option<&mut Told> {
+        None
+    }
+
+    fn tell(&mut self, _event: &FlowEvent) -> bool {
+        false
     }
 
     fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget> {

@@ -87,6 +87,7 @@ pub(crate) fn port(number: u32, instance: Uuid, hostname: &str, ips: &[&str]) ->
             addresses: None,
         }),
         policy: None,
+        flow_log: None,
     }
 }
 

@@ -107,6 +107,7 @@ async fn world_and_config(bpffs: PathBuf) -> (World, agent::Config) {
         accel: agent::Accel::Tcg,
         handover: None,
         spares: 0,
+        sample: 0,
     };
     (world, config)
 }

@@ -281,6 +281,14 @@ settings! {
         Values::Word { default: WithoutGroup::Open.as_str(), one_of: WithoutGroup::ONE_OF },
         &[Kind::L3Network]
     ),
+    /// Which connections of a NIC its host writes to its flow log: None; Denied, those that groups or a lack of
+    /// room refused; All, those and new ones. Its own value counts, else that of its L3 network.
+    FLOW_LOG = (
+        "flowLog",
+        "events",
+        Values::Word { default: FlowLogEvents::None.as_str(), one_of: FlowLogEvents::ONE_OF },
+        &[Kind::VmNic, Kind::L3Network]
+    ),
     /// How long hosts remember TCP connections of VMs before the opener's ACK, in seconds. This and those that follow
     /// count for all connections at once.
     TCP_OPENING = ("securityGroup", "conntrack.tcpOpeningSeconds", number(30, 1, SECONDS_MAX), &[]),
@@ -353,6 +361,18 @@ words! {
         Open = "Open",
         /// Nothing.
         Closed = "Closed",
+    }
+}
+
+words! {
+    /// Which connections are written to the flow log.
+    FlowLogEvents {
+        /// None.
+        None = "None",
+        /// Those that were denied.
+        Denied = "Denied",
+        /// New ones, too.
+        All = "All",
     }
 }
 

@@ -16,6 +16,15 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds.saturating_mul(1000)))
     }
 
+    /// As RFC 3339 has it, in UTC, with milliseconds: `2017-11-14T22:20:57.000Z`.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => format!("{at:.3}"),
+            Err(_) => self.0.to_string(),
+        }
+    }
+
     /// Reads a date as HTTP has it (RFC 9110 §5.6.7): `Tue, 14 Nov 2017 22:20:57 GMT`.
     #[must_use]
     pub fn of_http(text: &str) -> Option<Self> {

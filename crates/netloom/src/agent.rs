@@ -51,6 +51,10 @@ pub(crate) struct Arguments {
     /// come, which then start sooner.
     #[arg(long, default_value_t = agent::SPARES as u64, value_parser = clap::value_parser!(u64).range(0..=64))]
     spares: u64,
+    /// Ask for one in so many verdicts about connections again, rule by rule, and compare: `netloom inspect` shows
+    /// how many were other ones. 0: none.
+    #[arg(long, default_value_t = 0)]
+    sample: u32,
     /// Where it listens for the agents of other hosts, which hand over what moves here: address and
     /// port [default: every address, port 7482]. All agents listen at the same port.
     #[arg(long)]
@@ -102,7 +106,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let accel = arguments.qemu_accel.into();
     let direct_underlay = !arguments.through_tunnel_device;
     let conntrack = agent::conntrack_size(connections_per_port, connection_mib);
-    let spares = usize::try_from(spares)?;
+    let (spares, sample) = (usize::try_from(spares)?, arguments.sample);
     let handover = arguments.handover_listen;
     let config = agent::Config {
         data,
@@ -114,6 +118,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         accel,
         handover,
         spares,
+        sample,
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(serve(config))?;

@@ -1,7 +1,7 @@
 //! How often something may be done in a window of time, for one port or one network. The bound is
 //! the programs' own: nothing that an agent does or leaves undone slows others down.
 
-use crate::layout::plain;
+use crate::layout::{Zero, plain};
 
 /// Bits of a window, in nanoseconds: about a second.
 pub(crate) const WINDOW_BITS: u32 = 30;
@@ -14,6 +14,10 @@ plain! {
         /// How often in it.
         pub used: u32,
     }
+}
+
+impl Zero for Budget {
+    const ZERO: Budget = Budget { window: 0, used: 0 };
 }
 
 impl Budget {

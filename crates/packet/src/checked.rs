@@ -21,7 +21,7 @@ use crate::parse::Packet;
 use crate::port::PortHead;
 use crate::slots::Room;
 use crate::{
-    conntrack, flow, icmp_error, learned, parse, policy, route, slots, too_big, transport,
+    conntrack, flow, flow_log, icmp_error, learned, parse, policy, route, slots, too_big, transport,
 };
 
 /// The most parameters of a function.
@@ -99,7 +99,7 @@ macro_rules! checked {
 /// The functions of this crate that are checked by themselves: those that take long, by what they are
 /// or by how often they are called.
 #[must_use]
-pub const fn checked_functions<K: Kernel>() -> [Checked; 23] {
+pub const fn checked_functions<K: Kernel>() -> [Checked; 24] {
     [
         checked!(conntrack::follow::<K>, &mut K, &Packet, u32, u64),
         checked!(conntrack::set_spot::<K>, &K, &mut Packet),
@@ -107,6 +107,7 @@ pub const fn checked_functions<K: Kernel>() -> [Checked; 23] {
         checked!(flow::hit::<K, 0>, &mut K, &Meta, &mut Packet),
         checked!(flow::hit::<K, HEADER_BYTES>, &mut K, &Meta, &mut Packet),
         checked!(flow::shared::share::<K>, &mut K, &Flow, u32, u64),
+        checked!(flow_log::tell::<K>, &mut K, &Packet, u32),
         checked!(icmp_error::aim::<K>, &K, &mut Packet),
         checked!(learned::find::<K>, &mut K, &Meta, &mut Packet),
         checked!(parse::network::<K>, &K, &Meta, &mut Packet),

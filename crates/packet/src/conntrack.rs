@@ -56,6 +56,8 @@ pub(crate) struct CtZone {
     /// [`CtSlot::rule`] and [`CtSlot::identity`] of it. Set by the policy.
     pub(crate) rule: u32,
     pub(crate) basis: u32,
+    /// 1 if the packet has opened a connection.
+    pub(crate) opened: u32,
     /// The port's policy.
     pub(crate) policy: PortPolicy,
     /// Which way the packet goes.
@@ -82,6 +84,12 @@ impl CtZone {
             Direction::FromPort => self.policy.egress,
             Direction::ToPort => self.policy.ingress,
         }
+    }
+
+    /// Whether some rule is for single packets, so that what belongs to no entry may pass.
+    #[inline(always)]
+    pub(crate) const fn has_singles(&self) -> bool {
+        self.has(Port::HAS_STATELESS | Port::HAS_STATELESS << Port::EGRESS_SHIFT)
     }
 
     /// Whether some rule for the way that the packet goes is for single packets.
@@ -161,7 +169,7 @@ fn is_over(word: CtWord) -> bool {
 /// not be opened leaves no trace: what is over may still have its last packets to come.
 #[inline(always)]
 fn open<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
-    if packet.role as u8 != Role::Opens as u8 && !packet.zone.has_stateless() {
+    if packet.role as u8 != Role::Opens as u8 && !packet.zone.has_singles() {
         return Err(DropReason::NoConnection);
     }
     // Asked once a connection: a destination that the port does not have never gets an entry.
@@ -189,12 +197,18 @@ fn open<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason
         denied => return Err(policy::reason(denied)),
     }
     if packet.role as u8 != Role::Opens as u8 {
-        return Err(DropReason::NoConnection);
+        if !policy::answers_single(kernel, packet) {
+            return Err(DropReason::NoConnection);
+        }
+        policy::alone(packet);
+        return Ok(());
     }
     if packet.room.found.is_none() {
         let is_picked_up = is_picked_up(packet);
         let Packet { zone, room, .. } = packet;
-        return slots::open(kernel, room, zone, is_picked_up);
+        slots::open(kernel, room, zone, is_picked_up)?;
+        zone.opened = 1;
+        return Ok(());
     }
     if opens_anew(packet) && !is_over(packet.room.found.word) {
         // Both ends open at once.
@@ -303,6 +317,7 @@ fn begin_anew<K: Kernel>(kernel: &mut K, packet: &mut Packet) {
     // If another CPU was faster, it saw a packet of the same connection.
     if kernel.ct_swap(found.number, found.word.0, new.0) {
         room.found.word = new;
+        zone.opened = 1;
     }
 }
 

@@ -24,7 +24,7 @@ const STEP_BITS: u32 = 27;
 pub(crate) fn related<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
     aim(kernel, packet)?;
     if !is_of_connection(kernel, packet) {
-        return policy::stateless(kernel, packet, DropReason::UnrelatedIcmpError);
+        return policy::unrelated(kernel, packet);
     }
     let Some(slot) = kernel.ct_slot(packet.room.found.number) else {
         return Err(DropReason::UnrelatedIcmpError);

@@ -4,6 +4,7 @@
 use crate::addr::Addr;
 use crate::budget::Budget;
 use crate::fdb::{Fdb, FdbKey};
+use crate::flow_log::{FlowEvent, Told};
 use crate::hand_off::{Question, Serving};
 use crate::layout::plain;
 use crate::maps::{
@@ -128,6 +129,11 @@ pub trait Kernel {
     fn answer_mark(&self) -> u32;
     /// What has been flooded lately, by a slot of `floods`.
     fn flood_budget(&mut self, slot: u32) -> Option<&mut Budget>;
+
+    /// What the port at this place has told lately.
+    fn telling(&mut self, place: u32) -> Option<&mut Told>;
+    /// Tells whoever reads the flow log; whether there was room.
+    fn tell(&mut self, event: &FlowEvent) -> bool;
 
     /// Counts a packet of the port at this place.
     fn count(&mut self, place: u32, direction: Direction, bytes: u32);

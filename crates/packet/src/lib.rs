@@ -29,6 +29,7 @@ mod fdb;
 mod fill_in;
 mod flood;
 mod flow;
+mod flow_log;
 mod fragments;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -72,6 +73,7 @@ pub use checked::{Checked, PARAMETERS, Parameter, checked_functions};
 pub use ct_word::{CtState, CtWord, tick, ticks};
 pub use entry::{Opened, from_gre, from_opened, from_port, from_tunnel, from_underlay, to_port};
 pub use fdb::{Fdb, FdbKey, FdbTarget};
+pub use flow_log::{FlowEvent, Told};
 pub use fragments::FRAGMENT_SECONDS;
 pub use hand_off::{HandedOff, Question, Serving};
 pub use kernel::{
@@ -86,7 +88,7 @@ pub use net::{Net, NetKind};
 pub use outer::{GRE_HEADER_BYTES, HEADER_BYTES, Outer};
 pub use parse::{Fragment, Packet, Role};
 pub use path::Path;
-pub use policy::receives;
+pub use policy::{LINK_LOCAL_DOMAIN, receives};
 pub use prefix::{Behind, PrefixKey};
 pub use reason::{DropReason, ReasonInfo};
 pub use rewrite::{Covered, Rewrite, Side, rewrite_frame};

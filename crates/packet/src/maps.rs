@@ -367,6 +367,11 @@ macro_rules! maps {
                 asked ASKED 8: ring $crate::HandedOff, $crate::ASKED_BYTES;
                 /// What ports have asked lately, by `Port::place`.
                 requests REQUESTS 8: array $crate::Budget, $crate::COUNTER_PLACES;
+                /// Connections that were opened and denied, of ports that tell of them. Full: counted by the
+                /// port.
+                told TOLD 9: ring $crate::FlowEvent, $crate::TOLD_BYTES;
+                /// What ports have told lately, by `Port::place`.
+                telling TELLING 9: array $crate::Told, $crate::COUNTER_PLACES;
                 /// The mark of the agent's own frames to ports, drawn by lot; 0: none. Written by the loader.
                 answers ANSWERS 8: array u32, 1;
                 /// What ports have had flooded lately, by `Port::place`; then what physical networks

@@ -22,7 +22,7 @@ use crate::rules::{
     Cell, ChapterKey, ClassKey, DEPTH_MAX, IdentKey, depth, selector_of_class, selector_of_identity,
 };
 use crate::service::Service;
-use crate::{fragments, slots};
+use crate::{flow_log, fragments, slots};
 
 /// Of what is asked: the way that the connection is opened, by the number of a [`Direction`].
 const WAY: u32 = 3;
@@ -34,8 +34,8 @@ pub(crate) const REVIEW: u32 = 8;
 const KNOWN: u32 = 16;
 
 /// Of the number of a routing domain: that of the link-local addresses of a network, whose number is
-/// the rest.
-const OF_LINK: u32 = 1 << 31;
+/// the rest. The server numbers them so (`LINK_LOCAL_DOMAIN` of `wire`).
+pub const LINK_LOCAL_DOMAIN: u32 = 1 << 31;
 
 /// IGMP (RFC 3376), by which hosts say what they listen to.
 const IGMP: u8 = 2;
@@ -89,7 +89,21 @@ pub(crate) fn side<K: Kernel>(
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     enter(meta, at, packet);
-    conntrack::decide(kernel, packet)
+    let decided = conntrack::decide(kernel, packet);
+    told(kernel, packet, decided)
+}
+
+/// Has the port tell of what was decided, if it does.
+#[inline(always)]
+fn told<K: Kernel>(
+    kernel: &mut K,
+    packet: &mut Packet,
+    decided: Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    if flow_log::is_told(&packet.zone, &decided) {
+        flow_log::tell(kernel, packet, decided.err().map_or(0, DropReason::number));
+    }
+    decided
 }
 
 /// Whether a packet may pass that is no part of a connection.
@@ -107,7 +121,8 @@ pub(crate) fn untracked<K: Kernel>(
     if packet.fragment == Fragment::Later {
         return fragments::follow(kernel, packet);
     }
-    single(kernel, packet, DropReason::PolicyDenied, true)?;
+    let decided = single(kernel, packet, DropReason::PolicyDenied, true);
+    told(kernel, packet, decided)?;
     if packet.fragment == Fragment::First {
         fragments::remember(kernel, packet);
     }
@@ -160,6 +175,7 @@ fn enter(meta: &Meta, (port, direction): (&PortHead, Direction), packet: &mut Pa
         note: 0,
         rule: 0,
         basis: 0,
+        opened: 0,
         policy: packet.policies[of],
         direction,
     };
@@ -199,6 +215,29 @@ pub(crate) fn stateless<K: Kernel>(
         return Err(otherwise);
     }
     single(kernel, packet, otherwise, false)
+}
+
+/// Whether the packet, which continues no connection, may answer what a stateless rule lets by the other
+/// way: that leaves no entry. Whatever allows the answer itself, has been asked.
+#[inline(never)]
+pub(crate) fn answers_single<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> bool {
+    packet.inquiry.what = packet.inquiry.what & WAY ^ WAY | REVIEW;
+    ask(kernel, packet);
+    packet.inquiry.verdict == STATELESS
+}
+
+/// Whether an error may pass that is about no connection; what it is about is in the room. Of what passes
+/// by stateless rules it is judged as any other packet.
+#[inline(never)]
+pub(crate) fn unrelated<K: Kernel>(kernel: &mut K, packet: &mut Packet) -> Result<(), DropReason> {
+    let otherwise = DropReason::UnrelatedIcmpError;
+    if !packet.zone.has_singles() {
+        return Err(otherwise);
+    }
+    packet.inquiry.source_net = packet.zone.source_net;
+    packet.inquiry.what = packet.zone.direction as u32;
+    let is_about_single = answers_single(kernel, packet) || answers_single(kernel, packet);
+    single(kernel, packet, otherwise, is_about_single)
 }
 
 /// [`CtSlot::ALLOWED`] and so on, as verdicts.
@@ -309,7 +348,7 @@ pub(crate) fn identify<K: Kernel>(kernel: &K, packet: &mut Packet) -> bool {
     kernel.is_given();
     let key = &packet.room.key;
     let domain = if key.remote.is_link_local() {
-        OF_LINK | packet.zone.net
+        LINK_LOCAL_DOMAIN | packet.zone.net
     } else {
         match kernel.source(&AddrKey { port: packet.zone.port, addr: key.local }) {
             Some(source) => source.domain,
@@ -387,7 +426,9 @@ fn set_at(packet: &mut Packet) {
         u32::from(match key.protocol {
             TCP | UDP if what & WAY == Direction::FromPort as u32 => key.remote_port,
             TCP | UDP => key.local_port,
-            // Of all that is ICMP, nothing but an echo has an entry.
+            // Of all that is ICMP, nothing but an echo has an entry, or an answer. Its code is 0 (RFC 792,
+            // RFC 4443, 4.1): of any other one, whoever receives it makes an echo as well, and all with one
+            // identifier are one connection. So what is asked does not depend on which packet is asked about.
             ICMP | ICMPV6 if key.protocol == of_family && what & REVIEW != 0 => {
                 if of_family == ICMP { ECHO } else { ECHO_V6 }
             }

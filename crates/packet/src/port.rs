@@ -40,6 +40,7 @@ plain! {
         pub egress: u64,
         /// What there is in the two rule sets, [`Port::HAS_MEMBERS`] and so on: of `ingress` as they
         /// are, of `egress` shifted by [`Port::EGRESS_SHIFT`]. So what a policy does not use costs nothing.
+        /// Above them [`Port::TELLS_DENIED`] and [`Port::TELLS_OPENED`].
         pub rules: u32,
         /// Number of the routing domain in which the other end is looked for, where the port's own address
         /// is in a prefix that it routes for, or in no packet: that of its first L3 network.
@@ -171,6 +172,10 @@ impl Port {
     pub const HAS_CLASSES: u32 = 2;
     /// Some rule is for single packets.
     pub const HAS_STATELESS: u32 = 4;
+    /// What is denied at the port is told, see `flow_log`.
+    pub const TELLS_DENIED: u32 = 1 << 16;
+    /// New connections of the port are told.
+    pub const TELLS_OPENED: u32 = 1 << 17;
     /// By how much the bits of `egress` are shifted.
     pub const EGRESS_SHIFT: u32 = 8;
     const FLAGS: u16 = Port::PEER | Port::MOVES | Port::WAITS;

@@ -182,6 +182,15 @@ impl DropReason {
         matches!(self, DropReason::PolicyIngress | DropReason::PolicyEgress)
     }
 
+    /// Whether what was dropped would have opened a connection, or been let by as if it had.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_opening(self) -> bool {
+        self.is_of_policy()
+            || self.is_for_lack_of_room()
+            || matches!(self, DropReason::PolicyDenied | DropReason::ForeignDestination)
+    }
+
     /// Whether a port has no room for one more connection.
     #[inline(always)]
     #[must_use]

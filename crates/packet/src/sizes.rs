@@ -28,8 +28,8 @@ pub const MAX_PREFIXES: u32 = 16_384;
 pub const MAX_VTEPS: u32 = 16_384;
 /// Addresses of members of groups that rules of ports of one host name. This map and the three that
 /// follow take memory for what is in them. Full: a change that needs more is refused as a whole, and
-/// the agent reports what it is for as not in effect; the ports keep the policy that they have, and
-/// those to come stay closed.
+/// the agent reports what it is for as not in effect. Ports whose policy it would have changed are
+/// closed, as those to come are; all others keep what they have.
 pub const MAX_IDENTS: u32 = 262_144;
 /// Prefixes in rules, of all rule sets of one host.
 pub const MAX_CLASSES: u32 = 131_072;
@@ -125,6 +125,11 @@ pub const FRAGMENTS_PER_PORT: u32 = 2 * FRAGMENTS_EACH;
 pub const EVENTS_BYTES: u32 = 256 * 1_024;
 /// Bytes of a dropped frame that an event carries.
 pub const EVENT_HEADER_BYTES: usize = 64;
+/// Bytes of the ring buffer of connections that ports tell of: 3,640. Full: the port counts it, and says
+/// so with the next one.
+pub const TOLD_BYTES: u32 = 256 * 1_024;
+/// Connections that one port tells of in a window of [`crate::Budget`], a good second.
+pub const TOLD_PER_WINDOW: u32 = 256;
 /// Bytes of the ring buffer of frames for the agent: 168 of the longest. Full: the frame is dropped
 /// and counted.
 pub const HANDED_BYTES: u32 = 256 * 1_024;

@@ -16,13 +16,15 @@
 //! - One that is not established gives way (the idea of Linux's `early_drop`): closed ones first,
 //!   then half-open ones of the same party, then the oldest half-open one that was opened from the
 //!   same side. One that is established never does.
-//! - One peer has at most [`PEER_WAYS`] of the ways of two buckets that are open to all peers; then
-//!   it replaces only its own. Ways, and with them peers, are scattered by lot, which makes this a
-//!   stochastic fairness (McKenney, "Stochastic fairness queueing", 1990) without any count: a
+//! - One peer has at most [`PEER_WAYS`] of the ways of two buckets that are open to all peers, and
+//!   half of that in each; then it replaces only its own. The latter is what holds for any two
+//!   buckets: a connection sees no other than its own two. Ways, and with them peers, are scattered
+//!   by lot, which makes this a stochastic fairness (McKenney, "Stochastic fairness queueing", 1990) without any count: a
 //!   peer that opens as many as it can collides with itself. A peer is a MAC, to which the guard
 //!   holds it: more addresses are no more peers. Two NICs can fill two buckets for everybody, but
 //!   only with connections that they go on with after the VM's answer.
-//! - In the common area, each side of a port has at most [`PORT_WAYS`] of the ways of two buckets.
+//! - In the common area, each side of a port has at most [`PORT_WAYS`] of the ways of the two buckets
+//!   of a connection, and the greater half of that in each.
 //! - To refuse reads four lines and changes nothing: less than any new connection.
 //!
 //! A table shared by all with a count for each port was here before. The counts had to be kept
@@ -304,10 +306,14 @@ struct Survey {
     own_word: CtWord,
     /// Live connections of the same party.
     held: u32,
-    /// Of the bucket that is looked at: connections of the same side, and a way that is free.
+    /// Of the bucket that is looked at: connections of the same party, of the same side, a way that
+    /// is free, and the best one that is not.
+    here: u32,
     level: u32,
     free: u32,
     free_word: CtWord,
+    used: u32,
+    used_word: CtWord,
 }
 
 /// Takes a way for the room's connection, which the policy has allowed; its word is in the room
@@ -376,7 +382,8 @@ pub(crate) fn claim<K: Kernel>(kernel: &mut K, room: &mut Room) -> bool {
     if pair.second != pair.first {
         look_around(kernel, room, pair.second, 1 << 3);
     }
-    let (score, seen) = match is_at_limit(room) {
+    // What the party has in a bucket that it has its part of, is not among `any`.
+    let (score, seen) = match is_at_limit(room) || room.survey.own < room.survey.any {
         true => (room.survey.own, room.survey.own_word),
         false => (room.survey.any, room.survey.any_word),
     };
@@ -401,8 +408,10 @@ pub(crate) fn look_around<K: Kernel>(
 ) -> bool {
     kernel.is_given();
     let Some(found) = kernel.ct_bucket(bucket) else { return false };
+    room.survey.here = 0;
     room.survey.level = 0;
     room.survey.free = NONE;
+    room.survey.used = NONE;
     let mut step = 0;
     while step < ALL {
         // Nothing of the survey is kept in a register, where the verifier would follow it.
@@ -423,19 +432,27 @@ pub(crate) fn look_around<K: Kernel>(
             }
         } else {
             survey.level += u32::from(word.same_side(claim.word));
-            survey.held += u32::from(same);
+            survey.here += u32::from(same);
             if same && score < survey.own {
                 survey.own = score | place;
                 survey.own_word = word;
             }
-            if score < survey.any {
-                survey.any = score | place;
-                survey.any_word = word;
+            if score < survey.used {
+                survey.used = score | place;
+                survey.used_word = word;
             }
         }
         step += 1;
     }
-    let survey = &mut black_box(room).survey;
+    let Room { claim, survey, .. } = black_box(room);
+    survey.held += survey.here;
+    if survey.here >= claim.most.div_ceil(2) {
+        return true;
+    }
+    if survey.used < survey.any {
+        survey.any = survey.used;
+        survey.any_word = survey.used_word;
+    }
     let level = if survey.level < BALANCED_FROM { 0 } else { survey.level };
     let score = level << LEVEL | survey.free;
     if survey.free != NONE && score < survey.any {

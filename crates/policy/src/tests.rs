@@ -394,3 +394,8 @@ fn measure() {
     rules.sort_by_key(|rule| rule.number.wrapping_mul(2_654_435_761));
     timed("5,000 ports, 5,000 prefixes of all ports in between", rules);
 }
+
+#[test]
+fn link_local_addresses_have_one_domain_here_and_there() {
+    assert_eq!(packet::LINK_LOCAL_DOMAIN, wire::policy::LINK_LOCAL_DOMAIN);
+}

@@ -17,7 +17,8 @@ use crate::{
         ServerMessage, Snapshot, Welcome,
     },
     object::{
-        Attachment, Driver, Instance, Network, Object, Peer, Port, PortAddress, Tunnel, Uplink,
+        Attachment, Driver, FlowLog, Instance, Network, Object, Peer, Port, PortAddress, Tunnel,
+        Uplink,
     },
     samples,
     shared::Shared,
@@ -219,6 +220,7 @@ fn port(v4: IpAddr, v6: IpAddr) -> Port {
         handover: None,
         told: Some(samples::told(1)),
         policy: Some(samples::policy(uuid(8))),
+        flow_log: Some(FlowLog::All),
     }
 }
 

@@ -106,6 +106,8 @@ objects! {
         14 since 7 => told: Option<Told>,
         /// Who may talk to it, and to whom it may. Absent: whoever is in its network.
         15 since 8 => policy: Option<Policy>,
+        /// Which of its connections the host writes to its flow log, if any.
+        16 since 9 => flow_log: Option<FlowLog>,
     }
 
     /// An L3 network that NICs on this host have addresses of: what its guests are told.
@@ -256,6 +258,16 @@ message! {
         2 => host: Uuid,
         /// Its management address, where its agent listens.
         3 => address: IpAddr,
+    }
+}
+
+words! {
+    /// Which connections are written to the flow log.
+    FlowLog {
+        /// Those that were denied.
+        1 => Denied,
+        /// New ones, too.
+        2 => All,
     }
 }
 

@@ -87,6 +87,10 @@ message! {
     }
 }
 
+/// Set in the number of the routing domain of link-local addresses, which are one L2 network's. The rest
+/// is that network's number.
+pub const LINK_LOCAL_DOMAIN: u32 = 1 << 31;
+
 message! {
     /// An address of a member.
     MemberAddress {

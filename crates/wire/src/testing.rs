@@ -9,8 +9,8 @@ use crate::{
     counters::{Counters, DropCount, MapFill, Traffic},
     leases::{CLIENT_TEXT_MAX, LeaseKind, LeaseSeen},
     object::{
-        Attachment, Driver, Handover, ImageFormat, Instance, Machine, Moving, Network, Object,
-        Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
+        Attachment, Driver, FlowLog, Handover, ImageFormat, Instance, Machine, Moving, Network,
+        Object, Peer, Port, PortAddress, Prefix, Tunnel, Uplink,
     },
     paths::{BlockedPath, Direction, Paths},
     samples::{about, member, policy, security_group, subnet, timeouts, told},
@@ -118,6 +118,7 @@ fn port(at: usize, ip: IpAddr, gateway: Option<IpAddr>) -> Port {
         handover: None,
         told: gateway.map(|_| told(at)),
         policy: gateway.map(|_| policy(other)),
+        flow_log: gateway.map(|_| FlowLog::Denied),
     }
 }
 

@@ -36,6 +36,13 @@ impl<K: HostKernel> Converger<K> {
         &self.moves.all - &self.moves.arrived
     }
 
+    /// All ports tell of their connections, so that some of them can be looked at.
+    #[must_use]
+    pub fn sampled(mut self, is_sampled: bool) -> Self {
+        self.is_sampled = is_sampled;
+        self
+    }
+
     /// From now on it says what this channel tells of what is handed over.
     #[must_use]
     pub fn told_by(mut self, told: watch::Receiver<Told>) -> Self {

@@ -73,6 +73,8 @@ pub(crate) struct Policies {
     ports: BTreeMap<Uuid, Filtered>,
     /// Ports by the groups that they are in, known or not.
     in_group: BTreeMap<Uuid, BTreeSet<Uuid>>,
+    /// Bits that the entry of every port has.
+    tells: u32,
 }
 
 impl Policies {
@@ -82,7 +84,8 @@ impl Policies {
 
     /// Policies of nobody, which know what was compiled, and what still has the same number.
     pub(super) fn emptied(&mut self, before: &Holding, desired: &Holding) -> Self {
-        Self { sets: self.sets.emptied(before, desired), ..Self::default() }
+        let (sets, tells) = (self.sets.emptied(before, desired), self.tells);
+        Self { sets, tells, ..Self::default() }
     }
 
     /// Forgets what nobody asks for.
@@ -97,7 +100,14 @@ impl Policies {
 
     /// What of its policy is in the entry of a port.
     pub(crate) fn stance(&self, port: Uuid) -> Stance {
-        self.ports.get(&port).map(|port| port.stance).unwrap_or_default()
+        let stance = self.ports.get(&port).map(|port| port.stance).unwrap_or_default();
+        Stance { rules: stance.rules | self.tells, ..stance }
+    }
+
+    /// Whether all ports tell of their connections.
+    pub(super) fn telling(&mut self, is_telling: bool) {
+        let all = packet::Port::TELLS_DENIED | packet::Port::TELLS_OPENED;
+        self.tells = if is_telling { all } else { 0 };
     }
 
     /// The identity of whoever is in these groups; `None` if those are none.

@@ -14,13 +14,13 @@ use model::{
         vm_nic::VmNic,
         zone::EnableState,
     },
-    setting::{TCP_ESTABLISHED, WITHOUT_GROUP},
+    setting::{FLOW_LOG, TCP_ESTABLISHED, WITHOUT_GROUP},
 };
 use netloom_compile::Compiler;
 use store::Change;
 use uuid::Uuid;
 use wire::{
-    object::{Member, Object, Table, Timeouts},
+    object::{FlowLog, Member, Object, Table, Timeouts},
     policy::{Action, AddressSpan, MemberAddress, Policy, PortSpan, Rule, Way},
 };
 
@@ -483,4 +483,24 @@ fn hosts_with_ports_are_told_how_long_connections_rest_where_it_was_set() {
     assert!(timeouts(&all, 5).is_some());
     all.delete(&setting(&TCP_ESTABLISHED, "600"));
     assert_eq!(timeouts(&all, 2), None);
+}
+
+#[test]
+fn a_nic_tells_of_its_connections_as_itself_its_network_or_all_say() {
+    let mut all = Followed::grouped();
+    let log = |all: &Followed, nic: u32| all.port_on(nic % 10, nic).flow_log;
+    let l3 = |word| record_of(own_setting(&FLOW_LOG, id::<L3Network>(9, 1), word));
+    let own = |word| record_of(own_setting(&FLOW_LOG, id::<VmNic>(6, 10), word));
+    assert_eq!(log(&all, 10), None);
+    all.put(vec![l3("Denied")]);
+    assert_eq!(all.told(), [0, 1, 2, 3]);
+    assert_eq!((log(&all, 10), log(&all, 20)), (Some(FlowLog::Denied), None));
+    all.put(vec![record_of(setting(&FLOW_LOG, "All"))]);
+    assert_eq!((log(&all, 10), log(&all, 20)), (Some(FlowLog::Denied), Some(FlowLog::All)));
+    all.put(vec![own("None")]);
+    assert_eq!(all.told(), [0], "the host of that NIC");
+    assert_eq!((log(&all, 10), log(&all, 11)), (None, Some(FlowLog::Denied)));
+    all.delete(&own_setting(&FLOW_LOG, id::<VmNic>(6, 10), "None"));
+    all.put(vec![l3("None"), record_of(setting(&FLOW_LOG, "None"))]);
+    assert_eq!((log(&all, 10), log(&all, 20)), (None, None));
 }

@@ -15,7 +15,10 @@ use model::{
         vm_nic::VmNic,
         zone::EnableState,
     },
-    setting::{DHCP_LEASE_TIME, METADATA_TOKEN, TCP_ESTABLISHED, VENDOR_DATA, WITHOUT_GROUP},
+    setting::{
+        DHCP_LEASE_TIME, FLOW_LOG, FlowLogEvents, METADATA_TOKEN, TCP_ESTABLISHED, VENDOR_DATA,
+        WITHOUT_GROUP,
+    },
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -180,6 +183,11 @@ pub(crate) fn guarded_by() -> impl Strategy<Value = Record> {
     let words = || prop::sample::select(vec!["Open", "Closed"]);
     let own = (2..4u32, words())
         .prop_map(|(l3, word)| own_setting(&WITHOUT_GROUP, id::<L3Network>(9, l3), word));
+    let events = || prop::sample::select(FlowLogEvents::ALL.to_vec()).prop_map(|it| it.as_str());
+    let of_l3 = (1..4u32, events())
+        .prop_map(|(l3, word)| own_setting(&FLOW_LOG, id::<L3Network>(9, l3), word));
+    let of_nic = (0..8u32, events())
+        .prop_map(|(nic, word)| own_setting(&FLOW_LOG, id::<VmNic>(6, nic), word));
     let legs = (0..4u32, 0..4u32, 0..3u32, prop::collection::vec(2..4u32, 0..3))
         .prop_map(|(n, instance, net, routes)| leg(n, instance, net, &routes));
     prop_oneof![
@@ -191,6 +199,9 @@ pub(crate) fn guarded_by() -> impl Strategy<Value = Record> {
         2 => (1..4u32).prop_map(|l3| record_of(guarded(l3))),
         1 => words().prop_map(|word| record_of(setting(&WITHOUT_GROUP, word))),
         1 => own.prop_map(record_of),
+        1 => events().prop_map(|word| record_of(setting(&FLOW_LOG, word))),
+        1 => of_l3.prop_map(record_of),
+        1 => of_nic.prop_map(record_of),
         1 => Just(record_of(setting(&TCP_ESTABLISHED, "60"))),
         1 => legs.prop_map(record_of),
     ]

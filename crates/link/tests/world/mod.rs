@@ -275,6 +275,7 @@ impl HostUnderTest {
             accel: agent::Accel::Tcg,
             handover: None,
             spares: 0,
+            sample: 0,
         };
         let running = agent::run_on(self.kernel.clone(), config, self.stop.clone());
         self.handle = self.agent.spawn(running);

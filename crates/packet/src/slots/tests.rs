@@ -188,6 +188,42 @@ fn a_peer_that_opens_without_end_keeps_no_other_peer_out() {
 }
 
 #[test]
+fn a_peer_that_knows_the_buckets_leaves_others_half_of_any_two() {
+    let mut memory = table(ConntrackSize { common_buckets: 0, ..SIZE });
+    let start = memory.config.area(1).start;
+    let targets = [start + 7, start + 300];
+    let own = |memory: &Memory, opening: Opening| {
+        let pair = memory.spot(&opening.packet().room.key, opening.mac()).own;
+        [pair.first, pair.second]
+    };
+    let aims = |buckets: [u32; 2]| buckets.iter().any(|bucket| targets.contains(bucket));
+    // Others fill all buckets but two. So of the two of a connection one has no room.
+    for number in 0..40_000 {
+        let opening = Opening::inwards(1, 20 + (number % 200) as u8, number);
+        if !aims(own(&memory, opening)) {
+            let _ = opening.establish(&mut memory);
+        }
+    }
+    for number in 0..40_000 {
+        let opening = Opening::inwards(1, 7, number);
+        if aims(own(&memory, opening)) {
+            let _ = opening.establish(&mut memory);
+        }
+    }
+    let live = |word: &u64| CtWord(*word).is_live(tick(NOW));
+    let held: Vec<usize> = targets
+        .iter()
+        .map(|target| memory.ct_bucket(*target).unwrap().words.iter().filter(|at| live(at)).count())
+        .collect();
+    let each = usize::try_from(PEER_WAYS).unwrap() / 2;
+    assert_eq!(held, [each, each]);
+    // Others find room there.
+    let mut others = (0..40_000).map(|number| Opening::inwards(1, 9, number));
+    let other = others.find(|opening| own(&memory, *opening)[0] == targets[0]).unwrap();
+    other.establish(&mut memory).unwrap();
+}
+
+#[test]
 fn established_connections_give_way_to_nobody() {
     let mut memory = table(SIZE);
     let one = |number: u16| Opening::inwards(1, (number % 200) as u8, number);

@@ -5,9 +5,9 @@ use crate::slots::{Spot, way_number};
 use crate::{
     Addr, AddrKey, Afar, Behind, Bucket, Budget, Chapter, ChapterKey, ClassKey, Config,
     ConntrackSize, Covered, CtKey, CtSlot, CtState, CtWord, Direction, Drop, DropReason,
-    FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow, IdentKey, Kernel, Learned, Mac, Meta, Move,
-    Neigh, NeighKey, Net, NextHop, Node, Noted, Port, PortKey, PrefixKey, Serving, Sharer,
-    SharerKey, Source, Timeout, Timeouts, Traffic, Vtep, VtepKey, Wire,
+    FRAGMENTS_PER_PORT, Fdb, FdbKey, FloodKey, Flow, FlowEvent, IdentKey, Kernel, Learned, Mac,
+    Meta, Move, Neigh, NeighKey, Net, NextHop, Node, Noted, Port, PortKey, PrefixKey, Serving,
+    Sharer, SharerKey, Source, Timeout, Timeouts, Told, Traffic, Vtep, VtepKey, Wire,
 };
 use std::collections::BTreeMap;
 
@@ -28,6 +28,10 @@ pub struct Memory {
     pub serving: BTreeMap<AddrKey, Serving>,
     /// `answers`.
     pub answer_mark: u32,
+    /// `told`.
+    pub told: Vec<FlowEvent>,
+    /// `telling`.
+    pub telling: BTreeMap<u32, Told>,
     /// `fdb`.
     pub fdb: BTreeMap<FdbKey, Fdb>,
     /// `neigh`.
@@ -365,6 +369,15 @@ impl Kernel for Memory {
         };
         *packets += 1;
         *sum += u64::from(bytes);
+    }
+
+    fn telling(&mut self, place: u32) -> Option<&mut Told> {
+        Some(self.telling.entry(place).or_default())
+    }
+
+    fn tell(&mut self, event: &FlowEvent) -> bool {
+        self.told.push(*event);
+        true
     }
 
     fn count_drop(&mut self, _meta: &Meta, drop: &Drop) {

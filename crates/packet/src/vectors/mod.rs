@@ -7,6 +7,8 @@
 mod connections;
 mod dhcp;
 mod fill_in;
+#[cfg(test)]
+mod flow_log;
 mod foreign;
 mod fragments;
 pub mod frame;

@@ -8,7 +8,10 @@ use super::world::{
     by_other, connection, earlier, from_a, from_r, now,
 };
 use super::{Memory, Tracked, Vector};
-use crate::{Addr, Behind, CtSlot, CtState, Direction, DropReason, Port, PortKey, PrefixKey};
+use crate::{
+    Addr, Behind, CtSlot, CtState, Direction, DropReason, LINK_LOCAL_DOMAIN, Port, PortKey,
+    PrefixKey,
+};
 
 pub(super) const SYN: u8 = 0x02;
 pub(super) const RST: u8 = 0x04;
@@ -213,14 +216,14 @@ fn domain_vectors() -> Vec<Vector> {
     vec![
         ingress(
             from_link("a member by its link-local address")
-                .with(|memory| memory.member(1 << 31 | 1, &link_local, &[WEB])),
+                .with(|memory| memory.member(LINK_LOCAL_DOMAIN | 1, &link_local, &[WEB])),
             &[group.v6()],
             false,
         )
         .reaches_a(),
         ingress(
             from_link("a link-local address of another network")
-                .with(|memory| memory.member(1 << 31 | 2, &link_local, &[WEB])),
+                .with(|memory| memory.member(LINK_LOCAL_DOMAIN | 2, &link_local, &[WEB])),
             &[group.v6()],
             false,
         )

@@ -7,13 +7,15 @@ use super::policy::{
 };
 use super::rules::Rule;
 use super::world::{
-    A, A_IFINDEX, A_NUMBER, GENERATION, R, connection, earlier, from_a, from_r, now,
+    A, A_IFINDEX, A_NUMBER, GENERATION, R, a_to, connection, earlier, from_a, from_r, now,
 };
 use super::{Memory, Vector};
 use crate::{CtSlot, CtState, DropReason, Mac, Net, Port};
 
 pub(super) fn vectors() -> Vec<Vector> {
     let mut vectors = stateless_vectors();
+    vectors.extend(message_vectors());
+    vectors.extend(answer_vectors());
     vectors.extend(no_longer_vectors());
     vectors.extend(fragment_vectors());
     vectors.extend(flood_vectors());
@@ -23,12 +25,6 @@ pub(super) fn vectors() -> Vec<Vector> {
 fn stateless_vectors() -> Vec<Vector> {
     use DropReason as Why;
     let ssh = Rule::accept(5).ports(TCP, 22, 22).stateless();
-    let web = Rule::accept(6).ports(TCP, 80, 80).stateless();
-    let v4 = |name, message| from_r(name, Ip::new(R.v4, A.v4, 1, message).frame(A.mac, R.mac));
-    let quoted = Ip::new(A.v4, R.v4, TCP, tcp(22, 80, ACK));
-    let too_big = || icmp(3, 4, [0, 0, 5, 0], &quoted.bytes());
-    let timestamp = || icmp(13, 0, [0, 7, 0, 1], &[0; 12]);
-    let control = Rule::accept(7).of(1).stateless();
     vec![
         ingress(to_a("a stateless rule opens nothing", 22, SYN), &[ssh], false)
             .leaves(&[])
@@ -47,26 +43,59 @@ fn stateless_vectors() -> Vec<Vector> {
             false,
         )
         .dropped(A_NUMBER, Why::NoConnection),
-        egress(out_of_a("an answer by a rule of its own", SYN_ACK), &[web], false)
+        egress(out_of_a("an answer by a rule of its own", SYN_ACK), &[web()], false)
             .leaves(&[])
             .a_reaches_r(),
         egress(
-            ingress(out_of_a("an answer without one", SYN_ACK), &[ssh], false),
+            ingress(out_of_a("an answer by a rule for connections", SYN_ACK), &[ssh], false),
             &[Rule::accept(6)],
             false,
+        )
+        .leaves(&[])
+        .a_reaches_r(),
+        egress(
+            ingress(out_of_a("an answer that nothing allows", SYN_ACK), &[ssh], false),
+            &[],
+            false,
+        )
+        .denied(A_NUMBER, Why::PolicyEgress, 0),
+        egress(
+            ingress(
+                out_of_a("an answer to what no stateless rule lets in", SYN_ACK),
+                &[web()],
+                true,
+            ),
+            &[],
+            true,
         )
         .dropped(A_NUMBER, Why::NoConnection),
         ingress(to_a("a stateless rule that denies", 22, SYN), &[Rule::deny(5).stateless()], true)
             .denied(A_NUMBER, Why::PolicyIngress, 5),
+    ]
+}
+
+/// ICMP that is no part of a connection, by stateless rules and by others.
+fn message_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let ssh = Rule::accept(5).ports(TCP, 22, 22).stateless();
+    let v4 = |name, message| from_r(name, Ip::new(R.v4, A.v4, 1, message).frame(A.mac, R.mac));
+    let quoted = Ip::new(A.v4, R.v4, TCP, tcp(22, 80, ACK));
+    let too_big = || icmp(3, 4, [0, 0, 5, 0], &quoted.bytes());
+    let timestamp = || icmp(13, 0, [0, 7, 0, 1], &[0; 12]);
+    let control = Rule::accept(7).of(1).stateless();
+    vec![
         ingress(v4("an error by a stateless rule", too_big()), &[control], false)
             .leaves(&[])
             .reaches_a(),
         ingress(
-            v4("an error by a rule for connections", too_big()),
+            v4("an error about what a stateless rule let in", too_big()),
             &[ssh, Rule::accept(8)],
             false,
         )
-        .dropped(A_NUMBER, Why::UnrelatedIcmpError),
+        .leaves(&[])
+        .reaches_a(),
+        ingress(v4("an error about what no stateless rule let in", too_big()), &[web()], true)
+            .dropped(A_NUMBER, Why::UnrelatedIcmpError),
         ingress(v4("any message by a stateless rule", timestamp()), &[control], false).reaches_a(),
         ingress(
             v4("any message by a rule for connections", timestamp()),
@@ -75,6 +104,53 @@ fn stateless_vectors() -> Vec<Vector> {
         )
         .dropped(A_NUMBER, Why::UnsupportedIcmp),
     ]
+}
+
+/// What the policy alone allows, of what a stateless rule lets by the other way.
+fn answer_vectors() -> Vec<Vector> {
+    use DropReason as Why;
+    let ssh = &[Rule::accept(5).ports(TCP, 22, 22).stateless()];
+    let ping = &[Rule::accept(5).of(1).ports(1, 0x800, 0x800).stateless()];
+    let out = |name, rules, flags| egress(ingress(out_of_a(name, flags), rules, false), &[], true);
+    let reply = |name, rules| {
+        let message = icmp(0, 0, [0, 7, 0, 1], &[0; 12]);
+        let reply = from_a(name, a_to(R, &Ip::new(A.v4, R.v4, 1, message)));
+        egress(ingress(reply, rules, false), &[], true)
+    };
+    let error = |name, rules| {
+        let quoted = Ip::new(R.v4, A.v4, TCP, tcp(80, 22, SYN));
+        let error = icmp(3, 3, [0; 4], &quoted.bytes());
+        let error = from_a(name, a_to(R, &Ip::new(A.v4, R.v4, 1, error)));
+        egress(ingress(error, rules, false), &[], true)
+    };
+    vec![
+        out("an answer that the policy allows", ssh, SYN_ACK).leaves(&[]).a_reaches_r(),
+        out("a refusal that the policy allows", ssh, RST).leaves(&[]).a_reaches_r(),
+        out("an answer that the policy allows, to nothing", ping, SYN_ACK)
+            .dropped(A_NUMBER, Why::NoConnection),
+        reply("an echo's answer that the policy allows", ping).leaves(&[]).a_reaches_r(),
+        reply("an echo's answer that the policy allows, to nothing", ssh)
+            .dropped(A_NUMBER, Why::NoConnection),
+        error("an error that the policy allows", ssh).leaves(&[]).a_reaches_r(),
+        error("an error that the policy allows, about nothing", ping)
+            .dropped(A_NUMBER, Why::UnrelatedIcmpError),
+        ingress(
+            egress(
+                to_a("an answer to what a stateless rule lets out", 22, SYN_ACK),
+                &[web()],
+                false,
+            ),
+            &[],
+            true,
+        )
+        .leaves(&[])
+        .reaches_a(),
+    ]
+}
+
+/// Whoever serves port 80.
+fn web() -> Rule {
+    Rule::accept(6).ports(TCP, 80, 80).stateless()
 }
 
 /// The rule of a connection has become stateless.
@@ -101,7 +177,7 @@ fn no_longer_vectors() -> Vec<Vector> {
             old,
         )
         .leaves(&[over])
-        .dropped(A_NUMBER, Why::NoConnection),
+        .a_reaches_r(),
         put(
             egress(
                 ingress(out_of_a("an answer that may open is an opening", SYN), ssh, false),

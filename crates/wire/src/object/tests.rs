@@ -62,6 +62,7 @@ fn a_port_is_plugged_into_an_instance_or_a_device() {
             handover: None,
             told: None,
             policy: None,
+            flow_log: None,
         };
         let read = Port::decode(&port.encode());
         read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())
@@ -115,6 +116,7 @@ fn a_port_moves_one_way_and_older_agents_cannot_hold_it() {
             handover: None,
             told: None,
             policy: None,
+            flow_log: None,
         };
         let read = Port::decode(&port.encode());
         read.map(|read| assert_eq!(read, port)).map(|()| port.version_needed())

@@ -41,6 +41,7 @@ fn port(of: u128, instance: Option<u128>, number: u32) -> Port {
         handover: handover(number),
         told: None,
         policy: None,
+        flow_log: None,
     }
 }
 
