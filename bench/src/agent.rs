@@ -20,7 +20,7 @@ use agent::{
     uplink::Uplinks,
 };
 use compute::{InstanceSpec, Prepared};
-use dataplane::{DataPlane, Desk, Edits, Options, Tables, packet::Timeouts};
+use dataplane::{DataPlane, Desk, DropTurns, Edits, Lookup, Options, Tables, packet::Timeouts};
 use hostnet::Losses;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -317,6 +317,14 @@ impl HostKernel for Maps {
     }
 
     async fn desk(&mut self) -> Result<Option<Desk>, Refusal> {
+        Ok(None)
+    }
+
+    async fn lookup(&mut self) -> Result<Box<dyn Lookup + Send>, Refusal> {
+        Err(Refusal("nobody asks here what becomes of packets".to_owned()))
+    }
+
+    async fn drop_turns(&mut self) -> Result<Option<DropTurns>, Refusal> {
         Ok(None)
     }
 

@@ -122,6 +122,7 @@ impl World {
             handover: None,
             told: None,
             policy: (!policy.groups.is_empty()).then_some(policy),
+            flow_log: None,
         }));
         self.ties.ports.insert(uuid, Plug { ifindex: at.ifindex, far_end: FarEnd::Elsewhere });
     }

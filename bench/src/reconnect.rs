@@ -83,6 +83,7 @@ impl Reconnect {
             earlier: BTreeMap::new(),
             accept_older: false,
             limits: link::Limits::default(),
+            questions: link::Questions::default(),
         };
         let (serving, stop) = (Runtime::new()?, CancellationToken::new());
         let (sender, board) = watch::channel(Board::default());

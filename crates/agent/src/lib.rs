@@ -218,8 +218,7 @@ pub async fn run_on<K: HostKernel>(
     let own = stop.clone();
     let [asked, counting, looking] = [kernel.clone(), kernel.clone(), kernel.clone()];
     let (able, serving) = (kernel.clone(), kernel.clone());
-    let (hearing, answering) = (kernel.clone(), kernel.clone());
-    let seen_by = wanted.clone();
+    let answering = kernel.clone();
     let (seen_of, served) = watch::channel(serve::Served::default());
     let guests = Arc::new(guest::Shared::new(secret()?));
     let (seen, (counted, counts)) = (wanted.clone(), watch::channel(None));
@@ -252,11 +251,8 @@ pub async fn run_on<K: HostKernel>(
     let sources = (desired.subscribe(), results.clone(), rings);
     part(&mut parts, flow_log::keep(log, sources, stop.clone()));
     parts.spawn(handover::keep(movers, listen, handing, stop.clone()));
-    let (inbox, asks) = questions::Inbox::new();
-    let history = drops::Shared::default();
-    part(&mut parts, drops::keep(hearing, seen_by, Arc::clone(&history), stop.clone()));
     let known = (desired.subscribe(), results.clone());
-    part(&mut parts, questions::keep(answering, known, history, asks, stop.clone()));
+    let inbox = answer_questions(&mut parts, answering, known, &stop);
     let (runs, lacking) = watch::channel(None);
     part(&mut parts, drivers::keep(able, runs, stop.clone()));
     let (walked, paths) = watch::channel(None);
@@ -289,6 +285,20 @@ fn secret() -> Result<[u8; 32], Error> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| Error::Random(error.into()))?;
     Ok(secret)
+}
+
+/// Starts what remembers drops and answers questions about packets; where they are asked.
+fn answer_questions<K: HostKernel>(
+    parts: &mut JoinSet<Result<(), Error>>,
+    kernel: K,
+    known: questions::Known,
+    stop: &CancellationToken,
+) -> questions::Inbox {
+    let (inbox, asks) = questions::Inbox::new();
+    let (history, hearing) = (drops::Shared::default(), kernel.clone());
+    part(parts, drops::keep(hearing, known.0.clone(), Arc::clone(&history), stop.clone()));
+    part(parts, questions::keep(kernel, known, history, asks, stop.clone()));
+    inbox
 }
 
 /// Starts something that ends without a result, when it is told to stop.

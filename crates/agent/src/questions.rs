@@ -80,7 +80,7 @@ impl Inbox {
 }
 
 /// What is known of the host.
-type Known = (watch::Receiver<Option<Desired>>, watch::Receiver<Option<Achieved>>);
+pub(crate) type Known = (watch::Receiver<Option<Desired>>, watch::Receiver<Option<Achieved>>);
 
 /// Answers until told to stop.
 pub(crate) async fn keep<K: HostKernel>(
@@ -215,13 +215,9 @@ mod tests {
         let mut parts = tokio::task::JoinSet::new();
         let moves = watch::channel(crate::handover::Told::default()).1;
         let converger = Converger::new(memory.clone());
-        parts.spawn(worker::work(
-            (converger, moves),
-            file,
-            desired.clone(),
-            achieved,
-            stop.clone(),
-        ));
+        let troubles = watch::channel(None).1;
+        let news = worker::News { wanted: desired.clone(), moves, troubles };
+        parts.spawn(worker::work(converger, file, news, achieved, stop.clone()));
         let (mut inbox, asks) = Inbox::new();
         let known = (desired, results.clone());
         parts.spawn(keep(memory, known, drops::Shared::default(), asks, stop.clone()));

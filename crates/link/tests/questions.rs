@@ -151,10 +151,11 @@ async fn a_second_stream_takes_the_questions_of_the_first_from_it() {
     let own = identity(&mut world).await;
     let mut first = Agent::open(&mut world, &own, PROTOCOL).await;
     let questions = world.questions.clone();
-    let waiting = tokio::spawn(async move { questions.ask(host_id(1), question(1)).await });
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { questions.ask(host_id(1), question(1)).await });
     first.asked().await;
     let mut second = Agent::open(&mut world, &own, PROTOCOL).await;
-    assert_eq!(waiting.await.unwrap(), Err(NoAnswer::Ended));
+    assert_eq!(waiting.join_next().await.unwrap().unwrap(), Err(NoAnswer::Ended));
     let answering = async {
         let asked = second.asked().await;
         second.answer(asked.number, "second").await;

@@ -191,6 +191,14 @@ fn taken(address: SocketAddr, option: &str, cause: &io::Error) -> Failure {
     format!("cannot listen on {address}: {cause}; {hint} with {option}").into()
 }
 
+/// How the gate asks hosts.
+fn asks(questions: link::Questions) -> explain::Asks {
+    Arc::new(move |host, question| -> explain::Asking {
+        let questions = questions.clone();
+        Box::pin(async move { questions.ask(host, question).await })
+    })
+}
+
 async fn serve(
     sockets: Sockets,
     store: Store<Record>,
@@ -201,12 +209,7 @@ async fn serve(
     let (board, reports) = watch::channel(Board::default());
     let jobs = Jobs::new(store.clone(), reports.clone(), runtime::now);
     let questions = link::Questions::default();
-    let asking = questions.clone();
-    let asks = Arc::new(move |host, question| -> explain::Asking {
-        let asking = asking.clone();
-        Box::pin(async move { asking.ask(host, question).await })
-    });
-    let gate = Arc::new(Gate::new(jobs, enrolment).asking(asks));
+    let gate = Arc::new(Gate::new(jobs, enrolment).asking(asks(questions.clone())));
     let mut parts: JoinSet<Result<(), String>> = JoinSet::new();
     let text = |error: &dyn std::error::Error| error.to_string();
 

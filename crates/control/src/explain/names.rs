@@ -165,7 +165,7 @@ impl<'a> Names<'a> {
             let remote = remote["words"].as_str().unwrap_or_default();
             say(format!("of {remote}"));
         }
-        say(format!("{}", rule.action.as_str()));
+        say(rule.action.as_str().to_owned());
         words
     }
 

@@ -32,6 +32,7 @@ use crate::{
 
 const VTEPS: [&str; 2] = ["172.30.0.1", "172.30.0.2"];
 
+type Asked = Vec<(Id<Host>, Question)>;
 type Answers = VecDeque<Result<Answer, NoAnswer>>;
 
 /// Two NICs on two hosts, of two accounts, and hosts that answer as a test says.
@@ -40,7 +41,7 @@ pub(crate) struct World {
     pub(crate) fixture: Fixture,
     pub(crate) nics: [VmNic; 2],
     pub(crate) owners: [Caller; 2],
-    pub(crate) asked: Arc<Mutex<Vec<(Id<Host>, Question)>>>,
+    pub(crate) asked: Arc<Mutex<Asked>>,
     pub(crate) answers: Arc<Mutex<Answers>>,
 }
 
