@@ -134,6 +134,8 @@ impl Log {
                     }
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.flush(),
+                // The agent ends.
+                else => std::future::pending().await,
             }
         }
     }

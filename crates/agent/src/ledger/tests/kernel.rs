@@ -46,15 +46,15 @@ enum Seen {
 struct Judged {
     egress: Option<Verdict>,
     ingress: Option<Verdict>,
+    /// It passes as one that belongs to no connection.
+    is_alone: bool,
 }
 
 impl Judged {
-    /// What becomes of a packet. One that opens nothing passes by rules about single packets alone.
+    /// What becomes of a packet.
     fn seen(&self, opens: bool) -> Seen {
-        let is_alone = |it: Verdict| it.action == Action::Accept && it.is_stateless;
         if !opens {
-            let alone = [self.egress, self.ingress].into_iter().flatten().all(is_alone);
-            return if alone { Seen::Arrives } else { Seen::Refused };
+            return if self.is_alone { Seen::Arrives } else { Seen::Refused };
         }
         for (way, verdict) in [(Way::Egress, self.egress), (Way::Ingress, self.ingress)] {
             if let Some(Verdict { action: Action::Drop, rule, .. }) = verdict {

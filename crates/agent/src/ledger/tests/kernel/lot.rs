@@ -385,6 +385,17 @@ impl Probe {
         Probe { sender: self.receiver, receiver: self.sender, shows, ..*self }
     }
 
+    /// What it may answer, if it belongs to no connection: of all that is ICMP, an echo request.
+    pub(super) fn answered(&self) -> Probe {
+        let shows = match self.shows {
+            Shows::Icmp { .. } => {
+                Shows::Icmp { kind: if self.is_v6 { ECHO_V6 } else { ECHO }, code: 0 }
+            }
+            _ => self.answer().shows,
+        };
+        Probe { sender: self.receiver, receiver: self.sender, shows, ..*self }
+    }
+
     /// Its bytes.
     pub(super) fn frame(&self) -> Vec<u8> {
         let payload = match self.shows {

@@ -56,6 +56,13 @@ pub(super) struct World {
     policies: BTreeMap<Nic, Option<Policy>>,
 }
 
+/// Whether a packet that belongs to no connection passes one end: by a rule about single packets, or by
+/// any that allows it if what it may answer is allowed by one.
+fn alone(own: Verdict, other: Option<Verdict>) -> bool {
+    let is_single = |it: Verdict| it.action == Action::Accept && it.is_stateless;
+    own.action == Action::Accept && (is_single(own) || other.is_some_and(is_single))
+}
+
 impl World {
     /// Opens a data plane in a mount namespace of the calling thread: a killed test leaves nothing.
     pub(super) fn open() -> World {
@@ -124,7 +131,14 @@ impl World {
     pub(super) fn judged(&self, probe: &Probe) -> Judged {
         let egress = self.judge(probe.sender, probe.receiver, Way::Egress, probe);
         let leaves = egress.is_none_or(|verdict| verdict.action == Action::Accept);
-        Judged { egress, ingress: if leaves { self.ingress(probe) } else { None } }
+        let ingress = if leaves { self.ingress(probe) } else { None };
+        let answered = probe.answered();
+        let ends = [
+            (egress, self.judge(probe.sender, probe.receiver, Way::Ingress, &answered)),
+            (self.ingress(probe), self.judge(probe.receiver, probe.sender, Way::Egress, &answered)),
+        ];
+        let is_alone = ends.into_iter().all(|(own, other)| own.is_none_or(|own| alone(own, other)));
+        Judged { egress, ingress, is_alone }
     }
 
     /// What it says of a packet that has left its sender.
