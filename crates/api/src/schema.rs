@@ -11,6 +11,7 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::Account, None, "org.zstack.header.identity", "Account"),
     (Kind::AccountResourceRef, None, "org.zstack.header.identity", "AccountResourceRef"),
     (Kind::Cluster, None, "org.zstack.header.cluster", "Cluster"),
+    (Kind::Eip, None, "org.zstack.network.service.eip", "Eip"),
     (Kind::GlobalConfig, None, "org.zstack.core.config", "GlobalConfig"),
     (Kind::Host, None, "org.zstack.kvm", "KVMHost"),
     (Kind::Image, None, "org.zstack.header.image", "Image"),
@@ -46,6 +47,12 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
         "org.zstack.header.network.service",
         "NetworkServiceProvider",
     ),
+    (
+        Kind::PortForwardingRule,
+        None,
+        "org.zstack.network.service.portforwarding",
+        "PortForwardingRule",
+    ),
     (Kind::Quota, None, "org.zstack.header.identity", "Quota"),
     (Kind::RemoteVtep, None, "org.zstack.network.l2.vxlan.vtep", "RemoteVtep"),
     (Kind::ReservedIpRange, None, "org.zstack.header.network.l3", "ReservedIpRange"),
@@ -57,6 +64,7 @@ const CLASSES: &[(Kind, Option<&str>, &str, &str)] = &[
     (Kind::UsedIp, None, "org.zstack.header.network.l3", "UsedIp"),
     (Kind::User, None, "org.zstack.header.identity", "User"),
     (Kind::UserTag, None, "org.zstack.header.tag", "UserTag"),
+    (Kind::Vip, None, "org.zstack.network.service.vip", "Vip"),
     (Kind::VmInstance, None, "org.zstack.header.vm", "VmInstance"),
     (Kind::VmNic, None, "org.zstack.header.vm", "VmNic"),
     (

@@ -164,8 +164,7 @@ pub(crate) fn give(
         given.push(take(txn, range, l3.l2_network_uuid, (ip, user))?);
     }
     if given.is_empty() {
-        let error = Error::new(Code::IpExhausted, format!("L3 network {} has no range", l3.uuid));
-        return Err(error.on_field("l3NetworkUuid").hint("add one with AddIpRange"));
+        return Err(no_range(l3));
     }
     Ok(given)
 }
@@ -185,6 +184,75 @@ pub(crate) fn give_one(
     };
     let ip = required(&space, l3, ip)?;
     take(txn, range, l3.l2_network_uuid, (ip, user))
+}
+
+/// Which address a VIP is to have: this one, else a free one, by a strategy of its own if there is one.
+pub(crate) struct VipAddress {
+    pub(crate) ip_version: u8,
+    /// The range to take it from.
+    pub(crate) range: Option<IpRange>,
+    pub(crate) required: Option<IpAddr>,
+    pub(crate) strategy: Option<IpAllocatorStrategy>,
+}
+
+/// Gives a VIP an address of an L3 network. Where no range is named, a free one is taken from its address
+/// pools first, which NICs get nothing of.
+pub(crate) fn give_vip(
+    txn: &mut Txn<'_>,
+    l3: &L3Network,
+    user: AnyId,
+    wanted: VipAddress,
+) -> Result<Id<UsedIp>> {
+    let reserved = txn.children(ReservedIpRange::L3_NETWORK, l3.uuid);
+    let ranges = match wanted.range {
+        Some(range) => vec![range],
+        None => txn.children(IpRange::L3_NETWORK, l3.uuid),
+    };
+    let of_type = |of_type| {
+        let ranges = ranges.iter().filter(|range| range.ip_range_type == of_type).cloned();
+        Space::new(l3.l2_network_uuid, wanted.ip_version, ranges, reserved.clone())
+    };
+    let spaces = [IpRangeType::AddressPool, IpRangeType::Normal].map(of_type);
+    let strategy = wanted.strategy.unwrap_or(l3.ip_allocator_strategy);
+    let by_strategy = L3Network { ip_allocator_strategy: strategy, ..l3.clone() };
+    let (range, ip) = match wanted.required {
+        Some(ip) => required_of(&spaces, l3, ip)?,
+        None => free_of(txn, &by_strategy, &spaces)?,
+    };
+    take(txn, &range, l3.l2_network_uuid, (ip, user))
+}
+
+/// Checks an address as [`required`] does, wherever it lies.
+fn required_of(spaces: &[Space], l3: &L3Network, ip: IpAddr) -> Result<(IpRange, IpAddr)> {
+    let around = spaces.iter().find_map(|space| Some((space, space.range_with(ip)?)));
+    let Some((space, range)) = around else {
+        let text = format!("{ip} is in no such range of L3 network {}", l3.uuid);
+        let hint = "QueryIpRange shows the ranges; AddIpRange adds one";
+        return Err(Error::new(Code::IpExhausted, text).on_field("ip").hint(hint));
+    };
+    Ok((range.clone(), required(space, l3, ip)?))
+}
+
+/// A free address of the first of some spaces that has one.
+fn free_of(txn: &mut Txn<'_>, l3: &L3Network, spaces: &[Space]) -> Result<(IpRange, IpAddr)> {
+    let mut why = no_range(l3);
+    for space in spaces.iter().filter(|space| !space.ranges.is_empty()) {
+        match free(txn, l3, space) {
+            Ok(ip) => {
+                if let Some(range) = space.range_with(ip) {
+                    return Ok((range.clone(), ip));
+                }
+            }
+            Err(error) if error.code == Code::IpExhausted => why = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(why)
+}
+
+fn no_range(l3: &L3Network) -> Error {
+    let error = Error::new(Code::IpExhausted, format!("L3 network {} has no range", l3.uuid));
+    error.on_field("l3NetworkUuid").hint("add one with AddIpRange")
 }
 
 /// Gives `user` a free IPv4 address of an L3 network that has at least so many. `None`: it has fewer, or

@@ -15,11 +15,6 @@ pub(crate) fn taken(taken: Taken<Record>) -> Error {
 
 /// The refusal of a claim that `holder` has: nobody who is named, if the caller does not see it.
 pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error {
-    let text = match (kind, holder) {
-        (Kind::Release, _) => format!("{claim} is still being released by its former holder"),
-        (_, Some(id)) => format!("{claim} belongs to {} {}", kind.def().name, id.simple()),
-        (_, None) => format!("{claim} is taken"),
-    };
     let (code, field, hint) = match claim {
         Claim::AccountName(_) | Claim::UserName(..) => {
             (Code::Duplicate, "name", "choose another name")
@@ -81,6 +76,33 @@ pub(crate) fn refusal(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> Error 
             "one NIC is plugged into a device: UnplugVmNic takes the other one out",
         ),
         Claim::Ip(..) => (Code::IpExhausted, "ip", "choose another address, or leave it out"),
+        Claim::VipPort(..) | Claim::Eip(..) | Claim::Peer(..) | Claim::Forwarded(_) => {
+            of_vip(claim)
+        }
     };
-    Error::new(code, text).on_field(field).hint(hint)
+    Error::new(code, text(claim, kind, holder)).on_field(field).hint(hint)
+}
+
+fn text(claim: &Claim, kind: Kind, holder: Option<Uuid>) -> String {
+    match (kind, holder) {
+        (Kind::Release, _) => format!("{claim} is still being released by its former holder"),
+        (_, Some(id)) => format!("{claim} belongs to {} {}", kind.def().name, id.simple()),
+        (_, None) => format!("{claim} is taken"),
+    }
+}
+
+/// The same of what VIPs are used for.
+const fn of_vip(claim: &Claim) -> (Code, &'static str, &'static str) {
+    match claim {
+        Claim::VipPort(..) => (
+            Code::InvalidArgument,
+            "vipPortStart",
+            "rules of one protocol have ports of their own: GetVipAvailablePort lists free ones",
+        ),
+        _ => (
+            Code::OperationFailed,
+            "vmNicUuid",
+            "an address of a NIC has one EIP: DetachEip takes the other one off",
+        ),
+    }
 }

@@ -243,6 +243,10 @@ impl View for Observed<'_> {
         self.snapshot.holder(claim)
     }
 
+    fn first_held(&self, low: &Claim, high: &Claim) -> Option<(Claim, (Kind, Uuid))> {
+        self.snapshot.first_held(low, high)
+    }
+
     fn revision(&self) -> u64 {
         self.snapshot.revision()
     }

@@ -15,6 +15,7 @@ use model::{
         l3_network::L3Network,
         reserved_ip_range::ReservedIpRange,
         used_ip::UsedIp,
+        vip::Vip,
         vm_instance::VmInstance,
         vm_nic::VmNic,
     },
@@ -238,8 +239,7 @@ fn statistic(look: &Look<'_>, message: GetL3NetworkIpStatistic) -> Result<Value>
         let of_user = match message.resource_type.unwrap_or(AddressUser::All) {
             AddressUser::All => true,
             AddressUser::Vm => used.used_by.kind == Kind::VmNic,
-            // There are none yet.
-            AddressUser::Vip => false,
+            AddressUser::Vip => used.used_by.kind == Kind::Vip,
         };
         of_user && message.ip.is_none_or(|ip| ip == used.ip)
     };
@@ -280,6 +280,7 @@ fn user(look: &Look<'_>, id: Id<UsedIp>) -> Option<Value> {
     let kinds: &[&str] = match used.used_by.kind {
         Kind::VmNic => &["VM"],
         Kind::DhcpServer => &["DHCP"],
+        Kind::Vip => &["VIP"],
         _ => &[],
     };
     shown.insert("resourceTypes".into(), json!(kinds));
@@ -290,6 +291,10 @@ fn user(look: &Look<'_>, id: Id<UsedIp>) -> Option<Value> {
             shown.insert("vmInstanceUuid".into(), json!(uuid));
             shown.insert("vmInstanceName".into(), json!(name));
         }
+    }
+    if let Some(vip) = used.used_by.id::<Vip>().and_then(|vip| look.get(vip).ok()) {
+        shown.insert("vipUuid".into(), json!(vip.uuid));
+        shown.insert("vipName".into(), json!(vip.name));
     }
     Some(Value::Object(shown))
 }

@@ -54,6 +54,7 @@ mod address_group;
 pub mod cluster;
 mod dhcp_option;
 pub mod dhcp_server;
+mod eip;
 mod guest_data;
 pub mod host;
 mod host_addresses;
@@ -81,6 +82,7 @@ pub mod nic_plug;
 mod nic_prefixes;
 pub mod nic_settings;
 mod nic_told;
+mod port_forwarding;
 pub mod remote_vtep;
 pub mod reserved_ip_range;
 mod rivals;
@@ -90,6 +92,9 @@ pub mod security_group_member;
 pub mod security_group_rule;
 pub mod used_ip;
 mod user;
+mod vip;
+mod vip_guests;
+mod vip_ports;
 pub mod vm_instance;
 pub mod vm_life;
 mod vm_migration;
@@ -141,6 +146,9 @@ const MODULES: &[fn() -> Vec<operation::Operation>] = &[
     security_group::operations,
     security_group_rule::operations,
     security_group_member::operations,
+    vip::operations,
+    eip::operations,
+    port_forwarding::operations,
     instance_offering::operations,
     image::operations,
     vm_instance::operations,

@@ -16,7 +16,6 @@ use model::{
 };
 use serde_json::{Value, json};
 use store::{Read, Store, Tx};
-use uuid::Uuid;
 
 use crate::{
     Look, Reply, Txn, dhcp_server,
@@ -67,7 +66,7 @@ pub(crate) fn attach(txn: &mut Txn<'_>, message: AttachNetworkServiceToL3Network
                 let error = wrong(format!("{name} does not provide {service}"));
                 return Err(error.hint(format!("it provides {offered}")));
             }
-            let id = id(l3, service);
+            let id = NetworkServiceL3NetworkRef::id_of(l3, service);
             if let Some(known) = txn.find(id) {
                 let service = known.network_service_type.as_str();
                 let text = format!("L3 network {l3} has {service} already");
@@ -103,7 +102,9 @@ pub(crate) fn detach(
         }
         (Some(services), _) => {
             for (provider, services) in wanted(services)? {
-                let there = services.into_iter().filter_map(|service| txn.find(id(l3, service)));
+                let there = services
+                    .into_iter()
+                    .filter_map(|service| txn.find(NetworkServiceL3NetworkRef::id_of(l3, service)));
                 gone.extend(
                     there.filter(|r| r.network_service_provider_uuid == provider.provider()),
                 );
@@ -111,7 +112,11 @@ pub(crate) fn detach(
         }
         (None, Some(_)) => {}
     }
-    gone.extend(message.service.and_then(|service| txn.find(id(l3, service))));
+    gone.extend(
+        message
+            .service
+            .and_then(|service| txn.find(NetworkServiceL3NetworkRef::id_of(l3, service))),
+    );
     for service in gone {
         txn.delete(service.uuid)?;
         if service.network_service_type == NetworkServiceType::Dhcp {
@@ -134,12 +139,7 @@ fn types(_look: &Look<'_>, _message: GetNetworkServiceTypes) -> Result<Value> {
 
 /// Whether an L3 network has a service.
 pub(crate) fn has(txn: &Txn<'_>, l3: Id<L3Network>, service: NetworkServiceType) -> bool {
-    txn.find(id(l3, service)).is_some()
-}
-
-/// Once for each network and service.
-fn id(l3: Id<L3Network>, service: NetworkServiceType) -> Id<NetworkServiceL3NetworkRef> {
-    Id::new(Uuid::new_v5(&l3.uuid(), service.as_str().as_bytes()))
+    txn.find(NetworkServiceL3NetworkRef::id_of(l3, service)).is_some()
 }
 
 fn wrong(rule: String) -> Error {

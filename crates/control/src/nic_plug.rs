@@ -30,7 +30,7 @@ use store::{Key, Read};
 use crate::{
     Look, Reply, Txn, addresses, l2_network, l3_network, memberships, nic_device,
     operation::{Operation, job, look},
-    realiser, vm_instance, vm_life,
+    port_forwarding, realiser, vip_guests, vm_instance, vm_life,
     vm_nic::{self, Plug, Wanted},
 };
 
@@ -93,6 +93,7 @@ pub(crate) fn attach_nic(txn: &mut Txn<'_>, message: AttachVmNicToVm) -> Result<
     nic_device::let_go(txn, &nic, None)?;
     let nics = txn.children(VmNic::VM_INSTANCE, instance.uuid);
     check_network(txn, &instance, &nics, &txn.get(nic.l3_network_uuid)?)?;
+    port_forwarding::check_joins(txn, &nic, &nics)?;
     txn.fence(instance.uuid);
     txn.update(VmNic {
         vm_instance_uuid: Some(instance.uuid),
@@ -116,6 +117,7 @@ pub(crate) fn change_network(txn: &mut Txn<'_>, message: ChangeVmNicNetwork) -> 
         _ => error,
     })?;
     memberships::check_network(txn, &nic, &l3)?;
+    vip_guests::check_unused(txn, nic.uuid)?;
     let was_default = is_default(&instance, &nic);
     let used = txn.used_by(AnyId::of(nic.uuid));
     txn.delete_all::<UsedIp>(used)?;

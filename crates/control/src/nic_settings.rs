@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     Look, Reply, Txn, addresses, nic_plug,
     operation::{Operation, job, look},
-    vm_nic,
+    vip_guests, vm_nic,
 };
 
 /// What its messages do.
@@ -139,6 +139,9 @@ fn set_address(txn: &mut Txn<'_>, id: Id<VmNic>, l3: &L3Network, ip: IpAddr) -> 
     addresses::check_own(txn, l3, txn.get(id)?.mac, ip)?;
     let used = txn.used_by(AnyId::of(id)).into_iter().filter_map(|used| txn.find(used));
     let before = used.into_iter().find(|used: &UsedIp| used.ip.is_ipv4() == ip.is_ipv4());
+    if before.as_ref().is_some_and(|used| used.l3_network_uuid != l3.uuid) {
+        vip_guests::check_unused(txn, id)?;
+    }
     replace_address(txn, id, l3, (before.as_ref(), ip))?;
     let mut nic = txn.get(id)?;
     nic.static_ips.retain(|other| other.is_ipv4() != ip.is_ipv4());

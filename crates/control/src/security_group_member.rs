@@ -55,7 +55,7 @@ fn add(txn: &mut Txn<'_>, message: AddVmNicToSecurityGroup) -> Result<Reply> {
 }
 
 /// A NIC that is shared as a part of something else may be used, and not be changed.
-fn may_change(txn: &Txn<'_>, nic: Id<VmNic>) -> Result<()> {
+pub(crate) fn may_change(txn: &Txn<'_>, nic: Id<VmNic>) -> Result<()> {
     let record = txn.record(Kind::VmNic, nic.uuid());
     match record.is_some_and(|record| txn.caller().may_change(&record)) {
         true => Ok(()),

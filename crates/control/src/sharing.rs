@@ -22,6 +22,7 @@ use crate::{
     inventory::names,
     memberships,
     operation::{Operation, job, look},
+    vip_guests,
 };
 
 /// Most resources that change their owner at once, so that a transaction stays small.
@@ -111,6 +112,7 @@ fn change_owner(txn: &mut Txn<'_>, message: ChangeResourceOwner) -> Result<Reply
     let first = txn.any("resourceUuid", message.resource_uuid)?;
     check_ownable(&first)?;
     memberships::check_given(txn, &first)?;
+    vip_guests::check_given(txn, &first)?;
     let account = txn.get(message.account_uuid)?;
     let (mut waiting, mut given) = (vec![first], 0);
     while let Some(record) = waiting.pop() {

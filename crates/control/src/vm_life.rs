@@ -27,7 +27,7 @@ use crate::{
     Reply, Txn, addresses, config,
     operation::{Operation, job},
     placement::{self, Demand},
-    realiser,
+    realiser, vip_guests,
 };
 
 /// What its messages do.
@@ -161,6 +161,7 @@ pub(crate) fn destroy(txn: &mut Txn<'_>, message: DestroyVmInstance) -> Result<R
     let nics = txn.child_ids(VmNic::VM_INSTANCE, instance.uuid);
     let used = nics.iter().flat_map(|nic| txn.used_by(AnyId::of(*nic))).collect();
     txn.delete_all::<UsedIp>(used)?;
+    nics.into_iter().try_for_each(|nic| vip_guests::leave(txn, nic))?;
     instance.phase = Phase::Destroyed;
     instance.destroyed = Some(txn.now());
     txn.update(instance)?;

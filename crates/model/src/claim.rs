@@ -10,7 +10,8 @@ use crate::{
     Id, Mac,
     resource::{
         account::Account, cluster::Cluster, host::Host, ip_range::IpRange, l2_network::L2Network,
-        l3_network::L3Network, vm_instance::VmInstance, vm_nic::VmNic, vtep::Vtep, zone::Zone,
+        l3_network::L3Network, port_forwarding::Forwarded, vip::Vip, vm_instance::VmInstance,
+        vm_nic::VmNic, vtep::Vtep, zone::Zone,
     },
 };
 
@@ -67,9 +68,25 @@ pub enum Claim {
     Plugged(Id<Host>, Id<VmNic>),
     /// A device of a host: one NIC is plugged into it.
     Device(Id<Host>, String),
+    /// The EIP of a NIC's address of a family.
+    Eip(Id<VmNic>, u8),
+    /// That a VIP leads to NICs of an L3 network, by this use of it. It is there to be found.
+    Peer(Id<Vip>, Id<L3Network>, Uuid),
+    /// An end of a range of ports of a VIP, of the protocol with this number: there they do not overlap.
+    /// By its ends a range is found among the claims.
+    VipPort(Id<Vip>, u8, u16),
+    /// Ports of a NIC that a rule leads to, which others may lead to, too. It is there to be found.
+    Forwarded(Forwarded),
 }
 
 impl Claim {
+    /// The first and the last claim that a VIP leads to an L3 network, from this one on.
+    #[must_use]
+    pub const fn peers(vip: Id<Vip>, from: Id<L3Network>) -> (Self, Self) {
+        let (low, high) = (Uuid::nil(), Uuid::max());
+        (Self::Peer(vip, from, low), Self::Peer(vip, Id::new(high), high))
+    }
+
     /// The claim that follows in the same sequence; `None` at its end, and for what is no sequence.
     #[must_use]
     pub fn next(&self) -> Option<Self> {
@@ -98,7 +115,11 @@ impl Claim {
             | Claim::Hostname(..)
             | Claim::Running(..)
             | Claim::Plugged(..)
-            | Claim::Device(..) => None,
+            | Claim::Device(..)
+            | Claim::Eip(..)
+            | Claim::Peer(..)
+            | Claim::VipPort(..)
+            | Claim::Forwarded(_) => None,
         }
     }
 
@@ -130,7 +151,12 @@ impl Claim {
             | Claim::Subnet(..)
             | Claim::Hostname(..)
             // A host does in order what it is told: it lets go of the NIC first.
-            | Claim::Device(..) => false,
+            | Claim::Device(..)
+            // Nothing carries these yet.
+            | Claim::Eip(..)
+            | Claim::Peer(..)
+            | Claim::VipPort(..)
+            | Claim::Forwarded(_) => false,
         }
     }
 
@@ -169,7 +195,11 @@ impl Claim {
             | Claim::Hostname(..)
             | Claim::Running(..)
             | Claim::Plugged(..)
-            | Claim::Device(..) => None,
+            | Claim::Device(..)
+            | Claim::Eip(..)
+            | Claim::Peer(..)
+            | Claim::VipPort(..)
+            | Claim::Forwarded(_) => None,
         }
     }
 }
@@ -214,6 +244,10 @@ impl fmt::Display for Claim {
             Claim::Running(_, instance) => write!(f, "instance {instance}"),
             Claim::Plugged(_, nic) => write!(f, "NIC {nic}"),
             Claim::Device(host, device) => write!(f, "device {device} of host {host}"),
+            Claim::Eip(nic, version) => write!(f, "the IPv{version} address of NIC {nic}"),
+            Claim::Peer(vip, l3, _) => write!(f, "the way from VIP {vip} to L3 network {l3}"),
+            Claim::VipPort(vip, _, port) => write!(f, "port {port} of VIP {vip}"),
+            Claim::Forwarded(ports) => write!(f, "port {} of NIC {}", ports.first, ports.nic),
         }
     }
 }

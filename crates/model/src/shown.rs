@@ -26,6 +26,9 @@ pub trait View {
     /// Who holds a claim.
     fn holder(&self, claim: &Claim) -> Option<(Kind, Uuid)>;
 
+    /// The first claim from `low` to `high` that somebody holds, and who.
+    fn first_held(&self, low: &Claim, high: &Claim) -> Option<(Claim, (Kind, Uuid))>;
+
     /// The store's revision.
     fn revision(&self) -> u64;
 

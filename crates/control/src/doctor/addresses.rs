@@ -6,12 +6,13 @@ use model::{
     AnyId, Claim, Id, Kind, Record, Resource,
     resource::{
         dhcp_server::DhcpServer,
-        ip_range::IpRange,
+        ip_range::{IpRange, IpRangeType},
         l2_network::L2Network,
         l2_vxlan::VniRange,
         l3_network::L3Network,
         remote_vtep::RemoteVtep,
         used_ip::{AddressState, UsedIp},
+        vip::Vip,
         vm_instance::{Phase, VmInstance},
         vm_nic::VmNic,
         vtep::Vtep,
@@ -59,7 +60,8 @@ pub(super) fn used(snapshot: &Snapshot<Record>, report: &mut Report) {
 fn is_in(range: &IpRange, used: &UsedIp) -> bool {
     (range.start_ip..=range.end_ip).contains(&used.ip)
         && range.network_cidr.contains(&used.ip)
-        && used.gateway != used.ip
+        // A pool has no gateway: its first address stands there.
+        && (range.ip_range_type == IpRangeType::AddressPool || used.gateway != used.ip)
 }
 
 /// What is wrong between an address and what has it.
@@ -75,6 +77,8 @@ fn user_of(snapshot: &Snapshot<Record>, used: &UsedIp) -> Option<String> {
             record.claims().contains(&Claim::Ip(used.l2_network_uuid, used.ip))
         }
         (_, Some(nic), _) => nic.l3_network_uuid == l3 || nic.more_l3_network_uuids.contains(&l3),
+        (AddressState::InUse, ..) if user.kind == Kind::Vip => Vip::of(&record)
+            .is_some_and(|vip| vip.used_ip_uuid == used.uuid && vip.l3_network_uuid == l3),
         (_, _, Some(server)) => {
             server.l3_network_uuid == l3 && (server.ip_version == 4) == used.ip.is_ipv4()
         }

@@ -5,6 +5,7 @@
 //! another kind or nowhere; addresses and VNIs collide.
 
 mod groups;
+mod publics;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -244,6 +245,9 @@ fn integer(field: &FieldDef, dice: &mut Dice<'_>) -> Value {
         "prefixLen" => json!(dice.one_of(&[64, 64, 120, 0])),
         "ipVersion" => json!(4 + dice.roll(3)),
         "priority" => json!(dice.one_of(&[1, 1, 2, -1, 0])),
+        "port" | "vipPortStart" | "vipPortEnd" | "privatePortStart" | "privatePortEnd" => {
+            json!(dice.roll(12))
+        }
         _ => json!(dice.roll(8)),
     }
 }
@@ -256,6 +260,7 @@ fn address(def: &MessageDef, field: &str, dice: &mut Dice<'_>) -> String {
         }
         "dhcpServerIp" => own_family(def, 10 + last % 4),
         "dhcpv6ServerIp" => format!("fd00::{last:x}"),
+        "requiredIp" => format!("198.51.100.{}", 10 + last % 6),
         "netmask" => dice.one_of(&NETMASKS).to_owned(),
         "gateway" if dice.roll(4) > 0 => own_family(def, 1),
         "ip" | "staticIp" if dice.roll(4) > 0 => format!("10.0.0.{}", 10 + last % 4),
@@ -321,6 +326,7 @@ fn start() -> Cloud {
     let l3 = cloud.l3(&fixture, "red");
     let services = json!({
         ProviderType::Flat.provider().to_string(): ["DHCP"],
+        ProviderType::Vrouter.provider().to_string(): ["Eip", "PortForwarding"],
         ProviderType::SecurityGroup.provider().to_string(): ["SecurityGroup"],
     });
     let attach = json!({"l3NetworkUuid": l3, "networkServices": services});
@@ -342,6 +348,7 @@ fn start() -> Cloud {
     give_to_tenant(&cloud, &fixture);
     put_jobs(&cloud, &fixture);
     groups::put(&cloud, cloud.nics(&vm)[0].uuid);
+    publics::put(&cloud, &fixture, &l3);
     cloud
 }
 
@@ -485,6 +492,7 @@ fn is_sound(cloud: &Cloud, what: &str) {
     assert!(report.is_sound(), "after {what}: {:?}", report.findings);
     tags_say_what_fields_say(&cloud.snapshot());
     groups::are_in_order(&cloud.snapshot());
+    publics::go_together(&cloud.snapshot());
 }
 
 fn same(one: &Snapshot<Record>, other: &Snapshot<Record>) {

@@ -210,6 +210,37 @@ impl Filling {
             self.call(message, tag, &[]);
         }
         self.security_groups(made);
+        self.vips(made);
+    }
+
+    /// An EIP and rules on NICs, and some on none.
+    fn vips(&mut self, made: &Made) {
+        let services = json!({"vrouter": ["Eip", "PortForwarding"]});
+        let services = json!({"l3NetworkUuid": made.l3, "networkServices": services});
+        self.call("AttachNetworkServiceToL3Network", services, &[]);
+        let l2 = json!({"name": "public", "zoneUuid": made.zone, "physicalInterface": "eth2"});
+        let l2 = self.call("CreateL2NoVlanNetwork", l2, &[]);
+        let l3 = json!({"name": "public", "l2NetworkUuid": l2, "category": "Public"});
+        let l3 = self.call("CreateL3Network", l3, &[]);
+        let addresses = json!({
+            "l3NetworkUuid": l3, "name": "public", "startIp": "198.51.100.10",
+            "endIp": "198.51.100.99", "netmask": "255.255.255.0", "gateway": "198.51.100.1",
+        });
+        self.call("AddIpRange", addresses, &[]);
+        for nic in [Some(&made.nic), None] {
+            let vip = json!({"name": "vip", "description": "a", "l3NetworkUuid": l3});
+            let vip = self.call("CreateVip", vip, &[]);
+            let eip = json!({"name": "eip", "description": "a", "vipUuid": vip, "vmNicUuid": nic});
+            self.call("CreateEip", eip, &[]);
+        }
+        let vip = json!({"name": "vip", "l3NetworkUuid": l3, "requiredIp": "198.51.100.42"});
+        let vip = self.call("CreateVip", vip, &[]);
+        let rule = json!({"name": "web", "description": "a", "vipUuid": vip, "vipPortStart": 80,
+            "vipPortEnd": 89, "protocolType": "TCP", "vmNicUuid": made.nic});
+        self.call("CreatePortForwardingRule", rule, &[]);
+        let rule = json!({"name": "names", "vipUuid": vip, "vipPortStart": 53,
+            "protocolType": "UDP", "allowedCidr": "192.0.2.0/24"});
+        self.call("CreatePortForwardingRule", rule, &[]);
     }
 
     /// Groups with members by hand and by query, and rules with each form of a remote.

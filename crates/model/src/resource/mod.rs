@@ -10,6 +10,7 @@ pub mod config;
 pub mod dhcp_option;
 pub mod dhcp_server;
 pub mod doctor;
+pub mod eip;
 pub mod evacuation;
 pub mod guest_data;
 pub mod host;
@@ -37,6 +38,7 @@ pub mod nic_binding;
 pub mod nic_looks;
 pub mod nic_plug;
 pub mod nic_settings;
+pub mod port_forwarding;
 pub mod quota;
 pub mod release;
 pub mod remote_vtep;
@@ -48,6 +50,7 @@ pub mod sharing;
 pub mod tag;
 pub mod used_ip;
 pub mod user;
+pub mod vip;
 pub mod vm_instance;
 pub mod vm_life;
 pub mod vm_nic;
@@ -148,6 +151,9 @@ records! {
     GuestData in guest_data,
     VmNic in vm_nic,
     UsedIp in used_ip,
+    Vip in vip,
+    Eip in eip,
+    PortForwardingRule in port_forwarding,
     AddressGroup in address_group,
     SecurityGroup in security_group,
     SecurityGroupRule in security_group_rule,

@@ -153,6 +153,19 @@ impl NetworkServiceL3NetworkRef {
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("serviceProvider", "networkServiceProvider")];
 
+    /// The id of the row that says it of an L3 network and a service.
+    #[must_use]
+    pub fn id_of(l3: Id<L3Network>, service: NetworkServiceType) -> Id<Self> {
+        Id::new(Uuid::new_v5(&l3.uuid(), service.as_str().as_bytes()))
+    }
+
+    /// The type of its provider.
+    #[must_use]
+    pub fn provider(&self) -> Option<ProviderType> {
+        let is_it = |of: &ProviderType| of.provider() == self.network_service_provider_uuid;
+        ProviderType::ALL.iter().copied().find(is_it)
+    }
+
     /// Whether hosts provide it.
     #[must_use]
     pub fn is_provided(&self) -> bool {

@@ -1,5 +1,5 @@
-//! Used IP: an address that somebody has: a NIC, a DHCP server, later a VIP or a router; or that
-//! hosts have not let go yet.
+//! Used IP: an address that somebody has: a NIC, a VIP, a DHCP server, later a router; or that hosts
+//! have not let go yet.
 
 use std::net::IpAddr;
 

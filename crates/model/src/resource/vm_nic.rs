@@ -212,6 +212,8 @@ impl VmNic {
             shown: Shown::Fields,
             only: &[],
         },
+        Child::unseen("eip", Kind::Eip, "vmNicUuid"),
+        Child::unseen("portForwarding", Kind::PortForwardingRule, "vmNicUuid"),
     ];
 
     const DERIVED: &'static [Derived] = &[

@@ -153,7 +153,7 @@ fn answer(world: &mut World, probe: &Probe, tally: &mut Tally) -> bool {
     let egress = unless(judged.ingress, alone.egress);
     let leaves = egress.is_none_or(|verdict| verdict.action == Action::Accept);
     let ingress = if leaves { unless(judged.egress, world.ingress(&answer)) } else { None };
-    let expected = Judged { egress, ingress };
+    let expected = Judged { egress, ingress, is_alone: false };
     tally.answers += 1;
     tally.compare("an answer", probe, (world.send(&answer), expected.seen(true)));
     egress.is_none() && ingress.is_none()
