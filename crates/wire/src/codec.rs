@@ -164,10 +164,7 @@ impl From<&Heartbeat> for pb::Heartbeat {
 
 impl From<&Device> for pb::Device {
     fn from(device: &Device) -> Self {
-        let octets = |ip: &IpAddr| match ip {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        };
+        let octets = |ip: &IpAddr| paths::octets(*ip);
         Self {
             name: cut(device.name.clone()),
             mtu_bytes: device.mtu_bytes,
@@ -186,10 +183,7 @@ impl TryFrom<pb::Device> for Device {
         if addresses.len() > DEVICE_ADDRESSES_MAX {
             return Err(ParseError::TooMany("device.addresses"));
         }
-        let address = |bytes: Vec<u8>| match bytes.len() {
-            4 => fixed::<4>("device.addresses", &bytes).map(IpAddr::from),
-            _ => fixed::<16>("device.addresses", &bytes).map(IpAddr::from),
-        };
+        let address = |bytes: Vec<u8>| paths::address("device.addresses", &bytes);
         let addresses = addresses.into_iter().map(address).collect::<Result<_, _>>()?;
         Ok(Self { name: cut(name), mtu_bytes, is_up, is_ethernet, is_owned, addresses })
     }

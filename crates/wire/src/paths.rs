@@ -44,17 +44,19 @@ pub struct BlockedPath {
     pub lost_bytes: u32,
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+/// An address as bytes: 4 or 16.
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
 }
 
-fn address(bytes: &[u8]) -> Result<IpAddr, ParseError> {
+/// An address of so many bytes.
+pub(crate) fn address(field: &'static str, bytes: &[u8]) -> Result<IpAddr, ParseError> {
     match bytes.len() {
-        4 => fixed::<4>("paths.address", bytes).map(IpAddr::from),
-        _ => fixed::<16>("paths.address", bytes).map(IpAddr::from),
+        4 => fixed::<4>(field, bytes).map(IpAddr::from),
+        _ => fixed::<16>(field, bytes).map(IpAddr::from),
     }
 }
 
@@ -81,8 +83,8 @@ impl TryFrom<pb::Paths> for Paths {
         }
         let path = |path: pb::BlockedPath| {
             Ok(BlockedPath {
-                own: address(&path.own)?,
-                peer: address(&path.peer)?,
+                own: address("paths.address", &path.own)?,
+                peer: address("paths.address", &path.peer)?,
                 direction: if path.there { Direction::There } else { Direction::Back },
                 port: u16::try_from(path.port).unwrap_or(0),
                 passes_bytes: path.passes_bytes,
