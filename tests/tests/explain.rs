@@ -197,7 +197,7 @@ fn a_stopped_agent_is_named(shop: &Shop) {
     let is_named = wait::holds(LIMIT, || {
         let last = answer.insert(shop.rest.send("GET", &path, "").unwrap());
         let text = last.body.to_string();
-        last.status == 409 && text.contains("host h2") && text.contains("is not connected")
+        last.status == 503 && text.contains("host h2") && text.contains("is not connected")
     });
     assert!(is_named, "{answer:?}");
     let path =
