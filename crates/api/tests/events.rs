@@ -241,13 +241,13 @@ fn what_was_shared_is_told_until_it_is_gone() {
     let mut own = Following::new(&running, &session(&client), query, None);
     assert_eq!(own.event().name, "start");
     // What is shared by the time that it is told, is told. So the stream is past what it must not tell.
-    let pass = |own: &mut Following| {
-        call("UpdateL3Network", json!({"uuid": other, "name": "still other"}));
+    let pass = |own: &mut Following, name: &str| {
+        call("UpdateL3Network", json!({"uuid": other, "name": name}));
         let told: Vec<_> = own.changes().into_iter().map(|(_, _, uuid)| uuid).collect();
         assert_eq!(told, [other.parse::<Uuid>().unwrap()]);
     };
     rename("unseen");
-    pass(&mut own);
+    pass(&mut own, "once");
     call("ShareResource", sharing.clone());
     assert_eq!(words(own.changes()), ["created SharedResourceVO"]);
     rename("seen");
@@ -255,7 +255,7 @@ fn what_was_shared_is_told_until_it_is_gone() {
     call("RevokeResourceSharing", sharing.clone());
     assert_eq!(words(own.changes()), ["deleted SharedResourceVO"]);
     rename("unseen again");
-    pass(&mut own);
+    pass(&mut own, "twice");
     call("ShareResource", sharing);
     assert_eq!(words(own.changes()), ["created SharedResourceVO"]);
     call("DeleteL3Network", json!({"uuid": l3}));
